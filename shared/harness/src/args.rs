@@ -1,0 +1,202 @@
+//! The arguments that every program takes.
+
+use std::collections::BTreeSet;
+use std::ffi::OsString;
+
+use clap::Args;
+use sluice_manifest::{Error, Result, Unit};
+
+/// Arguments of every program.
+#[derive(Debug, Clone, Args)]
+pub struct Common {
+    /// The run: a URI prefix, on local disk or in object storage
+    #[arg(long, env = "SLUICE_RUN", value_name = "URI")]
+    pub run: String,
+
+    /// Do these units of work only, for example 3,8-15 (default: all)
+    #[arg(
+        long,
+        env = "SLUICE_PARTITIONS",
+        value_name = "LIST",
+        conflicts_with = "task_index"
+    )]
+    pub partitions: Option<String>,
+
+    /// This process's number among --task-count processes that share the units of work
+    ///
+    /// Kubernetes' JOB_COMPLETION_INDEX is read as well.
+    #[arg(
+        long,
+        env = "SLUICE_TASK_INDEX",
+        value_name = "I",
+        requires = "task_count"
+    )]
+    pub task_index: Option<u32>,
+
+    /// How many processes share the units of work
+    #[arg(long, env = "SLUICE_TASK_COUNT", value_name = "N")]
+    pub task_count: Option<u32>,
+
+    /// Threads that work at once (default: the CPUs that the cgroup grants)
+    #[arg(long, env = "SLUICE_JOBS", value_name = "N")]
+    pub jobs: Option<usize>,
+
+    /// Do the work again even where it is up to date
+    #[arg(long, env = "SLUICE_FORCE")]
+    pub force: bool,
+
+    /// Write the JSON result to this file too
+    #[arg(long, env = "SLUICE_RESULT", value_name = "FILE")]
+    pub result: Option<std::path::PathBuf>,
+}
+
+impl Common {
+    /// The units that are this process's share, in order.
+    pub(crate) fn share(&self, units: Vec<Unit>) -> Result<Vec<Unit>> {
+        if let Some(list) = &self.partitions {
+            let wanted = numbers(list)?;
+            let total = units.len();
+            if let Some(&last) = wanted.last()
+                && last as usize >= total
+            {
+                return Err(
+                    Error::usage(format!("--partitions {list}: there is no unit {last}"))
+                        .hint(format!("the step has {total} units, counted from 0")),
+                );
+            }
+            let pairs = units.into_iter().enumerate();
+            let chosen = pairs.filter(|(number, _)| wanted.contains(&(*number as u32)));
+            return Ok(chosen.map(|(_, unit)| unit).collect());
+        }
+        let Some(count) = self.task_count else {
+            return Ok(units);
+        };
+        let index = match (self.task_index, std::env::var("JOB_COMPLETION_INDEX")) {
+            (Some(index), _) => index,
+            (None, Ok(index)) => index
+                .parse()
+                .map_err(|_| Error::usage(format!("JOB_COMPLETION_INDEX={index} is no number")))?,
+            (None, Err(_)) => {
+                return Err(Error::usage("--task-count needs --task-index")
+                    .hint("or SLUICE_TASK_INDEX, or Kubernetes' JOB_COMPLETION_INDEX"));
+            }
+        };
+        if index >= count {
+            return Err(Error::usage(format!(
+                "--task-index {index} is not below --task-count {count}"
+            ))
+            .hint("tasks are counted from 0"));
+        }
+        let step = count as usize;
+        Ok(units
+            .into_iter()
+            .skip(index as usize)
+            .step_by(step)
+            .collect())
+    }
+}
+
+/// Parses `3,8-15`.
+fn numbers(list: &str) -> Result<BTreeSet<u32>> {
+    let wrong = || {
+        Error::usage(format!("--partitions {list:?} is no list of numbers"))
+            .hint("write numbers and ranges, for example 3,8-15")
+    };
+    let mut numbers = BTreeSet::new();
+    for part in list.split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        let first: u32 = first.trim().parse().map_err(|_| wrong())?;
+        let last: u32 = last.trim().parse().map_err(|_| wrong())?;
+        if first > last || last - first > 10_000_000 {
+            return Err(wrong());
+        }
+        numbers.extend(first..=last);
+    }
+    Ok(numbers)
+}
+
+/// Replaces each argument `@FILE` by the lines of the file: the way around the kernel's limit of
+/// 128 KiB for one argument.
+pub fn expand_files(arguments: impl Iterator<Item = OsString>) -> Result<Vec<OsString>> {
+    let mut expanded = Vec::new();
+    for (position, argument) in arguments.enumerate() {
+        match argument.to_str().and_then(|text| text.strip_prefix('@')) {
+            Some(path) if position > 0 => {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "argument files lie on local disk"
+                )]
+                let text = std::fs::read_to_string(path)
+                    .map_err(|e| Error::usage(format!("@{path}: cannot be read: {e}")))?;
+                expanded.extend(
+                    text.lines()
+                        .filter(|line| !line.is_empty())
+                        .map(OsString::from),
+                );
+            }
+            _ => expanded.push(argument),
+        }
+    }
+    Ok(expanded)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn common() -> Common {
+        Common {
+            run: "memory://x".into(),
+            partitions: None,
+            task_index: None,
+            task_count: None,
+            jobs: None,
+            force: false,
+            result: None,
+        }
+    }
+
+    fn units() -> Vec<Unit> {
+        (0..7).map(|i| Unit::numbered("part", i)).collect()
+    }
+
+    #[test]
+    fn tasks_share_all_units_without_overlap() {
+        let mut shares = Vec::new();
+        for index in 0..3 {
+            let task = Common {
+                task_index: Some(index),
+                task_count: Some(3),
+                ..common()
+            };
+            shares.extend(task.share(units()).unwrap());
+        }
+        shares.sort();
+        assert_eq!(shares, units());
+        let late = Common {
+            task_index: Some(9),
+            task_count: Some(10),
+            ..common()
+        };
+        assert!(late.share(units()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn lists_choose_and_wrong_ones_are_refused() {
+        let some = |list: &str| Common {
+            partitions: Some(list.into()),
+            ..common()
+        };
+        let chosen = some("1,4-5").share(units()).unwrap();
+        assert_eq!(chosen, [1, 4, 5].map(|i| Unit::numbered("part", i)));
+        for wrong in ["", "x", "3-1", "7", "0-4294967295"] {
+            assert!(some(wrong).share(units()).is_err(), "{wrong}");
+        }
+        let beyond = Common {
+            task_index: Some(3),
+            task_count: Some(3),
+            ..common()
+        };
+        assert!(beyond.share(units()).is_err());
+    }
+}

@@ -1,0 +1,116 @@
+//! The plan: which shards belong to which partition.
+
+use sluice_manifest::rows::PlanRow;
+use sluice_manifest::{Error, Partition, Result, RunInfo, Unit, dag, layout};
+use sluice_store::{Location, ObjectReader, Store};
+
+use crate::Context;
+
+/// A run's partitions.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// What the run is.
+    pub info: RunInfo,
+    /// The partitions in order.
+    pub partitions: Vec<PartitionPlan>,
+}
+
+/// A partition's shards.
+#[derive(Debug, Clone)]
+pub struct PartitionPlan {
+    /// The partition.
+    pub partition: Partition,
+    /// Its shards, by path.
+    pub shards: Vec<PlanRow>,
+}
+
+impl Plan {
+    /// Path of the plan's manifest in the run.
+    pub const PATH: &'static str = "partition/plan.parquet";
+
+    /// The units of a step that fans out over partitions.
+    pub fn units(&self) -> Vec<Unit> {
+        self.partitions.iter().map(|p| p.partition.into()).collect()
+    }
+
+    /// The partition that is a unit of work.
+    pub fn partition(&self, unit: &Unit) -> Result<&PartitionPlan> {
+        let found = self
+            .partitions
+            .iter()
+            .find(|p| Unit::from(p.partition) == *unit);
+        found.ok_or_else(|| Error::bug(format!("{unit} is no partition of the plan")))
+    }
+
+    /// The input that the shards lie in.
+    pub fn input(&self) -> Result<Store> {
+        Store::open(&Location::parse(&self.info.input)?)
+    }
+}
+
+/// Opens a shard of the plan for reading from its start. Fails when it is not the object that the
+/// plan was made from.
+pub fn open_shard(input: &Store, planned: &PlanRow) -> Result<ObjectReader> {
+    check_unchanged(input, planned)?;
+    input.reader(planned.shard.as_str())
+}
+
+/// Fails when a shard is not the object that the plan was made from.
+pub fn check_unchanged(input: &Store, planned: &PlanRow) -> Result<()> {
+    let path = planned.shard.as_str();
+    let found = input.stat(path)?;
+    let same = found.is_some_and(|found| {
+        found.bytes == planned.bytes
+            && found.etag == planned.etag
+            && found.modified == planned.modified
+    });
+    if same {
+        return Ok(());
+    }
+    Err(Error::data(format!(
+        "{}: changed or gone since the plan was made",
+        input.uri(path)
+    ))
+    .hint("run sluice-partition again, then the steps after it"))
+}
+
+impl Context {
+    /// What the run is; none before `partition` wrote it.
+    pub fn run_info(&self) -> Result<Option<RunInfo>> {
+        let Some(json) = self.run.get_if_there(layout::RUN_INFO)? else {
+            return Ok(None);
+        };
+        let uri = self.run.uri(layout::RUN_INFO);
+        let info: RunInfo = serde_json::from_slice(&json)
+            .map_err(|e| Error::data(format!("{uri}: does not read: {e}")))?;
+        if info.layout != RunInfo::LAYOUT {
+            return Err(Error::data(format!(
+                "{uri}: layout {}, this program reads layout {}",
+                info.layout,
+                RunInfo::LAYOUT
+            )));
+        }
+        Ok(Some(info))
+    }
+
+    /// The plan that `partition` wrote.
+    pub fn plan(&self) -> Result<Plan> {
+        self.required_receipt(&dag::PARTITION, &Unit::once("plan"))?;
+        let uri = self.run.uri(layout::RUN_INFO);
+        let info = self
+            .run_info()?
+            .ok_or_else(|| Error::data(format!("{uri}: no such object")))?;
+        let mut partitions: Vec<PartitionPlan> = Vec::new();
+        for row in self.run.rows::<PlanRow>(Plan::PATH)? {
+            let row = row?;
+            match partitions.last_mut() {
+                Some(last) if last.partition == row.partition => last.shards.push(row),
+                _ => partitions.push(PartitionPlan {
+                    partition: row.partition,
+                    shards: vec![row],
+                }),
+            }
+        }
+        Ok(Plan { info, partitions })
+    }
+}

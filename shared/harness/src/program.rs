@@ -1,0 +1,214 @@
+//! From `main` to the exit code: arguments, signals, the result.
+
+use std::ffi::OsString;
+use std::io::Write;
+use std::panic::AssertUnwindSafe;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use clap::Parser;
+use serde_json::{Value, json};
+use sluice_manifest::{Class, Error, ExitStatus};
+
+use crate::args::{Common, expand_files};
+use crate::context::{Context, Shared};
+use crate::logs;
+
+/// Outputs that a result names; it counts the others.
+const NAMED_OUTPUTS: usize = 100;
+
+/// Where Kubernetes reads a container's last words.
+const LAST_WORDS: &str = "/dev/termination-log";
+
+/// A stage's program: its parsed arguments, and what it does with them.
+pub trait Program: Parser {
+    /// The program's name, `sluice-<stage>`.
+    const NAME: &'static str;
+    /// The arguments that every program takes.
+    fn common(&self) -> &Common;
+    /// Does the work.
+    fn run(&self, context: &Context) -> anyhow::Result<()>;
+}
+
+/// Runs a stage's program. Its whole `main`.
+pub fn main<P: Program>() -> ExitCode {
+    let started = Instant::now();
+    let arguments = match expand_files(std::env::args_os()) {
+        Ok(arguments) => arguments,
+        Err(e) => return finish(P::NAME, None, started, None, Err(e.into())),
+    };
+    let program = match P::try_parse_from(&arguments) {
+        Ok(program) => program,
+        Err(e) if !e.use_stderr() => {
+            // Nothing can be done about a closed stdout.
+            let _ = e.print();
+            return ExitCode::SUCCESS;
+        }
+        Err(e) => {
+            let _ = e.print();
+            let result = named_result(&arguments);
+            let error = Err(unparsed(&e).into());
+            return finish(P::NAME, result.as_deref(), started, None, error);
+        }
+    };
+    logs::start(false);
+    let shared = Shared::default();
+    listen(&shared);
+    let common = program.common();
+    let context = Context::new(common, P::NAME, &shared);
+    let (context, outcome) = match context {
+        Ok(context) => {
+            let outcome = guarded(context.jobs, || program.run(&context));
+            context.run.tidy();
+            (Some(context), outcome)
+        }
+        Err(e) => (None, Err(e.into())),
+    };
+    finish(
+        P::NAME,
+        common.result.as_deref(),
+        started,
+        context.as_ref(),
+        outcome,
+    )
+}
+
+/// What clap says about arguments that do not parse, without its usage lines.
+pub(crate) fn unparsed(e: &clap::Error) -> Error {
+    let text = e.to_string();
+    let first = text.lines().next().unwrap_or_default();
+    Error::usage(first.trim_start_matches("error: "))
+}
+
+/// The value of `--result` in arguments that do not parse.
+fn named_result(arguments: &[OsString]) -> Option<PathBuf> {
+    let at = arguments
+        .iter()
+        .position(|argument| argument == "--result")?;
+    arguments.get(at + 1).map(PathBuf::from)
+}
+
+pub(crate) fn listen(shared: &Shared) {
+    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
+        // Twice the same signal ends the program at once.
+        let conditional = signal_hook::flag::register_conditional_shutdown(
+            signal,
+            ExitStatus::Stopped as i32,
+            shared.stop.clone(),
+        );
+        let flag = signal_hook::flag::register(signal, shared.stop.clone());
+        if let Err(e) = conditional.and(flag) {
+            tracing::warn!("signal {signal} cannot be handled: {e}");
+        }
+    }
+}
+
+/// Starts the pool of `jobs` threads, runs `work`, and turns a panic into an error.
+pub(crate) fn guarded(
+    jobs: usize,
+    work: impl FnOnce() -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    // Within one process (tests) the first caller's pool stays.
+    let _ = rayon::ThreadPoolBuilder::new()
+        .num_threads(jobs)
+        .build_global();
+    std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let words = panic
+            .downcast_ref::<String>()
+            .map(String::as_str)
+            .or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("no message");
+        Err(Error::bug(format!("panic: {words}"))
+            .hint("please report this")
+            .into())
+    })
+}
+
+/// The class of an error, and its message for people.
+pub fn describe(error: &anyhow::Error) -> (Class, String) {
+    let class = error
+        .chain()
+        .find_map(|cause| cause.downcast_ref::<Error>());
+    let class = class.map_or(Class::Bug, Error::class);
+    (class, format!("{error:#}"))
+}
+
+fn finish(
+    name: &str,
+    result_file: Option<&Path>,
+    started: Instant,
+    context: Option<&Context>,
+    outcome: anyhow::Result<()>,
+) -> ExitCode {
+    let tally = context
+        .map(|context| context.tally().clone())
+        .unwrap_or_default();
+    let named = &tally.outputs[..tally.outputs.len().min(NAMED_OUTPUTS)];
+    let mut result = json!({
+        "units": { "total": tally.units, "done": tally.done, "up_to_date": tally.up_to_date },
+        "counts": tally.counts,
+        "outputs": { "objects": tally.outputs.len(), "bytes": tally.output_bytes, "paths": named },
+    });
+    let up_to_date = tally.units > 0 && tally.units == tally.up_to_date;
+    let status = conclude(name, started, up_to_date, &outcome, &mut result);
+    if let Some(error) = result["error"]["message"].as_str()
+        && context.is_none()
+    {
+        // No log was started for errors this early.
+        let _ = writeln!(std::io::stderr(), "{name}: {error}");
+    }
+    publish(&result, result_file);
+    ExitCode::from(status as u8)
+}
+
+/// Completes a result with what every program's has, and says how the program ends.
+pub(crate) fn conclude(
+    name: &str,
+    started: Instant,
+    up_to_date: bool,
+    outcome: &anyhow::Result<()>,
+    result: &mut Value,
+) -> ExitStatus {
+    let failure = outcome.as_ref().err().map(describe);
+    let status = match &failure {
+        Some(_) => "failed",
+        None if up_to_date => "up-to-date",
+        None => "done",
+    };
+    result["program"] = json!(name);
+    result["version"] = json!(env!("CARGO_PKG_VERSION"));
+    result["status"] = json!(status);
+    result["seconds"] = json!((started.elapsed().as_secs_f64() * 1000.0).round() / 1000.0);
+    if let Some((class, message)) = &failure {
+        tracing::error!("{message}");
+        result["error"] = json!({
+            "kind": class.as_str(),
+            "message": message,
+            "retryable": *class == Class::Transient,
+        });
+    } else if up_to_date {
+        tracing::info!("up to date");
+    }
+    failure.map_or(ExitStatus::Done, |(class, _)| class.exit_status())
+}
+
+/// Writes the result to stdout, to `--result` (atomically) and to the container's last words.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the result lies on local disk by definition"
+)]
+pub(crate) fn publish(result: &Value, file: Option<&Path>) {
+    let line = format!("{result}\n");
+    let _ = std::io::stdout().write_all(line.as_bytes());
+    if let Some(file) = file {
+        let part = file.with_extension("part");
+        let written = std::fs::write(&part, &line).and_then(|()| std::fs::rename(&part, file));
+        if let Err(e) = written {
+            tracing::warn!("--result {}: {e}", file.display());
+        }
+    }
+    if result["error"].is_object() && Path::new(LAST_WORDS).exists() {
+        let _ = std::fs::write(LAST_WORDS, result["error"].to_string());
+    }
+}

@@ -1,0 +1,27 @@
+//! The arguments of the stages that run a model.
+
+use clap::Args;
+use sluice_manifest::Result;
+use sluice_model::{Model, default_cache};
+use sluice_store::Location;
+
+/// Where models are found and how they run.
+#[derive(Debug, Clone, Args)]
+pub struct ModelArgs {
+    /// The folder of models (default: sluice/models in the user's cache folder)
+    #[arg(long, env = "SLUICE_MODELS", value_name = "URI")]
+    pub models: Option<String>,
+
+    /// Images that go through the model at once
+    #[arg(long, env = "SLUICE_BATCH_SIZE", value_name = "N", default_value_t = 32,
+        value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub batch_size: u32,
+}
+
+impl ModelArgs {
+    /// Finds what `--model` names.
+    pub fn find(&self, model: &str) -> Result<Model> {
+        let cache = self.models.clone().unwrap_or_else(default_cache);
+        Model::find(model, &Location::parse(&cache)?)
+    }
+}

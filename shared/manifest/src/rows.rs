@@ -1,0 +1,622 @@
+//! The rows of the manifests: one struct and one list of Arrow fields for each kind.
+//!
+//! A manifest carries its schema's name and version as Parquet key-value metadata
+//! ([`SCHEMA_KEY`], [`VERSION_KEY`]). Readers ask for the columns of the row type they read; a
+//! column that is missing or of another type is an error that names it. Columns may be added
+//! without a new version; a changed or removed one needs a new version.
+//!
+//! Vectors (embeddings, centroids) are fixed-size lists of float32 and too wide for rows: their
+//! schemas are functions of the dimension, [`embeddings`], [`centroids`] and [`assignments`].
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::{ImageId, Partition, Reason, ShardPath};
+
+/// Parquet metadata key of the schema's name.
+pub const SCHEMA_KEY: &str = "sluice.schema";
+/// Parquet metadata key of the schema's version.
+pub const VERSION_KEY: &str = "sluice.version";
+/// Parquet metadata key of the embedder's name.
+pub const MODEL_KEY: &str = "sluice.model";
+/// Parquet metadata key of the embedder's content hash.
+pub const MODEL_SHA256_KEY: &str = "sluice.model.sha256";
+/// Parquet metadata key of the embedding's dimension.
+pub const DIMENSION_KEY: &str = "sluice.dimension";
+/// Parquet metadata key of the output's URI in the export's plan.
+pub const OUTPUT_KEY: &str = "sluice.output";
+/// Parquet metadata key of what the export's plan counts: `images` or `bytes`.
+pub const WEIGHT_KEY: &str = "sluice.weight";
+/// Parquet metadata key in the export's plan: whether the output carries embeddings, `true` or
+/// `false`.
+pub const EMBEDDINGS_KEY: &str = "sluice.embeddings";
+
+/// A row of a manifest.
+pub trait Row: Serialize + DeserializeOwned + Send + 'static {
+    /// The schema's name, `<stage>/<kind>`.
+    const SCHEMA: &'static str;
+    /// The schema's version.
+    const VERSION: u32 = 1;
+    /// The columns.
+    fn fields() -> Vec<Field>;
+}
+
+fn text(name: &str) -> Field {
+    Field::new(name, DataType::Utf8, false)
+}
+
+fn number(name: &str, kind: DataType) -> Field {
+    Field::new(name, kind, false)
+}
+
+fn optional(name: &str, kind: DataType) -> Field {
+    Field::new(name, kind, true)
+}
+
+/// `partition/plan.parquet`: one row for each shard, by partition and path.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlanRow {
+    /// Partition that the shard belongs to.
+    pub partition: Partition,
+    /// Path below the input's root.
+    pub shard: ShardPath,
+    /// Size in bytes.
+    pub bytes: u64,
+    /// The store's entity tag, where it has one.
+    pub etag: Option<String>,
+    /// Modification time, RFC 3339, where the store tells it.
+    pub modified: Option<String>,
+}
+
+impl Row for PlanRow {
+    const SCHEMA: &'static str = "partition/plan";
+    fn fields() -> Vec<Field> {
+        vec![
+            number("partition", DataType::UInt32),
+            text("shard"),
+            number("bytes", DataType::UInt64),
+            optional("etag", DataType::Utf8),
+            optional("modified", DataType::Utf8),
+        ]
+    }
+}
+
+/// One member of a sample.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MemberRow {
+    /// What follows the key and its dot, as written: `jpg`, `JPG`, `mask.png`.
+    pub extension: String,
+    /// Offset of the member's bytes in the (decompressed) shard.
+    pub offset: u64,
+    /// Their number.
+    pub size: u64,
+}
+
+/// `read/images`: one row for every sample found, good or bad, in shard order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SampleRow {
+    /// The sample's name in the run.
+    pub image_id: ImageId,
+    /// The shard it lies in.
+    pub shard: ShardPath,
+    /// Its WebDataset key.
+    pub key: String,
+    /// All its members, in shard order.
+    pub members: Vec<MemberRow>,
+    /// Extension of the member that is the sample's image.
+    pub image_extension: Option<String>,
+    /// Format told by the content: `jpeg`, `png`, …
+    pub format: Option<String>,
+    /// Width of the upright image, in pixels.
+    pub width: Option<u32>,
+    /// Height of the upright image, in pixels.
+    pub height: Option<u32>,
+    /// Exif orientation, 1 to 8; width and height as stored are swapped from 5 on.
+    pub orientation: Option<u8>,
+    /// Size of the image member.
+    pub bytes: u64,
+    /// SHA-256 of the image member, hexadecimal.
+    pub sha256: Option<String>,
+    /// 64-bit perceptual hash of the upright image.
+    pub phash: Option<u64>,
+    /// 1 well lit … 0 dark.
+    pub dark: Option<f32>,
+    /// 1 normal … 0 overexposed.
+    pub light: Option<f32>,
+    /// 1 sharp … 0 blurred.
+    pub blurry: Option<f32>,
+    /// 1 rich … 0 flat.
+    pub low_information: Option<f32>,
+    /// Short side by long side.
+    pub odd_aspect: Option<f32>,
+    /// 1 large enough … 0 tiny.
+    pub odd_size: Option<f32>,
+    /// Text of the `.txt` (or `.caption`) member.
+    pub caption: Option<String>,
+    /// Text of the `.json` member.
+    pub metadata: Option<String>,
+    /// `ok` or `rejected`.
+    pub status: Status,
+    /// Why it was rejected.
+    pub reason: Option<Reason>,
+    /// The decoder's or the reader's words, and notes about text members.
+    pub detail: Option<String>,
+}
+
+/// Whether a sample can be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Sound.
+    Ok,
+    /// Set aside, for a reason.
+    Rejected,
+}
+
+impl Row for SampleRow {
+    const SCHEMA: &'static str = "read/images";
+    fn fields() -> Vec<Field> {
+        let member = DataType::Struct(
+            vec![
+                text("extension"),
+                number("offset", DataType::UInt64),
+                number("size", DataType::UInt64),
+            ]
+            .into(),
+        );
+        vec![
+            text("image_id"),
+            text("shard"),
+            text("key"),
+            Field::new(
+                "members",
+                DataType::List(Arc::new(Field::new("item", member, false))),
+                false,
+            ),
+            optional("image_extension", DataType::Utf8),
+            optional("format", DataType::Utf8),
+            optional("width", DataType::UInt32),
+            optional("height", DataType::UInt32),
+            optional("orientation", DataType::UInt8),
+            number("bytes", DataType::UInt64),
+            optional("sha256", DataType::Utf8),
+            optional("phash", DataType::UInt64),
+            optional("dark", DataType::Float32),
+            optional("light", DataType::Float32),
+            optional("blurry", DataType::Float32),
+            optional("low_information", DataType::Float32),
+            optional("odd_aspect", DataType::Float32),
+            optional("odd_size", DataType::Float32),
+            optional("caption", DataType::Utf8),
+            optional("metadata", DataType::Utf8),
+            text("status"),
+            optional("reason", DataType::Utf8),
+            optional("detail", DataType::Utf8),
+        ]
+    }
+}
+
+/// `read/shards`: one row for each shard of the partition.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ShardRow {
+    /// Path below the input's root.
+    pub shard: ShardPath,
+    /// `none`, `gzip` or `zstd`.
+    pub compression: String,
+    /// Samples found.
+    pub samples: u64,
+    /// Members found: those of the samples, those passed over, and the torn one.
+    pub members: u64,
+    /// Members passed over; `read/skipped` names them.
+    pub skipped: u64,
+    /// The member, at most one, that the shard ends in.
+    pub torn: u64,
+    /// `ok` or `damaged`: what lies behind the damage could not be read.
+    pub status: ShardStatus,
+    /// What is wrong or odd with it.
+    pub detail: Option<String>,
+}
+
+/// Whether a shard could be read to its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ShardStatus {
+    /// Read to its end.
+    Ok,
+    /// Cut, broken, or no tar at all.
+    Damaged,
+}
+
+impl Row for ShardRow {
+    const SCHEMA: &'static str = "read/shards";
+    fn fields() -> Vec<Field> {
+        vec![
+            text("shard"),
+            text("compression"),
+            number("samples", DataType::UInt64),
+            number("members", DataType::UInt64),
+            number("skipped", DataType::UInt64),
+            number("torn", DataType::UInt64),
+            text("status"),
+            optional("detail", DataType::Utf8),
+        ]
+    }
+}
+
+/// `read/skipped`: one row for each member that belongs to no sample.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SkippedRow {
+    /// The shard it lies in.
+    pub shard: ShardPath,
+    /// The member's name; bytes that are not UTF-8 as `\xNN`.
+    pub member: String,
+    /// Its size.
+    pub bytes: u64,
+    /// Why it belongs to no sample.
+    pub reason: String,
+}
+
+impl Row for SkippedRow {
+    const SCHEMA: &'static str = "read/skipped";
+    fn fields() -> Vec<Field> {
+        vec![
+            text("shard"),
+            text("member"),
+            number("bytes", DataType::UInt64),
+            text("reason"),
+        ]
+    }
+}
+
+/// `aesthetic/scores` and `nsfw/scores`: one row for every sample that was scored.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScoreRow {
+    /// The sample.
+    pub image_id: ImageId,
+    /// What the model says, in the range that its spec tells.
+    pub score: f32,
+    /// What the threshold makes of it.
+    pub keep: bool,
+}
+
+impl Row for ScoreRow {
+    const SCHEMA: &'static str = "scores";
+    fn fields() -> Vec<Field> {
+        vec![
+            text("image_id"),
+            number("score", DataType::Float32),
+            number("keep", DataType::Boolean),
+        ]
+    }
+}
+
+/// How a duplicate was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Method {
+    /// Equal SHA-256.
+    Exact,
+    /// Perceptual hashes within `--max-distance` bits.
+    Perceptual,
+    /// Cosine similarity of at least `1 - eps`.
+    Semantic,
+}
+
+/// `dedup/duplicates`: one row for every removed sample, sorted by partition and image_id.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DuplicateRow {
+    /// Partition of the removed sample.
+    pub partition: Partition,
+    /// The removed sample.
+    pub image_id: ImageId,
+    /// The sample because of which it was removed.
+    pub duplicate_of: ImageId,
+    /// Exact: 1. Perceptual: 1 - distance / 64. Semantic: cosine similarity.
+    pub similarity: f32,
+    /// How it was found.
+    pub method: Method,
+}
+
+impl Row for DuplicateRow {
+    const SCHEMA: &'static str = "dedup/duplicates";
+    fn fields() -> Vec<Field> {
+        vec![
+            number("partition", DataType::UInt32),
+            text("image_id"),
+            text("duplicate_of"),
+            number("similarity", DataType::Float32),
+            text("method"),
+        ]
+    }
+}
+
+/// `export/decisions`: one row for every sample of `read`, in the same order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct DecisionRow {
+    /// The sample.
+    pub image_id: ImageId,
+    /// Whether it is in the curated dataset.
+    pub keep: bool,
+    /// The stage that dropped it.
+    pub stage: Option<String>,
+    /// Why.
+    pub reason: Option<Reason>,
+    /// The score or similarity that decided, where there is one.
+    pub score: Option<f32>,
+    /// Size of all its members together.
+    pub bytes: u64,
+}
+
+impl Row for DecisionRow {
+    const SCHEMA: &'static str = "export/decisions";
+    fn fields() -> Vec<Field> {
+        vec![
+            text("image_id"),
+            number("keep", DataType::Boolean),
+            optional("stage", DataType::Utf8),
+            optional("reason", DataType::Utf8),
+            optional("score", DataType::Float32),
+            number("bytes", DataType::UInt64),
+        ]
+    }
+}
+
+/// `export/plan`: which kept samples of which partition go into which output shard.
+///
+/// A partition's kept samples lie one after the other on a line, each as long as its weight: 1
+/// (`--images-per-shard`) or its bytes (`--bytes-per-shard`). The row takes the samples that
+/// start in `from..to`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OutputPlanRow {
+    /// Output shard.
+    pub shard: u32,
+    /// Partition that it takes samples from.
+    pub partition: Partition,
+    /// Start of the stretch.
+    pub from: u64,
+    /// End of the stretch, exclusive.
+    pub to: u64,
+}
+
+impl Row for OutputPlanRow {
+    const SCHEMA: &'static str = "export/plan";
+    fn fields() -> Vec<Field> {
+        vec![
+            number("shard", DataType::UInt32),
+            number("partition", DataType::UInt32),
+            number("from", DataType::UInt64),
+            number("to", DataType::UInt64),
+        ]
+    }
+}
+
+/// `OUT/shard-00000.parquet`: one row for each sample of the output shard, in its order.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CuratedRow {
+    /// The sample's name in the run.
+    pub image_id: ImageId,
+    /// Its key in the output shard.
+    pub key: String,
+    /// The shard it came from.
+    pub source_shard: ShardPath,
+    /// Its key there.
+    pub source_key: String,
+    /// Text of its caption member.
+    pub caption: Option<String>,
+    /// Text of its `.json` member.
+    pub metadata: Option<String>,
+    /// Format told by the content.
+    pub format: Option<String>,
+    /// Width of the upright image, in pixels.
+    pub width: Option<u32>,
+    /// Height of the upright image, in pixels.
+    pub height: Option<u32>,
+    /// Size of the image member.
+    pub bytes: u64,
+    /// SHA-256 of the image member.
+    pub sha256: Option<String>,
+    /// 64-bit perceptual hash.
+    pub phash: Option<u64>,
+    /// Score of the aesthetic stage, where it ran.
+    pub aesthetic_score: Option<f32>,
+    /// Score of the nsfw stage, where it ran.
+    pub nsfw_score: Option<f32>,
+}
+
+impl Row for CuratedRow {
+    const SCHEMA: &'static str = "curated";
+    fn fields() -> Vec<Field> {
+        vec![
+            text("image_id"),
+            text("key"),
+            text("source_shard"),
+            text("source_key"),
+            optional("caption", DataType::Utf8),
+            optional("metadata", DataType::Utf8),
+            optional("format", DataType::Utf8),
+            optional("width", DataType::UInt32),
+            optional("height", DataType::UInt32),
+            number("bytes", DataType::UInt64),
+            optional("sha256", DataType::Utf8),
+            optional("phash", DataType::UInt64),
+            optional("aesthetic_score", DataType::Float32),
+            optional("nsfw_score", DataType::Float32),
+        ]
+    }
+}
+
+/// A fixed-size list of `dimension` float32 values that are never null.
+pub fn vector(name: &str, dimension: usize) -> Field {
+    let item = Arc::new(Field::new("item", DataType::Float32, false));
+    // Unwrap safety: no model's dimension comes near 2^31.
+    let length = i32::try_from(dimension).expect("a vector has fewer than 2^31 values");
+    Field::new(name, DataType::FixedSizeList(item, length), false)
+}
+
+/// `embed/embeddings`: `image_id`, `embedding` (L2-normalised), in the order of `read/images`.
+pub fn embeddings(dimension: usize) -> Schema {
+    Schema::new(vec![text("image_id"), vector("embedding", dimension)])
+}
+
+/// `dedup/centroids`: `cluster`, `centroid` (not normalised).
+pub fn centroids(dimension: usize) -> Schema {
+    Schema::new(vec![
+        number("cluster", DataType::UInt32),
+        vector("centroid", dimension),
+    ])
+}
+
+/// `dedup/assignments`: the survivors of a partition, sorted by cluster and `image_id`, with what
+/// ranking needs: `distance` (1 - cosine to the centroid), `score` (aesthetic), `pixels`.
+pub fn assignments(dimension: usize) -> Schema {
+    Schema::new(vec![
+        number("cluster", DataType::UInt32),
+        number("partition", DataType::UInt32),
+        text("image_id"),
+        number("distance", DataType::Float32),
+        optional("score", DataType::Float32),
+        number("pixels", DataType::UInt64),
+        vector("embedding", dimension),
+    ])
+}
+
+/// The columns of `read/images` that decisions and duplicate search need.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SampleBrief {
+    /// The sample's name in the run.
+    pub image_id: ImageId,
+    /// All its members.
+    pub members: Vec<MemberRow>,
+    /// Width of the upright image, in pixels.
+    pub width: Option<u32>,
+    /// Height of the upright image, in pixels.
+    pub height: Option<u32>,
+    /// SHA-256 of the image member, hexadecimal.
+    pub sha256: Option<String>,
+    /// 64-bit perceptual hash.
+    pub phash: Option<u64>,
+    /// `ok` or `rejected`.
+    pub status: Status,
+    /// Why it was rejected.
+    pub reason: Option<Reason>,
+}
+
+impl SampleBrief {
+    /// Number of pixels.
+    pub fn pixels(&self) -> u64 {
+        u64::from(self.width.unwrap_or(0)) * u64::from(self.height.unwrap_or(0))
+    }
+
+    /// Size of all members together.
+    pub fn bytes(&self) -> u64 {
+        self.members.iter().map(|member| member.size).sum()
+    }
+}
+
+impl Row for SampleBrief {
+    const SCHEMA: &'static str = SampleRow::SCHEMA;
+    fn fields() -> Vec<Field> {
+        some_of_read(&[
+            "image_id", "members", "width", "height", "sha256", "phash", "status", "reason",
+        ])
+    }
+}
+
+/// The one column of `embed/embeddings` that decisions need.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct EmbeddedRow {
+    /// The sample.
+    pub image_id: ImageId,
+}
+
+impl Row for EmbeddedRow {
+    const SCHEMA: &'static str = EMBEDDINGS;
+    fn fields() -> Vec<Field> {
+        vec![text("image_id")]
+    }
+}
+
+/// Schema name of [`embeddings`].
+pub const EMBEDDINGS: &str = "embed/embeddings";
+/// Schema name of [`centroids`].
+pub const CENTROIDS: &str = "dedup/centroids";
+/// Schema name of [`assignments`].
+pub const ASSIGNMENTS: &str = "dedup/assignments";
+
+/// The columns of `read/images` that say where an image's bytes lie.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PictureRow {
+    /// The sample's name in the run.
+    pub image_id: ImageId,
+    /// The shard it lies in.
+    pub shard: ShardPath,
+    /// All its members.
+    pub members: Vec<MemberRow>,
+    /// Extension of the member that is the sample's image.
+    pub image_extension: Option<String>,
+    /// `ok` or `rejected`.
+    pub status: Status,
+}
+
+impl PictureRow {
+    /// The member that is the sample's image.
+    pub fn image(&self) -> Option<&MemberRow> {
+        let extension = self.image_extension.as_ref()?;
+        self.members
+            .iter()
+            .find(|member| member.extension == *extension)
+    }
+}
+
+impl Row for PictureRow {
+    const SCHEMA: &'static str = SampleRow::SCHEMA;
+    fn fields() -> Vec<Field> {
+        some_of_read(&["image_id", "shard", "members", "image_extension", "status"])
+    }
+}
+
+/// The columns of `read/images` that hold the quality measures.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MeasuredRow {
+    /// The sample's name in the run.
+    pub image_id: ImageId,
+    /// 1 well lit … 0 dark.
+    pub dark: Option<f32>,
+    /// 1 normal … 0 overexposed.
+    pub light: Option<f32>,
+    /// 1 sharp … 0 blurred.
+    pub blurry: Option<f32>,
+    /// 1 rich … 0 flat.
+    pub low_information: Option<f32>,
+    /// Short side by long side.
+    pub odd_aspect: Option<f32>,
+    /// 1 large enough … 0 tiny.
+    pub odd_size: Option<f32>,
+    /// `ok` or `rejected`.
+    pub status: Status,
+}
+
+impl Row for MeasuredRow {
+    const SCHEMA: &'static str = SampleRow::SCHEMA;
+    fn fields() -> Vec<Field> {
+        some_of_read(&[
+            "image_id",
+            "dark",
+            "light",
+            "blurry",
+            "low_information",
+            "odd_aspect",
+            "odd_size",
+            "status",
+        ])
+    }
+}
+
+fn some_of_read(names: &[&str]) -> Vec<Field> {
+    let mut fields = SampleRow::fields();
+    fields.retain(|field| names.contains(&field.name().as_str()));
+    fields
+}

@@ -1,0 +1,71 @@
+//! The folder of models: `<cache>/<name>/model.onnx` and `model.toml`.
+
+use std::io::{Read, Write};
+
+use sluice_manifest::{Error, Result};
+use sluice_store::{Location, Store};
+
+use crate::catalogue::named;
+use crate::model::{ONNX, SPEC, data_files, sha256_of, spec_in};
+use crate::spec::Spec;
+
+/// Where models are kept when neither `--models` nor `SLUICE_MODELS` says: `sluice/models` in the
+/// user's cache folder.
+pub fn default_cache() -> String {
+    let home = std::env::var("HOME").unwrap_or_else(|_| ".".to_owned());
+    let cache = std::env::var("XDG_CACHE_HOME").unwrap_or_else(|_| format!("{home}/.cache"));
+    format!("{cache}/sluice/models")
+}
+
+/// Puts the model `name` into the cache: copies the folder `from` (or one ONNX file), writes its
+/// spec with the content's hash, and gives that spec.
+pub fn pull(cache: &Location, name: &str, from: &Location) -> Result<Spec> {
+    let (source, onnx) = match from.split() {
+        Some((folder, file)) if file.ends_with(".onnx") => (Store::open(&folder)?, file),
+        _ => (Store::open(from)?, ONNX.to_owned()),
+    };
+    let mut spec = match (spec_in(&source, name)?, named(name)) {
+        (Some(spec), _) if onnx == ONNX => spec,
+        (_, Some(spec)) => spec.clone(),
+        _ => {
+            return Err(Error::usage(format!(
+                "{from}: neither model.toml nor preprocessor_config.json"
+            ))
+            .hint(format!(
+                "and {name:?} is no model of the catalogue; `sluice models list` names those"
+            )));
+        }
+    };
+    let target = Store::create(cache)?;
+    let mut files = vec![(onnx.clone(), ONNX.to_owned())];
+    files.extend(
+        data_files(&source, &onnx)?
+            .into_iter()
+            .map(|file| (file.clone(), file)),
+    );
+    for (file, as_file) in files {
+        let mut reader = source.reader(&file)?;
+        let mut writer = target.writer(&format!("{name}/{as_file}"))?;
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            let count = reader
+                .read(&mut buffer)
+                .map_err(|e| Error::transient(format!("{}: {e}", source.uri(&file))))?;
+            if count == 0 {
+                break;
+            }
+            writer
+                .write_all(&buffer[..count])
+                .map_err(|e| Error::transient(format!("{cache}: {e}")))?;
+        }
+        writer.finish()?;
+    }
+    spec.name = name.to_owned();
+    let folder = Location::parse(&target.uri(name))?;
+    spec.sha256 = Some(sha256_of(&Store::open(&folder)?)?);
+    let text = toml::to_string(&spec)
+        .map_err(|e| Error::bug(format!("a spec does not serialise: {e}")))?;
+    target.put(&format!("{name}/{SPEC}"), text)?;
+    target.tidy();
+    Ok(spec)
+}

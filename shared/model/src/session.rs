@@ -1,0 +1,135 @@
+//! ONNX Runtime: rows of numbers in, rows of numbers out.
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use ort::environment::Environment;
+use ort::session::Session as OrtSession;
+use ort::value::TensorRef;
+use sluice_manifest::{Error, Result};
+use sluice_store::Store;
+
+use crate::model::ONNX;
+use crate::spec::Spec;
+
+/// Outputs that hold the embedding, by the names that exporters give them, best first.
+const EMBEDDING_OUTPUTS: [&str; 3] = ["image_embeds", "pooler_output", "embedding"];
+
+static ENVIRONMENT: OnceLock<Result<Environment, String>> = OnceLock::new();
+
+/// A loaded model.
+pub struct Session {
+    session: OrtSession,
+    name: String,
+    input: String,
+    output: String,
+}
+
+impl Session {
+    pub(crate) fn load(folder: &Store, spec: &Spec, threads: usize) -> Result<Self> {
+        let uri = folder.uri(ONNX);
+        let broken = |e: &dyn std::fmt::Display| Error::usage(format!("{uri}: does not load: {e}"));
+        let builder = OrtSession::builder(environment()?).map_err(|e| broken(&e))?;
+        let builder = builder
+            .with_intra_threads(threads)
+            .map_err(|e| broken(&e))?;
+        let builder = builder.with_inter_threads(1).map_err(|e| broken(&e))?;
+        // Idle threads must not take the cores from decoding.
+        let mut builder = builder
+            .with_config_entry("session.intra_op.allow_spinning", "0")
+            .map_err(|e| broken(&e))?;
+        let session = match folder.location().as_local() {
+            Some(path) => builder.commit_from_file(path.join(ONNX)),
+            None => builder.commit_from_memory(&folder.get(ONNX)?),
+        };
+        let session = session.map_err(|e| broken(&e))?;
+        let inputs: Vec<_> = session.inputs().iter().map(|input| input.name()).collect();
+        let outputs: Vec<_> = session
+            .outputs()
+            .iter()
+            .map(|output| output.name())
+            .collect();
+        let pick = |what: &str, wanted: Option<&str>, names: &[&str]| match wanted {
+            Some(name) if !names.contains(&name) => Err(Error::usage(format!(
+                "{uri}: no {what} {name:?}; there are {}",
+                names.join(", ")
+            ))),
+            Some(name) => Ok(name.to_owned()),
+            None => names
+                .first()
+                .map(|name| (*name).to_owned())
+                .ok_or_else(|| Error::usage(format!("{uri}: the model has no {what}"))),
+        };
+        let usual = EMBEDDING_OUTPUTS
+            .into_iter()
+            .find(|name| outputs.contains(name));
+        let input = pick("input", spec.input.as_deref(), &inputs)?;
+        let output = pick("output", spec.output.as_deref().or(usual), &outputs)?;
+        Ok(Self {
+            name: spec.name.clone(),
+            input,
+            output,
+            session,
+        })
+    }
+
+    /// Runs a batch: `shape` is `[rows, …]`, `values` its numbers. Gives `rows * width` numbers.
+    pub fn run(&mut self, shape: &[usize], values: &[f32]) -> Result<Vec<f32>> {
+        let failed = |e: ort::Error| Error::usage(format!("model {}: {e}", self.name));
+        let shape: Vec<i64> = shape.iter().map(|&n| n as i64).collect();
+        let rows = shape.first().copied().unwrap_or(0);
+        if rows == 0 {
+            return Ok(Vec::new());
+        }
+        let tensor = TensorRef::from_array_view((shape, values)).map_err(failed)?;
+        let outputs = self
+            .session
+            .run(ort::inputs![self.input.as_str() => tensor])
+            .map_err(failed)?;
+        let (shape, values) = outputs[self.output.as_str()]
+            .try_extract_tensor::<f32>()
+            .map_err(|e| Error::usage(format!("model {}: {e}", self.name)))?;
+        if shape.len() != 2 || shape[0] != rows {
+            return Err(Error::usage(format!(
+                "model {}: output {:?} has shape {shape:?}, expected [{rows}, width]",
+                self.name, self.output
+            ))
+            .hint("name the right output in model.toml"));
+        }
+        Ok(values.to_vec())
+    }
+}
+
+/// Loads ONNX Runtime's library, once.
+fn environment() -> Result<&'static Environment> {
+    let loaded = ENVIRONMENT.get_or_init(|| {
+        let library = library();
+        let shown = library.display().to_string();
+        let builder = ort::init_from(&library).map_err(|e| format!("{shown}: {e}"))?;
+        builder
+            .with_name("sluice")
+            .build()
+            .map_err(|e| format!("{shown}: {e}"))
+    });
+    loaded.as_ref().map_err(|e| {
+        Error::usage(format!("ONNX Runtime does not load: {e}")).hint(
+            "set ORT_DYLIB_PATH to libonnxruntime.so; the Python package onnxruntime holds one (capi/libonnxruntime.so.*)",
+        )
+    })
+}
+
+/// `ORT_DYLIB_PATH`, or the library beside the program, or the one that the system's loader finds.
+fn library() -> PathBuf {
+    const NAME: &str = "libonnxruntime.so";
+    if let Some(path) = std::env::var_os("ORT_DYLIB_PATH") {
+        return path.into();
+    }
+    let program = std::env::current_exe().ok();
+    let beside = program
+        .as_ref()
+        .and_then(|program| program.parent())
+        .map(|folder| folder.join(NAME));
+    beside
+        .filter(|path| path.exists())
+        .unwrap_or_else(|| NAME.into())
+}

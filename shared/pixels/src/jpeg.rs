@@ -1,0 +1,485 @@
+//! JPEG by libjpeg-turbo, strictly.
+//!
+//! libjpeg turns damage into warnings and goes on with grey; a curated dataset wants to know. The
+//! TurboJPEG interface reports the **first** warning of a picture (later ones are not kept), or the
+//! error if there was one. So:
+//!
+//! 1. We walk the header ourselves: size and memory against the limits, Exif orientation.
+//! 2. We decode. No warning: done. (`tj3Decompress8` reads on to the end marker, so a file that was
+//!    cut behind its last coded block is noticed too.)
+//! 3. A warning that is about the header (a JFIF version from the future, an unknown Adobe colour
+//!    transform, stray bytes between segments, a broken colour profile, odd scan parameters in a
+//!    sequential file) says nothing about the pixels, but hides what may come after it. So we
+//!    rebuild the header without what caused it and decode again.
+//! 4. "Extraneous bytes before marker 0xd9", the end marker, as the first warning means that all
+//!    before it was sound: accepted. Cameras and editors do leave filling there.
+//! 5. Everything else is an error: premature end, bad Huffman code, lost synchronisation.
+//!
+//! The texts are those of libjpeg-turbo's `src/jerror.h`, which have not changed in decades.
+//!
+//! Decoder settings are libjpeg's defaults (accurate integer DCT, smooth chroma upsampling), which
+//! are Pillow's too, so the pixels are equal.
+
+use turbojpeg::{Compressor, Decompressor, Image, PixelFormat, Subsamp};
+
+use crate::decode::{DecodeError, Decoded, Format, Limits, Measure, RgbImage, map_pixels};
+use crate::orient;
+
+/// Most scans of a progressive file. Encoders write about ten, scripts by hand a few dozen; each
+/// costs a pass over the whole picture, and a bomb may hold many thousands in few bytes.
+const MAX_SCANS: u32 = 100;
+
+const SOI: [u8; 2] = [0xff, 0xd8];
+const EOI: u8 = 0xd9;
+const SOS: u8 = 0xda;
+const APP0: u8 = 0xe0;
+const APP1: u8 = 0xe1;
+const APP14: u8 = 0xee;
+const COM: u8 = 0xfe;
+
+pub(crate) fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeError> {
+    let header = Header::parse(bytes)?;
+    let frame = &header.frame;
+    if frame.precision != 8 {
+        return Err(unsupported(format!("jpeg of {} bits", frame.precision)));
+    }
+    limits.check(frame.width, frame.height, header.memory())?;
+
+    let ink = frame.components.len() == 4;
+    let format = if ink {
+        PixelFormat::CMYK
+    } else {
+        PixelFormat::RGB
+    };
+    let (width, height) = (frame.width as usize, frame.height as usize);
+    let mut pixels = vec![0u8; width * height * format.size()];
+    let mut run = |bytes: &[u8]| {
+        let mut decompressor = Decompressor::new()?;
+        decompressor.set_scan_limit(MAX_SCANS)?;
+        decompressor.decompress(
+            bytes,
+            Image {
+                pixels: pixels.as_mut_slice(),
+                width,
+                pitch: width * format.size(),
+                height,
+                format,
+            },
+        )
+    };
+
+    let mut outcome = run(bytes).map_err(message);
+    if outcome.as_ref().is_err_and(|text| is_about_header(text)) {
+        outcome = run(&header.rebuild(bytes)).map_err(message);
+    }
+    if let Err(text) = outcome
+        && !is_filling_before_end(&text)
+    {
+        return Err(classify(text));
+    }
+
+    let data = if ink {
+        map_pixels::<4>(pixels, rgb_from_inverted_ink)
+    } else {
+        pixels
+    };
+    Ok(Decoded {
+        format: Format::Jpeg,
+        orientation: header.orientation,
+        image: RgbImage {
+            width: frame.width,
+            height: frame.height,
+            data,
+        },
+    })
+}
+
+/// Writes the picture as a baseline JPEG with 4:2:0 chroma and reads it back: what Pillow's
+/// `save(quality=quality)` and `open` do. Quality is 1 to 100, the sides at most 65500.
+pub(crate) fn round_trip(image: &RgbImage, quality: u8) -> Result<RgbImage, String> {
+    let mut compressor = Compressor::new().map_err(message)?;
+    compressor
+        .set_quality(i32::from(quality))
+        .map_err(message)?;
+    compressor.set_subsamp(Subsamp::Sub2x2).map_err(message)?;
+    let bytes = compressor
+        .compress_to_vec(Image {
+            pixels: image.data.as_slice(),
+            width: image.width as usize,
+            pitch: image.stride(),
+            height: image.height as usize,
+            format: PixelFormat::RGB,
+        })
+        .map_err(message)?;
+    let decoded = turbojpeg::decompress(&bytes, PixelFormat::RGB).map_err(message)?;
+    Ok(RgbImage {
+        width: image.width,
+        height: image.height,
+        data: decoded.pixels,
+    })
+}
+
+/// Inverted CMYK, as Adobe writes it and as Pillow takes every four-component JPEG, to RGB by
+/// Pillow's formula (`cmyk2rgb` in `src/libImaging/Convert.c`).
+fn rgb_from_inverted_ink(&[c, m, y, k]: &[u8; 4]) -> [u8; 3] {
+    let white = u32::from(k); // 255 - black, and black is 255 - k
+    [c, m, y].map(|stored| {
+        let product = (255 - u32::from(stored)) * white + 128;
+        let taken = ((product >> 8) + product) >> 8;
+        white.saturating_sub(taken) as u8
+    })
+}
+
+fn message(error: turbojpeg::Error) -> String {
+    match error {
+        turbojpeg::Error::TurboJpegError(text) => text,
+        other => other.to_string(),
+    }
+}
+
+/// Warnings whose cause [`Header::rebuild`] takes away.
+fn is_about_header(text: &str) -> bool {
+    [
+        "unknown JFIF revision",
+        "Unknown Adobe color transform",
+        "extraneous bytes before marker",
+        "bad ICC marker",
+        "Invalid SOS parameters",
+    ]
+    .iter()
+    .any(|part| text.contains(part))
+        && !is_filling_before_end(text)
+}
+
+fn is_filling_before_end(text: &str) -> bool {
+    text.contains("extraneous bytes before marker 0xd9")
+}
+
+fn classify(text: String) -> DecodeError {
+    let has = |part: &str| text.contains(part);
+    if has("Premature end of") {
+        truncated(text)
+    } else if has("more than") && has("scans") {
+        DecodeError::TooLarge {
+            what: Measure::Scans,
+            found: u64::from(MAX_SCANS) + 1,
+            limit: u64::from(MAX_SCANS),
+        }
+    } else if has("Unsupported JPEG") || has("not implemented") || has("colorspace") {
+        unsupported(format!("jpeg ({text})"))
+    } else {
+        corrupt(text.trim_start_matches("Corrupt JPEG data: "))
+    }
+}
+
+fn unsupported(format: String) -> DecodeError {
+    DecodeError::Unsupported { format }
+}
+
+fn truncated(detail: impl Into<String>) -> DecodeError {
+    DecodeError::Truncated {
+        format: Format::Jpeg,
+        detail: detail.into(),
+    }
+}
+
+fn corrupt(detail: impl Into<String>) -> DecodeError {
+    DecodeError::Corrupt {
+        format: Format::Jpeg,
+        detail: detail.into(),
+    }
+}
+
+/// What a frame header (SOF) says.
+struct Frame {
+    marker: u8,
+    precision: u8,
+    width: u32,
+    height: u32,
+    /// Horizontal and vertical sampling of each component.
+    components: Vec<(u8, u8)>,
+}
+
+impl Frame {
+    fn parse(marker: u8, body: &[u8]) -> Result<Self, DecodeError> {
+        let [precision, h1, h0, w1, w0, count, rest @ ..] = body else {
+            return Err(corrupt("frame header too short"));
+        };
+        let (width, height) = (
+            u16::from_be_bytes([*w1, *w0]),
+            u16::from_be_bytes([*h1, *h0]),
+        );
+        if width == 0 || height == 0 {
+            return Err(corrupt(format!("size {width}x{height}")));
+        }
+        let components: Vec<_> = rest
+            .as_chunks::<3>()
+            .0
+            .iter()
+            .take(usize::from(*count))
+            .map(|[_, sampling, _]| (sampling >> 4, sampling & 15))
+            .collect();
+        if components.len() != usize::from(*count) || components.is_empty() {
+            return Err(corrupt("frame header too short"));
+        }
+        if components.iter().any(|&(h, v)| h == 0 || v == 0) {
+            return Err(corrupt("component without samples"));
+        }
+        Ok(Self {
+            marker,
+            precision: *precision,
+            width: u32::from(width),
+            height: u32::from(height),
+            components,
+        })
+    }
+
+    fn is_progressive(&self) -> bool {
+        matches!(self.marker, 0xc2 | 0xc6 | 0xca | 0xce)
+    }
+
+    /// Bytes that all coefficients of the picture take, two each, in whole blocks.
+    fn coefficient_bytes(&self) -> u64 {
+        let largest = |side: fn(&(u8, u8)) -> u8| {
+            u64::from(self.components.iter().map(side).max().unwrap_or(1))
+        };
+        let (most_h, most_v) = (largest(|c| c.0), largest(|c| c.1));
+        let units_across = u64::from(self.width).div_ceil(8 * most_h);
+        let units_down = u64::from(self.height).div_ceil(8 * most_v);
+        let blocks: u64 = self
+            .components
+            .iter()
+            .map(|&(h, v)| units_across * u64::from(h) * units_down * u64::from(v))
+            .sum();
+        blocks * 64 * 2
+    }
+}
+
+/// One marker segment of the header: `body` is what follows its length.
+struct Segment {
+    marker: u8,
+    body: std::ops::Range<usize>,
+}
+
+/// Everything before the first scan's data.
+struct Header {
+    frame: Frame,
+    /// All segments, the scan header last.
+    segments: Vec<Segment>,
+    /// Components in the first scan.
+    scan_components: usize,
+    /// Where the first scan's data begins.
+    data_start: usize,
+    orientation: u8,
+}
+
+impl Header {
+    fn parse(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut frame = None;
+        let mut orientation = None;
+        let mut segments = Vec::new();
+        let mut at = SOI.len();
+        loop {
+            // Stray bytes before a marker are skipped, as libjpeg does.
+            while *bytes.get(at).ok_or_else(cut_in_header)? != 0xff {
+                at += 1;
+            }
+            while *bytes.get(at).ok_or_else(cut_in_header)? == 0xff {
+                at += 1;
+            }
+            let marker = bytes[at];
+            at += 1;
+            match marker {
+                0x00 | 0x01 | 0xd0..=0xd8 => continue, // no segments
+                EOI => return Err(corrupt("end marker before any picture data")),
+                _ => {}
+            }
+            let length = match bytes.get(at..at + 2) {
+                Some(&[high, low]) => usize::from(u16::from_be_bytes([high, low])),
+                _ => return Err(cut_in_header()),
+            };
+            if length < 2 {
+                return Err(corrupt("marker segment without a length"));
+            }
+            let range = at + 2..at + length;
+            let body = bytes.get(range.clone()).ok_or_else(cut_in_header)?;
+            at += length;
+            segments.push(Segment {
+                marker,
+                body: range,
+            });
+            match marker {
+                0xc0..=0xcf if !matches!(marker, 0xc4 | 0xc8 | 0xcc) => {
+                    if frame.is_some() {
+                        return Err(corrupt("two frame headers"));
+                    }
+                    frame = Some(Frame::parse(marker, body)?);
+                }
+                APP1 if orientation.is_none() => {
+                    orientation = body.strip_prefix(b"Exif\0\0").map(orient::from_exif);
+                }
+                SOS => {
+                    return Ok(Self {
+                        frame: frame.ok_or_else(|| corrupt("scan before the frame header"))?,
+                        segments,
+                        scan_components: usize::from(body.first().copied().unwrap_or(0)),
+                        data_start: at,
+                        orientation: orientation.unwrap_or(1),
+                    });
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Bytes of memory that decoding and setting upright take.
+    fn memory(&self) -> u64 {
+        let frame = &self.frame;
+        let pixels = u64::from(frame.width) * u64::from(frame.height);
+        let output = pixels * if frame.components.len() == 4 { 4 } else { 3 };
+        // libjpeg keeps all coefficients when the components do not come in one scan.
+        let several_scans = frame.is_progressive() || self.scan_components < frame.components.len();
+        let coefficients = if several_scans {
+            frame.coefficient_bytes()
+        } else {
+            0
+        };
+        let turned = if self.orientation >= 5 { pixels * 3 } else { 0 };
+        output + coefficients.max(turned)
+    }
+
+    /// The same file with a header that says nothing but what decoding needs.
+    fn rebuild(&self, bytes: &[u8]) -> Vec<u8> {
+        let mut out = Vec::with_capacity(bytes.len());
+        out.extend_from_slice(&SOI);
+        let components = self.frame.components.len();
+        for segment in &self.segments {
+            let mut body = bytes[segment.body.clone()].to_vec();
+            match segment.marker {
+                // These two decide about the colours, so they stay, with legal values.
+                APP0 if body.starts_with(b"JFIF\0") && body.len() >= 7 => body[5] = 1,
+                APP14 if body.starts_with(b"Adobe") && body.len() >= 12 => {
+                    body[11] = match (body[11], components) {
+                        (0, _) => 0,
+                        (_, 4) => 2,
+                        _ => 1,
+                    };
+                }
+                0xe0..=0xef | COM => continue,
+                SOS if !self.frame.is_progressive() && self.frame.marker != 0xc3 => {
+                    let spectral = 1 + 2 * self.scan_components;
+                    if let Some(parameters) = body.get_mut(spectral..spectral + 3) {
+                        parameters.copy_from_slice(&[0, 63, 0]);
+                    }
+                }
+                _ => {}
+            }
+            out.extend_from_slice(&[0xff, segment.marker]);
+            // Unwrap safety: the body came from a segment, whose length is 16 bits.
+            out.extend_from_slice(&u16::try_from(body.len() + 2).unwrap().to_be_bytes());
+            out.extend_from_slice(&body);
+        }
+        out.extend_from_slice(&bytes[self.data_start..]);
+        out
+    }
+}
+
+fn cut_in_header() -> DecodeError {
+    truncated("file ends in its header")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn photo() -> RgbImage {
+        RgbImage::from_fn(64, 48, |x, y| [(x * 4) as u8, (y * 5) as u8, (x ^ y) as u8])
+    }
+
+    fn jpeg() -> Vec<u8> {
+        let image = photo();
+        let source = Image {
+            pixels: image.data.as_slice(),
+            width: 64,
+            pitch: 192,
+            height: 48,
+            format: PixelFormat::RGB,
+        };
+        turbojpeg::compress(source, 90, Subsamp::Sub2x2)
+            .unwrap()
+            .to_vec()
+    }
+
+    fn outcome(bytes: &[u8]) -> Result<Vec<u8>, &'static str> {
+        decode(bytes, &Limits::default())
+            .map(|decoded| decoded.image.data)
+            .map_err(|error| error.kind())
+    }
+
+    #[test]
+    fn cut_anywhere_is_an_error() {
+        let bytes = jpeg();
+        assert!(outcome(&bytes).is_ok());
+        for length in 2..bytes.len() {
+            assert!(outcome(&bytes[..length]).is_err(), "cut at {length}");
+        }
+        assert_eq!(outcome(&bytes[..bytes.len() - 2]), Err("truncated"));
+    }
+
+    #[test]
+    fn harmless_oddities_decode_to_the_same_pixels() {
+        let plain = jpeg();
+        let pixels = outcome(&plain);
+        let jfif = plain.windows(5).position(|w| w == b"JFIF\0").unwrap();
+
+        let mut future = plain.clone();
+        future[jfif + 5] = 9;
+        assert_eq!(outcome(&future), pixels, "JFIF version");
+
+        let mut stray = plain.clone();
+        stray.splice(2..2, [1, 2, 3]);
+        assert_eq!(outcome(&stray), pixels, "stray bytes in the header");
+
+        let mut filled = plain.clone();
+        let end = filled.len() - 2;
+        filled.splice(end..end, [0; 40]);
+        assert_eq!(outcome(&filled), pixels, "filling before the end");
+
+        let mut trailing = plain.clone();
+        trailing.extend_from_slice(&[0x5a; 100]);
+        assert_eq!(outcome(&trailing), pixels, "bytes after the end");
+
+        let scan = plain.windows(2).position(|w| w == [0xff, SOS]).unwrap();
+        let mut parameters = plain.clone();
+        parameters[scan + 4 + 1 + 6 + 1] = 0; // last coefficient of a sequential scan
+        assert_eq!(outcome(&parameters), pixels, "scan parameters");
+    }
+
+    #[test]
+    fn damage_behind_a_harmless_oddity_is_still_found() {
+        let mut bytes = jpeg();
+        bytes.splice(2..2, [1, 2, 3]);
+        let cut = bytes.len() * 3 / 4;
+        bytes.truncate(cut);
+        assert_eq!(outcome(&bytes), Err("truncated"));
+        bytes.extend_from_slice(&[0xff, EOI]);
+        assert_eq!(outcome(&bytes), Err("corrupt"));
+    }
+
+    #[test]
+    fn ink_as_pillow_mixes_it() {
+        assert_eq!(rgb_from_inverted_ink(&[255, 255, 255, 255]), [255; 3]);
+        assert_eq!(rgb_from_inverted_ink(&[255, 255, 255, 0]), [0; 3]);
+        assert_eq!(rgb_from_inverted_ink(&[0, 255, 0, 255]), [0, 255, 0]);
+        assert_eq!(rgb_from_inverted_ink(&[128, 64, 200, 100]), [50, 25, 78]);
+    }
+
+    #[test]
+    fn memory_counts_the_coefficients_of_a_progressive_file() {
+        let frame = Frame::parse(
+            0xc2,
+            &[8, 1, 0, 1, 0, 3, 1, 0x22, 0, 2, 0x11, 1, 3, 0x11, 1],
+        );
+        assert_eq!(frame.unwrap().coefficient_bytes(), 256 * 256 * 3);
+    }
+}

@@ -1,0 +1,370 @@
+//! From an upright picture to a model's input, as the model's spec says.
+//!
+//! The geometry is that of the Hugging Face image processors: with `shortest-edge` the short side
+//! becomes n and the long one `int(n * long / short)`; the crop begins at `floor((size - crop) / 2)`;
+//! where the crop is larger than the picture, zeros stand around it.
+
+use serde::{Deserialize, Serialize};
+
+use crate::decode::RgbImage;
+use crate::jpeg;
+use crate::resize::{Filter, Window, resize_window};
+
+/// The size to which a picture is brought before cropping.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Resize {
+    /// The short side becomes this long, the aspect is kept.
+    ShortestEdge(u32),
+    /// Stretched to this size, the aspect is not kept.
+    Exact { width: u32, height: u32 },
+}
+
+/// The part cut from the middle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Crop {
+    pub width: u32,
+    pub height: u32,
+}
+
+impl Crop {
+    pub fn square(side: u32) -> Self {
+        Self {
+            width: side,
+            height: side,
+        }
+    }
+}
+
+/// The order of the numbers in a tensor: planes (`nchw`) or pixels (`nhwc`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Layout {
+    #[default]
+    Nchw,
+    Nhwc,
+}
+
+/// The order of the channels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Channels {
+    #[default]
+    Rgb,
+    Bgr,
+}
+
+/// How a model wants its pictures. Part of `model.toml`:
+///
+/// ```toml
+/// resize = { shortest-edge = 224 }
+/// filter = "bicubic"
+/// crop = { width = 224, height = 224 }
+/// mean = [0.48145466, 0.4578275, 0.40821073]
+/// std = [0.26862954, 0.26130258, 0.27577711]
+/// ```
+///
+/// Each number of the tensor is `(value * rescale - mean[c]) / std[c]`, with `c` counted in the
+/// tensor's own channel order: for `bgr` the first mean is blue's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Preprocess {
+    pub resize: Resize,
+    pub filter: Filter,
+    /// Cut from the middle after resizing. Without it the whole of an `exact` resize is taken, and
+    /// the middle square of a `shortest-edge` one, for a tensor has one size for all pictures.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub crop: Option<Crop>,
+    /// Quality (1 to 100) of a JPEG with 4:2:0 chroma that the pixels are written to and read back
+    /// from, for models that were trained on such.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub jpeg_round_trip: Option<u8>,
+    #[serde(default = "one_255th")]
+    pub rescale: f64,
+    #[serde(default)]
+    pub mean: [f64; 3],
+    #[serde(default = "ones")]
+    pub std: [f64; 3],
+    #[serde(default)]
+    pub layout: Layout,
+    #[serde(default)]
+    pub channels: Channels,
+}
+
+fn one_255th() -> f64 {
+    1.0 / 255.0
+}
+
+fn ones() -> [f64; 3] {
+    [1.0; 3]
+}
+
+/// Why a [`Preprocess`] cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SpecError {
+    #[error("preprocess: {0} is outside 1 to {max}", max = Preprocess::MAX_SIDE)]
+    Side(&'static str),
+    #[error("preprocess: jpeg-round-trip is {0}, outside 1 to 100")]
+    Quality(u8),
+    #[error("preprocess: {0} is zero or not a finite number")]
+    Number(&'static str),
+}
+
+impl Preprocess {
+    /// Longest side of a resize or crop. Models take hundreds, a JPEG at most 65500.
+    pub const MAX_SIDE: u32 = 16_384;
+
+    /// Whether every number is usable. A spec that passes never makes the other functions panic.
+    pub fn validate(&self) -> Result<(), SpecError> {
+        let side = |name, value: u32| match value {
+            1..=Self::MAX_SIDE => Ok(()),
+            _ => Err(SpecError::Side(name)),
+        };
+        match self.resize {
+            Resize::ShortestEdge(edge) => side("resize", edge)?,
+            Resize::Exact { width, height } => {
+                side("resize width", width)?;
+                side("resize height", height)?;
+            }
+        }
+        let (width, height) = self.output_size();
+        side("crop width", width)?;
+        side("crop height", height)?;
+        match self.jpeg_round_trip {
+            None | Some(1..=100) => {}
+            Some(quality) => return Err(SpecError::Quality(quality)),
+        }
+        if !self.rescale.is_finite() || self.rescale == 0.0 {
+            return Err(SpecError::Number("rescale"));
+        }
+        if self.mean.iter().any(|value| !value.is_finite()) {
+            return Err(SpecError::Number("mean"));
+        }
+        if self.std.iter().any(|&v| !v.is_finite() || v == 0.0) {
+            return Err(SpecError::Number("std"));
+        }
+        Ok(())
+    }
+
+    /// Width and height of what the model sees, the same for every picture.
+    pub fn output_size(&self) -> (u32, u32) {
+        match (self.crop, self.resize) {
+            (Some(Crop { width, height }), _) => (width, height),
+            (None, Resize::ShortestEdge(edge)) => (edge, edge),
+            (None, Resize::Exact { width, height }) => (width, height),
+        }
+    }
+
+    /// Numbers in one picture's tensor: three times width times height.
+    pub fn tensor_len(&self) -> usize {
+        let (width, height) = self.output_size();
+        3 * width as usize * height as usize
+    }
+
+    /// The pixels after resize, crop and JPEG round trip, of [`Self::output_size`], RGB.
+    ///
+    /// # Panics
+    /// If there is a JPEG round trip and the spec does not [`validate`](Self::validate).
+    pub fn pixels(&self, image: &RgbImage) -> RgbImage {
+        let pixels = self.resize_and_crop(image);
+        match self.jpeg_round_trip {
+            None => pixels,
+            // Unwrap safety: writing a valid size at a valid quality can only fail for want of
+            // memory, and reading back what was just written not at all.
+            Some(quality) => jpeg::round_trip(&pixels, quality).expect("a valid spec"),
+        }
+    }
+
+    fn resize_and_crop(&self, image: &RgbImage) -> RgbImage {
+        let (width, height) = self.output_size();
+        let (full_width, full_height) = self.resized(image.width, image.height);
+        let across = Span::center(full_width, width);
+        let down = Span::center(full_height, height);
+        let window = Window {
+            left: across.start,
+            top: down.start,
+            width: across.length,
+            height: down.length,
+        };
+        let part = resize_window(image, (full_width, full_height), self.filter, window);
+        if (part.width, part.height) == (width, height) {
+            return part;
+        }
+        let mut out = RgbImage::filled(width, height, [0; 3]);
+        let stride = out.stride();
+        for y in 0..part.height as usize {
+            let at = (down.padding as usize + y) * stride + across.padding as usize * 3;
+            out.data[at..at + part.stride()].copy_from_slice(part.row(y));
+        }
+        out
+    }
+
+    /// The size of the whole picture after resizing.
+    fn resized(&self, width: u32, height: u32) -> (u64, u64) {
+        match self.resize {
+            Resize::Exact { width, height } => (width.into(), height.into()),
+            Resize::ShortestEdge(edge) => {
+                // Python's `int(edge * long / short)`: the product exact, the quotient a double.
+                let long = |long: u32, short: u32| {
+                    (u64::from(edge) * u64::from(long)) as f64 / f64::from(short.max(1))
+                };
+                if width <= height {
+                    (edge.into(), long(height, width) as u64)
+                } else {
+                    (long(width, height) as u64, edge.into())
+                }
+            }
+        }
+    }
+
+    /// Writes the tensor of pixels that [`Self::pixels`] gave.
+    ///
+    /// # Panics
+    /// If `out` is not 3 x width x height long.
+    pub fn write_tensor(&self, pixels: &RgbImage, out: &mut [f32]) {
+        let plane = pixels.width as usize * pixels.height as usize;
+        assert_eq!(out.len(), 3 * plane, "tensor length");
+        let tables = self.tables();
+        // Channel of the picture that goes to each channel of the tensor.
+        let order = match self.channels {
+            Channels::Rgb => [0, 1, 2],
+            Channels::Bgr => [2, 1, 0],
+        };
+        let pixels = pixels.data.as_chunks::<3>().0;
+        match self.layout {
+            Layout::Nchw => {
+                for ((out, table), from) in out.chunks_exact_mut(plane).zip(&tables).zip(order) {
+                    for (out, pixel) in out.iter_mut().zip(pixels) {
+                        *out = table[usize::from(pixel[from])];
+                    }
+                }
+            }
+            Layout::Nhwc => {
+                for (out, pixel) in out.as_chunks_mut::<3>().0.iter_mut().zip(pixels) {
+                    *out = [0, 1, 2].map(|to| tables[to][usize::from(pixel[order[to]])]);
+                }
+            }
+        }
+    }
+
+    /// The number for each of the 256 values, for each channel of the tensor.
+    fn tables(&self) -> [[f32; 256]; 3] {
+        std::array::from_fn(|channel| {
+            std::array::from_fn(|value| {
+                ((value as f64 * self.rescale - self.mean[channel]) / self.std[channel]) as f32
+            })
+        })
+    }
+}
+
+/// A centred crop along one axis.
+struct Span {
+    /// Where it begins in the picture.
+    start: u64,
+    /// How much of the picture it takes.
+    length: u32,
+    /// Zeros before it.
+    padding: u32,
+}
+
+impl Span {
+    fn center(full: u64, crop: u32) -> Self {
+        match full.checked_sub(crop.into()) {
+            Some(surplus) => Self {
+                start: surplus / 2,
+                length: crop,
+                padding: 0,
+            },
+            None => Self {
+                start: 0,
+                length: full as u32,
+                padding: (crop - full as u32).div_ceil(2),
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(resize: Resize, crop: Option<Crop>) -> Preprocess {
+        Preprocess {
+            resize,
+            filter: Filter::Bicubic,
+            crop,
+            jpeg_round_trip: None,
+            rescale: 1.0,
+            mean: [0.0; 3],
+            std: [1.0; 3],
+            layout: Layout::Nchw,
+            channels: Channels::Rgb,
+        }
+    }
+
+    #[test]
+    fn long_side_is_cut_not_rounded() {
+        let clip = spec(Resize::ShortestEdge(224), Some(Crop::square(224)));
+        assert_eq!(clip.resized(500, 375), (298, 224)); // 298.67
+        assert_eq!(clip.resized(375, 500), (224, 298));
+        assert_eq!(clip.resized(1, 10_000), (224, 2_240_000));
+        assert_eq!(clip.resized(224, 224), (224, 224));
+    }
+
+    #[test]
+    fn a_crop_larger_than_the_picture_is_padded_with_zeros() {
+        let exact = Resize::Exact {
+            width: 3,
+            height: 2,
+        };
+        let spec = spec(
+            exact,
+            Some(Crop {
+                width: 6,
+                height: 2,
+            }),
+        );
+        let got = spec.pixels(&RgbImage::filled(3, 2, [9; 3]));
+        let row: Vec<u8> = got.row(0).iter().step_by(3).copied().collect();
+        assert_eq!(row, [0, 0, 9, 9, 9, 0]); // ceil(3 / 2) zeros before
+    }
+
+    #[test]
+    fn tensor_layouts_and_channel_orders() {
+        let image = RgbImage::from_fn(2, 1, |x, _| [10 + x as u8, 20 + x as u8, 30 + x as u8]);
+        let mut spec = spec(
+            Resize::Exact {
+                width: 2,
+                height: 1,
+            },
+            None,
+        );
+        spec.mean = [1.0, 2.0, 3.0];
+        let write = |spec: &Preprocess| {
+            let mut out = vec![0.0; spec.tensor_len()];
+            spec.write_tensor(&image, &mut out);
+            out
+        };
+        assert_eq!(write(&spec), [9.0, 10.0, 18.0, 19.0, 27.0, 28.0]);
+        spec.channels = Channels::Bgr;
+        assert_eq!(write(&spec), [29.0, 30.0, 18.0, 19.0, 7.0, 8.0]);
+        spec.layout = Layout::Nhwc;
+        assert_eq!(write(&spec), [29.0, 18.0, 7.0, 30.0, 19.0, 8.0]);
+    }
+
+    #[test]
+    fn bad_specs_are_named() {
+        let good = spec(Resize::ShortestEdge(224), None);
+        assert_eq!(good.validate(), Ok(()));
+        assert_eq!(good.output_size(), (224, 224));
+        let zero = spec(Resize::ShortestEdge(0), None);
+        assert_eq!(zero.validate(), Err(SpecError::Side("resize")));
+        let mut bad = good.clone();
+        bad.jpeg_round_trip = Some(101);
+        assert_eq!(bad.validate(), Err(SpecError::Quality(101)));
+        bad = good.clone();
+        bad.std[2] = 0.0;
+        assert_eq!(bad.validate(), Err(SpecError::Number("std")));
+    }
+}

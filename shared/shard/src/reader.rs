@@ -1,0 +1,356 @@
+//! Groups the members of a shard into samples, in one pass and with one sample in memory.
+//!
+//! WebDataset's rule: members that follow each other and share a key are one sample. Where
+//! WebDataset's own reader fails or merges, we keep apart and count:
+//! - the same key with an extension that the sample has already (whatever its case) begins the next
+//!   sample of that key;
+//! - a key that comes back after others is a sample of its own, told by [`Sample::occurrence`].
+//!
+//! Members that are no part of a sample do not end the sample that they stand in.
+
+use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Read};
+
+use crate::archive::{Archive, Entry, Kind};
+use crate::event::{
+    Compression, Counts, Damage, Event, Limits, Member, Missing, Sample, SampleProblem, Skip,
+    Skipped,
+};
+use crate::names::{has_extension, is_reserved, split_key, text};
+use crate::source::Fault;
+
+/// Reads a shard, plain or compressed, as [`Event`]s.
+///
+/// An `Err` comes from the reader below (storage, network) and from nothing else: the shard may be
+/// read again. It is the last item. Broken data is [`Event::Damage`].
+///
+/// Every member ends up in exactly one [`Sample`] or one [`Skipped`], or is the one inside which
+/// the shard ends; [`counts`](Self::counts) has the sums.
+pub struct ShardReader<R: Read> {
+    archive: Archive<R>,
+    limits: Limits,
+    current: Option<Building>,
+    /// The first member of the next sample, its data not yet read: it waits until the finished
+    /// sample has been handed out, so that two are never in memory.
+    held: Option<Entry>,
+    ids: Ids,
+    events: VecDeque<Event>,
+    failure: Option<io::Error>,
+    counts: Counts,
+    done: bool,
+}
+
+struct Building {
+    key: Vec<u8>,
+    members: Vec<Member>,
+    buffered: u64,
+    problem: Option<SampleProblem>,
+}
+
+/// The ids given out in this shard, as hashes, and where to go on counting for each.
+///
+/// Should two hashes ever meet, a key gets a number that it need not have; never do two samples
+/// get one id.
+#[derive(Default)]
+struct Ids(HashMap<u64, u32>);
+
+impl Ids {
+    fn occurrence(&mut self, key: &str) -> u32 {
+        let hash = hash(key);
+        let Some(&last) = self.0.get(&hash) else {
+            self.0.insert(hash, 0);
+            return 0;
+        };
+        let mut n = last;
+        loop {
+            n += 1;
+            // Taken, too, when `key#n` stands in the shard as a key.
+            let id = hash_of_id(key, n);
+            if let std::collections::hash_map::Entry::Vacant(free) = self.0.entry(id) {
+                free.insert(0);
+                break;
+            }
+        }
+        self.0.insert(hash, n);
+        n
+    }
+}
+
+fn hash(id: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    id.hash(&mut hasher);
+    hasher.finish()
+}
+
+fn hash_of_id(key: &str, n: u32) -> u64 {
+    hash(&format!("{key}#{n}"))
+}
+
+impl<R: Read> ShardReader<R> {
+    /// Begins to read a shard; its first block tells the compression.
+    ///
+    /// # Errors
+    /// Those of the reader.
+    pub fn new(reader: R, limits: Limits) -> io::Result<Self> {
+        Ok(Self {
+            archive: Archive::new(reader, limits.clone())?,
+            limits,
+            current: None,
+            held: None,
+            ids: Ids::default(),
+            events: VecDeque::new(),
+            failure: None,
+            counts: Counts::default(),
+            done: false,
+        })
+    }
+
+    /// How the shard is packed.
+    pub fn compression(&self) -> Compression {
+        self.archive.compression()
+    }
+
+    /// What was counted so far; complete once the iterator has ended.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// Reads one member and queues what it brings to an end.
+    fn step(&mut self) -> Result<(), Fault> {
+        if let Some(entry) = self.held.take() {
+            return self.take_entry(entry);
+        }
+        match self.archive.next_entry() {
+            Ok(Some(entry)) => {
+                self.queue_notes();
+                self.counts.members += 1;
+                self.take_entry(entry)
+            }
+            Ok(None) => {
+                self.finish_sample();
+                self.finish_shard(None);
+                Ok(())
+            }
+            Err(Fault::Damage(damage)) => {
+                if !self.archive.at_archive_end() {
+                    self.note_problem(SampleProblem::CutShort);
+                }
+                self.finish_sample();
+                self.finish_shard(Some(damage));
+                Ok(())
+            }
+            Err(failure) => Err(failure),
+        }
+    }
+
+    fn take_entry(&mut self, entry: Entry) -> Result<(), Fault> {
+        let (key, extension) = match classify(&entry) {
+            Ok(parts) => parts,
+            Err(why) => return self.skip_member(&entry, why),
+        };
+        let extension = text(extension);
+        let ends_sample = self.current.as_ref().is_some_and(|current| {
+            let same = |member: &Member| same_extension(&member.extension, &extension);
+            current.key != key || current.members.iter().any(same)
+        });
+        if ends_sample {
+            self.finish_sample();
+            self.held = Some(entry);
+            return Ok(());
+        }
+        self.take_member(&entry, key, extension)
+    }
+
+    /// Reads a member into the sample being built, which is begun where there is none.
+    fn take_member(&mut self, entry: &Entry, key: &[u8], extension: String) -> Result<(), Fault> {
+        let limits = &self.limits;
+        let current = self.current.get_or_insert_with(|| Building {
+            key: key.to_vec(),
+            members: Vec::new(),
+            buffered: 0,
+            problem: None,
+        });
+        if current.members.len() >= limits.max_sample_members {
+            current.problem.get_or_insert(SampleProblem::TooManyMembers);
+            return self.skip_member(entry, Skip::TooManyMembers);
+        }
+        let missing = if entry.kind == Kind::Sparse {
+            Some(Missing::Sparse)
+        } else if entry.size > limits.max_member_bytes
+            || current.buffered.saturating_add(entry.size) > limits.max_sample_bytes
+        {
+            Some(Missing::TooLarge)
+        } else {
+            None
+        };
+        let mut data = Vec::new();
+        let outcome = match missing {
+            None => self.archive.read_data(entry.size, &mut data),
+            Some(_) => self.archive.skip_data(entry.size),
+        };
+        if !self.check_whole(entry, outcome, |reader| {
+            reader.counts.torn += 1;
+            reader.note_problem(SampleProblem::Truncated {
+                extension: extension.clone(),
+            });
+            reader.finish_sample();
+        })? {
+            return Ok(());
+        }
+        if missing == Some(Missing::Sparse) {
+            self.note_problem(SampleProblem::Sparse {
+                extension: extension.clone(),
+            });
+        }
+        self.counts.in_samples += 1;
+        if let Some(current) = &mut self.current {
+            current.buffered += data.len() as u64;
+            current.members.push(Member {
+                extension,
+                name: entry.name.clone(),
+                offset: entry.offset,
+                size: entry.size,
+                data: missing.is_none().then_some(data),
+                missing,
+            });
+        }
+        Ok(())
+    }
+
+    fn skip_member(&mut self, entry: &Entry, why: Skip) -> Result<(), Fault> {
+        let outcome = self.archive.skip_data(entry.size);
+        if let Err(Fault::Io(_)) = outcome {
+            return outcome.map(drop);
+        }
+        self.counts.skipped += 1;
+        self.events.push_back(Event::Skipped(Skipped {
+            name: text(&entry.name),
+            offset: entry.offset,
+            bytes: entry.size,
+            why,
+        }));
+        self.check_whole(entry, outcome, |reader| {
+            reader.note_problem(SampleProblem::CutShort);
+            reader.finish_sample();
+        })
+        .map(drop)
+    }
+
+    /// Whether a member's data was there as a whole; else ends the shard, after `torn`.
+    fn check_whole(
+        &mut self,
+        entry: &Entry,
+        outcome: Result<bool, Fault>,
+        torn: impl FnOnce(&mut Self),
+    ) -> Result<bool, Fault> {
+        let damage = match outcome {
+            Ok(true) => return Ok(true),
+            Ok(false) => self.archive.ends_inside_member(&text(&entry.name)),
+            Err(Fault::Damage(damage)) => damage,
+            Err(failure) => return Err(failure),
+        };
+        torn(self);
+        self.finish_shard(Some(damage));
+        Ok(false)
+    }
+
+    /// The first problem stands, but a torn member outweighs any other.
+    fn note_problem(&mut self, problem: SampleProblem) {
+        if let Some(current) = &mut self.current {
+            match problem {
+                SampleProblem::Truncated { .. } => current.problem = Some(problem),
+                _ => {
+                    current.problem.get_or_insert(problem);
+                }
+            }
+        }
+    }
+
+    fn finish_sample(&mut self) {
+        if let Some(built) = self.current.take() {
+            let key = text(&built.key);
+            self.counts.samples += 1;
+            self.events.push_back(Event::Sample(Sample {
+                occurrence: self.ids.occurrence(&key),
+                key,
+                members: built.members,
+                problem: built.problem,
+            }));
+        }
+    }
+
+    fn queue_notes(&mut self) {
+        let notes = self.archive.take_notes();
+        self.events.extend(notes.into_iter().map(Event::Note));
+    }
+
+    fn finish_shard(&mut self, damage: Option<Damage>) {
+        self.queue_notes();
+        self.events.extend(damage.map(Event::Damage));
+        self.done = true;
+    }
+}
+
+impl<R: Read> Iterator for ShardReader<R> {
+    type Item = io::Result<Event>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Some(Ok(event));
+            }
+            if self.done {
+                return self.failure.take().map(Err);
+            }
+            match self.step() {
+                Ok(()) => {}
+                Err(Fault::Damage(damage)) => self.finish_shard(Some(damage)),
+                Err(Fault::Io(failure)) => {
+                    self.failure = Some(failure);
+                    self.done = true;
+                }
+            }
+        }
+    }
+}
+
+/// Key and extension of a member that can be part of a sample, or why it cannot.
+fn classify(entry: &Entry) -> Result<(&[u8], &[u8]), Skip> {
+    match entry.kind {
+        Kind::File | Kind::Sparse => {}
+        Kind::Directory => return Err(Skip::Directory),
+        Kind::Link => return Err(Skip::Link),
+        Kind::Device => return Err(Skip::Device),
+        Kind::Other => return Err(Skip::UnknownType),
+        Kind::NameTooLong => return Err(Skip::NameTooLong),
+        Kind::BadExtendedHeader => return Err(Skip::BadExtendedHeader),
+    }
+    if is_reserved(&entry.name) {
+        return Err(Skip::Reserved);
+    }
+    split_key(&entry.name).ok_or_else(|| match has_extension(&entry.name) {
+        true => Skip::NoKey,
+        false => Skip::NoExtension,
+    })
+}
+
+/// WebDataset's reader lowers extensions and refuses a sample that has one twice.
+fn same_extension(a: &str, b: &str) -> bool {
+    a == b || a.to_lowercase() == b.to_lowercase()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_stay_unique_beside_literal_keys() {
+        let mut ids = Ids::default();
+        let given: Vec<u32> = ["a", "a#1", "a", "a", "a#1", "a#2", "b"]
+            .iter()
+            .map(|key| ids.occurrence(key))
+            .collect();
+        assert_eq!(given, [0, 0, 2, 3, 1, 1, 0]);
+    }
+}

@@ -1,0 +1,293 @@
+//! The decompressed bytes of a shard, with two things told apart that `io::Error` mixes up:
+//! the reader below failed (storage, network: worth another try) or the data is broken (never is).
+//!
+//! Decoders pass errors of the reader below on, wrapped or not. So the reader below is watched:
+//! what it fails with is laid aside, and an error that comes out of a decoder while nothing was
+//! laid aside is the data's fault.
+
+use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use flate2::bufread::GzDecoder;
+
+use crate::event::{Compression, Damage, DamageKind, Limits};
+use crate::header::{self, BLOCK};
+
+const BUFFER: usize = 64 << 10;
+/// zstd frames that ask for a larger window are refused (as by the `zstd` tool): 128 MiB.
+const ZSTD_WINDOW_LOG_MAX: u32 = 27;
+
+/// Why reading stopped.
+#[derive(Debug)]
+pub(crate) enum Fault {
+    /// The reader below failed.
+    Io(io::Error),
+    /// The data is broken.
+    Damage(Damage),
+}
+
+/// What the watched reader did.
+#[derive(Debug, Default)]
+struct Watch {
+    read: AtomicU64,
+    failure: Mutex<Option<io::Error>>,
+}
+
+#[derive(Debug)]
+struct Watched<R> {
+    inner: R,
+    watch: Arc<Watch>,
+}
+
+impl<R: Read> Read for Watched<R> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            match self.inner.read(buf) {
+                Ok(n) => {
+                    self.watch.read.fetch_add(n as u64, Ordering::Relaxed);
+                    return Ok(n);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => {
+                    let kind = error.kind();
+                    let mut failure = self
+                        .watch
+                        .failure
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner);
+                    *failure = Some(error);
+                    return Err(kind.into());
+                }
+            }
+        }
+    }
+}
+
+type Buffered<R> = BufReader<Chain<Cursor<Vec<u8>>, Watched<R>>>;
+
+enum Stream<R: Read> {
+    Plain(Buffered<R>),
+    Gzip(MultiGz<Buffered<R>>),
+    Zstd(Box<zstd::stream::read::Decoder<'static, Buffered<R>>>),
+}
+
+/// gzip members one after the other. Unlike flate2's own reader, bytes behind the last member that
+/// are no gzip (padding, junk) end the stream instead of failing it.
+struct MultiGz<B: BufRead> {
+    member: Option<GzDecoder<B>>,
+    garbage: bool,
+}
+
+impl<B: BufRead> Read for MultiGz<B> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let Some(member) = self.member.as_mut() else {
+                return Ok(0);
+            };
+            let n = member.read(buf)?;
+            if n > 0 || buf.is_empty() {
+                return Ok(n);
+            }
+            let next = member.get_mut().fill_buf()?.first().copied();
+            let ended = self.member.take().map(GzDecoder::into_inner);
+            match (next, ended) {
+                (Some(0x1f), Some(rest)) => self.member = Some(GzDecoder::new(rest)),
+                (Some(_), _) => self.garbage = true,
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The decompressed bytes of a shard, from front to back, counted and bounded.
+pub(crate) struct Source<R: Read> {
+    stream: Stream<R>,
+    watch: Arc<Watch>,
+    position: u64,
+    compression: Compression,
+    max_bytes: u64,
+    max_ratio: u64,
+    ratio_from: u64,
+}
+
+impl<R: Read> Source<R> {
+    /// Looks at the first block to tell the compression. A first block that is a sound tar header
+    /// is a tar, whatever bytes its name begins with.
+    pub(crate) fn new(reader: R, limits: &Limits) -> io::Result<Self> {
+        let watch = Arc::new(Watch::default());
+        let mut watched = Watched {
+            inner: reader,
+            watch: Arc::clone(&watch),
+        };
+        let mut head = Vec::with_capacity(BLOCK);
+        if let Err(error) = (&mut watched).take(BLOCK as u64).read_to_end(&mut head) {
+            return Err(taken(&watch).unwrap_or(error));
+        }
+        let compression = detect(&head);
+        let buffered = BufReader::with_capacity(BUFFER, Cursor::new(head).chain(watched));
+        let stream = match compression {
+            Compression::None => Stream::Plain(buffered),
+            Compression::Gzip => Stream::Gzip(MultiGz {
+                member: Some(GzDecoder::new(buffered)),
+                garbage: false,
+            }),
+            Compression::Zstd => {
+                let mut decoder = zstd::stream::read::Decoder::with_buffer(buffered)?;
+                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+                Stream::Zstd(Box::new(decoder))
+            }
+        };
+        Ok(Self {
+            stream,
+            watch,
+            position: 0,
+            compression,
+            max_bytes: limits.max_inflated_bytes,
+            max_ratio: limits.max_inflate_ratio,
+            ratio_from: limits.inflate_ratio_from,
+        })
+    }
+
+    pub(crate) fn compression(&self) -> Compression {
+        self.compression
+    }
+
+    /// Decompressed bytes handed out so far.
+    pub(crate) fn position(&self) -> u64 {
+        self.position
+    }
+
+    /// Whether bytes that are no gzip follow the gzip stream.
+    pub(crate) fn compressed_garbage(&self) -> bool {
+        matches!(&self.stream, Stream::Gzip(gzip) if gzip.garbage)
+    }
+
+    /// Reads until `buf` is full or the shard ends; gives the bytes read.
+    pub(crate) fn fill(&mut self, buf: &mut [u8]) -> Result<usize, Fault> {
+        let mut filled = 0;
+        while filled < buf.len() {
+            let rest = &mut buf[filled..];
+            let outcome = match &mut self.stream {
+                Stream::Plain(reader) => reader.read(rest),
+                Stream::Gzip(reader) => reader.read(rest),
+                Stream::Zstd(reader) => reader.read(rest),
+            };
+            match outcome {
+                Ok(0) => break,
+                Ok(n) => {
+                    filled += n;
+                    self.position += n as u64;
+                    self.check_inflation()?;
+                }
+                Err(error) => return Err(self.fault(&error)),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn check_inflation(&self) -> Result<(), Fault> {
+        if self.compression == Compression::None {
+            return Ok(());
+        }
+        let compressed = self.watch.read.load(Ordering::Relaxed);
+        let allowed = compressed
+            .saturating_mul(self.max_ratio)
+            .max(self.ratio_from)
+            .min(self.max_bytes);
+        if self.position <= allowed {
+            return Ok(());
+        }
+        Err(Fault::Damage(Damage {
+            offset: self.position,
+            kind: DamageKind::InflatesTooMuch,
+            detail: format!(
+                "{compressed} bytes of {} inflate to more than {allowed}",
+                self.compression.as_str()
+            ),
+        }))
+    }
+
+    fn fault(&self, error: &io::Error) -> Fault {
+        if let Some(failure) = taken(&self.watch) {
+            return Fault::Io(failure);
+        }
+        let name = self.compression.as_str();
+        let (kind, what) = match error.kind() {
+            io::ErrorKind::UnexpectedEof => (DamageKind::CompressedTruncated, "ends too early"),
+            _ => (DamageKind::CompressedCorrupt, "is broken"),
+        };
+        Fault::Damage(Damage {
+            offset: self.position,
+            kind,
+            detail: format!("the {name} stream {what}: {error}"),
+        })
+    }
+}
+
+/// The bytes of a shard as a plain tar, whatever its packing: those that a [`Member`]'s offset
+/// counts in. Forward only.
+///
+/// [`Member`]: crate::Member
+pub struct TarBytes<R: Read>(Source<R>);
+
+impl<R: Read> TarBytes<R> {
+    /// Begins at the shard's first byte.
+    ///
+    /// # Errors
+    /// Those of the reader.
+    pub fn new(reader: R, limits: &Limits) -> io::Result<Self> {
+        Source::new(reader, limits).map(Self)
+    }
+
+    /// Bytes read so far.
+    pub fn position(&self) -> u64 {
+        self.0.position()
+    }
+}
+
+impl<R: Read> Read for TarBytes<R> {
+    /// Fails with the reader's errors, and with `InvalidData` where the shard is broken.
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.fill(buf).map_err(|fault| match fault {
+            Fault::Io(error) => error,
+            Fault::Damage(damage) => {
+                io::Error::new(io::ErrorKind::InvalidData, damage.to_string())
+            }
+        })
+    }
+}
+
+fn taken(watch: &Watch) -> Option<io::Error> {
+    watch
+        .failure
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take()
+}
+
+fn detect(head: &[u8]) -> Compression {
+    if head.len() == BLOCK && header::checksum_holds(head) {
+        return Compression::None;
+    }
+    match head {
+        [0x1f, 0x8b, ..] => Compression::Gzip,
+        // A frame, or a skippable frame, which tools put first for their own use.
+        [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Compression::Zstd,
+        _ => Compression::None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn compression_is_told_by_content() {
+        assert_eq!(detect(b""), Compression::None);
+        assert_eq!(detect(&[0x1f, 0x8b, 8]), Compression::Gzip);
+        assert_eq!(detect(&[0x28, 0xb5, 0x2f, 0xfd]), Compression::Zstd);
+        assert_eq!(detect(&[0x51, 0x2a, 0x4d, 0x18]), Compression::Zstd);
+        assert_eq!(detect(b"a text"), Compression::None);
+    }
+}

@@ -1,0 +1,26 @@
+//! Objects under a URI, and manifests in them.
+//!
+//! The one crate that names opendal. [`Store`] is a URI prefix: get, ranged get, streamed read,
+//! atomic put, sorted list. [`rows`](Store::rows) and [`write_rows`](Store::write_rows) turn
+//! manifests into typed rows and back, a row group at a time, so that memory does not depend on a
+//! manifest's length. The calls block; the asynchronous part stays inside this crate.
+//!
+//! An object appears whole or not at all. On local disk that takes a temporary file beside the
+//! objects (in `.sluice-tmp/` under the prefix) and a rename. Nothing relies on conditional
+//! writes, renames of objects, or the order of listings.
+
+#![expect(
+    clippy::disallowed_types,
+    reason = "this is the one crate that names opendal"
+)]
+
+mod location;
+mod object;
+mod runtime;
+mod store;
+mod table;
+
+pub use location::Location;
+pub use object::{ObjectReader, ObjectWriter};
+pub use store::{ObjectInfo, Store};
+pub use table::{RowReader, RowWriter, Table, TableWriter, vectors};

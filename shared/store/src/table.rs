@@ -1,0 +1,687 @@
+//! Manifests: Parquet objects as typed rows or as Arrow batches, a row group at a time.
+//!
+//! Reading fetches the footer, then for each row group the asked-for columns alone. Writing
+//! buffers one row group. So neither side's memory depends on how long a manifest is.
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{Array, FixedSizeListArray, Float32Array, RecordBatch};
+use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
+use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt};
+use futures::stream::StreamExt;
+use opendal::Reader;
+use parquet::arrow::arrow_reader::ArrowReaderOptions;
+use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStream};
+use parquet::arrow::{ArrowWriter, ParquetRecordBatchStreamBuilder, ProjectionMask};
+use parquet::basic::{Compression, ZstdLevel};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::properties::WriterProperties;
+use parquet::file::statistics::Statistics;
+use parquet::schema::types::ColumnPath;
+use sluice_manifest::rows::{Row, SCHEMA_KEY, VERSION_KEY};
+use sluice_manifest::{Error, Output, Result};
+
+use crate::object::ObjectWriter;
+use crate::runtime::wait;
+use crate::store::{Store, classify};
+
+/// Rows of a row group. Narrow rows take about 1 MB, embeddings of 1280 values 5 MB.
+const GROUP_ROWS: usize = 1024;
+
+impl Store {
+    /// Reads a manifest's rows. Fails at once when a column is missing or of another type.
+    pub fn rows<R: Row>(&self, path: &str) -> Result<RowReader<R>> {
+        let fields = R::fields();
+        let names: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
+        let table = Table::open(self, path, R::SCHEMA, R::VERSION, &names)?;
+        table.check(&fields)?;
+        Ok(RowReader {
+            table,
+            rows: Vec::new().into_iter(),
+        })
+    }
+
+    /// Opens a manifest for reading some of its columns as Arrow batches.
+    pub fn table(&self, path: &str, schema: &str, columns: &[&str]) -> Result<Table> {
+        Table::open(self, path, schema, 1, columns)
+    }
+
+    /// Opens a Parquet object of any schema, all columns of it.
+    pub fn any_table(&self, path: &str) -> Result<Table> {
+        Table::open_any(self, path)
+    }
+
+    /// Starts a manifest of rows.
+    pub fn write_rows<R: Row>(
+        &self,
+        path: &str,
+        metadata: &[(&str, String)],
+    ) -> Result<RowWriter<R>> {
+        let schema = Schema::new(R::fields());
+        let table = TableWriter::open(
+            self.writer(path)?,
+            self.uri(path),
+            R::SCHEMA,
+            R::VERSION,
+            schema,
+            metadata,
+        )?;
+        Ok(RowWriter {
+            fields: R::fields().into_iter().map(Arc::new).collect(),
+            table,
+            rows: Vec::new(),
+        })
+    }
+
+    /// Starts a manifest of Arrow batches.
+    pub fn write_table(
+        &self,
+        path: &str,
+        name: &str,
+        schema: Schema,
+        metadata: &[(&str, String)],
+    ) -> Result<TableWriter> {
+        TableWriter::open(
+            self.writer(path)?,
+            self.uri(path),
+            name,
+            1,
+            schema,
+            metadata,
+        )
+    }
+}
+
+/// A manifest open for reading.
+pub struct Table {
+    uri: String,
+    builder: Option<ParquetRecordBatchStreamBuilder<Source>>,
+    stream: Option<ParquetRecordBatchStream<Source>>,
+    metadata: HashMap<String, String>,
+    schema: SchemaRef,
+    rows: u64,
+}
+
+impl Table {
+    fn open(
+        store: &Store,
+        path: &str,
+        schema: &str,
+        version: u32,
+        columns: &[&str],
+    ) -> Result<Self> {
+        let mut table = Self::open_any(store, path)?;
+        let Self { uri, metadata, .. } = &table;
+        let found = metadata.get(SCHEMA_KEY).map_or("none", String::as_str);
+        if found != schema {
+            return Err(Error::data(format!(
+                "{uri}: schema {found:?}, expected {schema:?}"
+            )));
+        }
+        let found = metadata.get(VERSION_KEY).map_or("none", String::as_str);
+        if found != version.to_string() {
+            return Err(Error::data(format!(
+                "{uri}: version {found} of schema {schema:?}, this program reads version {version}"
+            ))
+            .hint("run the stage that wrote it again with this version of Sluice"));
+        }
+        for column in columns {
+            if table.schema.field_with_name(column).is_err() {
+                return Err(Error::data(format!("{uri}: column {column:?} is missing")));
+            }
+        }
+        table.builder = table.builder.take().map(|builder| {
+            let columns = columns.iter().copied();
+            let mask = ProjectionMask::columns(builder.parquet_schema(), columns);
+            builder.with_projection(mask)
+        });
+        Ok(table)
+    }
+
+    fn open_any(store: &Store, path: &str) -> Result<Self> {
+        let uri = store.uri(path);
+        let Some(info) = store.stat(path)? else {
+            return Err(Error::data(format!("{uri}: no such manifest")));
+        };
+        let source = Source::open(store, path, info.bytes)?;
+        let broken = |e: ParquetError| broken(&uri, e);
+        let builder = wait(ParquetRecordBatchStreamBuilder::new(source)).map_err(broken)?;
+        let pairs = builder.metadata().file_metadata().key_value_metadata();
+        let metadata = pairs
+            .into_iter()
+            .flatten()
+            .filter_map(|pair| Some((pair.key.clone(), pair.value.clone()?)))
+            .collect();
+        let rows = builder.metadata().file_metadata().num_rows().unsigned_abs();
+        Ok(Self {
+            schema: builder.schema().clone(),
+            builder: Some(builder.with_batch_size(GROUP_ROWS)),
+            stream: None,
+            metadata,
+            rows,
+            uri,
+        })
+    }
+
+    fn check(&self, fields: &[Field]) -> Result<()> {
+        for field in fields {
+            let found = self
+                .schema
+                .field_with_name(field.name())
+                .map_err(|e| Error::bug(e.to_string()))?;
+            if found.data_type() != field.data_type() {
+                return Err(Error::data(format!(
+                    "{}: column {:?} is {}, expected {}",
+                    self.uri,
+                    field.name(),
+                    found.data_type(),
+                    field.data_type()
+                )));
+            }
+        }
+        Ok(())
+    }
+
+    /// A value of the file's key-value metadata.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.metadata.get(key).map(String::as_str)
+    }
+
+    /// All of the file's key-value metadata, by key.
+    pub fn all_metadata(&self) -> BTreeMap<&str, &str> {
+        let pairs = self.metadata.iter();
+        pairs.map(|(key, value)| (&**key, &**value)).collect()
+    }
+
+    /// A value of the file's key-value metadata that must be there.
+    pub fn required(&self, key: &str) -> Result<&str> {
+        self.metadata(key)
+            .ok_or_else(|| Error::data(format!("{}: metadata {key:?} is missing", self.uri)))
+    }
+
+    /// Number of rows in the file.
+    pub fn len(&self) -> u64 {
+        self.rows
+    }
+
+    /// Whether the file has no rows.
+    pub fn is_empty(&self) -> bool {
+        self.rows == 0
+    }
+
+    /// The columns of the file.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Reads only the row groups in which `column` (UInt32) may hold a value of `range`. Rows
+    /// outside of the range still come along with those groups.
+    pub fn within(mut self, column: &str, range: Range<u32>) -> Result<Self> {
+        let Some(builder) = self.builder.take() else {
+            return Err(Error::bug(format!(
+                "{}: filtered after its first row",
+                self.uri
+            )));
+        };
+        let index = builder
+            .parquet_schema()
+            .columns()
+            .iter()
+            .position(|c| c.name() == column);
+        let Some(index) = index else {
+            return Err(Error::data(format!(
+                "{}: column {column:?} is missing",
+                self.uri
+            )));
+        };
+        let groups = builder.metadata().row_groups().iter().enumerate();
+        let groups = groups.filter_map(|(number, group)| {
+            let Some(Statistics::Int32(statistics)) = group.column(index).statistics() else {
+                return Some(number);
+            };
+            let (Some(&low), Some(&high)) = (statistics.min_opt(), statistics.max_opt()) else {
+                return Some(number);
+            };
+            // The numbers are unsigned; Parquet keeps them in the bits of an i32.
+            let overlaps = low.cast_unsigned() < range.end && high.cast_unsigned() >= range.start;
+            overlaps.then_some(number)
+        });
+        let groups = groups.collect();
+        self.builder = Some(builder.with_row_groups(groups));
+        Ok(self)
+    }
+
+    /// Reads only the row groups that `choose` picks by number, out of `count` groups.
+    pub fn groups(mut self, choose: impl FnOnce(usize) -> Vec<usize>) -> Result<Self> {
+        let Some(builder) = self.builder.take() else {
+            return Err(Error::bug(format!(
+                "{}: filtered after its first row",
+                self.uri
+            )));
+        };
+        let chosen = choose(builder.metadata().num_row_groups());
+        self.builder = Some(builder.with_row_groups(chosen));
+        Ok(self)
+    }
+
+    /// Starts at this row; the row groups before it are not read.
+    pub fn from_row(mut self, row: u64) -> Result<Self> {
+        let Some(builder) = self.builder.take() else {
+            return Err(Error::bug(format!(
+                "{}: moved after its first row",
+                self.uri
+            )));
+        };
+        let row = usize::try_from(row).map_err(|e| Error::bug(format!("{}: {e}", self.uri)))?;
+        self.builder = Some(builder.with_offset(row));
+        Ok(self)
+    }
+
+    fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
+        if let Some(builder) = self.builder.take() {
+            self.stream = Some(builder.build().map_err(|e| broken(&self.uri, e))?);
+        }
+        match self.stream.as_mut().and_then(|stream| wait(stream.next())) {
+            None => Ok(None),
+            Some(batch) => batch.map(Some).map_err(|e| broken(&self.uri, e)),
+        }
+    }
+}
+
+impl Iterator for Table {
+    type Item = Result<RecordBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.next_batch().transpose()
+    }
+}
+
+/// The rows of a manifest.
+pub struct RowReader<R> {
+    table: Table,
+    rows: std::vec::IntoIter<R>,
+}
+
+impl<R: Row> RowReader<R> {
+    /// The manifest as a table, before its first row was read.
+    pub fn table(&self) -> &Table {
+        &self.table
+    }
+
+    /// See [`Table::within`].
+    pub fn within(mut self, column: &str, range: Range<u32>) -> Result<Self> {
+        self.table = self.table.within(column, range)?;
+        Ok(self)
+    }
+
+    /// See [`Table::from_row`].
+    pub fn from_row(mut self, row: u64) -> Result<Self> {
+        self.table = self.table.from_row(row)?;
+        Ok(self)
+    }
+
+    /// The next row if `wanted` says so; otherwise it stays the next one. Joins manifests whose
+    /// rows are in one order.
+    pub fn next_if(&mut self, wanted: impl FnOnce(&R) -> bool) -> Result<Option<R>> {
+        self.fill()?;
+        let next = self.rows.as_slice().first();
+        Ok(if next.is_some_and(wanted) {
+            self.rows.next()
+        } else {
+            None
+        })
+    }
+
+    fn fill(&mut self) -> Result<()> {
+        while self.rows.as_slice().is_empty() {
+            let Some(batch) = self.table.next_batch()? else {
+                return Ok(());
+            };
+            let rows: Vec<R> = serde_arrow::from_record_batch(&batch).map_err(|e| {
+                Error::data(format!("{}: a row does not read: {e}", self.table.uri))
+            })?;
+            self.rows = rows.into_iter();
+        }
+        Ok(())
+    }
+}
+
+impl<R: Row> Iterator for RowReader<R> {
+    type Item = Result<R>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        match self.fill() {
+            Ok(()) => self.rows.next().map(Ok),
+            Err(e) => Some(Err(e)),
+        }
+    }
+}
+
+/// The vectors of a fixed-size list column, one after the other: `rows * dimension` values.
+pub fn vectors<'a>(batch: &'a RecordBatch, column: &str) -> Result<&'a [f32]> {
+    let wrong = || Error::data(format!("column {column:?} is no list of float32 vectors"));
+    let list = batch.column_by_name(column).ok_or_else(wrong)?;
+    let list = list
+        .as_any()
+        .downcast_ref::<FixedSizeListArray>()
+        .ok_or_else(wrong)?;
+    let length = list.value_length() as usize;
+    let values = list
+        .values()
+        .as_any()
+        .downcast_ref::<Float32Array>()
+        .ok_or_else(wrong)?;
+    if list.null_count() > 0 || values.null_count() > 0 {
+        return Err(Error::data(format!("column {column:?} holds nulls")));
+    }
+    Ok(&values.values()[..list.len() * length])
+}
+
+/// A manifest being written from Arrow batches.
+pub struct TableWriter {
+    uri: String,
+    schema: SchemaRef,
+    writer: ArrowWriter<ObjectWriter>,
+}
+
+impl TableWriter {
+    fn open(
+        object: ObjectWriter,
+        uri: String,
+        name: &str,
+        version: u32,
+        schema: Schema,
+        metadata: &[(&str, String)],
+    ) -> Result<Self> {
+        let mut pairs = vec![
+            KeyValue::new(SCHEMA_KEY.to_owned(), name.to_owned()),
+            KeyValue::new(VERSION_KEY.to_owned(), version.to_string()),
+        ];
+        pairs.extend(
+            metadata
+                .iter()
+                .map(|(key, value)| KeyValue::new((*key).to_owned(), value.clone())),
+        );
+        let mut properties = WriterProperties::builder()
+            .set_created_by(format!("sluice {}", env!("CARGO_PKG_VERSION")))
+            .set_compression(Compression::ZSTD(ZstdLevel::default()))
+            .set_max_row_group_row_count(Some(GROUP_ROWS))
+            .set_key_value_metadata(Some(pairs));
+        for field in schema.fields() {
+            // Vectors do not compress; trying costs more than writing them.
+            if matches!(
+                field.data_type(),
+                arrow::datatypes::DataType::FixedSizeList(..)
+            ) {
+                let column =
+                    ColumnPath::from(vec![field.name().clone(), "list".into(), "item".into()]);
+                properties = properties
+                    .set_column_compression(column.clone(), Compression::UNCOMPRESSED)
+                    .set_column_dictionary_enabled(column, false);
+            }
+        }
+        let schema = Arc::new(schema);
+        let writer = ArrowWriter::try_new(object, schema.clone(), Some(properties.build()))
+            .map_err(|e| unwritable(&uri, &e))?;
+        Ok(Self {
+            uri,
+            schema,
+            writer,
+        })
+    }
+
+    /// The columns.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Adds rows.
+    pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.writer
+            .write(batch)
+            .map_err(|e| unwritable(&self.uri, &e))
+    }
+
+    /// Makes the manifest appear.
+    pub fn finish(self) -> Result<Output> {
+        let object = self
+            .writer
+            .into_inner()
+            .map_err(|e| unwritable(&self.uri, &e))?;
+        object.finish()
+    }
+}
+
+/// A manifest being written from rows.
+pub struct RowWriter<R> {
+    fields: Vec<FieldRef>,
+    table: TableWriter,
+    rows: Vec<R>,
+}
+
+impl<R: Row> RowWriter<R> {
+    /// Adds a row.
+    pub fn push(&mut self, row: R) -> Result<()> {
+        self.rows.push(row);
+        if self.rows.len() == GROUP_ROWS {
+            self.flush()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let batch = serde_arrow::to_record_batch(&self.fields, &self.rows).map_err(|e| {
+            Error::bug(format!(
+                "{}: rows do not fit their schema: {e}",
+                self.table.uri
+            ))
+        })?;
+        self.rows.clear();
+        self.table.write(&batch)
+    }
+
+    /// Makes the manifest appear.
+    pub fn finish(mut self) -> Result<Output> {
+        if !self.rows.is_empty() {
+            self.flush()?;
+        }
+        self.table.finish()
+    }
+}
+
+fn broken(uri: &str, e: ParquetError) -> Error {
+    match e {
+        ParquetError::External(source) => match source.downcast::<opendal::Error>() {
+            Ok(e) => classify(&e, uri),
+            Err(e) => Error::transient(format!("{uri}: {e}")),
+        },
+        e => Error::data(format!("{uri}: not a readable manifest: {e}"))
+            .hint("run the stage that wrote it again with --force"),
+    }
+}
+
+fn unwritable(uri: &str, e: &ParquetError) -> Error {
+    Error::transient(format!("{uri}: could not be written: {e}"))
+}
+
+/// An object as parquet's asynchronous reader wants it.
+struct Source {
+    reader: Reader,
+    bytes: u64,
+}
+
+impl Source {
+    fn open(store: &Store, path: &str, bytes: u64) -> Result<Self> {
+        let (operator, full) = store.raw(path);
+        let reader = wait(operator.reader(&full)).map_err(|e| classify(&e, &store.uri(path)))?;
+        Ok(Self { reader, bytes })
+    }
+}
+
+fn external(e: opendal::Error) -> ParquetError {
+    ParquetError::External(Box::new(e))
+}
+
+impl AsyncFileReader for Source {
+    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ParquetError>> {
+        async move {
+            let buffer = self.reader.read(range).await.map_err(external)?;
+            Ok(buffer.to_bytes())
+        }
+        .boxed()
+    }
+
+    fn get_byte_ranges(
+        &mut self,
+        ranges: Vec<Range<u64>>,
+    ) -> BoxFuture<'_, Result<Vec<Bytes>, ParquetError>> {
+        async move {
+            let buffers = self.reader.fetch(ranges).await.map_err(external)?;
+            Ok(buffers
+                .into_iter()
+                .map(|buffer| buffer.to_bytes())
+                .collect())
+        }
+        .boxed()
+    }
+
+    fn get_metadata<'a>(
+        &'a mut self,
+        _options: Option<&'a ArrowReaderOptions>,
+    ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>, ParquetError>> {
+        async move {
+            let bytes = self.bytes;
+            let reader = ParquetMetaDataReader::new().with_prefetch_hint(Some(64 << 10));
+            Ok(Arc::new(reader.load_and_finish(self, bytes).await?))
+        }
+        .boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_manifest::Partition;
+    use sluice_manifest::rows::{PlanRow, ScoreRow};
+    use sluice_manifest::{ImageId, ShardPath};
+
+    use super::*;
+    use crate::Location;
+
+    fn store() -> Store {
+        Store::create(&Location::parse("memory://table-tests").unwrap()).unwrap()
+    }
+
+    fn plan(partition: u32) -> PlanRow {
+        PlanRow {
+            partition: Partition(partition),
+            shard: ShardPath::new(format!("{partition}.tar")),
+            bytes: 7,
+            etag: None,
+            modified: Some("2026".into()),
+        }
+    }
+
+    fn write(store: &Store, path: &str, count: u32) -> Output {
+        let mut writer = store
+            .write_rows::<PlanRow>(path, &[("k", "v".into())])
+            .unwrap();
+        for partition in 0..count {
+            writer.push(plan(partition)).unwrap();
+        }
+        writer.finish().unwrap()
+    }
+
+    #[test]
+    fn rows_come_back_and_files_are_reproducible() {
+        let store = store();
+        let first = write(&store, "a", 3000);
+        let second = write(&store, "b", 3000);
+        assert_eq!(first.blake3, second.blake3);
+        let reader = store.rows::<PlanRow>("a").unwrap();
+        assert_eq!(
+            (reader.table().len(), reader.table().metadata("k")),
+            (3000, Some("v"))
+        );
+        let rows: Result<Vec<_>> = reader.collect();
+        assert_eq!(rows.unwrap(), (0..3000).map(plan).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn a_range_reads_its_row_groups_alone() {
+        let store = store();
+        write(&store, "c", 5000);
+        let rows = store
+            .rows::<PlanRow>("c")
+            .unwrap()
+            .within("partition", 2000..2001)
+            .unwrap();
+        let rows: Vec<_> = rows.map(|row| row.unwrap().partition.0).collect();
+        assert_eq!((rows[0], rows.len()), (1024, 1024));
+    }
+
+    #[test]
+    fn reading_starts_at_any_row() {
+        let store = store();
+        write(&store, "i", 3000);
+        for start in [0, 1, 1023, 1024, 2500, 2999, 3000] {
+            let rows = store.rows::<PlanRow>("i").unwrap().from_row(start).unwrap();
+            let rows: Vec<_> = rows
+                .map(|row| u64::from(row.unwrap().partition.0))
+                .collect();
+            assert_eq!(rows, (start..3000).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn wrong_manifests_are_refused_by_name() {
+        let store = store();
+        write(&store, "d", 1);
+        let error = store.rows::<ScoreRow>("d").err().unwrap().to_string();
+        assert!(
+            error.contains("partition/plan") && error.contains("scores"),
+            "{error}"
+        );
+        store.put("e", "no parquet").unwrap();
+        let error = store.rows::<ScoreRow>("e").err().unwrap().to_string();
+        assert!(error.contains("memory://table-tests/e"), "{error}");
+        assert!(store.rows::<ScoreRow>("f").is_err());
+    }
+
+    #[test]
+    fn empty_manifests_are_manifests() {
+        let store = store();
+        write(&store, "g", 0);
+        assert_eq!(store.rows::<PlanRow>("g").unwrap().count(), 0);
+    }
+
+    #[test]
+    fn ordered_manifests_join() {
+        let store = store();
+        let mut writer = store.write_rows::<ScoreRow>("h", &[]).unwrap();
+        for id in ["b", "d"] {
+            let image_id = ImageId::new(&ShardPath::new("s.tar"), id, 0);
+            writer
+                .push(ScoreRow {
+                    image_id,
+                    score: 1.0,
+                    keep: true,
+                })
+                .unwrap();
+        }
+        writer.finish().unwrap();
+        let mut scores = store.rows::<ScoreRow>("h").unwrap();
+        let found = ["a", "b", "c", "d"].map(|id| {
+            let wanted = format!("s/{id}");
+            scores
+                .next_if(|row| row.image_id.as_str() == wanted)
+                .unwrap()
+                .is_some()
+        });
+        assert_eq!(found, [false, true, false, true]);
+    }
+}

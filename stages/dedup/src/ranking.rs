@@ -1,0 +1,109 @@
+//! The order in which the members of a duplicate group are preferred.
+//!
+//! Whoever ranks first is kept, so the ranking decides which image of a group
+//! survives:
+//!
+//! - `best` (ours): highest aesthetic score, then most pixels, then the
+//!   smallest `image_id`. A function of the image alone, so it is the same for
+//!   all three methods (exact, perceptual, semantic).
+//! - `hard`, `easy` (NeMo Curator's `which_to_keep`): farthest from, or nearest
+//!   to, the cluster's centroid first. Ties go by `image_id` in the *same*
+//!   direction, as NeMo sorts both columns with one `ascending` flag.
+//! - `random`: NeMo shuffles the rows of a cluster with a seed, so its result
+//!   depends on the order in which the rows were read. Ours sorts by
+//!   SHA-256(seed, cluster, `image_id`): as arbitrary, but a function of the
+//!   set of images alone, and easy to restate in any language.
+
+use std::cmp::Ordering;
+
+use sha2::{Digest, Sha256};
+
+/// Which image of a duplicate group stays.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    Default,
+    PartialEq,
+    Eq,
+    Hash,
+    clap::ValueEnum,
+    serde::Serialize,
+    serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Keep {
+    /// Highest aesthetic score, then most pixels, then smallest image id.
+    #[default]
+    Best,
+    /// Farthest from the centroid of its cluster (NeMo Curator's `hard`).
+    Hard,
+    /// Nearest to the centroid of its cluster (NeMo Curator's `easy`).
+    Easy,
+    /// An order drawn from the seed.
+    Random,
+}
+
+/// What the rankings need to know about an image.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Candidate<'a> {
+    /// Unique in the run.
+    pub image_id: &'a str,
+    /// Aesthetic score, where there is one.
+    pub score: Option<f32>,
+    /// Width times height.
+    pub pixels: u64,
+    /// Cosine distance to the centroid of its cluster: 1 minus the dot product
+    /// with the normalised centroid. Unused by `best` and `random`.
+    pub distance: f32,
+}
+
+/// The order of [`Keep::Best`]: whoever compares as less is preferred.
+///
+/// Highest score (none, or not a number, last), then most pixels, then the
+/// smallest `image_id`. A total order, since ids are unique.
+pub fn best_first(a: &Candidate, b: &Candidate) -> Ordering {
+    // None < Some(_), so the descending order puts images without a score last.
+    let score = |c: &Candidate| c.score.filter(|score| !score.is_nan());
+    score(b)
+        .partial_cmp(&score(a))
+        .unwrap_or(Ordering::Equal)
+        .then_with(|| b.pixels.cmp(&a.pixels))
+        .then_with(|| a.image_id.cmp(b.image_id))
+}
+
+/// Indices of `candidates`, most preferred first.
+///
+/// `seed` and `cluster` only matter to [`Keep::Random`]. The result does not
+/// depend on the order of `candidates`.
+pub fn rank(candidates: &[Candidate], keep: Keep, seed: u64, cluster: u32) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..candidates.len()).collect();
+    match keep {
+        Keep::Best => order.sort_by(|&a, &b| best_first(&candidates[a], &candidates[b])),
+        Keep::Easy => order.sort_by(|&a, &b| nearest_first(&candidates[a], &candidates[b])),
+        Keep::Hard => order.sort_by(|&a, &b| nearest_first(&candidates[b], &candidates[a])),
+        Keep::Random => order.sort_by_cached_key(|&i| {
+            let id = candidates[i].image_id;
+            (random_key(seed, cluster, id), id)
+        }),
+    }
+    order
+}
+
+/// Ascending distance to the centroid, then ascending id.
+fn nearest_first(a: &Candidate, b: &Candidate) -> Ordering {
+    a.distance
+        .total_cmp(&b.distance)
+        .then_with(|| a.image_id.cmp(b.image_id))
+}
+
+/// SHA-256 of the seed (8 bytes, little-endian), the cluster (4 bytes,
+/// little-endian) and the id (UTF-8).
+fn random_key(seed: u64, cluster: u32, image_id: &str) -> [u8; 32] {
+    Sha256::new()
+        .chain_update(seed.to_le_bytes())
+        .chain_update(cluster.to_le_bytes())
+        .chain_update(image_id)
+        .finalize()
+        .into()
+}

@@ -1,0 +1,496 @@
+//! Semantic duplicates: `fit`, `assign`, `match`.
+//!
+//! NeMo Curator's definition: k-means on the normalised embeddings; inside a cluster the images are
+//! ranked, and one is a duplicate when its highest cosine similarity with an image ranked before it
+//! is at least `1 - eps`. Duplicates in different clusters are not found.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use anyhow::Result;
+use arrow::array::{
+    Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, RecordBatch, StringArray,
+    UInt32Array, UInt64Array,
+};
+use arrow::datatypes::{DataType, Field, Float32Type, SchemaRef, UInt32Type, UInt64Type};
+use serde_json::json;
+use sluice_harness::{Context, Plan, Verdicts, Work, filter_inputs};
+use sluice_manifest::rows::{
+    ASSIGNMENTS, CENTROIDS, DIMENSION_KEY, DuplicateRow, EMBEDDINGS, MODEL_KEY, MODEL_SHA256_KEY,
+    Method, assignments, centroids,
+};
+use sluice_manifest::{Counts, Error, Filter, ImageId, Partition, Reason, Unit, dag, layout};
+use sluice_store::{Table, vectors};
+
+use crate::arguments::{Assign, Fit, Match};
+use crate::kmeans::{self, Centroids};
+use crate::matching::{Rule, matches};
+use crate::ranking::{Candidate, Keep, rank};
+use crate::survivors::Survivor;
+use crate::write_duplicates;
+
+/// Images for each cluster, where `--clusters` does not say.
+const IMAGES_PER_CLUSTER: u64 = 1000;
+/// Embeddings that the fit reads for each cluster (what faiss trains on), and at least.
+const SAMPLE_PER_CLUSTER: u64 = 256;
+const LEAST_SAMPLE: u64 = 10_000;
+/// Images of a unit of `match`, where `--groups` does not say: 300 MB of embeddings of 1536 values.
+const IMAGES_PER_GROUP: u64 = 50_000;
+/// Rows of a row group of `dedup/assignments`.
+const GROUP_ROWS: usize = 1024;
+/// Exact copies have a cosine of 1 within this rounding.
+const LEAST_EPS: f32 = 1e-6;
+
+/// Fits k-means on a sample of the embeddings, and writes the centroids.
+pub fn fit(args: &Fit, context: &Context) -> Result<()> {
+    let plan = context.plan()?;
+    let unit = Unit::once("fit");
+    context.each_unit(&dag::DEDUP_FIT, vec![unit], 1, |unit| {
+        let receipts = context.required_receipts(&dag::EMBED, &plan.units())?;
+        let rows: Vec<u64> = receipts.iter().map(|receipt| receipt.counts.kept).collect();
+        let total: u64 = rows.iter().sum();
+        let auto = total.div_ceil(IMAGES_PER_CLUSTER).max(1);
+        let clusters = args.clusters.map_or(auto, u64::from);
+        let sample = args
+            .sample
+            .unwrap_or((clusters * SAMPLE_PER_CLUSTER).max(LEAST_SAMPLE));
+        let work = Work {
+            step: &dag::DEDUP_FIT,
+            version: 1,
+            unit,
+            units: 1,
+            settings: json!({ "clusters": clusters, "sample": sample, "seed": args.seed }),
+            basis: None,
+            inputs: vec![context.combined_input(&dag::EMBED, &plan.units())?],
+        };
+        let Some(mut task) = context.begin(work)? else {
+            return Ok(());
+        };
+        let (model, values) = sample_of(context, &plan, &rows, sample)?;
+        let settings = kmeans::Settings::new(clusters as usize, args.seed);
+        let fitted = kmeans::fit(&values, model.dimension, &settings);
+        task.advance(values.len() / model.dimension.max(1))?;
+        let path = task.path("centroids");
+        let schema = centroids(model.dimension);
+        let mut writer = context
+            .run
+            .write_table(&path, CENTROIDS, schema, &model.metadata())?;
+        let schema = writer.schema().clone();
+        let numbers = UInt32Array::from_iter_values(0..fitted.len() as u32);
+        let vectors = fixed_size(&schema, 1, fitted.data.clone())?;
+        writer.write(&RecordBatch::try_new(
+            schema,
+            vec![Arc::new(numbers), vectors],
+        )?)?;
+        task.wrote(writer.finish()?);
+        task.sum("clusters", fitted.len() as u64);
+        task.sum("sample", (values.len() / model.dimension.max(1)) as u64);
+        Ok(task.commit(Counts::default())?)
+    })
+}
+
+/// The embedder that the vectors of a manifest come from.
+#[derive(Debug, PartialEq)]
+struct Embedder {
+    name: String,
+    sha256: String,
+    dimension: usize,
+}
+
+impl Embedder {
+    fn of(table: &Table) -> sluice_manifest::Result<Self> {
+        let dimension = table.required(DIMENSION_KEY)?;
+        Ok(Self {
+            name: table.required(MODEL_KEY)?.to_owned(),
+            sha256: table.required(MODEL_SHA256_KEY)?.to_owned(),
+            dimension: dimension
+                .parse()
+                .map_err(|_| Error::data(format!("dimension {dimension:?} is no number")))?,
+        })
+    }
+
+    fn metadata(&self) -> [(&'static str, String); 3] {
+        [
+            (MODEL_KEY, self.name.clone()),
+            (MODEL_SHA256_KEY, self.sha256.clone()),
+            (DIMENSION_KEY, self.dimension.to_string()),
+        ]
+    }
+}
+
+fn open_embeddings(context: &Context, unit: &Unit) -> sluice_manifest::Result<Table> {
+    let path = layout::manifest("embed", "embeddings", unit);
+    context
+        .run
+        .table(&path, EMBEDDINGS, &["image_id", "embedding"])
+}
+
+/// About `sample` embeddings, spread evenly over the partitions and their row groups. `rows` are
+/// the partitions' numbers of embeddings.
+fn sample_of(
+    context: &Context,
+    plan: &Plan,
+    rows: &[u64],
+    sample: u64,
+) -> Result<(Embedder, Vec<f32>)> {
+    let total: u64 = rows.iter().sum();
+    let mut embedder: Option<Embedder> = None;
+    let mut values = Vec::new();
+    for (unit, &rows) in plan.units().iter().zip(rows) {
+        context.check_stop()?;
+        let table = open_embeddings(context, unit)?;
+        let found = Embedder::of(&table)?;
+        if embedder.as_ref().is_some_and(|embedder| *embedder != found) {
+            return Err(Error::data(format!(
+                "embed/{unit}: another embedder than in the partitions before"
+            ))
+            .hint("run sluice-embed on all partitions with one --model")
+            .into());
+        }
+        let dimension = embedder.get_or_insert(found).dimension;
+        let quota = if sample >= total {
+            rows
+        } else {
+            (rows * sample).div_ceil(total)
+        };
+        let groups_wanted = quota.div_ceil(GROUP_ROWS as u64) as usize;
+        let table = table.groups(|groups| {
+            let wanted = groups_wanted.min(groups);
+            (0..wanted).map(|index| index * groups / wanted).collect()
+        })?;
+        let mut left = quota as usize;
+        for batch in table {
+            let batch = batch?;
+            let take = left.min(batch.num_rows());
+            let all = vectors(&batch, "embedding")?;
+            for index in 0..take {
+                let row = index * batch.num_rows() / take;
+                values.extend_from_slice(&all[row * dimension..][..dimension]);
+            }
+            left -= take;
+        }
+    }
+    let embedder = embedder.ok_or_else(|| Error::data("the run has no partitions"))?;
+    Ok((embedder, values))
+}
+
+fn read_centroids(context: &Context) -> Result<(Embedder, Centroids)> {
+    let path = layout::manifest("dedup", "centroids", &Unit::once("fit"));
+    let table = context.run.table(&path, CENTROIDS, &["centroid"])?;
+    let embedder = Embedder::of(&table)?;
+    let mut data = Vec::new();
+    for batch in table {
+        data.extend_from_slice(vectors(&batch?, "centroid")?);
+    }
+    let centroids = Centroids {
+        dim: embedder.dimension,
+        data,
+    };
+    Ok((embedder, centroids))
+}
+
+/// Puts each survivor of a partition into its cluster, sorted by cluster, for `match` to read
+/// ranges of clusters.
+pub fn assign(args: &Assign, context: &Context) -> Result<()> {
+    let filters = Filter::parse_list(&args.filters)?;
+    let plan = context.plan()?;
+    context.each_unit(&dag::DEDUP_ASSIGN, plan.units(), 1, |unit| {
+        let partition = plan.partition(unit)?.partition;
+        let mut inputs = filter_inputs(context, partition, &filters)?;
+        inputs.push(context.input(&dag::EMBED, unit)?);
+        inputs.push(context.input(&dag::DEDUP_FIT, &Unit::once("fit"))?);
+        let work = Work {
+            step: &dag::DEDUP_ASSIGN,
+            version: 1,
+            unit,
+            units: plan.partitions.len(),
+            settings: json!({ "filters": filters }),
+            basis: None,
+            inputs,
+        };
+        let Some(mut task) = context.begin(work)? else {
+            return Ok(());
+        };
+        let (embedder, fitted) = read_centroids(context)?;
+        let mut counts = Counts::default();
+        let assigned = assigned(
+            context,
+            partition,
+            &filters,
+            &embedder,
+            &fitted,
+            &mut counts,
+        )?;
+        task.advance(assigned.len())?;
+        let path = task.path("assignments");
+        let schema = assignments(embedder.dimension);
+        let mut writer =
+            context
+                .run
+                .write_table(&path, ASSIGNMENTS, schema, &embedder.metadata())?;
+        let schema = writer.schema().clone();
+        for rows in assigned.chunks(GROUP_ROWS) {
+            writer.write(&assignment_batch(&schema, rows)?)?;
+        }
+        task.wrote(writer.finish()?);
+        Ok(task.commit(counts)?)
+    })
+}
+
+/// A survivor in its cluster.
+struct Assigned {
+    cluster: u32,
+    distance: f32,
+    survivor: Survivor,
+    vector: Vec<f32>,
+}
+
+/// The survivors of a partition with their clusters, sorted by cluster and id.
+fn assigned(
+    context: &Context,
+    partition: Partition,
+    filters: &[Filter],
+    embedder: &Embedder,
+    fitted: &Centroids,
+    counts: &mut Counts,
+) -> Result<Vec<Assigned>> {
+    let mut verdicts = Verdicts::open(context, partition, filters)?;
+    let table = open_embeddings(context, &partition.into())?;
+    if Embedder::of(&table)? != *embedder {
+        return Err(Error::data(format!(
+            "embed/{partition}: another embedder than the centroids'"
+        ))
+        .hint("run sluice-dedup fit again")
+        .into());
+    }
+    let mut rows = Vec::new();
+    for batch in table {
+        let batch = batch?;
+        let ids = batch["image_id"].as_string::<i32>();
+        let all = vectors(&batch, "embedding")?;
+        let mut survivors = Vec::new();
+        let mut kept = Vec::new();
+        for (row, id) in ids.iter().enumerate() {
+            // Both are in the order of read/images; images without an embedding come in between.
+            for verdict in verdicts.by_ref() {
+                let verdict = verdict?;
+                let here = Some(verdict.sample.image_id.as_str()) == id;
+                if let Some(survivor) = Survivor::of(verdict, partition) {
+                    counts.add((!here).then_some(Reason::NotEmbedded));
+                    if here {
+                        kept.extend_from_slice(
+                            &all[row * embedder.dimension..][..embedder.dimension],
+                        );
+                        survivors.push(survivor);
+                    }
+                }
+                if here {
+                    break;
+                }
+            }
+        }
+        let clusters = kmeans::assign(&kept, fitted);
+        let vectors = kept.chunks_exact(embedder.dimension.max(1));
+        for ((survivor, assignment), vector) in survivors.into_iter().zip(clusters).zip(vectors) {
+            rows.push(Assigned {
+                cluster: assignment.cluster,
+                distance: assignment.distance,
+                survivor,
+                vector: vector.to_vec(),
+            });
+        }
+    }
+    for verdict in verdicts {
+        if Survivor::of(verdict?, partition).is_some() {
+            counts.add(Some(Reason::NotEmbedded));
+        }
+    }
+    rows.sort_by(|a, b| (a.cluster, &a.survivor.image_id).cmp(&(b.cluster, &b.survivor.image_id)));
+    Ok(rows)
+}
+
+fn assignment_batch(schema: &SchemaRef, rows: &[Assigned]) -> Result<RecordBatch> {
+    let survivors = || rows.iter().map(|row| &row.survivor);
+    let vectors: Vec<f32> = rows
+        .iter()
+        .flat_map(|row| row.vector.iter().copied())
+        .collect();
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(UInt32Array::from_iter_values(
+            rows.iter().map(|row| row.cluster),
+        )),
+        Arc::new(UInt32Array::from_iter_values(
+            survivors().map(|s| s.partition.0),
+        )),
+        Arc::new(StringArray::from_iter_values(
+            survivors().map(|s| s.image_id.as_str()),
+        )),
+        Arc::new(Float32Array::from_iter_values(
+            rows.iter().map(|row| row.distance),
+        )),
+        Arc::new(Float32Array::from_iter(survivors().map(|s| s.score))),
+        Arc::new(UInt64Array::from_iter_values(survivors().map(|s| s.pixels))),
+        fixed_size(schema, 6, vectors)?,
+    ];
+    Ok(RecordBatch::try_new(schema.clone(), columns)?)
+}
+
+fn fixed_size(schema: &SchemaRef, column: usize, values: Vec<f32>) -> Result<ArrayRef> {
+    let field: &Field = schema.field(column);
+    let DataType::FixedSizeList(item, length) = field.data_type().clone() else {
+        return Err(Error::bug(format!("column {:?} is no fixed-size list", field.name())).into());
+    };
+    let values = Arc::new(Float32Array::from(values));
+    Ok(Arc::new(FixedSizeListArray::try_new(
+        item, length, values, None,
+    )?))
+}
+
+/// Compares the embeddings inside the clusters, a group of clusters after the other.
+pub fn match_groups(args: &Match, context: &Context) -> Result<()> {
+    if !(0.0..=2.0).contains(&args.eps) {
+        return Err(Error::usage(format!("--eps {}: outside 0 to 2", args.eps)).into());
+    }
+    let plan = context.plan()?;
+    let fitted = context.required_receipt(&dag::DEDUP_FIT, &Unit::once("fit"))?;
+    let clusters = fitted.sums.get("clusters").copied().unwrap_or(0);
+    let assigned = context.required_receipts(&dag::DEDUP_ASSIGN, &plan.units())?;
+    let images: u64 = assigned.iter().map(|receipt| receipt.counts.kept).sum();
+    let auto = images.div_ceil(IMAGES_PER_GROUP);
+    let groups = args
+        .groups
+        .map_or(auto, u64::from)
+        .clamp(1, clusters.max(1));
+    let units: Vec<Unit> = (0..groups as u32)
+        .map(|index| Unit::numbered("group", index))
+        .collect();
+    context.remove_stale(&dag::DEDUP_MATCH, "group", &units)?;
+    let bound = |index: usize| (clusters * index as u64 / groups) as u32;
+    context.each_unit(&dag::DEDUP_MATCH, units.clone(), 1, |unit| {
+        let index = units.iter().position(|other| other == unit).unwrap_or_default();
+        let work = Work {
+            step: &dag::DEDUP_MATCH,
+            version: 1,
+            unit,
+            units: units.len(),
+            settings: json!({ "eps": args.eps, "keep": args.keep, "seed": args.seed, "groups": groups }),
+            basis: None,
+            inputs: vec![context.combined_input(&dag::DEDUP_ASSIGN, &plan.units())?],
+        };
+        let Some(mut task) = context.begin(work)? else {
+            return Ok(());
+        };
+        let mut counts = Counts::default();
+        let mut rows = Vec::new();
+        for (cluster, members) in read_clusters(context, &plan, bound(index)..bound(index + 1))? {
+            match_cluster(args, cluster, &members, &mut counts, &mut rows);
+            task.advance(members.len())?;
+        }
+        task.wrote(write_duplicates(context, &task.path("duplicates"), rows)?);
+        Ok(task.commit(counts)?)
+    })
+}
+
+/// An image of a cluster.
+struct Member {
+    partition: Partition,
+    image_id: ImageId,
+    distance: f32,
+    score: Option<f32>,
+    pixels: u64,
+    vector: Vec<f32>,
+}
+
+/// The images of a range of clusters, from all partitions.
+fn read_clusters(
+    context: &Context,
+    plan: &Plan,
+    range: std::ops::Range<u32>,
+) -> Result<BTreeMap<u32, Vec<Member>>> {
+    let columns = [
+        "cluster",
+        "partition",
+        "image_id",
+        "distance",
+        "score",
+        "pixels",
+        "embedding",
+    ];
+    let mut found: BTreeMap<u32, Vec<Member>> = BTreeMap::new();
+    for unit in plan.units() {
+        context.check_stop()?;
+        let path = layout::manifest("dedup", "assignments", &unit);
+        let table = context.run.table(&path, ASSIGNMENTS, &columns)?;
+        let dimension = Embedder::of(&table)?.dimension;
+        for batch in table.within("cluster", range.clone())? {
+            let batch = batch?;
+            let clusters = batch["cluster"].as_primitive::<UInt32Type>();
+            let partitions = batch["partition"].as_primitive::<UInt32Type>();
+            let ids = batch["image_id"].as_string::<i32>();
+            let distances = batch["distance"].as_primitive::<Float32Type>();
+            let scores = batch["score"].as_primitive::<Float32Type>();
+            let pixels = batch["pixels"].as_primitive::<UInt64Type>();
+            let all = vectors(&batch, "embedding")?;
+            for row in 0..batch.num_rows() {
+                if !range.contains(&clusters.value(row)) {
+                    continue;
+                }
+                found.entry(clusters.value(row)).or_default().push(Member {
+                    partition: Partition(partitions.value(row)),
+                    image_id: ImageId::from_text(ids.value(row)),
+                    distance: distances.value(row),
+                    score: scores.is_valid(row).then(|| scores.value(row)),
+                    pixels: pixels.value(row),
+                    vector: all[row * dimension..][..dimension].to_vec(),
+                });
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// Ranks a cluster and finds its duplicates.
+fn match_cluster(
+    args: &Match,
+    cluster: u32,
+    members: &[Member],
+    counts: &mut Counts,
+    rows: &mut Vec<DuplicateRow>,
+) {
+    let candidates: Vec<Candidate<'_>> = members
+        .iter()
+        .map(|member| Candidate {
+            image_id: member.image_id.as_str(),
+            score: member.score,
+            pixels: member.pixels,
+            distance: member.distance,
+        })
+        .collect();
+    let order = rank(&candidates, args.keep, args.seed, cluster);
+    let ranked: Vec<f32> = order
+        .iter()
+        .flat_map(|&i| members[i].vector.iter().copied())
+        .collect();
+    let dimension = members.first().map_or(0, |member| member.vector.len());
+    let rule = match args.keep {
+        Keep::Best => Rule::KeptOnly,
+        Keep::Hard | Keep::Easy | Keep::Random => Rule::AnyEarlier,
+    };
+    let threshold = 1.0 - args.eps.max(LEAST_EPS);
+    for (place, found) in matches(&ranked, dimension, threshold, rule)
+        .into_iter()
+        .enumerate()
+    {
+        counts.add(found.as_ref().map(|_| Reason::SemanticDuplicate));
+        if let Some(found) = found {
+            let member = &members[order[place]];
+            rows.push(DuplicateRow {
+                partition: member.partition,
+                image_id: member.image_id.clone(),
+                duplicate_of: members[order[found.of]].image_id.clone(),
+                similarity: found.similarity,
+                method: Method::Semantic,
+            });
+        }
+    }
+}

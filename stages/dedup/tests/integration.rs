@@ -1,0 +1,20 @@
+//! The algorithms of deduplication against independent restatements of their
+//! definitions.
+//!
+//! What counts as failure: any difference in who is kept, who is removed, and in
+//! favour of whom; a similarity or distance off by more than 1e-5; a result that
+//! depends on the number of threads. The inputs that look like stress tests
+//! finish in a second or two; when one does not, an algorithm has gone quadratic.
+//!
+//! To update the goldens (after a change of definition only):
+//! `python3 tests/golden/make_golden.py`, which needs numpy.
+
+mod integration {
+    mod data;
+    mod exact;
+    mod golden;
+    mod kmeans;
+    mod matching;
+    mod perceptual;
+    mod ranking;
+}

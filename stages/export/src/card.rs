@@ -1,0 +1,248 @@
+//! The dataset card: what the curated dataset is, and how it came to be.
+//!
+//! Nothing in it depends on when or where the run took place, so a run done again writes the same
+//! card. It begins with the YAML that dataset hubs read.
+
+use std::fmt::Write;
+
+use serde_json::Value;
+use sluice_manifest::{Counts, Filter, Reason};
+
+use crate::columns::{COLUMNS, EMBEDDING_COLUMN};
+
+/// What the card tells.
+#[derive(Debug, Clone)]
+pub struct Card {
+    /// The source's root.
+    pub source: String,
+    /// Number of source shards.
+    pub source_shards: u64,
+    /// Their bytes.
+    pub source_bytes: u64,
+    /// Number of output shards.
+    pub shards: u64,
+    /// Bytes of their tars.
+    pub bytes: u64,
+    /// Whose decisions counted.
+    pub filters: Vec<Filter>,
+    /// Samples in, kept, and dropped by reason.
+    pub counts: Counts,
+    /// The steps that had a say, with the settings in their receipts.
+    pub steps: Vec<(&'static str, Value)>,
+    /// Whether the Parquet files carry embeddings.
+    pub embeddings: bool,
+}
+
+/// The card as Markdown.
+pub fn render(card: &Card) -> String {
+    let sections = [
+        front_matter(card),
+        introduction(card),
+        funnel(&card.counts),
+        settings(card),
+        files(card),
+        loading(card.shards),
+    ];
+    sections.join("\n")
+}
+
+fn front_matter(card: &Card) -> String {
+    let mut yaml = String::from("---\ntags:\n- image\n- webdataset\n- sluice\n");
+    yaml += &format!("size_categories:\n- {}\n", size_category(card.counts.kept));
+    if card.shards > 0 {
+        yaml += "configs:\n";
+        yaml += "- config_name: default\n  data_files: shard-*.tar\n";
+        yaml += "- config_name: table\n  data_files: shard-*.parquet\n";
+    }
+    yaml + "---\n"
+}
+
+/// The hubs' names for sizes.
+fn size_category(samples: u64) -> &'static str {
+    match samples {
+        0..1_000 => "n<1K",
+        1_000..10_000 => "1K<n<10K",
+        10_000..100_000 => "10K<n<100K",
+        100_000..1_000_000 => "100K<n<1M",
+        1_000_000..10_000_000 => "1M<n<10M",
+        10_000_000..100_000_000 => "10M<n<100M",
+        100_000_000..1_000_000_000 => "100M<n<1B",
+        1_000_000_000..10_000_000_000 => "1B<n<10B",
+        _ => "10B<n<100B",
+    }
+}
+
+fn introduction(card: &Card) -> String {
+    format!(
+        "# Curated image dataset\n\n\
+        {} of {} samples of `{}` ({} shards, {} bytes), in {} WebDataset shards ({} bytes). \
+        Each sample was copied with all its members, byte for byte: nothing was re-encoded, and \
+        captions and metadata are the source's. So are the rights in the images, about which this \
+        card knows nothing.\n",
+        card.counts.kept,
+        card.counts.input,
+        source_name(&card.source),
+        card.source_shards,
+        card.source_bytes,
+        card.shards,
+        card.bytes
+    )
+}
+
+/// A remote source by its address, a local one by its folder's name: the path to it is nobody's
+/// business.
+fn source_name(source: &str) -> &str {
+    match source.contains("://") {
+        true => source,
+        false => source.rsplit('/').next().unwrap_or(source),
+    }
+}
+
+fn funnel(counts: &Counts) -> String {
+    let mut text = String::from(
+        "## What stayed and what did not\n\n\
+        | stage | reason | samples | |\n| --- | --- | ---: | --- |\n",
+    );
+    put(&mut text, &["", "came in", &counts.input.to_string(), ""]);
+    for reason in Reason::ALL {
+        if let Some(dropped) = counts.dropped.get(reason) {
+            let dropped = dropped.to_string();
+            let row = [reason.stage(), reason.as_str(), &dropped, reason.text()];
+            put(&mut text, &row);
+        }
+    }
+    put(&mut text, &["", "stayed", &counts.kept.to_string(), ""]);
+    text
+}
+
+fn settings(card: &Card) -> String {
+    let filters: Vec<&str> = card.filters.iter().map(|filter| filter.as_str()).collect();
+    let filters = match filters.is_empty() {
+        true => "none: only what could not be used was left behind".to_owned(),
+        false => filters.join(", "),
+    };
+    let mut text = format!("## Models and settings\n\nFilters: {filters}.\n\n");
+    text += "| step | setting | value |\n| --- | --- | --- |\n";
+    for (step, settings) in &card.steps {
+        let mut pairs = Vec::new();
+        flatten("", settings, &mut pairs);
+        for (name, value) in pairs {
+            put(&mut text, &[step, &name, &value]);
+        }
+    }
+    text
+}
+
+/// Nested settings as `a.b`, without those that are not set.
+fn flatten(prefix: &str, value: &Value, pairs: &mut Vec<(String, String)>) {
+    match value {
+        Value::Null => {}
+        Value::Object(fields) => {
+            for (name, field) in fields {
+                let name = match prefix {
+                    "" => name.clone(),
+                    prefix => format!("{prefix}.{name}"),
+                };
+                flatten(&name, field, pairs);
+            }
+        }
+        Value::String(text) => pairs.push((prefix.to_owned(), text.clone())),
+        other => pairs.push((prefix.to_owned(), other.to_string())),
+    }
+}
+
+fn files(card: &Card) -> String {
+    let mut text = String::from(
+        "## Files\n\n| file | holds |\n| --- | --- |\n\
+        | `shard-*.tar` | the samples; a member's name is `KEY.EXTENSION`, its key made from `image_id` |\n\
+        | `shard-*.parquet` | a row for each sample of the tar beside it, in its order |\n\
+        | `index.json` | the shards with their numbers of samples, for `wids` |\n\n\
+        Columns of the Parquet files:\n\n| column | holds |\n| --- | --- |\n",
+    );
+    let embedding = card.embeddings.then_some(&EMBEDDING_COLUMN);
+    for (name, meaning) in COLUMNS.iter().chain(embedding) {
+        put(&mut text, &[&format!("`{name}`"), meaning]);
+    }
+    text
+}
+
+fn loading(shards: u64) -> String {
+    let Some(last) = shards.checked_sub(1) else {
+        return "No sample stayed, so there are no shards.\n".to_owned();
+    };
+    format!(
+        "## Load it\n\n```python\nimport webdataset as wds\n\
+        for sample in wds.WebDataset(\"shard-{{00000..{last:05}}}.tar\", shardshuffle=False):\n    \
+        print(sample[\"__key__\"], sorted(sample))\n```\n"
+    )
+}
+
+/// Adds a row to a Markdown table.
+fn put(text: &mut String, cells: &[&str]) {
+    for cell in cells {
+        let cell = cell.replace('|', "\\|").replace(['\n', '\r'], " ");
+        // Writing to a string does not fail.
+        let _ = write!(text, "| {cell} ");
+    }
+    text.push_str("|\n");
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn card() -> Card {
+        let mut counts = Counts::default();
+        for dropped in [None, None, Some(Reason::Truncated), None] {
+            counts.add(dropped);
+        }
+        Card {
+            source: "/home/someone/photos".into(),
+            source_shards: 2,
+            source_bytes: 5000,
+            shards: 2,
+            bytes: 4000,
+            filters: Filter::parse_list("aesthetic").unwrap(),
+            counts,
+            steps: vec![(
+                "aesthetic",
+                json!({ "model": { "name": "a|b", "sha256": "00" }, "min_score": 5.0, "x": null }),
+            )],
+            embeddings: true,
+        }
+    }
+
+    #[test]
+    fn the_card_tells_counts_settings_and_columns() {
+        let text = render(&card());
+        for line in [
+            "3 of 4 samples of `photos` (2 shards, 5000 bytes), in 2 WebDataset shards (4000 bytes).",
+            "| read | truncated-image | 1 | the image ends before its last pixel |",
+            "|  | stayed | 3 |  |",
+            "Filters: aesthetic.",
+            "| aesthetic | min_score | 5.0 |",
+            "| aesthetic | model.name | a\\|b |",
+            "| `embedding` | embedding of length 1; the file's metadata name the model |",
+            "for sample in wds.WebDataset(\"shard-{00000..00001}.tar\", shardshuffle=False):",
+        ] {
+            assert!(text.contains(line), "{line}\n\n{text}");
+        }
+        assert!(text.starts_with("---\ntags:\n") && !text.contains("someone"));
+        assert_eq!(text, render(&card()));
+    }
+
+    #[test]
+    fn an_empty_dataset_has_a_card_too() {
+        let empty = Card {
+            shards: 0,
+            counts: Counts::default(),
+            filters: Vec::new(),
+            ..card()
+        };
+        let text = render(&empty);
+        assert!(text.contains("Filters: none") && !text.contains("configs:"));
+        assert!(text.ends_with("so there are no shards.\n"));
+    }
+}

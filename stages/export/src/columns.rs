@@ -1,0 +1,42 @@
+//! What the columns of the output's Parquet files mean, for the dataset card.
+
+use crate::curated::EMBEDDING;
+
+/// Columns and their meaning, in the files' order.
+pub const COLUMNS: &[(&str, &str)] = &[
+    ("image_id", "name of the sample in the source: shard, `/`, key"),
+    ("key", "its key in the shard beside this file"),
+    ("source_shard", "the shard it was copied from"),
+    ("source_key", "its key there"),
+    ("caption", "text of its caption member, where it has one"),
+    ("metadata", "text of its `.json` member, where it has one"),
+    ("format", "image format, told by the content"),
+    ("width", "width of the upright image, in pixels"),
+    ("height", "height of the upright image, in pixels"),
+    ("bytes", "size of the image member"),
+    ("sha256", "SHA-256 of the image member, hexadecimal"),
+    ("phash", "64-bit perceptual hash"),
+    ("aesthetic_score", "score of the aesthetic stage, where it was a filter"),
+    ("nsfw_score", "score of the nsfw stage, where it was a filter"),
+];
+
+/// The further column of files with embeddings.
+pub const EMBEDDING_COLUMN: (&str, &str) = (
+    EMBEDDING,
+    "embedding of length 1; the file's metadata name the model",
+);
+
+#[cfg(test)]
+mod tests {
+    use sluice_manifest::rows::{CuratedRow, Row};
+
+    use super::*;
+
+    #[test]
+    fn every_column_is_explained() {
+        let explained: Vec<&str> = COLUMNS.iter().map(|(name, _)| *name).collect();
+        let fields = CuratedRow::fields();
+        let columns: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
+        assert_eq!(explained, columns);
+    }
+}

@@ -1,0 +1,236 @@
+//! Packs output shards from counts alone.
+//!
+//! All kept samples lie on one line, partition after partition, each as long as its weight: 1, or
+//! its bytes. Output shard k takes the samples that start in `k * S .. (k + 1) * S`. Which shard a
+//! sample belongs to so depends on nothing but the weights before it, and a shard's share of a
+//! partition is a stretch that can be found again by walking that partition's decisions.
+//!
+//! With bytes, a sample that starts at the very end of a shard's length hangs over it. No shard is
+//! empty as long as no sample is longer than S; the line ends where the last sample starts, or
+//! else a last shard could hold nothing but that sample's tail.
+
+use std::str::FromStr;
+
+use sluice_manifest::rows::OutputPlanRow;
+use sluice_manifest::{Error, Partition, Result};
+
+/// What a sample's length on the line is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Weight {
+    /// 1.
+    Images,
+    /// The bytes of all its members.
+    Bytes,
+}
+
+impl Weight {
+    /// The name in the plan's metadata.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Weight::Images => "images",
+            Weight::Bytes => "bytes",
+        }
+    }
+
+    /// The length of a sample of so many bytes.
+    pub fn of(self, bytes: u64) -> u64 {
+        match self {
+            Weight::Images => 1,
+            Weight::Bytes => bytes,
+        }
+    }
+}
+
+impl FromStr for Weight {
+    type Err = Error;
+
+    fn from_str(name: &str) -> Result<Self> {
+        [Weight::Images, Weight::Bytes]
+            .into_iter()
+            .find(|weight| weight.as_str() == name)
+            .ok_or_else(|| Error::data(format!("unknown weight {name:?}")))
+    }
+}
+
+/// A partition's kept samples on the line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stretch {
+    /// The partition.
+    pub partition: Partition,
+    /// The weights of its kept samples together.
+    pub length: u64,
+    /// The weight of the last of them; 0 when there is none.
+    pub last: u64,
+}
+
+/// Cuts the line into shards of `per_shard`. The rows are sorted by shard and partition; every
+/// position at which a sample can start is in exactly one of them.
+pub fn pack(stretches: &[Stretch], per_shard: u64) -> Result<Vec<OutputPlanRow>> {
+    let total: u64 = stretches.iter().map(|stretch| stretch.length).sum();
+    if total / per_shard > u64::from(u32::MAX) {
+        return Err(too_many(total, per_shard));
+    }
+    let mut rows = Vec::new();
+    let mut begin: u64 = 0;
+    for stretch in stretches.iter().filter(|stretch| stretch.length > 0) {
+        // The last sample starts here; nothing starts behind it.
+        let end = begin + stretch.length - stretch.last + 1;
+        let mut from = begin;
+        while from < end {
+            let shard = from / per_shard;
+            let to = end.min((shard + 1).saturating_mul(per_shard));
+            rows.push(OutputPlanRow {
+                shard: u32::try_from(shard).map_err(|_| too_many(total, per_shard))?,
+                partition: stretch.partition,
+                from: from - begin,
+                to: to - begin,
+            });
+            from = to;
+        }
+        begin += stretch.length;
+    }
+    Ok(rows)
+}
+
+fn too_many(total: u64, per_shard: u64) -> Error {
+    let shards = total / per_shard;
+    Error::usage(format!(
+        "{total} in shards of {per_shard} are {shards} output shards, more than can be numbered"
+    ))
+    .hint("raise --images-per-shard or --bytes-per-shard")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn stretches(partitions: &[Vec<u64>]) -> Vec<Stretch> {
+        let numbered = partitions.iter().enumerate();
+        numbered
+            .map(|(number, weights)| Stretch {
+                partition: Partition(number as u32),
+                length: weights.iter().sum(),
+                last: weights.last().copied().unwrap_or(0),
+            })
+            .collect()
+    }
+
+    /// Which row takes each sample, as `write` finds it.
+    fn taken(partitions: &[Vec<u64>], rows: &[OutputPlanRow]) -> Vec<Vec<usize>> {
+        let mut taken = vec![Vec::new(); rows.len()];
+        let mut sample = 0;
+        for (number, weights) in partitions.iter().enumerate() {
+            let mut start = 0;
+            for weight in weights {
+                for (row, takes) in rows.iter().zip(&mut taken) {
+                    let inside = (row.from..row.to).contains(&start);
+                    if row.partition.0 == number as u32 && inside {
+                        takes.push(sample);
+                    }
+                }
+                sample += 1;
+                start += weight;
+            }
+        }
+        taken
+    }
+
+    fn check(partitions: &[Vec<u64>], per_shard: u64) -> BTreeMap<u32, Vec<usize>> {
+        let rows = pack(&stretches(partitions), per_shard).unwrap();
+        let taken = taken(partitions, &rows);
+        let all: Vec<usize> = taken.iter().flatten().copied().collect();
+        let samples = partitions.iter().map(Vec::len).sum();
+        assert_eq!(all, (0..samples).collect::<Vec<_>>(), "once each, in order");
+        assert!(taken.iter().all(|takes| !takes.is_empty()), "{rows:?}");
+        let mut shards: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        for (row, takes) in rows.iter().zip(taken) {
+            shards.entry(row.shard).or_default().extend(takes);
+        }
+        let numbers: Vec<u32> = shards.keys().copied().collect();
+        assert_eq!(numbers, (0..shards.len() as u32).collect::<Vec<_>>());
+        shards
+    }
+
+    #[test]
+    fn shards_cross_partitions() {
+        let row = |shard, partition, from, to| OutputPlanRow {
+            shard,
+            partition: Partition(partition),
+            from,
+            to,
+        };
+        let counts = [vec![1; 5], vec![], vec![1; 2], vec![1; 6]];
+        assert_eq!(
+            pack(&stretches(&counts), 4).unwrap(),
+            [
+                row(0, 0, 0, 4),
+                row(1, 0, 4, 5),
+                row(1, 2, 0, 2),
+                row(1, 3, 0, 1),
+                row(2, 3, 1, 5),
+                row(3, 3, 5, 6),
+            ]
+        );
+    }
+
+    #[test]
+    fn nothing_kept_makes_no_shard() {
+        assert!(pack(&[], 10).unwrap().is_empty());
+        assert!(pack(&stretches(&[vec![], vec![]]), 10).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_tail_makes_no_shard_of_its_own() {
+        assert_eq!(check(&[vec![8, 8]], 10).len(), 1);
+        assert_eq!(check(&[vec![8, 8], vec![10]], 10).len(), 2);
+    }
+
+    #[test]
+    fn numbers_that_no_shard_can_have_are_refused() {
+        let stretch = Stretch {
+            partition: Partition(0),
+            length: u64::from(u32::MAX) + 2,
+            last: 1,
+        };
+        assert_eq!(pack(&[stretch], u64::MAX / 2).unwrap().len(), 1);
+        let error = pack(&[stretch], 1).unwrap_err().to_string();
+        assert!(error.contains("--images-per-shard"), "{error}");
+    }
+
+    proptest! {
+        #[test]
+        fn images_fill_every_shard_but_the_last(
+            counts in prop::collection::vec(0_usize..40, 0..12),
+            per_shard in 1_u64..50,
+        ) {
+            let partitions: Vec<Vec<u64>> = counts.iter().map(|&n| vec![1; n]).collect();
+            let shards = check(&partitions, per_shard);
+            let last = shards.len().saturating_sub(1) as u32;
+            for (number, samples) in shards {
+                let full = samples.len() as u64 == per_shard;
+                prop_assert!(full || (number == last && (samples.len() as u64) < per_shard));
+            }
+        }
+
+        #[test]
+        fn bytes_fill_every_shard_to_within_a_sample(
+            partitions in prop::collection::vec(prop::collection::vec(1_u64..30, 0..20), 0..8),
+            more in 0_u64..60,
+        ) {
+            let weights: Vec<u64> = partitions.iter().flatten().copied().collect();
+            let largest = weights.iter().copied().max().unwrap_or(1);
+            let per_shard = largest + more;
+            let shards = check(&partitions, per_shard);
+            let last = shards.len().saturating_sub(1) as u32;
+            for (number, samples) in shards {
+                let bytes: u64 = samples.iter().map(|&sample| weights[sample]).sum();
+                prop_assert!(bytes < per_shard + largest);
+                prop_assert!(number == last || bytes > per_shard - largest);
+            }
+        }
+    }
+}

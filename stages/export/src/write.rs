@@ -1,0 +1,304 @@
+//! Copies the kept samples of an output shard, byte for byte, and writes its Parquet file.
+
+use std::collections::HashMap;
+use std::io::{self, Read};
+
+use anyhow::Result;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use sluice_harness::{Common, Context, PartitionPlan, Plan, Task, Work};
+use sluice_manifest::dag::{self, Step};
+use sluice_manifest::rows::{CuratedRow, OutputPlanRow, SampleRow, ShardRow};
+use sluice_manifest::{Counts, Error, Filter, Input, Receipt, ShardPath, Unit, layout};
+use sluice_shard::{ShardWriter, safe_member_name, split_key};
+use sluice_store::{ObjectWriter, Store};
+
+use crate::curated::CuratedWriter;
+use crate::decide::filters_of;
+use crate::kept::{Embedder, Kept, KeptSample};
+use crate::plan::{OutputPlan, as_input};
+use crate::source::SourceShard;
+
+/// Sum in the receipt: bytes of the members copied.
+pub const BYTES: &str = "bytes";
+
+/// Copy the kept samples into the output shards
+///
+/// Units of work are the output shards of the plan.
+///
+/// Example: sluice-export write --run runs/a --task-index 0 --task-count 8
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    pub common: Common,
+}
+
+/// What all output shards need.
+struct Export<'a> {
+    context: &'a Context,
+    source: Plan,
+    input: Store,
+    plan: OutputPlan,
+}
+
+/// Writes the output shards that are this process's share.
+pub fn run(context: &Context) -> Result<()> {
+    let source = context.plan()?;
+    let export = Export {
+        context,
+        input: source.input()?,
+        source,
+        plan: OutputPlan::open(context)?,
+    };
+    let units = export.plan.units();
+    let numbers: HashMap<Unit, u32> = units.iter().cloned().zip(0..).collect();
+    context.each_unit(&dag::EXPORT_WRITE, units, context.jobs, |unit| {
+        export.write_shard(unit, numbers[unit])
+    })?;
+    export.plan.output.tidy();
+    Ok(())
+}
+
+/// A stretch of a partition that goes into an output shard, and how it was decided.
+struct Part<'a> {
+    row: OutputPlanRow,
+    partition: &'a PartitionPlan,
+    filters: Vec<Filter>,
+}
+
+impl Export<'_> {
+    fn write_shard(&self, unit: &Unit, number: u32) -> Result<()> {
+        let (parts, inputs) = self.parts(number)?;
+        let work = Work {
+            step: &dag::EXPORT_WRITE,
+            version: 1,
+            unit,
+            units: self.plan.shards as usize,
+            settings: json!({}),
+            basis: None,
+            inputs,
+        };
+        let Some(mut task) = self.context.begin(work)? else {
+            return Ok(());
+        };
+        let output = &self.plan.output;
+        let embedder = self.embedder(&parts)?;
+        let mut shard = OutputShard {
+            tar: ShardWriter::new(output.writer(&format!("{unit}.tar"))?),
+            table: CuratedWriter::open(output, &format!("{unit}.parquet"), embedder.as_ref())?,
+            counts: Counts::default(),
+            bytes: 0,
+        };
+        for part in &parts {
+            self.copy_part(part, &task, &mut shard)?;
+        }
+        let tar = shard.tar.finish().map_err(written)?;
+        task.wrote_outside(output, tar.finish()?);
+        task.wrote_outside(output, shard.table.finish()?);
+        task.sum(BYTES, shard.bytes);
+        Ok(task.commit(shard.counts)?)
+    }
+
+    /// The stretches of an output shard, and all that is read for it.
+    fn parts(&self, number: u32) -> Result<(Vec<Part<'_>>, Vec<Input>)> {
+        let context = self.context;
+        let mut parts = Vec::new();
+        let mut inputs = vec![as_input(&self.plan.receipt)];
+        for row in self.plan.rows(context, number)? {
+            let unit = Unit::from(row.partition);
+            let decided = self.plan.decided(context, &unit)?;
+            let filters = filters_of(&decided)?;
+            inputs.push(as_input(&decided));
+            inputs.push(unchanged(context, &decided, &dag::READ, &unit)?);
+            if filters.contains(&Filter::Aesthetic) {
+                inputs.push(unchanged(context, &decided, &dag::AESTHETIC, &unit)?);
+            }
+            if filters.contains(&Filter::Nsfw) {
+                inputs.push(unchanged(context, &decided, &dag::NSFW, &unit)?);
+            }
+            if self.plan.embeddings {
+                inputs.push(context.input(&dag::EMBED, &unit)?);
+            }
+            parts.push(Part {
+                row,
+                partition: self.source.partition(&unit)?,
+                filters,
+            });
+        }
+        Ok((parts, inputs))
+    }
+
+    /// The one embedder of all partitions of an output shard.
+    fn embedder(&self, parts: &[Part<'_>]) -> Result<Option<Embedder>> {
+        if !self.plan.embeddings {
+            return Ok(None);
+        }
+        let mut found: Option<Embedder> = None;
+        for part in parts {
+            let embedder = Embedder::of(&self.context.run, &part.row.partition.into())?;
+            if let Some(first) = &found
+                && *first != embedder
+            {
+                let message = format!(
+                    "{} was embedded by {}, other partitions by {}",
+                    part.row.partition, embedder.model, first.model
+                );
+                return Err(Error::data(message)
+                    .hint("run sluice-embed for all partitions with one --model")
+                    .into());
+            }
+            found = Some(embedder);
+        }
+        Ok(found)
+    }
+
+    fn copy_part(&self, part: &Part<'_>, task: &Task<'_>, shard: &mut OutputShard) -> Result<()> {
+        let packing = self.packing(&part.row.partition.into())?;
+        let (plan, filters) = (&self.plan, &part.filters);
+        let kept = Kept::open(self.context, &part.row, plan.weight, filters, plan.embeddings)?;
+        let mut open: Option<(ShardPath, SourceShard)> = None;
+        for kept in kept {
+            let kept = kept?;
+            let path = &kept.sample.shard;
+            if open.as_ref().is_none_or(|(name, _)| name != path) {
+                let source = self.open_source(part.partition, path, &packing)?;
+                open = Some((path.clone(), source));
+            }
+            if let Some((_, source)) = &mut open {
+                shard.copy(source, kept)?;
+            }
+            task.advance(1)?;
+        }
+        Ok(())
+    }
+
+    fn open_source(
+        &self,
+        partition: &PartitionPlan,
+        path: &ShardPath,
+        packing: &HashMap<ShardPath, String>,
+    ) -> Result<SourceShard> {
+        let planned = partition.shards.iter().find(|row| row.shard == *path);
+        match (planned, packing.get(path)) {
+            (Some(planned), Some(packing)) => {
+                Ok(SourceShard::open(&self.input, planned, packing)?)
+            }
+            _ => Err(Error::data(format!(
+                "{path}: a sample lies in it, but it is no shard of {}",
+                partition.partition
+            ))
+            .hint("run sluice-read again")
+            .into()),
+        }
+    }
+
+    /// How the shards of a partition are packed.
+    fn packing(&self, unit: &Unit) -> Result<HashMap<ShardPath, String>> {
+        let path = layout::manifest("read", "shards", unit);
+        let rows = self.context.run.rows::<ShardRow>(&path)?;
+        let pairs = rows.map(|row| row.map(|row| (row.shard, row.compression)));
+        Ok(pairs.collect::<sluice_manifest::Result<_>>()?)
+    }
+}
+
+/// A unit of an earlier step as an input, if it is still what the decision was made from.
+fn unchanged(context: &Context, decided: &Receipt, step: &Step, unit: &Unit) -> Result<Input> {
+    let input = context.input(step, unit)?;
+    if decided.inputs.contains(&input) {
+        return Ok(input);
+    }
+    let message = format!("{} {unit} was done again after {}", step.name, decided.step);
+    Err(Error::data(message)
+        .hint("run sluice-export decide again, then plan")
+        .into())
+}
+
+/// An output shard being written.
+struct OutputShard {
+    tar: ShardWriter<ObjectWriter>,
+    table: CuratedWriter,
+    counts: Counts,
+    bytes: u64,
+}
+
+impl OutputShard {
+    fn copy(&mut self, source: &mut SourceShard, kept: KeptSample) -> Result<()> {
+        let KeptSample {
+            sample,
+            aesthetic,
+            nsfw,
+            embedding,
+        } = kept;
+        let begin = sample.members.iter().map(|member| member.offset).min();
+        let end = sample.members.iter().map(|m| m.offset + m.size).max();
+        source.expect(begin.unwrap_or(0)..end.unwrap_or(0));
+        let mut key = None;
+        for member in &sample.members {
+            let name = safe_member_name(sample.image_id.as_str(), &member.extension);
+            let mut bytes = Hashing {
+                inner: source.member(member.offset, member.size)?,
+                hasher: Sha256::new(),
+            };
+            let copied = self.tar.append_from(&name, member.size, &mut bytes);
+            let sha256 = hex::encode(bytes.hasher.finalize());
+            copied.map_err(|e| source.classify(e))?;
+            if sample.image_extension.as_ref() == Some(&member.extension) {
+                check_image(&sample, &sha256)?;
+            }
+            self.bytes += member.size;
+            let split = split_key(name.as_bytes());
+            key = key.or(split.map(|(key, _)| String::from_utf8_lossy(key).into_owned()));
+        }
+        let no_key = || Error::bug(format!("{}: its member has no key", sample.image_id));
+        let row = CuratedRow {
+            key: key.ok_or_else(no_key)?,
+            image_id: sample.image_id,
+            source_shard: sample.shard,
+            source_key: sample.key,
+            caption: sample.caption,
+            metadata: sample.metadata,
+            format: sample.format,
+            width: sample.width,
+            height: sample.height,
+            bytes: sample.bytes,
+            sha256: sample.sha256,
+            phash: sample.phash,
+            aesthetic_score: aesthetic,
+            nsfw_score: nsfw,
+        };
+        self.table.push(row, embedding.as_deref())?;
+        self.counts.add(None);
+        Ok(())
+    }
+}
+
+/// The copied image must be the one that `read` validated.
+fn check_image(sample: &SampleRow, sha256: &str) -> sluice_manifest::Result<()> {
+    if sample.sha256.as_deref() == Some(sha256) {
+        return Ok(());
+    }
+    Err(Error::data(format!(
+        "{}: the image of {} is not the one that was read",
+        sample.shard, sample.image_id
+    ))
+    .hint("the shard has changed: run sluice-partition and the steps after it"))
+}
+
+fn written(e: io::Error) -> Error {
+    e.downcast::<Error>()
+        .unwrap_or_else(|e| Error::transient(format!("an output shard: {e}")))
+}
+
+/// Hashes what goes through.
+struct Hashing<R> {
+    inner: R,
+    hasher: Sha256,
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let length = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..length]);
+        Ok(length)
+    }
+}

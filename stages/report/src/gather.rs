@@ -1,0 +1,226 @@
+//! What the page shows besides the receipts: streams over scores, rejects and duplicates.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use arrow::datatypes::Field;
+use serde::{Deserialize, Serialize};
+use sluice_harness::{Context, Plan, Receipts};
+use sluice_manifest::dag::{self, Step};
+use sluice_manifest::rows::{DuplicateRow, Row, SampleRow, ScoreRow, ShardRow, ShardStatus};
+use sluice_manifest::{ImageId, Reason, Unit, layout};
+
+use crate::frequent::Frequent;
+use crate::histogram::{Histogram, Range};
+
+/// Examples of each reason.
+const EXAMPLES: usize = 4;
+/// Groups of duplicates shown, and members of each.
+const GROUPS: usize = 6;
+const MEMBERS: usize = 12;
+/// Counters for finding the largest groups.
+const COUNTERS: usize = 10_000;
+/// Damaged shards listed.
+const DAMAGED: usize = 50;
+
+/// What was found.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// Aesthetic scores, where there are some.
+    pub aesthetic: Option<Histogram>,
+    /// NSFW scores, where there are some.
+    pub nsfw: Option<Histogram>,
+    /// A few samples that `read` rejected, by reason.
+    pub rejects: BTreeMap<Reason, Vec<Example>>,
+    /// The largest groups of duplicates.
+    pub groups: Vec<Group>,
+    /// Damaged shards, the first of them.
+    pub damaged: Vec<(String, String)>,
+    /// How many there are.
+    pub damaged_total: u64,
+}
+
+/// A rejected sample.
+#[derive(Debug)]
+pub struct Example {
+    /// The sample.
+    pub image_id: String,
+    /// What the reader said.
+    pub detail: String,
+}
+
+/// Images that were dropped because of one.
+#[derive(Debug)]
+pub struct Group {
+    /// The one.
+    pub of: String,
+    /// How many were dropped because of it.
+    pub count: u64,
+    /// Some of them: id, method, similarity.
+    pub members: Vec<(String, String, f32)>,
+}
+
+/// The columns of `read/images` that tell of rejects.
+#[derive(Debug, Serialize, Deserialize)]
+struct RejectRow {
+    image_id: ImageId,
+    reason: Option<Reason>,
+    detail: Option<String>,
+}
+
+impl Row for RejectRow {
+    const SCHEMA: &'static str = SampleRow::SCHEMA;
+    fn fields() -> Vec<Field> {
+        let mut fields = SampleRow::fields();
+        fields.retain(|field| ["image_id", "reason", "detail"].contains(&field.name().as_str()));
+        fields
+    }
+}
+
+/// Reads what the page shows. What was not run is left out.
+pub fn gather(context: &Context, plan: &Plan, receipts: &Receipts) -> Result<Found> {
+    let mut found = Found {
+        aesthetic: scores(context, receipts, &dag::AESTHETIC)?,
+        nsfw: scores(context, receipts, &dag::NSFW)?,
+        groups: groups(context, receipts)?,
+        ..Found::default()
+    };
+    for unit in plan.units() {
+        let Some(receipt) = receipts.unit(&dag::READ, &unit) else {
+            continue;
+        };
+        let open = receipt.counts.dropped.keys().any(|reason| {
+            let examples = found.rejects.get(reason);
+            examples.is_none_or(|examples| examples.len() < EXAMPLES)
+        });
+        if open {
+            examples(context, &unit, &mut found.rejects)?;
+        }
+        if receipt.sums.get("damaged_shards").is_some_and(|n| *n > 0) {
+            damaged(context, &unit, &mut found)?;
+        }
+    }
+    Ok(found)
+}
+
+/// Calls `each` with every row of a step's manifests of one kind.
+fn stream<R: Row>(
+    context: &Context,
+    receipts: &Receipts,
+    step: &Step,
+    kind: &str,
+    mut each: impl FnMut(R),
+) -> Result<()> {
+    for receipt in receipts.of(step) {
+        context.check_stop()?;
+        let path = layout::manifest(step.stage, kind, &receipt.unit);
+        for row in context.run.rows::<R>(&path)? {
+            each(row?);
+        }
+    }
+    Ok(())
+}
+
+fn scores(context: &Context, receipts: &Receipts, step: &Step) -> Result<Option<Histogram>> {
+    let mut range = None;
+    stream(context, receipts, step, "scores", |row: ScoreRow| {
+        range = Range::widen(range, row.score);
+    })?;
+    let Some(range) = range else {
+        return Ok(None);
+    };
+    let mut histogram = Histogram::new(range);
+    stream(context, receipts, step, "scores", |row: ScoreRow| {
+        histogram.add(row.score, row.keep);
+    })?;
+    Ok(Some(histogram))
+}
+
+fn examples(
+    context: &Context,
+    unit: &Unit,
+    rejects: &mut BTreeMap<Reason, Vec<Example>>,
+) -> Result<()> {
+    let path = layout::manifest(dag::READ.stage, "images", unit);
+    for row in context.run.rows::<RejectRow>(&path)? {
+        let row = row?;
+        let Some(reason) = row.reason else { continue };
+        let examples = rejects.entry(reason).or_default();
+        if examples.len() < EXAMPLES {
+            examples.push(Example {
+                image_id: row.image_id.to_string(),
+                detail: row.detail.unwrap_or_default(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn damaged(context: &Context, unit: &Unit, found: &mut Found) -> Result<()> {
+    let path = layout::manifest(dag::READ.stage, "shards", unit);
+    for row in context.run.rows::<ShardRow>(&path)? {
+        let row = row?;
+        if row.status == ShardStatus::Damaged {
+            found.damaged_total += 1;
+            if found.damaged.len() < DAMAGED {
+                let detail = row.detail.unwrap_or_default();
+                found.damaged.push((row.shard.to_string(), detail));
+            }
+        }
+    }
+    Ok(())
+}
+
+const DUPLICATES: [&Step; 3] = [&dag::DEDUP_EXACT, &dag::DEDUP_PERCEPTUAL, &dag::DEDUP_MATCH];
+
+/// The largest groups: one pass for the candidates, one for their members.
+fn groups(context: &Context, receipts: &Receipts) -> Result<Vec<Group>> {
+    let mut frequent = Frequent::new(COUNTERS);
+    for step in DUPLICATES {
+        stream(
+            context,
+            receipts,
+            step,
+            "duplicates",
+            |row: DuplicateRow| {
+                frequent.add(row.duplicate_of.as_str());
+            },
+        )?;
+    }
+    let mut groups: Vec<Group> = frequent
+        .top(4 * GROUPS)
+        .into_iter()
+        .map(|of| Group {
+            of,
+            count: 0,
+            members: Vec::new(),
+        })
+        .collect();
+    if groups.is_empty() {
+        return Ok(groups);
+    }
+    for step in DUPLICATES {
+        stream(
+            context,
+            receipts,
+            step,
+            "duplicates",
+            |row: DuplicateRow| {
+                let group = groups
+                    .iter_mut()
+                    .find(|group| group.of == row.duplicate_of.as_str());
+                if let Some(group) = group {
+                    group.count += 1;
+                    if group.members.len() < MEMBERS {
+                        let method = format!("{:?}", row.method).to_lowercase();
+                        let member = (row.image_id.to_string(), method, row.similarity);
+                        group.members.push(member);
+                    }
+                }
+            },
+        )?;
+    }
+    groups.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.of.cmp(&b.of)));
+    groups.truncate(GROUPS);
+    Ok(groups)
+}
