@@ -282,7 +282,7 @@ impl Context {
             // An output folder that was removed holds no outputs; looking must not make it.
             return Ok(Some((self.run.clone(), format!("missing/{name}"))));
         }
-        Ok(Some((Store::create(&folder)?, name)))
+        Ok(Some((Store::open(&folder)?, name)))
     }
 }
 

@@ -21,7 +21,7 @@ mod verdicts;
 
 pub use args::{Common, expand_files};
 pub use context::{Context, Shared};
-pub use plan::{PartitionPlan, Plan, check_unchanged, open_shard};
+pub use plan::{PartitionPlan, Plan, check_unchanged, open_shard, shard_input};
 pub use program::{Program, describe, main};
 pub use receipts::Receipts;
 pub use task::{Task, Work};

@@ -1,7 +1,7 @@
 //! The plan: which shards belong to which partition.
 
 use sluice_manifest::rows::PlanRow;
-use sluice_manifest::{Error, Partition, Result, RunInfo, Unit, dag, layout};
+use sluice_manifest::{Error, Fingerprint, Input, Partition, Result, RunInfo, Unit, dag, layout};
 use sluice_store::{Location, ObjectReader, Store};
 
 use crate::Context;
@@ -53,6 +53,16 @@ impl Plan {
 pub fn open_shard(input: &Store, planned: &PlanRow) -> Result<ObjectReader> {
     check_unchanged(input, planned)?;
     input.reader(planned.shard.as_str())
+}
+
+/// A shard as an input of `read`: its size and entity tag or modification time.
+pub fn shard_input(planned: &PlanRow) -> Input {
+    let stamp = planned.etag.as_deref().or(planned.modified.as_deref());
+    let bytes = planned.bytes.to_string();
+    Input {
+        name: planned.shard.to_string(),
+        fingerprint: Fingerprint::of([bytes.as_str(), stamp.unwrap_or_default()]),
+    }
 }
 
 /// Fails when a shard is not the object that the plan was made from.

@@ -158,6 +158,7 @@ fn finish(
         // No log was started for errors this early.
         let _ = writeln!(std::io::stderr(), "{name}: {error}");
     }
+    print(&result);
     publish(&result, result_file);
     ExitCode::from(status as u8)
 }
@@ -193,14 +194,19 @@ pub(crate) fn conclude(
     failure.map_or(ExitStatus::Done, |(class, _)| class.exit_status())
 }
 
-/// Writes the result to stdout, to `--result` (atomically) and to the container's last words.
+/// Writes the result to stdout.
+pub(crate) fn print(result: &Value) {
+    // Nothing can be done about a closed stdout.
+    let _ = writeln!(std::io::stdout(), "{result}");
+}
+
+/// Writes the result to `--result` (atomically), and an error to the container's last words.
 #[expect(
     clippy::disallowed_methods,
     reason = "the result lies on local disk by definition"
 )]
 pub(crate) fn publish(result: &Value, file: Option<&Path>) {
     let line = format!("{result}\n");
-    let _ = std::io::stdout().write_all(line.as_bytes());
     if let Some(file) = file {
         let part = file.with_extension("part");
         let written = std::fs::write(&part, &line).and_then(|()| std::fs::rename(&part, file));

@@ -77,7 +77,9 @@ impl Receipts {
 
     /// The receipt of one unit.
     pub fn unit(&self, step: &Step, unit: &Unit) -> Option<&Receipt> {
-        self.of(step).iter().find(|receipt| receipt.unit == *unit)
+        let receipts = self.of(step);
+        let found = receipts.binary_search_by(|receipt| place(&receipt.unit).cmp(&place(unit)));
+        found.ok().map(|at| &receipts[at])
     }
 
     /// One unit as an input, as [`Context::input`] gives it.

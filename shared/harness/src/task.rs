@@ -65,7 +65,7 @@ impl Context {
         };
         let mut reusable = None;
         if let Some(previous) = previous {
-            let same = previous.fingerprint == fingerprint && previous.units == units as u32;
+            let same = previous.fingerprint == fingerprint;
             let there = || -> Result<bool> {
                 for output in &previous.outputs {
                     if !self.output_is_there(output)? {
@@ -78,7 +78,8 @@ impl Context {
             if (same || same_basis) && there()? {
                 if same {
                     tracing::debug!(step = step.name, unit = unit.as_str(), "up to date");
-                    self.record(&previous, false);
+                    let receipt = self.with_units(previous, units)?;
+                    self.record(&receipt, false);
                     return Ok(None);
                 }
                 reusable = Some(previous);
@@ -109,6 +110,25 @@ impl Context {
             previous: reusable,
             started: Instant::now(),
         }))
+    }
+}
+
+impl Context {
+    /// A receipt tells how many units its step has, which changes when a dataset grows or shrinks.
+    /// That alone is no reason to do a unit again.
+    fn with_units(&self, mut receipt: Receipt, units: usize) -> Result<Receipt> {
+        if receipt.units != units as u32 {
+            receipt.units = units as u32;
+            self.put_receipt(&receipt)?;
+        }
+        Ok(receipt)
+    }
+
+    fn put_receipt(&self, receipt: &Receipt) -> Result<()> {
+        let json = serde_json::to_vec_pretty(receipt)
+            .map_err(|e| Error::bug(format!("a receipt does not serialise: {e}")))?;
+        let path = layout::receipt(&receipt.stage, &receipt.unit);
+        self.run.put(&path, json)
     }
 }
 
@@ -151,11 +171,7 @@ impl Task<'_> {
         counts.check().map_err(names_unit)?;
         self.receipt.counts = counts;
         self.receipt.seconds = self.started.elapsed().as_secs_f64();
-        let json = serde_json::to_vec_pretty(&self.receipt)
-            .map_err(|e| Error::bug(format!("a receipt does not serialise: {e}")))?;
-        self.context
-            .run
-            .put(&layout::receipt(self.step.stage, &self.unit), json)?;
+        self.context.put_receipt(&self.receipt)?;
         let counts = &self.receipt.counts;
         tracing::info!(
             step = self.step.name,

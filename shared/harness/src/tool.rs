@@ -12,7 +12,7 @@ use sluice_manifest::{Counts, ExitStatus};
 use crate::args::expand_files;
 use crate::context::{Context, Shared};
 use crate::logs;
-use crate::program::{Program, conclude, describe, guarded, listen, publish, unparsed};
+use crate::program::{Program, conclude, describe, guarded, listen, print, publish, unparsed};
 
 /// A program that is no stage.
 pub trait Tool: Parser {
@@ -38,8 +38,8 @@ pub struct Desk<'a> {
     pub out: &'a mut dyn Write,
     /// stderr, for words besides the log.
     pub err: &'a mut dyn Write,
-    /// For tools that answer with one JSON result: what is special in it. It is written to stdout
-    /// and to [`Tool::result_file`], on failure too.
+    /// For tools that answer with one JSON result: what is special in it. It is written to stdout,
+    /// unless that is a terminal, and to [`Tool::result_file`], on failure too.
     pub result: Option<Value>,
     /// Whether nothing was left to do.
     pub up_to_date: bool,
@@ -81,6 +81,10 @@ pub fn tool_main<T: Tool>() -> ExitCode {
     let status = match desk.result.take() {
         Some(mut result) => {
             let status = conclude(T::NAME, started, desk.up_to_date, &outcome, &mut result);
+            // Who looks at a terminal has the words on stderr.
+            if !std::io::stdout().is_terminal() {
+                print(&result);
+            }
             publish(&result, tool.result_file());
             status
         }

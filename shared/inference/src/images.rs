@@ -82,7 +82,7 @@ impl Source<'_> {
                     Some(reader) => reader,
                     none => {
                         let shard = open_shard(self.input, planned)?;
-                        let limits = sluice_shard::Limits::default();
+                        let limits = &sluice_shard::Limits::default();
                         none.insert(MemberReader::new(shard, limits).map_err(|e| failed(&uri, &e))?)
                     }
                 };

@@ -108,6 +108,8 @@ fn environment() -> Result<&'static Environment> {
         let builder = ort::init_from(&library).map_err(|e| format!("{shown}: {e}"))?;
         builder
             .with_name("sluice")
+            // It is on by default, and what we curate is nobody's business.
+            .with_telemetry(false)
             .build()
             .map_err(|e| format!("{shown}: {e}"))
     });

@@ -73,26 +73,23 @@ pub fn quality(image: &RgbImage) -> Quality {
 /// One number, 0 to 1, from the measures. **Not a learned aesthetic**: it knows whether a picture is
 /// sharp, well lit and large enough, and nothing of whether anyone would like it.
 ///
-/// Each measure x with CleanVision's threshold t becomes `x (1 + t) / (x + t)`, which is 0 at 0, 1 at
-/// 1, and steep where CleanVision would raise an issue; the result is their weighted geometric mean,
-/// sharpness counting twice. So one measure at 0 makes the whole 0, and no measure can make up for
-/// another that failed.
+/// Each measure x with CleanVision's threshold t becomes `x / (x + t)`: 0.5 at the threshold. The
+/// result is the lowest of them, for no measure can make up for another that failed. So a score
+/// below 0.5 says that CleanVision would raise an issue. NaN where a measure is.
 pub fn technical_quality(quality: &Quality) -> f32 {
     let parts = [
-        (quality.dark, 0.32, 1.0),
-        (quality.light, 0.05, 1.0),
-        (quality.blurry, 0.29, 2.0),
-        (quality.low_information, 0.3, 1.0),
-        (quality.odd_aspect, 0.35, 1.0),
-        (quality.odd_size, 0.25, 1.0),
+        (quality.dark, 0.32),
+        (quality.light, 0.05),
+        (quality.blurry, 0.29),
+        (quality.low_information, 0.3),
+        (quality.odd_aspect, 0.35),
+        (quality.odd_size, 0.25),
     ];
-    let (mut logarithms, mut weights) = (0.0, 0.0);
-    for (measure, threshold, weight) in parts {
-        let x = f64::from(measure).clamp(0.0, 1.0);
-        logarithms += weight * (x * (1.0 + threshold) / (x + threshold)).ln();
-        weights += weight;
+    let scores = parts.map(|(x, threshold): (f32, f32)| x / (x + threshold));
+    if scores.iter().any(|score| score.is_nan()) {
+        return f32::NAN;
     }
-    (logarithms / weights).exp() as f32
+    scores.into_iter().fold(1.0, f32::min)
 }
 
 /// ITU-R 601 luma with Pillow's rounding (`convert("L")`).

@@ -251,9 +251,7 @@ impl<R: Read> Read for TarBytes<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.0.fill(buf).map_err(|fault| match fault {
             Fault::Io(error) => error,
-            Fault::Damage(damage) => {
-                io::Error::new(io::ErrorKind::InvalidData, damage.to_string())
-            }
+            Fault::Damage(damage) => io::Error::new(io::ErrorKind::InvalidData, damage.to_string()),
         })
     }
 }
@@ -289,5 +287,19 @@ mod tests {
         assert_eq!(detect(&[0x28, 0xb5, 0x2f, 0xfd]), Compression::Zstd);
         assert_eq!(detect(&[0x51, 0x2a, 0x4d, 0x18]), Compression::Zstd);
         assert_eq!(detect(b"a text"), Compression::None);
+    }
+
+    #[test]
+    fn tar_bytes_are_inflated_up_to_the_damage() {
+        let content: Vec<u8> = (0..200_000_u64).map(|i| (i * i / 128) as u8).collect();
+        let packed = zstd::encode_all(content.as_slice(), 3).unwrap();
+        let mut whole = TarBytes::new(packed.as_slice(), &Limits::default()).unwrap();
+        let mut inflated = Vec::new();
+        whole.read_to_end(&mut inflated).unwrap();
+        assert!(inflated == content && whole.position() == 200_000);
+        let cut = &packed[..packed.len() / 2];
+        let mut cut = TarBytes::new(cut, &Limits::default()).unwrap();
+        let error = cut.read_to_end(&mut Vec::new()).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }
 }

@@ -105,6 +105,10 @@ impl Write for ObjectWriter {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         self.hasher.update(buffer);
         self.bytes += buffer.len() as u64;
+        if self.pending.is_empty() {
+            // A part that grew bit by bit would leave holes of all sizes in the heap.
+            self.pending.reserve(CHUNK);
+        }
         self.pending.extend_from_slice(buffer);
         if self.pending.len() >= CHUNK {
             self.send().map_err(io::Error::other)?;

@@ -170,10 +170,12 @@ impl Store {
             if entry.metadata().is_dir() || path.starts_with(TEMPORARY) {
                 continue;
             }
-            if entry.metadata().last_modified().is_some() {
+            // Listings of local disk describe a link, not what it links to; those of some stores
+            // tell no more than names.
+            let complete = entry.metadata().last_modified().is_some();
+            if complete && self.location.as_local().is_none() {
                 objects.push(info(path.to_owned(), entry.metadata()));
             } else if let Some(object) = self.stat(path)? {
-                // Listings of some stores name the objects and tell no more.
                 objects.push(object);
             }
         }
@@ -326,6 +328,19 @@ mod tests {
             .map(|e| e.unwrap().file_name())
             .collect();
         assert_eq!(names, ["a"]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_listed_link_is_what_it_links_to() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::create(&Location::Local(folder.path().to_owned())).unwrap();
+        store.put("elsewhere/a", "twelve bytes").unwrap();
+        let link = folder.path().join("a");
+        std::os::unix::fs::symlink(folder.path().join("elsewhere/a"), link).unwrap();
+        let listed = store.list("").unwrap();
+        assert_eq!((listed[0].path.as_str(), listed[0].bytes), ("a", 12));
+        assert_eq!(store.stat("a").unwrap().as_ref(), listed.first());
     }
 
     #[test]

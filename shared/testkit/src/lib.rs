@@ -1,5 +1,11 @@
 //! sluice-testkit: what the crates' tests share.
 
+pub mod onnx;
+pub mod pictures;
+mod shards;
+
+pub use shards::Shard;
+
 use std::path::{Path, PathBuf};
 
 /// The folder of the large test fixtures: `fixtures` in `$SLUICE_SHARED`, else in the folder

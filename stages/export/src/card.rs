@@ -121,16 +121,19 @@ fn settings(card: &Card) -> String {
         true => "none: only what could not be used was left behind".to_owned(),
         false => filters.join(", "),
     };
-    let mut text = format!("## Models and settings\n\nFilters: {filters}.\n\n");
-    text += "| step | setting | value |\n| --- | --- | --- |\n";
+    let mut table = String::new();
     for (step, settings) in &card.steps {
         let mut pairs = Vec::new();
         flatten("", settings, &mut pairs);
         for (name, value) in pairs {
-            put(&mut text, &[step, &name, &value]);
+            put(&mut table, &[step, &name, &value]);
         }
     }
-    text
+    let text = format!("## Models and settings\n\nFilters: {filters}.\n");
+    match table.is_empty() {
+        true => text,
+        false => text + "\n| step | setting | value |\n| --- | --- | --- |\n" + &table,
+    }
 }
 
 /// Nested settings as `a.b`, without those that are not set.

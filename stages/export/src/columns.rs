@@ -4,7 +4,10 @@ use crate::curated::EMBEDDING;
 
 /// Columns and their meaning, in the files' order.
 pub const COLUMNS: &[(&str, &str)] = &[
-    ("image_id", "name of the sample in the source: shard, `/`, key"),
+    (
+        "image_id",
+        "name of the sample in the source: shard, `/`, key",
+    ),
     ("key", "its key in the shard beside this file"),
     ("source_shard", "the shard it was copied from"),
     ("source_key", "its key there"),
@@ -16,8 +19,14 @@ pub const COLUMNS: &[(&str, &str)] = &[
     ("bytes", "size of the image member"),
     ("sha256", "SHA-256 of the image member, hexadecimal"),
     ("phash", "64-bit perceptual hash"),
-    ("aesthetic_score", "score of the aesthetic stage, where it was a filter"),
-    ("nsfw_score", "score of the nsfw stage, where it was a filter"),
+    (
+        "aesthetic_score",
+        "score of the aesthetic stage, where it was a filter",
+    ),
+    (
+        "nsfw_score",
+        "score of the nsfw stage, where it was a filter",
+    ),
 ];
 
 /// The further column of files with embeddings.

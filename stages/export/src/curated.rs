@@ -58,8 +58,7 @@ impl CuratedWriter {
         let wrong = |e: &dyn std::fmt::Display| {
             Error::bug(format!("curated rows do not fit their schema: {e}"))
         };
-        let rows =
-            serde_arrow::to_record_batch(&self.fields, &self.rows).map_err(|e| wrong(&e))?;
+        let rows = serde_arrow::to_record_batch(&self.fields, &self.rows).map_err(|e| wrong(&e))?;
         self.rows.clear();
         let mut columns = rows.columns().to_vec();
         if let Some(vectors) = &mut self.vectors {

@@ -47,17 +47,19 @@ struct WidsShard {
 /// Writes the index and the card.
 pub fn run(context: &Context) -> Result<()> {
     let unit = Unit::once("index");
+    let plan = OutputPlan::open(context)?;
     context.each_unit(&dag::EXPORT_INDEX, vec![unit], 1, |unit| {
-        index(context, unit)
-    })
+        index(context, &plan, unit)
+    })?;
+    plan.output.tidy();
+    Ok(())
 }
 
-fn index(context: &Context, unit: &Unit) -> Result<()> {
-    let plan = OutputPlan::open(context)?;
+fn index(context: &Context, plan: &OutputPlan, unit: &Unit) -> Result<()> {
     let units = plan.units();
     let written = context.required_receipts(&dag::EXPORT_WRITE, &units)?;
-    refuse_other_plans(&plan, &written)?;
-    remove_stale(context, &plan, &units)?;
+    refuse_other_plans(plan, &written)?;
+    remove_stale(context, plan, &units)?;
     let inputs: Vec<Input> = written.iter().map(as_input).collect();
     let work = Work {
         step: &dag::EXPORT_INDEX,
@@ -75,14 +77,11 @@ fn index(context: &Context, unit: &Unit) -> Result<()> {
         return Ok(());
     };
     let source = context.plan()?;
-    let decided: Vec<Receipt> = source
-        .units()
-        .iter()
-        .map(|unit| plan.decided(context, unit))
-        .collect::<Result<_>>()?;
+    let decided = context.required_receipts(&dag::EXPORT_DECIDE, &source.units())?;
+    plan.refuse_other_decisions(&decided)?;
     let counts = conserved(&decided, &written)?;
     let shards = written.iter().map(as_shard).collect::<Result<Vec<_>>>()?;
-    let card = describe(context, &plan, &source, &decided, &shards)?;
+    let card = describe(context, plan, &source, &decided, &shards)?;
     let index = WidsIndex {
         kind: "wids-shard-index-v1",
         wids_version: 1,
@@ -94,9 +93,7 @@ fn index(context: &Context, unit: &Unit) -> Result<()> {
     task.wrote_outside(out, put(out, layout::OUTPUT_INDEX, &json)?);
     let card = card::render(&card);
     task.wrote_outside(out, put(out, layout::OUTPUT_CARD, card.as_bytes())?);
-    task.commit(counts)?;
-    out.tidy();
-    Ok(())
+    Ok(task.commit(counts)?)
 }
 
 fn put(store: &Store, path: &str, content: &[u8]) -> Result<Output> {
@@ -129,14 +126,12 @@ fn remove_stale(context: &Context, plan: &OutputPlan, present: &[Unit]) -> Resul
             .strip_prefix("shard-")
             .and_then(|rest| rest.strip_suffix(".json"))
             .and_then(|number| number.parse().ok());
-        let Some(unit) = number.map(layout::output_shard) else {
+        let Some(number) = number.filter(|&number: &u32| number >= plan.shards) else {
             continue;
         };
-        let Some(receipt) = context.receipt(step, &unit)? else {
-            continue;
-        };
-        let elsewhere = receipt.outputs.iter().any(|o| !o.path.starts_with(&here));
-        if elsewhere && !present.contains(&unit) {
+        let receipt = context.receipt(step, &layout::output_shard(number))?;
+        let mut outputs = receipt.iter().flat_map(|receipt| &receipt.outputs);
+        if outputs.any(|output| !output.path.starts_with(&here)) {
             context.run.delete(&object.path)?;
         }
     }

@@ -215,7 +215,9 @@ impl Embeddings {
 
     fn take(&mut self, id: &ImageId, wanted: bool) -> Result<Option<Vec<f32>>> {
         if wanted && self.vectors.is_none() {
-            let table = self.run.table(&self.path, EMBEDDINGS, &["image_id", "embedding"])?;
+            let table = self
+                .run
+                .table(&self.path, EMBEDDINGS, &["image_id", "embedding"])?;
             self.vectors = Some(Vectors {
                 table: table.from_row(self.passed)?,
                 ids: None,

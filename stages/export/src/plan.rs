@@ -1,5 +1,7 @@
 //! Packs the kept samples into output shards, from the receipts of `decide` alone.
 
+use std::collections::HashSet;
+
 use anyhow::Result;
 use clap::Args as ClapArgs;
 use serde_json::json;
@@ -302,17 +304,18 @@ impl OutputPlan {
         Ok(mine.collect::<sluice_manifest::Result<_>>()?)
     }
 
-    /// The receipt of `decide` that the plan counted, as an input. A later one is refused: its
-    /// samples lie elsewhere on the line.
-    pub fn decided(&self, context: &Context, unit: &Unit) -> Result<Receipt> {
-        let receipt = context.required_receipt(&dag::EXPORT_DECIDE, unit)?;
-        if self.receipt.inputs.contains(&as_input(&receipt)) {
-            return Ok(receipt);
-        }
-        let message = format!("{unit} was decided again after the export was planned");
-        Err(Error::data(message)
+    /// Refuses decisions that the plan did not count: their samples lie elsewhere on the line.
+    pub fn refuse_other_decisions(&self, decided: &[Receipt]) -> Result<()> {
+        let counted: HashSet<_> = self.receipt.inputs.iter().map(|i| &i.fingerprint).collect();
+        match decided.iter().find(|r| !counted.contains(&r.fingerprint)) {
+            None => Ok(()),
+            Some(other) => Err(Error::data(format!(
+                "{} was decided again after the export was planned",
+                other.unit
+            ))
             .hint("run sluice-export plan again")
-            .into())
+            .into()),
+        }
     }
 }
 
@@ -359,14 +362,26 @@ mod tests {
         assert!(refused("/data", "/data", &["data"]));
         assert!(refused("/data/out", "/data", &["/data/**/*.tar"]));
         assert!(refused("/d/b/out", "/d", &["/d/a/*.tar", "/d/b"]));
-        assert!(refused("memory://m/in/x", "memory://m/in", &["memory://m/in"]));
+        assert!(refused(
+            "memory://m/in/x",
+            "memory://m/in",
+            &["memory://m/in"]
+        ));
         assert!(refused("/data/train", "/data", &["/data/train/0.tar"]));
         assert!(!refused("/data/out", "/data", &["/data/train/0.tar"]));
         assert!(!refused("/data2", "/data", &["/data"]));
         assert!(!refused("/data/out", "/data", &["/data/*.tar"]));
         assert!(!refused("/data/out", "/data", &["/data/{0..9}.tar"]));
         assert!(!refused("/d/out", "/d", &["/d/a", "/d/b"]));
-        assert!(!refused("memory://m/input", "memory://m/in", &["memory://m/in"]));
-        assert!(!refused("memory://n/in", "memory://m/in", &["memory://m/in"]));
+        assert!(!refused(
+            "memory://m/input",
+            "memory://m/in",
+            &["memory://m/in"]
+        ));
+        assert!(!refused(
+            "memory://n/in",
+            "memory://m/in",
+            &["memory://m/in"]
+        ));
     }
 }

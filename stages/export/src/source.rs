@@ -14,7 +14,7 @@ use sluice_store::{ObjectReader, Store};
 
 /// The first read-ahead and the largest. A gap of up to the first between two kept samples is read
 /// through.
-const AHEAD: Range<u64> = 128 << 10..8 << 20;
+const AHEAD: Range<u64> = 128 << 10..1 << 20;
 
 /// A source shard open for reading.
 pub struct SourceShard {
@@ -140,6 +140,8 @@ impl Ranges {
             false => 0,
         };
         let range = reach(self.position, self.expected, self.ahead, self.size);
+        // Or else two windows would be in memory at once.
+        self.window = bytes::Bytes::new();
         self.window = self.input.get_range(&self.path, range.clone())?;
         self.begin = range.start;
         Ok(())

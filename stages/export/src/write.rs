@@ -106,7 +106,9 @@ impl Export<'_> {
         let mut inputs = vec![as_input(&self.plan.receipt)];
         for row in self.plan.rows(context, number)? {
             let unit = Unit::from(row.partition);
-            let decided = self.plan.decided(context, &unit)?;
+            let decided = context.required_receipt(&dag::EXPORT_DECIDE, &unit)?;
+            self.plan
+                .refuse_other_decisions(std::slice::from_ref(&decided))?;
             let filters = filters_of(&decided)?;
             inputs.push(as_input(&decided));
             inputs.push(unchanged(context, &decided, &dag::READ, &unit)?);
@@ -155,7 +157,13 @@ impl Export<'_> {
     fn copy_part(&self, part: &Part<'_>, task: &Task<'_>, shard: &mut OutputShard) -> Result<()> {
         let packing = self.packing(&part.row.partition.into())?;
         let (plan, filters) = (&self.plan, &part.filters);
-        let kept = Kept::open(self.context, &part.row, plan.weight, filters, plan.embeddings)?;
+        let kept = Kept::open(
+            self.context,
+            &part.row,
+            plan.weight,
+            filters,
+            plan.embeddings,
+        )?;
         let mut open: Option<(ShardPath, SourceShard)> = None;
         for kept in kept {
             let kept = kept?;
@@ -180,9 +188,7 @@ impl Export<'_> {
     ) -> Result<SourceShard> {
         let planned = partition.shards.iter().find(|row| row.shard == *path);
         match (planned, packing.get(path)) {
-            (Some(planned), Some(packing)) => {
-                Ok(SourceShard::open(&self.input, planned, packing)?)
-            }
+            (Some(planned), Some(packing)) => Ok(SourceShard::open(&self.input, planned, packing)?),
             _ => Err(Error::data(format!(
                 "{path}: a sample lies in it, but it is no shard of {}",
                 partition.partition

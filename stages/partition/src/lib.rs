@@ -119,10 +119,21 @@ fn plan(args: &Args, context: &Context, unit: &Unit) -> Result<()> {
         writer.push(row)?;
     }
     task.wrote(writer.finish()?);
+    remove_stale(context, info.partitions)?;
     task.sum("partitions", info.partitions.into());
     task.sum("shards", info.shards);
     task.sum("bytes", info.bytes);
     Ok(task.commit(Counts::default())?)
+}
+
+/// Removes what the steps after this one know about partitions that the plan no longer has.
+fn remove_stale(context: &Context, partitions: u32) -> Result<()> {
+    let units: Vec<Unit> = (0..partitions).map(|n| Partition(n).into()).collect();
+    let fan_outs = dag::STEPS.iter();
+    for step in fan_outs.filter(|step| step.fan_out == dag::FanOut::Partitions) {
+        context.remove_stale(step, "part", &units)?;
+    }
+    Ok(())
 }
 
 /// Cuts the sorted shards into partitions.

@@ -181,7 +181,10 @@ fn within(bounds: Bounds, row: &SampleRow) -> Result<(), Refusal> {
 /// A text member as text. Bytes that are not UTF-8 are replaced in the manifest, which the notes
 /// tell; `export` copies the member's own bytes.
 fn text_of(member: Option<&Member>, what: &str, notes: &mut Vec<String>) -> Option<String> {
-    let data = member?.data.as_deref().filter(|data| data.len() <= TEXT_BYTES);
+    let data = member?
+        .data
+        .as_deref()
+        .filter(|data| data.len() <= TEXT_BYTES);
     let Some(data) = data else {
         notes.push(format!("{what} is too large to be taken into the manifest"));
         return None;

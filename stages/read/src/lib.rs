@@ -12,9 +12,9 @@ use anyhow::Result;
 use clap::Parser;
 use rayon::prelude::*;
 use serde_json::json;
-use sluice_harness::{Common, Context, Plan, Program, Task, Work, open_shard};
+use sluice_harness::{Common, Context, Plan, Program, Task, Work, open_shard, shard_input};
 use sluice_manifest::rows::{PlanRow, SampleRow, ShardRow, ShardStatus, SkippedRow};
-use sluice_manifest::{Counts, Error, Fingerprint, Input, Unit, dag};
+use sluice_manifest::{Counts, Error, Unit, dag};
 use sluice_shard::{Event, ShardReader};
 use sluice_store::{RowWriter, Store};
 
@@ -87,7 +87,7 @@ fn read_partition(
         units: plan.partitions.len(),
         settings: json!({ "min_side": args.min_side, "max_aspect": args.max_aspect }),
         basis: None,
-        inputs: shards.iter().map(as_input).collect(),
+        inputs: shards.iter().map(shard_input).collect(),
     };
     let Some(mut task) = context.begin(work)? else {
         return Ok(());
@@ -194,16 +194,6 @@ fn read_shard(
         status,
         detail: (!details.is_empty()).then(|| details.join("; ")),
     })
-}
-
-/// A shard as an input: its size and entity tag or modification time.
-fn as_input(shard: &PlanRow) -> Input {
-    let stamp = shard.etag.as_deref().or(shard.modified.as_deref());
-    let bytes = shard.bytes.to_string();
-    Input {
-        name: shard.shard.to_string(),
-        fingerprint: Fingerprint::of([bytes.as_str(), stamp.unwrap_or_default()]),
-    }
 }
 
 fn check_bad_fraction(counts: &Counts, limit: f64) -> Result<()> {

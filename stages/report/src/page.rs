@@ -20,7 +20,7 @@ pub struct Page {
     asked: bool,
     shards: String,
     bytes: String,
-    partitions: u32,
+    partitions: String,
     output: Option<String>,
     written: Option<String>,
     funnel: Option<Funnel>,
@@ -91,9 +91,9 @@ impl Page {
             input: info.input.clone(),
             patterns: info.patterns.clone(),
             asked: info.patterns != [info.input.as_str()],
-            shards: thousands(info.shards),
+            shards: plural(info.shards, "shard"),
             bytes: bytes(info.bytes),
-            partitions: info.partitions,
+            partitions: plural(info.partitions.into(), "partition"),
             output: output(receipts),
             written: written(receipts),
             funnel: counts.map(|counts| Funnel::of(&counts)),
@@ -152,7 +152,7 @@ fn scores(
                 None => "no threshold".to_owned(),
             };
             let (kept, dropped) = (thousands(kept), thousands(dropped));
-            format!("{rule}: {kept} pass, {dropped} do not.")
+            format!("{rule}: {kept} kept, {dropped} dropped.")
         }
         None if receipts.of(step).is_empty() => {
             format!("sluice-{} has not been run.", step.stage)
@@ -235,6 +235,10 @@ fn settings(receipt: &Receipt) -> Vec<(String, String)> {
     let mut pairs = Vec::new();
     if let Value::Object(settings) = &receipt.settings {
         for (name, value) in settings {
+            if value["name"].is_string() {
+                pairs.extend(model(name, value));
+                continue;
+            }
             let text = match value {
                 Value::Null => continue,
                 Value::String(text) => text.clone(),
@@ -251,6 +255,21 @@ fn settings(receipt: &Receipt) -> Vec<(String, String)> {
         pairs.extend(others.map(|input| (input.name.clone(), input.fingerprint.to_string())));
     }
     pairs
+}
+
+/// What to say of a model: its name, where it is from, its licence and the start of its hash.
+fn model(name: &str, model: &Value) -> Vec<(String, String)> {
+    let text = |key: &str| model[key].as_str().unwrap_or_default();
+    let hash: String = text("sha256").chars().take(12).collect();
+    let pairs = [
+        (name, text("name")),
+        ("licence", text("licence")),
+        ("origin", text("origin")),
+        ("sha256", &hash),
+    ];
+    let told = pairs.into_iter().filter(|(_, value)| !value.is_empty());
+    told.map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
 }
 
 /// `1234567` as `1,234,567`.

@@ -96,7 +96,7 @@ fn a_good_picture_passes_every_threshold() {
     );
     assert!((good.odd_aspect - 0.75).abs() < 1e-6);
     assert!(
-        technical_quality(&good) > 0.6,
+        technical_quality(&good) > 0.5,
         "{}",
         technical_quality(&good)
     );

@@ -1,0 +1,58 @@
+//! Shards made member by member.
+
+use tar::{EntryType, Header};
+
+/// A tar in the making. It is written by the `tar` crate's own means, not by what is tested.
+#[derive(Debug, Clone, Default)]
+pub struct Shard {
+    bytes: Vec<u8>,
+}
+
+impl Shard {
+    /// An empty shard.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a member.
+    #[must_use]
+    pub fn with(self, name: &str, data: impl AsRef<[u8]>) -> Self {
+        self.with_entry(name, data.as_ref(), EntryType::Regular)
+    }
+
+    /// Adds a member that says it is an old GNU sparse file.
+    #[must_use]
+    pub fn with_sparse(self, name: &str, data: impl AsRef<[u8]>) -> Self {
+        self.with_entry(name, data.as_ref(), EntryType::GNUSparse)
+    }
+
+    fn with_entry(mut self, name: &str, data: &[u8], kind: EntryType) -> Self {
+        let mut header = match kind {
+            EntryType::GNUSparse => Header::new_gnu(),
+            _ => Header::new_ustar(),
+        };
+        // Unwrap safety: tests choose names that a header holds.
+        header.set_path(name).unwrap();
+        header.set_size(data.len() as u64);
+        header.set_mode(0o644);
+        header.set_mtime(0);
+        header.set_entry_type(kind);
+        header.set_cksum();
+        self.bytes.extend_from_slice(header.as_bytes());
+        self.bytes.extend_from_slice(data);
+        self.bytes.resize(self.bytes.len().next_multiple_of(512), 0);
+        self
+    }
+
+    /// The whole shard.
+    pub fn finish(mut self) -> Vec<u8> {
+        self.bytes.resize(self.bytes.len() + 1024, 0);
+        self.bytes
+    }
+
+    /// The shard, cut `less` bytes before the end of its last member.
+    pub fn cut(mut self, less: usize) -> Vec<u8> {
+        self.bytes.truncate(self.bytes.len().saturating_sub(less));
+        self.bytes
+    }
+}

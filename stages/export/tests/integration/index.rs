@@ -1,0 +1,118 @@
+//! `index`: the index and the card, and nothing of earlier plans beside them.
+
+use serde_json::Value;
+use sluice_manifest::dag;
+
+use crate::support::{Run, exit, samples, score, words};
+
+fn small(name: &str) -> Run {
+    let run = Run::new(name);
+    run.shard("a.tar", &samples(0..30));
+    run.read(1);
+    run
+}
+
+#[test]
+fn the_index_lists_the_shards() {
+    let run = small("index-list");
+    run.export_all("", &["--images-per-shard", "10"]);
+    let out = run.store("out");
+    let index: Value = serde_json::from_slice(&out.get("index.json").unwrap()).unwrap();
+    assert_eq!(index["__kind__"], "wids-shard-index-v1");
+    assert_eq!(index["wids_version"], 1);
+    let shards = index["shardlist"].as_array().unwrap();
+    assert_eq!(shards.len(), 3);
+    for (number, shard) in shards.iter().enumerate() {
+        let url = shard["url"].as_str().unwrap();
+        assert_eq!(url, format!("shard-{number:05}.tar"));
+        assert_eq!(shard["filesize"], out.stat(url).unwrap().unwrap().bytes);
+        assert_eq!(shard["nsamples"], run.curated(number as u32).len());
+    }
+}
+
+#[test]
+fn the_card_tells_what_was_left_behind() {
+    let run = small("index-card");
+    run.embed();
+    run.score(&dag::AESTHETIC, |sample| score(sample) >= 0.25);
+    run.export_all("aesthetic", &["--embeddings"]);
+    let card = run.store("out").get("README.md").unwrap();
+    let card = std::str::from_utf8(&card).unwrap();
+    let below = run
+        .samples()
+        .iter()
+        .filter(|s| s.reason.is_none() && score(s) < 0.25)
+        .count();
+    for line in [
+        "|  | came in | 30 |  |".to_owned(),
+        "| read | not-an-image | 4 | the bytes are no image format that is known |".to_owned(),
+        format!("| aesthetic | below-min-score | {below} | the score is below --min-score |"),
+        format!("|  | stayed | {} |  |", 26 - below),
+        "| aesthetic | model.name | tiny |".to_owned(),
+        "| embed | model.name | tiny |".to_owned(),
+        "| aesthetic | min_score | 0.25 |".to_owned(),
+        "| `embedding` |".to_owned(),
+    ] {
+        assert!(card.contains(&line), "{line}\n\n{card}");
+    }
+}
+
+#[test]
+fn an_earlier_longer_plan_leaves_nothing_behind() {
+    let run = small("index-stale");
+    run.export_all("", &["--images-per-shard", "4"]);
+    assert_eq!(run.output().len(), 7 * 2 + 2);
+    run.export_all("", &["--images-per-shard", "10"]);
+    let names: Vec<String> = run.output().into_keys().collect();
+    assert_eq!(
+        names,
+        [
+            "README.md",
+            "index.json",
+            "shard-00000.parquet",
+            "shard-00000.tar",
+            "shard-00001.parquet",
+            "shard-00001.tar",
+            "shard-00002.parquet",
+            "shard-00002.tar",
+        ]
+    );
+    let receipts = run.store("run").list("export/receipts").unwrap();
+    assert_eq!(receipts.len(), 1 + 1 + 3 + 1);
+}
+
+#[test]
+fn an_earlier_output_elsewhere_stays_whole() {
+    let run = small("index-elsewhere");
+    run.export_all("", &["--images-per-shard", "4"]);
+    let before = run.output();
+    let other = format!("{}/other", run.base);
+    let plan = ["plan", "--output", &other, "--images-per-shard", "10"];
+    run.export(&plan).unwrap();
+    run.export(&["write"]).unwrap();
+    run.export(&["index"]).unwrap();
+    assert_eq!(run.output(), before);
+    assert_eq!(run.store("other").list("").unwrap().len(), 3 * 2 + 2);
+    let receipts = run.store("run").list("export/receipts").unwrap();
+    assert_eq!(receipts.len(), 1 + 1 + 3 + 1);
+}
+
+#[test]
+fn shards_of_another_plan_are_not_listed() {
+    let run = small("index-mixed");
+    run.export_all("", &["--images-per-shard", "10"]);
+    run.plan(&["--images-per-shard", "12"]).unwrap();
+    let text = words(run.export(&["index"]));
+    assert!(text.contains("sluice-export write"), "{text}");
+    assert_eq!(exit(run.export(&["index"])), 3);
+}
+
+#[test]
+fn nothing_kept_is_a_valid_output() {
+    let run = Run::new("index-empty");
+    run.shard("a.tar", &vec![("1.jpg".to_owned(), b"no picture".to_vec())]);
+    run.read(1);
+    run.export_all("", &[]);
+    let names: Vec<String> = run.output().into_keys().collect();
+    assert_eq!(names, ["README.md", "index.json"]);
+}

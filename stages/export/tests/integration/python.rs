@@ -1,0 +1,79 @@
+//! The output as Python reads it: `tarfile`, `webdataset`, and `wids` where that is installed.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::support::{Members, Run, picture, samples};
+
+const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/read_output.py");
+
+/// A Python that has webdataset: `$SLUICE_PYTHON`, or the workspace's own.
+fn python() -> Option<PathBuf> {
+    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache/venv/bin/python");
+    let python = std::env::var_os("SLUICE_PYTHON").map_or(own, PathBuf::from);
+    let works = Command::new(&python)
+        .args(["-c", "import webdataset"])
+        .output();
+    works
+        .is_ok_and(|output| output.status.success())
+        .then_some(python)
+}
+
+fn described(run: &Run, shards: u32) -> Value {
+    let sample = |(key, members): (String, Members)| {
+        let members = members.into_iter().map(|(extension, bytes)| {
+            let sha256 = hex::encode(Sha256::digest(bytes));
+            (extension, Value::from(sha256))
+        });
+        let members: serde_json::Map<String, Value> = members.collect();
+        json!({ "key": key, "members": members })
+    };
+    let shards = (0..shards).map(|shard| {
+        let samples = run.curated(shard).into_iter().map(sample);
+        samples.collect::<Vec<_>>()
+    });
+    json!(shards.collect::<Vec<_>>())
+}
+
+#[test]
+#[expect(clippy::print_stderr, reason = "a skipped test must say so")]
+fn python_reads_the_same_samples() {
+    let Some(python) = python() else {
+        eprintln!("SKIPPED: no Python with webdataset (set SLUICE_PYTHON, or run `make tools`)");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    let run = Run {
+        base: folder.path().to_string_lossy().into_owned(),
+    };
+    run.shard("a.tar", &samples(0..20));
+    let keys = ["v1.2/x", "café 猫", "new\nline", "../up", "UPPER"];
+    let members = keys.iter().enumerate().flat_map(|(number, key)| {
+        let text = (format!("{key}.TXT"), key.as_bytes().to_vec());
+        [(format!("{key}.PNG"), picture(number as u32)), text]
+    });
+    run.shard("b/c.tar", &members.collect());
+    run.read(1);
+    run.export_all("", &["--images-per-shard", "8"]);
+    let expected = folder.path().join("expected.json");
+    let text = described(&run, 3).to_string();
+    run.store("").put("expected.json", text).unwrap();
+    let output = Command::new(&python)
+        .arg(SCRIPT)
+        .arg(folder.path().join("out"))
+        .arg(&expected)
+        .env("WIDS_CACHE", folder.path().join("wids"))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complaints = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{complaints}");
+    eprintln!("{said}");
+    assert!(
+        said.contains("tarfile: ok") && said.contains("webdataset: ok"),
+        "{said}"
+    );
+}

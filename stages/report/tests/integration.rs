@@ -1,0 +1,9 @@
+//! The page about a run: partition and read are done for real, the other stages' words are made up.
+//!
+//! A test fails when the page lacks something that was done, claims what was not, or lets a name of
+//! the dataset through as markup.
+
+#[path = "integration/page.rs"]
+mod page;
+#[path = "integration/support.rs"]
+mod support;

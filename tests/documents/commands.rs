@@ -1,0 +1,175 @@
+//! Command lines in code blocks, and the parsers that must take them.
+
+use clap::{CommandFactory, Parser};
+
+use crate::markdown::Block;
+
+/// All programs.
+pub const PROGRAMS: [&str; 9] = [
+    "sluice",
+    "sluice-partition",
+    "sluice-read",
+    "sluice-embed",
+    "sluice-aesthetic",
+    "sluice-nsfw",
+    "sluice-dedup",
+    "sluice-export",
+    "sluice-report",
+];
+
+/// A program's parser.
+pub fn parser(program: &str) -> clap::Command {
+    match program {
+        "sluice" => sluice::Args::command(),
+        "sluice-partition" => sluice_partition::Args::command(),
+        "sluice-read" => sluice_read::Args::command(),
+        "sluice-embed" => sluice_embed::Args::command(),
+        "sluice-aesthetic" => sluice_aesthetic::Args::command(),
+        "sluice-nsfw" => sluice_nsfw::Args::command(),
+        "sluice-dedup" => sluice_dedup::Args::command(),
+        "sluice-export" => sluice_export::Args::command(),
+        "sluice-report" => sluice_report::Args::command(),
+        other => panic!("no program {other:?}"),
+    }
+}
+
+fn parse(program: &str, words: &[String]) -> Result<(), clap::Error> {
+    match program {
+        "sluice" => sluice::Args::try_parse_from(words).map(drop),
+        "sluice-partition" => sluice_partition::Args::try_parse_from(words).map(drop),
+        "sluice-read" => sluice_read::Args::try_parse_from(words).map(drop),
+        "sluice-embed" => sluice_embed::Args::try_parse_from(words).map(drop),
+        "sluice-aesthetic" => sluice_aesthetic::Args::try_parse_from(words).map(drop),
+        "sluice-nsfw" => sluice_nsfw::Args::try_parse_from(words).map(drop),
+        "sluice-dedup" => sluice_dedup::Args::try_parse_from(words).map(drop),
+        "sluice-export" => sluice_export::Args::try_parse_from(words).map(drop),
+        "sluice-report" => sluice_report::Args::try_parse_from(words).map(drop),
+        other => panic!("no program {other:?}"),
+    }
+}
+
+/// Checks a command; the name of its program if it is one of ours.
+pub fn check(words: &[String]) -> Result<Option<String>, String> {
+    let is_variable = |word: &&String| {
+        let name = word.split_once('=').map(|(name, _)| name);
+        name.is_some_and(|name| {
+            name.chars()
+                .all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_')
+        })
+    };
+    let words = words
+        .iter()
+        .filter(|word| *word != "$")
+        .skip_while(is_variable);
+    let words: Vec<String> = words
+        .take_while(|word| !word.starts_with('>'))
+        .cloned()
+        .collect();
+    let Some(first) = words.first() else {
+        return Ok(None);
+    };
+    let program = first.rsplit('/').next().unwrap_or(first);
+    if program != "sluice" && !program.starts_with("sluice-") {
+        return Ok(None);
+    }
+    if !PROGRAMS.contains(&program) {
+        return Err(format!("there is no program {program}"));
+    }
+    match parse(program, &filled_in(&words)) {
+        Err(e) if e.use_stderr() => Err(e.to_string()),
+        _ => Ok(Some(program.to_owned())),
+    }
+}
+
+/// Placeholders as values: `N` and `[--flag X]` stand for any, `…` for a value or for more of the same.
+fn filled_in(words: &[String]) -> Vec<String> {
+    let mut filled: Vec<String> = Vec::new();
+    let mut bracket = false;
+    for word in words {
+        let mut word = word.as_str();
+        if word.starts_with("[-") {
+            bracket = true;
+            word = &word[1..];
+        }
+        if bracket && word.ends_with(']') {
+            bracket = false;
+            word = &word[..word.len() - 1];
+        }
+        let after_flag = filled.last().is_some_and(|last| last.starts_with("--"));
+        let is_placeholder = word.chars().all(|c| c.is_ascii_uppercase() || c == '_');
+        match word {
+            "…" | "..." if !after_flag => {}
+            "…" | "..." => filled.push("1".to_owned()),
+            _ if is_placeholder => filled.push("1".to_owned()),
+            _ => filled.push(word.to_owned()),
+        }
+    }
+    filled
+}
+
+/// The commands of a code block, as a shell would cut them.
+pub fn of(block: &Block) -> Vec<Vec<String>> {
+    let text = block.text.replace("\\\n", " ");
+    text.lines().flat_map(split).collect()
+}
+
+fn split(line: &str) -> Vec<Vec<String>> {
+    let mut commands = vec![Vec::new()];
+    let mut word: Option<String> = None;
+    let mut quote: Option<char> = None;
+    for c in line.chars() {
+        match (quote, c) {
+            (Some(open), c) if open == c => quote = None,
+            (Some(_), c) => word.get_or_insert_default().push(c),
+            (None, '\'' | '"') => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            (None, '#') if word.is_none() => break,
+            (None, ';' | '&' | '|') => {
+                commands
+                    .last_mut()
+                    .expect("there is one")
+                    .extend(word.take());
+                commands.push(Vec::new());
+            }
+            (None, c) if c.is_whitespace() => {
+                commands
+                    .last_mut()
+                    .expect("there is one")
+                    .extend(word.take());
+            }
+            (None, c) => word.get_or_insert_default().push(c),
+        }
+    }
+    commands.last_mut().expect("there is one").extend(word);
+    commands.retain(|command| !command.is_empty());
+    commands
+}
+
+#[test]
+fn lines_are_cut_as_a_shell_cuts_them() {
+    let cut = split("A=1 sluice x --filters \"\" 'a b'; sluice-read --run r && y  # why; z");
+    assert_eq!(
+        cut,
+        [
+            vec!["A=1", "sluice", "x", "--filters", "", "a b"],
+            vec!["sluice-read", "--run", "r"],
+            vec!["y"],
+        ]
+    );
+}
+
+#[test]
+fn wrong_command_lines_are_noticed() {
+    let wrong = |line: &str| check(&split(line)[0]).is_err();
+    assert!(wrong("sluice-read --rum runs/a"));
+    assert!(wrong(
+        "SLUICE_X=1 target/release/sluice-dedup march --run runs/a"
+    ));
+    assert!(wrong("sluice-reed --run runs/a"));
+    assert!(!wrong(
+        "sluice-dedup match --run runs/a [--eps X] … [--keep hard]"
+    ));
+    assert!(!wrong("cargo test"));
+}

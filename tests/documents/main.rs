@@ -1,0 +1,154 @@
+//! The documents say what the programs do.
+//!
+//! What counts as failure: a command line in a code block that its program's own parser refuses; a table that does
+//! not equal the type it describes (columns, flags, reasons, exit codes, models, the DAG); a link to nothing; a crate
+//! without a README; a funnel that does not sum. To mend it, change the document, or the code if that is what is wrong.
+//!
+//! Code blocks that hold no command lines are marked as what they are: `text`, `json`, `toml`, `rust`, `mermaid`.
+
+mod commands;
+mod markdown;
+mod tables;
+
+use std::collections::BTreeSet;
+
+use markdown::{Document, documents};
+use sluice_manifest::dag::{FanOut, STEPS};
+
+/// The document at this path below the repository's root.
+fn document(path: &str) -> Document {
+    let found = documents()
+        .into_iter()
+        .find(|document| document.path == path);
+    found.unwrap_or_else(|| panic!("there is no {path}"))
+}
+
+#[test]
+fn every_command_line_parses() {
+    let mut wrong = Vec::new();
+    let mut seen = BTreeSet::new();
+    for document in documents() {
+        for command in document
+            .blocks()
+            .iter()
+            .filter(|block| block.is_shell())
+            .flat_map(commands::of)
+        {
+            match commands::check(&command) {
+                Ok(program) => seen.extend(program),
+                Err(e) => wrong.push(format!("{}: {}\n{e}", document.path, command.join(" "))),
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    let missing: Vec<_> = commands::PROGRAMS
+        .iter()
+        .filter(|name| !seen.contains(**name))
+        .collect();
+    assert!(
+        missing.is_empty(),
+        "no document shows how to call {missing:?}"
+    );
+}
+
+#[test]
+fn every_link_leads_somewhere() {
+    let all = documents();
+    let mut wrong = Vec::new();
+    for document in &all {
+        for link in document.links() {
+            if !markdown::leads_somewhere(&link, document, &all) {
+                wrong.push(format!("{}: {link}", document.path));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn every_crate_says_what_it_is_for() {
+    let missing = markdown::crates_without_readme();
+    assert!(missing.is_empty(), "no README.md in {}", missing.join(", "));
+}
+
+#[test]
+fn the_picture_of_the_dag_is_the_dag() {
+    let blocks = document("README.md").blocks();
+    let drawn = blocks
+        .iter()
+        .find(|block| block.language == "mermaid")
+        .expect("README.md draws the DAG");
+    let lines = || drawn.text.lines().map(str::trim);
+    let edges: BTreeSet<(String, String)> = lines()
+        .filter_map(|line| line.split_once(" --> "))
+        .map(|(from, to)| (from.to_owned(), to.to_owned()))
+        .collect();
+    let nodes: BTreeSet<String> = lines()
+        .filter(|line| line.contains("[\""))
+        .map(str::to_owned)
+        .collect();
+    let own = |step: &'static sluice_manifest::dag::Step| {
+        step.after
+            .iter()
+            .map(|after| ((*after).to_owned(), step.name.to_owned()))
+    };
+    assert_eq!(edges, STEPS.iter().flat_map(own).collect());
+    let node = |name: &str, fan_out: FanOut| format!("{name}[\"{name}<br>{}\"]", words(fan_out));
+    assert_eq!(
+        nodes,
+        STEPS
+            .iter()
+            .map(|step| node(step.name, step.fan_out))
+            .collect()
+    );
+}
+
+fn words(fan_out: FanOut) -> &'static str {
+    match fan_out {
+        FanOut::One => "once",
+        FanOut::Partitions => "per partition",
+        FanOut::HashRanges => "per range of hashes",
+        FanOut::ClusterGroups => "per group of clusters",
+        FanOut::OutputShards => "per output shard",
+    }
+}
+
+#[test]
+fn the_funnel_shown_sums() {
+    let readme = document("README.md");
+    let (_, after) = readme
+        .text
+        .split_once("<!-- demo-funnel")
+        .expect("README.md marks the demo's funnel");
+    let block = markdown::blocks(after)
+        .into_iter()
+        .next()
+        .expect("a code block follows the mark");
+    let number = |line: &str| {
+        let digits = |word: &&str| !word.is_empty() && word.chars().all(|c| c.is_ascii_digit());
+        let found = line
+            .split_whitespace()
+            .map(|word| word.trim_start_matches('-'))
+            .find(digits);
+        found.and_then(|word| word.parse::<u64>().ok())
+    };
+    let (mut came, mut kept, mut dropped) = (None, None, 0);
+    for line in block.text.lines() {
+        match (
+            line.starts_with("came in"),
+            line.starts_with("kept"),
+            line.contains(" -"),
+        ) {
+            (true, _, _) => came = number(line),
+            (_, true, _) => kept = number(line),
+            (_, _, true) if came.is_some() && kept.is_none() => {
+                dropped += number(line).unwrap_or_else(|| panic!("no number in {line:?}"));
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(
+        came.expect("how many came in"),
+        kept.expect("how many are kept") + dropped
+    );
+}

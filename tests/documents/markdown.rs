@@ -1,0 +1,247 @@
+//! The repository's documents, and the parts of Markdown that they use.
+
+use std::path::{Component, Path, PathBuf};
+
+/// A Markdown file.
+pub struct Document {
+    /// Below the repository's root.
+    pub path: String,
+    pub text: String,
+}
+
+/// A fenced code block.
+pub struct Block {
+    pub language: String,
+    pub text: String,
+}
+
+impl Block {
+    /// Whether it holds command lines, for all that its mark says.
+    pub fn is_shell(&self) -> bool {
+        ["", "sh", "shell", "bash", "console"].contains(&self.language.as_str())
+    }
+}
+
+fn root() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests
+        .parent()
+        .expect("the tests lie in the repository")
+        .to_owned()
+}
+
+/// The repository's files and folders, those left out that are downloaded, built or made.
+#[expect(clippy::disallowed_methods, reason = "the documents lie on local disk")]
+fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(folder).expect("a folder of the repository") {
+        let path = entry.expect("an entry of the repository").path();
+        let name = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        let made = name.starts_with('.') || name == "target" || path == root().join("demo");
+        if made {
+            continue;
+        }
+        if path.is_dir() {
+            walk(&path, found);
+        } else {
+            found.push(path);
+        }
+    }
+}
+
+fn files() -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    walk(&root(), &mut found);
+    found.sort();
+    found
+}
+
+/// All documents, by path.
+#[expect(clippy::disallowed_methods, reason = "the documents lie on local disk")]
+pub fn documents() -> Vec<Document> {
+    let is_document = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "md");
+    let read = |path: PathBuf| Document {
+        text: std::fs::read_to_string(&path).expect("a document is text"),
+        path: path
+            .strip_prefix(root())
+            .expect("below the root")
+            .to_string_lossy()
+            .into_owned(),
+    };
+    files().into_iter().filter(is_document).map(read).collect()
+}
+
+/// Crates without a README, below the root.
+pub fn crates_without_readme() -> Vec<String> {
+    let manifests = files()
+        .into_iter()
+        .filter(|path| path.ends_with("Cargo.toml"));
+    let folders = manifests.filter_map(|path| path.parent().map(Path::to_owned));
+    let missing = folders.filter(|folder| !folder.join("README.md").is_file());
+    missing.map(|folder| folder.display().to_string()).collect()
+}
+
+/// The fenced code blocks of a text.
+pub fn blocks(text: &str) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let mut open: Option<Block> = None;
+    for line in text.lines() {
+        match (line.trim_start().strip_prefix("```"), &mut open) {
+            (Some(_), Some(_)) => blocks.extend(open.take()),
+            (Some(language), None) => {
+                let language = language.trim().to_owned();
+                open = Some(Block {
+                    language,
+                    text: String::new(),
+                });
+            }
+            (None, Some(block)) => {
+                block.text.push_str(line);
+                block.text.push('\n');
+            }
+            (None, None) => {}
+        }
+    }
+    assert!(open.is_none(), "a code block is not closed");
+    blocks
+}
+
+/// A table's cells: the head, then the rows.
+pub fn table(text: &str) -> Vec<Vec<String>> {
+    let lines = text
+        .lines()
+        .skip_while(|line| !line.starts_with('|'))
+        .take_while(|line| line.starts_with('|'));
+    let cells = |line: &str| -> Vec<String> {
+        let inner = line.trim().trim_start_matches('|').trim_end_matches('|');
+        inner
+            .split('|')
+            .map(|cell| cell.trim().to_owned())
+            .collect()
+    };
+    let rows = lines.map(cells);
+    let is_rule = |row: &Vec<String>| {
+        row.iter()
+            .all(|cell| cell.chars().all(|c| "-: ".contains(c)))
+    };
+    rows.enumerate()
+        .filter(|(at, row)| *at != 1 || !is_rule(row))
+        .map(|(_, row)| row)
+        .collect()
+}
+
+impl Document {
+    /// Its code blocks.
+    pub fn blocks(&self) -> Vec<Block> {
+        blocks(&self.text)
+    }
+
+    /// Its text without code blocks.
+    fn prose(&self) -> String {
+        let mut inside = false;
+        let outside = |line: &&str| {
+            let fence = line.trim_start().starts_with("```");
+            inside ^= fence;
+            !inside && !fence
+        };
+        self.text
+            .lines()
+            .filter(outside)
+            .map(|line| format!("{line}\n"))
+            .collect()
+    }
+
+    /// What follows the heading that begins so, up to the next heading.
+    pub fn section(&self, heading: &str) -> String {
+        let mut inside = false;
+        let mut section = String::new();
+        for line in self.prose().lines() {
+            if line.starts_with('#') {
+                inside = line
+                    .trim_start_matches('#')
+                    .trim_start()
+                    .starts_with(heading);
+            } else if inside {
+                section.push_str(line);
+                section.push('\n');
+            }
+        }
+        assert!(!section.is_empty(), "{}: no section {heading}", self.path);
+        section
+    }
+
+    /// The first table of a section, and its head.
+    pub fn table(&self, heading: &str) -> (Vec<String>, Vec<Vec<String>>) {
+        let mut rows = table(&self.section(heading)).into_iter();
+        let head = rows
+            .next()
+            .unwrap_or_else(|| panic!("{}: no table in {heading}", self.path));
+        (head, rows.collect())
+    }
+
+    /// The targets of its links that are not on the web.
+    pub fn links(&self) -> Vec<String> {
+        let prose = self.prose();
+        let targets = prose
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split_once(')'));
+        let inner = targets
+            .map(|(target, _)| target)
+            .filter(|target| !target.contains("://"));
+        inner.map(str::to_owned).collect()
+    }
+
+    /// The anchors of its headings, as code hosts make them.
+    fn anchors(&self) -> Vec<String> {
+        let prose = self.prose();
+        let headings = prose.lines().filter(|line| line.starts_with('#'));
+        let anchor = |heading: &str| -> String {
+            let text = heading.trim_start_matches('#').trim().to_lowercase();
+            let kept = text
+                .chars()
+                .filter(|c| c.is_alphanumeric() || " -_".contains(*c));
+            kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+        };
+        headings.map(anchor).collect()
+    }
+}
+
+/// Whether a link's file is there, and in it the heading that it names.
+pub fn leads_somewhere(link: &str, from: &Document, all: &[Document]) -> bool {
+    let (path, anchor) = link
+        .split_once('#')
+        .map_or((link, None), |(path, anchor)| (path, Some(anchor)));
+    let target = match path {
+        "" => PathBuf::from(&from.path),
+        path => normal(
+            &Path::new(&from.path)
+                .parent()
+                .unwrap_or(Path::new(""))
+                .join(path),
+        ),
+    };
+    if !root().join(&target).exists() {
+        return false;
+    }
+    let Some(anchor) = anchor else { return true };
+    let document = all
+        .iter()
+        .find(|document| Path::new(&document.path) == target);
+    document.is_some_and(|document| document.anchors().iter().any(|found| found == anchor))
+}
+
+fn normal(path: &Path) -> PathBuf {
+    let mut normal = PathBuf::new();
+    for component in path.components() {
+        match component {
+            Component::ParentDir => drop(normal.pop()),
+            Component::CurDir => {}
+            other => normal.push(other),
+        }
+    }
+    normal
+}

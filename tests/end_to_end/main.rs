@@ -1,0 +1,29 @@
+//! The whole pipeline, through the programs' own command lines, against data and models from
+//! outside of this repository.
+//!
+//! What counts as failure: a sample that is lost or counted twice, an outcome that the fixture's
+//! description does not allow, a score or an embedding beyond its stated distance from the
+//! reference, a byte that changed on its way into the curated dataset, work that is done again
+//! without need or left undone, and memory that grows with the input. Recall and precision are
+//! printed (`cargo test -p sluice-tests -- --nocapture`) and held against floors a little below
+//! what was measured.
+//!
+//! Where the fixtures, the models, ONNX Runtime or Python are not there, a test says `skipped:` and
+//! passes; `make test` fetches all but the fixtures.
+
+#![expect(
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "tests print their figures, and fixtures lie on local disk"
+)]
+
+mod dups;
+mod gallery;
+mod hard;
+mod memory;
+mod models;
+mod pipeline;
+mod reasons;
+mod reruns;
+mod support;

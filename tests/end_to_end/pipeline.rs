@@ -1,0 +1,210 @@
+//! Datasets through the whole DAG, and back from the curated shards.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+use sluice_manifest::Reason;
+use sluice_manifest::dag::{FanOut, STEPS};
+use sluice_manifest::rows::{CuratedRow, DecisionRow, SampleRow, ScoreRow, Status};
+use sluice_tests::{Run, Said, fixtures, models, python, runtime, sluice};
+
+use crate::gallery::{Gallery, verify};
+use crate::support::{column, csv, word};
+
+/// The 600 photographs of `imagenet-1k-sample`, curated.
+struct Photos {
+    place: tempfile::TempDir,
+    input: PathBuf,
+    run: Run,
+    said: Said,
+}
+
+fn photos() -> Option<Photos> {
+    let input = fixtures()?.join("imagenet-1k-sample");
+    let models = models(&["efficientnet-lite0", "opennsfw"])?;
+    let place = tempfile::tempdir().unwrap();
+    let [run, output] = ["run", "output"].map(|name| place.path().join(name));
+    let said = sluice(&[
+        "run",
+        "--input",
+        word(&input),
+        "--run",
+        word(&run),
+        "--output",
+        word(&output),
+        "--models",
+        word(&models),
+        "--embedder",
+        "efficientnet-lite0",
+        "--aesthetic",
+        "technical-quality",
+        "--nsfw",
+        "opennsfw",
+        "--eps",
+        "0.15",
+        "--shards-per-partition",
+        "2",
+        "--images-per-shard",
+        "128",
+        "--embeddings",
+    ])
+    .unwrap();
+    assert_eq!(said.failed, None, "{said:?}");
+    Some(Photos {
+        run: Run::at(word(&run)).unwrap(),
+        input,
+        place,
+        said,
+    })
+}
+
+/// The numbers of a run agree with each other, from the first step to the last.
+fn check_sums(run: &Run, said: &Said, samples: u64) {
+    for step in STEPS {
+        let receipts = run.receipts(step.name).unwrap();
+        for receipt in receipts.values() {
+            receipt.counts.check().unwrap();
+        }
+        let first = receipts.values().next();
+        let units = first.map_or(0, |receipt| receipt.units as usize);
+        assert_eq!(receipts.len(), units, "{}", step.name);
+        assert!(units > 0 || step.fan_out == FanOut::OutputShards, "{}", step.name);
+    }
+    let counts = |step: &str| run.counts(step).unwrap();
+    let (read, decided) = (counts("read"), counts("export-decide"));
+    assert_eq!((read.input, decided.input), (samples, samples));
+    for (reason, dropped) in &read.dropped {
+        assert_eq!(decided.dropped.get(reason), Some(dropped), "{reason}");
+    }
+    assert_eq!(counts("embed").input, read.kept);
+    assert_eq!(counts("nsfw").input, read.kept);
+    assert_eq!(counts("export-write").kept, decided.kept);
+
+    let funnel = &said.result["funnel"];
+    let stages = funnel["stages"].as_array().unwrap().iter();
+    let dropped: u64 = stages.map(|stage| stage["dropped"].as_u64().unwrap()).sum();
+    assert_eq!(funnel["in"], samples);
+    assert_eq!(funnel["kept"].as_u64().unwrap() + dropped, samples);
+    assert_eq!(funnel["kept"], decided.kept);
+
+    let samples: Vec<SampleRow> = run.rows("read/images").unwrap();
+    let decisions: Vec<DecisionRow> = run.rows("export/decisions").unwrap();
+    assert_eq!(samples.len(), decisions.len());
+    for (sample, decision) in samples.iter().zip(&decisions) {
+        assert_eq!(sample.image_id, decision.image_id);
+        assert_eq!(decision.keep, decision.reason.is_none(), "{decision:?}");
+        assert_eq!(decision.stage.as_deref(), decision.reason.map(Reason::stage));
+        if sample.status == Status::Rejected {
+            assert_eq!(sample.reason, decision.reason, "{decision:?}");
+        }
+    }
+    let kept = decisions.iter().filter(|decision| decision.keep).count();
+    assert_eq!(kept as u64, decided.kept);
+}
+
+#[test]
+fn photographs_are_curated_and_come_back_byte_for_byte() {
+    let Some(photos) = photos() else { return };
+    eprintln!("{}", photos.said.err);
+    check_sums(&photos.run, &photos.said, 600);
+    assert_eq!(photos.run.counts("read").unwrap().kept, 600);
+    verify(&photos.run.uri);
+    opennsfw_agrees(&photos);
+    if let Some(python) = python() {
+        read_back(&photos, &python);
+    }
+}
+
+/// The Python package `webdataset` reads the output, and every member is its source's.
+fn read_back(photos: &Photos, python: &Path) {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/end_to_end/read_back.py");
+    let output = photos.place.path().join("output");
+    let finished = Command::new(python)
+        .args(["-B", script, word(&photos.input), word(&output)])
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&finished.stderr);
+    assert!(finished.status.success(), "{words}");
+    let back: Value = serde_json::from_slice(&finished.stdout).unwrap();
+    eprintln!("read back with webdataset: {back}");
+    let kept = photos.run.counts("export-decide").unwrap().kept;
+    assert_eq!(back["samples"], kept);
+    assert_eq!(back["members"], kept * 3, "a picture, a caption, metadata");
+    assert_eq!(back["shards"], kept.div_ceil(128));
+    assert_eq!(back["full"], kept / 128, "every shard but the last is full");
+}
+
+/// The scores of all photographs are those of the reference.
+fn opennsfw_agrees(photos: &Photos) {
+    let scores = photos.input.with_file_name("reference-scores");
+    let table = csv(&scores.join("opennsfw.csv"));
+    let at = ["shard", "key", "nsfw_with_jpeg_round_trip"].map(|name| column(&table, name));
+    let mut expected = BTreeMap::new();
+    for row in &table[1..] {
+        let [shard, key, score] = at.map(|i| row[i].as_str());
+        let id = format!("{}/{key}", shard.trim_end_matches(".tar"));
+        expected.insert(id, score.parse::<f64>().unwrap());
+    }
+    let found: Vec<ScoreRow> = photos.run.rows("nsfw/scores").unwrap();
+    assert_eq!((found.len(), expected.len()), (600, 600));
+    let mut worst = (0.0, String::new());
+    for row in found {
+        let id = row.image_id.to_string();
+        let off = (f64::from(row.score) - expected[&id]).abs();
+        // Near the threshold either side is right.
+        let near = (expected[&id] - 0.5).abs() < 1e-3;
+        assert!(near || row.keep == (expected[&id] < 0.5), "{id}");
+        if off > worst.0 {
+            worst = (off, id);
+        }
+    }
+    eprintln!("OpenNSFW on 600 photographs: at most {worst:?} from the reference");
+    assert!(worst.0 < 1e-3, "{worst:?}");
+}
+
+#[test]
+fn a_dataset_in_memory_goes_through_all_steps() {
+    let Some(_) = runtime() else { return };
+    let gallery = Gallery::new("memory://pipeline");
+    gallery.fill();
+    let said = gallery.curate(&["--shards-per-partition", "2", "--images-per-shard", "5"]);
+    let run = Run::at(gallery.at("run")).unwrap();
+    check_sums(&run, &said, 48);
+    gallery.verify();
+
+    // Twelve pictures there are; all others are copies of one of them in some form.
+    let decisions: Vec<DecisionRow> = run.rows("export/decisions").unwrap();
+    let kept: Vec<&DecisionRow> = decisions.iter().filter(|d| d.keep).collect();
+    assert_eq!(kept.len(), 12, "{kept:?}");
+    let reasons: Vec<Reason> = run
+        .counts("export-decide")
+        .unwrap()
+        .dropped
+        .into_keys()
+        .collect();
+    let all = [
+        Reason::ExactDuplicate,
+        Reason::PerceptualDuplicate,
+        Reason::SemanticDuplicate,
+    ];
+    assert_eq!(reasons, all);
+
+    let output = Run::at(gallery.at("output")).unwrap();
+    let objects: Vec<String> = output.hashes("").unwrap().into_keys().collect();
+    let shards = ["00000", "00001", "00002"];
+    let mut expected: Vec<String> = vec!["README.md".into(), "index.json".into()];
+    for shard in shards {
+        expected.push(format!("shard-{shard}.parquet"));
+        expected.push(format!("shard-{shard}.tar"));
+    }
+    assert_eq!(objects, expected);
+    let mut rows = 0;
+    for shard in shards {
+        let path = format!("shard-{shard}.parquet");
+        let table = output.store.rows::<CuratedRow>(&path).unwrap();
+        rows += table.map(Result::unwrap).count();
+    }
+    assert_eq!(rows, 12);
+}

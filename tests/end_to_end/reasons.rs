@@ -1,0 +1,148 @@
+//! Every reason there is, on one small dataset, and what `sluice explain` says about each.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+use sluice_manifest::Reason;
+use sluice_manifest::rows::DecisionRow;
+use sluice_testkit::Shard;
+use sluice_testkit::pictures::{brighter, flat, noisy, png, waves};
+use sluice_tests::{Run, runtime, sluice};
+
+use crate::gallery::Gallery;
+
+/// A BMP that says it is 60000 pixels wide and high.
+fn bomb() -> Vec<u8> {
+    let mut bytes = b"BM".to_vec();
+    for number in [1_000_000_u32, 0, 54, 40, 60_000, 60_000] {
+        bytes.extend(number.to_le_bytes());
+    }
+    bytes.extend([1, 0, 24, 0]);
+    bytes.resize(1000, 0);
+    bytes
+}
+
+/// For each reason a sample that must be dropped for it, and samples that must stay.
+fn shards() -> Vec<(&'static str, Vec<u8>)> {
+    let of = |seed: u64| png(&waves(seed, 64, 48));
+    let whole = of(1);
+    let mut flipped = whole.clone();
+    let middle = flipped.len() / 2;
+    flipped[middle] ^= 0xff;
+    let damaged = [
+        ("no-image.txt", b"a caption and no picture".to_vec()),
+        ("empty-file.png", Vec::new()),
+        ("not-an-image.jpg", b"no picture at all, whatever it is called".to_vec()),
+        ("unsupported-format.jpg", b"<svg xmlns='http://www.w3.org/2000/svg'/>".to_vec()),
+        ("truncated-image.png", whole[..middle].to_vec()),
+        ("corrupt-image.png", flipped),
+        ("too-large.bmp", bomb()),
+        ("too-small.png", png(&waves(2, 20, 15))),
+        ("extreme-aspect.png", png(&waves(3, 300, 40))),
+    ];
+    let scored = [
+        ("not-embedded.png", png(&flat([128; 3], 64, 48))),
+        ("not-scored-aesthetic.png", png(&flat([255; 3], 64, 48))),
+        ("below-min-score.png", png(&noisy(flat([250; 3], 64, 48), 4, 5))),
+        ("not-scored-nsfw.png", png(&flat([255, 0, 0], 64, 48))),
+        ("max-score-reached.png", png(&noisy(flat([250, 5, 5], 64, 48), 5, 5))),
+    ];
+    let originals = [("exact.png", of(10)), ("perceptual.png", of(11)), ("semantic.png", of(12))];
+    // Brighter is nearer to white and scores lower, so that the originals are the best.
+    let copies = [
+        ("exact-duplicate.png", of(10)),
+        ("perceptual-duplicate.png", png(&brighter(waves(11, 64, 48), 6))),
+        (
+            "semantic-duplicate.png",
+            png(&noisy(brighter(waves(12, 64, 48), 6), 9, 90)),
+        ),
+    ];
+    let shard = |members: &[(&str, Vec<u8>)]| {
+        members
+            .iter()
+            .fold(Shard::new(), |shard, (name, data)| shard.with(name, data))
+    };
+    vec![
+        ("a-originals.tar", shard(&originals).finish()),
+        ("b-copies.tar", shard(&copies).finish()),
+        ("c-damaged.tar", shard(&damaged).with_sparse("sparse-member.png", &whole).finish()),
+        ("d-scored.tar", shard(&scored).finish()),
+        ("e-cut.tar", shard(&[("before.png", of(20)), ("shard-damaged.png", of(21))]).cut(600)),
+    ]
+}
+
+#[test]
+fn every_reason_is_given_and_explained() {
+    let Some(_) = runtime() else { return };
+    let gallery = Gallery::new("memory://reasons");
+    for (name, bytes) in shards() {
+        gallery.put(name, bytes);
+    }
+    let said = gallery.curate(&["--min-side", "32", "--max-aspect", "4", "--max-distance", "1"]);
+    gallery.verify();
+
+    let run = Run::at(gallery.at("run")).unwrap();
+    let decisions: Vec<DecisionRow> = run.rows("export/decisions").unwrap();
+    let mut by_reason: BTreeMap<Reason, &DecisionRow> = BTreeMap::new();
+    let mut kept = Vec::new();
+    for decision in &decisions {
+        let key = decision.image_id.as_str().rsplit('/').next().unwrap();
+        match decision.reason {
+            // A sample's key is the reason that it must be dropped for.
+            Some(reason) => {
+                assert_eq!(key, reason.as_str(), "{decision:?}");
+                assert_eq!(decision.stage.as_deref(), Some(reason.stage()));
+                by_reason.insert(reason, decision);
+            }
+            None => kept.push(key),
+        }
+    }
+    assert_eq!(kept, ["exact", "perceptual", "semantic", "before"]);
+    let given: Vec<Reason> = by_reason.keys().copied().collect();
+    let mut all = Reason::ALL.to_vec();
+    all.sort_unstable();
+    assert_eq!(given, all, "every reason of the list");
+
+    // The result counts each of them once, and so does what people see.
+    let stages = said.result["funnel"]["stages"].as_array().unwrap();
+    let reasons = stages.iter().flat_map(|stage| stage["reasons"].as_array().unwrap());
+    assert_eq!(reasons.count(), all.len());
+    for (reason, decision) in by_reason {
+        assert!(said.err.contains(reason.as_str()), "{reason}: {}", said.err);
+        explained(&gallery, decision, reason);
+    }
+    let (words, story) = explain(&gallery, "a-originals/exact");
+    assert!(words.contains("kept"), "{words}");
+    assert_eq!(story["decision"]["keep"], true);
+    assert_eq!(story["output"]["written"], true, "{story}");
+}
+
+/// What `sluice explain` says about an image, for people and for programs.
+fn explain(gallery: &Gallery, id: &str) -> (String, Value) {
+    let run = gallery.at("run");
+    let words = sluice(&["explain", "--run", &run, id]).unwrap();
+    assert_eq!(words.failed, None, "{id}: {words:?}");
+    let json = sluice(&["explain", "--run", &run, "--json", id]).unwrap();
+    (words.out, serde_json::from_str(&json.out).unwrap())
+}
+
+fn explained(gallery: &Gallery, decision: &DecisionRow, reason: Reason) {
+    let id = decision.image_id.as_str();
+    let (words, story) = explain(gallery, id);
+    eprintln!("{words}");
+    assert!(words.contains(id), "{words}");
+    let named = words.contains(reason.as_str()) || words.contains(reason.text());
+    assert!(named, "{reason}: {words}");
+    assert_eq!(story["decision"]["reason"], reason.as_str(), "{story}");
+    match reason {
+        Reason::ExactDuplicate | Reason::PerceptualDuplicate | Reason::SemanticDuplicate => {
+            let method = reason.as_str().split('-').next().unwrap();
+            let original = format!("a-originals/{method}");
+            assert!(words.contains(&original), "{words}");
+            assert_eq!(story["duplicates"][0]["duplicate_of"], original, "{story}");
+        }
+        Reason::BelowMinScore => assert!(words.contains("3"), "the threshold: {words}"),
+        Reason::MaxScoreReached => assert!(words.contains("-3"), "the threshold: {words}"),
+        _ => {}
+    }
+}

@@ -1,0 +1,54 @@
+//! What the modules share.
+
+use std::path::Path;
+
+use sluice_testkit::Shard;
+use sluice_tests::{Run, run};
+
+/// A path as a word of a command line.
+pub fn word(path: &Path) -> &str {
+    path.to_str().expect("paths of tests are UTF-8")
+}
+
+/// A CSV file's rows as pairs of column and cell. No fixture quotes a cell.
+pub fn csv(path: &Path) -> Vec<Vec<String>> {
+    let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{path:?}: {e}"));
+    let cells = |line: &str| line.split(',').map(str::to_owned).collect::<Vec<_>>();
+    text.lines().map(cells).collect()
+}
+
+/// The column of a CSV file's first row that has a name.
+pub fn column(rows: &[Vec<String>], name: &str) -> usize {
+    let found = rows[0].iter().position(|cell| cell == name);
+    found.unwrap_or_else(|| panic!("no column {name} in {:?}", rows[0]))
+}
+
+/// A shard of the files of a folder, in the order of their names, one sample each.
+pub fn shard_of(folder: &Path) -> Vec<u8> {
+    let entries = std::fs::read_dir(folder).unwrap();
+    let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    let shard = files.iter().fold(Shard::new(), |shard, file| {
+        let name = word(Path::new(file.file_name().unwrap()));
+        shard.with(name, std::fs::read(file).unwrap())
+    });
+    shard.finish()
+}
+
+/// Runs `partition` and `read`.
+pub fn read(input: &str, uri: &str, partition: &[&str]) -> Run {
+    let mut command = vec!["sluice-partition", "--run", uri, "--input", input];
+    command.extend(partition);
+    run(&command).unwrap();
+    run(&["sluice-read", "--run", uri]).unwrap();
+    Run::at(uri).unwrap()
+}
+
+/// Cosine of the angle between two vectors.
+pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        let products = a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b));
+        products.sum()
+    };
+    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+}

@@ -1,0 +1,115 @@
+//! The stages' programs, by name, inside of this process.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, anyhow};
+use clap::Parser;
+use serde_json::Value;
+use sluice_harness::{Desk, Program, Shared, StepDone, Tool, describe, run_step, tool_main};
+use sluice_manifest::Class;
+
+/// A program with its argument type forgotten.
+pub struct Programs {
+    /// Its name.
+    pub name: &'static str,
+    /// Runs it in this process; the first word is its name.
+    pub run: fn(&[String], &Shared) -> Result<StepDone>,
+    /// Its `main`.
+    pub main: fn() -> ExitCode,
+}
+
+const fn program<P: Program>() -> Programs {
+    Programs {
+        name: P::NAME,
+        run: run_step::<P>,
+        main: sluice_harness::main::<P>,
+    }
+}
+
+impl Programs {
+    /// Every stage's.
+    pub const ALL: &[Programs] = &[
+        program::<sluice_partition::Args>(),
+        program::<sluice_read::Args>(),
+        program::<sluice_embed::Args>(),
+        program::<sluice_aesthetic::Args>(),
+        program::<sluice_nsfw::Args>(),
+        program::<sluice_dedup::Args>(),
+        program::<sluice_export::Args>(),
+        program::<sluice_report::Args>(),
+    ];
+
+    /// The one of that name.
+    pub fn named(name: &str) -> Result<&'static Programs> {
+        let mut all = Self::ALL.iter();
+        all.find(|program| program.name == name)
+            .ok_or_else(|| anyhow!("no program {name:?}"))
+    }
+}
+
+/// Runs a command line, the program's name first, in this process.
+pub fn run<S: AsRef<str>>(command: &[S]) -> Result<StepDone> {
+    let command: Vec<String> = command.iter().map(|w| w.as_ref().to_owned()).collect();
+    let name = command.first().map(String::as_str).unwrap_or_default();
+    (Programs::named(name)?.run)(&command, &Shared::default())
+}
+
+/// The `main` of a program, `sluice` and the stages'.
+pub fn main_of(name: &str) -> Result<fn() -> ExitCode> {
+    match name {
+        "sluice" => Ok(tool_main::<sluice::Args>),
+        name => Programs::named(name).map(|program| program.main),
+    }
+}
+
+/// What `sluice` said.
+#[derive(Debug, Default)]
+pub struct Said {
+    /// On stdout.
+    pub out: String,
+    /// On stderr.
+    pub err: String,
+    /// Its result.
+    pub result: Value,
+    /// Whether nothing was left to do.
+    pub up_to_date: bool,
+    /// How it failed.
+    pub failed: Option<(Class, String)>,
+}
+
+/// Runs `sluice` in this process; `command` begins behind its name.
+pub fn sluice<S: AsRef<str>>(command: &[S]) -> Result<Said> {
+    let words = command.iter().map(AsRef::as_ref);
+    let args = sluice::Args::try_parse_from(["sluice"].into_iter().chain(words))?;
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let mut desk = Desk {
+        shared: Shared::default(),
+        out: &mut out,
+        err: &mut err,
+        result: None,
+        up_to_date: false,
+    };
+    let failed = args.run(&mut desk).err().map(|e| describe(&e));
+    let (result, up_to_date) = (desk.result.take().unwrap_or_default(), desk.up_to_date);
+    Ok(Said {
+        out: String::from_utf8(out)?,
+        err: String::from_utf8(err)?,
+        result,
+        up_to_date,
+        failed,
+    })
+}
+
+/// Runs a command line that must fail, and gives the class and the words.
+///
+/// # Panics
+/// Where it does not fail.
+pub fn failed<S: AsRef<str>>(command: &[S]) -> (Class, String) {
+    match run(command) {
+        Err(e) => describe(&e),
+        Ok(done) => {
+            let words: Vec<&str> = command.iter().map(AsRef::as_ref).collect();
+            panic!("{}: did not fail: {done:?}", words.join(" "))
+        }
+    }
+}

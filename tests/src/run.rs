@@ -1,0 +1,93 @@
+//! The objects of a run.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use arrow::array::{Array, AsArray};
+use sluice_manifest::rows::{EMBEDDINGS, Row};
+use sluice_manifest::{Counts, Receipt};
+use sluice_store::{Location, Store, vectors};
+
+/// A run, or a curated dataset.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// Where it lies.
+    pub uri: String,
+    /// Its objects.
+    pub store: Store,
+}
+
+impl Run {
+    /// Opens what lies at a URI, or makes it.
+    pub fn at(uri: impl Into<String>) -> Result<Self> {
+        let uri = uri.into();
+        Ok(Self {
+            store: Store::create(&Location::parse(&uri)?)?,
+            uri,
+        })
+    }
+
+    /// All rows of the manifests of one kind (`read/images`), unit after unit.
+    pub fn rows<R: Row>(&self, kind: &str) -> Result<Vec<R>> {
+        let mut rows = Vec::new();
+        for object in self.store.list(kind)? {
+            for row in self.store.rows::<R>(&object.path)? {
+                rows.push(row.with_context(|| object.path.clone())?);
+            }
+        }
+        Ok(rows)
+    }
+
+    /// The embeddings by image, in order.
+    pub fn embeddings(&self) -> Result<Vec<(String, Vec<f32>)>> {
+        let mut found = Vec::new();
+        for object in self.store.list("embed/embeddings")? {
+            let columns = ["image_id", "embedding"];
+            for batch in self.store.table(&object.path, EMBEDDINGS, &columns)? {
+                let batch = batch?;
+                let ids = batch["image_id"].as_string::<i32>();
+                let values = vectors(&batch, "embedding")?;
+                let width = values.len() / ids.len().max(1);
+                let rows = values.chunks_exact(width.max(1));
+                for (id, row) in ids.iter().flatten().zip(rows) {
+                    found.push((id.to_owned(), row.to_vec()));
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The receipts of a step (`dedup-match`), by unit.
+    pub fn receipts(&self, step: &str) -> Result<BTreeMap<String, Receipt>> {
+        let stage = step.split('-').next().unwrap_or(step);
+        let mut found = BTreeMap::new();
+        for object in self.store.list(&format!("{stage}/receipts"))? {
+            let json = self.store.get(&object.path)?;
+            let receipt: Receipt = serde_json::from_slice(&json)?;
+            if receipt.step == step {
+                found.insert(receipt.unit.to_string(), receipt);
+            }
+        }
+        Ok(found)
+    }
+
+    /// What the units of a step counted together.
+    pub fn counts(&self, step: &str) -> Result<Counts> {
+        let mut counts = Counts::default();
+        for receipt in self.receipts(step)?.values() {
+            counts.merge(&receipt.counts);
+        }
+        Ok(counts)
+    }
+
+    /// Every object under a folder (`""` for all) with the hash of its bytes.
+    pub fn hashes(&self, folder: &str) -> Result<BTreeMap<String, String>> {
+        let mut hashes = BTreeMap::new();
+        for object in self.store.list(folder)? {
+            let bytes = self.store.get(&object.path)?;
+            let hash = blake3::hash(&bytes).to_hex().to_string();
+            hashes.insert(object.path, hash);
+        }
+        Ok(hashes)
+    }
+}

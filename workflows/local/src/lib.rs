@@ -1,0 +1,70 @@
+//! `sluice`: the program for people.
+//!
+//! `run` does all steps of the DAG in this process, `inspect` prints a manifest, `explain` tells the
+//! story of one image, `verify` proves a finished run, `models` looks after the models.
+
+pub mod commands;
+pub mod explain;
+pub mod funnel;
+pub mod inspect;
+pub mod models;
+pub mod places;
+pub mod run;
+pub mod text;
+pub mod verify;
+
+use std::path::Path;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use sluice_harness::{Desk, Tool};
+
+/// Curate image datasets: WebDataset shards in, a smaller and better WebDataset out
+///
+/// Example: sluice run --input data/ --output out/
+#[derive(Debug, Parser)]
+#[command(name = "sluice", version)]
+pub struct Args {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What `sluice` does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    Run(Box<run::RunArgs>),
+    Inspect(inspect::InspectArgs),
+    Explain(explain::ExplainArgs),
+    Verify(verify::VerifyArgs),
+    Models(models::ModelsArgs),
+}
+
+impl Tool for Args {
+    const NAME: &'static str = "sluice";
+
+    fn jobs(&self) -> Option<usize> {
+        match &self.command {
+            Command::Run(args) => args.jobs,
+            Command::Verify(args) => args.jobs,
+            _ => None,
+        }
+    }
+
+    fn result_file(&self) -> Option<&Path> {
+        match &self.command {
+            Command::Run(args) => args.result.as_deref(),
+            _ => None,
+        }
+    }
+
+    fn run(&self, desk: &mut Desk<'_>) -> Result<()> {
+        match &self.command {
+            Command::Run(args) => run::run(args, desk),
+            Command::Inspect(args) => inspect::inspect(args, desk),
+            Command::Explain(args) => explain::explain(args, desk),
+            Command::Verify(args) => verify::verify(args, desk),
+            Command::Models(args) => models::models(args, desk),
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Which partition an image belongs to: its id begins with its shard's stem.
+
+use std::collections::HashMap;
+
+use sluice_harness::Plan;
+use sluice_manifest::rows::PlanRow;
+
+/// The shards of a plan by their stems.
+pub struct Places<'p> {
+    stems: HashMap<&'p str, &'p PlanRow>,
+}
+
+impl<'p> Places<'p> {
+    /// Looks the plan's shards up.
+    pub fn new(plan: &'p Plan) -> Self {
+        let shards = plan.partitions.iter().flat_map(|p| &p.shards);
+        Self {
+            stems: shards.map(|row| (row.shard.stem(), row)).collect(),
+        }
+    }
+
+    /// The shards that an image of this name may lie in, the longest stem first. There can be
+    /// several: `a/b/1` is sample `1` of `a/b.tar` or sample `b/1` of `a.tar`.
+    pub fn of(&self, image_id: &str) -> Vec<&'p PlanRow> {
+        let slashes = image_id.rmatch_indices('/');
+        slashes
+            .filter_map(|(at, _)| self.stems.get(&image_id[..at]).copied())
+            .collect()
+    }
+
+    /// The shards whose names are nearest to an id that lies in none.
+    pub fn near(&self, image_id: &str, count: usize) -> Vec<&'p PlanRow> {
+        let stem = image_id.rsplit_once('/').map_or(image_id, |(stem, _)| stem);
+        let mut nearest = Nearest::new(stem, count);
+        for stem in self.stems.keys() {
+            nearest.offer(stem);
+        }
+        let stems = nearest.names();
+        stems.iter().map(|stem| self.stems[stem.as_str()]).collect()
+    }
+}
+
+/// The names nearest to one, by the letters that would have to change.
+pub struct Nearest {
+    wanted: Vec<char>,
+    count: usize,
+    found: Vec<(usize, String)>,
+}
+
+impl Nearest {
+    /// Looks for the `count` names nearest to `wanted`.
+    pub fn new(wanted: &str, count: usize) -> Self {
+        Self {
+            wanted: wanted.chars().collect(),
+            count,
+            found: Vec::new(),
+        }
+    }
+
+    /// Takes a name into account.
+    pub fn offer(&mut self, name: &str) {
+        let entry = (distance(&self.wanted, name), name.to_owned());
+        let at = self.found.partition_point(|other| *other < entry);
+        if at < self.count {
+            self.found.insert(at, entry);
+            self.found.truncate(self.count);
+        }
+    }
+
+    /// The nearest, those first that need the fewest changes.
+    pub fn names(self) -> Vec<String> {
+        self.found.into_iter().map(|(_, name)| name).collect()
+    }
+}
+
+/// Levenshtein's distance: letters to insert, delete or replace.
+fn distance(a: &[char], b: &str) -> usize {
+    let mut row: Vec<usize> = (0..=a.len()).collect();
+    for (i, b) in b.chars().enumerate() {
+        let mut corner = row[0];
+        row[0] = i + 1;
+        for (j, a) in a.iter().enumerate() {
+            let replaced = corner + usize::from(*a != b);
+            corner = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(corner + 1);
+        }
+    }
+    row[a.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_harness::PartitionPlan;
+    use sluice_manifest::{Partition, RunInfo, ShardPath};
+
+    use super::*;
+
+    fn plan(shards: &[&str]) -> Plan {
+        let row = |shard: &&str| PlanRow {
+            partition: Partition(0),
+            shard: ShardPath::new(*shard),
+            bytes: 0,
+            etag: None,
+            modified: None,
+        };
+        Plan {
+            info: RunInfo {
+                layout: 1,
+                input: "in".into(),
+                patterns: Vec::new(),
+                partitions: 1,
+                shards: shards.len() as u64,
+                bytes: 0,
+            },
+            partitions: vec![PartitionPlan {
+                partition: Partition(0),
+                shards: shards.iter().map(row).collect(),
+            }],
+        }
+    }
+
+    #[test]
+    fn every_shard_that_an_image_may_lie_in_is_found() {
+        let plan = plan(&["a.tar", "a/b.tar", "c.tar.gz"]);
+        let places = Places::new(&plan);
+        let of = |id: &str| -> Vec<&str> {
+            let rows = places.of(id).into_iter();
+            rows.map(|row| row.shard.as_str()).collect()
+        };
+        assert_eq!(of("a/b/1"), ["a/b.tar", "a.tar"]);
+        assert_eq!(of("a/1"), ["a.tar"]);
+        assert_eq!(of("c.tar.gz/1"), ["c.tar.gz"]);
+        assert_eq!(of("d/1"), [""; 0]);
+        assert_eq!(places.near("q/1", 1)[0].shard.as_str(), "a.tar");
+    }
+
+    #[test]
+    fn distances() {
+        let of = |a: &str, b: &str| distance(&a.chars().collect::<Vec<_>>(), b);
+        assert_eq!(
+            [of("kitten", "sitting"), of("", "ab"), of("é", "é")],
+            [3, 2, 0]
+        );
+    }
+}

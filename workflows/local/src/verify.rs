@@ -1,0 +1,172 @@
+//! `sluice verify`: proves a finished run.
+//!
+//! Receipts tell what was written from what; the manifests are read again, the decisions are made
+//! again from the stages' words, and every member of the curated dataset is compared with the bytes
+//! that it came from. Everything streams: units are looked at one by one, `--jobs` at once.
+
+mod chain;
+mod checks;
+mod duplicates;
+mod output;
+mod partition;
+mod shard;
+mod source;
+
+use std::io::Write;
+
+use anyhow::Result;
+use clap::Args;
+use rayon::prelude::*;
+use serde_json::json;
+use sluice_harness::{Context, Desk, Plan, Receipts, check_unchanged};
+use sluice_manifest::Error;
+use sluice_report::page::{plural, thousands};
+use sluice_store::Store;
+
+use self::checks::{Check, Findings};
+use crate::text::columns;
+
+/// Prove a finished run: nothing lost, nothing changed, every byte where it should be
+///
+/// Exits with 3 when a check fails.
+///
+/// Example: sluice verify --run runs/a
+#[derive(Debug, Args)]
+pub struct VerifyArgs {
+    /// The run: a URI prefix, on local disk or in object storage
+    #[arg(long, env = "SLUICE_RUN", value_name = "URI")]
+    pub run: String,
+
+    /// Do not read the source shards
+    ///
+    /// The output's images are then checked against the hashes that were taken when they were read,
+    /// its captions and other members by name and size alone.
+    #[arg(long)]
+    pub quick: bool,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+
+    /// Threads that work at once (default: the CPUs that the cgroup grants)
+    #[arg(long, env = "SLUICE_JOBS", value_name = "N")]
+    pub jobs: Option<usize>,
+}
+
+/// What the checks look at.
+struct Run<'a> {
+    context: &'a Context,
+    plan: &'a Plan,
+    receipts: &'a Receipts,
+    quick: bool,
+}
+
+/// Checks a run, and fails when a check does.
+pub fn verify(args: &VerifyArgs, desk: &mut Desk<'_>) -> Result<()> {
+    let context = Context::look(&args.run, "sluice", &desk.shared)?;
+    let mut findings = Findings::default();
+    check(&context, args.quick, &mut findings)?;
+    match args.json {
+        true => writeln!(desk.out, "{}", json!({ "checks": findings.as_json() }))?,
+        false => print(&findings, desk.out)?,
+    }
+    let failed = findings.failed();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<&str> = failed.iter().map(|check| check.name()).collect();
+    let message = format!(
+        "{} failed: {}",
+        plural(names.len() as u64, "check"),
+        names.join(", ")
+    );
+    Err(Error::data(message)
+        .hint("run the step that wrote it again with --force, then the steps after it")
+        .into())
+}
+
+fn check(context: &Context, quick: bool, findings: &mut Findings) -> Result<()> {
+    let Some(plan) = findings.take(Check::Plan, context.plan())? else {
+        return Ok(());
+    };
+    let receipts = context.receipts()?;
+    let run = Run {
+        context,
+        plan: &plan,
+        receipts: &receipts,
+        quick,
+    };
+    chain::receipts(&run, findings);
+    chain::inputs(&run, findings);
+    findings.merge(chain::outputs(&run)?);
+    if let Some(input) = findings.take(Check::Source, plan.input())? {
+        source_unchanged(&run, &input, findings)?;
+        let partitions: Vec<Findings> = plan
+            .partitions
+            .par_iter()
+            .map(|planned| partition::check(&run, planned))
+            .collect::<Result<_, Error>>()?;
+        for found in partitions {
+            findings.merge(found);
+        }
+        duplicates::check(&run, findings)?;
+        output::check(&run, &input, findings)?;
+    }
+    Ok(())
+}
+
+fn source_unchanged(run: &Run<'_>, input: &Store, findings: &mut Findings) -> Result<(), Error> {
+    for row in run.plan.partitions.iter().flat_map(|p| &p.shards) {
+        findings.take(Check::Source, check_unchanged(input, row))?;
+    }
+    Ok(())
+}
+
+fn print(findings: &Findings, out: &mut dyn Write) -> std::io::Result<()> {
+    let mut rows = Vec::new();
+    for (check, result) in findings.iter() {
+        let state = match (result.failed, result.passed) {
+            (0, 0) => "-",
+            (0, _) => "ok",
+            _ => "failed",
+        };
+        let looked = thousands(result.passed + result.failed);
+        rows.push(vec![
+            state.to_owned(),
+            check.name().to_owned(),
+            looked,
+            check.about().to_owned(),
+        ]);
+    }
+    write!(out, "{}", columns(&rows, &[2], ""))?;
+    for (check, result) in findings.iter() {
+        if result.failed == 0 {
+            continue;
+        }
+        writeln!(out, "\n{}:", check.name())?;
+        for failure in &result.failures {
+            writeln!(out, "  {}", failure.replace('\n', "\n    "))?;
+        }
+        let more = result.failed - result.failures.len() as u64;
+        if more > 0 {
+            writeln!(out, "  and {} more", thousands(more))?;
+        }
+    }
+    let failed = findings.failed().len();
+    let passed = findings
+        .iter()
+        .filter(|(_, found)| found.failed == 0 && found.passed > 0)
+        .count();
+    let unlooked = Check::ALL.len() - failed - passed;
+    let verdict = if failed == 0 { "sound" } else { "not sound" };
+    let mut line = format!(
+        "the run is {verdict}: {} passed",
+        plural(passed as u64, "check")
+    );
+    for (count, what) in [(failed, "failed"), (unlooked, "had nothing to look at")] {
+        if count > 0 {
+            line.push_str(&format!(", {count} {what}"));
+        }
+    }
+    writeln!(out, "\n{line}")
+}

@@ -1,0 +1,18 @@
+//! The program for people, on runs whose embeddings are made up: everything else is done by the
+//! stages' own programs, on small synthetic shards.
+//!
+//! A test fails when a run that is sound is called unsound or the other way round, when an image's
+//! story is not what happened to it, or when an option does not reach its step.
+
+#[path = "integration/documents.rs"]
+mod documents;
+#[path = "integration/explain.rs"]
+mod explain;
+#[path = "integration/inspect.rs"]
+mod inspect;
+#[path = "integration/run.rs"]
+mod run;
+#[path = "integration/support.rs"]
+mod support;
+#[path = "integration/verify.rs"]
+mod verify;

@@ -1,0 +1,251 @@
+//! Shards with images of every kind, a run over them, and the program in this process.
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, StringArray};
+use arrow::datatypes::DataType;
+use clap::Parser;
+use serde_json::json;
+use sluice::Args;
+use sluice_harness::{Common, Context, Desk, Shared, Tool, Work, run_step};
+use sluice_manifest::rows::{
+    DIMENSION_KEY, EMBEDDINGS, MODEL_KEY, MODEL_SHA256_KEY, SampleBrief, Status, embeddings,
+};
+use sluice_manifest::{Counts, Unit, dag, layout};
+use sluice_shard::ShardWriter;
+use sluice_store::{Location, Store};
+
+const DIMENSION: usize = 16;
+
+pub fn store(uri: &str) -> Store {
+    Store::create(&Location::parse(uri).unwrap()).unwrap()
+}
+
+/// A picture of random blocks, different for each seed, a little brighter if asked for.
+pub fn picture(seed: u32, brighter: u8) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(2_654_435_761) | 1;
+    let blocks: Vec<u8> = (0..64)
+        .map(|_| {
+            state ^= state << 13;
+            state ^= state >> 17;
+            state ^= state << 5;
+            (state >> 24) as u8 / 2 + 40
+        })
+        .collect();
+    let image = image::GrayImage::from_fn(256, 256, |x, y| {
+        let block = blocks[(y / 32 * 8 + x / 32) as usize];
+        image::Luma([block + brighter + ((x + y) % 8) as u8])
+    });
+    png(image)
+}
+
+fn png(image: image::GrayImage) -> Vec<u8> {
+    let mut bytes = std::io::Cursor::new(Vec::new());
+    image.write_to(&mut bytes, image::ImageFormat::Png).unwrap();
+    bytes.into_inner()
+}
+
+fn shard(members: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut writer = ShardWriter::new(Vec::new());
+    for (name, bytes) in members {
+        writer.append(name, bytes).unwrap();
+    }
+    writer.finish().unwrap()
+}
+
+/// Three shards. The names say what should become of the images.
+pub fn dataset(input: &Store) {
+    let flat = png(image::GrayImage::from_pixel(256, 256, image::Luma([3])));
+    let cut = &picture(9, 0)[..600];
+    let first = picture(1, 0);
+    let a = [
+        ("keep-1.png", first.as_slice()),
+        ("keep-1.txt", b"a caption".as_slice()),
+        ("keep-1.json", br#"{"n": 1}"#),
+        ("keep-2.png", &picture(2, 2)),
+        ("html.jpg", b"<html>this is no image</html>"),
+        ("cut.png", cut),
+        ("flat.png", &flat),
+        ("text-only.txt", b"no image"),
+        ("noext", b"no sample"),
+    ];
+    let b = [
+        ("exact.png", first.as_slice()),
+        ("perceptual.png", &picture(2, 0)),
+        ("keep-3.png", &picture(3, 0)),
+        ("semantic.png", &picture(4, 0)),
+        ("<b>&keep-4.png", &picture(5, 0)),
+    ];
+    let torn = shard(&[("keep-5.png", &picture(6, 0)), ("torn.png", &picture(7, 0))]);
+    input.put("a.tar", shard(&a)).unwrap();
+    input.put("sub/b.tar", shard(&b)).unwrap();
+    let torn = torn[..torn.len() - 1500].to_vec();
+    input.put("torn.tar", torn).unwrap();
+}
+
+fn words(line: &str) -> Vec<String> {
+    line.split(' ').map(str::to_owned).collect()
+}
+
+fn common(run: &str) -> Common {
+    Common {
+        run: run.to_owned(),
+        partitions: None,
+        task_index: None,
+        task_count: None,
+        jobs: Some(2),
+        force: false,
+        result: None,
+    }
+}
+
+/// Embeds without a model: a vector of its own for each image, but the one of `semantic` is that of
+/// `keep-3`.
+fn embed(run: &str) -> Result<()> {
+    let context = Context::new(&common(run), "made-up", &Shared::default())?;
+    let plan = context.plan()?;
+    let mut number = 0;
+    for unit in plan.units() {
+        let work = Work {
+            step: &dag::EMBED,
+            version: 1,
+            unit: &unit,
+            units: plan.partitions.len(),
+            settings: json!({ "model": { "name": "made-up" } }),
+            basis: None,
+            inputs: vec![context.input(&dag::READ, &unit)?],
+        };
+        let Some(mut task) = context.begin(work)? else {
+            continue;
+        };
+        let mut counts = Counts::default();
+        let (mut ids, mut values) = (Vec::new(), Vec::new());
+        for row in context
+            .run
+            .rows::<SampleBrief>(&layout::manifest("read", "images", &unit))?
+        {
+            let row = row?;
+            if row.status == Status::Rejected {
+                continue;
+            }
+            let id = row.image_id.to_string();
+            let axis = match id.ends_with("/keep-3") || id.ends_with("/semantic") {
+                true => DIMENSION - 1,
+                false => number,
+            };
+            values.extend((0..DIMENSION).map(|i| f32::from(u8::from(i == axis))));
+            ids.push(id);
+            number += 1;
+            counts.add(None);
+        }
+        let metadata = [
+            (MODEL_KEY, "made-up".to_owned()),
+            (MODEL_SHA256_KEY, "0".to_owned()),
+            (DIMENSION_KEY, DIMENSION.to_string()),
+        ];
+        let schema = embeddings(DIMENSION);
+        let path = task.path("embeddings");
+        let mut writer = context
+            .run
+            .write_table(&path, EMBEDDINGS, schema, &metadata)?;
+        let schema = writer.schema().clone();
+        let DataType::FixedSizeList(item, length) = schema.field(1).data_type().clone() else {
+            panic!("no vectors");
+        };
+        let values = Arc::new(Float32Array::from(values));
+        let columns: Vec<ArrayRef> = vec![
+            Arc::new(StringArray::from(ids)),
+            Arc::new(FixedSizeListArray::try_new(item, length, values, None)?),
+        ];
+        writer.write(&RecordBatch::try_new(schema, columns)?)?;
+        task.wrote(writer.finish()?);
+        task.commit(counts)?;
+    }
+    Ok(())
+}
+
+/// A whole run: `memory://NAME/in` curated into `memory://NAME/out`.
+pub fn curate(name: &str) -> String {
+    let (input, output) = (
+        format!("memory://{name}/in"),
+        format!("memory://{name}/out"),
+    );
+    let run = format!("memory://{name}/run");
+    dataset(&store(&input));
+    let shared = Shared::default();
+    let step = |line: &str| words(&format!("{line} --run {run} --jobs 2"));
+    run_step::<sluice_partition::Args>(
+        &step(&format!("sluice-partition --input {input}")),
+        &shared,
+    )
+    .unwrap();
+    run_step::<sluice_read::Args>(&step("sluice-read"), &shared).unwrap();
+    embed(&run).unwrap();
+    let quality = "--model technical-quality";
+    let aesthetic = step(&format!("sluice-aesthetic {quality} --min-score 0.2"));
+    run_step::<sluice_aesthetic::Args>(&aesthetic, &shared).unwrap();
+    let nsfw = step(&format!("sluice-nsfw {quality} --max-score 2"));
+    run_step::<sluice_nsfw::Args>(&nsfw, &shared).unwrap();
+    for part in ["exact", "perceptual", "fit", "assign", "match"] {
+        let line = step(&format!("sluice-dedup {part}"));
+        run_step::<sluice_dedup::Args>(&line, &shared).unwrap();
+    }
+    for part in [
+        "decide",
+        &format!("plan --output {output} --images-per-shard 2"),
+        "write",
+        "index",
+    ] {
+        let line = step(&format!("sluice-export {part}"));
+        run_step::<sluice_export::Args>(&line, &shared).unwrap();
+    }
+    run_step::<sluice_report::Args>(&step("sluice-report"), &shared).unwrap();
+    run
+}
+
+/// One more step on a run.
+pub fn again<P: sluice_harness::Program>(run: &str, line: &str) {
+    let line = words(&format!("{line} --run {run} --jobs 2"));
+    run_step::<P>(&line, &Shared::default()).unwrap();
+}
+
+/// What the program said.
+pub struct Said {
+    pub out: String,
+    pub err: String,
+    pub result: Option<serde_json::Value>,
+    pub outcome: Result<()>,
+}
+
+/// Runs `sluice` in this process.
+pub fn sluice(arguments: &[&str]) -> Said {
+    let line = std::iter::once(&"sluice").chain(arguments);
+    let args = Args::try_parse_from(line).unwrap();
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let mut desk = Desk {
+        shared: Shared::default(),
+        out: &mut out,
+        err: &mut err,
+        result: None,
+        up_to_date: false,
+    };
+    let outcome = args.run(&mut desk);
+    let result = desk.result.take();
+    Said {
+        out: String::from_utf8(out).unwrap(),
+        err: String::from_utf8(err).unwrap(),
+        result,
+        outcome,
+    }
+}
+
+/// The class and the words of a failure.
+pub fn failure(said: &Said) -> (sluice_manifest::Class, String) {
+    sluice_harness::describe(said.outcome.as_ref().unwrap_err())
+}
+
+/// Deletes a unit's receipt.
+pub fn forget(run: &str, stage: &str, unit: &Unit) {
+    store(run).delete(&layout::receipt(stage, unit)).unwrap();
+}

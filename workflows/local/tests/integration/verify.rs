@@ -1,0 +1,172 @@
+//! `sluice verify`: a sound run passes, and each kind of damage is found by the check that is for it.
+
+use sluice_manifest::rows::{DecisionRow, DuplicateRow, Row, ScoreRow};
+use sluice_manifest::{Class, ImageId, ShardPath, Unit};
+use sluice_store::Store;
+
+use crate::support::{Said, curate, failure, forget, sluice, store};
+
+fn verify(run: &str) -> Said {
+    sluice(&["verify", "--run", run])
+}
+
+/// The checks that failed.
+fn failed(said: &Said) -> Vec<&str> {
+    let lines = said.out.lines();
+    let failed = lines.filter_map(|line| line.strip_prefix("failed"));
+    failed
+        .filter_map(|rest| rest.split_whitespace().next())
+        .collect()
+}
+
+#[test]
+fn a_sound_run_passes() {
+    let run = curate("verify-sound");
+    let said = verify(&run);
+    assert!(said.outcome.is_ok(), "{}", said.out);
+    assert!(
+        said.out.contains("the run is sound: 16 checks passed\n"),
+        "{}",
+        said.out
+    );
+    let said = sluice(&["verify", "--run", &run, "--quick"]);
+    assert!(said.outcome.is_ok(), "{}", said.out);
+}
+
+/// Damages an object, expects these checks to fail, and mends it.
+fn damaged(run: &str, place: &Store, path: &str, bytes: Vec<u8>, checks: &[&str]) {
+    let before = place.get(path).unwrap();
+    place.put(path, bytes).unwrap();
+    let said = verify(run);
+    for check in checks {
+        assert!(
+            failed(&said).contains(check),
+            "{path}: {check}\n{}",
+            said.out
+        );
+    }
+    assert_eq!(failure(&said).0, Class::Data);
+    place.put(path, before).unwrap();
+}
+
+/// A manifest with each row changed.
+fn changed<R: Row>(place: &Store, path: &str, change: impl Fn(&mut R)) -> Vec<u8> {
+    let rows: Vec<R> = place
+        .rows::<R>(path)
+        .unwrap()
+        .collect::<Result<_, _>>()
+        .unwrap();
+    let mut writer = place.write_rows::<R>("changed.parquet", &[]).unwrap();
+    for mut row in rows {
+        change(&mut row);
+        writer.push(row).unwrap();
+    }
+    writer.finish().unwrap();
+    let bytes = place.get("changed.parquet").unwrap();
+    place.delete("changed.parquet").unwrap();
+    bytes.to_vec()
+}
+
+#[test]
+fn changed_manifests_are_found() {
+    let run = curate("verify-manifests");
+    let place = store(&run);
+    let path = "export/decisions/part-00000.parquet";
+    let bytes = changed::<DecisionRow>(&place, path, |row| {
+        if row.image_id.as_str() == "a/keep-2" {
+            row.keep = false;
+        }
+    });
+    damaged(&run, &place, path, bytes, &["outputs", "decisions"]);
+    let path = "aesthetic/scores/part-00000.parquet";
+    let bytes = changed::<ScoreRow>(&place, path, |row| row.keep = !row.keep);
+    damaged(
+        &run,
+        &place,
+        path,
+        bytes,
+        &["outputs", "scores", "decisions"],
+    );
+    let path = "dedup/duplicates/exact-00000.parquet";
+    let bytes = changed::<DuplicateRow>(&place, path, |row| {
+        row.duplicate_of = ImageId::new(&ShardPath::new("a.tar"), "nobody", 0);
+    });
+    damaged(&run, &place, path, bytes, &["outputs", "duplicates"]);
+    let path = "nsfw/scores/part-00001.parquet";
+    damaged(
+        &run,
+        &place,
+        path,
+        b"no parquet".to_vec(),
+        &["outputs", "scores"],
+    );
+    let path = "read/receipts/part-00000.json";
+    let receipt = String::from_utf8(place.get(path).unwrap().to_vec()).unwrap();
+    let at = receipt.find("\"fingerprint\": \"").unwrap() + 16;
+    let mut other = receipt.clone();
+    other.replace_range(at..at + 4, "0000");
+    damaged(&run, &place, path, other.into_bytes(), &["inputs"]);
+    assert!(verify(&run).outcome.is_ok());
+}
+
+#[test]
+fn changed_outputs_are_found() {
+    let run = curate("verify-outputs");
+    let place = store("memory://verify-outputs/out");
+    let tar = place.get("shard-00000.tar").unwrap().to_vec();
+    let mut flipped = tar.clone();
+    flipped[600] ^= 1;
+    damaged(
+        &run,
+        &place,
+        "shard-00000.tar",
+        flipped,
+        &["outputs", "members"],
+    );
+    let cut = tar[..tar.len() - 2048].to_vec();
+    damaged(
+        &run,
+        &place,
+        "shard-00000.tar",
+        cut,
+        &["outputs", "members"],
+    );
+    let other = place.get("shard-00001.parquet").unwrap().to_vec();
+    damaged(&run, &place, "shard-00000.parquet", other, &["packing"]);
+    let index = br#"{"shardlist": []}"#.to_vec();
+    damaged(&run, &place, "index.json", index, &["index"]);
+    place.put("left-over.tar", "x").unwrap();
+    let said = verify(&run);
+    assert_eq!(failed(&said), ["extra"], "{}", said.out);
+    place.delete("left-over.tar").unwrap();
+    place.delete("shard-00001.tar").unwrap();
+    let said = verify(&run);
+    assert!(failed(&said).contains(&"outputs"), "{}", said.out);
+}
+
+#[test]
+fn a_changed_source_is_found() {
+    let run = curate("verify-source");
+    let input = store("memory://verify-source/in");
+    let mut bytes = input.get("a.tar").unwrap().to_vec();
+    bytes.extend([0; 512]);
+    input.put("a.tar", bytes).unwrap();
+    let said = verify(&run);
+    assert!(failed(&said).contains(&"source"), "{}", said.out);
+}
+
+#[test]
+fn a_missing_receipt_is_named() {
+    let run = curate("verify-receipts");
+    forget(&run, "nsfw", &Unit::numbered("part", 1));
+    let said = verify(&run);
+    assert!(
+        said.out.contains("nsfw part-00001: no receipt"),
+        "{}",
+        said.out
+    );
+    assert!(failed(&said).contains(&"inputs"), "{}", said.out);
+    let json = sluice(&["verify", "--run", &run, "--json"]);
+    let checks: serde_json::Value = serde_json::from_str(&json.out).unwrap();
+    assert_eq!(checks["checks"].as_array().unwrap().len(), 16);
+}
