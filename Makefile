@@ -36,8 +36,8 @@ help: ## this list
 .PHONY: demo
 demo: build models demo-data ## curate real photographs with real models, into demo/
 	target/release/sluice run --input $(demo)/input --run $(demo)/run --output $(demo)/curated \
-	    --embedder efficientnet-lite0 --aesthetic technical-quality --nsfw opennsfw --eps 0.15 $(DEMO_FLAGS)
-	target/release/sluice verify --run $(demo)/run
+	    --embedder efficientnet-lite0 --aesthetic technical-quality --nsfw opennsfw --eps 0.15 $(DEMO_FLAGS) > $(demo)/result.json
+	@target/release/sluice verify --run $(demo)/run | tail -n 1
 	@echo
 	@echo "the curated dataset:      $(demo)/curated"
 	@echo "what every sample was:    $(demo)/truth.csv"
@@ -45,7 +45,7 @@ demo: build models demo-data ## curate real photographs with real models, into d
 
 .PHONY: build
 build: tools ## the programs, in target/release
-	$(CARGO) build --release --workspace
+	$(CARGO) build --release --workspace --exclude sluice-tests --exclude sluice-testkit
 
 .PHONY: test
 test: tools models demo-data ## format, lints, and all tests

@@ -31,7 +31,10 @@ fn truth(folder: &Path) -> Vec<Picture> {
 
 /// For each picture, the first picture that duplicate links connect it with.
 fn components(pictures: &[Picture], links: &[DuplicateRow]) -> Vec<usize> {
-    let places: BTreeMap<&str, usize> = (0..).zip(pictures).map(|(i, p)| (p.id.as_str(), i)).collect();
+    let places: BTreeMap<&str, usize> = (0..)
+        .zip(pictures)
+        .map(|(i, p)| (p.id.as_str(), i))
+        .collect();
     let mut parents: Vec<usize> = (0..pictures.len()).collect();
     let root = |parents: &[usize], mut at: usize| {
         while parents[at] != at {
@@ -106,7 +109,10 @@ fn judge(pictures: &[Picture], links: &[DuplicateRow]) -> Found {
 
 fn print(method: &str, removed: usize, found: &Found) {
     eprintln!("\n{method}: {removed} of 600 removed");
-    eprintln!("  {:<12} {:>6} {:>6} {:>7} {:>10}", "", "pairs", "found", "recall", "precision");
+    eprintln!(
+        "  {:<12} {:>6} {:>6} {:>7} {:>10}",
+        "", "pairs", "found", "recall", "precision"
+    );
     let rows = found.by_transformation.iter();
     let rows = rows.filter(|(_, score)| score.there > 0);
     let rows = rows.map(|(name, score)| (name.as_str(), score));
@@ -147,7 +153,10 @@ fn copies_are_found() {
     let found = judge(&pictures, &exact);
     print("exact", exact.len(), &found);
     assert_eq!(found.by_transformation["exact-copy"].right, 60);
-    assert_eq!((found.all.found, found.all.right, exact.len()), (60, 60, 60));
+    assert_eq!(
+        (found.all.found, found.all.right, exact.len()),
+        (60, 60, 60)
+    );
 
     let perceptual = links(&read, Method::Perceptual, &[&["perceptual", "--filters="]]);
     let found = judge(&pictures, &perceptual);
@@ -172,7 +181,11 @@ fn copies_are_found() {
         ],
     );
     let found = judge(&pictures, &semantic);
-    print("semantic, EfficientNet-Lite0, --eps 0.15", semantic.len(), &found);
+    print(
+        "semantic, EfficientNet-Lite0, --eps 0.15",
+        semantic.len(),
+        &found,
+    );
     assert!(found.all.recall() >= 0.95, "{:?}", found.all);
     let recalls = [
         ("bright-10", 0.95),

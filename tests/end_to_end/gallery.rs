@@ -2,9 +2,9 @@
 //! enough to be curated many times, with something to do for every stage.
 
 use sluice_store::{Location, Store};
+use sluice_testkit::Shard;
 use sluice_testkit::onnx::{TinyModel, distance_from, embedder, likeness_to};
 use sluice_testkit::pictures::{noisy, png, waves};
-use sluice_testkit::Shard;
 use sluice_tests::{Said, sluice};
 
 /// A folder, on disk or in memory, with input, models, run and output in it.
@@ -68,7 +68,10 @@ impl Gallery {
         let mut shard = Shard::new();
         for (key, picture) in pictures.iter().enumerate() {
             shard = shard
-                .with(&format!("{key:04}.txt"), format!("picture {key} of {number}"))
+                .with(
+                    &format!("{key:04}.txt"),
+                    format!("picture {key} of {number}"),
+                )
                 .with(&format!("{key:04}.png"), png(picture))
                 .with(&format!("{key:04}.json"), format!(r#"{{"n": {number}}}"#))
                 .with(&format!("{key:04}.cls"), number.to_string());

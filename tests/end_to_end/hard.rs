@@ -35,7 +35,10 @@ impl Hard {
         let mut expected = BTreeMap::new();
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
-            if path.extension().is_some_and(|extension| extension == "json") {
+            if path
+                .extension()
+                .is_some_and(|extension| extension == "json")
+            {
                 let text = std::fs::read_to_string(&path).unwrap();
                 let value: Value = serde_json::from_str(&text).unwrap();
                 expected.insert(value["shard"].as_str().unwrap().to_owned(), value);
@@ -53,7 +56,9 @@ impl Hard {
     }
 
     fn samples(&self, shard: &str) -> impl Iterator<Item = &SampleRow> {
-        self.samples.iter().filter(move |row| row.shard.as_str() == shard)
+        self.samples
+            .iter()
+            .filter(move |row| row.shard.as_str() == shard)
     }
 
     fn keyed(&self, shard: &str, key: &str) -> Vec<&SampleRow> {
@@ -117,10 +122,8 @@ impl Hard {
                 }
             }
             "reject" => {
-                let reason = match wanted["limit"].as_str() {
-                    Some(_) => Some(Reason::TooLarge),
-                    None => None,
-                };
+                let limit = wanted["limit"].as_str();
+                let reason = limit.map(|_| Reason::TooLarge);
                 for row in &rows {
                     assert_eq!(row.status, Status::Rejected, "{context}");
                     assert!(reason.is_none() || row.reason == reason, "{row:?}");
@@ -129,7 +132,10 @@ impl Hard {
             }
             "skip" => {
                 for name in &members {
-                    assert!(self.is_skipped(shard, name) && !listed(name), "{name}: {context}");
+                    assert!(
+                        self.is_skipped(shard, name) && !listed(name),
+                        "{name}: {context}"
+                    );
                 }
             }
             "no-image" => {
@@ -139,7 +145,9 @@ impl Hard {
             }
             // Either way; but what is decoded has the size it should, and what is not is told.
             "decode-or-reject" | "decode-or-skip" => {
-                rows.iter().filter(ok).for_each(|row| check_size(row, wanted));
+                rows.iter()
+                    .filter(ok)
+                    .for_each(|row| check_size(row, wanted));
                 for name in &members {
                     let damaged = !self.is_whole(shard);
                     let told = listed(name) || self.is_skipped(shard, name) || damaged;
@@ -179,10 +187,17 @@ impl Hard {
         }
         for (shard, row) in &self.shards {
             let listed: usize = self.samples(shard).map(|row| row.members.len()).sum();
-            let skipped = self.skipped.iter().filter(|row| row.shard.as_str() == shard);
+            let skipped = self
+                .skipped
+                .iter()
+                .filter(|row| row.shard.as_str() == shard);
             let skipped = skipped.count() as u64;
             assert_eq!(skipped, row.skipped, "{row:?}");
-            assert_eq!(listed as u64 + row.skipped + row.torn, row.members, "{row:?}");
+            assert_eq!(
+                listed as u64 + row.skipped + row.torn,
+                row.members,
+                "{row:?}"
+            );
         }
     }
 
@@ -197,7 +212,10 @@ impl Hard {
 
     fn sound(&self, shard: &str, key: &str) {
         let rows = self.keyed(shard, key);
-        assert!(rows.iter().any(|row| row.status == Status::Ok), "{shard} {key}: {rows:?}");
+        assert!(
+            rows.iter().any(|row| row.status == Status::Ok),
+            "{shard} {key}: {rows:?}"
+        );
     }
 }
 
@@ -219,7 +237,10 @@ const MUSTS: &[(&str, Check)] = &[
     ("nothing is written outside the output folder", EVERYWHERE),
     ("no file is made outside the output folder", EVERYWHERE),
     ("no two output files share a name by accident", EVERYWHERE),
-    ("if names become file names they are made safe or refused", EVERYWHERE),
+    (
+        "if names become file names they are made safe or refused",
+        EVERYWHERE,
+    ),
     ("'decode' samples decode", EVERYWHERE),
     (
         "'decode-if-supported' samples decode to the given size or are set aside with a reason",
@@ -234,17 +255,20 @@ const MUSTS: &[(&str, Check)] = &[
         hard.sound(shard, "control-first");
         hard.sound(shard, "control-last");
     }),
-    ("a file is told by its content, not by its name", |hard, shard| {
-        for (key, format) in [
-            ("mislabel-png", "png"),
-            ("mislabel-jpeg", "jpeg"),
-            ("mislabel-webp", "webp"),
-            ("mislabel-gif", "gif"),
-        ] {
-            let rows = hard.keyed(shard, key);
-            assert_eq!(rows[0].format.as_deref(), Some(format), "{rows:?}");
-        }
-    }),
+    (
+        "a file is told by its content, not by its name",
+        |hard, shard| {
+            for (key, format) in [
+                ("mislabel-png", "png"),
+                ("mislabel-jpeg", "jpeg"),
+                ("mislabel-webp", "webp"),
+                ("mislabel-gif", "gif"),
+            ] {
+                let rows = hard.keyed(shard, key);
+                assert_eq!(rows[0].format.as_deref(), Some(format), "{rows:?}");
+            }
+        },
+    ),
     ("both samples are kept apart", |hard, _| {
         let rows: Vec<&SampleRow> = ["names-00000.tar", "names-00001.tar"]
             .iter()
@@ -258,7 +282,11 @@ const MUSTS: &[(&str, Check)] = &[
     (
         "read, or refused with a message that names the compression",
         |hard, shard| {
-            let packing = if shard.ends_with("zst") { "zstd" } else { "gzip" };
+            let packing = if shard.ends_with("zst") {
+                "zstd"
+            } else {
+                "gzip"
+            };
             assert_eq!(hard.shards[shard].compression, packing);
             assert!(hard.is_whole(shard) && hard.samples(shard).count() == 4);
         },
@@ -286,9 +314,10 @@ const MUSTS: &[(&str, Check)] = &[
     (
         "links are skipped and counted, or a hard link gives the picture of its target",
         |hard, shard| {
-            let links = hard.skipped.iter().filter(|row| {
-                row.shard.as_str() == shard && row.reason.contains("link")
-            });
+            let links = hard
+                .skipped
+                .iter()
+                .filter(|row| row.shard.as_str() == shard && row.reason.contains("link"));
             assert_eq!(links.count(), 4);
         },
     ),
@@ -345,9 +374,15 @@ fn check_size(row: &SampleRow, wanted: &Value) {
         let number = |name: &str| wanted[name].as_u64().map(|number| number as u32);
         number(width).zip(number(height))
     };
-    let (want, upright) = (size("width", "height"), size("oriented_width", "oriented_height"));
+    let (want, upright) = (
+        size("width", "height"),
+        size("oriented_width", "oriented_height"),
+    );
     assert!(want.is_none_or(|want| want == stored), "{wanted}: {row:?}");
-    assert!(upright.is_none_or(|want| want == (width, height)), "{wanted}: {row:?}");
+    assert!(
+        upright.is_none_or(|want| want == (width, height)),
+        "{wanted}: {row:?}"
+    );
 }
 
 /// Every file below a folder with its size.
@@ -398,7 +433,10 @@ fn check_output(hard: &Hard, output: &Path) {
     for (shard, name) in members.keys() {
         assert!(!name.starts_with('/') && !name.contains('\\'), "{name:?}");
         assert!(!name.chars().any(char::is_control), "{name:?}");
-        assert!(!name.split('/').any(|part| ["", ".", ".."].contains(&part)), "{name:?}");
+        assert!(
+            !name.split('/').any(|part| ["", ".", ".."].contains(&part)),
+            "{name:?}"
+        );
         assert!(folded.insert((shard, name)), "{name:?}");
         let base = name.rfind('/').map_or(0, |slash| slash + 1);
         let key = &name[..base + name[base..].find('.').unwrap()];
@@ -426,7 +464,10 @@ fn check_output(hard: &Hard, output: &Path) {
         .collect();
     let mut compared = 0;
     for row in &rows {
-        let sample = hard.samples.iter().find(|sample| sample.image_id == row.image_id);
+        let sample = hard
+            .samples
+            .iter()
+            .find(|sample| sample.image_id == row.image_id);
         for (name, member) in names(sample.unwrap()).zip(&sample.unwrap().members) {
             let copied = by_name[format!("{}.{}", row.key, member.extension).as_str()];
             let expected = &hard.expected[row.source_shard.as_str()];
@@ -435,11 +476,17 @@ fn check_output(hard: &Hard, output: &Path) {
                 .map(|listed| text(listed, "sha256"))
                 .collect();
             let hash = hex::encode(Sha256::digest(copied));
-            assert!(hashes.is_empty() || hashes.contains(&hash.as_str()), "{name}");
+            assert!(
+                hashes.is_empty() || hashes.contains(&hash.as_str()),
+                "{name}"
+            );
             compared += usize::from(!hashes.is_empty());
         }
     }
-    eprintln!("{} output members, {compared} compared with their source", members.len());
+    eprintln!(
+        "{} output members, {compared} compared with their source",
+        members.len()
+    );
     assert!(compared * 10 > members.len() * 9);
 }
 
@@ -503,7 +550,10 @@ fn the_whole_folder() {
     ends(&["sluice", "verify", "--run", &run]);
 
     let hard = Hard::open(&folder, &run);
-    assert!(hard.shards.keys().eq(hard.expected.keys()), "every shard is there");
+    assert!(
+        hard.shards.keys().eq(hard.expected.keys()),
+        "every shard is there"
+    );
     hard.check_rows();
     let mut checked = (0, 0);
     for (shard, expected) in &hard.expected {
@@ -535,13 +585,26 @@ fn the_whole_folder() {
 
     // All that can be read at once, filters or not: every odd name goes into the output.
     ends(&["sluice-export", "decide", "--run", &run, "--filters="]);
-    ends(&["sluice-export", "plan", "--run", &run, "--output", &all, "--images-per-shard", "50"]);
+    ends(&[
+        "sluice-export",
+        "plan",
+        "--run",
+        &run,
+        "--output",
+        &all,
+        "--images-per-shard",
+        "50",
+    ]);
     ends(&["sluice-export", "write", "--run", &run]);
     ends(&["sluice-export", "index", "--run", &run]);
     ends(&["sluice-report", "--run", &run]);
     ends(&["sluice", "verify", "--run", &run]);
     check_output(&hard, Path::new(&all));
-    let sound = hard.samples.iter().filter(|row| row.status == Status::Ok).count();
+    let sound = hard
+        .samples
+        .iter()
+        .filter(|row| row.status == Status::Ok)
+        .count();
     assert_eq!(hard.run.counts("export-write").unwrap().kept, sound as u64);
 
     let left = outside();

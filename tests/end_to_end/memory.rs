@@ -27,18 +27,50 @@ fn commands(input: &Path, output: &Path, models: &Path, times: usize) -> Vec<Com
     let times = times.to_string();
     let (input, output, models) = (word(input), word(output), word(models));
     let lines: [&[&str]; 15] = [
-        &["sluice-partition", "--input", input, "--shards-per-partition", "1"],
+        &[
+            "sluice-partition",
+            "--input",
+            input,
+            "--shards-per-partition",
+            "1",
+        ],
         &["sluice-read"],
-        &["sluice-embed", "--models", models, "--model", "efficientnet-lite0"],
-        &["sluice-aesthetic", "--model", "technical-quality", "--min-score", "0"],
-        &["sluice-nsfw", "--models", models, "--model", "opennsfw", "--max-score", "2"],
+        &[
+            "sluice-embed",
+            "--models",
+            models,
+            "--model",
+            "efficientnet-lite0",
+        ],
+        &[
+            "sluice-aesthetic",
+            "--model",
+            "technical-quality",
+            "--min-score",
+            "0",
+        ],
+        &[
+            "sluice-nsfw",
+            "--models",
+            models,
+            "--model",
+            "opennsfw",
+            "--max-score",
+            "2",
+        ],
         &["sluice-dedup exact", "--ranges", &times],
         &["sluice-dedup perceptual", "--filters", "aesthetic,nsfw"],
         &["sluice-dedup fit", "--clusters", "20", "--sample", "200"],
         &["sluice-dedup assign", "--filters", "aesthetic,nsfw"],
         &["sluice-dedup match", "--eps", "0.15", "--groups", &times],
         &["sluice-export decide", "--filters", "aesthetic,nsfw"],
-        &["sluice-export plan", "--output", output, "--images-per-shard", "100"],
+        &[
+            "sluice-export plan",
+            "--output",
+            output,
+            "--images-per-shard",
+            "100",
+        ],
         &["sluice-export write"],
         &["sluice-export index"],
         &["sluice-report"],
@@ -100,16 +132,16 @@ fn ten_times_the_input_takes_no_more_memory() {
         let commands = commands(&input, &folder.join("output"), &models, times);
         let run = folder.join("run");
         let finished = commands.iter().map(|command| command.run(&process, &run));
-        let peaks: Vec<(String, Finished)> = commands
-            .iter()
-            .map(Command::name)
-            .zip(finished)
-            .collect();
+        let peaks: Vec<(String, Finished)> =
+            commands.iter().map(Command::name).zip(finished).collect();
         peaks
     });
     let [once, tenfold] = measured;
     eprintln!("\n{shards} shards of 100 photographs, and ten times that; most memory in MB:");
-    eprintln!("  {:<24} {:>7} {:>7} {:>7} {:>8}", "", "1x", "10x", "", "10x took");
+    eprintln!(
+        "  {:<24} {:>7} {:>7} {:>7} {:>8}",
+        "", "1x", "10x", "", "10x took"
+    );
     let mut grown = Vec::new();
     for ((name, one), (_, ten)) in once.iter().zip(&tenfold) {
         let megabytes = [one.peak, ten.peak].map(|bytes| bytes as f64 / 1e6);

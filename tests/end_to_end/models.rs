@@ -113,7 +113,10 @@ fn clip_embeddings_are_those_of_transformers() {
     run(&["sluice-embed", "--run", &read.uri, "--model", word(&clip)]).unwrap();
     let expected = Npy::read(&reference.folder.join("tiny_clip_image_embeds.npy"));
     let nearness = reference.nearness(&read, &expected);
-    eprintln!("tiny CLIP, cosine with transformers: lowest {:?}", nearness[0]);
+    eprintln!(
+        "tiny CLIP, cosine with transformers: lowest {:?}",
+        nearness[0]
+    );
     assert!(nearness[0].0 >= 0.9999, "{nearness:?}");
 
     // A head of other embeddings is refused, by name, before anything is written.
@@ -163,7 +166,10 @@ fn efficientnet_and_opennsfw_are_those_of_the_reference() {
     let scores = fixtures.join("reference-scores");
     let expected = Npy::read(&scores.join("effnet_lite0_features.npy"));
     let nearness = reference.nearness(&read, &expected);
-    eprintln!("EfficientNet-Lite0, cosine with the reference: lowest {:?}", nearness[0]);
+    eprintln!(
+        "EfficientNet-Lite0, cosine with the reference: lowest {:?}",
+        nearness[0]
+    );
     assert!(nearness[0].0 >= 0.9999, "{nearness:?}");
 
     let nsfw = ["sluice-nsfw", "--run", &read.uri, "--model", "opennsfw"];
@@ -299,7 +305,9 @@ fn write_embeddings(uri: &str, embedder: &str, values: Vec<f32>, dimension: usiz
     ];
     let path = task.path("embeddings");
     let schema = embeddings(dimension);
-    let written = context.run.write_table(&path, EMBEDDINGS, schema, &metadata);
+    let written = context
+        .run
+        .write_table(&path, EMBEDDINGS, schema, &metadata);
     let mut writer = written.unwrap();
     let schema = writer.schema().clone();
     let DataType::FixedSizeList(item, length) = schema.field(1).data_type().clone() else {
@@ -339,10 +347,16 @@ fn the_stages_score_embeddings_as_expected() {
         for (file, name) in of.heads {
             let models = tempfile::tempdir().unwrap();
             model(models.path(), name, &shared.join(format!("{file}.onnx"))).unwrap();
-            let stage = if name.contains("nsfw") { "nsfw" } else { "aesthetic" };
+            let stage = if name.contains("nsfw") {
+                "nsfw"
+            } else {
+                "aesthetic"
+            };
             let program = format!("sluice-{stage}");
             let models = word(models.path());
-            let command = [&program, "--run", &read.uri, "--model", name, "--models", models];
+            let command = [
+                &program, "--run", &read.uri, "--model", name, "--models", models,
+            ];
             let done = run(&command).unwrap();
             assert_eq!(done.counts.input, rows as u64, "{file}");
             let scores: Vec<ScoreRow> = read.rows(&format!("{stage}/scores")).unwrap();

@@ -70,7 +70,11 @@ fn check_sums(run: &Run, said: &Said, samples: u64) {
         let first = receipts.values().next();
         let units = first.map_or(0, |receipt| receipt.units as usize);
         assert_eq!(receipts.len(), units, "{}", step.name);
-        assert!(units > 0 || step.fan_out == FanOut::OutputShards, "{}", step.name);
+        assert!(
+            units > 0 || step.fan_out == FanOut::OutputShards,
+            "{}",
+            step.name
+        );
     }
     let counts = |step: &str| run.counts(step).unwrap();
     let (read, decided) = (counts("read"), counts("export-decide"));
@@ -95,7 +99,10 @@ fn check_sums(run: &Run, said: &Said, samples: u64) {
     for (sample, decision) in samples.iter().zip(&decisions) {
         assert_eq!(sample.image_id, decision.image_id);
         assert_eq!(decision.keep, decision.reason.is_none(), "{decision:?}");
-        assert_eq!(decision.stage.as_deref(), decision.reason.map(Reason::stage));
+        assert_eq!(
+            decision.stage.as_deref(),
+            decision.reason.map(Reason::stage)
+        );
         if sample.status == Status::Rejected {
             assert_eq!(sample.reason, decision.reason, "{decision:?}");
         }

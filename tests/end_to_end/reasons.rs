@@ -32,8 +32,14 @@ fn shards() -> Vec<(&'static str, Vec<u8>)> {
     let damaged = [
         ("no-image.txt", b"a caption and no picture".to_vec()),
         ("empty-file.png", Vec::new()),
-        ("not-an-image.jpg", b"no picture at all, whatever it is called".to_vec()),
-        ("unsupported-format.jpg", b"<svg xmlns='http://www.w3.org/2000/svg'/>".to_vec()),
+        (
+            "not-an-image.jpg",
+            b"no picture at all, whatever it is called".to_vec(),
+        ),
+        (
+            "unsupported-format.jpg",
+            b"<svg xmlns='http://www.w3.org/2000/svg'/>".to_vec(),
+        ),
         ("truncated-image.png", whole[..middle].to_vec()),
         ("corrupt-image.png", flipped),
         ("too-large.bmp", bomb()),
@@ -43,15 +49,28 @@ fn shards() -> Vec<(&'static str, Vec<u8>)> {
     let scored = [
         ("not-embedded.png", png(&flat([128; 3], 64, 48))),
         ("not-scored-aesthetic.png", png(&flat([255; 3], 64, 48))),
-        ("below-min-score.png", png(&noisy(flat([250; 3], 64, 48), 4, 5))),
+        (
+            "below-min-score.png",
+            png(&noisy(flat([250; 3], 64, 48), 4, 5)),
+        ),
         ("not-scored-nsfw.png", png(&flat([255, 0, 0], 64, 48))),
-        ("max-score-reached.png", png(&noisy(flat([250, 5, 5], 64, 48), 5, 5))),
+        (
+            "max-score-reached.png",
+            png(&noisy(flat([250, 5, 5], 64, 48), 5, 5)),
+        ),
     ];
-    let originals = [("exact.png", of(10)), ("perceptual.png", of(11)), ("semantic.png", of(12))];
+    let originals = [
+        ("exact.png", of(10)),
+        ("perceptual.png", of(11)),
+        ("semantic.png", of(12)),
+    ];
     // Brighter is nearer to white and scores lower, so that the originals are the best.
     let copies = [
         ("exact-duplicate.png", of(10)),
-        ("perceptual-duplicate.png", png(&brighter(waves(11, 64, 48), 6))),
+        (
+            "perceptual-duplicate.png",
+            png(&brighter(waves(11, 64, 48), 6)),
+        ),
         (
             "semantic-duplicate.png",
             png(&noisy(brighter(waves(12, 64, 48), 6), 9, 90)),
@@ -65,9 +84,17 @@ fn shards() -> Vec<(&'static str, Vec<u8>)> {
     vec![
         ("a-originals.tar", shard(&originals).finish()),
         ("b-copies.tar", shard(&copies).finish()),
-        ("c-damaged.tar", shard(&damaged).with_sparse("sparse-member.png", &whole).finish()),
+        (
+            "c-damaged.tar",
+            shard(&damaged)
+                .with_sparse("sparse-member.png", &whole)
+                .finish(),
+        ),
         ("d-scored.tar", shard(&scored).finish()),
-        ("e-cut.tar", shard(&[("before.png", of(20)), ("shard-damaged.png", of(21))]).cut(600)),
+        (
+            "e-cut.tar",
+            shard(&[("before.png", of(20)), ("shard-damaged.png", of(21))]).cut(600),
+        ),
     ]
 }
 
@@ -78,7 +105,14 @@ fn every_reason_is_given_and_explained() {
     for (name, bytes) in shards() {
         gallery.put(name, bytes);
     }
-    let said = gallery.curate(&["--min-side", "32", "--max-aspect", "4", "--max-distance", "1"]);
+    let said = gallery.curate(&[
+        "--min-side",
+        "32",
+        "--max-aspect",
+        "4",
+        "--max-distance",
+        "1",
+    ]);
     gallery.verify();
 
     let run = Run::at(gallery.at("run")).unwrap();
@@ -105,7 +139,9 @@ fn every_reason_is_given_and_explained() {
 
     // The result counts each of them once, and so does what people see.
     let stages = said.result["funnel"]["stages"].as_array().unwrap();
-    let reasons = stages.iter().flat_map(|stage| stage["reasons"].as_array().unwrap());
+    let reasons = stages
+        .iter()
+        .flat_map(|stage| stage["reasons"].as_array().unwrap());
     assert_eq!(reasons.count(), all.len());
     for (reason, decision) in by_reason {
         assert!(said.err.contains(reason.as_str()), "{reason}: {}", said.err);

@@ -43,13 +43,18 @@ fn done(said: &Said) -> BTreeMap<&'static str, (u64, u64)> {
 /// The steps that had something to do.
 fn busy(said: &Said) -> BTreeSet<&'static str> {
     let steps = done(said).into_iter();
-    steps.filter(|(_, (n, _))| *n > 0).map(|(step, _)| step).collect()
+    steps
+        .filter(|(_, (n, _))| *n > 0)
+        .map(|(step, _)| step)
+        .collect()
 }
 
 /// The objects that differ between two looks.
 fn changed(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Vec<String> {
     let all: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
-    let differ = all.into_iter().filter(|path| before.get(*path) != after.get(*path));
+    let differ = all
+        .into_iter()
+        .filter(|path| before.get(*path) != after.get(*path));
     differ.cloned().collect()
 }
 
@@ -61,21 +66,35 @@ fn a_second_run_does_nothing_and_says_so() {
     let output = Run::at(gallery.at("output")).unwrap();
     let before = (run.hashes("").unwrap(), output.hashes("").unwrap());
     let said = gallery.curate(&OPTIONS);
-    assert!(said.up_to_date && said.err.contains("everything was up to date"), "{said:?}");
+    assert!(
+        said.up_to_date && said.err.contains("everything was up to date"),
+        "{said:?}"
+    );
     assert!(busy(&said).is_empty(), "{:?}", done(&said));
     for (step, (_, total)) in done(&said) {
         let receipts = run.receipts(step).unwrap();
         assert_eq!(total, receipts.len() as u64, "{step}");
     }
-    assert_eq!(before, (run.hashes("").unwrap(), output.hashes("").unwrap()));
+    assert_eq!(
+        before,
+        (run.hashes("").unwrap(), output.hashes("").unwrap())
+    );
 
     // Neither do the programs by themselves.
     let limit = Duration::from_secs(60);
     let process = Process::new(env!("CARGO_BIN_EXE_sluice-tests-step"), limit).unwrap();
     let finished = process.run(&["sluice-read", "--run", &run.uri]).unwrap();
     assert_eq!(finished.code, 0);
-    assert!(finished.stdout.contains(r#""status":"up-to-date""#), "{}", finished.stdout);
-    assert!(finished.stderr.contains("up to date"), "{}", finished.stderr);
+    assert!(
+        finished.stdout.contains(r#""status":"up-to-date""#),
+        "{}",
+        finished.stdout
+    );
+    assert!(
+        finished.stderr.contains("up to date"),
+        "{}",
+        finished.stderr
+    );
 }
 
 #[test]
@@ -105,9 +124,16 @@ fn another_threshold_decides_again_without_the_model() {
     ];
     let finished = process.run(&score).unwrap();
     assert_eq!(finished.code, 0, "{finished:?}");
-    assert!(finished.stdout.contains(r#""done":3"#), "{}", finished.stdout);
+    assert!(
+        finished.stdout.contains(r#""done":3"#),
+        "{}",
+        finished.stdout
+    );
     let forced = process.run(&[&score[..], &["--force"]].concat()).unwrap();
-    assert_eq!(forced.code, 2, "with --force it does need the model: {forced:?}");
+    assert_eq!(
+        forced.code, 2,
+        "with --force it does need the model: {forced:?}"
+    );
 
     let said = gallery.curate(&[&OPTIONS[..], &["--min-aesthetic", threshold]].concat());
     let expected = STEPS.iter().map(|step| step.name).filter(|step| {
@@ -156,7 +182,13 @@ fn another_shard_does_its_partition_again_and_what_depends_on_it() {
     for step in ["read", "embed", "aesthetic", "nsfw"] {
         assert_eq!(done[step], (1, 3), "{step}");
     }
-    for step in ["partition", "dedup-exact", "dedup-perceptual", "dedup-fit", "dedup-match"] {
+    for step in [
+        "partition",
+        "dedup-exact",
+        "dedup-perceptual",
+        "dedup-fit",
+        "dedup-match",
+    ] {
         assert_eq!(done[step], (1, 1), "{step}");
     }
     for step in ["dedup-assign", "export-decide"] {
@@ -188,7 +220,8 @@ fn another_shard_does_its_partition_again_and_what_depends_on_it() {
     for path in changed(&before, &run.hashes("").unwrap()) {
         // Receipts tell how many partitions there are.
         let (stage, rest) = path.split_once('/').unwrap_or((&path, ""));
-        if ["read", "embed", "aesthetic", "nsfw"].contains(&stage) && !rest.starts_with("receipts") {
+        if ["read", "embed", "aesthetic", "nsfw"].contains(&stage) && !rest.starts_with("receipts")
+        {
             assert!(rest.contains("part-00003."), "{path} changed");
         }
     }
@@ -249,7 +282,13 @@ fn how_many_go_through_a_model_at_once_moves_scores_by_rounding_alone() {
     let models = gallery.at("models");
     let scores = |batch_size: &str| -> Vec<ScoreRow> {
         let program = ["sluice-nsfw", "--run", &run.uri, "--models", &models];
-        let settings = ["--model", "tiny-shame", "--force", "--batch-size", batch_size];
+        let settings = [
+            "--model",
+            "tiny-shame",
+            "--force",
+            "--batch-size",
+            batch_size,
+        ];
         sluice_tests::run(&[&program[..], &settings].concat()).unwrap();
         run.rows("nsfw/scores").unwrap()
     };

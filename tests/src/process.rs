@@ -115,7 +115,8 @@ impl Process {
         };
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-        let kilobytes = line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse().ok());
+        let kilobytes =
+            line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse().ok());
         let bytes = kilobytes.map_or(0, |kilobytes: u64| kilobytes * 1024);
         // A peak that cannot be written is missed by the reader.
         let _ = std::fs::write(Path::new(&file), bytes.to_string());

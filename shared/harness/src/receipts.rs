@@ -28,12 +28,12 @@ impl Context {
         let mut receipts = Receipts::default();
         for stage in stages {
             let objects = self.run.list(&format!("{stage}/receipts"))?;
-            let read: Vec<_> = objects
-                .par_iter()
-                .map(|object| (&object.path, self.run.get(&object.path)))
-                .collect();
-            for (path, json) in read {
-                match serde_json::from_slice::<Receipt>(&json?) {
+            let read = objects.par_iter().map(|object| {
+                let json = self.run.get(&object.path)?;
+                Ok((&object.path, serde_json::from_slice::<Receipt>(&json)))
+            });
+            for (path, receipt) in read.collect::<Result<Vec<_>>>()? {
+                match receipt {
                     Ok(receipt) => {
                         let step = receipts.steps.entry(receipt.step.clone()).or_default();
                         step.push(receipt);

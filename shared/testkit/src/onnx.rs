@@ -36,7 +36,12 @@ pub fn distance_from(name: &str, colour: [u8; 3], threshold: f32) -> TinyModel {
 
 /// A classifier: [`distance_from`] with the other sign. Pictures near the colour score high.
 pub fn likeness_to(name: &str, colour: [u8; 3], threshold: f32) -> TinyModel {
-    classifier(name, colour, threshold, &[node("Neg", "logarithm", "score", &[])])
+    classifier(
+        name,
+        colour,
+        threshold,
+        &[node("Neg", "logarithm", "score", &[])],
+    )
 }
 
 fn classifier(name: &str, colour: [u8; 3], threshold: f32, last: &[Vec<u8>]) -> TinyModel {

@@ -14,7 +14,10 @@ pub fn waves(seed: u64, width: u32, height: u32) -> RgbImage {
         *wave = [amplitude, x, y, std::f64::consts::TAU * random.unit()];
     }
     RgbImage::from_fn(width, height, |x, y| {
-        let (x, y) = (f64::from(x) / f64::from(width), f64::from(y) / f64::from(height));
+        let (x, y) = (
+            f64::from(x) / f64::from(width),
+            f64::from(y) / f64::from(height),
+        );
         Rgb(waves.each_ref().map(|waves| {
             let sum: f64 = waves
                 .iter()
