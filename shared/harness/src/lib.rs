@@ -12,6 +12,7 @@
 mod args;
 mod context;
 mod logs;
+mod memory;
 mod plan;
 mod program;
 mod receipts;

@@ -13,7 +13,7 @@ use sluice_manifest::{Class, Error, ExitStatus};
 
 use crate::args::{Common, expand_files};
 use crate::context::{Context, Shared};
-use crate::logs;
+use crate::{logs, memory};
 
 /// Outputs that a result names; it counts the others.
 const NAMED_OUTPUTS: usize = 100;
@@ -33,6 +33,7 @@ pub trait Program: Parser {
 
 /// Runs a stage's program. Its whole `main`.
 pub fn main<P: Program>() -> ExitCode {
+    memory::settle();
     let started = Instant::now();
     let arguments = match expand_files(std::env::args_os()) {
         Ok(arguments) => arguments,

@@ -11,7 +11,7 @@ use sluice_manifest::{Counts, ExitStatus};
 
 use crate::args::expand_files;
 use crate::context::{Context, Shared};
-use crate::logs;
+use crate::{logs, memory};
 use crate::program::{Program, conclude, describe, guarded, listen, print, publish, unparsed};
 
 /// A program that is no stage.
@@ -47,6 +47,7 @@ pub struct Desk<'a> {
 
 /// Runs a tool. Its whole `main`.
 pub fn tool_main<T: Tool>() -> ExitCode {
+    memory::settle();
     let started = Instant::now();
     let parsed = expand_files(std::env::args_os()).map(T::try_parse_from);
     let tool = match parsed {
