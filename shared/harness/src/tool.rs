@@ -11,8 +11,8 @@ use sluice_manifest::{Counts, ExitStatus};
 
 use crate::args::expand_files;
 use crate::context::{Context, Shared};
-use crate::{logs, memory};
 use crate::program::{Program, conclude, describe, guarded, listen, print, publish, unparsed};
+use crate::{logs, memory};
 
 /// A program that is no stage.
 pub trait Tool: Parser {
