@@ -13,7 +13,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use sluice_tests::{Finished, Process, fixtures, models};
+use sluice_tests::{Finished, Process, Run, fixtures, models};
 
 use crate::support::word;
 
@@ -25,87 +25,55 @@ struct Command {
     words: Vec<String>,
 }
 
+/// The steps' command lines, without the run. Words in capitals stand for what differs.
+const STEPS: [&str; 15] = [
+    "partition --input INPUT --shards-per-partition 1",
+    "read --jobs 1",
+    "embed --models MODELS --model efficientnet-lite0",
+    "aesthetic --model technical-quality --min-score 0",
+    "nsfw --models MODELS --model opennsfw --max-score 2",
+    "dedup exact --ranges RANGES --jobs 1",
+    "dedup perceptual --filters aesthetic,nsfw --jobs 1",
+    "dedup fit --clusters 40 --sample 100 --jobs 1",
+    "dedup assign --filters aesthetic,nsfw --jobs 1",
+    "dedup match --eps 0.15 --groups GROUPS --jobs 1",
+    "export decide --filters aesthetic,nsfw --jobs 1",
+    "export plan --output OUTPUT --images-per-shard 50 --jobs 1",
+    "export write --jobs 1",
+    "export index --jobs 1",
+    "report --jobs 1",
+];
+
 fn commands(input: &Path, output: &Path, models: &Path, times: usize) -> Vec<Command> {
-    let (input, output, models) = (word(input), word(output), word(models));
-    // Clusters are of uneven size.
-    let [ranges, groups] = [times, if times == 1 { 1 } else { 4 * times }].map(|n| n.to_string());
-    let lines: [&[&str]; 15] = [
-        &["partition", "--input", input, "--shards-per-partition", "1"],
-        &["read", "--jobs", "1"],
-        &["embed", "--models", models, "--model", "efficientnet-lite0"],
-        &[
-            "aesthetic",
-            "--model",
-            "technical-quality",
-            "--min-score",
-            "0",
-        ],
-        &[
-            "nsfw",
-            "--models",
-            models,
-            "--model",
-            "opennsfw",
-            "--max-score",
-            "2",
-        ],
-        &["dedup exact", "--ranges", &ranges, "--jobs", "1"],
-        &[
-            "dedup perceptual",
-            "--filters",
-            "aesthetic,nsfw",
-            "--jobs",
-            "1",
-        ],
-        &[
-            "dedup fit",
-            "--clusters",
-            "40",
-            "--sample",
-            "100",
-            "--jobs",
-            "1",
-        ],
-        &["dedup assign", "--filters", "aesthetic,nsfw", "--jobs", "1"],
-        &[
-            "dedup match",
-            "--eps",
-            "0.15",
-            "--groups",
-            &groups,
-            "--jobs",
-            "1",
-        ],
-        &[
-            "export decide",
-            "--filters",
-            "aesthetic,nsfw",
-            "--jobs",
-            "1",
-        ],
-        &[
-            "export plan",
-            "--output",
-            output,
-            "--images-per-shard",
-            "50",
-            "--jobs",
-            "1",
-        ],
-        &["export write", "--jobs", "1"],
-        &["export index", "--jobs", "1"],
-        &["report", "--jobs", "1"],
-    ];
-    let command = |line: &&[&str]| {
-        let (name, options) = line.split_first().expect("a name");
-        let name = format!("sluice-{name}");
-        let words = name.split(' ').chain(options.iter().copied());
-        Command {
-            words: words.map(str::to_owned).collect(),
-        }
-    };
-    lines.iter().map(command).collect()
+    // Clusters are of uneven size, so there are more groups than would do for even ones.
+    let groups = if times == 1 { 1 } else { 4 * times };
+    let commands = STEPS.iter().map(|line| {
+        let words = line.split(' ').map(|word| match word {
+            "INPUT" => self::word(input).to_owned(),
+            "OUTPUT" => self::word(output).to_owned(),
+            "MODELS" => self::word(models).to_owned(),
+            "RANGES" => times.to_string(),
+            "GROUPS" => groups.to_string(),
+            word => word.to_owned(),
+        });
+        let mut words: Vec<String> = words.collect();
+        words[0].insert_str(0, "sluice-");
+        Command { words }
+    });
+    commands.collect()
 }
+
+/// Images in the largest group of clusters. A group is held whole, and clusters are as large as
+/// the pictures are alike: ten copies of each make some groups larger than all pictures before.
+fn largest_group(run: &Path) -> u64 {
+    let receipts = Run::at(word(run)).unwrap().receipts("dedup-match");
+    let sizes = receipts.unwrap().into_values().map(|r| r.counts.input);
+    sizes.max().unwrap()
+}
+
+/// Bytes that an image takes in a group: its embedding as it was read, in rank order, and what
+/// comes with it.
+const BYTES_IN_GROUP: u64 = 3 * 4 * 1280;
 
 impl Command {
     fn name(&self) -> String {
@@ -152,9 +120,10 @@ fn ten_times_the_input_takes_no_more_memory() {
         let finished = commands.iter().map(|command| command.run(&process, &run));
         let peaks: Vec<(String, Finished)> =
             commands.iter().map(Command::name).zip(finished).collect();
-        peaks
+        (peaks, largest_group(&run))
     });
-    let [once, tenfold] = measured;
+    let [(once, group), (tenfold, large_group)] = measured;
+    let larger_group = large_group.saturating_sub(group) * BYTES_IN_GROUP;
     eprintln!("\n{shards} shard(s) of 100 photographs, and ten times that; most memory in MB:");
     eprintln!(
         "  {:<24} {:>7} {:>7} {:>7} {:>8}",
