@@ -22,6 +22,7 @@ convert := shared/model/convert
 export PYTHON
 export PATH := $(PATH):$(CURDIR)/$(cache)/tools/bin
 export ORT_DYLIB_PATH := $(CURDIR)/$(cache)/onnxruntime/libonnxruntime.so
+export ORT_DISABLE_TELEMETRY := 1
 export SLUICE_MODELS := $(CURDIR)/$(cache)/models
 export SLUICE_PYTHON := $(CURDIR)/$(venv)/bin/python
 export SLUICE_DEMO_INPUT := $(CURDIR)/$(demo)/input

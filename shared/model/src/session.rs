@@ -103,6 +103,7 @@ impl Session {
 /// Loads ONNX Runtime's library, once.
 fn environment() -> Result<&'static Environment> {
     let loaded = ENVIRONMENT.get_or_init(|| {
+        refuse_telemetry();
         let library = library();
         let shown = library.display().to_string();
         let builder = ort::init_from(&library).map_err(|e| format!("{shown}: {e}"))?;
@@ -118,6 +119,18 @@ fn environment() -> Result<&'static Environment> {
             "set ORT_DYLIB_PATH to libonnxruntime.so; the Python package onnxruntime holds one (capi/libonnxruntime.so.*)",
         )
     })
+}
+
+/// ONNX Runtime's Python packages carry a library that reports to its makers. Only this variable,
+/// set before the library loads, keeps all of it from being sent.
+#[expect(unsafe_code, reason = "changing the environment has no safe form")]
+fn refuse_telemetry() {
+    const VARIABLE: &str = "ORT_DISABLE_TELEMETRY";
+    if std::env::var_os(VARIABLE).is_none() {
+        // SAFETY: Rust code reads the environment under std's lock, and no C library of ours reads
+        // it on another thread while the first model loads.
+        unsafe { std::env::set_var(VARIABLE, "1") };
+    }
 }
 
 /// `ORT_DYLIB_PATH`, or the library beside the program, or the one that the system's loader finds.
