@@ -9,9 +9,9 @@ pub mod listing;
 use anyhow::Result;
 use clap::{Args as ClapArgs, Parser};
 use serde_json::json;
-use sluice_harness::{Common, Context, Plan, Program, Work};
+use sluice_harness::{Common, Context, Plan, Program, Work, shard_input};
 use sluice_manifest::rows::PlanRow;
-use sluice_manifest::{Counts, Error, Fingerprint, Input, Partition, RunInfo, Unit, dag, layout};
+use sluice_manifest::{Counts, Error, Input, Partition, RunInfo, Unit, dag, layout};
 
 /// List the shards of a dataset and group them into partitions
 ///
@@ -81,15 +81,7 @@ fn plan(args: &Args, context: &Context, unit: &Unit) -> Result<()> {
         .hint("choose another --run")
         .into());
     }
-    let shards = rows.iter().flat_map(|row| {
-        let stamp = row.etag.as_deref().or(row.modified.as_deref());
-        [
-            row.shard.to_string(),
-            row.bytes.to_string(),
-            stamp.unwrap_or_default().to_owned(),
-        ]
-    });
-    let shards: Vec<String> = shards.collect();
+    let shards: Vec<Input> = rows.iter().map(shard_input).collect();
     let work = Work {
         step: &dag::PARTITION,
         version: 1,
@@ -102,10 +94,7 @@ fn plan(args: &Args, context: &Context, unit: &Unit) -> Result<()> {
             "bytes_per_partition": args.size.bytes_per_partition,
         }),
         basis: None,
-        inputs: vec![Input {
-            name: "shards".into(),
-            fingerprint: Fingerprint::of(shards.iter().map(String::as_str)),
-        }],
+        inputs: vec![Input::combined("shards", &shards)],
     };
     let Some(mut task) = context.begin(work)? else {
         return Ok(());
