@@ -3,10 +3,10 @@
 use std::io::IsTerminal;
 
 use indicatif::ProgressStyle;
-use tracing::Span;
+use tracing::{Level, Span};
 use tracing_indicatif::IndicatifLayer;
 use tracing_indicatif::span_ext::IndicatifSpanExt;
-use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::filter::{EnvFilter, FilterFn, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -25,7 +25,7 @@ pub(crate) fn start(quiet: bool) {
         given => given,
     };
     let filter = EnvFilter::builder().parse_lossy(directives);
-    let registry = tracing_subscriber::registry().with(filter);
+    let registry = tracing_subscriber::registry().with(ours()).with(filter);
     let started = if std::io::stderr().is_terminal() {
         let bars = IndicatifLayer::new().with_progress_style(style());
         let lines = tracing_subscriber::fmt::layer()
@@ -45,6 +45,12 @@ pub(crate) fn start(quiet: bool) {
     };
     // Within one process (tests) the first caller has set it up.
     drop(started);
+}
+
+/// Of what libraries say, warnings alone, whatever `SLUICE_LOG` asks for: at the levels below they
+/// tell of requests and credentials.
+fn ours() -> FilterFn {
+    filter_fn(|about| about.target().starts_with("sluice") || *about.level() <= Level::WARN)
 }
 
 fn style() -> ProgressStyle {

@@ -178,6 +178,10 @@ pub(crate) fn conclude(
         None if up_to_date => "up-to-date",
         None => "done",
     };
+    let requests = sluice_store::requests();
+    if !requests.is_empty() {
+        result["requests"] = json!(requests);
+    }
     result["program"] = json!(name);
     result["version"] = json!(env!("CARGO_PKG_VERSION"));
     result["status"] = json!(status);

@@ -1,18 +1,21 @@
 //! The sound images of a partition, decoded and preprocessed in batches.
 //!
-//! One thread reads each shard front to back, taking the image members alone, and spreads decoding
+//! One thread reads the image members of each shard, several requests ahead, and spreads decoding
 //! over the pool; the batch before it is in inference meanwhile. Three batches are alive at most.
 
-use std::io;
+use std::collections::VecDeque;
 use std::sync::mpsc::{SyncSender, sync_channel};
 
 use rayon::prelude::*;
-use sluice_harness::{Context, PartitionPlan, open_shard};
-use sluice_manifest::rows::{PictureRow, Status};
-use sluice_manifest::{Error, ImageId, Result, Unit, layout};
+use sluice_harness::{Context, PartitionPlan};
+use sluice_manifest::rows::{MemberRow, PictureRow, PlanRow, Status};
+use sluice_manifest::{ImageId, Result, Unit, layout};
 use sluice_pixels::{Layout, Limits, Preprocess, decode};
-use sluice_shard::MemberReader;
-use sluice_store::{ObjectReader, Store};
+use sluice_source::{SourceShard, packing};
+use sluice_store::{RowReader, Store};
+
+/// Images that are looked ahead at, at most.
+const AHEAD: usize = 256;
 
 /// Some images, ready for a model.
 pub struct Batch {
@@ -70,26 +73,29 @@ impl Source<'_> {
         let unit = Unit::from(self.partition.partition);
         let path = layout::manifest("read", "images", &unit);
         let mut pictures = self.context.run.rows::<PictureRow>(&path)?;
+        let packing = packing(&self.context.run, &unit)?;
         let mut files: Vec<(ImageId, Vec<u8>)> = Vec::with_capacity(self.batch_size);
         for planned in &self.partition.shards {
-            let mut members: Option<MemberReader<ObjectReader>> = None;
-            let uri = self.input.uri(planned.shard.as_str());
-            while let Some(picture) = pictures.next_if(|row| row.shard == planned.shard)? {
-                let Some(image) = picture.image().filter(|_| picture.status == Status::Ok) else {
-                    continue;
+            let mut ahead = VecDeque::new();
+            let mut shard = None;
+            loop {
+                let busy =
+                    |shard: &Option<SourceShard>| shard.as_ref().is_some_and(SourceShard::is_busy);
+                while ahead.is_empty() || (ahead.len() < AHEAD && !busy(&shard)) {
+                    let Some((id, image)) = next_image(&mut pictures, planned)? else {
+                        break;
+                    };
+                    let shard = match &mut shard {
+                        Some(shard) => shard,
+                        none => none.insert(SourceShard::open(self.input, planned, &packing)?),
+                    };
+                    shard.want(image.offset..image.offset + image.size);
+                    ahead.push_back((id, image));
+                }
+                let (Some((id, image)), Some(shard)) = (ahead.pop_front(), &mut shard) else {
+                    break;
                 };
-                let reader = match &mut members {
-                    Some(reader) => reader,
-                    none => {
-                        let shard = open_shard(self.input, planned)?;
-                        let limits = &sluice_shard::Limits::default();
-                        none.insert(MemberReader::new(shard, limits).map_err(|e| failed(&uri, &e))?)
-                    }
-                };
-                let bytes = reader
-                    .read_at(image.offset, image.size)
-                    .map_err(|e| failed(&uri, &e))?;
-                files.push((picture.image_id, bytes));
+                files.push((id, shard.read_member(image.offset, image.size)?));
                 if files.len() == self.batch_size
                     && sender.send(Ok(self.batch(&mut files))).is_err()
                 {
@@ -137,11 +143,16 @@ impl Source<'_> {
     }
 }
 
-fn failed(uri: &str, e: &io::Error) -> Error {
-    match e.kind() {
-        io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => {
-            Error::data(format!("{uri}: {e}")).hint("run sluice-partition and sluice-read again")
+/// The next sound image of a shard.
+fn next_image(
+    pictures: &mut RowReader<PictureRow>,
+    planned: &PlanRow,
+) -> Result<Option<(ImageId, MemberRow)>> {
+    while let Some(picture) = pictures.next_if(|row| row.shard == planned.shard)? {
+        let image = picture.image().filter(|_| picture.status == Status::Ok);
+        if let Some(image) = image.cloned() {
+            return Ok(Some((picture.image_id, image)));
         }
-        _ => Error::transient(format!("{uri}: {e}")),
     }
+    Ok(None)
 }

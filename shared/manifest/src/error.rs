@@ -6,6 +6,7 @@
 //! - the class alone decides the exit code and whether a workflow engine may try again.
 
 use std::fmt;
+use std::io;
 
 /// Result of the shared crates.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -109,6 +110,22 @@ impl Error {
     /// The program was asked to stop.
     pub fn stopped() -> Self {
         Self::new(Class::Stopped, "stopped by a signal")
+    }
+
+    /// What an error of a stream is to a caller; `object` names what was read or written. An error
+    /// of ours inside of it stays what it is.
+    pub fn of_io(e: io::Error, object: &str) -> Self {
+        let kind = e.kind();
+        match e.downcast::<Self>() {
+            Ok(ours) => ours,
+            Err(e) => match kind {
+                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                    Self::data(format!("{object}: {e}"))
+                        .hint("it may have changed: run sluice-partition and the steps after it")
+                }
+                _ => Self::transient(format!("{object}: {e}")),
+            },
+        }
     }
 
     /// Adds what to do about it.

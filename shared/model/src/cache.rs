@@ -1,6 +1,6 @@
 //! The folder of models: `<cache>/<name>/model.onnx` and `model.toml`.
 
-use std::io::{Read, Write};
+use std::io;
 
 use sluice_manifest::{Error, Result};
 use sluice_store::{Location, Store};
@@ -46,18 +46,7 @@ pub fn pull(cache: &Location, name: &str, from: &Location) -> Result<Spec> {
     for (file, as_file) in files {
         let mut reader = source.reader(&file)?;
         let mut writer = target.writer(&format!("{name}/{as_file}"))?;
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            let count = reader
-                .read(&mut buffer)
-                .map_err(|e| Error::transient(format!("{}: {e}", source.uri(&file))))?;
-            if count == 0 {
-                break;
-            }
-            writer
-                .write_all(&buffer[..count])
-                .map_err(|e| Error::transient(format!("{cache}: {e}")))?;
-        }
+        io::copy(&mut reader, &mut writer).map_err(|e| Error::of_io(e, &source.uri(&file)))?;
         writer.finish()?;
     }
     spec.name = name.to_owned();

@@ -158,7 +158,7 @@ pub(crate) fn sha256_of(folder: &Store) -> Result<String> {
         loop {
             let count = reader
                 .read(&mut buffer)
-                .map_err(|e| Error::transient(format!("{}: {e}", folder.uri(&file))))?;
+                .map_err(|e| Error::of_io(e, &folder.uri(&file)))?;
             if count == 0 {
                 break;
             }

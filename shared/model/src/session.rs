@@ -1,5 +1,6 @@
 //! ONNX Runtime: rows of numbers in, rows of numbers out.
 
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
@@ -9,7 +10,7 @@ use ort::value::TensorRef;
 use sluice_manifest::{Error, Result};
 use sluice_store::Store;
 
-use crate::model::ONNX;
+use crate::model::{ONNX, data_files};
 use crate::spec::Spec;
 
 /// Outputs that hold the embedding, by the names that exporters give them, best first.
@@ -40,7 +41,15 @@ impl Session {
             .map_err(|e| broken(&e))?;
         let session = match folder.location().as_local() {
             Some(path) => builder.commit_from_file(path.join(ONNX)),
-            None => builder.commit_from_memory(&folder.get(ONNX)?),
+            None => {
+                for file in data_files(folder, "")? {
+                    let data = content(folder, &file)?;
+                    builder = builder
+                        .with_external_initializer_file_in_memory(&file, data.into())
+                        .map_err(|e| broken(&e))?;
+                }
+                builder.commit_from_memory(&content(folder, ONNX)?)
+            }
         };
         let session = session.map_err(|e| broken(&e))?;
         let inputs: Vec<_> = session.inputs().iter().map(|input| input.name()).collect();
@@ -98,6 +107,14 @@ impl Session {
         }
         Ok(values.to_vec())
     }
+}
+
+/// A model's file, in memory.
+fn content(folder: &Store, file: &str) -> Result<Vec<u8>> {
+    let mut content = Vec::new();
+    let read = folder.reader(file)?.read_to_end(&mut content);
+    read.map_err(|e| Error::of_io(e, &folder.uri(file)))?;
+    Ok(content)
 }
 
 /// Loads ONNX Runtime's library, once.

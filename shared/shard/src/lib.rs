@@ -27,7 +27,6 @@
 mod archive;
 mod event;
 mod header;
-mod members;
 mod names;
 mod reader;
 mod roles;
@@ -38,7 +37,6 @@ pub use event::{
     Compression, Counts, Damage, DamageKind, Event, Limits, Member, Missing, Note, NoteKind,
     Sample, SampleProblem, Skip, Skipped,
 };
-pub use members::MemberReader;
 pub use names::{safe_member_name, split_key};
 pub use reader::ShardReader;
 pub use roles::{IMAGE_EXTENSIONS, caption_member, image_member, metadata_member};

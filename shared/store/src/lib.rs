@@ -1,7 +1,7 @@
 //! Objects under a URI, and manifests in them.
 //!
-//! The one crate that names opendal. [`Store`] is a URI prefix: get, ranged get, streamed read,
-//! atomic put, sorted list. [`rows`](Store::rows) and [`write_rows`](Store::write_rows) turn
+//! The one crate that names opendal. [`Store`] is a URI prefix, on local disk, S3, Google Cloud
+//! Storage or Azure Blob: get, read in stretches, atomic put, sorted list. [`rows`](Store::rows) and [`write_rows`](Store::write_rows) turn
 //! manifests into typed rows and back, a row group at a time, so that memory does not depend on a
 //! manifest's length. The calls block; the asynchronous part stays inside this crate.
 //!
@@ -14,13 +14,18 @@
     reason = "this is the one crate that names opendal"
 )]
 
+mod client;
 mod location;
 mod object;
+mod remote;
 mod runtime;
+mod settings;
 mod store;
 mod table;
+mod transport;
 
 pub use location::Location;
 pub use object::{ObjectReader, ObjectWriter};
 pub use store::{ObjectInfo, Store};
 pub use table::{RowReader, RowWriter, Table, TableWriter, vectors};
+pub use transport::requests;

@@ -1,15 +1,54 @@
-//! URIs: plain paths, `file://`, `memory://`.
+//! URIs: plain paths, `file://`, `s3://`, `gs://`, `az://`, `memory://`.
 
 use std::fmt;
 use std::path::{Component, Path, PathBuf};
 
 use sluice_manifest::{Error, Result};
 
+/// A kind of object store, by the scheme of its URIs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Scheme {
+    /// S3 and what speaks its language.
+    S3,
+    /// Google Cloud Storage.
+    Gs,
+    /// Azure Blob Storage; a bucket is called a container there.
+    Az,
+}
+
+impl Scheme {
+    const ALL: [Scheme; 3] = [Scheme::S3, Scheme::Gs, Scheme::Az];
+
+    /// What stands before `://`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::S3 => "s3",
+            Self::Gs => "gs",
+            Self::Az => "az",
+        }
+    }
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
 /// Where a prefix or an object lies. Prints as a URI, or as a plain path on local disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
     /// A folder or file on local disk, as an absolute path without `.` and `..`.
     Local(PathBuf),
+    /// A key or a prefix of keys in a bucket.
+    Bucket {
+        /// The kind of object store.
+        scheme: Scheme,
+        /// The bucket's name.
+        bucket: String,
+        /// The path in it, without slashes at its ends.
+        path: String,
+    },
     /// A path in memory, shared by everything in this process. For tests.
     Memory {
         /// The name of the memory.
@@ -35,9 +74,38 @@ impl Location {
                     path: path.trim_matches('/').to_owned(),
                 })
             }
-            Some((scheme, _)) => Err(Error::usage(format!("{uri}: no store for {scheme}://"))
-                .hint("this build reads and writes plain paths, file:// and memory://")),
+            Some((scheme, rest)) => {
+                match Scheme::ALL
+                    .into_iter()
+                    .find(|known| known.as_str() == scheme)
+                {
+                    Some(scheme) => Self::bucket(scheme, rest),
+                    None => Err(Error::usage(format!("{uri}: no store for {scheme}://"))
+                        .hint("there are plain paths, file://, s3://, gs://, az:// and memory://")),
+                }
+            }
         }
+    }
+
+    fn bucket(scheme: Scheme, rest: &str) -> Result<Self> {
+        let (bucket, path) = rest.split_once('/').unwrap_or((rest, ""));
+        if bucket.contains('@') {
+            // The URI is not repeated: what stands before the @ may be a password.
+            return Err(
+                Error::usage(format!("{scheme}://…@…: a user name in a URI")).hint(
+                    "give credentials by the environment, as the cloud's own tools take them",
+                ),
+            );
+        }
+        if bucket.is_empty() {
+            return Err(Error::usage(format!("{scheme}://{rest}: names no bucket"))
+                .hint(format!("write {scheme}://bucket/path")));
+        }
+        Ok(Self::Bucket {
+            scheme,
+            bucket: bucket.to_owned(),
+            path: path.trim_matches('/').to_owned(),
+        })
     }
 
     fn local(path: &str) -> Result<Self> {
@@ -63,22 +131,27 @@ impl Location {
                 Self::Local(path.parent()?.to_path_buf()),
                 path.file_name()?.to_str()?.to_owned(),
             )),
-            Self::Memory { name, path } => {
+            Self::Bucket { path, .. } | Self::Memory { path, .. } => {
                 let (folder, file) = path.rsplit_once('/').unwrap_or(("", path));
-                let folder = Self::Memory {
-                    name: name.clone(),
-                    path: folder.to_owned(),
-                };
-                (!file.is_empty()).then(|| (folder, file.to_owned()))
+                (!file.is_empty()).then(|| (self.at(folder), file.to_owned()))
             }
         }
+    }
+
+    /// Another path of the same bucket or memory.
+    fn at(&self, to: &str) -> Self {
+        let mut location = self.clone();
+        if let Self::Bucket { path, .. } | Self::Memory { path, .. } = &mut location {
+            to.clone_into(path);
+        }
+        location
     }
 
     /// This location on local disk, where it is there.
     pub fn as_local(&self) -> Option<&Path> {
         match self {
             Self::Local(path) => Some(path),
-            Self::Memory { .. } => None,
+            Self::Bucket { .. } | Self::Memory { .. } => None,
         }
     }
 }
@@ -87,6 +160,14 @@ impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Local(path) => write!(f, "{}", path.display()),
+            Self::Bucket {
+                scheme,
+                bucket,
+                path,
+            } => match path.is_empty() {
+                true => write!(f, "{scheme}://{bucket}"),
+                false => write!(f, "{scheme}://{bucket}/{path}"),
+            },
             Self::Memory { name, path } if path.is_empty() => write!(f, "memory://{name}"),
             Self::Memory { name, path } => write!(f, "memory://{name}/{path}"),
         }
@@ -109,7 +190,18 @@ mod tests {
             (folder.to_string().as_str(), file.as_str()),
             ("memory://t/runs", "a")
         );
-        let error = Location::parse("ftp://x/y").unwrap_err().to_string();
-        assert!(error.contains("ftp://"), "{error}");
+        let bucket = Location::parse("s3://b/runs//a*?/").unwrap();
+        assert_eq!(bucket.to_string(), "s3://b/runs//a*?");
+        let (root, file) = Location::parse("az://c/x").unwrap().split().unwrap();
+        assert_eq!((root.to_string().as_str(), file.as_str()), ("az://c", "x"));
+        assert_eq!(root.split(), None);
+        for (wrong, word) in [
+            ("ftp://x/y", "ftp://"),
+            ("gs:///x", "bucket"),
+            ("s3://me:hush@b/x", "environment"),
+        ] {
+            let error = Location::parse(wrong).unwrap_err().to_string();
+            assert!(error.contains(word) && !error.contains("hush"), "{error}");
+        }
     }
 }

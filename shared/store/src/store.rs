@@ -1,7 +1,7 @@
 //! A URI prefix and the objects under it.
 
 use std::collections::HashMap;
-use std::ops::Range;
+use std::future::Future;
 use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex};
 
@@ -9,9 +9,10 @@ use bytes::Bytes;
 use opendal::{Buffer, ErrorKind, Operator, services};
 use sluice_manifest::{Error, Result};
 
+use crate::client::Client;
 use crate::location::Location;
 use crate::object::{ObjectReader, ObjectWriter};
-use crate::runtime::wait;
+use crate::remote;
 
 /// Temporary files of local disk lie here until they are renamed to what they are.
 const TEMPORARY: &str = ".sluice-tmp";
@@ -20,8 +21,8 @@ const TEMPORARY: &str = ".sluice-tmp";
 #[derive(Debug, Clone)]
 pub struct Store {
     location: Location,
-    operator: Operator,
-    /// Put before every path: memory is one operator for all prefixes in it.
+    client: Client,
+    /// Put before every path: a bucket has one client for all prefixes in it.
     prefix: Arc<str>,
 }
 
@@ -34,7 +35,7 @@ pub struct ObjectInfo {
     pub bytes: u64,
     /// Entity tag, where the store gives one.
     pub etag: Option<String>,
-    /// Modification time in RFC 3339, where the store tells it.
+    /// Modification time in RFC 3339, where the store gives no entity tag.
     pub modified: Option<String>,
 }
 
@@ -57,9 +58,9 @@ impl Store {
     }
 
     fn connect(location: &Location, writable: bool) -> Result<Self> {
-        let fail = |e: opendal::Error| classify(&e, &location.to_string());
-        let (operator, prefix) = match location {
-            Location::Local(path) => (local(path, writable).map_err(fail)?, String::new()),
+        let fail = |e: opendal::Error| Error::usage(format!("{location}: {}", e.message()));
+        let (client, path) = match location {
+            Location::Local(path) => (Client::near(local(path, writable).map_err(fail)?), ""),
             Location::Memory { name, path } => {
                 let mut memories = MEMORIES.lock().unwrap_or_else(|e| e.into_inner());
                 let operator = match memories.get(name) {
@@ -71,17 +72,21 @@ impl Store {
                         operator
                     }
                 };
-                let prefix = if path.is_empty() {
-                    String::new()
-                } else {
-                    format!("{path}/")
-                };
-                (operator, prefix)
+                (Client::near(operator), path.as_str())
             }
+            Location::Bucket {
+                scheme,
+                bucket,
+                path,
+            } => (remote::client(*scheme, bucket)?, path.as_str()),
+        };
+        let prefix = match path.is_empty() {
+            true => String::new(),
+            false => format!("{path}/"),
         };
         Ok(Self {
             location: location.clone(),
-            operator,
+            client,
             prefix: prefix.into(),
         })
     }
@@ -96,74 +101,99 @@ impl Store {
         format!("{}/{path}", self.location)
     }
 
-    fn full(&self, path: &str) -> String {
-        format!("{}{path}", self.prefix)
+    /// Makes a request for an object.
+    fn request<T>(
+        &self,
+        path: &str,
+        request: impl Future<Output = opendal::Result<T>>,
+    ) -> Result<T> {
+        self.client
+            .wait(request)
+            .map_err(|e| self.client.error(&e, &self.uri(path)))
     }
 
-    fn error(&self, path: &str) -> impl FnOnce(opendal::Error) -> Error {
-        let uri = self.uri(path);
-        move |e| classify(&e, &uri)
+    /// The same, where there may be no such object.
+    fn request_if_there<T>(
+        &self,
+        path: &str,
+        request: impl Future<Output = opendal::Result<T>>,
+    ) -> Result<Option<T>> {
+        match self.client.wait(request) {
+            Ok(found) => Ok(Some(found)),
+            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) => Err(self.client.error(&e, &self.uri(path))),
+        }
     }
 
-    /// The whole object.
+    /// The whole object, in one request: for objects that are small.
     pub fn get(&self, path: &str) -> Result<Bytes> {
-        let read = wait(self.operator.read(&self.full(path)));
-        Ok(exact(read.map_err(self.error(path))?))
+        let full = self.full(path);
+        self.request(path, self.client.operator.read(&full))
+            .map(exact)
     }
 
     /// The whole object, or none where there is no such object.
     pub fn get_if_there(&self, path: &str) -> Result<Option<Bytes>> {
-        match wait(self.operator.read(&self.full(path))) {
-            Ok(buffer) => Ok(Some(exact(buffer))),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(self.error(path)(e)),
-        }
-    }
-
-    /// The bytes of an object in `range`.
-    pub fn get_range(&self, path: &str, range: Range<u64>) -> Result<Bytes> {
-        if range.is_empty() {
-            return Ok(Bytes::new());
-        }
-        let read = wait(async { self.operator.read_with(&self.full(path)).range(range).await });
-        Ok(read.map_err(self.error(path))?.to_bytes())
+        let full = self.full(path);
+        let read = self.request_if_there(path, self.client.operator.read(&full))?;
+        Ok(read.map(exact))
     }
 
     /// What is known about an object; none where there is no such object.
     pub fn stat(&self, path: &str) -> Result<Option<ObjectInfo>> {
-        match wait(self.operator.stat(&self.full(path))) {
-            Ok(metadata) if metadata.is_file() => Ok(Some(info(path.to_owned(), &metadata))),
-            Ok(_) => Ok(None),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
-            Err(e) => Err(self.error(path)(e)),
-        }
+        let full = self.full(path);
+        let found = self.request_if_there(path, self.client.operator.stat(&full))?;
+        let file = found.filter(|metadata| metadata.is_file());
+        Ok(file.map(|metadata| info(path.to_owned(), &metadata)))
     }
 
     /// Writes an object, whole or not at all.
     pub fn put(&self, path: &str, content: impl Into<Bytes>) -> Result<()> {
-        let written = wait(self.operator.write(&self.full(path), content.into()));
-        written.map(drop).map_err(self.error(path))
+        let full = self.full(path);
+        let written = self.client.operator.write(&full, content.into());
+        self.request(path, written).map(drop)
     }
 
     /// Deletes an object; it need not be there.
     pub fn delete(&self, path: &str) -> Result<()> {
-        wait(self.operator.delete(&self.full(path))).map_err(self.error(path))
+        let full = self.full(path);
+        self.request(path, self.client.operator.delete(&full))
     }
 
     /// All objects under a folder (`""` for all of the store), at any depth, sorted by path.
     pub fn list(&self, folder: &str) -> Result<Vec<ObjectInfo>> {
-        let mut from = self.full(folder);
-        if !from.is_empty() && !from.ends_with('/') {
-            from.push('/');
-        }
-        let from = if from.is_empty() { "/" } else { &from };
-        let listed = wait(async { self.operator.list_with(from).recursive(true).await });
-        let entries = match listed {
-            Err(e) if e.kind() == ErrorKind::NotFound => Vec::new(),
-            other => other.map_err(self.error(folder))?,
+        let slash = if folder.is_empty() || folder.ends_with('/') {
+            ""
+        } else {
+            "/"
         };
+        self.list_from(&format!("{folder}{slash}"))
+    }
+
+    /// All objects whose path begins so, at any depth, sorted by path. Object stores look at no
+    /// others.
+    pub fn list_beginning(&self, beginning: &str) -> Result<Vec<ObjectInfo>> {
+        let folder = match self.client.is_remote() {
+            true => beginning,
+            // Folders of local disk are listed as a whole.
+            false => beginning.rsplit_once('/').map_or("", |(folder, _)| folder),
+        };
+        let mut objects = match self.client.is_remote() {
+            true => self.list_from(folder)?,
+            false => self.list(folder)?,
+        };
+        objects.retain(|object| object.path.starts_with(beginning));
+        Ok(objects)
+    }
+
+    fn list_from(&self, beginning: &str) -> Result<Vec<ObjectInfo>> {
+        let full = self.full(beginning);
+        let from = if full.is_empty() { "/" } else { &full };
+        let operator = &self.client.operator;
+        let listing = async { operator.list_with(from).recursive(true).await };
+        let entries = self.request_if_there(beginning, listing)?;
         let mut objects = Vec::new();
-        for entry in entries {
+        for entry in entries.into_iter().flatten() {
             let Some(path) = entry.path().strip_prefix(&*self.prefix) else {
                 continue;
             };
@@ -183,18 +213,32 @@ impl Store {
         Ok(objects)
     }
 
+    /// Reads stretches of an object of `bytes` bytes, front to back.
+    pub fn stretches(&self, path: &str, bytes: u64) -> ObjectReader {
+        ObjectReader::new(self.client.clone(), self.full(path), self.uri(path), bytes)
+    }
+
     /// Streams an object from its start, reading ahead.
     pub fn reader(&self, path: &str) -> Result<ObjectReader> {
-        ObjectReader::open(&self.operator, &self.full(path)).map_err(self.error(path))
+        let Some(ObjectInfo { bytes, .. }) = self.stat(path)? else {
+            return Err(Error::data(format!("{}: no such object", self.uri(path))));
+        };
+        let mut reader = self.stretches(path, bytes);
+        reader.want(0..bytes);
+        Ok(reader)
     }
 
     /// Streams a new object. It appears on [`ObjectWriter::finish`]; dropped before, it never does.
     pub fn writer(&self, path: &str) -> Result<ObjectWriter> {
-        ObjectWriter::open(&self.operator, &self.full(path), path, self.uri(path))
+        ObjectWriter::open(self.client.clone(), &self.full(path), path, self.uri(path))
     }
 
-    pub(crate) fn raw(&self, path: &str) -> (Operator, String) {
-        (self.operator.clone(), self.full(path))
+    pub(crate) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(crate) fn full(&self, path: &str) -> String {
+        format!("{}{path}", self.prefix)
     }
 
     /// Removes the folder of temporary files once nothing is left in it.
@@ -222,31 +266,16 @@ fn local(path: &Path, writable: bool) -> opendal::Result<Operator> {
 }
 
 fn info(path: String, metadata: &opendal::Metadata) -> ObjectInfo {
+    // Listings and answers quote the tag differently, and date objects differently.
+    let etag = metadata
+        .etag()
+        .map(|etag| etag.trim_matches('"').to_owned());
+    let modified = metadata.last_modified().filter(|_| etag.is_none());
     ObjectInfo {
         path,
         bytes: metadata.content_length(),
-        etag: metadata.etag().map(str::to_owned),
-        modified: metadata.last_modified().map(|time| time.to_string()),
-    }
-}
-
-/// Tells what a caller can do about an error of the store.
-pub(crate) fn classify(e: &opendal::Error, uri: &str) -> Error {
-    let message = format!("{uri}: {}", e.message());
-    match e.kind() {
-        ErrorKind::NotFound => Error::data(format!("{uri}: no such object")),
-        ErrorKind::PermissionDenied => Error::usage(format!("{uri}: permission denied"))
-            .hint("check the credentials or the file's mode"),
-        ErrorKind::ConfigInvalid | ErrorKind::Unsupported => Error::usage(message),
-        ErrorKind::IsADirectory | ErrorKind::NotADirectory => Error::usage(message),
-        ErrorKind::RangeNotSatisfied => Error::data(format!("{uri}: shorter than it should be")),
-        _ => {
-            let source = std::error::Error::source(e);
-            Error::transient(match source {
-                Some(source) => format!("{message}: {source}"),
-                None => message,
-            })
-        }
+        modified: modified.map(|time| time.to_string()),
+        etag,
     }
 }
 
@@ -285,13 +314,55 @@ mod tests {
                 .map(|o| (o.path, o.bytes))
                 .collect();
             assert_eq!(inner, [("b/1".to_owned(), 3), ("b/2".to_owned(), 3)]);
-            assert_eq!(store.get_range("b/1", 1..3).unwrap(), "/1");
             assert_eq!(store.get_if_there("nothing").unwrap(), None);
             assert!(store.get("nothing").is_err());
             assert!(store.list("nothing").unwrap().is_empty());
             store.delete("a").unwrap();
             store.delete("a").unwrap();
             assert_eq!(store.stat("a").unwrap(), None);
+        });
+    }
+
+    #[test]
+    fn listings_begin_anywhere() {
+        both("beginnings", |store| {
+            for path in ["t/a-1", "t/a-2", "t/b", "ta"] {
+                store.put(path, "x").unwrap();
+            }
+            let listed = |beginning: &str| -> Vec<String> {
+                let objects = store.list_beginning(beginning).unwrap();
+                objects.into_iter().map(|object| object.path).collect()
+            };
+            assert_eq!(listed("t/a"), ["t/a-1", "t/a-2"]);
+            assert_eq!(listed("t"), ["t/a-1", "t/a-2", "t/b", "ta"]);
+            assert_eq!(listed("t/"), ["t/a-1", "t/a-2", "t/b"]);
+        });
+    }
+
+    #[test]
+    fn stretches_are_read_and_nothing_else() {
+        both("stretches", |store| {
+            let content: Vec<u8> = (0..7_000_000_u32).map(|i| (i * 31 % 251) as u8).collect();
+            store.put("x", content.clone()).unwrap();
+            let mut reader = store.stretches("x", content.len() as u64);
+            let stretches = [0..10, 10..300_000, 400_000..400_005, 1_000_000..4_500_000];
+            for stretch in stretches.clone() {
+                reader.want(stretch);
+            }
+            for stretch in stretches {
+                reader.skip_to(stretch.start).unwrap();
+                let mut got = Vec::new();
+                (&mut reader)
+                    .take(stretch.end - stretch.start)
+                    .read_to_end(&mut got)
+                    .unwrap();
+                assert_eq!(got, content[stretch.start as usize..stretch.end as usize]);
+            }
+            assert!(reader.skip_to(0).is_err());
+            reader.skip_to(5_000_000).unwrap();
+            assert!(reader.read(&mut [0]).is_err());
+            reader.skip_to(content.len() as u64).unwrap();
+            assert_eq!(reader.read(&mut [0]).unwrap(), 0);
         });
     }
 

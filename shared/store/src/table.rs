@@ -25,12 +25,18 @@ use parquet::schema::types::ColumnPath;
 use sluice_manifest::rows::{Row, SCHEMA_KEY, VERSION_KEY};
 use sluice_manifest::{Error, Output, Result};
 
+use crate::client::Client;
 use crate::object::ObjectWriter;
 use crate::runtime::wait;
-use crate::store::{Store, classify};
+use crate::store::Store;
 
 /// Rows of a row group. Narrow rows take about 1 MB, embeddings of 1280 values 5 MB.
 const GROUP_ROWS: usize = 1024;
+
+/// A manifest of an object store that is no larger is fetched whole: one request in place of three.
+const WHOLE: u64 = 256 << 10;
+/// The footer is fetched with so much of what lies before it.
+const FOOTER: usize = 64 << 10;
 
 impl Store {
     /// Reads a manifest's rows. Fails at once when a column is missing or of another type.
@@ -98,6 +104,7 @@ impl Store {
 
 /// A manifest open for reading.
 pub struct Table {
+    client: Client,
     uri: String,
     builder: Option<ParquetRecordBatchStreamBuilder<Source>>,
     stream: Option<ParquetRecordBatchStream<Source>>,
@@ -147,8 +154,9 @@ impl Table {
         let Some(info) = store.stat(path)? else {
             return Err(Error::data(format!("{uri}: no such manifest")));
         };
+        let client = store.client().clone();
         let source = Source::open(store, path, info.bytes)?;
-        let broken = |e: ParquetError| broken(&uri, e);
+        let broken = |e: ParquetError| broken(&client, &uri, e);
         let builder = wait(ParquetRecordBatchStreamBuilder::new(source)).map_err(broken)?;
         let pairs = builder.metadata().file_metadata().key_value_metadata();
         let metadata = pairs
@@ -163,6 +171,7 @@ impl Table {
             stream: None,
             metadata,
             rows,
+            client,
             uri,
         })
     }
@@ -283,11 +292,17 @@ impl Table {
 
     fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
         if let Some(builder) = self.builder.take() {
-            self.stream = Some(builder.build().map_err(|e| broken(&self.uri, e))?);
+            self.stream = Some(
+                builder
+                    .build()
+                    .map_err(|e| broken(&self.client, &self.uri, e))?,
+            );
         }
         match self.stream.as_mut().and_then(|stream| wait(stream.next())) {
             None => Ok(None),
-            Some(batch) => batch.map(Some).map_err(|e| broken(&self.uri, e)),
+            Some(batch) => batch
+                .map(Some)
+                .map_err(|e| broken(&self.client, &self.uri, e)),
         }
     }
 }
@@ -426,7 +441,7 @@ impl TableWriter {
         }
         let schema = Arc::new(schema);
         let writer = ArrowWriter::try_new(object, schema.clone(), Some(properties.build()))
-            .map_err(|e| unwritable(&uri, &e))?;
+            .map_err(|e| unwritable(&uri, e))?;
         Ok(Self {
             uri,
             schema,
@@ -443,7 +458,7 @@ impl TableWriter {
     pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         self.writer
             .write(batch)
-            .map_err(|e| unwritable(&self.uri, &e))
+            .map_err(|e| unwritable(&self.uri, e))
     }
 
     /// Makes the manifest appear.
@@ -451,7 +466,7 @@ impl TableWriter {
         let object = self
             .writer
             .into_inner()
-            .map_err(|e| unwritable(&self.uri, &e))?;
+            .map_err(|e| unwritable(&self.uri, e))?;
         object.finish()
     }
 }
@@ -494,10 +509,10 @@ impl<R: Row> RowWriter<R> {
     }
 }
 
-fn broken(uri: &str, e: ParquetError) -> Error {
+fn broken(client: &Client, uri: &str, e: ParquetError) -> Error {
     match e {
         ParquetError::External(source) => match source.downcast::<opendal::Error>() {
-            Ok(e) => classify(&e, uri),
+            Ok(e) => client.error(&e, uri),
             Err(e) => Error::transient(format!("{uri}: {e}")),
         },
         e => Error::data(format!("{uri}: not a readable manifest: {e}"))
@@ -505,21 +520,45 @@ fn broken(uri: &str, e: ParquetError) -> Error {
     }
 }
 
-fn unwritable(uri: &str, e: &ParquetError) -> Error {
-    Error::transient(format!("{uri}: could not be written: {e}"))
+fn unwritable(uri: &str, e: ParquetError) -> Error {
+    match e {
+        ParquetError::External(source) => match source.downcast::<std::io::Error>() {
+            Ok(e) => Error::of_io(*e, uri),
+            Err(e) => Error::transient(format!("{uri}: could not be written: {e}")),
+        },
+        e => Error::bug(format!("{uri}: could not be written: {e}")),
+    }
 }
 
 /// An object as parquet's asynchronous reader wants it.
-struct Source {
-    reader: Reader,
-    bytes: u64,
+enum Source {
+    Whole(Bytes),
+    Ranges {
+        client: Client,
+        reader: Reader,
+        bytes: u64,
+    },
 }
 
 impl Source {
     fn open(store: &Store, path: &str, bytes: u64) -> Result<Self> {
-        let (operator, full) = store.raw(path);
-        let reader = wait(operator.reader(&full)).map_err(|e| classify(&e, &store.uri(path)))?;
-        Ok(Self { reader, bytes })
+        let client = store.client().clone();
+        if client.is_remote() && bytes <= WHOLE {
+            return Ok(Self::Whole(store.get(path)?));
+        }
+        let reader = client.wait(client.operator.reader(&store.full(path)));
+        Ok(Self::Ranges {
+            reader: reader.map_err(|e| client.error(&e, &store.uri(path)))?,
+            client,
+            bytes,
+        })
+    }
+
+    fn len(&self) -> u64 {
+        match self {
+            Self::Whole(content) => content.len() as u64,
+            Self::Ranges { bytes, .. } => *bytes,
+        }
     }
 }
 
@@ -530,8 +569,8 @@ fn external(e: opendal::Error) -> ParquetError {
 impl AsyncFileReader for Source {
     fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ParquetError>> {
         async move {
-            let buffer = self.reader.read(range).await.map_err(external)?;
-            Ok(buffer.to_bytes())
+            let mut found = self.get_byte_ranges(vec![range]).await?;
+            Ok(found.swap_remove(0))
         }
         .boxed()
     }
@@ -541,11 +580,23 @@ impl AsyncFileReader for Source {
         ranges: Vec<Range<u64>>,
     ) -> BoxFuture<'_, Result<Vec<Bytes>, ParquetError>> {
         async move {
-            let buffers = self.reader.fetch(ranges).await.map_err(external)?;
-            Ok(buffers
-                .into_iter()
-                .map(|buffer| buffer.to_bytes())
-                .collect())
+            match self {
+                Self::Whole(content) => {
+                    let slice = |range: Range<u64>| {
+                        let range = range.start as usize..range.end as usize;
+                        let inside = range.start <= range.end && range.end <= content.len();
+                        inside.then(|| content.slice(range)).ok_or_else(|| {
+                            ParquetError::EOF("the manifest is shorter than it says".to_owned())
+                        })
+                    };
+                    ranges.into_iter().map(slice).collect()
+                }
+                Self::Ranges { client, reader, .. } => {
+                    let fetched = client.patiently(reader.fetch(ranges)).await;
+                    let buffers = fetched.map_err(external)?.into_iter();
+                    Ok(buffers.map(|buffer| buffer.to_bytes()).collect())
+                }
+            }
         }
         .boxed()
     }
@@ -555,8 +606,8 @@ impl AsyncFileReader for Source {
         _options: Option<&'a ArrowReaderOptions>,
     ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>, ParquetError>> {
         async move {
-            let bytes = self.bytes;
-            let reader = ParquetMetaDataReader::new().with_prefetch_hint(Some(64 << 10));
+            let bytes = self.len();
+            let reader = ParquetMetaDataReader::new().with_prefetch_hint(Some(FOOTER));
             Ok(Arc::new(reader.load_and_finish(self, bytes).await?))
         }
         .boxed()

@@ -15,7 +15,6 @@ pub mod index;
 pub mod kept;
 pub mod pack;
 pub mod plan;
-pub mod source;
 pub mod write;
 
 use anyhow::Result;

@@ -1,23 +1,24 @@
 //! Copies the kept samples of an output shard, byte for byte, and writes its Parquet file.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io::{self, Read};
+use std::ops::Range;
 
 use anyhow::Result;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use sluice_harness::{Common, Context, PartitionPlan, Plan, Task, Work};
 use sluice_manifest::dag::{self, Step};
-use sluice_manifest::rows::{CuratedRow, OutputPlanRow, SampleRow, ShardRow};
-use sluice_manifest::{Counts, Error, Filter, Input, Receipt, ShardPath, Unit, layout};
+use sluice_manifest::rows::{CuratedRow, OutputPlanRow, PlanRow, SampleRow};
+use sluice_manifest::{Counts, Error, Filter, Input, Receipt, ShardPath, Unit};
 use sluice_shard::{ShardWriter, safe_member_name, split_key};
+use sluice_source::{SourceShard, packing};
 use sluice_store::{ObjectWriter, Store};
 
 use crate::curated::CuratedWriter;
 use crate::decide::filters_of;
 use crate::kept::{Embedder, Kept, KeptSample};
 use crate::plan::{OutputPlan, as_input};
-use crate::source::SourceShard;
 
 /// Sum in the receipt: bytes of the members copied.
 pub const BYTES: &str = "bytes";
@@ -92,7 +93,10 @@ impl Export<'_> {
         for part in &parts {
             self.copy_part(part, &task, &mut shard)?;
         }
-        let tar = shard.tar.finish().map_err(written)?;
+        let tar = shard
+            .tar
+            .finish()
+            .map_err(|e| Error::of_io(e, &output.uri(&format!("{unit}.tar"))))?;
         task.wrote_outside(output, tar.finish()?);
         task.wrote_outside(output, shard.table.finish()?);
         task.sum(BYTES, shard.bytes);
@@ -155,7 +159,7 @@ impl Export<'_> {
     }
 
     fn copy_part(&self, part: &Part<'_>, task: &Task<'_>, shard: &mut OutputShard) -> Result<()> {
-        let packing = self.packing(&part.row.partition.into())?;
+        let packing = packing(&self.context.run, &part.row.partition.into())?;
         let (plan, filters) = (&self.plan, &part.filters);
         let kept = Kept::open(
             self.context,
@@ -164,47 +168,55 @@ impl Export<'_> {
             filters,
             plan.embeddings,
         )?;
-        let mut open: Option<(ShardPath, SourceShard)> = None;
-        for kept in kept {
-            let kept = kept?;
-            let path = &kept.sample.shard;
-            if open.as_ref().is_none_or(|(name, _)| name != path) {
-                let source = self.open_source(part.partition, path, &packing)?;
-                open = Some((path.clone(), source));
+        let mut kept = kept.peekable();
+        let mut ahead: VecDeque<KeptSample> = VecDeque::new();
+        while let Some(first) = kept.next().transpose()? {
+            let planned = planned(part.partition, &first.sample.shard)?;
+            let mut source = SourceShard::open(&self.input, planned, &packing)?;
+            source.want(extent(&first));
+            ahead.push_back(first);
+            while let Some(sample) = ahead.pop_front() {
+                let same_shard = |next: &sluice_manifest::Result<KeptSample>| match next {
+                    Ok(next) => next.sample.shard == planned.shard,
+                    Err(_) => true,
+                };
+                while ahead.is_empty() || (ahead.len() < AHEAD && !source.is_busy()) {
+                    let Some(next) = kept.next_if(same_shard).transpose()? else {
+                        break;
+                    };
+                    source.want(extent(&next));
+                    ahead.push_back(next);
+                }
+                shard.copy(&mut source, sample)?;
+                task.advance(1)?;
             }
-            if let Some((_, source)) = &mut open {
-                shard.copy(source, kept)?;
-            }
-            task.advance(1)?;
         }
         Ok(())
     }
+}
 
-    fn open_source(
-        &self,
-        partition: &PartitionPlan,
-        path: &ShardPath,
-        packing: &HashMap<ShardPath, String>,
-    ) -> Result<SourceShard> {
-        let planned = partition.shards.iter().find(|row| row.shard == *path);
-        match (planned, packing.get(path)) {
-            (Some(planned), Some(packing)) => Ok(SourceShard::open(&self.input, planned, packing)?),
-            _ => Err(Error::data(format!(
-                "{path}: a sample lies in it, but it is no shard of {}",
-                partition.partition
-            ))
-            .hint("run sluice-read again")
-            .into()),
-        }
-    }
+/// Kept samples that are looked ahead at, at most.
+const AHEAD: usize = 64;
 
-    /// How the shards of a partition are packed.
-    fn packing(&self, unit: &Unit) -> Result<HashMap<ShardPath, String>> {
-        let path = layout::manifest("read", "shards", unit);
-        let rows = self.context.run.rows::<ShardRow>(&path)?;
-        let pairs = rows.map(|row| row.map(|row| (row.shard, row.compression)));
-        Ok(pairs.collect::<sluice_manifest::Result<_>>()?)
-    }
+/// Where a sample's members lie.
+fn extent(kept: &KeptSample) -> Range<u64> {
+    let members = &kept.sample.members;
+    let begin = members.iter().map(|member| member.offset).min();
+    let end = members.iter().map(|m| m.offset + m.size).max();
+    begin.unwrap_or(0)..end.unwrap_or(0)
+}
+
+/// A shard of a partition.
+fn planned<'p>(partition: &'p PartitionPlan, path: &ShardPath) -> Result<&'p PlanRow> {
+    let found = partition.shards.iter().find(|row| row.shard == *path);
+    found.ok_or_else(|| {
+        Error::data(format!(
+            "{path}: a sample lies in it, but it is no shard of {}",
+            partition.partition
+        ))
+        .hint("run sluice-read again")
+        .into()
+    })
 }
 
 /// A unit of an earlier step as an input, if it is still what the decision was made from.
@@ -235,9 +247,6 @@ impl OutputShard {
             nsfw,
             embedding,
         } = kept;
-        let begin = sample.members.iter().map(|member| member.offset).min();
-        let end = sample.members.iter().map(|m| m.offset + m.size).max();
-        source.expect(begin.unwrap_or(0)..end.unwrap_or(0));
         let mut key = None;
         for member in &sample.members {
             let name = safe_member_name(sample.image_id.as_str(), &member.extension);
@@ -247,7 +256,7 @@ impl OutputShard {
             };
             let copied = self.tar.append_from(&name, member.size, &mut bytes);
             let sha256 = hex::encode(bytes.hasher.finalize());
-            copied.map_err(|e| source.classify(e))?;
+            copied.map_err(|e| Error::of_io(e, source.uri()))?;
             if sample.image_extension.as_ref() == Some(&member.extension) {
                 check_image(&sample, &sha256)?;
             }
@@ -288,11 +297,6 @@ fn check_image(sample: &SampleRow, sha256: &str) -> sluice_manifest::Result<()> 
         sample.shard, sample.image_id
     ))
     .hint("the shard has changed: run sluice-partition and the steps after it"))
-}
-
-fn written(e: io::Error) -> Error {
-    e.downcast::<Error>()
-        .unwrap_or_else(|e| Error::transient(format!("an output shard: {e}")))
 }
 
 /// Hashes what goes through.

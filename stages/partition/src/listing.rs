@@ -4,7 +4,7 @@
 //! folder, `**` does not), or a WebDataset range such as `train-{000..099}.tar`. Shard paths are
 //! relative to the root: the folder that all patterns have in common.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use glob::{MatchOptions, Pattern};
 use sluice_manifest::{Error, Result, ShardPath};
@@ -29,16 +29,8 @@ pub fn list(patterns: &[String]) -> Result<Listing> {
     let mut found: BTreeMap<String, ObjectInfo> = BTreeMap::new();
     let mut bases = Vec::new();
     for pattern in patterns {
-        let mut matches = 0;
-        for name in expand_range(pattern)? {
-            let (base, objects) = match_one(&name)?;
-            matches += objects.len();
-            for object in objects {
-                found.insert(format!("{base}/{}", object.path), object);
-            }
-            bases.push(base.to_string());
-        }
-        if matches == 0 {
+        let (base, objects) = match_one(pattern)?;
+        if objects.is_empty() {
             return Err(
                 Error::data(format!("--input {pattern}: no shards")).hint(format!(
                     "shards are files that end in {}",
@@ -46,8 +38,12 @@ pub fn list(patterns: &[String]) -> Result<Listing> {
                 )),
             );
         }
+        for object in objects {
+            found.insert(format!("{base}/{}", object.path), object);
+        }
+        bases.push(base.to_string());
     }
-    let root = common_folder(&bases);
+    let root = common_folder(&bases)?;
     let shards = found.into_iter().map(|(uri, object)| {
         let path = uri[root.len()..].trim_start_matches('/').to_owned();
         (ShardPath::new(path), object)
@@ -81,9 +77,10 @@ fn refuse_nested(shards: &BTreeMap<ShardPath, ObjectInfo>) -> Result<()> {
     Ok(())
 }
 
-/// The shards of a folder, of a glob, or one shard, with the folder their paths start at.
+/// The shards of a folder, of a glob or a range, or one shard, with the folder their paths start
+/// at.
 fn match_one(name: &str) -> Result<(Location, Vec<ObjectInfo>)> {
-    let Some(wildcard) = name.find(['*', '?', '[']) else {
+    let Some(special) = name.find(['*', '?', '[', '{']) else {
         let location = Location::parse(name)?;
         if is_shard(name)
             && let Some((folder, file)) = location.split()
@@ -95,19 +92,55 @@ fn match_one(name: &str) -> Result<(Location, Vec<ObjectInfo>)> {
         objects.retain(|object| is_shard(&object.path));
         return Ok((location, objects));
     };
-    let folder = name[..wildcard]
-        .rfind('/')
-        .map_or(".", |slash| &name[..=slash]);
-    let rest = &name[name[..wildcard].rfind('/').map_or(0, |slash| slash + 1)..];
-    let pattern = Pattern::new(rest).map_err(|e| Error::usage(format!("--input {name}: {e}")))?;
-    let options = MatchOptions {
-        require_literal_separator: true,
-        ..MatchOptions::new()
-    };
-    let location = Location::parse(folder)?;
-    let mut objects = Store::open(&location)?.list("")?;
-    objects.retain(|object| is_shard(&object.path) && pattern.matches_with(&object.path, options));
+    let slash = name[..special].rfind('/').map_or(0, |slash| slash + 1);
+    let (folder, rest) = name.split_at(slash);
+    let location = Location::parse(if folder.is_empty() { "." } else { folder })?;
+    let store = Store::open(&location)?;
+    // One listing of what begins alike costs a request for a thousand objects; asking for each
+    // shard of a range would cost a request for one.
+    let mut objects = store.list_beginning(&name[slash..special])?;
+    let wanted = Wanted::new(name, rest)?;
+    objects.retain(|object| is_shard(&object.path) && wanted.matches(&object.path));
     Ok((location, objects))
+}
+
+/// What a pattern wants, its folder left out.
+struct Wanted {
+    /// Patterns of globs, one for each combination of numbers of the ranges before them.
+    globs: Vec<Pattern>,
+    names: HashSet<String>,
+}
+
+impl Wanted {
+    fn new(pattern: &str, rest: &str) -> Result<Self> {
+        let mut wanted = Self {
+            globs: Vec::new(),
+            names: HashSet::new(),
+        };
+        for name in expand_range(pattern, rest)? {
+            if name.contains(['*', '?', '[']) {
+                let glob = Pattern::new(&name);
+                wanted
+                    .globs
+                    .push(glob.map_err(|e| Error::usage(format!("--input {pattern}: {e}")))?);
+            } else {
+                wanted.names.insert(name);
+            }
+        }
+        Ok(wanted)
+    }
+
+    fn matches(&self, path: &str) -> bool {
+        let options = MatchOptions {
+            require_literal_separator: true,
+            ..MatchOptions::new()
+        };
+        self.names.contains(path)
+            || self
+                .globs
+                .iter()
+                .any(|glob| glob.matches_with(path, options))
+    }
 }
 
 fn is_shard(path: &str) -> bool {
@@ -115,9 +148,9 @@ fn is_shard(path: &str) -> bool {
 }
 
 /// `a{08..11}.tar` to its names; other names stay as they are.
-fn expand_range(pattern: &str) -> Result<Vec<String>> {
-    let Some((head, rest)) = pattern.split_once('{') else {
-        return Ok(vec![pattern.to_owned()]);
+fn expand_range(pattern: &str, name: &str) -> Result<Vec<String>> {
+    let Some((head, rest)) = name.split_once('{') else {
+        return Ok(vec![name.to_owned()]);
     };
     let wrong = || {
         Error::usage(format!("--input {pattern}: not a range of shards"))
@@ -133,13 +166,16 @@ fn expand_range(pattern: &str) -> Result<Vec<String>> {
     let width = first.len();
     let mut names = Vec::new();
     for number in from..=to {
-        names.extend(expand_range(&format!("{head}{number:0width$}{tail}"))?);
+        names.extend(expand_range(
+            pattern,
+            &format!("{head}{number:0width$}{tail}"),
+        )?);
     }
     Ok(names)
 }
 
 /// The longest folder that all the folders lie in.
-fn common_folder(folders: &[String]) -> String {
+fn common_folder(folders: &[String]) -> Result<String> {
     let mut common: Vec<&str> = folders
         .first()
         .map(|f| f.split('/').collect())
@@ -151,12 +187,19 @@ fn common_folder(folders: &[String]) -> String {
             .take_while(|(a, b)| **a == *b);
         common.truncate(same.count());
     }
-    let folder = common.join("/");
-    if folder.is_empty() {
-        "/".to_owned()
-    } else {
-        folder
+    let is_uri = folders.iter().any(|folder| folder.contains("://"));
+    // `s3:`, nothing and a bucket.
+    if is_uri && common.len() < 3 {
+        return Err(
+            Error::usage("--input: the shards lie in different stores or buckets")
+                .hint("curate each in a run of its own, or copy one beside the other"),
+        );
     }
+    let folder = common.join("/");
+    Ok(match folder.is_empty() {
+        true => "/".to_owned(),
+        false => folder,
+    })
 }
 
 #[cfg(test)]
@@ -229,6 +272,13 @@ mod tests {
         let root = put("listing-nested", &["a.tar", "a/b.tar"]);
         let error = list(&[root]).err().unwrap().to_string();
         assert!(error.contains("a.tar and a/b.tar"), "{error}");
+    }
+
+    #[test]
+    fn shards_of_two_stores_are_refused() {
+        let inputs = ["one", "two"].map(|memory| put(memory, &["a.tar"]));
+        let error = list(&inputs).err().unwrap().to_string();
+        assert!(error.contains("different stores"), "{error}");
     }
 
     #[test]

@@ -132,7 +132,7 @@ fn read_shard(
     outputs: &mut Outputs,
 ) -> Result<ShardRow> {
     let uri = input.uri(shard.shard.as_str());
-    let unreadable = |e: std::io::Error| Error::transient(format!("{uri}: {e}"));
+    let unreadable = |e: std::io::Error| Error::of_io(e, &uri);
     let reader = open_shard(input, shard)?;
     let reader = ShardReader::new(reader, sluice_shard::Limits::default()).map_err(unreadable)?;
     let compression = reader.compression();

@@ -155,6 +155,12 @@ impl RunArgs {
         let output = Location::parse(&self.output)?;
         let run = match &self.run {
             Some(run) => Location::parse(run)?,
+            None if output.split().is_none() => {
+                return Err(
+                    Error::usage(format!("--output {output} has no place beside it"))
+                        .hint("name one for the run's manifests: --run URI"),
+                );
+            }
             None => Location::parse(&format!("{output}.run"))?,
         };
         let apart = |a: &str, b: &Location, c: &str, d: &Location| match inside(b, d) {

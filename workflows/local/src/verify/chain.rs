@@ -165,7 +165,7 @@ fn hash_of(store: &Store, path: &str) -> Result<String> {
     loop {
         let length = reader
             .read(&mut buffer)
-            .map_err(|e| Error::transient(format!("{}: {e}", store.uri(path))))?;
+            .map_err(|e| Error::of_io(e, &store.uri(path)))?;
         if length == 0 {
             return Ok(hasher.finalize().to_hex().to_string());
         }

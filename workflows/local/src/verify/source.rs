@@ -43,7 +43,7 @@ impl<'a> Sources<'a> {
     /// The sample with this name, or none where the shard has no more of it.
     pub fn sample(&mut self, shard: &ShardPath, id: &ImageId) -> Result<Option<Sample>> {
         let uri = self.input.uri(shard.as_str());
-        let failed = |e: io::Error| Error::transient(format!("{uri}: {e}"));
+        let failed = |e: io::Error| Error::of_io(e, &uri);
         if self.open.as_ref().is_none_or(|open| open.shard != *shard) {
             let object = open_shard(self.input, self.planned(shard)?)?;
             self.open = Some(Open {
@@ -67,7 +67,7 @@ impl<'a> Sources<'a> {
     /// A member that is too large to be held in memory.
     pub fn large(&self, shard: &ShardPath, member: &MemberRow) -> Result<impl Read + use<>> {
         let uri = self.input.uri(shard.as_str());
-        let failed = |e: io::Error| Error::transient(format!("{uri}: {e}"));
+        let failed = |e: io::Error| Error::of_io(e, &uri);
         let object = open_shard(self.input, self.planned(shard)?)?;
         let mut bytes = TarBytes::new(object, &Limits::default()).map_err(failed)?;
         io::copy(&mut (&mut bytes).take(member.offset), &mut io::sink()).map_err(failed)?;

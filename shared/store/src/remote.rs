@@ -1,0 +1,198 @@
+//! Connections to object stores: credentials and endpoints from each cloud's own environment, and
+//! one place for timeouts, retries and the number of requests in flight.
+
+use std::collections::HashMap;
+use std::env::var;
+use std::sync::{LazyLock, Mutex};
+
+use opendal::layers::{ConcurrentLimitLayer, RetryEvent, RetryLayer, TimeoutLayer};
+use opendal::{ErrorKind, Operator, services};
+use sluice_manifest::{Error, Result};
+
+use crate::client::Client;
+use crate::location::Scheme;
+use crate::runtime::wait;
+use crate::settings::{FIRST_DELAY, LONGEST_DELAY, Settings};
+use crate::transport;
+
+/// What asks S3 for the region of a bucket where no variable tells it.
+const AWS: &str = "https://s3.amazonaws.com";
+
+/// The client of a bucket. There is one for each bucket in a process.
+pub(crate) fn client(scheme: Scheme, bucket: &str) -> Result<Client> {
+    static CLIENTS: LazyLock<Mutex<HashMap<(Scheme, String), Client>>> =
+        LazyLock::new(Mutex::default);
+    let mut clients = CLIENTS.lock().unwrap_or_else(|e| e.into_inner());
+    let key = (scheme, bucket.to_owned());
+    if let Some(client) = clients.get(&key) {
+        return Ok(client.clone());
+    }
+    let settings = Settings::get()?;
+    transport::install().map_err(|e| {
+        Error::usage(format!("HTTPS cannot be set up: {e}")).hint(
+            "the system's certificates are wanted: install ca-certificates, or set SSL_CERT_FILE",
+        )
+    })?;
+    let (operator, endpoint) = match scheme {
+        Scheme::S3 => s3(bucket, &settings),
+        Scheme::Gs => gs(bucket, &settings),
+        Scheme::Az => az(bucket, &settings),
+    }
+    .map_err(|e| refused(&e, scheme, bucket))?;
+    let client = Client::remote(layered(operator, &settings), endpoint, settings.retry_for);
+    clients.insert(key, client.clone());
+    Ok(client)
+}
+
+/// Timeouts, retries and the limit of requests in flight, for every request of every store.
+fn layered(operator: Operator, settings: &Settings) -> Operator {
+    static LIMIT: LazyLock<Mutex<Option<ConcurrentLimitLayer>>> = LazyLock::new(Mutex::default);
+    let mut limit = LIMIT.lock().unwrap_or_else(|e| e.into_inner());
+    // The limit counts HTTP requests; operations themselves, which may consist of several or of
+    // none, have as good as none.
+    let limit = limit.get_or_insert_with(|| {
+        ConcurrentLimitLayer::new(1 << 20).with_http_concurrent_limit(settings.concurrency)
+    });
+    let timeout = TimeoutLayer::new()
+        .with_timeout(settings.timeout)
+        .with_io_timeout(settings.timeout);
+    let retry = RetryLayer::new()
+        .with_min_delay(FIRST_DELAY)
+        .with_max_delay(LONGEST_DELAY)
+        .with_jitter()
+        .with_max_times(settings.retries())
+        .with_notify(told);
+    operator.layer(limit.clone()).layer(timeout).layer(retry)
+}
+
+/// Says that a request is made again. What opendal itself would log has the whole URL in it, which
+/// may be signed.
+fn told(event: RetryEvent<'_>) {
+    tracing::warn!(
+        operation = %event.op,
+        attempt = event.attempt,
+        "{}; again in {:.1} s",
+        crate::client::words(event.err),
+        event.retry_after.as_secs_f64()
+    );
+}
+
+type Built = opendal::Result<(Operator, String)>;
+
+/// The first of these variables that is set and not empty.
+fn first(names: &[&str]) -> Option<String> {
+    let values = names.iter().filter_map(|name| var(name).ok());
+    values.into_iter().find(|value| !value.is_empty())
+}
+
+/// An endpoint without what must not be shown.
+fn checked(endpoint: String) -> opendal::Result<String> {
+    let authority = endpoint.split("://").nth(1).unwrap_or(&endpoint);
+    if authority.split('/').next().is_some_and(|a| a.contains('@')) {
+        let message = "the endpoint holds a user name or a password";
+        return Err(opendal::Error::new(ErrorKind::ConfigInvalid, message));
+    }
+    Ok(endpoint.trim_end_matches('/').to_owned())
+}
+
+/// Credentials: `AWS_ACCESS_KEY_ID` and its siblings, profiles, web identity, ECS and EC2 roles, in
+/// the order of AWS's own tools (all by opendal's signer).
+fn s3(bucket: &str, settings: &Settings) -> Built {
+    let endpoint = first(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])
+        .map(checked)
+        .transpose()?;
+    let region = first(&["AWS_REGION", "AWS_DEFAULT_REGION"]);
+    let mut builder = services::S3::default().bucket(bucket);
+    let (region, shown) = match endpoint {
+        // Servers of one's own seldom care for the region, but it is part of the signature.
+        Some(endpoint) => {
+            builder = builder.endpoint(&endpoint);
+            (region.unwrap_or_else(|| "us-east-1".into()), endpoint)
+        }
+        None => {
+            let region = region.or_else(|| wait(services::S3::detect_region(AWS, bucket)));
+            let region = region.ok_or_else(|| {
+                let message = "the bucket's region is not known: set AWS_REGION";
+                opendal::Error::new(ErrorKind::ConfigInvalid, message)
+            })?;
+            // A name with dots does not match the certificate of its own host name.
+            if !bucket.contains('.') {
+                builder = builder.enable_virtual_host_style();
+            }
+            let shown = format!("{AWS} in {region}");
+            (region, shown)
+        }
+    };
+    builder = builder.region(&region);
+    if settings.anonymous {
+        builder = builder.skip_signature();
+    }
+    Ok((Operator::new(builder)?, shown))
+}
+
+/// Credentials: `GOOGLE_APPLICATION_CREDENTIALS`, gcloud's own file, the metadata server.
+fn gs(bucket: &str, settings: &Settings) -> Built {
+    let emulator = first(&["STORAGE_EMULATOR_HOST"]).map(|host| match host.contains("://") {
+        true => host,
+        false => format!("http://{host}"),
+    });
+    let emulator = emulator.map(checked).transpose()?;
+    let mut builder = services::Gcs::default().bucket(bucket);
+    if settings.anonymous || emulator.is_some() {
+        builder = builder.skip_signature();
+    }
+    if let Some(endpoint) = &emulator {
+        builder = builder.endpoint(endpoint);
+    }
+    let shown = emulator.unwrap_or_else(|| "https://storage.googleapis.com".to_owned());
+    Ok((Operator::new(builder)?, shown))
+}
+
+/// Credentials: a connection string, an account's key, a SAS token, else what Azure's default chain
+/// finds (a service principal, workload identity, a managed identity).
+fn az(container: &str, settings: &Settings) -> Built {
+    let mut builder = match first(&["AZURE_STORAGE_CONNECTION_STRING"]) {
+        // What is wrong with it is not said: the words would hold a part of it.
+        Some(connection) => {
+            services::Azblob::from_connection_string(&connection).map_err(|_| {
+                let message = "AZURE_STORAGE_CONNECTION_STRING is no connection string";
+                opendal::Error::new(ErrorKind::ConfigInvalid, message)
+            })?
+        }
+        None => services::Azblob::default(),
+    };
+    builder = builder.container(container);
+    let account = first(&["AZURE_STORAGE_ACCOUNT", "AZURE_STORAGE_ACCOUNT_NAME"]);
+    let endpoint = match first(&["AZURE_STORAGE_ENDPOINT"]) {
+        Some(endpoint) => Some(checked(endpoint)?),
+        None => account
+            .as_ref()
+            .map(|account| format!("https://{account}.blob.core.windows.net")),
+    };
+    if let Some(account) = &account {
+        builder = builder.account_name(account);
+    }
+    if let Some(endpoint) = &endpoint {
+        builder = builder.endpoint(endpoint);
+    }
+    if let Some(key) = first(&["AZURE_STORAGE_KEY", "AZURE_STORAGE_ACCOUNT_KEY"]) {
+        builder = builder.account_key(&key);
+    }
+    if let Some(token) = first(&["AZURE_STORAGE_SAS_TOKEN"]) {
+        builder = builder.sas_token(token.trim_start_matches('?'));
+    }
+    if settings.anonymous {
+        builder = builder.skip_signature();
+    }
+    let shown = endpoint.unwrap_or_else(|| "Azure, by its connection string".to_owned());
+    Ok((Operator::new(builder)?, shown))
+}
+
+fn refused(e: &opendal::Error, scheme: Scheme, bucket: &str) -> Error {
+    let hint = match scheme {
+        Scheme::S3 => "set AWS_REGION, and AWS_ENDPOINT_URL for a server that is not Amazon's",
+        Scheme::Gs => "set GOOGLE_APPLICATION_CREDENTIALS to a credentials file",
+        Scheme::Az => "set AZURE_STORAGE_ACCOUNT, or AZURE_STORAGE_CONNECTION_STRING",
+    };
+    Error::usage(format!("{scheme}://{bucket}: {}", e.message())).hint(hint)
+}

@@ -1,0 +1,96 @@
+//! `SLUICE_STORE_…`: how patient requests are, the same for every object store.
+
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use sluice_manifest::{Error, Result};
+
+/// How requests to object stores are made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// A try that makes no progress for so long is given up, and made again.
+    pub timeout: Duration,
+    /// A request that keeps failing is given up after so long, all tries together.
+    pub retry_for: Duration,
+    /// Requests in flight at once, of the whole process.
+    pub concurrency: usize,
+    /// Requests are not signed: public buckets.
+    pub anonymous: bool,
+}
+
+/// The delay before the second try; each further one is twice as long, up to [`LONGEST_DELAY`].
+/// Up to as much again is added by chance, so that a thousand pods do not come back together.
+pub(crate) const FIRST_DELAY: Duration = Duration::from_millis(200);
+pub(crate) const LONGEST_DELAY: Duration = Duration::from_secs(10);
+
+impl Settings {
+    /// What the environment says.
+    pub fn get() -> Result<Self> {
+        static SETTINGS: LazyLock<Result<Settings, String>> =
+            LazyLock::new(|| Settings::read(|name| std::env::var(name).ok()));
+        SETTINGS.clone().map_err(Error::usage)
+    }
+
+    fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
+        let number = |name: &str, default: u64| match variable(name).filter(|v| !v.is_empty()) {
+            None => Ok(default),
+            Some(text) => match text.parse() {
+                Ok(0) | Err(_) => Err(format!("{name}={text:?} is no number of 1 or more")),
+                Ok(number) => Ok(number),
+            },
+        };
+        let flag = |name: &str| match variable(name).as_deref() {
+            None | Some("" | "false" | "0") => Ok(false),
+            Some("true" | "1") => Ok(true),
+            Some(text) => Err(format!("{name}={text:?} is neither true nor false")),
+        };
+        Ok(Self {
+            timeout: Duration::from_secs(number("SLUICE_STORE_TIMEOUT", 30)?),
+            retry_for: Duration::from_secs(number("SLUICE_STORE_RETRY_FOR", 120)?),
+            concurrency: number("SLUICE_STORE_CONCURRENCY", 32)? as usize,
+            anonymous: flag("SLUICE_STORE_ANONYMOUS")?,
+        })
+    }
+
+    /// The number of tries after the first whose delays fit into [`retry_for`](Self::retry_for).
+    pub fn retries(&self) -> usize {
+        let mut spent = Duration::ZERO;
+        let mut delay = FIRST_DELAY;
+        let mut retries = 0;
+        loop {
+            // What chance adds counts in full, so that the last words are the store's own and not
+            // those of the deadline.
+            spent += delay + FIRST_DELAY;
+            if spent >= self.retry_for {
+                return retries;
+            }
+            retries += 1;
+            delay = (delay * 2).min(LONGEST_DELAY);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_is_heard_and_nonsense_refused() {
+        let with = |name: &'static str, value: &'static str| {
+            Settings::read(move |asked| (asked == name).then(|| value.to_owned()))
+        };
+        let default = Settings::read(|_| None).unwrap();
+        assert_eq!((default.timeout.as_secs(), default.retries()), (30, 16));
+        let hasty = with("SLUICE_STORE_RETRY_FOR", "5").unwrap();
+        assert_eq!((hasty.retry_for.as_secs(), hasty.retries()), (5, 4));
+        assert!(with("SLUICE_STORE_ANONYMOUS", "true").unwrap().anonymous);
+        for (name, value) in [
+            ("SLUICE_STORE_TIMEOUT", "0"),
+            ("SLUICE_STORE_CONCURRENCY", "many"),
+            ("SLUICE_STORE_ANONYMOUS", "perhaps"),
+        ] {
+            let refused = with(name, value).unwrap_err();
+            assert!(refused.contains(name), "{refused}");
+        }
+    }
+}
