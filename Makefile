@@ -24,6 +24,7 @@ export PATH := $(PATH):$(CURDIR)/$(cache)/tools/bin
 export ORT_DYLIB_PATH := $(CURDIR)/$(cache)/onnxruntime/libonnxruntime.so
 export ORT_DISABLE_TELEMETRY := 1
 export SLUICE_MODELS := $(CURDIR)/$(cache)/models
+export SLUICE_SERVERS := $(CURDIR)/$(cache)/servers/bin
 export SLUICE_PYTHON := $(CURDIR)/$(venv)/bin/python
 export SLUICE_DEMO_INPUT := $(CURDIR)/$(demo)/input
 export SLUICE_DEMO_TRUTH := $(CURDIR)/$(demo)/truth.csv
@@ -50,7 +51,7 @@ build: tools ## the programs, in target/release
 	@ln -sfn $(ORT_DYLIB_PATH) target/release/libonnxruntime.so # found there by the programs
 
 .PHONY: test
-test: tools models demo-data ## format, lints, and all tests
+test: tools models demo-data servers ## format, lints, and all tests
 	@if $(CARGO) fmt --version >/dev/null 2>&1; then set -x; $(CARGO) fmt --all --check; \
 	    else echo "SKIPPED: cargo fmt (this toolchain has no rustfmt: rustup component add rustfmt)"; fi
 	@if $(CARGO) clippy --version >/dev/null 2>&1; then set -x; $(CARGO) clippy --workspace --all-targets -- -D warnings; \
@@ -66,6 +67,17 @@ clean: clean-demo ## remove the downloads and the build as well
 	rm -rf $(cache)
 	$(CARGO) clean
 
+# -------------------------------------------------------------------------------------- container images
+
+# One of them: make images IMAGES=read. What else can be chosen (MODELS, ACCELERATOR, PROGRAMS, …) containers/build.sh tells.
+.PHONY: images
+images: ## container images, by docker, podman or buildah
+	@containers/build.sh $(IMAGES)
+
+.PHONY: test-images
+test-images: build models demo-data servers ## the images at work, from container to container on S3 (as root)
+	@containers/test.sh
+
 # ------------------------------------------------------------------- what they need, made when missing
 
 .PHONY: tools
@@ -76,6 +88,10 @@ models: $(cache)/models/efficientnet-lite0/model.onnx $(cache)/models/opennsfw/m
 
 .PHONY: demo-data
 demo-data: $(demo)/truth.csv ## the demo's shards, in demo/input
+
+.PHONY: servers
+servers: tools ## the servers that tests start: SeaweedFS, Azurite, fake-gcs-server, HAProxy
+	@tests/servers/install.sh $(cache)
 
 .PHONY: find-tools
 find-tools:

@@ -9,15 +9,30 @@ pub mod funnel;
 pub mod inspect;
 pub mod models;
 pub mod places;
+pub mod programs;
 pub mod run;
 pub mod text;
 pub mod verify;
 
 use std::path::Path;
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use sluice_harness::{Desk, Tool};
+use sluice_harness::{Desk, Tool, tool_main};
+
+use crate::programs::StageProgram;
+
+/// The whole `main`. Started under the name of a stage's program it is that program: an image with
+/// all of them holds the code that they share once, and links.
+pub fn main() -> ExitCode {
+    let called = std::env::args_os().next().unwrap_or_default();
+    let name = Path::new(&called).file_name().unwrap_or_default();
+    match name.to_str().and_then(StageProgram::named) {
+        Some(program) => (program.main)(),
+        None => tool_main::<Args>(),
+    }
+}
 
 /// Curate image datasets: WebDataset shards in, a smaller and better WebDataset out
 ///

@@ -1,3 +1,3 @@
 fn main() -> std::process::ExitCode {
-    sluice_harness::tool_main::<sluice::Args>()
+    sluice::main()
 }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use clap::Args;
 use serde_json::json;
-use sluice_harness::{Context, Desk, Program, Shared, StepDone, check_step, run_step};
+use sluice_harness::{Context, Desk, Shared};
 use sluice_manifest::dag::{self, STEPS, Step};
 use sluice_manifest::{Error, layout};
 use sluice_report::Funnel;
@@ -18,6 +18,7 @@ use sluice_store::Location;
 use crate::Args as Sluice;
 use crate::commands::{command, shell};
 use crate::funnel::{StepLine, Summary, write};
+use crate::programs::StageProgram;
 
 /// Curate a dataset on this machine: all steps, from the shards to the report
 ///
@@ -289,31 +290,10 @@ fn summary(
     })
 }
 
-/// A stage's program, its argument type forgotten.
-struct StepProgram {
-    check: fn(&[String]) -> Result<()>,
-    run: fn(&[String], &Shared) -> Result<StepDone>,
-}
-
-fn program<P: Program>() -> StepProgram {
-    StepProgram {
-        check: check_step::<P>,
-        run: run_step::<P>,
-    }
-}
-
-fn program_of(step: &Step) -> Result<StepProgram> {
-    Ok(match step.stage {
-        "partition" => program::<sluice_partition::Args>(),
-        "read" => program::<sluice_read::Args>(),
-        "embed" => program::<sluice_embed::Args>(),
-        "aesthetic" => program::<sluice_aesthetic::Args>(),
-        "nsfw" => program::<sluice_nsfw::Args>(),
-        "dedup" => program::<sluice_dedup::Args>(),
-        "export" => program::<sluice_export::Args>(),
-        "report" => program::<sluice_report::Args>(),
-        other => return Err(Error::bug(format!("no program for stage {other:?}")).into()),
-    })
+fn program_of(step: &Step) -> Result<&'static StageProgram> {
+    let name = format!("sluice-{}", step.stage);
+    let found = StageProgram::named(&name);
+    found.ok_or_else(|| Error::bug(format!("no program {name}")).into())
 }
 
 #[cfg(test)]
