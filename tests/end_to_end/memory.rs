@@ -13,54 +13,31 @@
 use std::path::Path;
 use std::time::Duration;
 
-use sluice_tests::{Finished, Process, Run, fixtures, models};
+use sluice_tests::{Finished, Process, Run, StepCommand, fixtures, models, step_commands};
 
 use crate::support::word;
 
 /// Beyond a tenth: the two chunks that the store reads ahead, which may or may not meet the peak.
 const SLACK: u64 = 8 << 20;
 
-/// A step's command line without the run.
-struct Command {
-    words: Vec<String>,
-}
-
-/// The steps' command lines, without the run. Words in capitals stand for what differs.
-const STEPS: [&str; 15] = [
-    "partition --input INPUT --shards-per-partition 1",
-    "read --jobs 1",
-    "embed --models MODELS --model efficientnet-lite0",
-    "aesthetic --model technical-quality --min-score 0",
-    "nsfw --models MODELS --model opennsfw --max-score 2",
-    "dedup exact --ranges RANGES --jobs 1",
-    "dedup perceptual --filters aesthetic,nsfw --jobs 1",
-    "dedup fit --clusters 40 --sample 100 --jobs 1",
-    "dedup assign --filters aesthetic,nsfw --jobs 1",
-    "dedup match --eps 0.15 --groups GROUPS --jobs 1",
-    "export decide --filters aesthetic,nsfw --jobs 1",
-    "export plan --output OUTPUT --images-per-shard 50 --jobs 1",
-    "export write --jobs 1",
-    "export index --jobs 1",
-    "report --jobs 1",
-];
-
-fn commands(input: &Path, output: &Path, models: &Path, times: usize) -> Vec<Command> {
+fn commands(
+    run: &Path,
+    input: &Path,
+    output: &Path,
+    models: &Path,
+    times: usize,
+) -> Vec<StepCommand> {
     // Clusters are of uneven size, so there are more groups than would do for even ones.
     let groups = if times == 1 { 1 } else { 4 * times };
-    let commands = STEPS.iter().map(|line| {
-        let words = line.split(' ').map(|word| match word {
-            "INPUT" => self::word(input).to_owned(),
-            "OUTPUT" => self::word(output).to_owned(),
-            "MODELS" => self::word(models).to_owned(),
-            "RANGES" => times.to_string(),
-            "GROUPS" => groups.to_string(),
-            word => word.to_owned(),
-        });
-        let mut words: Vec<String> = words.collect();
-        words[0].insert_str(0, "sluice-");
-        Command { words }
-    });
-    commands.collect()
+    let values = [
+        ("INPUT", word(input)),
+        ("OUTPUT", word(output)),
+        ("MODELS", word(models)),
+        ("RANGES", &times.to_string()),
+        ("GROUPS", &groups.to_string()),
+        ("IMAGES", "50"),
+    ];
+    step_commands(word(run), &values)
 }
 
 /// Images in the largest group of clusters. A group is held whole, and clusters are as large as
@@ -75,21 +52,10 @@ fn largest_group(run: &Path) -> u64 {
 /// comes with it.
 const BYTES_IN_GROUP: u64 = 3 * 4 * 1280;
 
-impl Command {
-    fn name(&self) -> String {
-        let subcommand = self.words.get(1).filter(|word| !word.starts_with('-'));
-        match subcommand {
-            Some(subcommand) => format!("{} {subcommand}", self.words[0]),
-            None => self.words[0].clone(),
-        }
-    }
-
-    fn run(&self, process: &Process, run: &Path) -> Finished {
-        let place = ["--run".to_owned(), word(run).to_owned()];
-        let finished = process.run(&[&self.words[..], &place].concat()).unwrap();
-        assert_eq!(finished.code, 0, "{}: {}", self.name(), finished.stderr);
-        finished
-    }
+fn run(process: &Process, command: &StepCommand) -> Finished {
+    let finished = process.run(&command.words).unwrap();
+    assert_eq!(finished.code, 0, "{}: {}", command.name, finished.stderr);
+    finished
 }
 
 #[test]
@@ -115,12 +81,12 @@ fn ten_times_the_input_takes_no_more_memory() {
                 std::os::unix::fs::symlink(source, twin).unwrap();
             }
         }
-        let commands = commands(&input, &folder.join("output"), &models, times);
-        let run = folder.join("run");
-        let finished = commands.iter().map(|command| command.run(&process, &run));
-        let peaks: Vec<(String, Finished)> =
-            commands.iter().map(Command::name).zip(finished).collect();
-        (peaks, largest_group(&run))
+        let place = folder.join("run");
+        let commands = commands(&place, &input, &folder.join("output"), &models, times);
+        let finished = commands.iter().map(|command| run(&process, command));
+        let names = commands.iter().map(|command| command.name.clone());
+        let peaks: Vec<(String, Finished)> = names.zip(finished).collect();
+        (peaks, largest_group(&place))
     });
     let [(once, group), (tenfold, large_group)] = measured;
     let larger_group = large_group.saturating_sub(group) * BYTES_IN_GROUP;

@@ -99,6 +99,31 @@ pub fn model(folder: &Path, name: &str, file: &Path) -> std::io::Result<PathBuf>
     Ok(made)
 }
 
+/// The folder of the demo's shards.
+pub fn demo_input() -> Option<PathBuf> {
+    let variable = "SLUICE_DEMO_INPUT";
+    let place = place(variable, "../demo/input");
+    if place.exists() {
+        return Some(place);
+    }
+    skipped(
+        "demo shards",
+        &place,
+        &format!("make demo-data, or set {variable}"),
+    );
+    None
+}
+
+/// A server that `tests/servers/install.sh` gets.
+pub(crate) fn server(name: &str) -> Option<PathBuf> {
+    let program = place("SLUICE_SERVERS", "servers/bin").join(name);
+    if program.exists() {
+        return std::path::absolute(program).ok();
+    }
+    skipped(name, &program, "make servers, or set SLUICE_SERVERS");
+    None
+}
+
 /// Python with the packages that the tests name.
 pub fn python() -> Option<PathBuf> {
     there("Python", "SLUICE_PYTHON", "venv/bin/python")

@@ -3,15 +3,26 @@
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
 use crate::places;
+use crate::servers::Site;
 
 /// The file that a process writes its peak to.
 const PEAK: &str = "SLUICE_TESTS_PEAK";
+
+/// How the names of variables begin that would lead a program elsewhere than a test wants.
+const FOREIGN: [&str; 6] = [
+    "AWS_",
+    "AZURE_",
+    "GOOGLE_",
+    "STORAGE_EMULATOR_HOST",
+    "SLUICE_STORE_",
+    "SLUICE_LOG",
+];
 
 /// Starts the stages' programs as processes.
 pub struct Process {
@@ -19,10 +30,20 @@ pub struct Process {
     scratch: tempfile::TempDir,
     limit: Duration,
     variables: Vec<(String, String)>,
+    alone: bool,
+}
+
+/// A process at work. It ends when this is dropped.
+pub struct Running {
+    child: Child,
+    folder: tempfile::TempDir,
+    name: String,
+    limit: Duration,
+    started: Instant,
 }
 
 /// A process that ended.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Finished {
     /// Its exit code.
     pub code: i32,
@@ -44,6 +65,7 @@ impl Process {
             scratch: tempfile::tempdir()?,
             limit,
             variables: Vec::new(),
+            alone: false,
         })
     }
 
@@ -54,16 +76,40 @@ impl Process {
         self
     }
 
+    /// Lets the processes see this object store, and no other one that this machine may know of.
+    #[must_use]
+    pub fn at(mut self, site: &Site) -> Self {
+        self.alone = true;
+        for (variable, value) in &site.variables {
+            self = self.with(variable, value);
+        }
+        self
+    }
+
     /// Runs a command line, the program's name first.
+    pub fn run<S: AsRef<OsStr>>(&self, command: &[S]) -> Result<Finished> {
+        self.start(command)?.wait()
+    }
+
+    /// Starts a command line, the program's name first.
     #[expect(
-        clippy::disallowed_methods,
         clippy::disallowed_types,
         reason = "what a process says goes through local files, which never fill up and block it"
     )]
-    pub fn run<S: AsRef<OsStr>>(&self, command: &[S]) -> Result<Finished> {
+    pub fn start<S: AsRef<OsStr>>(&self, command: &[S]) -> Result<Running> {
         let (name, arguments) = command.split_first().context("no program")?;
-        let at = |name: &str| self.scratch.path().join(name);
+        let folder = tempfile::tempdir_in(&self.scratch)?;
+        let at = |name: &str| folder.path().join(name);
         let mut process = Command::new(&self.program);
+        if self.alone {
+            for (variable, _) in std::env::vars_os() {
+                let text = variable.to_string_lossy().to_uppercase();
+                if text.ends_with("_PROXY") || FOREIGN.iter().any(|name| text.starts_with(name)) {
+                    process.env_remove(&variable);
+                }
+            }
+            process.env("HOME", self.scratch.path());
+        }
         process
             .arg0(name)
             .args(arguments)
@@ -78,29 +124,12 @@ impl Process {
             process.env("ORT_DYLIB_PATH", library);
         }
         process.envs(self.variables.iter().map(|(name, value)| (name, value)));
-        let started = Instant::now();
-        let mut child = process.spawn()?;
-        let status = loop {
-            if let Some(status) = child.try_wait()? {
-                break status;
-            }
-            if started.elapsed() > self.limit {
-                child.kill()?;
-                child.wait()?;
-                bail!("{:?}: not done after {:?}", name.as_ref(), self.limit);
-            }
-            std::thread::sleep(Duration::from_millis(5));
-        };
-        let stderr = std::fs::read_to_string(at("stderr"))?;
-        let Some(code) = status.code() else {
-            bail!("{:?}: ended by {status}: {stderr}", name.as_ref());
-        };
-        Ok(Finished {
-            code,
-            peak: std::fs::read_to_string(at("peak"))?.trim().parse()?,
-            stdout: std::fs::read_to_string(at("stdout"))?,
-            stderr,
-            took: started.elapsed(),
+        Ok(Running {
+            started: Instant::now(),
+            child: process.spawn()?,
+            name: name.as_ref().to_string_lossy().into_owned(),
+            limit: self.limit,
+            folder,
         })
     }
 
@@ -120,5 +149,68 @@ impl Process {
         let bytes = kilobytes.map_or(0, |kilobytes: u64| kilobytes * 1024);
         // A peak that cannot be written is missed by the reader.
         let _ = std::fs::write(Path::new(&file), bytes.to_string());
+    }
+}
+
+impl Running {
+    /// Whether it has not ended by itself yet.
+    pub fn is_running(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
+    }
+
+    /// Sends it SIGTERM, as an orchestrator does.
+    pub fn terminate(&self) -> Result<()> {
+        let kill = format!("kill -TERM {}", self.child.id());
+        let sent = Command::new("sh").args(["-c", &kill]).status()?;
+        anyhow::ensure!(sent.success(), "{}: {kill}: {sent}", self.name);
+        Ok(())
+    }
+
+    /// Ends it at once, as a lost machine does.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Waits until it ended.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "what a process says goes through local files, which never fill up and block it"
+    )]
+    pub fn wait(mut self) -> Result<Finished> {
+        let status = self.ended()?;
+        let took = self.started.elapsed();
+        let read = |name: &str| std::fs::read_to_string(self.folder.path().join(name));
+        let stderr = read("stderr")?;
+        let Some(code) = status.code() else {
+            bail!("{:?}: ended by {status}: {stderr}", self.name);
+        };
+        Ok(Finished {
+            code,
+            peak: read("peak")?.trim().parse()?,
+            stdout: read("stdout")?,
+            stderr,
+            took,
+        })
+    }
+
+    fn ended(&mut self) -> Result<ExitStatus> {
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            if self.started.elapsed() > self.limit {
+                bail!("{:?}: not done after {:?}", self.name, self.limit);
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It fails where the process ended before.
+        let _ = self.child.kill().and_then(|()| self.child.wait());
     }
 }

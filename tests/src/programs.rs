@@ -54,10 +54,11 @@ pub fn run<S: AsRef<str>>(command: &[S]) -> Result<StepDone> {
     (Programs::named(name)?.run)(&command, &Shared::default())
 }
 
-/// The `main` of a program, `sluice` and the stages'.
+/// The `main` of a program: `sluice`, the stages', and the tests' own `copy`.
 pub fn main_of(name: &str) -> Result<fn() -> ExitCode> {
     match name {
         "sluice" => Ok(tool_main::<sluice::Args>),
+        "copy" => Ok(crate::copy_main),
         name => Programs::named(name).map(|program| program.main),
     }
 }

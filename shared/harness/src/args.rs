@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 
-use clap::Args;
-use sluice_manifest::{Error, Result, Unit};
+use clap::{Args, Command, Parser};
+use sluice_manifest::{Error, Result, Unit, dag};
 
 /// Arguments of every program.
 #[derive(Debug, Clone, Args)]
@@ -115,11 +115,14 @@ fn numbers(list: &str) -> Result<BTreeSet<u32>> {
     Ok(numbers)
 }
 
-/// Replaces each argument `@FILE` by the lines of the file: the way around the kernel's limit of
-/// 128 KiB for one argument.
-pub fn expand_files(arguments: impl Iterator<Item = OsString>) -> Result<Vec<OsString>> {
-    let mut expanded = Vec::new();
-    for (position, argument) in arguments.enumerate() {
+/// What a command line says, for [`parse`].
+///
+/// An argument `@FILE` stands for the lines of the file: the way around the kernel's limit of
+/// 128 KiB for one argument. An option of the [DAG](dag::STEPS) with nothing behind its `=`
+/// (`--min-score=`) is as good as left out, for a workflow's template cannot leave an argument out.
+pub fn arguments(line: impl Iterator<Item = OsString>) -> Result<Vec<OsString>> {
+    let mut arguments = Vec::new();
+    for (position, argument) in line.enumerate() {
         match argument.to_str().and_then(|text| text.strip_prefix('@')) {
             Some(path) if position > 0 => {
                 #[expect(
@@ -128,16 +131,37 @@ pub fn expand_files(arguments: impl Iterator<Item = OsString>) -> Result<Vec<OsS
                 )]
                 let text = std::fs::read_to_string(path)
                     .map_err(|e| Error::usage(format!("@{path}: cannot be read: {e}")))?;
-                expanded.extend(
-                    text.lines()
-                        .filter(|line| !line.is_empty())
-                        .map(OsString::from),
-                );
+                let lines = text.lines().filter(|line| !line.is_empty());
+                arguments.extend(lines.map(OsString::from));
             }
-            _ => expanded.push(argument),
+            _ => arguments.push(argument),
         }
     }
-    Ok(expanded)
+    let options = || dag::STEPS.iter().flat_map(|step| step.arguments);
+    arguments.retain(|argument| {
+        let empty = argument.to_str().and_then(|text| text.strip_suffix('='));
+        empty.is_none_or(|flag| options().all(|option| option.flag != flag))
+    });
+    Ok(arguments)
+}
+
+/// Parses a command line, the program's name first. `--help` shows the names of variables but no
+/// values, for somebody may have put a secret into one.
+pub fn parse<P: Parser>(arguments: &[OsString]) -> Result<P, clap::Error> {
+    let matches = discreet(P::command()).try_get_matches_from(arguments)?;
+    P::from_arg_matches(&matches)
+}
+
+fn discreet(command: Command) -> Command {
+    let command = command.mut_args(|arg| arg.hide_env_values(true));
+    let names: Vec<String> = command
+        .get_subcommands()
+        .map(|sub| sub.get_name().to_owned())
+        .collect();
+    let each = names.into_iter();
+    each.fold(command, |command, name| {
+        command.mut_subcommand(name, discreet)
+    })
 }
 
 #[cfg(test)]
@@ -179,6 +203,20 @@ mod tests {
             ..common()
         };
         assert!(late.share(units()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_option_without_a_value_is_left_out() {
+        let line = [
+            "sluice-x",
+            "--min-score=",
+            "--eps=1",
+            "--filters=",
+            "--filters",
+            "",
+        ];
+        let kept = arguments(line.iter().map(OsString::from)).unwrap();
+        assert_eq!(kept, ["sluice-x", "--eps=1", "--filters=", "--filters", ""]);
     }
 
     #[test]

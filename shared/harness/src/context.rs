@@ -1,11 +1,11 @@
 //! What a program's `run` works with: the run's store, its share of the units, and the tally.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use rayon::prelude::*;
-use sluice_manifest::dag::Step;
+use sluice_manifest::dag::{FanOut, Step};
 use sluice_manifest::{Counts, Error, Input, Receipt, Result, Unit, layout};
 use sluice_store::{Location, Store};
 
@@ -43,6 +43,7 @@ pub(crate) struct Tally {
     pub counts: Counts,
     pub outputs: Vec<String>,
     pub output_bytes: u64,
+    pub fan_out: BTreeMap<&'static str, u64>,
 }
 
 impl Context {
@@ -203,6 +204,12 @@ impl Context {
         if let Some(progress) = &*lock(&self.progress) {
             progress.samples(total);
         }
+    }
+
+    /// Says how many units the steps have that fan out over this; the result tells it to workflow
+    /// engines.
+    pub fn tells(&self, fan_out: FanOut, units: u64) {
+        self.tally().fan_out.insert(fan_out.as_str(), units);
     }
 
     /// Counts of the units done or found up to date so far.

@@ -1,6 +1,8 @@
 //! Logs and progress on stderr: bars and plain lines on a terminal, JSON lines otherwise.
 
 use std::io::IsTerminal;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use indicatif::ProgressStyle;
 use tracing::{Level, Span};
@@ -59,9 +61,16 @@ fn style() -> ProgressStyle {
     ProgressStyle::with_template(template).expect("the template is well-formed")
 }
 
+/// Argo Workflows shows what a program writes here.
+const PROGRESS_FILE: &str = "ARGO_PROGRESS_FILE";
+
 /// A step's progress: its units, and the samples that went through.
 #[derive(Debug, Clone)]
-pub(crate) struct Progress(Span);
+pub(crate) struct Progress {
+    span: Span,
+    units: usize,
+    done: Arc<AtomicUsize>,
+}
 
 impl Progress {
     pub(crate) fn new(step: &'static str, units: usize) -> Self {
@@ -69,15 +78,28 @@ impl Progress {
         span.pb_set_style(&style_for(step));
         span.pb_set_length(units as u64);
         span.pb_start();
-        Self(span)
+        Self {
+            span,
+            units,
+            done: Arc::default(),
+        }
     }
 
     pub(crate) fn unit_done(&self) {
-        self.0.pb_inc(1);
+        self.span.pb_inc(1);
+        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
+        if let Some(file) = std::env::var_os(PROGRESS_FILE) {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "Argo's executor reads a file of the container"
+            )]
+            // Progress that nobody sees is no reason to fail.
+            let _ = std::fs::write(file, format!("{done}/{}", self.units));
+        }
     }
 
     pub(crate) fn samples(&self, total: u64) {
-        self.0.pb_set_message(&format!("{total} samples"));
+        self.span.pb_set_message(&format!("{total} samples"));
     }
 }
 

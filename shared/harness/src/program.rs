@@ -11,7 +11,7 @@ use clap::Parser;
 use serde_json::{Value, json};
 use sluice_manifest::{Class, Error, ExitStatus};
 
-use crate::args::{Common, expand_files};
+use crate::args::{Common, arguments, parse};
 use crate::context::{Context, Shared};
 use crate::{logs, memory};
 
@@ -35,11 +35,11 @@ pub trait Program: Parser {
 pub fn main<P: Program>() -> ExitCode {
     memory::settle();
     let started = Instant::now();
-    let arguments = match expand_files(std::env::args_os()) {
+    let arguments = match arguments(std::env::args_os()) {
         Ok(arguments) => arguments,
         Err(e) => return finish(P::NAME, None, started, None, Err(e.into())),
     };
-    let program = match P::try_parse_from(&arguments) {
+    let program = match parse::<P>(&arguments) {
         Ok(program) => program,
         Err(e) if !e.use_stderr() => {
             // Nothing can be done about a closed stdout.
@@ -91,6 +91,7 @@ fn named_result(arguments: &[OsString]) -> Option<PathBuf> {
 }
 
 pub(crate) fn listen(shared: &Shared) {
+    sluice_store::heed(&shared.stop);
     for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
         // Twice the same signal ends the program at once.
         let conditional = signal_hook::flag::register_conditional_shutdown(
@@ -151,6 +152,9 @@ fn finish(
         "counts": tally.counts,
         "outputs": { "objects": tally.outputs.len(), "bytes": tally.output_bytes, "paths": named },
     });
+    if !tally.fan_out.is_empty() {
+        result["fan_out"] = json!(tally.fan_out);
+    }
     let up_to_date = tally.units > 0 && tally.units == tally.up_to_date;
     let status = conclude(name, started, up_to_date, &outcome, &mut result);
     if let Some(error) = result["error"]["message"].as_str()

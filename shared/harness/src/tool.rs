@@ -9,7 +9,7 @@ use clap::Parser;
 use serde_json::Value;
 use sluice_manifest::{Counts, ExitStatus};
 
-use crate::args::expand_files;
+use crate::args::{arguments, parse};
 use crate::context::{Context, Shared};
 use crate::program::{Program, conclude, describe, guarded, listen, print, publish, unparsed};
 use crate::{logs, memory};
@@ -49,7 +49,7 @@ pub struct Desk<'a> {
 pub fn tool_main<T: Tool>() -> ExitCode {
     memory::settle();
     let started = Instant::now();
-    let parsed = expand_files(std::env::args_os()).map(T::try_parse_from);
+    let parsed = arguments(std::env::args_os()).map(|arguments| parse::<T>(&arguments));
     let tool = match parsed {
         Ok(Ok(tool)) => tool,
         Ok(Err(e)) => {

@@ -30,7 +30,7 @@ pub struct SourceShard {
 }
 
 enum Bytes {
-    Plain(ObjectReader),
+    Plain(Box<ObjectReader>),
     Inflated(Box<TarBytes<ObjectReader>>),
 }
 
@@ -52,7 +52,7 @@ impl SourceShard {
         };
         let bytes = if compression == Compression::None.as_str() {
             check_unchanged(input, planned)?;
-            Bytes::Plain(input.stretches(path, planned.bytes))
+            Bytes::Plain(Box::new(input.stretches(path, planned.bytes)))
         } else {
             let inflated = TarBytes::new(open_shard(input, planned)?, &Limits::default());
             Bytes::Inflated(Box::new(inflated.map_err(|e| Error::of_io(e, &uri))?))

@@ -4,10 +4,14 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use opendal::{ErrorKind, Operator};
+use opendal::{ErrorKind, Operator, Writer};
 use sluice_manifest::{Error, Result};
 
 use crate::runtime::wait;
+use crate::stop;
+
+/// A process that ends waits no longer to clean up behind itself.
+const ABORT: Duration = Duration::from_secs(5);
 
 /// How a store is spoken to.
 #[derive(Debug, Clone)]
@@ -62,10 +66,25 @@ impl Client {
         let Some(Remote { patience, .. }) = &self.remote else {
             return request.await;
         };
-        let limited = tokio::time::timeout(*patience, request).await;
-        limited.unwrap_or_else(|_| {
-            let message = format!("no answer within {} s", patience.as_secs());
-            Err(opendal::Error::new(ErrorKind::Unexpected, message).set_persistent())
+        let limited = tokio::time::timeout(*patience, request);
+        let message = tokio::select! {
+            answer = limited => match answer {
+                Ok(answer) => return answer,
+                Err(_) => format!("no answer within {} s", patience.as_secs()),
+            },
+            () = stop::asked() => stop::MESSAGE.to_owned(),
+        };
+        Err(opendal::Error::new(ErrorKind::Unexpected, message).set_persistent())
+    }
+
+    /// Takes back what a writer has sent.
+    pub fn abort(&self, mut writer: Writer) -> opendal::Result<()> {
+        wait(async {
+            let aborted = tokio::time::timeout(ABORT, writer.abort()).await;
+            aborted.unwrap_or_else(|_| {
+                let message = format!("no answer within {} s", ABORT.as_secs());
+                Err(opendal::Error::new(ErrorKind::Unexpected, message))
+            })
         })
     }
 
@@ -76,6 +95,13 @@ impl Client {
             None => String::new(),
         };
         let message = format!("{uri}: {}{endpoint}", words(e));
+        if e.message() == stop::MESSAGE {
+            return Error::stopped();
+        }
+        if no_bucket(e) {
+            return Error::usage(message)
+                .hint("there is no such bucket here: check its name, the endpoint and the region");
+        }
         match e.kind() {
             ErrorKind::NotFound => Error::data(format!("{uri}: no such object{endpoint}")),
             ErrorKind::RangeNotSatisfied => {
@@ -98,6 +124,17 @@ impl Client {
             _ => Error::transient(message),
         }
     }
+}
+
+/// Whether it is the bucket that is not there, and not the object.
+pub(crate) fn no_bucket(e: &opendal::Error) -> bool {
+    let said = [
+        "NoSuchBucket",
+        "ContainerNotFound",
+        "specified bucket does not exist",
+    ];
+    matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConfigInvalid)
+        && said.iter().any(|words| e.message().contains(words))
 }
 
 /// Whether the store answered with a status that trying again does not change.

@@ -20,12 +20,14 @@ mod object;
 mod remote;
 mod runtime;
 mod settings;
+mod stop;
 mod store;
 mod table;
 mod transport;
 
 pub use location::Location;
 pub use object::{ObjectReader, ObjectWriter};
+pub use stop::heed;
 pub use store::{ObjectInfo, Store};
 pub use table::{RowReader, RowWriter, Table, TableWriter, vectors};
 pub use transport::requests;

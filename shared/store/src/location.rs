@@ -91,11 +91,10 @@ impl Location {
         let (bucket, path) = rest.split_once('/').unwrap_or((rest, ""));
         if bucket.contains('@') {
             // The URI is not repeated: what stands before the @ may be a password.
-            return Err(
-                Error::usage(format!("{scheme}://…@…: a user name in a URI")).hint(
-                    "give credentials by the environment, as the cloud's own tools take them",
-                ),
-            );
+            return Err(Error::usage(format!(
+                "{scheme}://…@…: a user name or a password in a URI"
+            ))
+            .hint("give credentials by the environment, as the cloud's own tools take them"));
         }
         if bucket.is_empty() {
             return Err(Error::usage(format!("{scheme}://{rest}: names no bucket"))

@@ -10,7 +10,7 @@ use sluice_manifest::{Error, Output, Result};
 use tokio::task::JoinHandle;
 
 use crate::client::{Client, lift};
-use crate::runtime::{spawn, wait};
+use crate::runtime::spawn;
 
 /// An object store asks for parts of 5 MiB at least.
 const PART: usize = 5 << 20;
@@ -300,9 +300,9 @@ impl Write for ObjectWriter {
 
 impl Drop for ObjectWriter {
     fn drop(&mut self) {
-        if let Some(mut writer) = self.writer.take() {
+        if let Some(writer) = self.writer.take() {
             // Parts of an object that was never to appear would be kept, and paid for.
-            if let Err(e) = wait(writer.abort()) {
+            if let Err(e) = self.client.abort(writer) {
                 let what = crate::client::words(&e);
                 tracing::warn!(object = self.uri, "an unfinished upload may remain: {what}");
             }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use opendal::{Buffer, ErrorKind, Operator, services};
 use sluice_manifest::{Error, Result};
 
-use crate::client::Client;
+use crate::client::{Client, no_bucket};
 use crate::location::Location;
 use crate::object::{ObjectReader, ObjectWriter};
 use crate::remote;
@@ -120,7 +120,7 @@ impl Store {
     ) -> Result<Option<T>> {
         match self.client.wait(request) {
             Ok(found) => Ok(Some(found)),
-            Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+            Err(e) if e.kind() == ErrorKind::NotFound && !no_bucket(&e) => Ok(None),
             Err(e) => Err(self.client.error(&e, &self.uri(path))),
         }
     }

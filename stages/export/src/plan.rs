@@ -35,7 +35,8 @@ pub struct Args {
     pub size: Size,
 
     /// Write the embeddings too, as a column of the output's Parquet files
-    #[arg(long, env = "SLUICE_EMBEDDINGS")]
+    #[arg(long, env = "SLUICE_EMBEDDINGS", value_name = "true", num_args = 0..=1,
+        require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub embeddings: bool,
 }
 
@@ -75,7 +76,10 @@ fn unit() -> Unit {
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     context.each_unit(&dag::EXPORT_PLAN, vec![unit()], 1, |unit| {
         plan(args, context, unit)
-    })
+    })?;
+    let receipt = context.required_receipt(&dag::EXPORT_PLAN, &unit())?;
+    context.tells(dag::FanOut::OutputShards, sum(&receipt, SHARDS));
+    Ok(())
 }
 
 fn plan(args: &Args, context: &Context, unit: &Unit) -> Result<()> {

@@ -81,6 +81,7 @@ fn plan(args: &Args, context: &Context, unit: &Unit) -> Result<()> {
         .hint("choose another --run")
         .into());
     }
+    context.tells(dag::FanOut::Partitions, info.partitions.into());
     let shards: Vec<Input> = rows.iter().map(shard_input).collect();
     let work = Work {
         step: &dag::PARTITION,

@@ -19,31 +19,11 @@ stop() {
     printf '%s\n' "error: $1" "hint:  $2" >&2
     exit 1
 }
-has() { command -v "$1" >/dev/null 2>&1; }
-is_root() { [ "$(id -u)" = 0 ]; }
+# shellcheck source=workflows/local/demo/packages.sh
+. "$(dirname "${BASH_SOURCE[0]}")/packages.sh"
 
-# Debian and Ubuntu, as root: install. Fresh images have no package lists yet, hence the second try.
-apt_install() {
-    is_root && has apt-get || return 1
-    say "installing $*"
-    local install=(env DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends "$@")
-    "${install[@]}" >/dev/null 2>&1 || { apt-get -qq update >/dev/null 2>&1 && "${install[@]}" >/dev/null 2>&1; }
-}
-
-# Debian and Ubuntu, as anybody: unpack one program's package. Without package lists, fetch a private copy of them.
-apt_unpack() {
-    has apt-get && has dpkg || return 1
-    say "unpacking the package $1"
-    local work=$PWD/$cache/tools/apt
-    mkdir -p "$work/lists/partial" "$work/cache/archives/partial"
-    local private=(-o "Dir::State::Lists=$work/lists" -o "Dir::Cache=$work/cache" -o "APT::Sandbox::User=$(id -un)")
-    (
-        cd "$work"
-        apt-get -qq download "$1" >/dev/null 2>&1 ||
-            { apt-get -qq "${private[@]}" update && apt-get -qq "${private[@]}" download "$1"; } >/dev/null 2>&1
-    ) || return 1
-    dpkg -x "$work/$1"_*.deb "$PWD/$cache/tools/root" && ln -sf "../root/usr/bin/$1" "$bin/$1" && has "$1"
-}
+# nasm's package holds a program that runs wherever it lies.
+unpack_nasm() { apt_unpack nasm "$cache/tools" && ln -sf ../root/usr/bin/nasm "$bin/nasm" && has nasm; }
 
 has cargo || stop "no Rust toolchain: cargo is not on PATH" "install Rust 1.90 or newer with rustup, then open a new shell"
 has cc || has gcc || has clang ||
@@ -65,7 +45,7 @@ if ! has cmake; then
 fi
 
 if [ "$(uname -m)" = x86_64 ] && ! has nasm; then
-    { [ ! -e "$cache/tools/no-nasm" ] && { apt_install nasm || apt_unpack nasm; }; } || {
+    { [ ! -e "$cache/tools/no-nasm" ] && { apt_install nasm || unpack_nasm; }; } || {
         touch "$cache/tools/no-nasm" # do not ask the network again at every build
         say "WARNING: no nasm, and none to be had: libjpeg-turbo is built without SIMD and decodes JPEG much slower"
         say "         mend it: install nasm, then 'cargo clean -p turbojpeg-sys' and 'make build'"

@@ -1,76 +1,92 @@
-//! The command line of each step, as a person would type it.
+//! The DAG's parameters as flags, and the command line of each step, as a person would type it.
 
-use sluice_manifest::dag::Step;
+use clap::{Arg, ArgAction, ArgMatches, FromArgMatches};
+use sluice_manifest::dag::{PARAMETERS, Parameter, Step, Values};
 
 use crate::run::RunArgs;
 
-/// A step's command line, the program's name first.
-///
-/// Options that were not given are left out: the stage's own default holds.
-pub fn command(step: &Step, args: &RunArgs, run: &str) -> Vec<String> {
-    let mut line = Line(vec![format!("sluice-{}", step.stage)]);
-    line.0.extend(step.subcommand.map(str::to_owned));
-    line.option("--run", Some(run));
-    match step.name {
-        "partition" => {
-            line.0.push("--input".to_owned());
-            line.0.extend(args.input.iter().cloned());
-            line.option("--shards-per-partition", args.shards_per_partition);
-        }
-        "read" => {
-            line.option("--min-side", args.min_side);
-            line.option("--max-aspect", args.max_aspect);
-        }
-        "embed" => line.option("--model", Some(&args.embedder)),
-        "aesthetic" => {
-            line.option("--model", Some(&args.aesthetic));
-            line.option("--min-score", args.min_aesthetic);
-        }
-        "nsfw" => {
-            line.option("--model", Some(&args.nsfw));
-            line.option("--max-score", args.max_nsfw);
-        }
-        "dedup-perceptual" => line.option("--max-distance", args.max_distance),
-        "dedup-fit" => line.option("--clusters", args.clusters),
-        "dedup-match" => {
-            line.option("--eps", args.eps);
-            line.option("--keep", args.keep.as_ref());
-        }
-        "export-plan" => {
-            line.option("--output", Some(&args.output));
-            line.option("--images-per-shard", args.images_per_shard);
-            line.option("--bytes-per-shard", args.bytes_per_shard);
-            line.flag("--embeddings", args.embeddings);
-        }
-        _ => {}
+/// The DAG's parameters, as they were given.
+#[derive(Debug, Clone)]
+pub struct Parameters(pub Values);
+
+impl Parameters {
+    /// All values of a parameter; none where it was not given.
+    pub fn all(&self, name: &str) -> &[String] {
+        self.0.get(name).map_or(&[], Vec::as_slice)
     }
-    if matches!(step.stage, "embed" | "aesthetic" | "nsfw") {
-        line.option("--models", args.models.as_ref());
+
+    /// The value of a parameter that has one; empty where it was not given.
+    pub fn one(&self, name: &str) -> &str {
+        self.all(name).first().map_or("", String::as_str)
     }
-    line.option("--jobs", args.jobs);
-    line.flag("--force", args.force);
-    line.0
 }
 
-struct Line(Vec<String>);
+/// A parameter's flag.
+fn flag(parameter: &Parameter) -> Arg {
+    let arg = Arg::new(parameter.name)
+        .long(parameter.name)
+        .env(parameter.variable)
+        .help(parameter.help);
+    if parameter.value.is_empty() {
+        return arg.action(ArgAction::SetTrue);
+    }
+    let arg = arg
+        .value_name(parameter.value)
+        .required(parameter.required)
+        // Scores may be below zero. What a value must be the stage's own program says.
+        .allow_negative_numbers(true);
+    let arg = match parameter.many {
+        true => arg.num_args(1..).action(ArgAction::Append),
+        false => arg,
+    };
+    match parameter.default {
+        Some(default) => arg.default_value(default),
+        None => arg,
+    }
+}
 
-impl Line {
-    fn option(&mut self, name: &str, value: Option<impl ToString>) {
-        if let Some(value) = value {
-            let value = value.to_string();
-            // `--min-score -1` would be read as another option.
-            match value.starts_with('-') {
-                true => self.0.push(format!("{name}={value}")),
-                false => self.0.extend([name.to_owned(), value]),
-            }
-        }
+impl clap::Args for Parameters {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        command.args(PARAMETERS.iter().map(flag))
     }
 
-    fn flag(&mut self, name: &str, given: bool) {
-        if given {
-            self.0.push(name.to_owned());
-        }
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
     }
+}
+
+impl FromArgMatches for Parameters {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let values = PARAMETERS.iter().filter_map(|parameter| {
+            let values: Vec<String> = match parameter.value.is_empty() {
+                true if matches.get_flag(parameter.name) => vec!["true".to_owned()],
+                true => Vec::new(),
+                false => {
+                    let given = matches.get_many::<String>(parameter.name);
+                    given.into_iter().flatten().cloned().collect()
+                }
+            };
+            (!values.is_empty()).then_some((parameter.name, values))
+        });
+        Ok(Self(values.collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+/// A step's command line, the program's name first.
+pub fn command(step: &Step, args: &RunArgs, run: &str) -> Vec<String> {
+    let mut line = step.command(run, &args.parameters.0);
+    if let Some(jobs) = args.jobs {
+        line.extend(["--jobs".to_owned(), jobs.to_string()]);
+    }
+    if args.force {
+        line.push("--force".to_owned());
+    }
+    line
 }
 
 /// A command line for a shell.
@@ -102,7 +118,7 @@ mod tests {
         };
         if !line.contains("--models") {
             // It may stand in the environment.
-            args.models = None;
+            args.parameters.0.remove("models");
         }
         let commands = STEPS.iter().map(|step| command(step, &args, "runs/a"));
         commands

@@ -4,6 +4,7 @@
 //! story of one image, `verify` proves a finished run, `models` looks after the models.
 
 pub mod commands;
+pub mod definition;
 pub mod explain;
 pub mod funnel;
 pub mod inspect;
@@ -53,6 +54,7 @@ pub enum Command {
     Explain(explain::ExplainArgs),
     Verify(verify::VerifyArgs),
     Models(models::ModelsArgs),
+    Dag(definition::DagArgs),
 }
 
 impl Tool for Args {
@@ -80,6 +82,7 @@ impl Tool for Args {
             Command::Explain(args) => explain::explain(args, desk),
             Command::Verify(args) => verify::verify(args, desk),
             Command::Models(args) => models::models(args, desk),
+            Command::Dag(args) => definition::dag(args, desk),
         }
     }
 }

@@ -16,7 +16,7 @@ use sluice_report::Funnel;
 use sluice_store::Location;
 
 use crate::Args as Sluice;
-use crate::commands::{command, shell};
+use crate::commands::{Parameters, command, shell};
 use crate::funnel::{StepLine, Summary, write};
 use crate::programs::StageProgram;
 
@@ -28,107 +28,13 @@ use crate::programs::StageProgram;
 /// Example: sluice run --input data/ --output out/ --min-aesthetic 5.0 --max-nsfw 0.5
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
-    /// Where the shards are: folders, shards, globs (quoted), or ranges like train-{000..099}.tar
-    #[arg(long, env = "SLUICE_INPUT", value_name = "URI", required = true, num_args = 1..)]
-    pub input: Vec<String>,
-
-    /// Where the curated dataset goes
-    #[arg(long, env = "SLUICE_OUTPUT", value_name = "URI")]
-    pub output: String,
+    /// The DAG's parameters
+    #[command(flatten)]
+    pub parameters: Parameters,
 
     /// Where the run's manifests go (default: beside the output, its name with .run)
     #[arg(long, env = "SLUICE_RUN", value_name = "URI")]
     pub run: Option<String>,
-
-    /// Image encoder: a name that `sluice models list` shows, or a URI
-    #[arg(
-        long,
-        env = "SLUICE_EMBEDDER",
-        value_name = "MODEL",
-        default_value = "clip-vit-l14"
-    )]
-    pub embedder: String,
-
-    /// Model of the aesthetic score
-    #[arg(
-        long,
-        env = "SLUICE_AESTHETIC_MODEL",
-        value_name = "MODEL",
-        default_value = "laion-aesthetic-v2"
-    )]
-    pub aesthetic: String,
-
-    /// Model of the NSFW score
-    #[arg(
-        long,
-        env = "SLUICE_NSFW_MODEL",
-        value_name = "MODEL",
-        default_value = "laion-nsfw"
-    )]
-    pub nsfw: String,
-
-    /// Drop images whose aesthetic score is below this (default: the model's)
-    #[arg(
-        long,
-        env = "SLUICE_AESTHETIC_MIN_SCORE",
-        value_name = "SCORE",
-        allow_negative_numbers = true
-    )]
-    pub min_aesthetic: Option<f32>,
-
-    /// Drop images whose NSFW score reaches this (default: the model's)
-    #[arg(
-        long,
-        env = "SLUICE_NSFW_MAX_SCORE",
-        value_name = "SCORE",
-        allow_negative_numbers = true
-    )]
-    pub max_nsfw: Option<f32>,
-
-    /// Two images are duplicates when their embeddings' cosine similarity is at least 1 - EPS
-    #[arg(long, env = "SLUICE_EPS", value_name = "EPS")]
-    pub eps: Option<f32>,
-
-    /// Which image of a group of semantic duplicates stays
-    #[arg(long, env = "SLUICE_KEEP", value_parser = ["best", "hard", "easy", "random"])]
-    pub keep: Option<String>,
-
-    /// Clusters that semantic duplicates are sought in
-    #[arg(long, env = "SLUICE_CLUSTERS", value_name = "N")]
-    pub clusters: Option<u32>,
-
-    /// Bits in which the perceptual hashes of duplicates may differ
-    #[arg(long, env = "SLUICE_MAX_DISTANCE", value_name = "BITS")]
-    pub max_distance: Option<u32>,
-
-    /// Drop images whose short side is below this many pixels
-    #[arg(long, env = "SLUICE_MIN_SIDE", value_name = "PIXELS")]
-    pub min_side: Option<u32>,
-
-    /// Drop images whose long side is more than this many times the short side
-    #[arg(long, env = "SLUICE_MAX_ASPECT", value_name = "RATIO")]
-    pub max_aspect: Option<f32>,
-
-    /// Images in an output shard
-    #[arg(
-        long,
-        env = "SLUICE_IMAGES_PER_SHARD",
-        value_name = "N",
-        conflicts_with = "bytes_per_shard"
-    )]
-    pub images_per_shard: Option<u64>,
-
-    /// Bytes in an output shard, in place of a number of images
-    #[arg(long, env = "SLUICE_BYTES_PER_SHARD", value_name = "BYTES")]
-    pub bytes_per_shard: Option<u64>,
-
-    /// Input shards in a partition, the unit of work
-    #[arg(long, env = "SLUICE_SHARDS_PER_PARTITION", value_name = "N")]
-    pub shards_per_partition: Option<u64>,
-
-    /// Put the embeddings into the output's Parquet files
-    #[arg(long, env = "SLUICE_EMBEDDINGS")]
-    pub embeddings: bool,
 
     /// Threads that work at once (default: the CPUs that the cgroup grants)
     #[arg(long, env = "SLUICE_JOBS", value_name = "N")]
@@ -137,10 +43,6 @@ pub struct RunArgs {
     /// Do all work again even where it is up to date
     #[arg(long, env = "SLUICE_FORCE")]
     pub force: bool,
-
-    /// Where the models are cached
-    #[arg(long, env = "SLUICE_MODELS", value_name = "URI")]
-    pub models: Option<String>,
 
     /// Write the JSON result to this file too
     #[arg(long, env = "SLUICE_RESULT", value_name = "FILE")]
@@ -153,7 +55,7 @@ impl RunArgs {
     /// Refuses places that would get in each other's way: the input is never written to, and the
     /// output holds the dataset and nothing else.
     pub fn place(&self) -> Result<String, Error> {
-        let output = Location::parse(&self.output)?;
+        let output = Location::parse(self.parameters.one("output"))?;
         let run = match &self.run {
             Some(run) => Location::parse(run)?,
             None if output.split().is_none() => {
@@ -171,13 +73,11 @@ impl RunArgs {
         };
         apart("--run", &run, "--output", &output)?;
         apart("--output", &output, "--run", &run)?;
-        for input in &self.input {
-            // What is a glob or a range names no folder that anything could lie in.
-            if let Ok(input) = Location::parse(input) {
-                apart("--output", &output, "--input", &input)?;
-                apart("--run", &run, "--input", &input)?;
-                apart("--input", &input, "--output", &output)?;
-            }
+        for input in self.parameters.all("input") {
+            let input = Location::parse(input)?;
+            apart("--output", &output, "--input", &input)?;
+            apart("--run", &run, "--input", &input)?;
+            apart("--input", &input, "--output", &output)?;
         }
         Ok(run.to_string())
     }
@@ -280,7 +180,7 @@ fn summary(
         .filter(|output| output.path.ends_with(".tar"));
     let (output_shards, output_bytes) = shards.fold((0, 0), |(n, b), o| (n + 1, b + o.bytes));
     Ok(Summary {
-        output: Location::parse(&args.output)?.to_string(),
+        output: Location::parse(args.parameters.one("output"))?.to_string(),
         report: context.run.uri(layout::REPORT),
         run,
         funnel: decided.then(|| Funnel::of(&counts)),

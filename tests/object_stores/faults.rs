@@ -1,0 +1,313 @@
+//! A store in trouble, a store that stays away, and a store that says no.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use sluice_tests::Finished;
+use sluice_tests::servers::{Azurite, Cutter, FakeGcs, Faults, HaProxy, SeaweedFs, Site};
+
+use crate::reference::{LARGE_SHARDS, Reference, contents, curate, word};
+use crate::remote::{Remote, result, said};
+
+/// The settings of a program that must soon give up, in seconds.
+const TIMEOUT: u64 = 2;
+const RETRY_FOR: u64 = 6;
+
+/// What a program may take besides: one more try, and its own start and end on a busy machine.
+const SLACK: u64 = TIMEOUT + 8;
+
+#[test]
+fn faults_change_no_byte() {
+    let Some(seaweedfs) = SeaweedFs::shared() else {
+        return;
+    };
+    let Some(proxy) = HaProxy::before(&seaweedfs.site, Faults::MANY) else {
+        return;
+    };
+    let Some(reference) = Reference::get() else {
+        return;
+    };
+    let remote = Remote::new(&proxy.site, "faults");
+    remote.bring(&reference.input(), "photos");
+    let finished = remote.curate(reference, LARGE_SHARDS);
+    remote.verify(&remote.at("run"));
+    let seen = proxy.seen();
+    let [refused, closed] = [503, -1].map(|status| {
+        let of = seen.iter().filter(|seen| seen.status == status);
+        of.count()
+    });
+    eprintln!(
+        "faults: {:.1} s, {}; the proxy saw {} requests, refused {refused} and closed {closed}",
+        finished.took.as_secs_f64(),
+        result(&finished)["requests"],
+        seen.len()
+    );
+    // Or else nothing was tried.
+    assert!(refused > 10 && closed > 3);
+    // The look at the result goes past the proxy.
+    let direct = Remote::new(&seaweedfs.site, "faults");
+    direct.compare(reference, LARGE_SHARDS);
+    assert_eq!(seaweedfs.uploads("faults"), [""; 0]);
+}
+
+/// Connections break in the middle of an answer, again and again.
+#[test]
+fn answers_cut_short_are_completed() {
+    let Some(seaweedfs) = SeaweedFs::shared() else {
+        return;
+    };
+    let Some(reference) = Reference::get() else {
+        return;
+    };
+    let direct = Remote::new(&seaweedfs.site, "cut");
+    direct.bring(&reference.input(), "photos");
+    // More than one request of a shard brings, or there would be no progress at all.
+    let cutter = Cutter::before(&seaweedfs.site, 3_500_000);
+    let remote = Remote::new(&cutter.site, "cut");
+    let [input, run] = ["photos", "run"].map(|path| remote.at(path));
+    let partition = ["sluice-partition", "--input", &input, "--run", &run];
+    remote.done(&[&partition[..], &["--shards-per-partition", "1"]].concat());
+    remote.done(&["sluice-read", "--run", &run]);
+    eprintln!("{} connections were cut", cutter.cuts());
+    assert!(cutter.cuts() >= 1);
+    let (made, expected) = (direct.fetch("run"), reference.made(LARGE_SHARDS).0);
+    let [made, expected] = [&made, expected.as_path()].map(contents);
+    for part in ["part-00000", "part-00001"] {
+        let images = format!("read/images/{part}.parquet");
+        assert!(made[&images] == expected[&images], "{images}");
+    }
+}
+
+/// What was done is done again, for nobody said that it was done.
+#[test]
+fn answers_that_are_lost_do_no_harm() {
+    let Some(seaweedfs) = SeaweedFs::shared() else {
+        return;
+    };
+    let Some(proxy) = HaProxy::before(&seaweedfs.site, Faults::MUTE) else {
+        return;
+    };
+    let Some(reference) = Reference::get() else {
+        return;
+    };
+    let direct = Remote::new(&seaweedfs.site, "lost");
+    direct.bring(&reference.input(), "photos");
+    let input = direct.at("photos");
+    let made = [&direct, &Remote::new(&proxy.site, "lost")].map(|remote| {
+        let name = if std::ptr::eq(remote, &direct) {
+            "direct"
+        } else {
+            "lost"
+        };
+        let [run, output] = ["run", "output"].map(|path| remote.at(&format!("{name}/{path}")));
+        let step = |words: &[&str]| remote.done(&[words, &["--run", &run]].concat());
+        step(&["sluice-partition", "--input", &input]);
+        step(&["sluice-read"]);
+        step(&["sluice-export", "decide", "--filters", ""]);
+        let per_shard = ["--images-per-shard", "70"];
+        step(
+            &[
+                &["sluice-export", "plan", "--output", &output][..],
+                &per_shard,
+            ]
+            .concat(),
+        );
+        step(&["sluice-export", "write"]);
+        let mut made = contents(&direct.fetch(name));
+        made.retain(|path, _| path.starts_with("output/") || path.contains("/images/"));
+        made
+    });
+    let seen = proxy.seen();
+    let lost = seen.iter().filter(|seen| seen.status == 503);
+    let mut lost: Vec<&str> = lost.map(|seen| seen.method.as_str()).collect();
+    lost.sort_unstable();
+    lost.dedup();
+    // Who never heard of an upload cannot abort it; the bucket's rule for incomplete uploads does.
+    let left = seaweedfs.uploads("lost");
+    eprintln!("answers were lost to {lost:?}; uploads left: {left:?}");
+    // Or else nothing was tried.
+    assert!(!lost.is_empty());
+    assert!(made[0].len() > 4, "{:?}", made[0].keys());
+    assert!(made[0] == made[1]);
+}
+
+/// What a program wants of a run first.
+const PLAN: &str = "/away/run/partition/receipts/plan.json";
+
+/// Ends with 75 in time, and names the object and the endpoint.
+fn gives_up(remote: &Remote, site: &Site, command: &[&str], object: &str) {
+    let started = Instant::now();
+    let finished = remote.run(command);
+    let took = started.elapsed();
+    let words = said(&finished);
+    assert_eq!(finished.code, 75, "{words}");
+    assert!(took < Duration::from_secs(RETRY_FOR + SLACK), "{took:?}");
+    let error = &result(&finished)["error"];
+    assert_eq!(error["retryable"], true, "{error}");
+    let message = error["message"].as_str().unwrap();
+    let endpoint = format!("127.0.0.1:{}", site.port);
+    for part in [object, &endpoint] {
+        assert!(message.contains(part), "no {part}: {message}");
+    }
+    eprintln!("  after {:.1} s: {message}", took.as_secs_f64());
+}
+
+/// A folder behind a site, with programs that soon give up.
+fn hasty(site: &Site) -> Remote {
+    Remote::new(site, "away")
+        .with("SLUICE_STORE_TIMEOUT", &TIMEOUT.to_string())
+        .with("SLUICE_STORE_RETRY_FOR", &RETRY_FOR.to_string())
+}
+
+#[test]
+fn a_store_that_stays_away_is_given_up_in_time() {
+    let (Some(seaweedfs), Some(azurite), Some(gcs)) =
+        (SeaweedFs::shared(), Azurite::shared(), FakeGcs::shared())
+    else {
+        return;
+    };
+    let sites = [&seaweedfs.site, &azurite.site, &gcs.site];
+
+    eprintln!("\nnothing listens:");
+    let held = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = held.local_addr().unwrap().port();
+    drop(held);
+    std::thread::scope(|scope| {
+        for site in sites.map(|site| site.through(port)) {
+            scope.spawn(move || {
+                let remote = hasty(&site);
+                let run = remote.at("run");
+                gives_up(&remote, &site, &["sluice-read", "--run", &run], PLAN);
+                let input = remote.at("photos");
+                let command = ["sluice-partition", "--run", &run, "--input", &input];
+                gives_up(&remote, &site, &command, "/away/photos");
+            });
+        }
+    });
+
+    eprintln!("\nit listens and says nothing:");
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = silent.local_addr().unwrap().port();
+    std::thread::scope(|scope| {
+        for site in sites.map(|site| site.through(port)) {
+            scope.spawn(move || {
+                let remote = hasty(&site);
+                let run = remote.at("run");
+                gives_up(&remote, &site, &["sluice-read", "--run", &run], PLAN);
+            });
+        }
+    });
+
+    eprintln!("\nit is never ready:");
+    let Some(proxy) = HaProxy::before(&seaweedfs.site, Faults::AWAY) else {
+        return;
+    };
+    for site in sites.map(|site| site.through(proxy.site.port)) {
+        let remote = hasty(&site);
+        let run = remote.at("run");
+        gives_up(&remote, &site, &["sluice-read", "--run", &run], PLAN);
+    }
+}
+
+#[test]
+fn a_run_whose_store_goes_away_goes_on_where_it_stopped() {
+    let Some(seaweedfs) = SeaweedFs::shared() else {
+        return;
+    };
+    let Some(proxy) = HaProxy::before(&seaweedfs.site, Faults::NONE) else {
+        return;
+    };
+    let Some(reference) = Reference::get() else {
+        return;
+    };
+    let direct = Remote::new(&seaweedfs.site, "gone");
+    direct.bring(&reference.input(), "photos");
+    let remote = Remote::new(&proxy.site, "gone")
+        .with("SLUICE_STORE_TIMEOUT", &TIMEOUT.to_string())
+        .with("SLUICE_STORE_RETRY_FOR", &RETRY_FOR.to_string());
+    let [input, run, output] = ["photos", "run", "output"].map(|path| remote.at(path));
+    let command = curate(&input, &run, &output, &reference.models, LARGE_SHARDS);
+    let mut running = remote.start(&command);
+    while !proxy
+        .seen()
+        .iter()
+        .any(|seen| seen.path.contains("/embed/"))
+    {
+        assert!(
+            running.is_running().unwrap(),
+            "it ended before the store was gone"
+        );
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    drop(proxy);
+    let gone = Instant::now();
+    let finished = remote.wait(running);
+    assert_eq!(finished.code, 75, "{}", said(&finished));
+    // The model may have been at work when the store went.
+    let limit = Duration::from_secs(RETRY_FOR + SLACK + 20);
+    assert!(gone.elapsed() < limit, "{:?}", gone.elapsed());
+
+    let again = direct.curate(reference, LARGE_SHARDS);
+    let steps = &result(&again)["steps"];
+    assert_eq!(steps[1]["status"], "up-to-date", "read was done: {steps}");
+    direct.compare(reference, LARGE_SHARDS);
+    assert_eq!(seaweedfs.uploads("gone"), [""; 0]);
+}
+
+/// Says what is wrong with a program that should have ended with 2 at once, with a hint.
+fn not_refused(finished: &Finished, object: &str) -> Option<String> {
+    let error = &result(finished)["error"];
+    let message = error["message"].as_str().unwrap_or_default();
+    eprintln!(
+        "  {} after {:.1} s: {message}",
+        finished.code,
+        finished.took.as_secs_f64()
+    );
+    let right = finished.code == 2
+        && finished.took < Duration::from_secs(10)
+        && error["retryable"] == false
+        && message.contains(object)
+        && message.contains("hint:");
+    (!right).then(|| {
+        format!(
+            "{object}: {} after {:?}: {message}",
+            finished.code, finished.took
+        )
+    })
+}
+
+#[test]
+fn what_no_try_will_mend_is_not_tried_again() {
+    let (Some(seaweedfs), Some(azurite)) = (SeaweedFs::shared(), Azurite::shared()) else {
+        return;
+    };
+    let mut wrong = Vec::new();
+    // The server for Google Cloud Storage does not tell a missing bucket from a missing object.
+    eprintln!("\nno such bucket:");
+    for site in [&seaweedfs.site, &azurite.site] {
+        let remote = Remote::new(site, "refused");
+        let run = format!("{}/run", site.missing);
+        let finished = remote.run(&["sluice-read", "--run", &run]);
+        wrong.extend(not_refused(&finished, &site.missing));
+        let here = remote.here("run");
+        let input = format!("{}/photos", site.missing);
+        for run in [word(&here), &run] {
+            let finished = remote.run(&["sluice-partition", "--run", run, "--input", &input]);
+            wrong.extend(not_refused(&finished, &site.missing));
+        }
+    }
+    eprintln!("\nwrong credentials:");
+    let secret = "d3JvbmcgYW5kIG5vdCB0byBiZSBzaG93biBlaXRoZXI=";
+    for site in [
+        seaweedfs.site.with("AWS_SECRET_ACCESS_KEY", secret),
+        azurite.site.with("AZURE_STORAGE_KEY", secret),
+    ] {
+        let remote = Remote::new(&site, "refused").hiding(secret);
+        let (run, input) = (remote.at("run"), remote.at("photos"));
+        let finished = remote.run(&["sluice-read", "--run", &run]);
+        wrong.extend(not_refused(&finished, &run));
+        let finished = remote.run(&["sluice-partition", "--run", &run, "--input", &input]);
+        wrong.extend(not_refused(&finished, &site.bucket));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}

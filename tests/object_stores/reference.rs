@@ -1,0 +1,278 @@
+//! What the same run makes on local disk.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use sluice_manifest::rows::{OutputPlanRow, PlanRow};
+use sluice_tests::{Process, Run, demo_input, fixtures, models};
+
+/// Images in an output shard: more than fit into one part of a multipart upload.
+pub const LARGE_SHARDS: &str = "90";
+/// As many as do fit.
+pub const SMALL_SHARDS: &str = "30";
+
+/// Photographs, models, and the run that they lead to on local disk.
+pub struct Reference {
+    place: PathBuf,
+    /// The folder of models.
+    pub models: String,
+    process: Process,
+}
+
+/// A path as a word of a command line.
+pub fn word(path: &Path) -> &str {
+    path.to_str().expect("paths of tests are UTF-8")
+}
+
+/// The words of `sluice run`.
+pub fn curate<'a>(
+    input: &'a str,
+    run: &'a str,
+    output: &'a str,
+    models: &'a str,
+    images_per_shard: &'a str,
+) -> Vec<&'a str> {
+    let places = [
+        "sluice", "run", "--input", input, "--run", run, "--output", output,
+    ];
+    let models = [
+        "--models",
+        models,
+        "--embedder",
+        "efficientnet-lite0",
+        "--nsfw",
+        "opennsfw",
+    ];
+    let settings = [
+        "--aesthetic",
+        "technical-quality",
+        "--eps",
+        "0.15",
+        "--shards-per-partition",
+        "1",
+    ];
+    let last = ["--images-per-shard", images_per_shard];
+    [&places[..], &models, &settings, &last].concat()
+}
+
+impl Reference {
+    /// The one that all tests share; none, said loudly, where something for it is not there.
+    pub fn get() -> Option<&'static Self> {
+        static REFERENCE: LazyLock<Option<Reference>> = LazyLock::new(Reference::make);
+        REFERENCE.as_ref()
+    }
+
+    fn make() -> Option<Self> {
+        let models = models(&["efficientnet-lite0", "opennsfw"])?;
+        let source = match fixtures() {
+            Some(fixtures) => fixtures.join("imagenet-1k-sample"),
+            None => demo_input()?,
+        };
+        let place = place_for_this_process();
+        let input = place.join("photos");
+        std::fs::create_dir_all(&input).unwrap();
+        for shard in ["00000.tar", "00001.tar"] {
+            let names = [shard.to_owned(), format!("photos-{shard}")];
+            let mut sources = names.iter().map(|name| source.join(name));
+            let source = sources.find(|path| path.exists());
+            std::fs::copy(source.expect("two shards"), input.join(shard)).unwrap();
+        }
+        let limit = Duration::from_secs(120);
+        let process = Process::new(env!("CARGO_BIN_EXE_sluice-tests-step"), limit).unwrap();
+        let reference = Self {
+            models: word(&models).to_owned(),
+            process,
+            place,
+        };
+        for images_per_shard in [LARGE_SHARDS, SMALL_SHARDS] {
+            reference.curate(images_per_shard);
+        }
+        Some(reference)
+    }
+
+    fn curate(&self, images_per_shard: &str) {
+        let (run, output) = self.made(images_per_shard);
+        let first = self.made(LARGE_SHARDS).0;
+        if run != first {
+            // All but the export is the same.
+            let (from, to) = (word(&first), word(&run));
+            assert_eq!(self.process.run(&["copy", from, to]).unwrap().code, 0);
+        }
+        let input = self.input();
+        let [input, run, output] = [&input, &run, &output].map(|path| word(path));
+        let command = curate(input, run, output, &self.models, images_per_shard);
+        let finished = self.process.run(&command).unwrap();
+        assert_eq!(finished.code, 0, "{}", finished.stderr);
+    }
+
+    /// The folder of photographs.
+    pub fn input(&self) -> PathBuf {
+        self.place.join("photos")
+    }
+
+    /// Run and output, with so many images in an output shard.
+    pub fn made(&self, images_per_shard: &str) -> (PathBuf, PathBuf) {
+        let of = |name: &str| self.place.join(format!("{name}-{images_per_shard}"));
+        (of("run"), of("output"))
+    }
+
+    /// Compares a run and an output of this input with those on local disk, and says what differs.
+    ///
+    /// All objects must be the same to the byte, but for what tells of time and place:
+    /// - `run.json`: `input` and `patterns`
+    /// - `partition/plan.parquet`: the columns `etag` and `modified`, which are each store's own
+    /// - receipts: `seconds`, fingerprints (a shard's stamp goes into them), the settings `input`,
+    ///   `patterns` and `output`, where outputs outside of the run lie, and the hashes and sizes of
+    ///   the objects in this list
+    /// - `export/plan/plan.parquet`: the fingerprint in its metadata
+    /// - `report/index.html`: it names places, and how long the steps took
+    /// - the output's `README.md`: it names the input, of a local folder the name alone
+    pub fn differences(
+        &self,
+        images_per_shard: &str,
+        input: &str,
+        run: &Path,
+        output: &Path,
+    ) -> Vec<String> {
+        let (run_here, output_here) = self.made(images_per_shard);
+        let mut wrong = Vec::new();
+        let here = contents(&output_here);
+        assert!(here.len() >= 4, "{:?}", here.keys());
+        compare(
+            &here,
+            &contents(output),
+            &mut wrong,
+            |path, a, b| match path {
+                "README.md" => {
+                    let card = String::from_utf8_lossy(a);
+                    card.replace("`photos`", &format!("`{input}`")).as_bytes() == b
+                }
+                _ => a == b,
+            },
+        );
+        let here = contents(&run_here);
+        assert!(here.len() > 40, "{:?}", here.keys());
+        compare(&here, &contents(run), &mut wrong, |path, a, b| match path {
+            "run.json" => {
+                settings(a, &["input", "patterns"]) == settings(b, &["input", "patterns"])
+            }
+            "partition/plan.parquet" => plan(&run_here) == plan(run),
+            "export/plan/plan.parquet" => output_plan(&run_here) == output_plan(run),
+            "report/index.html" => {
+                a.starts_with(b"<!DOCTYPE html>") == b.starts_with(b"<!DOCTYPE html>")
+            }
+            path if path.contains("/receipts/") => receipt(a) == receipt(b),
+            _ => a == b,
+        });
+        wrong
+    }
+}
+
+/// A folder that no other process uses. Nothing ends a static, so the next process removes what
+/// this one leaves.
+fn place_for_this_process() -> PathBuf {
+    let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("object-stores");
+    std::fs::create_dir_all(&all).unwrap();
+    for entry in std::fs::read_dir(&all).unwrap() {
+        let entry = entry.unwrap();
+        if !Path::new("/proc").join(entry.file_name()).exists() {
+            // Another process may be removing it too.
+            let _ = std::fs::remove_dir_all(entry.path());
+        }
+    }
+    all.join(std::process::id().to_string())
+}
+
+/// All files under a folder, by their paths in it.
+pub fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+    let run = Run::at(word(folder)).unwrap();
+    let objects = run.store.list("").unwrap().into_iter();
+    let read = |path: String| {
+        let bytes = std::fs::read(folder.join(&path)).unwrap();
+        (path, bytes)
+    };
+    objects.map(|object| read(object.path)).collect()
+}
+
+fn compare(
+    here: &BTreeMap<String, Vec<u8>>,
+    there: &BTreeMap<String, Vec<u8>>,
+    wrong: &mut Vec<String>,
+    same: impl Fn(&str, &[u8], &[u8]) -> bool,
+) {
+    for (path, bytes) in here {
+        match there.get(path) {
+            None => wrong.push(format!("{path}: missing")),
+            Some(other) if !same(path, bytes, other) => {
+                wrong.push(format!("{path}: differs: {}", shown(bytes, other)));
+            }
+            Some(_) => {}
+        }
+    }
+    let more = there.keys().filter(|path| !here.contains_key(*path));
+    wrong.extend(more.map(|path| format!("{path}: not there on local disk")));
+}
+
+/// The first lines of two texts that differ.
+fn shown(here: &[u8], there: &[u8]) -> String {
+    let [here, there] = [here, there].map(|bytes| std::str::from_utf8(bytes).unwrap_or("(binary)"));
+    let lines = here.lines().zip(there.lines());
+    let differ = lines.filter(|(a, b)| a != b).take(5);
+    let differ: Vec<_> = differ.map(|(a, b)| format!("\n  {a}\n  {b}")).collect();
+    differ.join("")
+}
+
+/// A JSON object without these fields.
+fn settings(json: &[u8], without: &[&str]) -> Value {
+    let mut value: Value = serde_json::from_slice(json).unwrap();
+    let fields = value.as_object_mut().unwrap();
+    for name in without {
+        fields.remove(*name).unwrap_or_else(|| panic!("no {name}"));
+    }
+    value
+}
+
+fn receipt(json: &[u8]) -> Value {
+    let mut receipt = settings(json, &["seconds", "fingerprint"]);
+    // Where there is one, it is a fingerprint of the same inputs.
+    receipt["basis"] = json!(receipt["basis"].is_string());
+    let settings = receipt["settings"].as_object_mut().unwrap();
+    for name in ["input", "patterns", "output", "survivors"] {
+        settings.remove(name);
+    }
+    for input in receipt["inputs"].as_array_mut().unwrap() {
+        input["fingerprint"].take();
+    }
+    for output in receipt["outputs"].as_array_mut().unwrap() {
+        let path = output["path"].as_str().unwrap().to_owned();
+        let name = path.rsplit('/').next().unwrap().to_owned();
+        if path.starts_with('/') || path.contains("://") {
+            output["path"] = json!(name);
+        }
+        if ["run.json", "plan.parquet", "index.html", "README.md"].contains(&name.as_str()) {
+            output["bytes"].take();
+            output["blake3"].take();
+        }
+    }
+    receipt
+}
+
+fn plan(run: &Path) -> Vec<PlanRow> {
+    let run = Run::at(word(run)).unwrap();
+    let rows = run.store.rows::<PlanRow>("partition/plan.parquet").unwrap();
+    let rows = rows.map(|row| PlanRow {
+        etag: None,
+        modified: None,
+        ..row.unwrap()
+    });
+    rows.collect()
+}
+
+fn output_plan(run: &Path) -> Vec<OutputPlanRow> {
+    let run = Run::at(word(run)).unwrap();
+    let rows = run.store.rows("export/plan/plan.parquet").unwrap();
+    rows.map(Result::unwrap).collect()
+}

@@ -1,0 +1,183 @@
+//! Programs that work on an object store.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::Value;
+use sluice_tests::servers::Site;
+use sluice_tests::{Finished, Process, Running};
+
+use crate::reference::{Reference, contents, curate, word};
+
+/// A folder in a bucket, and programs that see no other store.
+pub struct Remote {
+    /// The folder's URI.
+    pub uri: String,
+    process: Process,
+    scratch: tempfile::TempDir,
+    secrets: Vec<String>,
+}
+
+impl Remote {
+    /// A test's own folder in a bucket.
+    pub fn new(site: &Site, test: &str) -> Self {
+        let limit = Duration::from_secs(180);
+        let process = Process::new(env!("CARGO_BIN_EXE_sluice-tests-step"), limit).unwrap();
+        Self {
+            uri: format!("{}/{test}", site.bucket),
+            process: process.at(site).with("SLUICE_LOG", "trace"),
+            scratch: tempfile::tempdir().unwrap(),
+            secrets: site.secrets.clone(),
+        }
+    }
+
+    /// Sets a variable for the programs.
+    #[must_use]
+    pub fn with(mut self, variable: &str, value: &str) -> Self {
+        self.process = self.process.with(variable, value);
+        self
+    }
+
+    /// Lets the programs see another store as well.
+    #[must_use]
+    pub fn and(mut self, site: &Site) -> Self {
+        self.process = self.process.at(site);
+        self.secrets.extend(site.secrets.iter().cloned());
+        self
+    }
+
+    /// One thing more that nothing may say.
+    #[must_use]
+    pub fn hiding(mut self, secret: &str) -> Self {
+        self.secrets.push(secret.to_owned());
+        self
+    }
+
+    /// The URI of something in the folder.
+    pub fn at(&self, path: &str) -> String {
+        format!("{}/{path}", self.uri)
+    }
+
+    /// A folder on local disk, for this test alone.
+    pub fn here(&self, name: &str) -> PathBuf {
+        self.scratch.path().join(name)
+    }
+
+    /// Brings a folder of local disk to the store.
+    pub fn bring(&self, folder: &Path, path: &str) {
+        self.done(&["copy", word(folder), &self.at(path)]);
+    }
+
+    /// Brings a folder of the store to local disk, where it is searched for secrets.
+    pub fn fetch(&self, path: &str) -> PathBuf {
+        let folder = self.here(path);
+        self.done(&["copy", &self.at(path), word(&folder)]);
+        for (path, bytes) in contents(&folder) {
+            self.check_hidden(&path, &bytes);
+        }
+        folder
+    }
+
+    /// Runs a command line to its end, whatever that is.
+    pub fn run(&self, command: &[&str]) -> Finished {
+        let finished = self.process.run(command).unwrap();
+        self.check_hidden("stdout", finished.stdout.as_bytes());
+        self.check_hidden("stderr", finished.stderr.as_bytes());
+        finished
+    }
+
+    /// Starts a command line.
+    pub fn start(&self, command: &[&str]) -> Running {
+        self.process.start(command).unwrap()
+    }
+
+    /// Waits for what [`start`](Self::start) started.
+    pub fn wait(&self, running: Running) -> Finished {
+        let finished = running.wait().unwrap();
+        self.check_hidden("stdout", finished.stdout.as_bytes());
+        self.check_hidden("stderr", finished.stderr.as_bytes());
+        finished
+    }
+
+    /// Runs a command line that must succeed.
+    pub fn done(&self, command: &[&str]) -> Finished {
+        let finished = self.run(command);
+        assert_eq!(finished.code, 0, "{command:?}: {}", said(&finished));
+        finished
+    }
+
+    /// Runs `sluice run` from `photos` to `run` and `output`, with the models of local disk.
+    pub fn curate(&self, reference: &Reference, images_per_shard: &str) -> Finished {
+        let [input, run, output] = ["photos", "run", "output"].map(|path| self.at(path));
+        self.done(&curate(
+            &input,
+            &run,
+            &output,
+            &reference.models,
+            images_per_shard,
+        ))
+    }
+
+    /// Runs `sluice verify`, which must find nothing.
+    pub fn verify(&self, run: &str) {
+        self.done(&["sluice", "verify", "--run", run]);
+    }
+
+    /// The run and the output must be what the reference has on local disk.
+    pub fn compare(&self, reference: &Reference, images_per_shard: &str) {
+        let [run, output] = ["run", "output"].map(|path| self.fetch(path));
+        let wrong = reference.differences(images_per_shard, &self.at("photos"), &run, &output);
+        assert!(wrong.is_empty(), "{}: {wrong:#?}", self.uri);
+    }
+
+    /// Fails when a secret stands in these bytes.
+    pub fn check_hidden(&self, place: &str, bytes: &[u8]) {
+        if let Some(shown) = self.shown(bytes) {
+            panic!("{place}: a secret is shown: {shown}");
+        }
+    }
+
+    /// The surroundings of a secret, where one is shown.
+    pub fn shown(&self, bytes: &[u8]) -> Option<String> {
+        self.secrets.iter().find_map(|secret| {
+            let secret = secret.as_bytes();
+            let at = bytes
+                .windows(secret.len())
+                .position(|word| word == secret)?;
+            let around = at.saturating_sub(300)..(at + 300).min(bytes.len());
+            Some(String::from_utf8_lossy(&bytes[around]).into_owned())
+        })
+    }
+
+    /// Runs a command line and says what is wrong: another exit code than these, or a secret.
+    pub fn wrong(&self, command: &[&str], codes: &[i32]) -> Option<String> {
+        let finished = self.process.run(command).unwrap();
+        let words = [&finished.stdout, &finished.stderr].map(|text| self.shown(text.as_bytes()));
+        if let Some(shown) = words.into_iter().flatten().next() {
+            return Some(format!("{command:?} shows a secret: {shown}"));
+        }
+        let wrong = !codes.contains(&finished.code);
+        wrong.then(|| {
+            format!(
+                "{command:?} ends with {}: {}",
+                finished.code,
+                said(&finished)
+            )
+        })
+    }
+}
+
+/// A program's JSON result.
+pub fn result(finished: &Finished) -> Value {
+    let line = finished.stdout.lines().last().unwrap_or_default();
+    serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))
+}
+
+/// The words of a program that failed, without what it traced.
+pub fn said(finished: &Finished) -> String {
+    let lines = finished.stderr.lines().filter(|line| {
+        !line.contains(r#""level":"TRACE""#) && !line.contains(r#""level":"DEBUG""#)
+    });
+    let lines: Vec<&str> = lines.collect();
+    format!("{}\n{}", lines.join("\n"), finished.stdout)
+}

@@ -1,0 +1,168 @@
+//! HAProxy before a server: it makes faults, and tells what came by.
+
+use std::fmt::Write as _;
+
+use super::Site;
+use super::daemon::{Daemon, free_ports, program};
+
+/// What the proxy does with requests, in thousandths of them.
+#[derive(Debug, Clone, Copy)]
+pub struct Faults {
+    /// Answered with 503, as S3 does to who asks too often.
+    pub unavailable: u32,
+    /// Connections closed without an answer.
+    pub closed: u32,
+    /// Passed on 0.2 to 0.8 s later.
+    pub delayed: u32,
+    /// Passed on and done, but answered with 503.
+    pub lost: u32,
+}
+
+impl Faults {
+    /// Requests are counted and passed on.
+    pub const NONE: Self = Self {
+        unavailable: 0,
+        closed: 0,
+        delayed: 0,
+        lost: 0,
+    };
+    /// A store in trouble.
+    pub const MANY: Self = Self {
+        unavailable: 150,
+        closed: 50,
+        delayed: 100,
+        lost: 0,
+    };
+    /// A store that stays away.
+    pub const AWAY: Self = Self {
+        unavailable: 1000,
+        closed: 0,
+        delayed: 0,
+        lost: 0,
+    };
+    /// A store that does what it is told and does not say so.
+    pub const MUTE: Self = Self {
+        unavailable: 0,
+        closed: 0,
+        delayed: 0,
+        lost: 120,
+    };
+    /// A store that is slow.
+    pub const SLOW: Self = Self {
+        unavailable: 0,
+        closed: 0,
+        delayed: 1000,
+        lost: 0,
+    };
+}
+
+/// A request that came by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Seen {
+    /// `GET`, `PUT` and so on.
+    pub method: String,
+    /// The status of the answer; -1 where there was none.
+    pub status: i32,
+    /// Bytes of the answer, with its head.
+    pub bytes: u64,
+    /// The path, without the query.
+    pub path: String,
+}
+
+/// HAProxy before a server.
+pub struct HaProxy {
+    /// The server's bucket, reached through the proxy.
+    pub site: Site,
+    daemon: Daemon,
+}
+
+const DELAY: &str = r#"core.register_action("delay", {"http-req"}, function(txn) core.msleep(math.random(200, 800)) end)
+"#;
+
+impl HaProxy {
+    /// Starts one before a server.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a server's configuration lies on local disk"
+    )]
+    pub fn before(site: &Site, faults: Faults) -> Option<Self> {
+        let program = program("haproxy")?;
+        let [port] = free_ports();
+        let arguments = |folder: &std::path::Path| {
+            let file = folder.join("haproxy.cfg");
+            let lua = folder.join("delay.lua");
+            let text = configuration(port, site.port, faults, &lua.display().to_string());
+            std::fs::write(&lua, DELAY)
+                .and_then(|()| std::fs::write(&file, text))
+                .expect("a temporary folder can be written to");
+            vec![
+                "-db".to_owned(),
+                "-f".to_owned(),
+                file.display().to_string(),
+            ]
+        };
+        let daemon = Daemon::start(&program, arguments, &[]);
+        daemon.wait_until(|| std::net::TcpStream::connect(("127.0.0.1", port)).is_ok());
+        Some(Self {
+            site: site.through(port),
+            daemon,
+        })
+    }
+
+    /// The requests so far, in the order in which they ended.
+    pub fn seen(&self) -> Vec<Seen> {
+        let log = self.daemon.log();
+        let lines = log.lines().filter_map(|line| line.split_once("seen "));
+        let seen = lines.filter_map(|(_, line)| {
+            let mut words = line.splitn(4, ' ');
+            Some(Seen {
+                method: words.next()?.to_owned(),
+                status: words.next()?.parse().ok()?,
+                bytes: words.next()?.parse().ok()?,
+                path: words.next()?.to_owned(),
+            })
+        });
+        // The look whether it is ready is no request.
+        seen.filter(|seen| seen.method != "<BADREQ>").collect()
+    }
+}
+
+fn configuration(port: u16, server: u16, faults: Faults, lua: &str) -> String {
+    let unavailable = faults.unavailable;
+    let closed = unavailable + faults.closed;
+    let delayed = closed + faults.delayed;
+    let mut text = format!(
+        r#"global
+  lua-load {lua}
+  log stdout format raw local0
+defaults
+  mode http
+  log global
+  log-format "seen %HM %ST %B %HP"
+  option dontlognull
+  timeout connect 5s
+  timeout client 60s
+  timeout server 60s
+frontend store
+  bind 127.0.0.1:{port}
+  http-request set-var(txn.r) rand(1000)
+"#
+    );
+    let below = |limit: u32| format!("{{ var(txn.r),sub({limit}) lt 0 }}");
+    let body =
+        "<Error><Code>SlowDown</Code><Message>Please reduce your request rate.</Message></Error>";
+    let unavailable_answer = format!(
+        r#"return status 503 content-type application/xml hdr Retry-After 1 string "{body}""#
+    );
+    let rules = [
+        format!("request {unavailable_answer} if {}", below(unavailable)),
+        format!("request reject if {}", below(closed)),
+        format!("request lua.delay if {}", below(delayed)),
+        format!("response {unavailable_answer} if {}", below(faults.lost)),
+    ];
+    for rule in rules {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "  http-{rule}");
+    }
+    text + &format!("  default_backend store\nbackend store\n  server s 127.0.0.1:{server}\n")
+}

@@ -1,0 +1,47 @@
+//! The steps' command lines, for tests that run them one after the other.
+
+/// The steps' command lines, without the run. Words in capitals stand for what differs.
+const STEPS: [&str; 15] = [
+    "partition --input INPUT --shards-per-partition 1",
+    "read --jobs 1",
+    "embed --models MODELS --model efficientnet-lite0",
+    "aesthetic --model technical-quality --min-score 0",
+    "nsfw --models MODELS --model opennsfw --max-score 2",
+    "dedup exact --ranges RANGES --jobs 1",
+    "dedup perceptual --filters aesthetic,nsfw --jobs 1",
+    "dedup fit --clusters 40 --sample 100 --jobs 1",
+    "dedup assign --filters aesthetic,nsfw --jobs 1",
+    "dedup match --eps 0.15 --groups GROUPS --jobs 1",
+    "export decide --filters aesthetic,nsfw --jobs 1",
+    "export plan --output OUTPUT --images-per-shard IMAGES --jobs 1",
+    "export write --jobs 1",
+    "export index --jobs 1",
+    "report --jobs 1",
+];
+
+/// A step's command line.
+#[derive(Debug, Clone)]
+pub struct StepCommand {
+    /// The program and its subcommand.
+    pub name: String,
+    /// All words, the program's name first.
+    pub words: Vec<String>,
+}
+
+/// The command lines of all steps, one unit of work at a time and no sample dropped by a filter.
+/// `values` says what the words in capitals stand for.
+pub fn step_commands(run: &str, values: &[(&str, &str)]) -> Vec<StepCommand> {
+    let command = |line: &str| {
+        let words = line.split(' ').map(|word| {
+            let known = values.iter().find(|(name, _)| *name == word);
+            known.map_or(word, |(_, value)| value).to_owned()
+        });
+        let mut words: Vec<String> = words.collect();
+        words[0].insert_str(0, "sluice-");
+        let subcommand = words.get(1).filter(|word| !word.starts_with('-'));
+        let name = subcommand.map_or(words[0].clone(), |sub| format!("{} {sub}", words[0]));
+        words.extend(["--run".to_owned(), run.to_owned()]);
+        StepCommand { name, words }
+    };
+    STEPS.iter().map(|line| command(line)).collect()
+}
