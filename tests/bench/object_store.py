@@ -4,8 +4,7 @@
     make build servers && .cache/venv/bin/python tests/bench/object_store.py --shards FOLDER [--copies 4] [--rounds 5]
 
 Both sides run in turns against one SeaweedFS on this machine. The CLI is installed into a venv of its own. What is
-printed: MB/s (medians over the rounds), CPU seconds of the client, its peak memory, and the requests that it says it
-sent. `read` decodes and measures every image on the way, so its time on local disk stands beside: what S3 adds is the
+printed: MB/s (medians over the rounds), CPU seconds of the client, and the requests that it says it sent. `read` decodes and measures every image on the way, so its time on local disk stands beside: what S3 adds is the
 difference.
 """
 
@@ -65,7 +64,7 @@ class Server:
 
 
 class Run:
-    """One command: its time, CPU seconds, peak memory, and what it printed."""
+    """One command: its time, CPU seconds, and what it printed."""
 
     def __init__(self, command, env):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -95,9 +94,12 @@ def main():
         venv.create(cli, with_pip=True)
         subprocess.run([cli / "bin/pip", "install", "-q", AWSCLI], check=True)
     aws = [cli / "bin/python", cli / "bin/aws"]
-    server = Server(work / "server-data" if (work / "server-data").mkdir() is None else None)
+    (work / "server").mkdir()
+    server = Server(work / "server")
     env = {**os.environ, **KEYS, "AWS_ENDPOINT_URL": server.endpoint, "AWS_CONFIG_FILE": str(work / "no-config")}
     try:
+        while subprocess.run([*aws, "s3", "ls", f"s3://{BUCKET}"], env=env, capture_output=True).returncode:
+            time.sleep(0.2)  # the bucket comes a little later than the server
         measure(args, work, aws, env)
     finally:
         server.stop()
@@ -109,9 +111,7 @@ def measure(args, work, aws, env):
     data.mkdir()
     for copy in range(args.copies):
         for shard in sorted(args.shards.glob("*.tar")):
-            os.link(shard, data / f"{copy:02}-{shard.name}") if same_disk(shard, data) else shutil.copy(
-                shard, data / f"{copy:02}-{shard.name}"
-            )
+            shutil.copy(shard, data / f"{copy:02}-{shard.name}")
     size = sum(file.stat().st_size for file in data.iterdir())
     print(f"{len(list(data.iterdir()))} shards, {size / 1e6:.0f} MB, {args.rounds} rounds, {os.cpu_count()} CPUs\n")
     s3 = f"s3://{BUCKET}"
@@ -127,10 +127,9 @@ def measure(args, work, aws, env):
         sluice("sluice-read", run=run)
         sluice("sluice-export", "decide", "--filters", "", run=run)
         output = f"{s3}/out" if str(run).startswith("s3") else work / "out"
-        plan = sluice("sluice-export", "plan", "--output", output, "--images-per-shard", "100", run=run)
+        sluice("sluice-export", "plan", "--output", output, "--images-per-shard", "100", run=run)
         written = sluice("sluice-export", "write", run=run)
         kept = json.loads(written.stdout.splitlines()[-1])["outputs"]["bytes"]
-        del plan
 
     sides = {
         "aws s3 cp, S3 to disk": (size, lambda: fetch(aws, env, s3, work)),
@@ -150,10 +149,6 @@ def measure(args, work, aws, env):
         cpu = statistics.median(run.cpu for run in runs[name])
         sent = runs[name][-1].requests() if name.startswith("sluice") else ""
         print(f"{name:<38}{bytes_ / 1e6 / seconds:>8.0f}{seconds:>9.2f}{cpu:>8.2f}  {sent or ''}")
-
-
-def same_disk(a, b):
-    return a.stat().st_dev == b.stat().st_dev
 
 
 def fetch(aws, env, s3, work):
