@@ -9,6 +9,7 @@ use sluice_manifest::{Error, Result};
 
 use crate::runtime::wait;
 use crate::stop;
+use crate::transport::is_about_certificates;
 
 /// A process that ends waits no longer to clean up behind itself.
 const ABORT: Duration = Duration::from_secs(5);
@@ -101,6 +102,10 @@ impl Client {
         if no_bucket(e) {
             return Error::usage(message)
                 .hint("there is no such bucket here: check its name, the endpoint and the region");
+        }
+        if is_about_certificates(e) {
+            return Error::usage(message)
+                .hint("name the authority that signed the certificate: SSL_CERT_FILE=ca.pem");
         }
         match e.kind() {
             ErrorKind::NotFound => Error::data(format!("{uri}: no such object{endpoint}")),

@@ -60,7 +60,7 @@ impl Settings {
         loop {
             // What chance adds counts in full, so that the last words are the store's own and not
             // those of the deadline.
-            spent += delay + FIRST_DELAY;
+            spent += delay * 2;
             if spent >= self.retry_for {
                 return retries;
             }
@@ -80,9 +80,9 @@ mod tests {
             Settings::read(move |asked| (asked == name).then(|| value.to_owned()))
         };
         let default = Settings::read(|_| None).unwrap();
-        assert_eq!((default.timeout.as_secs(), default.retries()), (30, 16));
+        assert_eq!((default.timeout.as_secs(), default.retries()), (30, 10));
         let hasty = with("SLUICE_STORE_RETRY_FOR", "5").unwrap();
-        assert_eq!((hasty.retry_for.as_secs(), hasty.retries()), (5, 4));
+        assert_eq!((hasty.retry_for.as_secs(), hasty.retries()), (5, 3));
         assert!(with("SLUICE_STORE_ANONYMOUS", "true").unwrap().anonymous);
         for (name, value) in [
             ("SLUICE_STORE_TIMEOUT", "0"),

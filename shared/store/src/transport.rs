@@ -9,6 +9,8 @@ use http::{Method, Request, Response};
 use opendal::{Buffer, HttpBody, HttpTransport, HttpTransporter};
 use opendal_http_transport_reqwest::ReqwestTransport;
 
+use crate::client::words;
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The methods that object stores are spoken to in, and how often each was used.
@@ -54,6 +56,11 @@ pub(crate) fn install() -> Result<(), String> {
     outcome
 }
 
+/// Whether the store's certificate was refused.
+pub(crate) fn is_about_certificates(e: &opendal::Error) -> bool {
+    words(e).contains("invalid peer certificate")
+}
+
 struct Counted {
     inner: ReqwestTransport,
 }
@@ -64,6 +71,11 @@ impl HttpTransport for Counted {
         if let Some((_, sent)) = known {
             sent.fetch_add(1, Ordering::Relaxed);
         }
-        self.inner.fetch(request).await
+        let answer = self.inner.fetch(request).await;
+        // Whom a certificate does not convince the first time it will not the second.
+        answer.map_err(|e| match is_about_certificates(&e) {
+            true => e.set_permanent(),
+            false => e,
+        })
     }
 }
