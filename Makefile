@@ -31,7 +31,7 @@ export SLUICE_DEMO_TRUTH := $(CURDIR)/$(demo)/truth.csv
 
 .PHONY: help
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # ------------------------------------------------------------------------------------------ for people
 
@@ -77,6 +77,26 @@ images: ## container images, by docker, podman or buildah
 .PHONY: test-images
 test-images: build models demo-data servers ## the images at work, from container to container on S3 (as root)
 	@containers/test.sh
+
+# ---------------------------------------------------------------------------------------- workflow engines
+
+.PHONY: test-argo
+test-argo: build models demo-data servers ## the Argo templates and Kubernetes Jobs: linted, compared with the DAG, at work
+	@tests/workflows/argo/run.sh $(cache)
+
+airflow := $(cache)/airflow
+
+# SLOW=1: a run under the real scheduler, too.
+.PHONY: test-airflow
+test-airflow: build models demo-data servers $(airflow)/.done ## the Airflow provider at work: dag.test, pods, what drifts
+	$(airflow)/bin/python -B -m pytest -q -rs -p no:cacheprovider -p no:logging -W ignore:Using $(if $(SLOW),--slow) tests/workflows/airflow
+
+# The package is installed as it lies there, so a change needs no second installation.
+$(airflow)/.done: tests/workflows/airflow/requirements.txt tests/workflows/airflow/constraints.txt workflows/airflow/pyproject.toml
+	[ -x $(airflow)/bin/python ] || $(PYTHON) -m venv $(airflow)
+	$(airflow)/bin/python -m pip install -q --disable-pip-version-check -r $< -c $(word 2,$^)
+	$(airflow)/bin/python -m pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e $(dir $(lastword $^))
+	@touch $@
 
 # ------------------------------------------------------------------- what they need, made when missing
 

@@ -9,6 +9,7 @@
 mod commands;
 mod markdown;
 mod tables;
+mod workflows;
 
 use std::collections::BTreeSet;
 

@@ -164,6 +164,32 @@ fn discreet(command: Command) -> Command {
     })
 }
 
+/// A command line for a shell. A user name and a password in a URI are left out.
+pub fn shell<S: AsRef<str>>(command: &[S]) -> String {
+    let words: Vec<String> = command.iter().map(|word| quoted(word.as_ref())).collect();
+    words.join(" ")
+}
+
+fn quoted(word: &str) -> String {
+    let word = masked(word);
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word,
+        false => format!("'{}'", word.replace('\'', r"'\''")),
+    }
+}
+
+fn masked(word: &str) -> String {
+    let Some((scheme, rest)) = word.split_once("://") else {
+        return word.to_owned();
+    };
+    let authority = rest.split('/').next().unwrap_or_default();
+    match authority.rsplit_once('@') {
+        Some((who, _)) => format!("{scheme}://…{}", &rest[who.len()..]),
+        None => word.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -236,5 +262,12 @@ mod tests {
             ..common()
         };
         assert!(beyond.share(units()).is_err());
+    }
+
+    #[test]
+    fn a_shell_gets_back_what_was_meant() {
+        let words = ["a b", "it's", "", "x-1"];
+        assert_eq!(shell(&words), r"'a b' 'it'\''s' '' x-1");
+        assert_eq!(shell(&["--run=s3://me:hush@b/x"]), "'--run=s3://…@b/x'");
     }
 }

@@ -20,7 +20,7 @@ mod task;
 mod tool;
 mod verdicts;
 
-pub use args::{Common, arguments, parse};
+pub use args::{Common, arguments, parse, shell};
 pub use context::{Context, Shared};
 pub use plan::{PartitionPlan, Plan, check_unchanged, open_shard, shard_input};
 pub use program::{Program, describe, main};

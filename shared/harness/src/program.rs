@@ -11,7 +11,7 @@ use clap::Parser;
 use serde_json::{Value, json};
 use sluice_manifest::{Class, Error, ExitStatus};
 
-use crate::args::{Common, arguments, parse};
+use crate::args::{Common, arguments, parse, shell};
 use crate::context::{Context, Shared};
 use crate::{logs, memory};
 
@@ -54,6 +54,11 @@ pub fn main<P: Program>() -> ExitCode {
         }
     };
     logs::start(false);
+    let words: Vec<_> = arguments
+        .iter()
+        .map(|word| word.to_string_lossy())
+        .collect();
+    tracing::info!(command = shell(&words), "starts");
     let shared = Shared::default();
     listen(&shared);
     let common = program.common();
@@ -84,10 +89,18 @@ pub(crate) fn unparsed(e: &clap::Error) -> Error {
 
 /// The value of `--result` in arguments that do not parse.
 fn named_result(arguments: &[OsString]) -> Option<PathBuf> {
-    let at = arguments
-        .iter()
-        .position(|argument| argument == "--result")?;
-    arguments.get(at + 1).map(PathBuf::from)
+    let behind = |argument: &OsString| {
+        argument
+            .to_str()?
+            .strip_prefix("--result=")
+            .map(PathBuf::from)
+    };
+    arguments.iter().find_map(behind).or_else(|| {
+        let at = arguments
+            .iter()
+            .position(|argument| argument == "--result")?;
+        arguments.get(at + 1).map(PathBuf::from)
+    })
 }
 
 pub(crate) fn listen(shared: &Shared) {

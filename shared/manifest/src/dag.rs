@@ -431,7 +431,10 @@ pub const DEDUP_FIT: Step = Step {
     fan_out: FanOut::One,
     resources: Resources::Cpu,
     after: &["embed"],
-    arguments: &[argument("--clusters", "clusters")],
+    arguments: &[
+        argument("--clusters", "clusters"),
+        argument("--groups", "groups"),
+    ],
 };
 
 /// Puts each embedding into its cluster.

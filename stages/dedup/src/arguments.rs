@@ -94,6 +94,10 @@ pub struct Fit {
     #[arg(long, env = "SLUICE_FIT_SAMPLE", value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub sample: Option<u64>,
 
+    /// Units of work that `match` is going to have; the result tells them to workflow engines
+    #[arg(long, env = "SLUICE_GROUPS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub groups: Option<u32>,
+
     /// Seed of the first centroids
     #[arg(long, env = "SLUICE_SEED", value_name = "N", default_value_t = 42)]
     pub seed: u64,

@@ -51,9 +51,10 @@ pub fn fit(args: &Fit, context: &Context) -> Result<()> {
         let total: u64 = rows.iter().sum();
         let auto = total.div_ceil(IMAGES_PER_CLUSTER).max(1);
         let clusters = args.clusters.map_or(auto, u64::from);
-        // As many as `match` has unless it is told otherwise; fewer images may be left by then.
-        let groups = total.div_ceil(IMAGES_PER_GROUP).clamp(1, clusters.max(1));
-        context.tells(dag::FanOut::ClusterGroups, groups);
+        // Fewer images may be left by then.
+        let auto = total.div_ceil(IMAGES_PER_GROUP);
+        let groups = args.groups.map_or(auto, u64::from);
+        context.tells(dag::FanOut::ClusterGroups, groups.clamp(1, clusters.max(1)));
         let sample = args
             .sample
             .unwrap_or((clusters * SAMPLE_PER_CLUSTER).max(LEAST_SAMPLE));

@@ -28,7 +28,12 @@ fn flag(parameter: &Parameter) -> Arg {
         .env(parameter.variable)
         .help(parameter.help);
     if parameter.value.is_empty() {
-        return arg.action(ArgAction::SetTrue);
+        return arg
+            .value_name("true")
+            .value_parser(clap::value_parser!(bool))
+            .num_args(0..=1)
+            .require_equals(true)
+            .default_missing_value("true");
     }
     let arg = arg
         .value_name(parameter.value)
@@ -59,8 +64,10 @@ impl FromArgMatches for Parameters {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
         let values = PARAMETERS.iter().filter_map(|parameter| {
             let values: Vec<String> = match parameter.value.is_empty() {
-                true if matches.get_flag(parameter.name) => vec!["true".to_owned()],
-                true => Vec::new(),
+                true => {
+                    let on = matches.get_one::<bool>(parameter.name);
+                    on.filter(|on| **on).map(bool::to_string).into_iter().collect()
+                }
                 false => {
                     let given = matches.get_many::<String>(parameter.name);
                     given.into_iter().flatten().cloned().collect()
@@ -89,23 +96,10 @@ pub fn command(step: &Step, args: &RunArgs, run: &str) -> Vec<String> {
     line
 }
 
-/// A command line for a shell.
-pub fn shell(command: &[String]) -> String {
-    let words: Vec<String> = command.iter().map(|word| quoted(word)).collect();
-    words.join(" ")
-}
-
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
-    match !word.is_empty() && word.chars().all(plain) {
-        true => word.to_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
+    use sluice_harness::shell;
     use sluice_manifest::dag::STEPS;
 
     use super::*;
@@ -216,11 +210,5 @@ mod tests {
             let line = command(step, &args, "runs/a");
             crate::run::check(step, &line).unwrap();
         }
-    }
-
-    #[test]
-    fn a_shell_gets_back_what_was_meant() {
-        let words = ["a b", "it's", "", "x-1"].map(str::to_owned);
-        assert_eq!(shell(&words), r"'a b' 'it'\''s' '' x-1");
     }
 }

@@ -9,14 +9,14 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result};
 use clap::Args;
 use serde_json::json;
-use sluice_harness::{Context, Desk, Shared};
+use sluice_harness::{Context, Desk, Shared, shell};
 use sluice_manifest::dag::{self, STEPS, Step};
 use sluice_manifest::{Error, layout};
 use sluice_report::Funnel;
 use sluice_store::Location;
 
 use crate::Args as Sluice;
-use crate::commands::{Parameters, command, shell};
+use crate::commands::{Parameters, command};
 use crate::funnel::{StepLine, Summary, write};
 use crate::programs::StageProgram;
 

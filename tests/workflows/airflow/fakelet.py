@@ -1,0 +1,334 @@
+"""A stand-in for the Kubernetes API and a node, enough for KubernetesPodOperator: pods are created, listed, read, logged, exec'd
+into, patched and deleted. A pod's first container runs for real, by podman or as a process on this machine; the sidecar that hands
+results on is played.
+
+    python fakelet.py PORT
+
+What it runs containers with stands in the environment:
+
+- FAKELET_PODMAN: `1` for podman with the pod's image and security context, else processes
+- FAKELET_PROGRAMS: the folder of the programs, for processes
+- FAKELET_SECRETS: the cluster's secrets as JSON: {"name": {"VARIABLE": "value"}}
+
+`/_state` tells which pods there were, and how they were confined.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import json
+import os
+import shutil
+import sys
+import tempfile
+from typing import Any
+
+from aiohttp import web
+
+PODMAN = os.environ.get("FAKELET_PODMAN") == "1"
+PROGRAMS = os.environ.get("FAKELET_PROGRAMS", "")
+SECRETS: dict[str, dict[str, str]] = json.loads(os.environ.get("FAKELET_SECRETS", "{}"))
+RUN = ["podman", "--cgroup-manager", "cgroupfs", "--runtime", "runc", "run", "--rm", "--pull", "never", "--network", "host"]
+# A sandbox may not let them be raised.
+RUN += ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
+
+Key = tuple[str, str]
+pods: dict[Key, dict[str, Any]] = {}
+folders: dict[Key, str] = {}
+processes: dict[Key, asyncio.subprocess.Process] = {}
+logs: dict[Key, list[tuple[datetime.datetime, bytes]]] = {}
+codes: dict[Key, int] = {}
+seen: list[dict[str, Any]] = []
+background: set[asyncio.Task[None]] = set()
+
+
+def now() -> str:
+    return datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def matches(pod: dict[str, Any], selector: str | None) -> bool:
+    labels = pod["metadata"].get("labels") or {}
+    for term in filter(None, (selector or "").split(",")):
+        if "!=" in term:
+            name, value = term.split("!=")
+            if labels.get(name) == value:
+                return False
+        elif term.startswith("!"):
+            if term[1:] in labels:
+                return False
+        elif "=" in term:
+            name, value = term.replace("==", "=").split("=", 1)
+            if labels.get(name) != value:
+                return False
+        elif term not in labels:
+            return False
+    return True
+
+
+def status(container: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "name": container["name"],
+        "image": container["image"],
+        "imageID": "",
+        "ready": "running" in state,
+        "restartCount": 0,
+        "state": state,
+        "lastState": {},
+        "started": True,
+    }
+
+
+def ended(code: int, reason: str, message: str, started: str) -> dict[str, Any]:
+    return {"terminated": {"exitCode": code, "reason": reason, "message": message, "startedAt": started, "finishedAt": now()}}
+
+
+def variables(container: dict[str, Any]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for source in container.get("envFrom") or []:
+        found |= SECRETS[source["secretRef"]["name"]]
+    return found | {each["name"]: each.get("value") or "" for each in container.get("env") or []}
+
+
+def by_podman(pod: dict[str, Any], container: dict[str, Any], folder: str) -> tuple[list[str], dict[str, str]]:
+    """The command that runs a container, confined as the pod says. Secrets stand in no command line."""
+    words = list(RUN)
+    security = (pod["spec"].get("securityContext") or {}) | (container.get("securityContext") or {})
+    if security.get("readOnlyRootFilesystem"):
+        words += ["--read-only", "--read-only-tmpfs=false"]
+    if security.get("allowPrivilegeEscalation") is False:
+        words += ["--security-opt", "no-new-privileges"]
+    for name in (security.get("capabilities") or {}).get("drop") or []:
+        words += ["--cap-drop", name.lower()]
+    if "runAsUser" in security:
+        words += ["--user", f"{security['runAsUser']}:{security.get('runAsGroup', 0)}"]
+    limits = (container.get("resources") or {}).get("limits") or {}
+    if "memory" in limits:
+        words += ["--memory", limits["memory"].replace("Mi", "m").replace("Gi", "g")]
+    last_words = os.path.join(folder, "termination-log")
+    open(last_words, "w").close()
+    os.chmod(folder, 0o755)
+    os.chmod(last_words, 0o666)
+    words += ["--volume", f"{last_words}:/dev/termination-log"]
+    for mount in container.get("volumeMounts") or []:
+        words += ["--volume", f"{volume(folder, mount['name'])}:{mount['mountPath']}"]
+    given = variables(container)
+    for name in given:
+        words += ["--env", name]
+    command = container.get("command") or []
+    if command:
+        words += ["--entrypoint", command[0]]
+    words += [container["image"], *command[1:], *(container.get("args") or [])]
+    return words, dict(os.environ) | given
+
+
+def as_process(container: dict[str, Any], folder: str) -> tuple[list[str], dict[str, str]]:
+    """The same without a container: mounted folders are put in place of the paths that they are mounted at."""
+    words = [*(container.get("command") or []), *(container.get("args") or [])]
+    given = variables(container)
+    for mount in container.get("volumeMounts") or []:
+        at, here = mount["mountPath"] + "/", volume(folder, mount["name"]) + "/"
+        words = [here + word[len(at) :] if word.startswith(at) else word for word in words]
+        given = {name: here + value[len(at) :] if value.startswith(at) else value for name, value in given.items()}
+    kept = {name: os.environ[name] for name in ("ORT_DYLIB_PATH", "ORT_DISABLE_TELEMETRY") if name in os.environ}
+    words[0] = os.path.join(PROGRAMS, words[0])
+    return words, {"PATH": os.environ["PATH"], "HOME": folder} | kept | given
+
+
+def volume(folder: str, name: str) -> str:
+    path = os.path.join(folder, name)
+    os.makedirs(path, exist_ok=True)
+    os.chmod(path, 0o777)
+    return path
+
+
+async def run(key: Key) -> None:
+    pod = pods[key]
+    base, *others = pod["spec"]["containers"]
+    folder = folders[key] = tempfile.mkdtemp(prefix="fakelet-")
+    words, environment = by_podman(pod, base, folder) if PODMAN else as_process(base, folder)
+    started = now()
+    seen.append({"pod": key[1], "image": base["image"], "words": words, "containers": pod["spec"]["containers"]})
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *words, env=environment, cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, limit=1 << 20
+        )
+    except OSError as e:
+        pod["status"]["containerStatuses"] = [status(base, ended(128, "StartError", str(e), started))]
+        pod["status"]["phase"] = "Failed"
+        codes[key] = 128
+        return
+    processes[key] = process
+    pod["status"] = {
+        "phase": "Running",
+        "startTime": started,
+        "conditions": [{"type": each, "status": "True"} for each in ("PodScheduled", "Initialized", "ContainersReady", "Ready")],
+        "containerStatuses": [status(each, {"running": {"startedAt": started}}) for each in (base, *others)],
+    }
+    assert process.stdout
+    async for line in process.stdout:
+        logs[key].append((datetime.datetime.now(datetime.timezone.utc), line))
+    code = await process.wait()
+    code = 128 - code if code < 0 else code
+    try:
+        with open(os.path.join(folder, "termination-log")) as file:
+            message = file.read()
+    except FileNotFoundError:
+        message = last_words(logs[key])
+    codes[key] = code
+    reason = "Completed" if code == 0 else "Error"
+    pod["status"]["containerStatuses"][0] = status(base, ended(code, reason, message, started))
+    if not others:
+        finish(key)
+
+
+def last_words(lines: list[tuple[datetime.datetime, bytes]]) -> str:
+    """What a program would have written to /dev/termination-log, which a process does not have."""
+    try:
+        return json.dumps(json.loads(lines[-1][1])["error"])
+    except (IndexError, KeyError, ValueError):
+        return ""
+
+
+def finish(key: Key) -> None:
+    pod = pods.get(key)
+    if not pod or key not in codes:
+        return
+    for each in pod["status"]["containerStatuses"][1:]:
+        each["state"] = ended(0, "Completed", "", now())
+    pod["status"]["phase"] = "Succeeded" if codes[key] == 0 else "Failed"
+
+
+def key_of(request: web.Request) -> Key:
+    return request.match_info["namespace"], request.match_info["name"]
+
+
+def refused(code: int, reason: str) -> web.Response:
+    return web.json_response({"kind": "Status", "status": "Failure", "reason": reason, "code": code, "message": reason}, status=code)
+
+
+async def create(request: web.Request) -> web.Response:
+    pod = await request.json()
+    key = request.match_info["namespace"], pod["metadata"]["name"]
+    if key in pods:
+        return refused(409, "AlreadyExists")
+    pod["metadata"] |= {"namespace": key[0], "uid": os.urandom(8).hex(), "creationTimestamp": now(), "resourceVersion": "1"}
+    pod |= {"apiVersion": "v1", "kind": "Pod", "status": {"phase": "Pending", "containerStatuses": [], "startTime": now()}}
+    pods[key], logs[key] = pod, []
+    task = asyncio.ensure_future(run(key))
+    background.add(task)
+    task.add_done_callback(background.discard)
+    return web.json_response(pod, status=201)
+
+
+async def list_(request: web.Request) -> web.Response:
+    namespace, selector = request.match_info["namespace"], request.query.get("labelSelector")
+    items = [pod for key, pod in pods.items() if key[0] == namespace and matches(pod, selector)]
+    return web.json_response({"kind": "PodList", "apiVersion": "v1", "metadata": {"resourceVersion": "1"}, "items": items})
+
+
+async def get(request: web.Request) -> web.Response:
+    pod = pods.get(key_of(request))
+    return web.json_response(pod) if pod else refused(404, "NotFound")
+
+
+async def patch(request: web.Request) -> web.Response:
+    pod = pods.get(key_of(request))
+    if not pod:
+        return refused(404, "NotFound")
+    labels = ((await request.json()).get("metadata") or {}).get("labels") or {}
+    pod["metadata"].setdefault("labels", {}).update(labels)
+    return web.json_response(pod)
+
+
+async def delete(request: web.Request) -> web.Response:
+    key = key_of(request)
+    pod = pods.pop(key, None)
+    if not pod:
+        return refused(404, "NotFound")
+    process = processes.get(key)
+    if process and process.returncode is None:
+        process.terminate()
+    shutil.rmtree(folders.get(key, "/nonexistent"), ignore_errors=True)
+    return web.json_response(pod)
+
+
+async def log(request: web.Request) -> web.StreamResponse:
+    key = key_of(request)
+    if key not in pods:
+        return refused(404, "NotFound")
+    answer = web.StreamResponse(headers={"content-type": "text/plain"})
+    await answer.prepare(request)
+    told = 0
+    follow, stamped = (request.query.get(name, "").lower() == "true" for name in ("follow", "timestamps"))
+    while True:
+        while told < len(logs[key]):
+            at, line = logs[key][told]
+            told += 1
+            await answer.write((at.strftime("%Y-%m-%dT%H:%M:%S.%f000Z ").encode() if stamped else b"") + line)
+        if not follow or key in codes or key not in pods:
+            return answer
+        await asyncio.sleep(0.02)
+
+
+async def exec_(request: web.Request) -> web.WebSocketResponse:
+    """The two things that Airflow does in its sidecar, played: reads the result, ends the sidecar. Nothing is run."""
+    key = key_of(request)
+    socket = web.WebSocketResponse(protocols=("v4.channel.k8s.io",))
+    await socket.prepare(request)
+    success = b"\x03" + json.dumps({"metadata": {}, "status": "Success"}).encode()
+    command = request.query.getall("command")
+    if len(command) == 3 and "return.json" in command[2]:
+        try:
+            with open(os.path.join(folders[key], "xcom", "return.json"), "rb") as file:
+                result = file.read()
+        except FileNotFoundError:
+            result = b""
+        await socket.send_bytes(b"\x01" + (result or b"__airflow_xcom_result_empty__\n"))
+    else:
+        async for message in socket:
+            sent = message.data if isinstance(message.data, bytes) else message.data.encode()
+            if b"kill" in sent:
+                break
+        finish(key)
+        await socket.send_bytes(b"\x01\n")
+    await socket.send_bytes(success)
+    await socket.close()
+    return socket
+
+
+async def events(_: web.Request) -> web.Response:
+    return web.json_response({"kind": "EventList", "apiVersion": "v1", "metadata": {}, "items": []})
+
+
+async def version(_: web.Request) -> web.Response:
+    return web.json_response({"major": "1", "minor": "33", "gitVersion": "v1.33.0-fake"})
+
+
+async def state(_: web.Request) -> web.Response:
+    return web.json_response({"left": [name for _, name in pods], "seen": seen})
+
+
+def main() -> None:
+    app = web.Application(client_max_size=1 << 24)
+    base = "/api/v1/namespaces/{namespace}"
+    app.add_routes(
+        [
+            web.post(f"{base}/pods", create),
+            web.get(f"{base}/pods", list_),
+            web.get(f"{base}/pods/{{name}}", get),
+            web.patch(f"{base}/pods/{{name}}", patch),
+            web.delete(f"{base}/pods/{{name}}", delete),
+            web.get(f"{base}/pods/{{name}}/log", log),
+            web.get(f"{base}/pods/{{name}}/exec", exec_),
+            web.get(f"{base}/events", events),
+            web.get("/version", version),
+            web.get("/version/", version),
+            web.get("/_state", state),
+        ]
+    )
+    web.run_app(app, host="127.0.0.1", port=int(sys.argv[1]), print=None, access_log=None)
+
+
+if __name__ == "__main__":
+    main()

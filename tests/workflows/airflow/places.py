@@ -1,0 +1,70 @@
+"""Where the things lie that the tests need: the variables that `make test-airflow` sets, or else the places in the repository.
+
+Each function skips the test, with the reason, where something is not there.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import warnings
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+PACKAGE = ROOT / "workflows" / "airflow"
+
+
+def there(what: str, variable: str | None, default: Path, how: str) -> Path:
+    """What a variable names, or the place in the repository."""
+    place = Path(os.environ[variable]) if variable and variable in os.environ else default
+    if not place.exists():
+        pytest.skip(f"SKIPPED: no {what} at {place} ({how}{f', or set {variable}' if variable else ''})")
+    return place.absolute()
+
+
+@cache
+def programs() -> Path:
+    """The folder of the programs, if they are those of these sources."""
+    folder = there("programs", "SLUICE_PROGRAMS", ROOT / "target" / "release", "make build")
+    for name in ("sluice", "sluice-partition", "sluice-embed"):
+        there(name, None, folder / name, "make build")
+    known = subprocess.run([folder / "sluice", "dag"], capture_output=True, text=True, check=False)
+    assert known.returncode == 0, f"{folder / 'sluice'} is older than these sources: make build"
+    return folder
+
+
+def models() -> Path:
+    """The folder of the models, with ONNX Runtime."""
+    folder = there("models", "SLUICE_MODELS", ROOT / ".cache" / "models", "make models")
+    for name in ("efficientnet-lite0", "opennsfw"):
+        there(name, None, folder / name / "model.onnx", "make models")
+    return folder
+
+
+def onnxruntime() -> Path:
+    """ONNX Runtime's library."""
+    default = ROOT / ".cache" / "onnxruntime" / "libonnxruntime.so"
+    return there("ONNX Runtime", "ORT_DYLIB_PATH", default, "make tools")
+
+
+def server() -> Path:
+    """SeaweedFS."""
+    return there("weed", None, Path(os.environ.get("SLUICE_SERVERS", ROOT / ".cache/servers/bin")) / "weed", "make servers")
+
+
+def demo() -> list[Path]:
+    """The demo's shards."""
+    folder = there("demo shards", "SLUICE_DEMO_INPUT", ROOT / "demo" / "input", "make demo-data")
+    return sorted(folder.glob("*.tar"))
+
+
+def photos() -> list[Path]:
+    """Shards with about 200 photographs: those of the fixtures, else of the demo."""
+    shared = Path(os.environ.get("SLUICE_SHARED", ROOT.parent / "shared"))
+    shards = sorted((shared / "fixtures" / "imagenet-1k-sample").glob("*.tar"))[:2]
+    if not shards:
+        warnings.warn(f"SKIPPED: no fixtures in {shared} (set SLUICE_SHARED): the demo's shards do", stacklevel=2)
+    return shards or demo()

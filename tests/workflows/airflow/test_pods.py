@@ -1,0 +1,191 @@
+"""The DAG as pods, against a stand-in for the Kubernetes API that runs the real images by podman; where podman, root or the base
+image are missing, as processes, which it says.
+
+Failure is: a task that does not succeed, a result that is not in XCom, last words that are not in the exception, a permanent exit
+that is tried again, a container that is not confined, a secret in a log or a command line.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+import urllib.request
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import places
+import pytest
+import yaml
+from conftest import DAGS, results, states
+from store import KEY, SECRET, Store, free_ports
+
+IMAGE = "localhost/sluice:airflow"
+SETTINGS = {"embedder": "efficientnet-lite0", "aesthetic": "technical-quality", "nsfw": "opennsfw", "eps": 0.15}
+
+
+def why_no_podman() -> str:
+    """Why the images cannot run here; empty where they can."""
+    if os.geteuid() != 0:
+        return "not root"
+    missing = [tool for tool in ("podman", "buildah", "runc") if not shutil.which(tool)]
+    if missing:
+        return f"no {', '.join(missing)}"
+    return "" if base() else "no base image in .cache/images (make test-images makes it)"
+
+
+def base() -> Path | None:
+    """The base image that containers/test.sh made."""
+    found = sorted((places.ROOT / ".cache" / "images").glob("base-*.tar"))
+    return found[0] if found else None
+
+
+@pytest.fixture(scope="module")
+def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str] | None]:
+    """The environment in which podman finds the image; None where there is no podman."""
+    programs = places.programs()
+    reason = why_no_podman()
+    if reason:
+        warnings.warn(f"SKIPPED: containers ({reason}): the pods run as processes", stacklevel=2)
+        yield None
+        return
+    work = tmp_path_factory.mktemp("podman")
+    kind = subprocess.run(["stat", "-f", "-c", "%T", work], capture_output=True, text=True, check=True).stdout.strip()
+    driver = "vfs" if kind == "overlayfs" else "overlay"
+    storage = work / "storage.conf"
+    storage.write_text(f'[storage]\ndriver = "{driver}"\ngraphroot = "{work}/graph"\nrunroot = "{work}/run"\n')
+    environment = {"CONTAINERS_STORAGE_CONF": str(storage), "BUILDAH_ISOLATION": "chroot"}
+    build = {"BASE": "localhost/base:test", "BUILDER": "buildah", "VERSION": "airflow", "PROGRAMS": str(programs)}
+    build["BUILD_FLAGS"] = "--pull=never"
+    try:
+        for line in (["podman", "import", "-q", base(), "localhost/base:test"], ["containers/build.sh", "sluice"]):
+            done = subprocess.run(
+                line, cwd=places.ROOT, env=os.environ | environment | build, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stderr[-3000:]
+        yield environment
+    finally:
+        with open("/proc/self/mounts") as mounts:
+            below = [line.split()[1] for line in mounts if line.split()[1].startswith(f"{work}/")]
+        for mount in sorted(below, reverse=True):
+            subprocess.run(["umount", mount], check=False)
+
+
+@pytest.fixture(scope="module")
+def cluster(podman: dict[str, str] | None, store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The stand-in's URL; the DAGs find it by TEST_CLUSTER."""
+    work = tmp_path_factory.mktemp("cluster")
+    for shard in places.demo():
+        store.put(shard, f"demo/{shard.name}")
+    for file in places.models().glob("*/*"):
+        if file.is_file():
+            store.put(file, f"models/{file.parent.name}/{file.name}")
+    [port] = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    secret = {**store.variables, "SLUICE_MODELS": store.uri("models")}
+    environment = {
+        **os.environ,
+        **(podman or {}),
+        "FAKELET_PODMAN": "0" if podman is None else "1",
+        "FAKELET_PROGRAMS": str(places.programs()),
+        "FAKELET_SECRETS": json.dumps({"sluice-store": secret}),
+        "ORT_DYLIB_PATH": str(places.onnxruntime()),
+    }
+    named = {"clusters": [{"name": "c", "cluster": {"server": url}}], "users": [{"name": "u", "user": {}}]}
+    named |= {"contexts": [{"name": "x", "context": {"cluster": "c", "user": "u"}}], "current-context": "x"}
+    (work / "config").write_text(yaml.safe_dump({"apiVersion": "v1", "kind": "Config", **named}))
+    more = {
+        "TEST_CLUSTER": str(work / "config"),
+        "TEST_BUCKET": store.uri("").rstrip("/"),
+        "TEST_STORE": store.variables["AWS_ENDPOINT_URL"],
+        "TEST_IMAGE": IMAGE,
+    }
+    os.environ.update(more)
+    with (work / "log").open("w") as log:
+        server = subprocess.Popen([sys.executable, "-B", Path(__file__).with_name("fakelet.py"), str(port)], env=environment, stdout=log, stderr=log)
+    try:
+        for _ in range(200):
+            try:
+                urllib.request.urlopen(f"{url}/version", timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.05)
+        yield url
+    finally:
+        server.terminate()
+        server.wait()
+        for name in more:
+            os.environ.pop(name)
+
+
+def seen(cluster: str) -> dict:
+    """Which pods there were."""
+    with urllib.request.urlopen(f"{cluster}/_state", timeout=10) as answer:
+        return json.load(answer)
+
+
+def test_the_whole_dag_runs_as_pods(
+    db: None, cluster: str, podman: dict[str, str] | None, store: Store, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from airflow.dag_processing.dagbag import DagBag
+
+    bag = DagBag(DAGS)
+    assert not bag.import_errors
+    conf = {"input": [store.uri("demo/")], "output": store.uri("pods"), "shards-per-partition": 2, **SETTINGS}
+    started = time.monotonic()
+    run = bag.dags["pods"].test(run_conf=conf)
+    seconds = time.monotonic() - started
+    log = capfd.readouterr().out
+    ended = states(run)
+    assert {state for state, _ in ended.values()} == {"success"}, (ended, log[-6000:])
+    assert ended["verify", -1] == ("success", 1)
+    told = {key: value for key, value in results(run).items() if isinstance(value, dict)}
+    assert {value["status"] for value in told.values()} == {"done"}
+    assert "paths" not in told["partition", -1]["outputs"]
+    assert sum(told["read", index]["counts"]["in"] for index in (0, 1)) == 177
+    assert [name for name in store.names("pods") if name.endswith(".tar")] == ["pods/shard-00000.tar"]
+    assert f"by hand: sluice-embed --run {store.uri('pods.run')} --model efficientnet-lite0 --task-index 1 --task-count 2" in log
+    state = seen(cluster)
+    assert state["left"] == []
+    for pod in state["seen"]:
+        base, *side = pod["containers"]
+        assert base["securityContext"]["readOnlyRootFilesystem"] is True
+        assert [container["image"] for container in side] == ["registry.example/sidecar:1"] * len(side)
+        assert base["resources"]["limits"] == base["resources"]["requests"]
+        if podman is not None:
+            words = " ".join(pod["words"])
+            assert "--read-only --read-only-tmpfs=false --security-opt no-new-privileges --cap-drop all --user 65532:65532" in words
+    assert SECRET not in log + json.dumps(state) and KEY not in log + json.dumps(state)
+    with capfd.disabled():
+        how = "podman" if podman else f"processes ({why_no_podman()})"
+        print(json.dumps({"pods": len(state["seen"]), "by": how, "seconds": round(seconds, 1)}))
+
+
+def test_pods_that_fail(db: None, cluster: str, store: Store, capfd: pytest.CaptureFixture[str]) -> None:
+    from airflow.dag_processing.dagbag import DagBag
+
+    run = DagBag(DAGS).dags["pod_outcomes"].test()
+    log = capfd.readouterr().out
+    assert run.state == "failed"
+    assert states(run) == {
+        ("away", -1): ("success", 2),
+        ("usage", -1): ("failed", 1),
+        ("data", -1): ("failed", 1),
+        ("unsound", -1): ("failed", 1),
+        ("deferred", -1): ("success", 1),
+        ("deferred_data", -1): ("failed", 1),
+    }, log[-6000:]
+    # The container's last words stand in the exception.
+    assert "sluice-partition ended with 75 (storage or network): transient: " in log
+    assert "sluice-dedup match ended with 2 (usage): usage: " in log
+    assert "sluice-read ended with 3 (the data cannot be used): data: " in log
+    told = results(run)
+    assert told["away", -1]["fan_out"] == {"partitions": 4}
+    assert told["data", -1]["error"]["kind"] == "data"
+    assert told["deferred", -1]["fan_out"] == {"partitions": 4}
+    assert told["deferred_data", -1]["error"]["kind"] == "data"
+    assert seen(cluster)["left"] == []

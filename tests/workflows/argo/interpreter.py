@@ -1,0 +1,264 @@
+"""Runs the shipped templates: DAGs, references, fan-out, retries as Argo does them, each pod a process of the real programs.
+
+A test aid, not Argo: no Kubernetes, no artifacts but raw ones, and of the syntax what our templates use. What it does not know it
+refuses. Tags and expressions are evaluated by Argo's own code where that is there (expressions.py).
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import json
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+
+
+class Failed(Exception):
+    """A workflow that did not succeed."""
+
+
+@dataclass
+class Attempt:
+    """One pod."""
+
+    name: str
+    template: str
+    number: int
+    command: list[str]
+    phase: str = "Running"
+    exit_code: str = "-1"
+    seconds: float = 0.0
+    message: str = ""
+    progress: str = ""
+    result: dict = field(default_factory=dict)
+
+
+@dataclass
+class Fault:
+    """What befalls a pod: other variables, a kill after some seconds, or its node's loss after some."""
+
+    variables: dict[str, str] = field(default_factory=dict)
+    kill_after: float | None = None
+    lose_after: float | None = None
+
+
+def documents(paths) -> list[dict]:
+    return [document for path in sorted(paths) for document in yaml.safe_load_all(Path(path).read_text()) if document]
+
+
+def ancestors(tasks: dict[str, dict], name: str) -> set[str]:
+    """The tasks that a task waits for, and those that these wait for."""
+    direct = dependencies(tasks[name])
+    if unknown := direct - set(tasks):
+        raise ValueError(f"{name} waits for unknown {unknown}")
+    return direct.union(*(ancestors(tasks, other) for other in direct))
+
+
+def dependencies(task: dict) -> set[str]:
+    return set(re.findall(r"[A-Za-z0-9][\w-]*", task.get("depends", "")))
+
+
+class Interpreter:
+    """`programs`: their folder. `store`: the contents of the secret that the pods take their variables from."""
+
+    def __init__(self, documents: list[dict], evaluator, programs: Path, store: dict[str, str], variables: dict[str, str], pods: int = 2):
+        self.documents = {(d["kind"], d["metadata"].get("name")): d for d in documents}
+        self.evaluator, self.programs, self.store, self.variables = evaluator, programs, store, variables
+        self.places = threading.Semaphore(pods)
+        self.attempts: list[Attempt] = []
+        self.faults: dict[tuple[str, int], Fault] = {}
+        self.hurry = 0.001  # a wait of 15 s takes 15 ms
+
+    # ------------------------------------------------------------------------------------- workflows
+
+    def submit(self, kind: str, name: str, parameters: dict[str, str] | None = None) -> dict[str, str]:
+        """Runs a WorkflowTemplate with parameters, or a Workflow, and returns its outputs."""
+        spec = self.documents[kind, name]["spec"]
+        given = dict(parameters or {})
+        if reference := spec.get("workflowTemplateRef"):
+            given = {p["name"]: p["value"] for p in spec["arguments"]["parameters"]} | given
+            spec = self.documents[self._kind(reference), reference["name"]]["spec"]
+        scope = {}
+        for parameter in spec.get("arguments", {}).get("parameters", []):
+            value = given.pop(parameter["name"], parameter.get("value"))
+            if value is None:
+                raise Failed(f"spec.arguments.{parameter['name']}.value is required")
+            scope[f"workflow.parameters.{parameter['name']}"] = str(value)
+        if given:
+            raise Failed(f"unknown parameters {sorted(given)}")
+        return self._template({t["name"]: t for t in spec["templates"]}, spec["entrypoint"], {}, scope, spec["entrypoint"])
+
+    @staticmethod
+    def _kind(reference: dict) -> str:
+        return "ClusterWorkflowTemplate" if reference.get("clusterScope") else "WorkflowTemplate"
+
+    def _template(self, templates: dict, name: str, arguments: dict, scope: dict, path: str) -> dict[str, str]:
+        template = templates[name]
+        inputs = {}
+        for parameter in template.get("inputs", {}).get("parameters", []):
+            value = arguments.get(parameter["name"], parameter.get("value"))
+            if value is None:
+                raise Failed(f"{path}: inputs.parameters.{parameter['name']} was not supplied")
+            inputs[f"inputs.parameters.{parameter['name']}"] = str(value)
+        if "dag" in template:
+            return self._dag(template, templates, scope | inputs, path)
+        if "container" in template:
+            return self._retried(template, scope | inputs, path)
+        raise NotImplementedError(f"{path}: {sorted(template)}")
+
+    def _dag(self, template: dict, templates: dict, scope: dict, path: str) -> dict[str, str]:
+        tasks = {task["name"]: task for task in template["dag"]["tasks"]}
+        above = {name: ancestors(tasks, name) for name in tasks}
+        outputs: dict[str, dict] = {}
+        failures: list[Exception] = []
+        with concurrent.futures.ThreadPoolExecutor(len(tasks)) as pool:
+            running: dict[concurrent.futures.Future, str] = {}
+            while True:
+                begun = set(running.values()) | set(outputs)
+                for name in tasks:
+                    if not failures and name not in begun and dependencies(tasks[name]) <= set(outputs):
+                        seen = {f"tasks.{a}.outputs.parameters.{k}": v for a in above[name] for k, v in outputs[a].items()}
+                        running[pool.submit(self._task, tasks[name], templates, scope | seen, f"{path}.{name}")] = name
+                if not running:
+                    break
+                done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+                for future in done:
+                    name = running.pop(future)
+                    if error := future.exception():
+                        failures.append(error)
+                    else:
+                        outputs[name] = future.result()
+        if failures:
+            raise failures[0]
+        seen = {f"tasks.{name}.outputs.parameters.{key}": value for name, own in outputs.items() for key, value in own.items()}
+        wanted = template.get("outputs", {}).get("parameters", [])
+        return {p["name"]: self.evaluator.substitute(p["valueFrom"]["parameter"], scope | seen) for p in wanted}
+
+    def _task(self, task: dict, templates: dict, scope: dict, path: str) -> dict[str, str]:
+        task = self.evaluator.substitute(task, scope)
+        items: list[str | None] = [None]
+        if "withSequence" in task:
+            items = [str(i) for i in range(int(task.pop("withSequence")["count"]))]
+        if unknown := set(task) - {"name", "depends", "template", "templateRef", "arguments"}:
+            raise NotImplementedError(f"{path}: {unknown}")
+        name, found = task.get("template"), templates
+        if reference := task.get("templateRef"):
+            document = self.documents[self._kind(reference), reference["name"]]
+            name, found = reference["template"], {t["name"]: t for t in document["spec"]["templates"]}
+        # What a referenced template knows of the workflow are its parameters.
+        outside = {key: value for key, value in scope.items() if key.startswith("workflow.")}
+
+        def one(item: str | None) -> dict[str, str]:
+            own = self.evaluator.substitute(task, {} if item is None else {"item": item})
+            arguments = {p["name"]: p["value"] for p in own.get("arguments", {}).get("parameters", [])}
+            return self._template(found, name, arguments, outside, path if item is None else f"{path}({item})")
+
+        if items == [None]:
+            return one(None)
+        with concurrent.futures.ThreadPoolExecutor(max(1, len(items))) as pool:
+            list(pool.map(one, items))
+        return {}
+
+    # ------------------------------------------------------------------------------------------ pods
+
+    def _retried(self, template: dict, scope: dict, path: str) -> dict[str, str]:
+        strategy = template.get("retryStrategy", {"limit": "0", "expression": "false"})
+        backoff = strategy.get("backoff", {"duration": "0s", "factor": "1", "cap": "0s"})
+        number = 0
+        while True:
+            attempt, outputs = self._pod(template, scope, path, number)
+            if attempt.phase == "Succeeded":
+                return outputs
+            last = {
+                "lastRetry.exitCode": attempt.exit_code,
+                "lastRetry.status": attempt.phase,
+                "lastRetry.duration": str(attempt.seconds),
+                "lastRetry.message": attempt.message,
+            }
+            if number >= int(strategy["limit"]) or not self.evaluator.decide(strategy["expression"], last):
+                raise Failed(f"{path}: exit {attempt.exit_code} after {number + 1} tries: {attempt.message}")
+            seconds = [int(backoff[key].removesuffix("s")) for key in ("duration", "cap")]
+            time.sleep(self.hurry * min(seconds[0] * int(backoff["factor"]) ** number, seconds[1]))
+            number += 1
+
+    def _pod(self, template: dict, scope: dict, path: str, number: int) -> tuple[Attempt, dict[str, str]]:
+        template = self.evaluator.substitute(template, scope)
+        if "{{" in json.dumps(template):
+            raise Failed(f"{path}: unresolved {re.findall(r'{{.*?}}', json.dumps(template))}")
+        container = template["container"]
+        with tempfile.TemporaryDirectory(prefix="sluice-pod-") as folder, self.places:
+            root = Path(folder)
+            mounted = {}
+            for mount in container.get("volumeMounts", []):
+                volume = next(v for v in template["volumes"] if v["name"] == mount["name"])
+                assert "emptyDir" in volume, volume
+                mounted[mount["mountPath"]] = root / mount["name"]
+                (root / mount["name"]).mkdir()
+            for i, artifact in enumerate(template.get("inputs", {}).get("artifacts", [])):
+                mounted[artifact["path"]] = root / f"artifact-{i}"
+                mounted[artifact["path"]].write_text(artifact["raw"]["data"])
+
+            def here(word: str) -> str:
+                """A path of the container as one of this machine. What is not mounted is not there, or cannot be written."""
+                at, bare = ("@", word[1:]) if word.startswith("@") else ("", word)
+                for inside, outside in mounted.items():
+                    if bare == inside or bare.startswith(f"{inside}/"):
+                        return f"{at}{outside}{bare[len(inside):]}"
+                assert not bare.startswith("/etc/") and not at, f"{path}: {word} is not mounted"
+                return word
+
+            command = container["command"] + container["args"]
+            attempt = Attempt(path, template["name"], number, command)
+            self.attempts.append(attempt)
+            fault = self.faults.get((path, number), Fault())
+            variables = self.variables | self._environment(container) | fault.variables
+            progress = root / "progress"
+            program = shutil.which(command[0], path=str(self.programs))
+            if not program:
+                raise Failed(f"{path}: no program {command[0]}")
+            started = time.time()
+            process = subprocess.Popen(
+                [program, *map(here, command[1:])],
+                env=variables | {"ARGO_PROGRESS_FILE": str(progress)}, cwd=root, text=True,
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )  # fmt: skip
+            after = fault.kill_after if fault.kill_after is not None else fault.lose_after
+            if after is not None:
+                threading.Timer(after, process.send_signal, [signal.SIGKILL]).start()
+            out, err = process.communicate()
+            attempt.seconds = round(time.time() - started, 3)
+            attempt.progress = progress.read_text() if progress.exists() else ""
+            attempt.message = (out or err).strip()[-2048:]
+            code = 128 - process.returncode if process.returncode < 0 else process.returncode
+            attempt.exit_code = str(code)
+            attempt.phase = "Succeeded" if code == 0 else "Failed"
+            if fault.lose_after is not None:
+                attempt.exit_code, attempt.phase, attempt.message = "-1", "Error", "pod deleted"
+            if out.strip():
+                attempt.result = json.loads(out.strip().splitlines()[-1])
+            outputs = {}
+            for parameter in template.get("outputs", {}).get("parameters", []):
+                file = Path(here(parameter["valueFrom"]["path"]))
+                if attempt.phase == "Succeeded" and not file.exists():
+                    attempt.phase, attempt.message = "Error", f"{parameter['valueFrom']['path']} is not there"
+                elif file.exists():
+                    outputs[parameter["name"]] = file.read_text().rstrip("\n")
+            return attempt, outputs
+
+    def _environment(self, container: dict) -> dict[str, str]:
+        variables = {}
+        for source in container.get("envFrom", []):
+            reference = source.get("secretRef") or source["configMapRef"]
+            if "secretRef" in source and reference["name"] == "sluice-store":
+                variables |= self.store
+            else:
+                assert reference["optional"], reference
+        return variables | {entry["name"]: entry["value"] for entry in container.get("env", [])}

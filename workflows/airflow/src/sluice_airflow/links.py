@@ -1,0 +1,56 @@
+"""The report, one click from its task."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import attrs
+from airflow.sdk import BaseOperatorLink
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperator
+    from airflow.sdk.types import TaskInstanceKey
+
+REPORT = "report/index.html"
+"""Where in a run its report lies."""
+
+
+def report_uri(run: str) -> str:
+    """Where a run's report lies."""
+    return f"{run.rstrip('/')}/{REPORT}"
+
+
+def report_url(run: str, pattern: str | None = None, endpoint: str | None = None) -> str:
+    """What a browser can open.
+
+    `pattern` says how, with `{uri}`, `{bucket}` and `{key}`. Without one: the console of the run's cloud, or the server at
+    `endpoint`, for S3 that is not Amazon's.
+    """
+    uri = report_uri(run)
+    scheme, separator, rest = uri.partition("://")
+    if not separator:
+        scheme, rest = "file", uri
+    bucket, _, key = rest.partition("/")
+    if pattern:
+        return pattern.replace("{uri}", uri).replace("{bucket}", bucket).replace("{key}", key)
+    if scheme == "s3" and endpoint:
+        return f"{endpoint.rstrip('/')}/{bucket}/{key}"
+    if scheme == "s3":
+        return f"https://console.aws.amazon.com/s3/object/{bucket}?prefix={key}"
+    if scheme == "gs":
+        return f"https://storage.cloud.google.com/{bucket}/{key}"
+    if scheme == "file":
+        return f"file://{rest}"
+    return uri
+
+
+@attrs.define()
+class ReportLink(BaseOperatorLink):
+    """The button "Report" of the task `report`; other tasks have none."""
+
+    name = "Report"
+
+    def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
+        """The URL, once the task ran."""
+        link: str | None = getattr(operator, "report_link", None)
+        return link or ""

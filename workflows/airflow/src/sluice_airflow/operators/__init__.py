@@ -1,0 +1,1 @@
+"""Steps of the DAG as tasks: local processes, or pods."""

@@ -1,0 +1,180 @@
+"""A step as a process on the worker."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from typing import IO, TYPE_CHECKING, Any
+
+from airflow.sdk import BaseOperator
+from airflow.sdk.exceptions import AirflowFailException
+
+from sluice_airflow.definition import by_hand
+from sluice_airflow.operators.base import SluiceStep, retries
+from sluice_airflow.outcome import exit_code, failure, readable, result_of, small, words_of
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+# Which share a process does its command line says; on a worker in a pod these could say something else.
+SHARES = ("SLUICE_PARTITIONS", "SLUICE_TASK_INDEX", "SLUICE_TASK_COUNT", "SLUICE_RESULT", "JOB_COMPLETION_INDEX")
+
+_PR_SET_PDEATHSIG = 1
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def _end_with_worker() -> None:
+    """In the new process: SIGTERM when the worker's process dies, for nobody else would stop it."""
+    if _libc is not None:
+        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+class SluiceLocalOperator(SluiceStep, BaseOperator):
+    """Runs a step as a process on the worker.
+
+    Its log lines go to the task's log, its result (without the outputs' names) to XCom. Exit codes: :mod:`sluice_airflow.outcome`.
+
+    :param step: the step's name, such as `read` or `dedup-match`; or `verify`
+    :param run: where the run's manifests lie (templated)
+    :param parameters: the DAG's parameters by name; those that are None or empty are left out (templated)
+    :param task_index: this task's number among `task_count` (templated)
+    :param task_count: how many tasks share the step's units (templated)
+    :param programs: the folder with the programs; without it they are looked for on PATH (templated)
+    :param env: variables for the program, besides those of the worker (templated)
+    :param grace: seconds that the program has to end after SIGTERM, before SIGKILL
+    :param report_url: how a browser reaches the report, with `{uri}`, `{bucket}` and `{key}`
+    """
+
+    template_fields: Sequence[str] = ("programs", "env", *SluiceStep.own_fields)
+    template_fields_renderers = {"env": "json", "parameters": "json", "by_hand": "bash"}
+    ui_color = "#d9f0e3"
+
+    def __init__(
+        self,
+        *,
+        step: str,
+        run: str,
+        parameters: Mapping[str, Any] | None = None,
+        task_index: int | None = None,
+        task_count: int | None = None,
+        programs: str | None = None,
+        env: Mapping[str, str] | None = None,
+        grace: float = 60,
+        report_url: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**{**retries(), **kwargs})
+        self.set_step(step, run, parameters, task_index, task_count, report_url)
+        self.programs = programs
+        self.env = dict(env or {})
+        self.grace = grace
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def command_line(self) -> list[str]:
+        """The step's command line, the program's name or path first."""
+        program, *arguments = super().command_line
+        return [os.path.join(self.programs, program) if self.programs else program, *arguments]
+
+    @property
+    def endpoint(self) -> str | None:
+        """The S3 server, where it is not Amazon's."""
+        return self.env.get("AWS_ENDPOINT_URL") or super().endpoint
+
+    def execute(self, context: Context) -> dict[str, Any] | None:
+        """Runs the program to its end."""
+        command = self.command_line
+        self.log.info("by hand: %s", by_hand(command))
+        environment = {name: value for name, value in os.environ.items() if name not in SHARES} | self.env
+        try:
+            process = subprocess.Popen(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                stdin=subprocess.DEVNULL,
+                env=environment,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+                preexec_fn=_end_with_worker,
+            )
+        except OSError as e:
+            hint = "install the programs on the worker, put their folder on its PATH, or name it in `programs`"
+            raise AirflowFailException(f"{command[0]} cannot be started: {e.strerror}; {hint}") from e
+        self._process = process
+        try:
+            stdout, last = self._follow(process)
+            code = exit_code(process.wait())
+        finally:
+            self._end(process)
+        result = result_of(stdout)
+        told = small(result)
+        if code != 0:
+            if self.do_xcom_push and told is not None:
+                context["ti"].xcom_push(key="return_value", value=told)
+            raise failure(self.definition_step.title, code, words_of(result) or last, by_hand(command))
+        if result is not None and result.get("status") == "up-to-date":
+            self.log.info("up to date: nothing was left to do")
+        return told
+
+    def _follow(self, process: subprocess.Popen[str]) -> tuple[str, str]:
+        """Hands the program's log on until it ends; gives its stdout, and the last line of its log."""
+        stdout: list[str] = []
+        out, err = process.stdout, process.stderr
+        assert out is not None and err is not None
+        reader = threading.Thread(target=_keep, args=(out, stdout), daemon=True)
+        reader.start()
+        last = ""
+        for line in err:
+            level, last = readable(line.rstrip("\n"))
+            self.log.log(logging.getLevelNamesMapping().get(level, logging.INFO), "%s", last)
+        reader.join()
+        return "".join(stdout), last
+
+    def on_kill(self) -> None:
+        """SIGTERM to the program and what it started; SIGKILL if that does not help.
+
+        It may run inside of a signal handler while `execute` waits, so it does not wait itself.
+        """
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        self.log.info("sending SIGTERM to %s (process %d)", self.definition_step.title, process.pid)
+        _signal(process, signal.SIGTERM)
+        timer = threading.Timer(self.grace, _signal, (process, signal.SIGKILL))
+        timer.daemon = True
+        timer.start()
+
+    def _end(self, process: subprocess.Popen[str]) -> None:
+        """Sees to it that the program does not outlive the task, whatever ended `execute`."""
+        if process.poll() is None:
+            _signal(process, signal.SIGTERM)
+            deadline = time.monotonic() + self.grace
+            while process.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.05)
+        if process.poll() is None:
+            _signal(process, signal.SIGKILL)
+            process.wait()
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
+
+
+def _keep(stream: IO[str], kept: list[str]) -> None:
+    kept.append(stream.read())
+
+
+def _signal(process: subprocess.Popen[str], number: signal.Signals) -> None:
+    if process.poll() is not None:
+        return
+    try:
+        os.killpg(process.pid, number)
+    except ProcessLookupError:
+        pass  # It ended by itself.

@@ -1,0 +1,100 @@
+"""How a program ended: its exit code, its result, its last words, and what Airflow is told.
+
+| exit code | meaning | the task |
+|---|---|---|
+| 0 | done, or up to date already | succeeds |
+| 75, 137, 143 | storage or network; killed | fails, and is tried again |
+| any other | a bug, usage, data | fails at once |
+
+A step that is up to date succeeds, too. It is not skipped: Airflow would skip what comes after it, and a changed setting
+further down would do nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
+
+from sluice_airflow.definition import definition
+
+MEANINGS: Mapping[int, str] = {
+    1: "a bug",
+    2: "usage",
+    3: "the data cannot be used",
+    75: "storage or network",
+    137: "killed",
+    143: "stopped",
+}
+
+
+def exit_code(returncode: int) -> int:
+    """The exit code as a shell or a container has it: 128 and the signal for a program that one ended."""
+    return 128 - returncode if returncode < 0 else returncode
+
+
+def is_retried(code: int) -> bool:
+    """Whether a task that ended with this code is tried again."""
+    return code in definition().retry.exit_codes
+
+
+def failure(title: str, code: int, words: str, by_hand: str) -> AirflowException:
+    """The exception that ends a task whose program failed."""
+    meaning = MEANINGS.get(code, "unexpected")
+    lines = [f"{title} ended with {code} ({meaning}): {words or 'no last words'}", f"by hand: {by_hand}"]
+    kind = AirflowException if is_retried(code) else AirflowFailException
+    return kind("\n".join(lines))
+
+
+def last_words(message: str | None) -> str:
+    """A termination message as a sentence. The programs write `error` of their result."""
+    error = _json(message or "")
+    if isinstance(error, dict) and "message" in error:
+        return f"{error.get('kind', 'error')}: {error['message']}"
+    return (message or "").strip()
+
+
+def result_of(stdout: str) -> dict[str, Any] | None:
+    """The JSON result in what a program wrote to stdout: its last line, or all of it."""
+    lines = stdout.strip().splitlines()
+    for text in (lines[-1] if lines else "", stdout):
+        found = _json(text)
+        if isinstance(found, dict):
+            return found
+    return None
+
+
+def words_of(result: Mapping[str, Any] | None) -> str:
+    """The last words in a result."""
+    error = (result or {}).get("error")
+    return last_words(json.dumps(error)) if error else ""
+
+
+def small(result: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """What goes into XCom: the result without the names of its outputs."""
+    if result is None:
+        return None
+    kept = dict(result)
+    if isinstance(kept.get("outputs"), Mapping):
+        kept["outputs"] = {name: value for name, value in kept["outputs"].items() if name != "paths"}
+    return kept
+
+
+def readable(line: str) -> tuple[str, str]:
+    """A line of a program's log: its level, and its text for people."""
+    record = _json(line)
+    if not isinstance(record, dict) or "message" not in record:
+        return "INFO", line
+    rest = " ".join(
+        f"{name}={value}" for name, value in record.items() if name not in ("timestamp", "level", "message", "target")
+    )
+    return str(record.get("level", "INFO")), " ".join(filter(None, (str(record["message"]), rest)))
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return None

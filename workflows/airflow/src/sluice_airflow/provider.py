@@ -1,0 +1,22 @@
+"""What Airflow wants to know about this package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def get_provider_info() -> dict[str, Any]:
+    """The entry point `apache_airflow_provider`."""
+    return {
+        "package-name": "airflow-provider-sluice",
+        "name": "Sluice",
+        "description": "Curates image datasets: WebDataset shards in, a smaller and better WebDataset out.",
+        "integrations": [{"integration-name": "Sluice", "tags": ["software"]}],
+        "operators": [
+            {
+                "integration-name": "Sluice",
+                "python-modules": ["sluice_airflow.operators.local", "sluice_airflow.operators.pod"],
+            }
+        ],
+        "extra-links": ["sluice_airflow.links.ReportLink"],
+    }

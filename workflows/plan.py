@@ -1,0 +1,292 @@
+#!/usr/bin/env python3
+"""What a run of a given size takes: pods, manifests, requests, the workflow's own size, time and cost of each step.
+
+    plan.py                                  a billion images in 100,000 shards
+    plan.py --images 1e7 --shards 1000 --max-tasks 32 --shards-per-partition 4 …
+
+Steps, fan-out and resources come from `sluice dag`, the workflow from workflows/argo, costs per image from measured.json. Exits
+with 1 where a limit of Argo, Airflow or S3 would be exceeded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import gzip
+import json
+import math
+import random
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "argo"))
+
+from definition import DEADLINE_SECONDS, load  # noqa: E402
+
+MIB = 2**20
+# Where things break.
+LIMITS = {
+    "argo: bytes of the workflow object (spec, stored templates, status)": 1_000_000,
+    "argo: nodes": 10_000,
+    "airflow: mapped tasks of a step (max_map_length)": 1024,
+    "s3: PUT a second, one prefix": 3500,
+    "s3: GET a second, one prefix": 5500,
+    "s3: parts of an upload": 10_000,
+    "s3: bytes of a single PUT": 5 * 2**30,
+    "ours: seconds of a task (activeDeadlineSeconds)": DEADLINE_SECONDS,
+}
+# Of workflows/argo/components/limits: a key of its own for a step, or one for those that run models.
+SHARED_LIMIT = {"embed": "models", "aesthetic": "models", "nsfw": "models"}
+
+
+@dataclass
+class Row:
+    step: str
+    units: int
+    tasks: int
+    at_once: int
+    cpus: int
+    core_hours: float
+    hours: float
+    gets: float
+    puts: float
+    bytes: float
+    objects: int
+    memory: float
+    limit_mib: int
+
+
+def limits() -> dict[str, int]:
+    """Pods of a step at a time, where the component `limits` is used."""
+    import yaml
+
+    data = yaml.safe_load((HERE / "argo/components/limits/limits.yaml").read_text())["data"]
+    return {key: int(value) for key, value in data.items()}
+
+
+def rows(dag: dict, a: argparse.Namespace, m: dict) -> list[Row]:
+    partitions = math.ceil(a.shards / a.shards_per_partition)
+    kept = a.images * a.keep_fraction
+    units = {
+        "one": 1,
+        "partitions": partitions,
+        "hash-ranges": a.ranges,
+        "cluster-groups": a.groups,
+        "output-shards": math.ceil(kept / a.images_per_shard),
+    }
+    sample = min(a.images, 256 * a.clusters)
+    flop = m["flop_per_core_second"][0]
+    product = 2 * a.dimension / flop
+    # Core seconds that are not so many an image.
+    extra = {
+        "dedup-fit": 20 * sample * a.clusters * product,
+        "dedup-assign": a.images * a.clusters * product,
+        "dedup-match": a.images * (a.images / a.clusters) / 2 * product,
+    }
+    held = {
+        "dedup-exact": a.images / a.ranges,
+        "dedup-perceptual": a.images,
+        "dedup-fit": sample,
+        "dedup-match": a.images / a.groups,
+    }
+    semaphores = {} if a.no_limits else limits()
+    out = []
+    for step in dag["steps"]:
+        name = step["name"]
+        count = units[step["fan_out"]]
+        tasks = max(1, min(a.max_tasks, count)) if step["counted_by"] else 1
+        at_once = min(tasks, semaphores.get(SHARED_LIMIT.get(name, name), tasks))
+        cpus = a.embed_cpus if name == "embed" else dag["resources"][step["resources"]]["cpus"]
+        core_seconds = a.images * m["cpu_seconds_per_image"].get(name, [0])[0] + extra.get(name, 0)
+        each = m["requests_per_unit"].get(name, {"get": 5, "put": 2, "passes": 0})
+        gets = count * each["get"] + each["passes"] * a.images * a.image_bytes / m["stretch_bytes"][0]
+        gets += count * partitions * m["requests_per_unit_and_partition"].get(name, [0])[0]
+        puts = count * each["put"]
+        made = a.images * m["bytes_per_image"].get(name, [0])[0] + count * m["receipt_bytes"][0]
+        if name == "export-write":
+            made = kept * (m["bytes_per_image"][name][0] + a.image_bytes)
+            puts += made / m["part_bytes"][0]
+        # A task waits for its requests too: 32 in flight, 50 ms each.
+        waiting = (gets + puts) / at_once * 0.05 / 32
+        seconds = core_seconds / (at_once * cpus) + waiting + a.start_seconds
+        memory = held.get(name, 0) * m["memory_bytes"].get(name, [0])[0] / MIB
+        out.append(Row(name, count, tasks, at_once, cpus, core_seconds / 3600, seconds / 3600, gets, puts, made, count * 2, memory,
+                       dag["resources"][step["resources"]]["memory_mib"]))  # fmt: skip
+    return out
+
+
+# --------------------------------------------------------------------- the workflow object, from the YAML
+
+
+def workflow(a: argparse.Namespace, table: list[Row]) -> dict[str, int]:
+    """Nodes, and bytes of what Argo keeps in one object of Kubernetes: the spec, each template that was referred to, every node's
+    status (compressed, as Argo does it above 1 MB)."""
+    import yaml
+
+    documents = {}
+    for path in sorted((HERE / "argo").glob("*.yaml")):
+        for document in yaml.safe_load_all(path.read_text()):
+            documents[document["metadata"]["name"]] = document
+    spec = documents["sluice-curate"]["spec"]
+    tasks = spec["templates"][0]["dag"]["tasks"]
+    templates = {t["name"]: t for d in documents.values() if d["kind"] == "WorkflowTemplate" for t in d["spec"]["templates"]}
+    parameters = {p["name"]: p.get("value") or "s3://some-bucket/with/a/prefix/of-some-length" for p in spec["arguments"]["parameters"]}
+    compact = lambda value: len(json.dumps(value, separators=(",", ":")))  # noqa: E731
+    stored = {f"namespaced/sluice-{name}/{name}": templates[name] for name in (t["name"] for t in tasks)}
+    # A workflow by reference keeps its arguments, and in its status the spec that it had.
+    fixed = compact(spec) + compact(parameters) + compact(stored) + 3000
+
+    counts = {row.step: row.tasks for row in table}
+    number = random.Random(1)
+    nodes = {}
+
+    def node(kind: str, name: str, template: str, children: int, inputs: list | None, last: bool = False) -> None:
+        identity = f"sluice-abcde-{number.randrange(10**10)}"
+        value = {
+            "id": identity, "name": f"sluice-abcde.{name}", "displayName": name.split(".")[-1], "type": kind,
+            "templateRef": {"name": f"sluice-{template}", "template": template}, "templateScope": "local/",
+            "phase": "Succeeded", "boundaryID": "sluice-abcde", "startedAt": "2026-11-23T04:45:06Z",
+            "finishedAt": f"2026-11-23T{number.randrange(24):02}:{number.randrange(60):02}:{number.randrange(60):02}Z",
+            "progress": "16/16", "resourcesDuration": {"cpu": number.randrange(10**6), "memory": number.randrange(10**6)},
+            "children": [f"sluice-abcde-{number.randrange(10**10)}" for _ in range(children)],
+        }  # fmt: skip
+        if inputs is not None:
+            value["inputs"] = {"parameters": inputs}
+        if last:
+            value |= {"hostNodeName": f"node-{number.randrange(10**6)}.some-region.internal", "outputs": {"exitCode": "0"}, "taskResultSynced": True}
+        nodes[identity] = value
+
+    for task in tasks:
+        name, count = task["name"], counts[task["name"]]
+        if "withSequence" in task:
+            node("TaskGroup", f"curate.{name}", name, count, None)
+        for i in range(count):
+            path = f"curate.{name}({i}:{i})" if "withSequence" in task else f"curate.{name}"
+            own = {"task-index": str(i), "task-count": str(count)}
+            inputs = [
+                {**p, "value": own.get(p["name"], parameters.get(p["name"], ""))}
+                for p in templates[name]["inputs"]["parameters"]
+            ]
+            # With a retryStrategy there is a node for the tries, and one for each.
+            node("Retry", path, name, 1, inputs)
+            for attempt in range(1 + (number.random() < a.retries)):
+                node("Pod", f"{path}({attempt})", name, 1, inputs, last=True)
+    plain = json.dumps(nodes, separators=(",", ":")).encode()
+    packed = len(base64.b64encode(gzip.compress(plain)))
+    return {"nodes": len(nodes), "spec": fixed, "status": len(plain), "packed": packed, "object": fixed + min(packed, len(plain))}
+
+
+# --------------------------------------------------------------------------------------------- the page
+
+
+def human(value: float) -> str:
+    for unit, size in (("PB", 1e15), ("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if value >= size:
+            return f"{value / size:.{0 if value / size >= 100 else 1}f} {unit}"
+    return f"{value:.0f} B"
+
+
+def many(value: float) -> str:
+    return f"{value / 1e6:.1f} M" if value >= 1e6 else f"{value:,.0f}"
+
+
+def hours(value: float) -> str:
+    return f"{value:.1f} h" if value >= 1 else f"{max(1, value * 60):.0f} min"
+
+
+def critical_path(dag: dict, table: list[Row]) -> float:
+    done: dict[str, float] = {}
+    time = {row.step: row.hours for row in table}
+    for step in dag["steps"]:
+        done[step["name"]] = time[step["name"]] + max((done[name] for name in step["after"]), default=0)
+    return max(done.values())
+
+
+def page(dag: dict, a: argparse.Namespace, m: dict) -> tuple[str, bool]:
+    table = rows(dag, a, m)
+    flow = workflow(a, table)
+    lines = [
+        f"{many(a.images)} images in {a.shards:,} shards ({human(a.images * a.image_bytes)}), {a.shards_per_partition} shards a partition, "
+        f"at most {a.max_tasks} tasks a step; embed on {a.embed_cpus} CPUs",
+        f"clusters {a.clusters:,}, groups {a.groups:,}, ranges {a.ranges:,}, {a.images_per_shard:,} images an output shard, {a.keep_fraction:.0%} kept",
+        "",
+        f"{'step':<17}{'units':>8}{'tasks':>7}{'at once':>9}{'CPUs':>6}{'core hours':>12}{'wall':>10}{'GET':>10}{'PUT':>10}{'written':>10}{'compute':>10}{'requests':>10}",
+    ]
+    total = [0.0] * 6
+    for row in table:
+        # What is asked for is paid for, busy or not.
+        compute = row.hours * row.at_once * row.cpus * a.cpu_hour
+        requests = row.gets / 1000 * a.per_1000_get + row.puts / 1000 * a.per_1000_put
+        lines.append(
+            f"{row.step:<17}{row.units:>8,}{row.tasks:>7}{row.at_once:>9}{row.cpus:>6}{row.core_hours:>12,.0f}{hours(row.hours):>10}{many(row.gets):>10}"
+            f"{many(row.puts):>10}{human(row.bytes):>10}{f'${compute:,.0f}':>10}{f'${requests:,.0f}':>10}"
+        )
+        for i, value in enumerate((row.core_hours, row.gets, row.puts, row.bytes, compute, requests)):
+            total[i] += value
+    pods = sum(row.tasks for row in table)
+    lines.append(
+        f"{'all':<17}{'':>8}{pods:>7}{'':>9}{'':>6}{total[0]:>12,.0f}{hours(critical_path(dag, table)):>10}{many(total[1]):>10}{many(total[2]):>10}"
+        f"{human(total[3]):>10}{f'${total[4]:,.0f}':>10}{f'${total[5]:,.0f}':>10}"
+    )
+    lines += [
+        "",
+        f"compute at ${a.cpu_hour} a CPU hour; requests at ${a.per_1000_get} a thousand GET, ${a.per_1000_put} a thousand PUT",
+        f"the workflow: {flow['nodes']:,} nodes; spec and templates {human(flow['spec'])}; status {human(flow['status'])}, compressed {human(flow['packed'])}",
+    ]
+    wide = [row for row in table if row.memory > row.limit_mib]
+    for row in wide:
+        lines.append(f"more memory than its class: {row.step} holds about {human(row.memory * MIB)}, the class has {row.limit_mib} MiB: patch it")
+    largest = a.images_per_shard * a.image_bytes
+    per_partition = a.images / math.ceil(a.shards / a.shards_per_partition)
+    found = {
+        "argo: bytes of the workflow object (spec, stored templates, status)": flow["object"],
+        "argo: nodes": flow["nodes"],
+        "airflow: mapped tasks of a step (max_map_length)": max(row.tasks for row in table),
+        # In the hours that the step takes without its start, evenly.
+        "s3: PUT a second, one prefix": max(row.puts / (row.hours * 3600) for row in table),
+        "s3: GET a second, one prefix": max(row.gets / (row.hours * 3600) for row in table),
+        "s3: parts of an upload": largest / m["part_bytes"][0],
+        "s3: bytes of a single PUT": per_partition * max(value[0] for value in m["bytes_per_image"].values()),
+        "ours: seconds of a task (activeDeadlineSeconds)": max(row.hours for row in table) * 3600,
+    }
+    lines += ["", f"{'limit':<70}{'allowed':>16}{'planned':>16}"]
+    fine = True
+    for name, allowed in LIMITS.items():
+        over = found[name] > allowed
+        fine &= not over
+        lines.append(f"{name:<70}{allowed:>16,}{math.ceil(found[name]):>16,}{'   EXCEEDED' if over else ''}")
+    return "\n".join(line.rstrip() for line in lines) + "\n", fine
+
+
+def main() -> int:
+    number = lambda text: int(float(text))  # noqa: E731
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--images", type=number, default=10**9, help="images")
+    parser.add_argument("--shards", type=number, default=100_000, help="input shards")
+    parser.add_argument("--image-bytes", type=number, default=110_000, help="bytes of an image with its caption")
+    parser.add_argument("--keep-fraction", type=float, default=0.5, help="share of the images that stays")
+    parser.add_argument("--shards-per-partition", type=number, default=25, help="as of sluice-partition")
+    parser.add_argument("--max-tasks", type=number, default=256, help="as of sluice-curate")
+    parser.add_argument("--clusters", type=number, default=8192, help="as of sluice-dedup fit")
+    parser.add_argument("--groups", type=number, default=2048, help="as of sluice-dedup match")
+    parser.add_argument("--ranges", type=number, default=64, help="as of sluice-dedup exact")
+    parser.add_argument("--images-per-shard", type=number, default=10_000, help="as of sluice-export plan")
+    parser.add_argument("--no-limits", action="store_true", help="without the component `limits`")
+    parser.add_argument("--dimension", type=number, default=768, help="of an embedding")
+    parser.add_argument("--embed-cpus", type=number, default=16, help="CPUs of a pod of embed, whose class has fewer")
+    parser.add_argument("--retries", type=float, default=0.05, help="share of the pods that is tried again")
+    parser.add_argument("--start-seconds", type=float, default=60, help="until a step's last pod has started")
+    parser.add_argument("--cpu-hour", type=float, default=0.04, help="price of a CPU for an hour; spot is a third")
+    parser.add_argument("--per-1000-get", type=float, default=0.0004, help="price")
+    parser.add_argument("--per-1000-put", type=float, default=0.005, help="price")
+    parser.add_argument("--dag", metavar="FILE", help="what `sluice dag` printed, instead of running the program")
+    args = parser.parse_args()
+    text, fine = page(load(args.dag), args, json.loads((HERE / "measured.json").read_text()))
+    print(text, end="")
+    return 0 if fine else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
