@@ -66,7 +66,10 @@ impl FromArgMatches for Parameters {
             let values: Vec<String> = match parameter.value.is_empty() {
                 true => {
                     let on = matches.get_one::<bool>(parameter.name);
-                    on.filter(|on| **on).map(bool::to_string).into_iter().collect()
+                    on.filter(|on| **on)
+                        .map(bool::to_string)
+                        .into_iter()
+                        .collect()
                 }
                 false => {
                     let given = matches.get_many::<String>(parameter.name);
