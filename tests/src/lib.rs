@@ -14,6 +14,6 @@ pub use copy::copy_main;
 pub use npy::Npy;
 pub use places::{demo_input, fixtures, model, models, python, runtime, shared_models};
 pub use process::{Finished, Process, Running};
-pub use programs::{Programs, Said, failed, main_of, run, sluice};
+pub use programs::{Said, failed, main_of, run, sluice};
 pub use run::Run;
 pub use steps::{StepCommand, step_commands};

@@ -5,53 +5,19 @@ use std::process::ExitCode;
 use anyhow::{Result, anyhow};
 use clap::Parser;
 use serde_json::Value;
-use sluice_harness::{Desk, Program, Shared, StepDone, Tool, describe, run_step, tool_main};
+use sluice::programs::StageProgram;
+use sluice_harness::{Desk, Shared, StepDone, Tool, describe, tool_main};
 use sluice_manifest::Class;
 
-/// A program with its argument type forgotten.
-pub struct Programs {
-    /// Its name.
-    pub name: &'static str,
-    /// Runs it in this process; the first word is its name.
-    pub run: fn(&[String], &Shared) -> Result<StepDone>,
-    /// Its `main`.
-    pub main: fn() -> ExitCode,
-}
-
-const fn program<P: Program>() -> Programs {
-    Programs {
-        name: P::NAME,
-        run: run_step::<P>,
-        main: sluice_harness::main::<P>,
-    }
-}
-
-impl Programs {
-    /// Every stage's.
-    pub const ALL: &[Programs] = &[
-        program::<sluice_partition::Args>(),
-        program::<sluice_read::Args>(),
-        program::<sluice_embed::Args>(),
-        program::<sluice_aesthetic::Args>(),
-        program::<sluice_nsfw::Args>(),
-        program::<sluice_dedup::Args>(),
-        program::<sluice_export::Args>(),
-        program::<sluice_report::Args>(),
-    ];
-
-    /// The one of that name.
-    pub fn named(name: &str) -> Result<&'static Programs> {
-        let mut all = Self::ALL.iter();
-        all.find(|program| program.name == name)
-            .ok_or_else(|| anyhow!("no program {name:?}"))
-    }
+fn stage(name: &str) -> Result<&'static StageProgram> {
+    StageProgram::named(name).ok_or_else(|| anyhow!("no program {name:?}"))
 }
 
 /// Runs a command line, the program's name first, in this process.
 pub fn run<S: AsRef<str>>(command: &[S]) -> Result<StepDone> {
     let command: Vec<String> = command.iter().map(|w| w.as_ref().to_owned()).collect();
     let name = command.first().map(String::as_str).unwrap_or_default();
-    (Programs::named(name)?.run)(&command, &Shared::default())
+    (stage(name)?.run)(&command, &Shared::default())
 }
 
 /// The `main` of a program: `sluice`, the stages', and the tests' own `copy`.
@@ -59,7 +25,7 @@ pub fn main_of(name: &str) -> Result<fn() -> ExitCode> {
     match name {
         "sluice" => Ok(tool_main::<sluice::Args>),
         "copy" => Ok(crate::copy_main),
-        name => Programs::named(name).map(|program| program.main),
+        name => stage(name).map(|program| program.main),
     }
 }
 
