@@ -284,7 +284,7 @@ impl Resources {
     }
 }
 
-/// How a failed task is tried again. Exit codes: [`ExitStatus::is_retryable`](crate::ExitStatus).
+/// How a failed task is tried again.
 pub mod retry {
     /// Tries after the first.
     pub const LIMIT: u32 = 4;

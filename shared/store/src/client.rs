@@ -151,7 +151,7 @@ fn refused(e: &opendal::Error) -> bool {
 /// What happened, in one line. The error's own context has the URL in it, which may be signed.
 pub(crate) fn words(e: &opendal::Error) -> String {
     let message = e.message().trim();
-    let message = match (xml_field(message, "code"), xml_field(message, "message")) {
+    let message = match (field(message, "code"), field(message, "message")) {
         (Some(code), Some(said)) if !code.is_empty() => format!("{code}: {said}"),
         _ if message.is_empty() => e.kind().to_string(),
         _ => message.chars().take(200).collect(),
@@ -166,7 +166,7 @@ pub(crate) fn words(e: &opendal::Error) -> String {
 }
 
 /// A field of `S3Error { code: "SlowDown", message: "…", … }`, as opendal words what stores answer.
-fn xml_field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(&format!("{name}: \""))?;
     Some(rest.split_once('"')?.0)
 }

@@ -173,14 +173,10 @@ impl Store {
     /// All objects whose path begins so, at any depth, sorted by path. Object stores look at no
     /// others.
     pub fn list_beginning(&self, beginning: &str) -> Result<Vec<ObjectInfo>> {
-        let folder = match self.client.is_remote() {
-            true => beginning,
-            // Folders of local disk are listed as a whole.
-            false => beginning.rsplit_once('/').map_or("", |(folder, _)| folder),
-        };
         let mut objects = match self.client.is_remote() {
-            true => self.list_from(folder)?,
-            false => self.list(folder)?,
+            true => self.list_from(beginning)?,
+            // Folders of local disk are listed as a whole.
+            false => self.list(beginning.rsplit_once('/').map_or("", |(folder, _)| folder))?,
         };
         objects.retain(|object| object.path.starts_with(beginning));
         Ok(objects)
