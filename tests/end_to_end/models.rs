@@ -12,7 +12,7 @@ use sluice_manifest::rows::{
     DIMENSION_KEY, EMBEDDINGS, MODEL_KEY, MODEL_SHA256_KEY, ScoreRow, embeddings,
 };
 use sluice_manifest::{Class, Counts, Partition, Unit, dag};
-use sluice_model::Model;
+use sluice_model::{Model, Precision};
 use sluice_store::Location;
 use sluice_testkit::{Shard, pictures};
 use sluice_tests::{
@@ -262,7 +262,7 @@ fn heads_score_as_expected() {
             let place = tempfile::tempdir().unwrap();
             model(place.path(), name, &shared.join(format!("{file}.onnx"))).unwrap();
             let cache = Location::parse(word(place.path())).unwrap();
-            let head = Model::find(name, &cache).unwrap();
+            let head = Model::find(name, &cache, Precision::Float32).unwrap();
             let rows = table.len() - 1;
             let shape = [rows, head.spec.dimension.unwrap()];
             let scores = head.session(1).unwrap().run(&shape, &values).unwrap();

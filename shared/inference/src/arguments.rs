@@ -2,7 +2,7 @@
 
 use clap::Args;
 use sluice_manifest::Result;
-use sluice_model::{Model, default_cache};
+use sluice_model::{Model, Precision, default_cache};
 use sluice_store::Location;
 
 /// Where models are found and how they run.
@@ -21,7 +21,12 @@ pub struct ModelArgs {
 impl ModelArgs {
     /// Finds what `--model` names.
     pub fn find(&self, model: &str) -> Result<Model> {
+        self.find_at(model, Precision::default())
+    }
+
+    /// Finds what `--model` names, for a precision.
+    pub fn find_at(&self, model: &str, precision: Precision) -> Result<Model> {
         let cache = self.models.clone().unwrap_or_else(default_cache);
-        Model::find(model, &Location::parse(&cache)?)
+        Model::find(model, &Location::parse(&cache)?, precision)
     }
 }

@@ -1,10 +1,11 @@
 //! The sound images of a partition, decoded and preprocessed in batches.
 //!
 //! One thread reads the image members of each shard, several requests ahead, and spreads decoding
-//! over the pool; the batch before it is in inference meanwhile. Three batches are alive at most.
+//! over the pool, straight into the batch's tensor; the batch before it is in inference meanwhile.
+//! Two batches are alive, and take turns.
 
 use std::collections::VecDeque;
-use std::sync::mpsc::{SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 
 use rayon::prelude::*;
 use sluice_harness::{Context, PartitionPlan};
@@ -36,16 +37,18 @@ pub fn each_batch(
     partition: &PartitionPlan,
     preprocess: &Preprocess,
     batch_size: usize,
-    mut work: impl FnMut(Batch) -> Result<()>,
+    mut work: impl FnMut(&mut Batch) -> Result<()>,
 ) -> Result<()> {
     std::thread::scope(|scope| {
-        let (sender, receiver) = sync_channel(1);
+        let (sender, receiver) = sync_channel(0);
+        let (spend, spent) = channel();
         let source = Source {
             context,
             input,
             partition,
             preprocess,
             batch_size,
+            spent,
         };
         scope.spawn(move || {
             if let Err(e) = source.send_all(&sender) {
@@ -54,7 +57,10 @@ pub fn each_batch(
             }
         });
         for batch in receiver {
-            work(batch?)?;
+            let mut batch = batch?;
+            work(&mut batch)?;
+            // After the last batch nobody takes it.
+            let _ = spend.send(batch.tensor);
         }
         Ok(())
     })
@@ -66,6 +72,8 @@ struct Source<'a> {
     partition: &'a PartitionPlan,
     preprocess: &'a Preprocess,
     batch_size: usize,
+    /// Tensors that were worked on, to be filled again.
+    spent: Receiver<Vec<f32>>,
 }
 
 impl Source<'_> {
@@ -110,37 +118,61 @@ impl Source<'_> {
     }
 
     fn batch(&self, files: &mut Vec<(ImageId, Vec<u8>)>) -> Batch {
-        let count = files.len();
-        let decoded = files.par_drain(..).filter_map(|(id, bytes)| {
-            let image = match decode(&bytes, &Limits::default()) {
-                Ok(decoded) => decoded.upright(),
-                Err(e) => {
-                    tracing::warn!(
-                        image_id = id.as_str(),
-                        "sound when it was read, but now: {e}"
-                    );
-                    return None;
-                }
-            };
-            let mut tensor = vec![0.0; self.preprocess.tensor_len()];
-            self.preprocess
-                .write_tensor(&self.preprocess.pixels(&image), &mut tensor);
-            Some((id, tensor))
-        });
-        let (ids, tensors): (Vec<_>, Vec<_>) = decoded.unzip();
-        let (width, height) = self.preprocess.output_size();
+        let preprocess = self.preprocess;
+        let length = preprocess.tensor_len();
+        let mut tensor = self.spent.try_recv().unwrap_or_default();
+        tensor.resize(files.len() * length, 0.0);
+        let decoded: Vec<Option<ImageId>> = files
+            .par_drain(..)
+            .zip(tensor.par_chunks_exact_mut(length))
+            .map(|((id, bytes), tensor)| tensor_of(preprocess, &id, &bytes, tensor).then_some(id))
+            .collect();
+        let failed = decoded.iter().filter(|id| id.is_none()).count();
+        if failed > 0 {
+            close_gaps(&mut tensor, length, |index| decoded[index].is_some());
+        }
+        let ids: Vec<ImageId> = decoded.into_iter().flatten().collect();
+        let (width, height) = preprocess.output_size();
         let (width, height) = (width as usize, height as usize);
-        let rest = match self.preprocess.layout {
+        let rest = match preprocess.layout {
             Layout::Nchw => [3, height, width],
             Layout::Nhwc => [height, width, 3],
         };
         Batch {
-            failed: (count - ids.len()) as u64,
+            failed: failed as u64,
             shape: [ids.len(), rest[0], rest[1], rest[2]],
-            tensor: tensors.concat(),
+            tensor,
             ids,
         }
     }
+}
+
+/// Decodes a file into `tensor`. False when it does not decode.
+fn tensor_of(preprocess: &Preprocess, id: &ImageId, bytes: &[u8], tensor: &mut [f32]) -> bool {
+    match decode(bytes, &Limits::default()) {
+        Ok(decoded) => {
+            let pixels = preprocess.pixels(&decoded.upright());
+            preprocess.write_tensor(&pixels, tensor);
+            true
+        }
+        Err(e) => {
+            tracing::warn!(
+                image_id = id.as_str(),
+                "sound when it was read, but now: {e}"
+            );
+            false
+        }
+    }
+}
+
+/// Moves the rows that stay together, to the front.
+fn close_gaps(tensor: &mut Vec<f32>, length: usize, stays: impl Fn(usize) -> bool) {
+    let mut kept = 0;
+    for index in (0..tensor.len() / length).filter(|&index| stays(index)) {
+        tensor.copy_within(index * length..(index + 1) * length, kept * length);
+        kept += 1;
+    }
+    tensor.truncate(kept * length);
 }
 
 /// The next sound image of a shard.
@@ -155,4 +187,16 @@ fn next_image(
         }
     }
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_close_in_order() {
+        let mut tensor = vec![0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5];
+        close_gaps(&mut tensor, 2, |index| index % 2 == 1);
+        assert_eq!(tensor, [1.0, 1.5, 3.0, 3.5]);
+    }
 }

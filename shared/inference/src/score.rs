@@ -245,7 +245,7 @@ impl Run<'_> {
                 for _ in 0..batch.failed {
                     decider.counts.add(Some(self.scoring.unscored));
                 }
-                for (image_id, score) in batch.ids.into_iter().zip(scores) {
+                for (image_id, score) in batch.ids.drain(..).zip(scores) {
                     decider.add(image_id, score)?;
                 }
                 Ok(())

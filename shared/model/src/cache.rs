@@ -6,7 +6,8 @@ use sluice_manifest::{Error, Result};
 use sluice_store::{Location, Store};
 
 use crate::catalogue::named;
-use crate::model::{ONNX, SPEC, data_files, sha256_of, spec_in};
+use crate::model::{ONNX, ONNX_INT8, SPEC, data_files, sha256_of, spec_in};
+use crate::precision::Precision;
 use crate::spec::Spec;
 
 /// Where models are kept when neither `--models` nor `SLUICE_MODELS` says: `sluice/models` in the
@@ -18,7 +19,7 @@ pub fn default_cache() -> String {
 }
 
 /// Puts the model `name` into the cache: copies the folder `from` (or one ONNX file), writes its
-/// spec with the content's hash, and gives that spec.
+/// spec with the contents' hashes, and gives that spec.
 pub fn pull(cache: &Location, name: &str, from: &Location) -> Result<Spec> {
     let (source, onnx) = match from.split() {
         Some((folder, file)) if file.ends_with(".onnx") => (Store::open(&folder)?, file),
@@ -43,6 +44,10 @@ pub fn pull(cache: &Location, name: &str, from: &Location) -> Result<Spec> {
             .into_iter()
             .map(|file| (file.clone(), file)),
     );
+    let int8 = onnx == ONNX && source.stat(ONNX_INT8)?.is_some();
+    if int8 {
+        files.push((ONNX_INT8.to_owned(), ONNX_INT8.to_owned()));
+    }
     for (file, as_file) in files {
         let mut reader = source.reader(&file)?;
         let mut writer = target.writer(&format!("{name}/{as_file}"))?;
@@ -50,8 +55,11 @@ pub fn pull(cache: &Location, name: &str, from: &Location) -> Result<Spec> {
         writer.finish()?;
     }
     spec.name = name.to_owned();
-    let folder = Location::parse(&target.uri(name))?;
-    spec.sha256 = Some(sha256_of(&Store::open(&folder)?)?);
+    let folder = Store::open(&Location::parse(&target.uri(name))?)?;
+    spec.sha256 = Some(sha256_of(&folder, Precision::Float32)?);
+    spec.sha256_int8 = int8
+        .then(|| sha256_of(&folder, Precision::Int8))
+        .transpose()?;
     let text = toml::to_string(&spec)
         .map_err(|e| Error::bug(format!("a spec does not serialise: {e}")))?;
     target.put(&format!("{name}/{SPEC}"), text)?;

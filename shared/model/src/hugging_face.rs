@@ -70,6 +70,7 @@ pub(crate) fn spec(json: &[u8], name: &str, place: &str) -> Result<Spec> {
         licence: String::new(),
         origin: "Hugging Face export".to_owned(),
         sha256: None,
+        sha256_int8: None,
         input: None,
         output: None,
         dimension: None,

@@ -8,10 +8,12 @@ use sluice_store::{Location, Store};
 
 use crate::catalogue::named;
 use crate::hugging_face;
+use crate::precision::Precision;
 use crate::session::Session;
 use crate::spec::{Kind, Spec};
 
 pub(crate) const ONNX: &str = "model.onnx";
+pub(crate) const ONNX_INT8: &str = "model.int8.onnx";
 pub(crate) const SPEC: &str = "model.toml";
 const HUGGING_FACE: &str = "preprocessor_config.json";
 
@@ -20,15 +22,18 @@ const HUGGING_FACE: &str = "preprocessor_config.json";
 pub struct Model {
     /// How it is fed.
     pub spec: Spec,
-    /// SHA-256 of the ONNX file (and of its external data); empty for measures.
+    /// SHA-256 of the ONNX file (and of its external data); empty for measures. What a spec says
+    /// is believed until [`Model::verify`] or [`Model::session`] looks.
     pub sha256: String,
+    /// What its matrix products are computed in.
+    pub precision: Precision,
     folder: Option<Store>,
 }
 
 impl Model {
     /// Finds what `--model` names: a model of the catalogue, which lies in the folder of models, or
     /// the URI of a folder with `model.onnx` and its spec.
-    pub fn find(model: &str, cache: &Location) -> Result<Self> {
+    pub fn find(model: &str, cache: &Location, precision: Precision) -> Result<Self> {
         let known = named(model);
         if let Some(spec) = known
             && spec.kind == Kind::Measure
@@ -36,17 +41,20 @@ impl Model {
             return Ok(Self {
                 spec: spec.clone(),
                 sha256: String::new(),
+                precision,
                 folder: None,
             });
         }
+        let onnx = onnx_file(precision);
         let is_name = !model.contains('/');
         let location = match is_name {
             true => Location::parse(&format!("{cache}/{model}"))?,
             false => Location::parse(model)?,
         };
         let missing = || {
-            let error = Error::usage(format!("model {model:?}: no {ONNX} in {location}"));
+            let error = Error::usage(format!("model {model:?}: no {onnx} in {location}"));
             match (is_name, known) {
+                _ if precision == Precision::Int8 => error.hint(format!("shared/model/convert/int8.py makes it of the {ONNX} in that folder")),
                 (true, None) => error.hint("`sluice models list` names the models of the catalogue; a folder is named by a path with a slash"),
                 (true, Some(spec)) => error.hint(format!(
                     "`sluice models pull {model} --from FOLDER_OR_FILE.onnx` puts it there; origin: {}",
@@ -56,7 +64,7 @@ impl Model {
             }
         };
         let folder = Store::open(&location).map_err(|_| missing())?;
-        if folder.stat(ONNX)?.is_none() {
+        if folder.stat(onnx)?.is_none() {
             return Err(missing());
         }
         let spec = match spec_in(&folder, model)? {
@@ -65,21 +73,33 @@ impl Model {
                 Error::usage(format!("{location}: neither {SPEC} nor {HUGGING_FACE}"))
             })?,
         };
-        let sha256 = sha256_of(&folder)?;
-        if let Some(expected) = &spec.sha256
-            && *expected != sha256
-        {
-            return Err(Error::data(format!(
-                "{}: SHA-256 is {sha256}, the spec says {expected}",
-                folder.uri(ONNX)
-            ))
-            .hint("pull the model again"));
-        }
+        let sha256 = match spec.sha256_at(precision) {
+            Some(stated) => stated.to_owned(),
+            None => sha256_of(&folder, precision)?,
+        };
         Ok(Self {
             spec,
             sha256,
+            precision,
             folder: Some(folder),
         })
+    }
+
+    /// Fails when the ONNX file's content is not what its spec says.
+    pub fn verify(&self) -> Result<()> {
+        let (Some(folder), Some(expected)) = (&self.folder, self.spec.sha256_at(self.precision))
+        else {
+            return Ok(());
+        };
+        let found = sha256_of(folder, self.precision)?;
+        if found == expected {
+            return Ok(());
+        }
+        let onnx = folder.uri(onnx_file(self.precision));
+        Err(
+            Error::data(format!("{onnx}: SHA-256 is {found}, the spec says {expected}"))
+                .hint("pull the model again"),
+        )
     }
 
     /// What of the model can change an output, for fingerprints and cards.
@@ -88,6 +108,7 @@ impl Model {
             "name": self.spec.name,
             "kind": self.spec.kind,
             "sha256": self.sha256,
+            "precision": self.precision,
             "licence": self.spec.licence,
             "origin": self.spec.origin,
             "preprocess": self.spec.preprocess,
@@ -110,13 +131,27 @@ impl Model {
         )))
     }
 
-    /// Loads the model into ONNX Runtime with `threads` threads.
+    /// Loads the model into ONNX Runtime with `threads` threads, and verifies it meanwhile.
     pub fn session(&self, threads: usize) -> Result<Session> {
         let folder = self
             .folder
             .as_ref()
             .ok_or_else(|| Error::bug(format!("model {:?} has no ONNX file", self.spec.name)))?;
-        Session::load(folder, &self.spec, threads)
+        std::thread::scope(|scope| {
+            let verified = scope.spawn(|| self.verify());
+            let session = Session::load(folder, &self.spec, self.precision, threads);
+            // Unwrap safety: a panic over there is a panic here.
+            verified.join().expect("verifying does not panic")?;
+            session
+        })
+    }
+}
+
+/// The ONNX file that holds a model's weights for a precision.
+pub(crate) fn onnx_file(precision: Precision) -> &'static str {
+    match precision {
+        Precision::Float32 | Precision::Bfloat16 => ONNX,
+        Precision::Int8 => ONNX_INT8,
     }
 }
 
@@ -148,12 +183,20 @@ pub(crate) fn data_files(folder: &Store, prefix: &str) -> Result<Vec<String>> {
         .collect())
 }
 
+/// The files that a precision loads: the ONNX file, then its external data, which int8 has none of.
+pub(crate) fn files(folder: &Store, precision: Precision) -> Result<Vec<String>> {
+    let mut files = vec![onnx_file(precision).to_owned()];
+    if precision != Precision::Int8 {
+        files.extend(data_files(folder, "")?);
+    }
+    Ok(files)
+}
+
 /// SHA-256 of the ONNX file followed by its external data.
-pub(crate) fn sha256_of(folder: &Store) -> Result<String> {
+pub(crate) fn sha256_of(folder: &Store, precision: Precision) -> Result<String> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
-    let files = [ONNX.to_owned()].into_iter().chain(data_files(folder, "")?);
-    for file in files {
+    for file in files(folder, precision)? {
         let mut reader = folder.reader(&file)?;
         loop {
             let count = reader

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 
 use ort::environment::Environment;
+use ort::ep::{ArbitrarilyConfigurableExecutionProvider, ExecutionProviderDispatch, OpenVINO};
 use ort::session::Session as OrtSession;
 use ort::value::TensorRef;
 use sluice_manifest::{Error, Result};
 use sluice_store::Store;
 
-use crate::model::{ONNX, data_files};
+use crate::model::{files, onnx_file};
+use crate::precision::Precision;
 use crate::spec::Spec;
 
 /// Outputs that hold the embedding, by the names that exporters give them, best first.
@@ -27,8 +29,14 @@ pub struct Session {
 }
 
 impl Session {
-    pub(crate) fn load(folder: &Store, spec: &Spec, threads: usize) -> Result<Self> {
-        let uri = folder.uri(ONNX);
+    pub(crate) fn load(
+        folder: &Store,
+        spec: &Spec,
+        precision: Precision,
+        threads: usize,
+    ) -> Result<Self> {
+        let onnx = onnx_file(precision);
+        let uri = folder.uri(onnx);
         let broken = |e: &dyn std::fmt::Display| Error::usage(format!("{uri}: does not load: {e}"));
         let builder = OrtSession::builder(environment()?).map_err(|e| broken(&e))?;
         let builder = builder
@@ -39,16 +47,24 @@ impl Session {
         let mut builder = builder
             .with_config_entry("session.intra_op.allow_spinning", "0")
             .map_err(|e| broken(&e))?;
+        if precision == Precision::Bfloat16 {
+            builder = builder
+                .with_execution_providers([bfloat16(threads)])
+                .map_err(|e| {
+                    Error::usage(format!("precision bfloat16 needs ONNX Runtime with its OpenVINO provider: {e}"))
+                        .hint("set ORT_DYLIB_PATH to the libonnxruntime.so of the Python package onnxruntime-openvino (capi/)")
+                })?;
+        }
         let session = match folder.location().as_local() {
-            Some(path) => builder.commit_from_file(path.join(ONNX)),
+            Some(path) => builder.commit_from_file(path.join(onnx)),
             None => {
-                for file in data_files(folder, "")? {
+                for file in files(folder, precision)?.split_off(1) {
                     let data = content(folder, &file)?;
                     builder = builder
                         .with_external_initializer_file_in_memory(&file, data.into())
                         .map_err(|e| broken(&e))?;
                 }
-                builder.commit_from_memory(&content(folder, ONNX)?)
+                builder.commit_from_memory(&content(folder, onnx)?)
             }
         };
         let session = session.map_err(|e| broken(&e))?;
@@ -107,6 +123,22 @@ impl Session {
         }
         Ok(values.to_vec())
     }
+}
+
+/// OpenVINO's kernels for bfloat16; ONNX Runtime's own CPU provider has none on x86.
+fn bfloat16(threads: usize) -> ExecutionProviderDispatch {
+    let properties = serde_json::json!({
+        "CPU": {
+            "INFERENCE_PRECISION_HINT": "bf16",
+            "INFERENCE_NUM_THREADS": threads.to_string(),
+            "NUM_STREAMS": "1",
+        }
+    });
+    OpenVINO::default()
+        .with_device_type("CPU")
+        .with_arbitrary_config("load_config", properties.to_string())
+        .build()
+        .error_on_failure()
 }
 
 /// A model's file, in memory.

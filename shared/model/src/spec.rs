@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 use sluice_manifest::{Error, Result};
 use sluice_pixels::Preprocess;
 
+use crate::precision::Precision;
+
 /// What goes into a model and what comes out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -60,6 +62,9 @@ pub struct Spec {
     /// SHA-256 of the ONNX file, checked before use where it is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
+    /// The same of `model.int8.onnx`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256_int8: Option<String>,
     /// Name of the ONNX input; the first one where none is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<String>,
@@ -86,6 +91,14 @@ impl Spec {
         let spec: Self = toml::from_str(text).map_err(|e| Error::usage(format!("{place}: {e}")))?;
         spec.check(place)?;
         Ok(spec)
+    }
+
+    /// The stated SHA-256 of the file that a precision loads.
+    pub fn sha256_at(&self, precision: Precision) -> Option<&str> {
+        match precision {
+            Precision::Float32 | Precision::Bfloat16 => self.sha256.as_deref(),
+            Precision::Int8 => self.sha256_int8.as_deref(),
+        }
     }
 
     /// Fails when a part that the kind needs is missing or unusable.

@@ -15,9 +15,12 @@ use sluice_harness::{Common, Context, Plan, Program, Work};
 use sluice_inference::{ModelArgs, each_batch};
 use sluice_manifest::rows::{DIMENSION_KEY, EMBEDDINGS, MODEL_KEY, MODEL_SHA256_KEY, embeddings};
 use sluice_manifest::{Counts, Error, ImageId, Reason, Unit, dag};
-use sluice_model::{Kind, Model, Session};
+use sluice_model::{Kind, Model, Precision, Session};
 use sluice_pixels::{Layout, Preprocess};
 use sluice_store::{Store, TableWriter};
+
+/// Partitions at once: one reads and decodes its first batch while another is in inference.
+const IN_FLIGHT: usize = 2;
 
 /// Embed the images with an image encoder
 ///
@@ -37,6 +40,10 @@ pub struct Args {
     )]
     pub model: String,
 
+    /// What the encoder's matrix products are computed in
+    #[arg(long, env = "SLUICE_PRECISION", value_enum, default_value_t)]
+    pub precision: Precision,
+
     #[command(flatten)]
     pub models: ModelArgs,
 }
@@ -49,7 +56,7 @@ impl Program for Args {
     }
 
     fn run(&self, context: &Context) -> Result<()> {
-        let model = self.models.find(&self.model)?;
+        let model = self.models.find_at(&self.model, self.precision)?;
         model.require(&[Kind::Embedder], "--model")?;
         let plan = context.plan()?;
         let embedder = Embedder {
@@ -63,7 +70,7 @@ impl Program for Args {
             loaded: Mutex::new(None),
         };
         let input = plan.input()?;
-        context.each_unit(&dag::EMBED, plan.units(), 1, |unit| {
+        context.each_unit(&dag::EMBED, plan.units(), IN_FLIGHT, |unit| {
             embed_partition(&embedder, context, &plan, &input, unit)
         })
     }
@@ -127,7 +134,7 @@ fn embed_partition(
             for _ in 0..batch.failed {
                 counts.add(Some(Reason::NotEmbedded));
             }
-            write_batch(&mut writer, batch.ids, values, &mut counts)
+            write_batch(&mut writer, std::mem::take(&mut batch.ids), values, &mut counts)
         },
     )?;
     task.wrote(writer.finish()?);

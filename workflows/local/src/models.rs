@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 use sluice_harness::Desk;
 use sluice_manifest::{Class, Error};
-use sluice_model::{Kind, Model, catalogue, default_cache, pull};
+use sluice_model::{Kind, Model, Precision, catalogue, default_cache, pull};
 use sluice_store::Location;
 
 use crate::text::{columns, shorten};
@@ -81,7 +81,7 @@ enum State {
 
 impl State {
     fn of(name: &str, cache: &Location) -> Result<Self, Error> {
-        match Model::find(name, cache) {
+        match verified(name, cache) {
             Ok(model) if model.spec.kind == Kind::Measure => Ok(State::BuiltIn),
             Ok(_) => Ok(State::Cached),
             Err(e) if e.class() == Class::Transient => Err(e),
@@ -101,6 +101,12 @@ impl State {
             State::Broken(_) => "broken",
         }
     }
+}
+
+fn verified(name: &str, cache: &Location) -> Result<Model, Error> {
+    let model = Model::find(name, cache, Precision::Float32)?;
+    model.verify()?;
+    Ok(model)
 }
 
 fn is_cached(name: &str, cache: &Location) -> Result<bool, Error> {
@@ -180,7 +186,7 @@ fn check(names: &[String], cache: &Location, desk: &mut Desk<'_>) -> Result<()> 
         let state = match all {
             // Of the catalogue, what is not here is nothing to complain about.
             true => State::of(name, cache)?,
-            false => match Model::find(name, cache) {
+            false => match verified(name, cache) {
                 Ok(_) => State::Cached,
                 Err(e) if e.class() == Class::Transient => return Err(e.into()),
                 Err(e) => State::Broken(e.to_string()),

@@ -1,0 +1,27 @@
+//! What a model's matrix products are computed in.
+
+use std::fmt;
+
+use clap::ValueEnum;
+use serde::Serialize;
+
+/// What an encoder's matrix products are computed in. Embeddings are stored as float32 whatever it
+/// is; how far the lower precisions are from it, README.md tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// model.onnx as it is
+    #[default]
+    Float32,
+    /// model.onnx, computed by ONNX Runtime's OpenVINO provider
+    Bfloat16,
+    /// model.int8.onnx, which shared/model/convert/int8.py makes of model.onnx
+    Int8,
+}
+
+impl fmt::Display for Precision {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Unwrap safety: no value is skipped.
+        f.write_str(self.to_possible_value().expect("a value").get_name())
+    }
+}
