@@ -16,7 +16,7 @@ use sluice_model::{Model, Precision};
 use sluice_store::Location;
 use sluice_testkit::{Shard, pictures};
 use sluice_tests::{
-    Npy, Process, Run, failed, fixtures, model, models, run, runtime, shared_models,
+    Npy, Process, Run, failed, fixtures, model, models, python, run, runtime, shared_models,
 };
 
 use crate::support::{column, cosine, csv, read, shard_of, word};
@@ -99,6 +99,51 @@ fn tiny_clip(place: &Path, shared: &Path) -> PathBuf {
     )
     .unwrap();
     folder
+}
+
+/// The lowest cosine is what shared/model/README.md states for random weights, with room.
+#[test]
+fn lower_precisions_stay_near_float32() {
+    let (Some(fixtures), Some(shared), Some(python)) = (fixtures(), shared_models(), python())
+    else {
+        return;
+    };
+    let place = tempfile::tempdir().unwrap();
+    let reference = Reference::open(&fixtures);
+    let read = reference.read(place.path());
+    let clip = tiny_clip(place.path(), &shared);
+    let embed = |precision| {
+        let command = ["sluice-embed", "--run", &read.uri, "--model", word(&clip)];
+        [&command[..], &["--precision", precision]].concat()
+    };
+
+    let (class, words) = failed(&embed("int8"));
+    assert_eq!(class, Class::Usage, "{words}");
+    assert!(words.contains("model.int8.onnx") && words.contains("int8.py"));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/model/convert/int8.py");
+    let made = std::process::Command::new(python)
+        .arg(script)
+        .arg(&clip)
+        .output()
+        .unwrap();
+    assert!(
+        made.status.success(),
+        "{}",
+        String::from_utf8_lossy(&made.stderr)
+    );
+    run(&embed("int8")).unwrap();
+    let expected = Npy::read(&reference.folder.join("tiny_clip_image_embeds.npy"));
+    let nearness = reference.nearness(&read, &expected);
+    eprintln!(
+        "tiny CLIP in int8, cosine with transformers: lowest {:?}",
+        nearness[0]
+    );
+    assert!((0.999..0.999_999).contains(&nearness[0].0), "{nearness:?}");
+
+    // ONNX Runtime as `make tools` gets it has no OpenVINO.
+    let (class, words) = failed(&embed("bfloat16"));
+    assert_eq!(class, Class::Usage, "{words}");
+    assert!(words.contains("onnxruntime-openvino"), "{words}");
 }
 
 #[test]

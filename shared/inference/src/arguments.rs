@@ -13,7 +13,7 @@ pub struct ModelArgs {
     pub models: Option<String>,
 
     /// Images that go through the model at once
-    #[arg(long, env = "SLUICE_BATCH_SIZE", value_name = "N", default_value_t = 32,
+    #[arg(long, env = "SLUICE_BATCH_SIZE", value_name = "N", default_value_t = 16,
         value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub batch_size: u32,
 }

@@ -74,6 +74,13 @@ pub const PARAMETERS: &[Parameter] = &[
         "Image encoder: a name that `sluice models list` shows, or a URI",
     ),
     parameter(
+        "precision",
+        "SLUICE_PRECISION",
+        "PRECISION",
+        None,
+        "What the image encoder computes in: float32, bfloat16 or int8",
+    ),
+    parameter(
         "aesthetic",
         "SLUICE_AESTHETIC_MODEL",
         "MODEL",
@@ -367,6 +374,7 @@ pub const EMBED: Step = Step {
     after: &["read"],
     arguments: &[
         argument("--model", "embedder"),
+        argument("--precision", "precision"),
         argument("--models", "models"),
     ],
 };

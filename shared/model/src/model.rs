@@ -96,10 +96,10 @@ impl Model {
             return Ok(());
         }
         let onnx = folder.uri(onnx_file(self.precision));
-        Err(
-            Error::data(format!("{onnx}: SHA-256 is {found}, the spec says {expected}"))
-                .hint("pull the model again"),
-        )
+        Err(Error::data(format!(
+            "{onnx}: SHA-256 is {found}, the spec says {expected}"
+        ))
+        .hint("pull the model again"))
     }
 
     /// What of the model can change an output, for fingerprints and cards.

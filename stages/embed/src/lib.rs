@@ -134,7 +134,12 @@ fn embed_partition(
             for _ in 0..batch.failed {
                 counts.add(Some(Reason::NotEmbedded));
             }
-            write_batch(&mut writer, std::mem::take(&mut batch.ids), values, &mut counts)
+            write_batch(
+                &mut writer,
+                std::mem::take(&mut batch.ids),
+                values,
+                &mut counts,
+            )
         },
     )?;
     task.wrote(writer.finish()?);

@@ -1,0 +1,183 @@
+#!/usr/bin/env python3
+"""`sluice-embed` from shards, in its three precisions, against bare ONNX Runtime and torch on ready tensors.
+
+    make build && python3 tests/bench/embed.py --photos FOLDER [--encoder clip-vit-b32-768|clip-vit-l14] [--images 600]
+
+Two yardsticks: ONNX Runtime with two threads, which is handed the same tensor again and again, its start and loading
+included as they are in Sluice's figures; and torch (what NeMo Curator runs) without its start. Sluice reads shards,
+decodes, preprocesses, embeds and writes Parquet. Afterwards: how far the embeddings of each precision are from
+float32's, on these random weights and on EfficientNet-Lite0's real ones.
+"""
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from paired import BENCH, CACHE, PROGRAMS, ROOT, Side, arguments, environment, keep, measure, show, workspace
+
+MODELS = BENCH / "models"
+BATCH = 16
+THREADS = 2
+PRECISIONS = ["float32", "bfloat16", "int8"]
+# What this environment holds: ONNX Runtime's Python package, numpy, pyarrow.
+TOOLS = CACHE / "venv/bin/python"
+
+
+def main():
+    if len(sys.argv) > 1 and sys.argv[1] in CHILDREN:
+        return CHILDREN[sys.argv[1]](*sys.argv[2:])
+    parser = arguments(__doc__)
+    parser.add_argument("--photos", type=Path, required=True, help="a folder of WebDataset shards")
+    parser.add_argument("--encoder", default="clip-vit-b32-768", choices=["clip-vit-b32-768", "clip-vit-l14"])
+    parser.add_argument("--images", type=int, default=600, help="for each side and turn (a multiple of 16)")
+    args = parser.parse_args()
+    encoder = MODELS / args.encoder
+    if not (encoder / "model.toml").exists():
+        subprocess.run([sys.executable, Path(__file__).with_name("models.py")], check=True)
+    if not (encoder / "model.int8.onnx").exists():
+        quantise(encoder)
+    openvino = environment("openvino").parent.parent
+    library = next(openvino.glob("lib/python*/site-packages/onnxruntime/capi/libonnxruntime.so.*"))
+    torch = environment("nemo")
+    short = {"clip-vit-b32-768": "b32", "clip-vit-l14": "l14"}[args.encoder]
+    with workspace() as work:
+        base = read(args.photos, work, args.images)
+        sides = []
+        for precision in PRECISIONS:
+            run = work / precision
+            shutil.copytree(base, run)
+            env = {"ORT_DYLIB_PATH": str(library)} if precision == "bfloat16" else {}
+            command = [PROGRAMS / "sluice-embed", "--run", run, "--model", encoder, "--precision", precision, "--force"]
+            sides.append(Side(f"sluice-embed, {precision}", command, images=args.images, env=env))
+        for name, file in [("float32", "model.onnx"), ("dynamic int8", "model.int8.onnx")]:
+            command = [TOOLS, __file__, "onnxruntime", encoder / file, args.images]
+            sides.append(Side(f"ONNX Runtime, {name}", command, images=args.images))
+        few = max(BATCH, args.images // 4)
+        for name in ["float32", "bfloat16"]:
+            command = [torch, __file__, "torch", MODELS / "nemo" / short / "openai/clip-vit-large-patch14", few, name]
+            sides.append(Side(f"torch, {name}", command))
+        runs = measure(sides, args.rounds)
+        show(runs, against="torch, float32", title=f"{args.encoder}, {args.images} images")
+        show(runs, against="ONNX Runtime, float32")
+        keep(runs, args.json)
+        nearness(args.encoder, {precision: work / precision for precision in PRECISIONS})
+
+        real = CACHE / "models/efficientnet-lite0"
+        runs = {}
+        for precision in ["float32", "bfloat16"]:
+            runs[precision] = shutil.copytree(base, work / f"real-{precision}")
+            env = {"ORT_DYLIB_PATH": str(library)} if precision == "bfloat16" else {}
+            side = Side("real", [PROGRAMS / "sluice-embed", "--run", runs[precision], "--model", real, "--precision", precision], env=env)
+            measure([side], 1)
+        # int8.py refuses convolutions; this is why.
+        forced = shutil.copytree(real, work / "forced", ignore=shutil.ignore_patterns("wheel"))
+        subprocess.run([TOOLS, __file__, "force", forced], check=True)
+        runs["int8, convolutions without calibration"] = shutil.copytree(base, work / "real-int8")
+        command = [PROGRAMS / "sluice-embed", "--run", work / "real-int8", "--model", forced, "--precision", "int8"]
+        measure([Side("real", command)], 1)
+        nearness("EfficientNet-Lite0, real weights", runs)
+
+
+def quantise(folder):
+    subprocess.run([TOOLS, ROOT / "shared/model/convert/int8.py", folder], check=True)
+
+
+def read(photos, work, images):
+    """A run with so many of the photographs, read."""
+    shards, run = work / "shards", work / "base"
+    shards.mkdir()
+    sources = sorted(photos.glob("*.tar"))
+    per_shard = 100
+    for number in range(-(-images // per_shard)):
+        (shards / f"{number:05}.tar").symlink_to(sources[number % len(sources)].resolve())
+    for words in [["sluice-partition", "--input", shards, "--shards-per-partition", 2], ["sluice-read"]]:
+        command = [PROGRAMS / words[0], *map(str, words[1:]), "--run", run]
+        subprocess.run(command, check=True, capture_output=True)
+    return run
+
+
+def nearness(title, runs):
+    print(f"\n{title}: cosine to float32's embeddings\n")
+    print("| | mean | lowest | the same nearest neighbour |\n|---|---|---|---|")
+    names = [name for name in runs if name != "float32"]
+    done = subprocess.run(
+        [TOOLS, __file__, "cosines", runs["float32"], *(runs[name] for name in names)], check=True, capture_output=True, text=True
+    )
+    for name, figures in zip(names, json.loads(done.stdout)):
+        print("| {} | {:.5f} | {:.5f} | {:.0%} |".format(name, *figures))
+
+
+# ------------------------------------------------------------------------------- what other Pythons run
+
+
+def child_onnxruntime(model, images):
+    import numpy
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = THREADS
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    tensor = numpy.random.default_rng(0).standard_normal((BATCH, 3, 224, 224)).astype(numpy.float32)
+    for first in range(0, int(images), BATCH):
+        session.run(None, {"pixel_values": tensor[: int(images) - first]})
+
+
+def child_torch(folder, images, precision):
+    import torch
+    from transformers import CLIPVisionModelWithProjection
+
+    torch.set_num_threads(THREADS)
+    kind = {"float32": torch.float32, "bfloat16": torch.bfloat16}[precision]
+    encoder = CLIPVisionModelWithProjection.from_pretrained(folder, dtype=kind).eval()
+    tensor = torch.randn(BATCH, 3, 224, 224, dtype=kind)
+    with torch.inference_mode():
+        encoder(pixel_values=tensor)
+        began, started = cpu(), time.perf_counter()
+        for _ in range(int(images) // BATCH):
+            encoder(pixel_values=tensor)
+    figures = {"seconds": time.perf_counter() - started, "cpu": cpu() - began, "images": int(images) // BATCH * BATCH}
+    print(json.dumps(figures))
+
+
+def cpu():
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return usage.ru_utime + usage.ru_stime
+
+
+def child_cosines(*runs):
+    import numpy
+    import pyarrow.parquet
+
+    def vectors(run):
+        table = pyarrow.parquet.read_table(Path(run) / "embed/embeddings")
+        return numpy.array(table["embedding"].to_pylist(), numpy.float32)
+
+    def neighbours(a):
+        return (a @ a.T - 2 * numpy.eye(len(a))).argmax(axis=1)
+
+    reference = vectors(runs[0])
+    figures = []
+    for run in runs[1:]:
+        own = vectors(run)
+        cosines = (own * reference).sum(axis=1)
+        same = (neighbours(own) == neighbours(reference)).mean()
+        figures.append([float(cosines.mean()), float(cosines.min()), float(same)])
+    print(json.dumps(figures))
+
+
+def child_force(folder):
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    folder = Path(folder)
+    kinds = ["Conv", "MatMul", "Gemm"]
+    quantize_dynamic(folder / "model.onnx", folder / "model.int8.onnx", kinds, per_channel=True, weight_type=QuantType.QInt8)
+
+
+CHILDREN = {"onnxruntime": child_onnxruntime, "torch": child_torch, "cosines": child_cosines, "force": child_force}
+
+if __name__ == "__main__":
+    main()
