@@ -75,10 +75,12 @@ pub(crate) struct Axis {
 }
 
 /// What the weights of an axis depend on: output positions `start..start + length` out of `output`,
-/// from `input` positions.
+/// from `input` positions, which are `size / by` with the last one rounded up to a whole one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Stretch {
     pub input: u32,
+    pub size: u32,
+    pub by: u32,
     pub output: u64,
     pub filter: Filter,
     pub start: u64,
@@ -89,8 +91,8 @@ impl Axis {
     /// The weights, those that this thread used before where it still has them.
     pub(crate) fn of_stretch(stretch: Stretch) -> Rc<Self> {
         /// Axes that a thread keeps; photographs take two for preprocessing and four for `read`.
-        const KEPT: usize = 32;
-        /// Weights in the largest that are kept: 32 times 64 KiB at most.
+        const KEPT: usize = 48;
+        /// Weights in the largest that are kept: 48 times 64 KiB at most.
         const LARGEST: usize = 16 << 10;
         thread_local! {
             static LAST: RefCell<VecDeque<(Stretch, Rc<Axis>)>> = const { RefCell::new(VecDeque::new()) };
@@ -112,15 +114,17 @@ impl Axis {
     fn new(stretch: Stretch) -> Self {
         let Stretch {
             input,
+            size,
+            by,
             output,
             filter,
             start,
             length,
         } = stretch;
-        let scale = f64::from(input) / output as f64;
+        let scale = f64::from(size) / f64::from(by) / output as f64;
         let stretch = scale.max(1.0);
         let support = filter.support() * stretch;
-        let taps = support.ceil() as usize * 2 + 1;
+        let taps = (support.ceil() as usize * 2 + 1).next_multiple_of(Self::STEP);
         let shrink = 1.0 / stretch;
 
         let mut spans = Vec::with_capacity(length as usize);
@@ -148,8 +152,25 @@ impl Axis {
             spans,
             weights,
             taps,
-            identity: (u64::from(input) == output).then_some(start as usize),
+            identity: (by == 1 && u64::from(input) == output).then_some(start as usize),
         }
+    }
+
+    /// Weights come in whole numbers of so many, in [`Self::padded`].
+    pub(crate) const STEP: usize = 16;
+
+    /// As [`Self::of`], with zeros behind the weights up to a multiple of [`Self::STEP`].
+    #[inline(always)]
+    pub(crate) fn padded(&self, index: usize) -> (usize, &[i32]) {
+        (
+            self.spans[index].0,
+            &self.weights[index * self.taps..][..self.taps],
+        )
+    }
+
+    /// Input positions that [`Self::padded`] reaches beyond the last one, at most.
+    pub(crate) fn slack(&self) -> usize {
+        self.taps
     }
 
     /// The first input position for an output position, and the weights from there on.

@@ -5,13 +5,13 @@
 //! system, that a single photograph of a hundred megapixels is not paid for until the end.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 
-/// Buffers that a thread keeps, and the capacity of the largest that it keeps.
-const KEPT: usize = 4;
-const LARGEST: usize = 4 << 20;
+/// Bytes that a thread lays aside at most.
+const KEPT: usize = 3 << 20;
 
 thread_local! {
-    static SPARE: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+    static SPARE: RefCell<VecDeque<Vec<u8>>> = const { RefCell::new(VecDeque::new()) };
 }
 
 /// A buffer of this length. Its content is arbitrary.
@@ -19,7 +19,7 @@ pub(crate) fn take(length: usize) -> Vec<u8> {
     let mut buffer = SPARE.with_borrow_mut(|spare| {
         let fitting = (0..spare.len()).filter(|&i| spare[i].capacity() >= length);
         let tightest = fitting.min_by_key(|&i| spare[i].capacity());
-        tightest.map_or_else(Vec::new, |i| spare.swap_remove(i))
+        tightest.and_then(|i| spare.remove(i)).unwrap_or_default()
     });
     if buffer.capacity() == 0 {
         // Zeroed by the system, where it is large.
@@ -31,15 +31,13 @@ pub(crate) fn take(length: usize) -> Vec<u8> {
 
 /// Lays a buffer aside for this thread's next [`take`].
 pub(crate) fn give(buffer: Vec<u8>) {
-    if buffer.capacity() == 0 || buffer.capacity() > LARGEST {
+    if buffer.capacity() == 0 || buffer.capacity() > KEPT {
         return;
     }
     SPARE.with_borrow_mut(|spare| {
-        spare.push(buffer);
-        if spare.len() > KEPT {
-            // The smallest is the cheapest to make again.
-            let smallest = (0..spare.len()).min_by_key(|&i| spare[i].capacity());
-            smallest.map(|i| spare.swap_remove(i));
+        spare.push_back(buffer);
+        while spare.iter().map(Vec::capacity).sum::<usize>() > KEPT {
+            spare.pop_front();
         }
     });
 }

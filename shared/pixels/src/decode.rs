@@ -158,8 +158,9 @@ pub struct Decoded {
     pub format: Format,
     /// Exif orientation, 1 to 8. 1 (upright) when the file has none, or a broken or illegal one.
     pub orientation: u8,
-    /// Width and height as stored. `image` has less where it was reduced while decoding.
+    /// Width and height as stored, by `reduction` more than those of `image`.
     pub(crate) stored: (u32, u32),
+    pub(crate) reduction: Reduction,
     /// As stored: `orientation` is not applied yet.
     pub image: RgbImage,
 }
@@ -460,6 +461,7 @@ fn read(
         format,
         orientation,
         stored: (width, height),
+        reduction: Reduction::None,
         image: RgbImage {
             width,
             height,

@@ -112,6 +112,7 @@ pub(crate) fn decode(
         format: Format::Jpeg,
         orientation: header.orientation,
         stored: (frame.width, frame.height),
+        reduction,
         image: RgbImage {
             width: width as u32,
             height: height as u32,

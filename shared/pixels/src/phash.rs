@@ -16,13 +16,15 @@ use std::sync::LazyLock;
 use crate::axis::{Axis, Filter, Stretch};
 use crate::buffers;
 use crate::decode::RgbImage;
-use crate::passes::{CELL, along_rows, down_columns};
+use crate::passes::{along_grey_rows, down_columns};
 use crate::tally::to_grey;
 
 /// Side of the shrunk picture.
 const SIDE: usize = 32;
 /// Side of the square of low frequencies.
 const LOW: usize = 8;
+/// Rows that are made grey at a time.
+const ROWS: usize = 16;
 
 /// The perceptual hash of an upright picture. Near-copies are a few bits apart ([`hamming`]).
 pub fn phash(image: &RgbImage) -> u64 {
@@ -49,6 +51,8 @@ fn shrink(image: &RgbImage) -> [u8; SIDE * SIDE] {
     let axis = |length| {
         Axis::of_stretch(Stretch {
             input: length,
+            size: length,
+            by: 1,
             output: SIDE as u64,
             filter: Filter::Lanczos,
             start: 0,
@@ -57,16 +61,15 @@ fn shrink(image: &RgbImage) -> [u8; SIDE * SIDE] {
     };
     let (across, down) = (axis(image.width), axis(image.height));
     let width = image.width as usize;
-    let mut grey = buffers::take(width * CELL);
+    let mut grey = buffers::take(width * ROWS + across.slack());
     let mut narrowed = buffers::take(SIDE * image.height as usize);
     for (rows, narrowed) in image
         .data
-        .chunks(image.stride() * CELL)
-        .zip(narrowed.chunks_mut(SIDE * CELL))
+        .chunks(image.stride() * ROWS)
+        .zip(narrowed.chunks_mut(SIDE * ROWS))
     {
-        let grey = &mut grey[..rows.len() / 3];
-        to_grey(rows, grey);
-        along_rows::<1>(grey, width, 0, &across, narrowed);
+        to_grey(rows, &mut grey);
+        along_grey_rows(&grey, width, &across, narrowed);
     }
     down_columns(&narrowed, SIDE, 0, 0, SIDE, &down, &mut out);
     buffers::give(grey);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::decode::{DecodeError, Limits, RgbImage, decode_reduced};
 use crate::jpeg::{self, Reduction};
-use crate::resize::{Filter, Window, resize_window};
+use crate::resize::{Filter, Source, Window, resize_window};
 
 /// How near a tensor comes to what Pillow and the models' own processors make of the picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -203,8 +203,14 @@ impl Preprocess {
             (5..=8, (width, height)) => (height, width),
             (_, size) => size,
         };
+        let by = decoded.reduction as u32;
         let image = decoded.upright();
-        self.write(&image, size, out);
+        let source = Source {
+            image: &image,
+            size,
+            by,
+        };
+        self.write(source, out);
         image.recycle();
         Ok(())
     }
@@ -214,11 +220,11 @@ impl Preprocess {
     /// # Panics
     /// If `out` is not [`Self::tensor_len`] long, or as `pixels` does.
     pub fn tensor(&self, image: &RgbImage, out: &mut [f32]) {
-        self.write(image, (image.width, image.height), out);
+        self.write(image.into(), out);
     }
 
-    fn write(&self, image: &RgbImage, size: (u32, u32), out: &mut [f32]) {
-        let pixels = self.pixels_of(image, size);
+    fn write(&self, source: Source<'_>, out: &mut [f32]) {
+        let pixels = self.pixels_of(source);
         self.write_tensor(&pixels, out);
         pixels.recycle();
     }
@@ -241,12 +247,11 @@ impl Preprocess {
     /// # Panics
     /// If there is a JPEG round trip and the spec does not [`validate`](Self::validate).
     pub fn pixels(&self, image: &RgbImage) -> RgbImage {
-        self.pixels_of(image, (image.width, image.height))
+        self.pixels_of(image.into())
     }
 
-    /// The pixels of a picture that was of this size before it was reduced.
-    fn pixels_of(&self, image: &RgbImage, size: (u32, u32)) -> RgbImage {
-        let pixels = self.resize_and_crop(image, size);
+    fn pixels_of(&self, source: Source<'_>) -> RgbImage {
+        let pixels = self.resize_and_crop(source);
         match self.jpeg_round_trip {
             None => pixels,
             // Unwrap safety: writing a valid size at a valid quality can only fail for want of
@@ -255,9 +260,9 @@ impl Preprocess {
         }
     }
 
-    fn resize_and_crop(&self, image: &RgbImage, size: (u32, u32)) -> RgbImage {
+    fn resize_and_crop(&self, source: Source<'_>) -> RgbImage {
         let (width, height) = self.output_size();
-        let (full_width, full_height) = self.resized(size.0, size.1);
+        let (full_width, full_height) = self.resized(source.size.0, source.size.1);
         let across = Span::center(full_width, width);
         let down = Span::center(full_height, height);
         let window = Window {
@@ -266,7 +271,7 @@ impl Preprocess {
             width: across.length,
             height: down.length,
         };
-        let part = resize_window(image, (full_width, full_height), self.filter, window);
+        let part = resize_window(source, (full_width, full_height), self.filter, window);
         if (part.width, part.height) == (width, height) {
             return part;
         }
@@ -430,6 +435,65 @@ mod tests {
         assert_eq!(write(&spec), [29.0, 30.0, 18.0, 19.0, 7.0, 8.0]);
         spec.layout = Layout::Nhwc;
         assert_eq!(write(&spec), [29.0, 18.0, 7.0, 30.0, 19.0, 8.0]);
+    }
+
+    #[test]
+    fn only_large_pictures_are_reduced() {
+        let clip = spec(Resize::ShortestEdge(224), None);
+        let by = |width, height| clip.reduction(width, height) as u32;
+        assert_eq!((by(500, 375), by(1790, 2400)), (1, 1));
+        assert_eq!((by(1792, 2400), by(4000, 3000), by(6000, 4000)), (2, 2, 4));
+        assert_eq!(
+            (by(7168, 9000), by(60_000, 60_000), by(60_000, 1)),
+            (8, 8, 1)
+        );
+    }
+
+    #[test]
+    fn a_reduced_jpeg_gives_nearly_the_same_upright_tensor() {
+        let photo = RgbImage::from_fn(1000, 776, |x, y| {
+            let wave = |v: u32, n: f64| 110.0 + 80.0 * (f64::from(v) / n).sin();
+            [
+                wave(x, 60.0) as u8,
+                wave(y, 70.0) as u8,
+                wave(x + y, 90.0) as u8,
+            ]
+        });
+        let source = turbojpeg::Image {
+            pixels: photo.data.as_slice(),
+            width: 1000,
+            pitch: 3000,
+            height: 776,
+            format: turbojpeg::PixelFormat::RGB,
+        };
+        let jpeg = turbojpeg::compress(source, 90, turbojpeg::Subsamp::Sub2x2).unwrap();
+        // An Exif block with orientation 6 behind the first marker.
+        let mut bytes = jpeg[..2].to_vec();
+        bytes.extend_from_slice(b"\xff\xe1\0\x22Exif\0\0II*\0\x08\0\0\0\x01\0");
+        bytes.extend_from_slice(b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0");
+        bytes.extend_from_slice(&jpeg[2..]);
+
+        let small = spec(Resize::ShortestEdge(24), None);
+        assert_eq!(small.reduction(776, 1000), Reduction::Eighth);
+        let tensor = |fidelity| {
+            let mut out = vec![0.0; small.tensor_len()];
+            small
+                .tensor_of_file(&bytes, &Limits::default(), fidelity, &mut out)
+                .unwrap();
+            out
+        };
+        let (exact, near) = (tensor(Fidelity::Exact), tensor(Fidelity::Near));
+        let decoded = crate::decode(&bytes, &Limits::default()).unwrap();
+        assert_eq!(decoded.orientation, 6);
+        let mut whole = vec![0.0; small.tensor_len()];
+        small.tensor(&decoded.upright(), &mut whole);
+        assert_eq!(exact, whole);
+        let furthest = exact
+            .iter()
+            .zip(&near)
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f32::max);
+        assert!(near != exact && furthest <= 4.0, "{furthest}");
     }
 
     #[test]

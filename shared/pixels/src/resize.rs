@@ -51,30 +51,48 @@ pub fn resize(image: &RgbImage, width: u32, height: u32, filter: Filter) -> RgbI
     resize_window(image, (u64::from(width), u64::from(height)), filter, all)
 }
 
+/// A picture that was `size` (width, height) before decoding reduced it by `by`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Source<'a> {
+    pub image: &'a RgbImage,
+    pub size: (u32, u32),
+    pub by: u32,
+}
+
+impl<'a> From<&'a RgbImage> for Source<'a> {
+    fn from(image: &'a RgbImage) -> Self {
+        let size = (image.width, image.height);
+        Self { image, size, by: 1 }
+    }
+}
+
 /// A window of the picture resized to `full` (width, height), equal to cropping the whole.
 /// The window lies within `full`.
-pub(crate) fn resize_window(
-    image: &RgbImage,
+pub(crate) fn resize_window<'a>(
+    source: impl Into<Source<'a>>,
     full: (u64, u64),
     filter: Filter,
     window: Window,
 ) -> RgbImage {
+    let Source { image, size, by } = source.into();
     let stride = window.width as usize * 3;
     let mut data = buffers::take(stride * window.height as usize);
     if data.is_empty() || image.width == 0 || image.height == 0 {
         data.fill(0);
     } else {
-        let axis = |input, output, start, length| {
+        let axis = |input, size, output, start, length| {
             Axis::of_stretch(Stretch {
                 input,
+                size,
+                by,
                 output,
                 filter,
                 start,
                 length,
             })
         };
-        let across = axis(image.width, full.0, window.left, window.width);
-        let down = axis(image.height, full.1, window.top, window.height);
+        let across = axis(image.width, size.0, full.0, window.left, window.width);
+        let down = axis(image.height, size.1, full.1, window.top, window.height);
         let (columns, rows) = (across.needed(), down.needed());
         let between = if columns_first(image.width, image.height, full) {
             let wide = columns.len() * 3;
@@ -89,12 +107,12 @@ pub(crate) fn resize_window(
                 &down,
                 &mut lowered,
             );
-            along_rows::<3>(&lowered, wide, columns.start, &across, &mut data);
+            along_rows(&lowered, wide, columns.start, &across, &mut data);
             lowered
         } else {
             let mut narrowed = buffers::take(stride * rows.len());
             let source = &image.data[rows.start * image.stride()..rows.end * image.stride()];
-            along_rows::<3>(source, image.stride(), 0, &across, &mut narrowed);
+            along_rows(source, image.stride(), 0, &across, &mut narrowed);
             down_columns(&narrowed, stride, rows.start, 0, stride, &down, &mut data);
             narrowed
         };

@@ -33,19 +33,18 @@ fn brightness(key: u32) -> f64 {
 }
 
 /// Low bits of a brightness key that the first histogram leaves out.
-const LOW_BITS: u32 = 13;
+const LOW_BITS: u32 = 14;
 /// Bins of the first histogram; the last of them stay empty.
-const HIGH: usize = 1 << 13;
+const HIGH: usize = 1 << 12;
 const LOW: usize = 1 << LOW_BITS;
 /// Pixels whose keys are made at a time.
 const PIECE: usize = 64;
 
-/// The high bits of the keys of some pixels.
 #[inline(always)]
-fn high_keys(pixels: &[[u8; 3]; PIECE]) -> [u16; PIECE] {
+fn brightness_keys(pixels: &[[u8; 3]; PIECE]) -> [u32; PIECE] {
     let mut keys = [0; PIECE];
     for (key, pixel) in keys.iter_mut().zip(pixels) {
-        *key = (brightness_key(pixel) >> LOW_BITS) as u16;
+        *key = brightness_key(pixel);
     }
     keys
 }
@@ -63,7 +62,7 @@ impl<'a> Tally<'a> {
     pub(crate) fn of(image: &'a RgbImage) -> Self {
         let pixels = image.data.as_chunks::<3>().0;
         let mut channels = [[[0; 256]; 3]; 4];
-        let (mut even, mut odd) = (vec![0; HIGH], vec![0; HIGH]);
+        let (mut even, mut odd) = ([0; HIGH], [0; HIGH]);
         // Some kilobytes at a time, which stay in the cache for the second count.
         for some in pixels.chunks(64 * PIECE) {
             count_channels(some, &mut channels);
@@ -77,7 +76,7 @@ impl<'a> Tally<'a> {
         Self {
             pixels,
             channels: channels[0],
-            high: even,
+            high: even.to_vec(),
         }
     }
 
@@ -88,32 +87,29 @@ impl<'a> Tally<'a> {
         let last = self.pixels.len() as u64 - 1;
         let places = fractions.map(|fraction| fraction * last as f64);
         // For each place the rank below and the one above, as bin and rank in the bin.
-        let found = places.map(|place| {
+        let ranks = places.map(|place| {
             let below = place.floor() as u64;
             [below, (below + 1).min(last)].map(|rank| rank_in(&self.high, rank))
         });
-        let mut bins: Vec<usize> = found.as_flattened().iter().map(|&(bin, _)| bin).collect();
+        let mut bins: Vec<usize> = ranks.as_flattened().iter().map(|&(bin, _)| bin).collect();
         bins.sort_unstable();
         bins.dedup();
-        let low: Vec<Vec<u32>> = bins.chunks(2).flat_map(|two| self.low(two)).collect();
-        let brightness_at = |(bin, rank)| {
-            // Unwrap safety: all bins of `found` are there.
-            let (low, _) = rank_in(&low[bins.binary_search(&bin).unwrap()], rank);
-            brightness(((bin << LOW_BITS) | low) as u32)
-        };
+        let mut keys = [[0; 2]; N];
+        for bins in bins.chunks(2) {
+            let mut counts = [[0; LOW]; 2];
+            let ends = [bins[0], bins[bins.len() - 1]].map(|bin| bin as u32);
+            count_low(self.pixels, ends, &mut counts);
+            let ranks = ranks.as_flattened().iter();
+            for (key, &(bin, rank)) in keys.as_flattened_mut().iter_mut().zip(ranks) {
+                if let Some(n) = bins.iter().position(|&b| b == bin) {
+                    *key = (bin << LOW_BITS) | rank_in(&counts[n], rank).0;
+                }
+            }
+        }
         std::array::from_fn(|n| {
-            let [a, b] = found[n].map(brightness_at);
+            let [a, b] = keys[n].map(|key| brightness(key as u32));
             a + (b - a) * (places[n] - places[n].floor())
         })
-    }
-
-    /// The second histograms, of one or two bins.
-    fn low(&self, bins: &[usize]) -> Vec<Vec<u32>> {
-        let mut counts = vec![vec![0; LOW]; 2];
-        let (first, last) = (bins[0] as u16, bins[bins.len() - 1] as u16);
-        count_low(self.pixels, [first, last], &mut counts);
-        counts.truncate(bins.len());
-        counts
     }
 }
 
@@ -140,12 +136,12 @@ fn count_channels(pixels: &[[u8; 3]], counts: &mut [[[u32; 256]; 3]; 4]) {
 }
 
 #[multiversion(targets = "simd")]
-fn count_high(pixels: &[[u8; 3]], even: &mut [u32], odd: &mut [u32]) {
+fn count_high(pixels: &[[u8; 3]], even: &mut [u32; HIGH], odd: &mut [u32; HIGH]) {
     let (pieces, rest) = pixels.as_chunks();
     for piece in pieces {
-        for [a, b] in high_keys(piece).as_chunks().0 {
-            even[usize::from(*a) % HIGH] += 1;
-            odd[usize::from(*b) % HIGH] += 1;
+        for [a, b] in brightness_keys(piece).as_chunks().0 {
+            even[(a >> LOW_BITS) as usize % HIGH] += 1;
+            odd[(b >> LOW_BITS) as usize % HIGH] += 1;
         }
     }
     for pixel in rest {
@@ -155,11 +151,10 @@ fn count_high(pixels: &[[u8; 3]], even: &mut [u32], odd: &mut [u32]) {
 
 /// Counts the low bits of the keys that have one of two high bits.
 #[multiversion(targets = "simd")]
-fn count_low(pixels: &[[u8; 3]], [first, second]: [u16; 2], counts: &mut [Vec<u32>]) {
-    let mut count = |pixel: &[u8; 3]| {
-        let key = brightness_key(pixel);
+fn count_low(pixels: &[[u8; 3]], [first, second]: [u32; 2], counts: &mut [[u32; LOW]; 2]) {
+    let mut count = |key: u32| {
         let low = key as usize % LOW;
-        match (key >> LOW_BITS) as u16 {
+        match key >> LOW_BITS {
             high if high == first => counts[0][low] += 1,
             high if high == second => counts[1][low] += 1,
             _ => {}
@@ -167,13 +162,17 @@ fn count_low(pixels: &[[u8; 3]], [first, second]: [u16; 2], counts: &mut [Vec<u3
     };
     let (pieces, rest) = pixels.as_chunks();
     for piece in pieces {
-        let wanted = |any, key: &u16| any | (*key == first) | (*key == second);
+        let keys = brightness_keys(piece);
+        let wanted = |any, key: &u32| {
+            let high = key >> LOW_BITS;
+            any | (high == first) | (high == second)
+        };
         // Most pieces have none, which is told for all of one at once.
-        if high_keys(piece).iter().fold(false, wanted) {
-            piece.iter().for_each(&mut count);
+        if keys.iter().fold(false, wanted) {
+            keys.into_iter().for_each(&mut count);
         }
     }
-    rest.iter().for_each(count);
+    rest.iter().map(brightness_key).for_each(count);
 }
 
 /// The bin that holds the element of this rank, and its rank within the bin.
@@ -185,4 +184,39 @@ fn rank_in(counts: &[u32], mut rank: u64) -> (usize, u64) {
         rank -= u64::from(count);
     }
     (counts.len() - 1, rank)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn counts_and_percentiles_are_those_of_the_sorted_pixels(
+            data in proptest::collection::vec(any::<u8>(), 3..3000), dark in 0u8..8,
+            fractions in [0.0..=1.0f64, 0.0..=1.0f64, 0.0..=1.0f64],
+        ) {
+            let width = data.len() / 3;
+            let data: Vec<u8> = data[..3 * width].iter().map(|value| value >> dark).collect();
+            let image = RgbImage { width: width as u32, height: 1, data };
+            let tally = Tally::of(&image);
+            let pixels = image.data.as_chunks::<3>().0;
+            for channel in 0..3 {
+                for value in 0..256 {
+                    let count = pixels.iter().filter(|p| usize::from(p[channel]) == value).count();
+                    prop_assert_eq!(tally.channels[channel][value] as usize, count);
+                }
+            }
+            let mut keys: Vec<u32> = pixels.iter().map(brightness_key).collect();
+            keys.sort_unstable();
+            let want = fractions.map(|fraction| {
+                let place = fraction * (width - 1) as f64;
+                let below = place.floor() as usize;
+                let (a, b) = (brightness(keys[below]), brightness(keys[(below + 1).min(width - 1)]));
+                a + (b - a) * (place - place.floor())
+            });
+            prop_assert_eq!(tally.brightness_percentiles(fractions), want);
+        }
+    }
 }
