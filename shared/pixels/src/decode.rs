@@ -20,7 +20,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use image::codecs::{bmp, gif, png, tiff, webp};
 use image::{ColorType, ImageDecoder, ImageError, ImageResult};
 
-use crate::{jpeg, orient};
+use crate::jpeg::Reduction;
+use crate::{buffers, jpeg, orient};
 
 /// What a picture may cost. Checked from the file's header, before decoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -128,6 +129,12 @@ impl RgbImage {
         }
     }
 
+    /// Gives the memory to this thread's next picture, where dropping it would give it to the system
+    /// only to ask for it again.
+    pub fn recycle(self) {
+        buffers::give(self.data);
+    }
+
     /// Bytes of one row.
     pub(crate) fn stride(&self) -> usize {
         self.width as usize * 3
@@ -151,6 +158,9 @@ pub struct Decoded {
     pub format: Format,
     /// Exif orientation, 1 to 8. 1 (upright) when the file has none, or a broken or illegal one.
     pub orientation: u8,
+    /// Width and height as stored, by `reduction` more than those of `image`.
+    pub(crate) stored: (u32, u32),
+    pub(crate) reduction: Reduction,
     /// As stored: `orientation` is not applied yet.
     pub image: RgbImage,
 }
@@ -236,6 +246,16 @@ impl DecodeError {
 /// after its end, a broken Exif block or colour profile, stray bytes between the header's segments,
 /// filling before the end marker of a JPEG.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeError> {
+    decode_reduced(bytes, limits, |_, _| Reduction::None)
+}
+
+/// [`decode`], but where the file is a JPEG reduced by what `reduction` says for the width and height
+/// of the upright picture. As strict: all of the file is read.
+pub(crate) fn decode_reduced(
+    bytes: &[u8],
+    limits: &Limits,
+    reduction: impl FnOnce(u32, u32) -> Reduction,
+) -> Result<Decoded, DecodeError> {
     if bytes.is_empty() {
         return Err(DecodeError::Empty);
     }
@@ -249,7 +269,7 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeError> {
     }
     let format = sniff(bytes)?;
     if format == Format::Jpeg {
-        return jpeg::decode(bytes, limits);
+        return jpeg::decode(bytes, limits, reduction);
     }
     // Only owned values cross the boundary, so a panic leaves nothing half-done behind.
     catch_unwind(AssertUnwindSafe(|| decode_other(format, bytes, limits))).unwrap_or_else(|_| {
@@ -354,7 +374,7 @@ fn decode_other(format: Format, bytes: &[u8], limits: &Limits) -> Result<Decoded
         inner
     };
     match format {
-        Format::Jpeg => jpeg::decode(bytes, limits),
+        Format::Jpeg => jpeg::decode(bytes, limits, |_, _| Reduction::None),
         Format::Png => {
             // The png crate has a size limit of its own, so look first, for the better message.
             if let (Some(width), Some(height)) = (be_u32(bytes, 16), be_u32(bytes, 20)) {
@@ -440,6 +460,8 @@ fn read(
     Ok(Decoded {
         format,
         orientation,
+        stored: (width, height),
+        reduction: Reduction::None,
         image: RgbImage {
             width,
             height,

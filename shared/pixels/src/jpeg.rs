@@ -20,10 +20,10 @@
 //! Decoder settings are libjpeg's defaults (accurate integer DCT, smooth chroma upsampling), which
 //! are Pillow's too, so the pixels are equal.
 
-use turbojpeg::{Compressor, Decompressor, Image, PixelFormat, Subsamp};
+use turbojpeg::{Compressor, Decompressor, Image, PixelFormat, ScalingFactor, Subsamp};
 
 use crate::decode::{DecodeError, Decoded, Format, Limits, Measure, RgbImage, map_pixels};
-use crate::orient;
+use crate::{buffers, orient};
 
 /// Most scans of a progressive file. Encoders write about ten, scripts by hand a few dozen; each
 /// costs a pass over the whole picture, and a bomb may hold many thousands in few bytes.
@@ -37,12 +37,27 @@ const APP1: u8 = 0xe1;
 const APP14: u8 = 0xee;
 const COM: u8 = 0xfe;
 
-pub(crate) fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeError> {
+/// By how much a JPEG is reduced while it is decoded, which libjpeg does in the frequency domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reduction {
+    None = 1,
+    Half = 2,
+    Quarter = 4,
+    Eighth = 8,
+}
+
+/// Decodes, reduced by what `reduction` says for an upright width and height.
+pub(crate) fn decode(
+    bytes: &[u8],
+    limits: &Limits,
+    reduction: impl FnOnce(u32, u32) -> Reduction,
+) -> Result<Decoded, DecodeError> {
     let header = Header::parse(bytes)?;
     let frame = &header.frame;
     if frame.precision != 8 {
         return Err(unsupported(format!("jpeg of {} bits", frame.precision)));
     }
+    // The same for a reduced picture, so that all stages accept the same files.
     limits.check(frame.width, frame.height, header.memory())?;
 
     let ink = frame.components.len() == 4;
@@ -51,11 +66,21 @@ pub(crate) fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeErr
     } else {
         PixelFormat::RGB
     };
-    let (width, height) = (frame.width as usize, frame.height as usize);
-    let mut pixels = vec![0u8; width * height * format.size()];
+    let reduction = match header.orientation {
+        _ if frame.is_lossless() => Reduction::None,
+        5..=8 => reduction(frame.height, frame.width),
+        _ => reduction(frame.width, frame.height),
+    };
+    let factor = ScalingFactor::new(1, reduction as usize);
+    let width = factor.scale(frame.width as usize);
+    let height = factor.scale(frame.height as usize);
+    let mut pixels = buffers::take(width * height * format.size());
     let mut run = |bytes: &[u8]| {
+        // A new one for each picture: tables stay in an old one, and a file without its own would
+        // be decoded with those of the picture before.
         let mut decompressor = Decompressor::new()?;
         decompressor.set_scan_limit(MAX_SCANS)?;
+        decompressor.set_scaling_factor(factor)?;
         decompressor.decompress(
             bytes,
             Image {
@@ -86,9 +111,11 @@ pub(crate) fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeErr
     Ok(Decoded {
         format: Format::Jpeg,
         orientation: header.orientation,
+        stored: (frame.width, frame.height),
+        reduction,
         image: RgbImage {
-            width: frame.width,
-            height: frame.height,
+            width: width as u32,
+            height: height as u32,
             data,
         },
     })
@@ -236,6 +263,11 @@ impl Frame {
 
     fn is_progressive(&self) -> bool {
         matches!(self.marker, 0xc2 | 0xc6 | 0xca | 0xce)
+    }
+
+    /// These cannot be reduced.
+    fn is_lossless(&self) -> bool {
+        matches!(self.marker, 0xc3 | 0xc7 | 0xcb | 0xcf)
     }
 
     /// Bytes that all coefficients of the picture take, two each, in whole blocks.
@@ -411,7 +443,13 @@ mod tests {
     }
 
     fn outcome(bytes: &[u8]) -> Result<Vec<u8>, &'static str> {
-        decode(bytes, &Limits::default())
+        let whole = decode(bytes, &Limits::default(), |_, _| Reduction::None);
+        let reduced = decode(bytes, &Limits::default(), |_, _| Reduction::Eighth);
+        let kind = |outcome: &Result<Decoded, DecodeError>| {
+            outcome.as_ref().err().map(|error| error.kind())
+        };
+        assert_eq!(kind(&whole), kind(&reduced), "strict in every size");
+        whole
             .map(|decoded| decoded.image.data)
             .map_err(|error| error.kind())
     }

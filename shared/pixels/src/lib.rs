@@ -18,16 +18,20 @@
 //!   Pillow and the Hugging Face processors give, so that an embedding computed here equals one
 //!   computed there.
 
+mod axis;
+mod buffers;
 mod decode;
 mod jpeg;
 mod orient;
+mod passes;
 mod phash;
 mod preprocess;
 mod quality;
 mod resize;
+mod tally;
 
 pub use decode::{DecodeError, Decoded, Format, Limits, Measure, RgbImage, decode};
 pub use phash::{hamming, phash};
-pub use preprocess::{Channels, Crop, Layout, Preprocess, Resize, SpecError};
+pub use preprocess::{Channels, Crop, Fidelity, Layout, Preprocess, Resize, SpecError};
 pub use quality::{Quality, quality, technical_quality};
 pub use resize::{Filter, resize};

@@ -11,15 +11,20 @@
 //! flat picture has the same hash at every size.
 
 use std::f64::consts::PI;
+use std::sync::LazyLock;
 
+use crate::axis::{Axis, Filter, Stretch};
+use crate::buffers;
 use crate::decode::RgbImage;
-use crate::quality::luma;
-use crate::resize::{Axis, Filter, along_row, down_columns};
+use crate::passes::{along_grey_rows, down_columns};
+use crate::tally::to_grey;
 
 /// Side of the shrunk picture.
 const SIDE: usize = 32;
 /// Side of the square of low frequencies.
 const LOW: usize = 8;
+/// Rows that are made grey at a time.
+const ROWS: usize = 16;
 
 /// The perceptual hash of an upright picture. Near-copies are a few bits apart ([`hamming`]).
 pub fn phash(image: &RgbImage) -> u64 {
@@ -37,23 +42,38 @@ pub fn hamming(a: u64, b: u64) -> u32 {
     (a ^ b).count_ones()
 }
 
-/// Grey and 32x32. The grey picture is made row by row, never whole.
+/// Grey and 32x32. The grey picture is made some rows at a time, never whole.
 fn shrink(image: &RgbImage) -> [u8; SIDE * SIDE] {
     let mut out = [0; SIDE * SIDE];
     if image.width == 0 || image.height == 0 {
         return out;
     }
-    let axis = |length| Axis::new(length, SIDE as u64, Filter::Lanczos, 0, SIDE as u32);
+    let axis = |length| {
+        Axis::of_stretch(Stretch {
+            input: length,
+            size: length,
+            by: 1,
+            output: SIDE as u64,
+            filter: Filter::Lanczos,
+            start: 0,
+            length: SIDE as u32,
+        })
+    };
     let (across, down) = (axis(image.width), axis(image.height));
-    let mut grey = vec![0; image.width as usize];
-    let mut narrowed = vec![0; SIDE * image.height as usize];
-    for (y, narrow) in narrowed.chunks_exact_mut(SIDE).enumerate() {
-        for (grey, pixel) in grey.iter_mut().zip(image.row(y).as_chunks::<3>().0) {
-            *grey = luma(pixel);
-        }
-        along_row::<1>(&grey, 0, &across, narrow);
+    let width = image.width as usize;
+    let mut grey = buffers::take(width * ROWS + across.slack());
+    let mut narrowed = buffers::take(SIDE * image.height as usize);
+    for (rows, narrowed) in image
+        .data
+        .chunks(image.stride() * ROWS)
+        .zip(narrowed.chunks_mut(SIDE * ROWS))
+    {
+        to_grey(rows, &mut grey);
+        along_grey_rows(&grey, width, &across, narrowed);
     }
-    down_columns(|y| &narrowed[y * SIDE..][..SIDE], SIDE, &down, &mut out);
+    down_columns(&narrowed, SIDE, 0, 0, SIDE, &down, &mut out);
+    buffers::give(grey);
+    buffers::give(narrowed);
     out
 }
 
@@ -61,22 +81,26 @@ fn shrink(image: &RgbImage) -> [u8; SIDE * SIDE] {
 fn low_frequencies(grey: &[u8; SIDE * SIDE]) -> [f64; LOW * LOW] {
     /// Exact zeros come out at 1e-10 at most, real coefficients of whole numbers far above.
     const NOISE: f64 = 1e-6;
-    let cosine: [[f64; SIDE]; LOW] = std::array::from_fn(|k| {
-        std::array::from_fn(|n| {
-            2.0 * (PI * k as f64 * (2 * n + 1) as f64 / (2 * SIDE) as f64).cos()
-        })
+    static COSINES: LazyLock<[[f64; SIDE]; LOW]> = LazyLock::new(|| {
+        let angle = |k: usize, n: usize| PI * k as f64 * (2 * n + 1) as f64 / (2 * SIDE) as f64;
+        std::array::from_fn(|k| std::array::from_fn(|n| 2.0 * angle(k, n).cos()))
     });
+    let cosines = &*COSINES;
     // Down the columns first: `columns[k][x]`.
     let columns: [[f64; SIDE]; LOW] = std::array::from_fn(|k| {
-        std::array::from_fn(|x| {
-            (0..SIDE)
-                .map(|y| f64::from(grey[y * SIDE + x]) * cosine[k][y])
-                .sum()
-        })
+        let mut sums = [0.0; SIDE];
+        for (row, cosine) in grey.as_chunks::<SIDE>().0.iter().zip(cosines[k]) {
+            for (sum, &value) in sums.iter_mut().zip(row) {
+                *sum += f64::from(value) * cosine;
+            }
+        }
+        sums
     });
     std::array::from_fn(|index| {
         let (row, column) = (index / LOW, index % LOW);
-        let sum: f64 = (0..SIDE).map(|x| columns[row][x] * cosine[column][x]).sum();
+        let sum: f64 = (0..SIDE)
+            .map(|x| columns[row][x] * cosines[column][x])
+            .sum();
         if sum.abs() < NOISE { 0.0 } else { sum }
     })
 }

@@ -27,6 +27,7 @@
 
 use crate::decode::RgbImage;
 use crate::resize::{Filter, resize};
+use crate::tally::{Tally, to_grey};
 
 /// How good a picture is technically. Each measure is 0 (worst) to 1; the formulas
 /// stand at the top of `quality.rs`.
@@ -59,12 +60,13 @@ pub fn quality(image: &RgbImage) -> Quality {
         };
     }
     let (width, height) = (f64::from(image.width), f64::from(image.height));
-    let [fifth, ninety_ninth] = brightness_percentiles(image, [0.05, 0.99]);
+    let tally = Tally::of(image);
+    let [fifth, ninety_ninth] = tally.brightness_percentiles([0.05, 0.99]);
     Quality {
         dark: ninety_ninth as f32,
         light: (1.0 - fifth) as f32,
         blurry: blurry(image) as f32,
-        low_information: (0.1 * entropy(image)).min(1.0) as f32,
+        low_information: (0.1 * entropy(&tally.channels)).min(1.0) as f32,
         odd_aspect: (width / height).min(height / width) as f32,
         odd_size: ((width * height).sqrt() / 512.0).min(1.0) as f32,
     }
@@ -92,87 +94,14 @@ pub fn technical_quality(quality: &Quality) -> f32 {
     scores.into_iter().fold(1.0, f32::min)
 }
 
-/// ITU-R 601 luma with Pillow's rounding (`convert("L")`).
-pub(crate) fn luma(&[r, g, b]: &[u8; 3]) -> u8 {
-    ((u32::from(r) * 19595 + u32::from(g) * 38470 + u32::from(b) * 7471 + 0x8000) >> 16) as u8
-}
-
-/// Square of the brightness in thousandths: a whole number up to 65,025,000.
-fn brightness_key(&[r, g, b]: &[u8; 3]) -> u32 {
-    let square = |value: u8| u32::from(value) * u32::from(value);
-    241 * square(r) + 691 * square(g) + 68 * square(b)
-}
-
-fn brightness(key: u32) -> f64 {
-    (f64::from(key) / 1000.0).sqrt() / 255.0
-}
-
-/// Exact percentiles (as fractions) of the pixels' brightness without sorting or storing them: a
-/// histogram over the keys' high bits finds the bin of each rank, a second one orders that bin.
-fn brightness_percentiles<const N: usize>(image: &RgbImage, fractions: [f64; N]) -> [f64; N] {
-    const LOW_BITS: u32 = 12;
-    const BINS: usize = (65_025_000 >> LOW_BITS) + 1;
-    let pixels = image.data.as_chunks::<3>().0;
-
-    let mut coarse = vec![0u64; BINS];
-    for pixel in pixels {
-        coarse[(brightness_key(pixel) >> LOW_BITS) as usize] += 1;
-    }
-    // The key at a rank: walk the bins, then the one bin's own histogram, made when first asked for.
-    let mut fine: Vec<(usize, Vec<u64>)> = Vec::new();
-    let mut key_at = |mut rank: u64| {
-        let bin = rank_in(&coarse, &mut rank);
-        if !fine.iter().any(|(known, _)| *known == bin) {
-            let mut counts = vec![0u64; 1 << LOW_BITS];
-            for pixel in pixels {
-                let key = brightness_key(pixel);
-                if (key >> LOW_BITS) as usize == bin {
-                    counts[(key & ((1 << LOW_BITS) - 1)) as usize] += 1;
-                }
-            }
-            fine.push((bin, counts));
-        }
-        let low = fine
-            .iter()
-            .find(|(known, _)| *known == bin)
-            .map_or(0, |(_, counts)| rank_in(counts, &mut rank));
-        ((bin << LOW_BITS) | low) as u32
-    };
-    fractions.map(|fraction| {
-        let last = pixels.len() as u64 - 1;
-        let place = fraction * last as f64;
-        let below = place.floor() as u64;
-        let (a, b) = (key_at(below), key_at((below + 1).min(last)));
-        let (a, b) = (brightness(a), brightness(b));
-        a + (b - a) * (place - place.floor())
-    })
-}
-
-/// The bin that holds the element of this rank; the rank becomes the one within the bin.
-fn rank_in(counts: &[u64], rank: &mut u64) -> usize {
-    for (bin, &count) in counts.iter().enumerate() {
-        if *rank < count {
-            return bin;
-        }
-        *rank -= count;
-    }
-    counts.len() - 1
-}
-
 /// Bits of entropy of the three channels' histograms put side by side (Pillow's `Image.entropy`).
-fn entropy(image: &RgbImage) -> f64 {
-    let mut counts = [[0u64; 256]; 3];
-    for pixel in image.data.as_chunks::<3>().0 {
-        for (counts, &value) in counts.iter_mut().zip(pixel) {
-            counts[usize::from(value)] += 1;
-        }
-    }
-    let total = image.data.len() as f64;
+fn entropy(channels: &[[u32; 256]; 3]) -> f64 {
+    let counts = channels.as_flattened();
+    let total = counts.iter().map(|&count| u64::from(count)).sum::<u64>() as f64;
     let sum: f64 = counts
-        .as_flattened()
         .iter()
         .filter(|&&count| count > 0)
-        .map(|&count| count as f64 / total)
+        .map(|&count| f64::from(count) / total)
         .map(|share| share * share.log2())
         .sum();
     0.0 - sum
@@ -181,8 +110,11 @@ fn entropy(image: &RgbImage) -> f64 {
 fn blurry(image: &RgbImage) -> f64 {
     const LONG_SIDE: u64 = 64;
     let long = u64::from(image.width.max(image.height));
-    let grey_of =
-        |image: &RgbImage| -> Vec<u8> { image.data.as_chunks::<3>().0.iter().map(luma).collect() };
+    let grey_of = |image: &RgbImage| {
+        let mut grey = vec![0; image.data.len() / 3];
+        to_grey(&image.data, &mut grey);
+        grey
+    };
     let side = |length: u32| {
         if long > LONG_SIDE {
             ((u64::from(length) * LONG_SIDE / long) as u32).max(1)
@@ -192,7 +124,10 @@ fn blurry(image: &RgbImage) -> f64 {
     };
     let (width, height) = (side(image.width), side(image.height));
     let grey = if long > LONG_SIDE {
-        grey_of(&resize(image, width, height, Filter::Bicubic))
+        let small = resize(image, width, height, Filter::Bicubic);
+        let grey = grey_of(&small);
+        small.recycle();
+        grey
     } else {
         grey_of(image)
     };

@@ -12,185 +12,17 @@
 //! stretching portraits to a square. The rule was found by comparing 4000 random sizes with Pillow
 //! 13.0.0, which made our references; all agree.
 //!
+//! The weights are made in `axis.rs`, the passes are in `passes.rs`.
+//!
 //! A crop is part of the call, and only what it needs is computed, in both passes: the short side of
 //! a 1x10000 picture taken to 224 makes a picture of 2.2 million rows, of which 224 are wanted.
 
-use serde::{Deserialize, Serialize};
-
+use crate::axis::{Axis, Stretch};
+use crate::buffers;
 use crate::decode::RgbImage;
+use crate::passes::{along_rows, down_columns};
 
-/// Fractional bits of a weight: 32, less 8 for the pixel and 2 for overshoot.
-const PRECISION: u32 = 32 - 8 - 2;
-
-/// How pixels are weighed. All are antialiased when shrinking.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Filter {
-    /// The mean of the pixels below.
-    Box,
-    Bilinear,
-    /// Keys' cubic with a = -0.5 (Pillow's; OpenCV and torch tensors use -0.75).
-    Bicubic,
-    /// Windowed sinc over three lobes.
-    Lanczos,
-}
-
-impl Filter {
-    /// Half the width over which the filter is not zero, in pixels of the coarser grid.
-    fn support(self) -> f64 {
-        match self {
-            Self::Box => 0.5,
-            Self::Bilinear => 1.0,
-            Self::Bicubic => 2.0,
-            Self::Lanczos => 3.0,
-        }
-    }
-
-    fn weight(self, x: f64) -> f64 {
-        const A: f64 = -0.5;
-        let distance = x.abs();
-        match self {
-            Self::Box => f64::from(u8::from(x > -0.5 && x <= 0.5)),
-            Self::Bilinear => (1.0 - distance).max(0.0),
-            Self::Bicubic if distance < 1.0 => {
-                ((A + 2.0) * distance - (A + 3.0)) * distance * distance + 1.0
-            }
-            Self::Bicubic if distance < 2.0 => {
-                (((distance - 5.0) * distance + 8.0) * distance - 4.0) * A
-            }
-            Self::Lanczos if (-3.0..3.0).contains(&x) => sinc(x) * sinc(x / 3.0),
-            Self::Bicubic | Self::Lanczos => 0.0,
-        }
-    }
-}
-
-fn sinc(x: f64) -> f64 {
-    if x == 0.0 {
-        return 1.0;
-    }
-    let x = x * std::f64::consts::PI;
-    x.sin() / x
-}
-
-/// The weights along one axis, for a window of the output.
-pub(crate) struct Axis {
-    /// For each output position: the first input position that counts, and how many.
-    spans: Vec<(usize, usize)>,
-    /// Fixed point weights, `taps` for each output position.
-    weights: Vec<i32>,
-    taps: usize,
-    /// Where the window begins, if input and output are of one size, so that weights do nothing.
-    identity: Option<usize>,
-}
-
-impl Axis {
-    /// Weights for output positions `start..start + length` out of `output`, from `input` positions.
-    pub(crate) fn new(input: u32, output: u64, filter: Filter, start: u64, length: u32) -> Self {
-        let scale = f64::from(input) / output as f64;
-        let stretch = scale.max(1.0);
-        let support = filter.support() * stretch;
-        let taps = support.ceil() as usize * 2 + 1;
-        let shrink = 1.0 / stretch;
-
-        let mut spans = Vec::with_capacity(length as usize);
-        let mut weights = vec![0; taps * length as usize];
-        let mut exact = vec![0.0; taps];
-        for (index, fixed) in weights.chunks_exact_mut(taps).enumerate() {
-            let center = ((start + index as u64) as f64 + 0.5) * scale;
-            // Casts to unsigned stop at 0, and cut as C's do.
-            let first = (center - support + 0.5) as usize;
-            let end = ((center + support + 0.5) as usize).min(input as usize);
-            let count = end - first;
-            let mut sum = 0.0;
-            for (offset, weight) in exact[..count].iter_mut().enumerate() {
-                *weight = filter.weight(((first + offset) as f64 - center + 0.5) * shrink);
-                sum += *weight;
-            }
-            for (fixed, weight) in fixed.iter_mut().zip(&exact[..count]) {
-                let weight = if sum == 0.0 { *weight } else { weight / sum };
-                // `round` goes away from zero at one half, as adding or taking 0.5 and cutting does.
-                *fixed = (weight * f64::from(1u32 << PRECISION)).round() as i32;
-            }
-            spans.push((first, count));
-        }
-        Self {
-            spans,
-            weights,
-            taps,
-            identity: (u64::from(input) == output).then_some(start as usize),
-        }
-    }
-
-    fn of(&self, index: usize) -> (usize, &[i32]) {
-        let (first, count) = self.spans[index];
-        (first, &self.weights[index * self.taps..][..count])
-    }
-
-    /// The input positions that any output position needs.
-    fn needed(&self) -> std::ops::Range<usize> {
-        let first = self.spans.iter().map(|&(first, _)| first).min();
-        let end = self.spans.iter().map(|&(first, count)| first + count).max();
-        first.unwrap_or(0)..end.unwrap_or(0)
-    }
-}
-
-fn to_byte(sum: i32) -> u8 {
-    (sum >> PRECISION).clamp(0, 255) as u8
-}
-
-const HALF: i32 = 1 << (PRECISION - 1);
-
-/// Resamples one row of `C` interleaved channels, of which `row` holds the columns from
-/// `first_column` on.
-pub(crate) fn along_row<const C: usize>(
-    row: &[u8],
-    first_column: usize,
-    axis: &Axis,
-    out: &mut [u8],
-) {
-    let row = row.as_chunks::<C>().0;
-    let out = out.as_chunks_mut::<C>().0;
-    if let Some(first) = axis.identity {
-        out.copy_from_slice(&row[first - first_column..][..out.len()]);
-        return;
-    }
-    for (index, target) in out.iter_mut().enumerate() {
-        let (first, weights) = axis.of(index);
-        let mut sums = [HALF; C];
-        for (pixel, &weight) in row[first - first_column..].iter().zip(weights) {
-            for channel in 0..C {
-                sums[channel] += i32::from(pixel[channel]) * weight;
-            }
-        }
-        *target = sums.map(to_byte);
-    }
-}
-
-/// Resamples down the columns into rows of `stride` bytes. `row` gives an input row by its number.
-pub(crate) fn down_columns<'a>(
-    row: impl Fn(usize) -> &'a [u8],
-    stride: usize,
-    axis: &Axis,
-    out: &mut [u8],
-) {
-    let mut sums = vec![0; stride];
-    for (index, target) in out.chunks_exact_mut(stride).enumerate() {
-        if let Some(first) = axis.identity {
-            target.copy_from_slice(row(first + index));
-            continue;
-        }
-        let (first, weights) = axis.of(index);
-        sums.fill(HALF);
-        for (number, &weight) in (first..).zip(weights) {
-            for (sum, &value) in sums.iter_mut().zip(row(number)) {
-                *sum += i32::from(value) * weight;
-            }
-        }
-        for (target, &sum) in target.iter_mut().zip(&sums) {
-            *target = to_byte(sum);
-        }
-    }
-}
+pub use crate::axis::Filter;
 
 /// Whether Pillow 13 resizes the columns before the rows.
 fn columns_first(width: u32, height: u32, full: (u64, u64)) -> bool {
@@ -219,39 +51,72 @@ pub fn resize(image: &RgbImage, width: u32, height: u32, filter: Filter) -> RgbI
     resize_window(image, (u64::from(width), u64::from(height)), filter, all)
 }
 
+/// A picture that was `size` (width, height) before decoding reduced it by `by`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Source<'a> {
+    pub image: &'a RgbImage,
+    pub size: (u32, u32),
+    pub by: u32,
+}
+
+impl<'a> From<&'a RgbImage> for Source<'a> {
+    fn from(image: &'a RgbImage) -> Self {
+        let size = (image.width, image.height);
+        Self { image, size, by: 1 }
+    }
+}
+
 /// A window of the picture resized to `full` (width, height), equal to cropping the whole.
 /// The window lies within `full`.
-pub(crate) fn resize_window(
-    image: &RgbImage,
+pub(crate) fn resize_window<'a>(
+    source: impl Into<Source<'a>>,
     full: (u64, u64),
     filter: Filter,
     window: Window,
 ) -> RgbImage {
+    let Source { image, size, by } = source.into();
     let stride = window.width as usize * 3;
-    let mut data = vec![0; stride * window.height as usize];
-    if !data.is_empty() && image.width > 0 && image.height > 0 {
-        let across = Axis::new(image.width, full.0, filter, window.left, window.width);
-        let down = Axis::new(image.height, full.1, filter, window.top, window.height);
+    let mut data = buffers::take(stride * window.height as usize);
+    if data.is_empty() || image.width == 0 || image.height == 0 {
+        data.fill(0);
+    } else {
+        let axis = |input, size, output, start, length| {
+            Axis::of_stretch(Stretch {
+                input,
+                size,
+                by,
+                output,
+                filter,
+                start,
+                length,
+            })
+        };
+        let across = axis(image.width, size.0, full.0, window.left, window.width);
+        let down = axis(image.height, size.1, full.1, window.top, window.height);
         let (columns, rows) = (across.needed(), down.needed());
-        if columns_first(image.width, image.height, full) {
+        let between = if columns_first(image.width, image.height, full) {
             let wide = columns.len() * 3;
-            let mut lowered = vec![0; wide * window.height as usize];
-            let row = |y| &image.row(y)[columns.start * 3..][..wide];
-            down_columns(row, wide, &down, &mut lowered);
-            for (row, out) in lowered
-                .chunks_exact(wide)
-                .zip(data.chunks_exact_mut(stride))
-            {
-                along_row::<3>(row, columns.start, &across, out);
-            }
+            let mut lowered = buffers::take(wide * window.height as usize);
+            let begin = columns.start * 3;
+            down_columns(
+                &image.data,
+                image.stride(),
+                0,
+                begin,
+                wide,
+                &down,
+                &mut lowered,
+            );
+            along_rows(&lowered, wide, columns.start, &across, &mut data);
+            lowered
         } else {
-            let mut narrowed = vec![0; stride * rows.len()];
-            for (y, out) in rows.clone().zip(narrowed.chunks_exact_mut(stride)) {
-                along_row::<3>(image.row(y), 0, &across, out);
-            }
-            let row = |y: usize| &narrowed[(y - rows.start) * stride..][..stride];
-            down_columns(row, stride, &down, &mut data);
-        }
+            let mut narrowed = buffers::take(stride * rows.len());
+            let source = &image.data[rows.start * image.stride()..rows.end * image.stride()];
+            along_rows(source, image.stride(), 0, &across, &mut narrowed);
+            down_columns(&narrowed, stride, rows.start, 0, stride, &down, &mut data);
+            narrowed
+        };
+        buffers::give(between);
     }
     RgbImage {
         width: window.width,

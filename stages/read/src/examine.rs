@@ -142,6 +142,7 @@ fn measure(bytes: &[u8], row: &mut SampleRow) -> Result<(), Refusal> {
     row.low_information = Some(quality.low_information);
     row.odd_aspect = Some(quality.odd_aspect);
     row.odd_size = Some(quality.odd_size);
+    image.recycle();
     Ok(())
 }
 

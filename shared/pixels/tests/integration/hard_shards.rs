@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::Value;
-use sluice_pixels::{DecodeError, Decoded, Limits, RgbImage, decode};
+use sluice_pixels::{DecodeError, Decoded, Fidelity, Limits, Preprocess, RgbImage, decode};
 
 /// Outcome of every picture of a shard, beside what the fixture expects.
 fn outcomes(fixtures: &Path, shard: &str) -> Vec<(Value, Result<Decoded, DecodeError>)> {
@@ -20,9 +20,22 @@ fn outcomes(fixtures: &Path, shard: &str) -> Vec<(Value, Result<Decoded, DecodeE
         .map(|sample| {
             let picture = sample["members"][0].as_str().unwrap();
             let outcome = decode(&members[picture], &Limits::default());
+            let reduced = reduced(&members[picture]);
+            assert_eq!(
+                reduced.err(),
+                outcome.as_ref().err().cloned(),
+                "{picture}, reduced"
+            );
             (sample.clone(), outcome)
         })
         .collect()
+}
+
+/// The way that decodes large pictures smaller, here from 64 pixels on, finds the same faults.
+fn reduced(bytes: &[u8]) -> Result<(), DecodeError> {
+    let spec = "resize = { shortest-edge = 1 }\nfilter = \"box\"\ncrop = { width = 1, height = 1 }";
+    let spec: Preprocess = toml::from_str(spec).unwrap();
+    spec.tensor_of_file(bytes, &Limits::default(), Fidelity::Near, &mut [0.0; 3])
 }
 
 fn mean(image: &RgbImage) -> [f64; 3] {

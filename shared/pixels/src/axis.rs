@@ -1,0 +1,194 @@
+//! The weights that resizing gives to pixels, along one axis.
+//!
+//! Computed in f64 and kept in fixed point, as Pillow does. That costs more than using them for a
+//! small picture (Lanczos takes two sines a weight), so a thread keeps those that it used last:
+//! photographs come in few sizes.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+use serde::{Deserialize, Serialize};
+
+/// Fractional bits of a weight: 32, less 8 for the pixel and 2 for overshoot.
+pub(crate) const PRECISION: u32 = 32 - 8 - 2;
+
+/// How pixels are weighed. All are antialiased when shrinking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Filter {
+    /// The mean of the pixels below.
+    Box,
+    Bilinear,
+    /// Keys' cubic with a = -0.5 (Pillow's; OpenCV and torch tensors use -0.75).
+    Bicubic,
+    /// Windowed sinc over three lobes.
+    Lanczos,
+}
+
+impl Filter {
+    /// Half the width over which the filter is not zero, in pixels of the coarser grid.
+    fn support(self) -> f64 {
+        match self {
+            Self::Box => 0.5,
+            Self::Bilinear => 1.0,
+            Self::Bicubic => 2.0,
+            Self::Lanczos => 3.0,
+        }
+    }
+
+    fn weight(self, x: f64) -> f64 {
+        const A: f64 = -0.5;
+        let distance = x.abs();
+        match self {
+            Self::Box => f64::from(u8::from(x > -0.5 && x <= 0.5)),
+            Self::Bilinear => (1.0 - distance).max(0.0),
+            Self::Bicubic if distance < 1.0 => {
+                ((A + 2.0) * distance - (A + 3.0)) * distance * distance + 1.0
+            }
+            Self::Bicubic if distance < 2.0 => {
+                (((distance - 5.0) * distance + 8.0) * distance - 4.0) * A
+            }
+            Self::Lanczos if (-3.0..3.0).contains(&x) => sinc(x) * sinc(x / 3.0),
+            Self::Bicubic | Self::Lanczos => 0.0,
+        }
+    }
+}
+
+fn sinc(x: f64) -> f64 {
+    if x == 0.0 {
+        return 1.0;
+    }
+    let x = x * std::f64::consts::PI;
+    x.sin() / x
+}
+
+/// The weights along one axis, for a window of the output.
+pub(crate) struct Axis {
+    /// For each output position: the first input position that counts, and how many.
+    spans: Vec<(usize, usize)>,
+    /// Fixed point weights, `taps` for each output position.
+    weights: Vec<i32>,
+    taps: usize,
+    /// Where the window begins, if input and output are of one size, so that weights do nothing.
+    pub(crate) identity: Option<usize>,
+}
+
+/// What the weights of an axis depend on: output positions `start..start + length` out of `output`,
+/// from `input` positions, which are `size / by` with the last one rounded up to a whole one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stretch {
+    pub input: u32,
+    pub size: u32,
+    pub by: u32,
+    pub output: u64,
+    pub filter: Filter,
+    pub start: u64,
+    pub length: u32,
+}
+
+impl Axis {
+    /// The weights, those that this thread used before where it still has them.
+    pub(crate) fn of_stretch(stretch: Stretch) -> Rc<Self> {
+        /// Axes that a thread keeps; photographs take two for preprocessing and four for `read`.
+        const KEPT: usize = 48;
+        /// Weights in the largest that are kept: 48 times 64 KiB at most.
+        const LARGEST: usize = 16 << 10;
+        thread_local! {
+            static LAST: RefCell<VecDeque<(Stretch, Rc<Axis>)>> = const { RefCell::new(VecDeque::new()) };
+        }
+        LAST.with_borrow_mut(|last| {
+            if let Some(at) = last.iter().position(|(known, _)| *known == stretch) {
+                last.swap(0, at);
+                return Rc::clone(&last[0].1);
+            }
+            let axis = Rc::new(Self::new(stretch));
+            if axis.weights.len() <= LARGEST {
+                last.truncate(KEPT - 1);
+                last.push_front((stretch, Rc::clone(&axis)));
+            }
+            axis
+        })
+    }
+
+    fn new(stretch: Stretch) -> Self {
+        let Stretch {
+            input,
+            size,
+            by,
+            output,
+            filter,
+            start,
+            length,
+        } = stretch;
+        let scale = f64::from(size) / f64::from(by) / output as f64;
+        let stretch = scale.max(1.0);
+        let support = filter.support() * stretch;
+        let taps = (support.ceil() as usize * 2 + 1).next_multiple_of(Self::STEP);
+        let shrink = 1.0 / stretch;
+
+        let mut spans = Vec::with_capacity(length as usize);
+        let mut weights = vec![0; taps * length as usize];
+        let mut exact = vec![0.0; taps];
+        for (index, fixed) in weights.chunks_exact_mut(taps).enumerate() {
+            let center = ((start + index as u64) as f64 + 0.5) * scale;
+            // Casts to unsigned stop at 0, and cut as C's do.
+            let first = (center - support + 0.5) as usize;
+            let end = ((center + support + 0.5) as usize).min(input as usize);
+            let count = end - first;
+            let mut sum = 0.0;
+            for (offset, weight) in exact[..count].iter_mut().enumerate() {
+                *weight = filter.weight(((first + offset) as f64 - center + 0.5) * shrink);
+                sum += *weight;
+            }
+            for (fixed, weight) in fixed.iter_mut().zip(&exact[..count]) {
+                let weight = if sum == 0.0 { *weight } else { weight / sum };
+                // `round` goes away from zero at one half, as adding or taking 0.5 and cutting does.
+                *fixed = (weight * f64::from(1u32 << PRECISION)).round() as i32;
+            }
+            spans.push((first, count));
+        }
+        Self {
+            spans,
+            weights,
+            taps,
+            identity: (by == 1 && u64::from(input) == output).then_some(start as usize),
+        }
+    }
+
+    /// Weights come in whole numbers of so many, in [`Self::padded`].
+    pub(crate) const STEP: usize = 16;
+
+    /// As [`Self::of`], with zeros behind the weights up to a multiple of [`Self::STEP`].
+    #[inline(always)]
+    pub(crate) fn padded(&self, index: usize) -> (usize, &[i32]) {
+        (
+            self.spans[index].0,
+            &self.weights[index * self.taps..][..self.taps],
+        )
+    }
+
+    /// Input positions that [`Self::padded`] reaches beyond the last one, at most.
+    pub(crate) fn slack(&self) -> usize {
+        self.taps
+    }
+
+    /// The first input position for an output position, and the weights from there on.
+    #[inline(always)]
+    pub(crate) fn of(&self, index: usize) -> (usize, &[i32]) {
+        let (first, count) = self.spans[index];
+        (first, &self.weights[index * self.taps..][..count])
+    }
+
+    /// Output positions.
+    pub(crate) fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// The input positions that any output position needs.
+    pub(crate) fn needed(&self) -> std::ops::Range<usize> {
+        let first = self.spans.iter().map(|&(first, _)| first).min();
+        let end = self.spans.iter().map(|&(first, count)| first + count).max();
+        first.unwrap_or(0)..end.unwrap_or(0)
+    }
+}
