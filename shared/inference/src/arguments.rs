@@ -3,6 +3,7 @@
 use clap::Args;
 use sluice_manifest::Result;
 use sluice_model::{Model, Precision, default_cache};
+use sluice_pixels::Fidelity;
 use sluice_store::Location;
 
 /// Where models are found and how they run.
@@ -16,9 +17,33 @@ pub struct ModelArgs {
     #[arg(long, env = "SLUICE_BATCH_SIZE", value_name = "N", default_value_t = 16,
         value_parser = clap::value_parser!(u32).range(1..=4096))]
     pub batch_size: u32,
+
+    /// Decode large JPEGs in full size, however small the model wants them
+    #[arg(long, env = "SLUICE_EXACT_DECODING")]
+    pub exact_decoding: bool,
+}
+
+/// How a model is fed with images.
+#[derive(Debug, Clone, Copy)]
+pub struct Feed {
+    /// Images that go through it at once.
+    pub batch_size: usize,
+    /// How near its pixels are to those of a full decode.
+    pub fidelity: Fidelity,
 }
 
 impl ModelArgs {
+    /// How the model is fed.
+    pub fn feed(&self) -> Feed {
+        Feed {
+            batch_size: self.batch_size as usize,
+            fidelity: match self.exact_decoding {
+                true => Fidelity::Exact,
+                false => Fidelity::Near,
+            },
+        }
+    }
+
     /// Finds what `--model` names.
     pub fn find(&self, model: &str) -> Result<Model> {
         self.find_at(model, Precision::default())

@@ -11,9 +11,11 @@ use rayon::prelude::*;
 use sluice_harness::{Context, PartitionPlan};
 use sluice_manifest::rows::{MemberRow, PictureRow, PlanRow, Status};
 use sluice_manifest::{ImageId, Result, Unit, layout};
-use sluice_pixels::{Layout, Limits, Preprocess, decode};
+use sluice_pixels::{Layout, Limits, Preprocess};
 use sluice_source::{SourceShard, packing};
 use sluice_store::{RowReader, Store};
+
+use crate::arguments::Feed;
 
 /// Images that are looked ahead at, at most.
 const AHEAD: usize = 256;
@@ -36,7 +38,7 @@ pub fn each_batch(
     input: &Store,
     partition: &PartitionPlan,
     preprocess: &Preprocess,
-    batch_size: usize,
+    feed: Feed,
     mut work: impl FnMut(&mut Batch) -> Result<()>,
 ) -> Result<()> {
     std::thread::scope(|scope| {
@@ -47,7 +49,7 @@ pub fn each_batch(
             input,
             partition,
             preprocess,
-            batch_size,
+            feed,
             spent,
         };
         scope.spawn(move || {
@@ -71,7 +73,7 @@ struct Source<'a> {
     input: &'a Store,
     partition: &'a PartitionPlan,
     preprocess: &'a Preprocess,
-    batch_size: usize,
+    feed: Feed,
     /// Tensors that were worked on, to be filled again.
     spent: Receiver<Vec<f32>>,
 }
@@ -82,7 +84,7 @@ impl Source<'_> {
         let path = layout::manifest("read", "images", &unit);
         let mut pictures = self.context.run.rows::<PictureRow>(&path)?;
         let packing = packing(&self.context.run, &unit)?;
-        let mut files: Vec<(ImageId, Vec<u8>)> = Vec::with_capacity(self.batch_size);
+        let mut files: Vec<(ImageId, Vec<u8>)> = Vec::with_capacity(self.feed.batch_size);
         for planned in &self.partition.shards {
             let mut ahead = VecDeque::new();
             let mut shard = None;
@@ -104,7 +106,7 @@ impl Source<'_> {
                     break;
                 };
                 files.push((id, shard.read_member(image.offset, image.size)?));
-                if files.len() == self.batch_size
+                if files.len() == self.feed.batch_size
                     && sender.send(Ok(self.batch(&mut files))).is_err()
                 {
                     return Ok(());
@@ -118,14 +120,23 @@ impl Source<'_> {
     }
 
     fn batch(&self, files: &mut Vec<(ImageId, Vec<u8>)>) -> Batch {
-        let preprocess = self.preprocess;
+        let (preprocess, fidelity) = (self.preprocess, self.feed.fidelity);
         let length = preprocess.tensor_len();
         let mut tensor = self.spent.try_recv().unwrap_or_default();
         tensor.resize(files.len() * length, 0.0);
         let decoded: Vec<Option<ImageId>> = files
             .par_drain(..)
             .zip(tensor.par_chunks_exact_mut(length))
-            .map(|((id, bytes), tensor)| tensor_of(preprocess, &id, &bytes, tensor).then_some(id))
+            .map(|((id, bytes), tensor)| {
+                match preprocess.tensor_of_file(&bytes, &Limits::default(), fidelity, tensor) {
+                    Ok(()) => Some(id),
+                    Err(e) => {
+                        let image_id = id.as_str();
+                        tracing::warn!(image_id, "sound when it was read, but now: {e}");
+                        None
+                    }
+                }
+            })
             .collect();
         let failed = decoded.iter().filter(|id| id.is_none()).count();
         if failed > 0 {
@@ -143,24 +154,6 @@ impl Source<'_> {
             shape: [ids.len(), rest[0], rest[1], rest[2]],
             tensor,
             ids,
-        }
-    }
-}
-
-/// Decodes a file into `tensor`. False when it does not decode.
-fn tensor_of(preprocess: &Preprocess, id: &ImageId, bytes: &[u8], tensor: &mut [f32]) -> bool {
-    match decode(bytes, &Limits::default()) {
-        Ok(decoded) => {
-            let pixels = preprocess.pixels(&decoded.upright());
-            preprocess.write_tensor(&pixels, tensor);
-            true
-        }
-        Err(e) => {
-            tracing::warn!(
-                image_id = id.as_str(),
-                "sound when it was read, but now: {e}"
-            );
-            false
         }
     }
 }

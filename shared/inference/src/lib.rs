@@ -8,6 +8,6 @@ mod arguments;
 mod images;
 mod score;
 
-pub use arguments::ModelArgs;
+pub use arguments::{Feed, ModelArgs};
 pub use images::{Batch, each_batch};
 pub use score::{Policy, Scoring, score};

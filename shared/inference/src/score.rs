@@ -17,6 +17,7 @@ use sluice_model::{Kind, Model, Session};
 use sluice_pixels::{Quality, technical_quality};
 use sluice_store::{RowWriter, Store, vectors};
 
+use crate::arguments::Feed;
 use crate::images::each_batch;
 
 /// What the threshold keeps.
@@ -57,8 +58,8 @@ pub struct Scoring {
     pub unscored: Reason,
     /// The reason of images that the threshold refuses.
     pub refused: Reason,
-    /// Images that go through a classifier at once.
-    pub batch_size: usize,
+    /// How a classifier is fed.
+    pub feed: Feed,
 }
 
 /// Scores the partitions that are this process's share.
@@ -126,13 +127,14 @@ impl Run<'_> {
             &dag::READ
         };
         let (name, threshold) = policy.setting();
+        let decoding = (model.spec.kind == Kind::Classifier).then_some(self.scoring.feed.fidelity);
         let work = Work {
             step,
             version: 1,
             unit,
             units: self.plan.partitions.len(),
-            settings: json!({ "model": model.settings(), name: threshold }),
-            basis: Some(json!({ "model": model.settings() })),
+            settings: json!({ "model": model.settings(), "decoding": decoding, name: threshold }),
+            basis: Some(json!({ "model": model.settings(), "decoding": decoding })),
             inputs: vec![self.context.input(upstream, unit)?],
         };
         let Some(mut task) = self.context.begin(work)? else {
@@ -238,7 +240,7 @@ impl Run<'_> {
             self.input,
             partition,
             preprocess,
-            self.scoring.batch_size,
+            self.scoring.feed,
             |batch| {
                 let scores = self.run(&batch.shape, &batch.tensor)?;
                 task.advance(batch.ids.len())?;

@@ -81,6 +81,13 @@ pub const PARAMETERS: &[Parameter] = &[
         "What the image encoder computes in: float32, bfloat16 or int8",
     ),
     parameter(
+        "exact-decoding",
+        "SLUICE_EXACT_DECODING",
+        "",
+        None,
+        "Decode large JPEGs in full size for the models, however small these want them",
+    ),
+    parameter(
         "aesthetic",
         "SLUICE_AESTHETIC_MODEL",
         "MODEL",
@@ -375,6 +382,7 @@ pub const EMBED: Step = Step {
     arguments: &[
         argument("--model", "embedder"),
         argument("--precision", "precision"),
+        argument("--exact-decoding", "exact-decoding"),
         argument("--models", "models"),
     ],
 };
@@ -390,6 +398,7 @@ pub const AESTHETIC: Step = Step {
     arguments: &[
         argument("--model", "aesthetic"),
         argument("--min-score", "min-aesthetic"),
+        argument("--exact-decoding", "exact-decoding"),
         argument("--models", "models"),
     ],
 };
@@ -405,6 +414,7 @@ pub const NSFW: Step = Step {
     arguments: &[
         argument("--model", "nsfw"),
         argument("--max-score", "max-nsfw"),
+        argument("--exact-decoding", "exact-decoding"),
         argument("--models", "models"),
     ],
 };

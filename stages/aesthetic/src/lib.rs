@@ -57,7 +57,7 @@ impl Program for Args {
             model,
             unscored: Reason::NotAesthetic,
             refused: Reason::BelowMinScore,
-            batch_size: self.models.batch_size as usize,
+            feed: self.models.feed(),
         };
         Ok(score(context, &scoring)?)
     }

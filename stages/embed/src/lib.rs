@@ -12,7 +12,7 @@ use arrow::datatypes::DataType;
 use clap::Parser;
 use serde_json::json;
 use sluice_harness::{Common, Context, Plan, Program, Work};
-use sluice_inference::{ModelArgs, each_batch};
+use sluice_inference::{Feed, ModelArgs, each_batch};
 use sluice_manifest::rows::{DIMENSION_KEY, EMBEDDINGS, MODEL_KEY, MODEL_SHA256_KEY, embeddings};
 use sluice_manifest::{Counts, Error, ImageId, Reason, Unit, dag};
 use sluice_model::{Kind, Model, Precision, Session};
@@ -66,7 +66,7 @@ impl Program for Args {
                 .clone()
                 .ok_or_else(|| Error::bug("an embedder without preprocessing"))?,
             model,
-            batch_size: self.models.batch_size as usize,
+            feed: self.models.feed(),
             loaded: Mutex::new(None),
         };
         let input = plan.input()?;
@@ -80,7 +80,7 @@ impl Program for Args {
 struct Embedder {
     model: Model,
     preprocess: Preprocess,
-    batch_size: usize,
+    feed: Feed,
     loaded: Mutex<Option<Session>>,
 }
 
@@ -96,7 +96,10 @@ fn embed_partition(
         version: 1,
         unit,
         units: plan.partitions.len(),
-        settings: json!({ "model": embedder.model.settings() }),
+        settings: json!({
+            "model": embedder.model.settings(),
+            "decoding": embedder.feed.fidelity,
+        }),
         basis: None,
         inputs: vec![context.input(&dag::READ, unit)?],
     };
@@ -120,7 +123,7 @@ fn embed_partition(
         input,
         plan.partition(unit)?,
         &embedder.preprocess,
-        embedder.batch_size,
+        embedder.feed,
         |batch| {
             let values = embedder.run(context, &batch.shape, &batch.tensor)?;
             task.advance(batch.ids.len())?;

@@ -56,7 +56,7 @@ impl Program for Args {
             model,
             unscored: Reason::NotNsfw,
             refused: Reason::MaxScoreReached,
-            batch_size: self.models.batch_size as usize,
+            feed: self.models.feed(),
         };
         Ok(score(context, &scoring)?)
     }
