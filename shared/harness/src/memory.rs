@@ -3,7 +3,8 @@
 //! glibc gives every thread an arena of its own and keeps what was freed in it, so a program's size
 //! grows for a long while with the work that went through it: `read` took 1.7 times the memory on
 //! ten times the shards. Two arenas, and large blocks mapped for themselves, keep it at what is
-//! in use. It costs `read` about a tenth of its CPU time, until its buffers are reused.
+//! in use. It costs `read` a twentieth of its CPU time, and saves it a third of the
+//! memory.
 
 /// Bytes from which on a block is mapped for itself, and free ones at the end of an arena go back.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]

@@ -6,7 +6,6 @@
 //! of all tensors' bits.
 
 #![expect(
-    clippy::disallowed_methods,
     clippy::disallowed_types,
     clippy::print_stdout,
     reason = "a tool to measure with: local files, one line on stdout"
