@@ -52,6 +52,13 @@ def environment(name):
     return folder / "bin/python"
 
 
+def inside(name):
+    """Goes on in the Python of `environment(name)`, unless this is it."""
+    python = environment(name)
+    if Path(sys.prefix).resolve() != (BENCH / name).resolve():
+        os.execv(python, [python, *sys.argv])
+
+
 @dataclass
 class Side:
     """One side. `before` runs ahead of every turn and is not measured."""
