@@ -9,18 +9,25 @@ A benchmark of this folder is a script with the sides of one row of README.md's 
     show(measure(sides, rounds=5), against="peer")
 
 A command that measures itself (to leave out its start, or what is not compared) prints a JSON object as its last line;
-`seconds`, `cpu` and `peak_mb` in it replace what was measured from outside, `images` the count.
+`seconds`, `cpu` and `peak_mb` in it replace what was measured from outside, `images` the count. (Sluice's programs print
+one, too; theirs replaces nothing.)
 """
 
 import argparse
+import ctypes
+import io
 import json
 import os
+import shutil
+import signal
 import statistics
 import subprocess
 import sys
+import tarfile
 import tempfile
 import threading
 import time
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Callable
@@ -52,6 +59,91 @@ def environment(name):
     return folder / "bin/python"
 
 
+def inside(name):
+    """Goes on in the Python of `environment(name)`, unless this is it."""
+    python = environment(name)
+    if Path(sys.prefix).resolve() != (BENCH / name).resolve():
+        os.execv(python, [python, *sys.argv])
+
+
+# Orphans below this process become its children: see `once`.
+PR_SET_CHILD_SUBREAPER = 36
+ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+@contextmanager
+def workspace():
+    """A folder on the disk of .cache, gone afterwards."""
+    BENCH.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.mkdtemp(prefix="work-", dir=BENCH))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def photographs(folder):
+    """(name, bytes) of the .jpg members of a folder's shards."""
+    for shard in sorted(folder.glob("*.tar")):
+        with tarfile.open(shard) as tar:
+            for member in tar:
+                if member.name.endswith(".jpg"):
+                    yield member.name, tar.extractfile(member).read()
+
+
+def write_shard(path, samples):
+    """A WebDataset shard of (name, bytes) pairs."""
+    with tarfile.open(path, "w") as tar:
+        for name, content in samples:
+            about = tarfile.TarInfo(name)
+            about.size = len(content)
+            tar.addfile(about, io.BytesIO(content))
+
+
+def single_shards(photos, folder, count):
+    """Shards of one photograph each, over and over the photographs."""
+    folder.mkdir(parents=True)
+    all_photographs = list(photographs(photos))
+    for number in range(count):
+        _, content = all_photographs[number % len(all_photographs)]
+        write_shard(folder / f"{number:06}.tar", [(f"{number:09}.jpg", content)])
+
+
+def linked_shards(photos, folder, copies):
+    """Every shard under so many names."""
+    folder.mkdir(parents=True)
+    for copy in range(copies):
+        for shard in sorted(photos.glob("*.tar")):
+            (folder / f"{copy:04}-{shard.name}").symlink_to(shard.resolve())
+
+
+def steps(source, run, output, embedder="tiny", shards_per_partition=None, images_per_shard=1000, filters="aesthetic,nsfw"):
+    """The commands of all steps, in order, with models of models.py. Thresholds and `filters` let everything through."""
+    models = BENCH / "models"
+    short = {"tiny": "tiny", "clip-vit-b32-768": "b32", "clip-vit-l14": "l14"}[embedder]
+    partition = ["partition", "--input", source]
+    if shards_per_partition:
+        partition += ["--shards-per-partition", shards_per_partition]
+    words = {
+        "partition": partition,
+        "read": ["read"],
+        "embed": ["embed", "--model", models / embedder, "--models", models],
+        "aesthetic": ["aesthetic", "--model", f"{models}/aesthetic-mlp-{short}", "--min-score", -100],
+        "nsfw": ["nsfw", "--model", f"{models}/nsfw-{short}", "--max-score", 2],
+        "dedup exact": ["dedup", "exact"],
+        "dedup perceptual": ["dedup", "perceptual", "--max-distance", 0],
+        "dedup fit": ["dedup", "fit", "--clusters", 16],
+        "dedup assign": ["dedup", "assign"],
+        "dedup match": ["dedup", "match", "--eps", 0],
+        "export decide": ["export", "decide", "--filters", filters],
+        "export plan": ["export", "plan", "--output", output, "--images-per-shard", images_per_shard],
+        "export write": ["export", "write"],
+        "export index": ["export", "index"],
+        "report": ["report"],
+    }
+    return {name: [PROGRAMS / f"sluice-{command[0]}", *command[1:], "--run", run] for name, command in words.items()}
+
+
 @dataclass
 class Side:
     """One side. `before` runs ahead of every turn and is not measured."""
@@ -75,30 +167,55 @@ class Run:
 
 
 def once(side):
-    """Runs a side once. Ends the program when the command fails."""
+    """Runs a side once, and ends what it leaves behind. Ends the program when the command fails.
+
+    CPU seconds are those of all processes below this one. Daemons that a command leaves are handed to this process when
+    their parents end (it is a subreaper), so that they are waited for and counted as well. Processes whose parents
+    ignore their end are not in that sum; the sum of what was sampled has them, and the larger sum counts.
+    """
     if side.before:
         side.before()
     command = [str(word) for word in side.command]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         started = time.perf_counter()
         process = subprocess.Popen(command, stdout=out, stderr=err, env={**os.environ, **side.env})
-        watch = Watch(process.pid)
+        watch = Watch()
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - started
         process.returncode = os.waitstatus_to_exitcode(status)
-        peak_mb = watch.finish()
+        peak_mb, sampled = watch.finish()
+        reaped = usage.ru_utime + usage.ru_stime + end_leftovers()
         out.seek(0)
         err.seek(0)
         if process.returncode:
-            sys.exit(f"{side.name}: {' '.join(command)}: exit {process.returncode}\n{err.read().decode(errors='replace')[-4000:]}")
+            words = err.read().decode(errors="replace")[-4000:]
+            sys.exit(f"{side.name}: {' '.join(command)}: exit {process.returncode}\n{words}")
         printed = last_json(out.read().decode(errors="replace"))
+    told = {} if "program" in printed else printed
     return Run(
-        seconds=printed.get("seconds", seconds),
-        cpu=printed.get("cpu", usage.ru_utime + usage.ru_stime),
-        peak_mb=printed.get("peak_mb", max(peak_mb, usage.ru_maxrss / 1024)),
-        images=printed.get("images", side.images),
+        seconds=told.get("seconds", seconds),
+        cpu=told.get("cpu", max(reaped, sampled)),
+        # Not `ru_maxrss`: it begins with what this process has.
+        peak_mb=told.get("peak_mb", peak_mb),
+        images=told.get("images", side.images),
         printed=printed,
     )
+
+
+def end_leftovers():
+    """Kills and waits for what is still below this process. Gives the CPU seconds of it."""
+    seconds = 0.0
+    while True:
+        for pid in tree(os.getpid())[1:]:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                pass
+        try:
+            _, _, usage = os.wait4(-1, 0)
+        except ChildProcessError:
+            return seconds
+        seconds += usage.ru_utime + usage.ru_stime
 
 
 def last_json(text):
@@ -110,39 +227,63 @@ def last_json(text):
 
 
 class Watch(threading.Thread):
-    """The peak of a process tree's proportional set size (memory that is shared counts once)."""
+    """The peak of the proportional set size (memory that is shared counts once) of all processes below this one, and
+    the CPU seconds that each was last seen with."""
 
-    def __init__(self, pid):
+    def __init__(self):
         super().__init__(daemon=True)
-        self.pid, self.peak, self.ended = pid, 0, threading.Event()
+        self.peak, self.cpu, self.ended = 0, {}, threading.Event()
         self.start()
 
     def run(self):
-        while not self.ended.wait(0.25):
-            self.peak = max(self.peak, sum(pss(pid) for pid in tree(self.pid)))
+        while not self.ended.wait(0.05):
+            pids = tree(os.getpid())[1:]
+            # Between two samples a process may have been larger: the kernel remembers its own peak.
+            together, alone = sum(pss(pid) for pid in pids), max(map(high_water, pids), default=0)
+            self.peak = max(self.peak, together, alone)
+            self.cpu |= dict(filter(None, map(cpu_of, pids)))
 
     def finish(self):
         self.ended.set()
         self.join()
-        return self.peak / 1024
+        return self.peak / 1024, sum(self.cpu.values())
+
+
+def cpu_of(pid):
+    """((pid, start), CPU seconds) of a process without its children."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    ticks = int(fields[11]) + int(fields[12])
+    return (pid, fields[19]), ticks / os.sysconf("SC_CLK_TCK")
 
 
 def pss(pid):
+    return kilobytes(f"/proc/{pid}/smaps_rollup", "Pss:")
+
+
+def high_water(pid):
+    return kilobytes(f"/proc/{pid}/status", "VmHWM:")
+
+
+def kilobytes(file, name):
     try:
-        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        lines = Path(file).read_text().splitlines()
     except OSError:
         return 0
-    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return sum(int(line.split()[1]) for line in lines if line.startswith(name))
 
 
 def tree(pid):
-    pids, todo = [], [pid]
-    while todo:
-        pids.append(todo.pop())
-        try:
-            todo += map(int, Path(f"/proc/{pids[-1]}/task/{pids[-1]}/children").read_text().split())
-        except OSError:
-            pass
+    """A process and all below it."""
+    pids = [pid]
+    for parent in pids:
+        for children in Path(f"/proc/{parent}/task").glob("*/children"):
+            try:
+                pids += map(int, children.read_text().split())
+            except OSError:
+                pass
     return pids
 
 

@@ -1,6 +1,6 @@
 //! Writes shards: the same members in the same order give the same bytes.
 
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, Write};
 
 use crate::header::BLOCK;
 
@@ -53,7 +53,7 @@ impl<W: Write> ShardWriter<W> {
         &mut self,
         name: impl AsRef<[u8]>,
         size: u64,
-        reader: impl Read,
+        mut reader: impl BufRead,
     ) -> io::Result<u64> {
         self.check_whole()?;
         let name = name.as_ref();
@@ -67,14 +67,22 @@ impl<W: Write> ShardWriter<W> {
         self.broken = true;
         self.write_headers(name, size)?;
         let offset = self.position;
-        let copied = io::copy(&mut reader.take(size), &mut self.inner)?;
-        self.position += copied;
-        if copied < size {
-            let text = name.escape_ascii();
-            return Err(io::Error::new(
-                io::ErrorKind::UnexpectedEof,
-                format!("'{text}' has {copied} bytes instead of {size}"),
-            ));
+        let end = offset + size;
+        while self.position < end {
+            // Out of the reader's own buffer: an image is not carried through another one.
+            let bytes = reader.fill_buf()?;
+            let wanted = usize::try_from(end - self.position).unwrap_or(usize::MAX);
+            let length = bytes.len().min(wanted);
+            if length == 0 {
+                let (text, copied) = (name.escape_ascii(), self.position - offset);
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    format!("'{text}' has {copied} bytes instead of {size}"),
+                ));
+            }
+            self.inner.write_all(&bytes[..length])?;
+            self.position += length as u64;
+            reader.consume(length);
         }
         self.pad()?;
         self.broken = false;

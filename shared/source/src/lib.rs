@@ -6,7 +6,7 @@
 //! in shard order either way.
 
 use std::collections::HashMap;
-use std::io::{self, Read};
+use std::io::{self, BufRead, BufReader, Read};
 use std::ops::Range;
 
 use sluice_harness::{check_unchanged, open_shard};
@@ -14,6 +14,9 @@ use sluice_manifest::rows::{PlanRow, ShardRow};
 use sluice_manifest::{Error, Result, ShardPath, Unit, layout};
 use sluice_shard::{Compression, Limits, TarBytes};
 use sluice_store::{ObjectReader, Store};
+
+/// Inflated bytes that are there at once.
+const BUFFER: usize = 64 << 10;
 
 /// How the shards of a partition are packed, by path.
 pub fn packing(run: &Store, unit: &Unit) -> Result<HashMap<ShardPath, String>> {
@@ -31,7 +34,7 @@ pub struct SourceShard {
 
 enum Bytes {
     Plain(Box<ObjectReader>),
-    Inflated(Box<TarBytes<ObjectReader>>),
+    Inflated(Box<BufReader<TarBytes<ObjectReader>>>),
 }
 
 impl SourceShard {
@@ -55,7 +58,8 @@ impl SourceShard {
             Bytes::Plain(Box::new(input.stretches(path, planned.bytes)))
         } else {
             let inflated = TarBytes::new(open_shard(input, planned)?, &Limits::default());
-            Bytes::Inflated(Box::new(inflated.map_err(|e| Error::of_io(e, &uri))?))
+            let inflated = inflated.map_err(|e| Error::of_io(e, &uri))?;
+            Bytes::Inflated(Box::new(BufReader::with_capacity(BUFFER, inflated)))
         };
         Ok(Self { uri, bytes })
     }
@@ -80,11 +84,11 @@ impl SourceShard {
         match &mut self.bytes {
             Bytes::Plain(reader) => reader.skip_to(offset)?,
             Bytes::Inflated(inflated) => {
-                let Some(skip) = offset.checked_sub(inflated.position()) else {
+                let position = inflated.get_ref().position() - inflated.buffer().len() as u64;
+                let Some(skip) = offset.checked_sub(position) else {
                     return Err(Error::bug(format!(
-                        "{}: byte {offset} is asked for after byte {}",
-                        self.uri,
-                        inflated.position()
+                        "{}: byte {offset} is asked for after byte {position}",
+                        self.uri
                     )));
                 };
                 let skipped = io::copy(&mut inflated.take(skip), &mut io::sink());
@@ -122,6 +126,22 @@ impl Read for SourceShard {
         match &mut self.bytes {
             Bytes::Plain(reader) => reader.read(buffer),
             Bytes::Inflated(inflated) => inflated.read(buffer),
+        }
+    }
+}
+
+impl BufRead for SourceShard {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        match &mut self.bytes {
+            Bytes::Plain(reader) => reader.fill_buf(),
+            Bytes::Inflated(inflated) => inflated.fill_buf(),
+        }
+    }
+
+    fn consume(&mut self, count: usize) {
+        match &mut self.bytes {
+            Bytes::Plain(reader) => reader.consume(count),
+            Bytes::Inflated(inflated) => inflated.consume(count),
         }
     }
 }

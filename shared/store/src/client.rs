@@ -30,7 +30,7 @@ struct Remote {
 }
 
 impl Client {
-    /// Storage of this machine.
+    /// Memory of this process.
     pub fn near(operator: Operator) -> Self {
         Self {
             operator,
@@ -112,13 +112,10 @@ impl Client {
             ErrorKind::RangeNotSatisfied => {
                 Error::data(format!("{uri}: shorter than it should be"))
             }
-            ErrorKind::PermissionDenied => Error::usage(format!(
-                "{uri}: permission denied{endpoint}"
-            ))
-            .hint(match self.is_remote() {
-                true => "check the credentials, what they allow, and the endpoint",
-                false => "check the file's mode",
-            }),
+            ErrorKind::PermissionDenied => {
+                Error::usage(format!("{uri}: permission denied{endpoint}"))
+                    .hint("check the credentials, what they allow, and the endpoint")
+            }
             ErrorKind::ConfigInvalid
             | ErrorKind::Unsupported
             | ErrorKind::IsADirectory

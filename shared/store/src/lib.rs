@@ -11,10 +11,12 @@
 
 #![expect(
     clippy::disallowed_types,
-    reason = "this is the one crate that names opendal"
+    clippy::disallowed_methods,
+    reason = "this is the one crate that names opendal and opens files"
 )]
 
 mod client;
+mod disk;
 mod location;
 mod object;
 mod remote;

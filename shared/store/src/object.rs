@@ -1,8 +1,10 @@
 //! Objects as streams: stretches fetched several requests ahead, and new objects written in parts.
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::fs::File;
+use std::io::{self, BufRead, Read, Write};
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 
 use bytes::{Buf, BytesMut};
 use opendal::{Buffer, ErrorKind, Writer};
@@ -10,10 +12,14 @@ use sluice_manifest::{Error, Output, Result};
 use tokio::task::JoinHandle;
 
 use crate::client::{Client, lift};
+use crate::disk::{self, Disk, NewFile};
 use crate::runtime::spawn;
+use crate::store::Place;
 
 /// An object store asks for parts of 5 MiB at least.
 const PART: usize = 5 << 20;
+/// What a file is written in: it fits a core's cache, so that hashing and writing read it there.
+const BLOCK: usize = 256 << 10;
 /// Parts of one object that are sent at once.
 const PARTS_IN_FLIGHT: usize = 2;
 
@@ -29,9 +35,10 @@ struct Pace {
     gap: u64,
 }
 
-/// A request to local disk costs little, and its bytes lie in the page cache.
+/// A read from local disk costs little, the kernel reads ahead, and what fits a core's cache is
+/// there when it is used.
 const NEAR: Pace = Pace {
-    window: 1 << 20,
+    window: BLOCK as u64,
     ahead: 1 << 20,
     gap: 128 << 10,
 };
@@ -48,17 +55,31 @@ const FAR: Pace = Pace {
 /// Reads stretches of an object, front to back. What is [wanted](Self::want) is fetched ahead;
 /// stretches that lie close together come in one request.
 pub struct ObjectReader {
-    client: Client,
+    origin: Origin,
     path: String,
     uri: String,
     size: u64,
     pace: Pace,
     /// What is wanted and not asked for yet, in order and apart by more than a gap.
     wanted: VecDeque<Range<u64>>,
-    asked: VecDeque<Asked>,
-    /// The bytes from `position` on, as far as they are there.
-    current: Buffer,
     position: u64,
+}
+
+/// Where the bytes come from, and those from the reader's position on, as far as they are there.
+enum Origin {
+    Disk {
+        disk: Disk,
+        /// Opened with the first read.
+        file: Option<File>,
+        /// Used again for every read.
+        block: Vec<u8>,
+        used: usize,
+    },
+    Bucket {
+        client: Client,
+        asked: VecDeque<Asked>,
+        current: Buffer,
+    },
 }
 
 struct Asked {
@@ -67,16 +88,33 @@ struct Asked {
 }
 
 impl ObjectReader {
-    pub(crate) fn new(client: Client, path: String, uri: String, size: u64) -> Self {
+    pub(crate) fn new(place: &Place, path: &str, uri: String, size: u64) -> Self {
+        let (origin, path, pace) = match place {
+            Place::Disk(disk) => {
+                let origin = Origin::Disk {
+                    disk: disk.clone(),
+                    file: None,
+                    block: Vec::new(),
+                    used: 0,
+                };
+                (origin, path.to_owned(), NEAR)
+            }
+            Place::Bucket { client, prefix } => {
+                let origin = Origin::Bucket {
+                    client: client.clone(),
+                    asked: VecDeque::new(),
+                    current: Buffer::new(),
+                };
+                (origin, format!("{prefix}{path}"), FAR)
+            }
+        };
         Self {
-            pace: if client.is_remote() { FAR } else { NEAR },
-            client,
+            origin,
             path,
             uri,
             size,
+            pace,
             wanted: VecDeque::new(),
-            asked: VecDeque::new(),
-            current: Buffer::new(),
             position: 0,
         }
     }
@@ -109,53 +147,142 @@ impl ObjectReader {
                 self.uri, self.position
             )));
         };
-        let within = distance.min(self.current.len() as u64);
-        self.current.advance(within as usize);
+        let within = distance.min(self.current().len() as u64);
+        self.take(within as usize);
         self.position = position;
         Ok(())
     }
 
-    /// Bytes asked for and not in use yet.
-    fn ahead(&self) -> u64 {
-        self.asked.iter().map(|asked| length(&asked.range)).sum()
-    }
-
-    /// Asks for what is wanted, as far ahead as the pace allows.
-    fn ask(&mut self) {
-        while self.asked.is_empty() || self.ahead() < self.pace.ahead {
-            let Some(stretch) = self.wanted.front_mut() else {
-                return;
-            };
-            let end = stretch.end.min(stretch.start + self.pace.window);
-            let range = stretch.start..end;
-            stretch.start = end;
-            if stretch.is_empty() {
-                self.wanted.pop_front();
-            }
-            let (operator, path) = (self.client.operator.clone(), self.path.clone());
-            let wish = range.clone();
-            let bytes = spawn(async move { operator.read_with(&path).range(wish).await });
-            self.asked.push_back(Asked { range, bytes });
+    /// The bytes from the position on that are there in one piece.
+    fn current(&self) -> &[u8] {
+        match &self.origin {
+            Origin::Disk { block, used, .. } => &block[*used..],
+            Origin::Bucket { current, .. } => current.chunk(),
         }
     }
 
-    /// Takes the next request's bytes, and goes to the position in them.
+    /// Is done with so many of the current bytes.
+    fn take(&mut self, count: usize) {
+        match &mut self.origin {
+            Origin::Disk { used, .. } => *used += count,
+            Origin::Bucket { current, .. } => current.advance(count),
+        }
+        self.position += count as u64;
+    }
+
+    /// Bytes asked for and not in use yet.
+    fn ahead(&self) -> u64 {
+        match &self.origin {
+            Origin::Disk { .. } => 0,
+            Origin::Bucket { asked, .. } => asked.iter().map(|asked| length(&asked.range)).sum(),
+        }
+    }
+
+    /// The range of the next request, out of what is wanted.
+    fn next_range(&mut self) -> Option<Range<u64>> {
+        let stretch = self.wanted.front_mut()?;
+        let end = stretch.end.min(stretch.start + self.pace.window);
+        let range = stretch.start..end;
+        stretch.start = end;
+        if stretch.is_empty() {
+            self.wanted.pop_front();
+        }
+        Some(range)
+    }
+
+    /// Asks a bucket for what is wanted, as far ahead as the pace allows.
+    fn ask(&mut self) {
+        loop {
+            let ahead = self.ahead();
+            if ahead > 0 && ahead >= self.pace.ahead {
+                return;
+            }
+            let Some(range) = self.next_range() else {
+                return;
+            };
+            let Origin::Bucket { client, asked, .. } = &mut self.origin else {
+                return;
+            };
+            let (operator, path) = (client.operator.clone(), self.path.clone());
+            let wish = range.clone();
+            let bytes = spawn(async move { operator.read_with(&path).range(wish).await });
+            asked.push_back(Asked { range, bytes });
+        }
+    }
+
+    /// Takes the next stretch's bytes, and goes to the position in them.
     fn advance(&mut self) -> Result<()> {
-        self.current = Buffer::new();
-        self.ask();
-        let Some(Asked { range, bytes }) = self.asked.pop_front() else {
-            return Err(Error::bug(format!(
+        let range = match &self.origin {
+            Origin::Disk { .. } => self.read_block()?,
+            Origin::Bucket { .. } => self.receive()?,
+        };
+        let not_wanted = || {
+            Error::bug(format!(
                 "{}: byte {} is read, but not wanted",
                 self.uri, self.position
-            )));
+            ))
         };
-        let fetched = self.client.wait(async {
+        let Some(range) = range.filter(|range| range.start <= self.position) else {
+            return Err(not_wanted());
+        };
+        let behind = (self.position - range.start).min(length(&range)) as usize;
+        match &mut self.origin {
+            Origin::Disk { used, .. } => *used = behind,
+            Origin::Bucket { current, .. } => current.advance(behind),
+        }
+        Ok(())
+    }
+
+    fn read_block(&mut self) -> Result<Option<Range<u64>>> {
+        let Some(mut range) = self.next_range() else {
+            return Ok(None);
+        };
+        let Origin::Disk {
+            disk, file, block, ..
+        } = &mut self.origin
+        else {
+            return Ok(None);
+        };
+        // What lies before the position is passed over.
+        range.start = self.position.clamp(range.start, range.end);
+        let wrong = |e: &io::Error| {
+            let error = disk::error(e, &self.uri);
+            match e.kind() {
+                io::ErrorKind::UnexpectedEof => error.hint("the object has changed"),
+                _ => error,
+            }
+        };
+        let file = match file {
+            Some(file) => file,
+            none => none.insert(disk.open(&self.path).map_err(|e| wrong(&e))?),
+        };
+        block.resize(length(&range) as usize, 0);
+        let read = file.read_exact_at(block, range.start);
+        read.map_err(|e| wrong(&e))?;
+        Ok(Some(range))
+    }
+
+    fn receive(&mut self) -> Result<Option<Range<u64>>> {
+        self.ask();
+        let Origin::Bucket {
+            client,
+            asked,
+            current,
+        } = &mut self.origin
+        else {
+            return Ok(None);
+        };
+        *current = Buffer::new();
+        let Some(Asked { range, bytes }) = asked.pop_front() else {
+            return Ok(None);
+        };
+        let fetched = client.wait(async {
             bytes.await.unwrap_or_else(|e| {
                 let message = format!("the request's task ended: {e}");
                 Err(opendal::Error::new(ErrorKind::Unexpected, message))
             })
         });
-        let mut buffer = fetched.map_err(|e| self.client.error(&e, &self.uri))?;
+        let buffer = fetched.map_err(|e| client.error(&e, &self.uri))?;
         if buffer.len() as u64 != length(&range) {
             return Err(Error::data(format!(
                 "{}: {} bytes instead of {} at byte {}",
@@ -166,18 +293,10 @@ impl ObjectReader {
             ))
             .hint("the object has changed"));
         }
+        *current = buffer;
         // More requests go out while this one's bytes are in use.
         self.ask();
-        if range.contains(&self.position) {
-            buffer.advance((self.position - range.start) as usize);
-            self.current = buffer;
-        } else if range.start > self.position {
-            return Err(Error::bug(format!(
-                "{}: byte {} is read, but not wanted",
-                self.uri, self.position
-            )));
-        }
-        Ok(())
+        Ok(Some(range))
     }
 }
 
@@ -187,51 +306,82 @@ fn length(range: &Range<u64>) -> u64 {
 
 impl Read for ObjectReader {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.position >= self.size || buffer.is_empty() {
-            return Ok(0);
-        }
-        while self.current.is_empty() {
+        let current = self.fill_buf()?;
+        let length = buffer.len().min(current.len());
+        buffer[..length].copy_from_slice(&current[..length]);
+        self.consume(length);
+        Ok(length)
+    }
+}
+
+impl BufRead for ObjectReader {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        while self.position < self.size && self.current().is_empty() {
             lift(self.advance())?;
         }
-        let length = buffer.len().min(self.current.len());
-        self.current.copy_to_slice(&mut buffer[..length]);
-        self.position += length as u64;
-        Ok(length)
+        Ok(self.current())
+    }
+
+    fn consume(&mut self, count: usize) {
+        self.take(count);
     }
 }
 
 impl Drop for ObjectReader {
     fn drop(&mut self) {
-        for asked in &self.asked {
-            asked.bytes.abort();
+        if let Origin::Bucket { asked, .. } = &self.origin {
+            for asked in asked {
+                asked.bytes.abort();
+            }
         }
     }
 }
 
 /// A new object that appears on [`finish`](Self::finish).
 pub struct ObjectWriter {
-    client: Client,
-    writer: Option<Writer>,
+    sink: Sink,
     pending: BytesMut,
+    /// Bytes that are hashed and sent at once.
+    part: usize,
     path: String,
     uri: String,
     bytes: u64,
     hasher: blake3::Hasher,
 }
 
+enum Sink {
+    Disk(NewFile),
+    Bucket { client: Client, writer: Writer },
+    Finished,
+}
+
 impl ObjectWriter {
-    pub(crate) fn open(client: Client, full: &str, path: &str, uri: String) -> Result<Self> {
-        let writer = client.wait(async {
-            let writer = client.operator.writer_with(full);
-            match client.is_remote() {
-                true => writer.concurrent(PARTS_IN_FLIGHT).await,
-                false => writer.await,
+    pub(crate) fn open(place: &Place, path: &str, uri: String) -> Result<Self> {
+        let (sink, part) = match place {
+            Place::Disk(disk) => {
+                let file = disk.create(path).map_err(|e| disk::error(&e, &uri))?;
+                (Sink::Disk(file), BLOCK)
             }
-        });
+            Place::Bucket { client, prefix } => {
+                let full = format!("{prefix}{path}");
+                let writer = client.wait(async {
+                    let writer = client.operator.writer_with(&full);
+                    match client.is_remote() {
+                        true => writer.concurrent(PARTS_IN_FLIGHT).await,
+                        false => writer.await,
+                    }
+                });
+                let sink = Sink::Bucket {
+                    writer: writer.map_err(|e| client.error(&e, &uri))?,
+                    client: client.clone(),
+                };
+                (sink, PART)
+            }
+        };
         Ok(Self {
-            writer: Some(writer.map_err(|e| client.error(&e, &uri))?),
-            client,
+            sink,
             pending: BytesMut::new(),
+            part,
             path: path.to_owned(),
             uri,
             bytes: 0,
@@ -240,15 +390,23 @@ impl ObjectWriter {
     }
 
     fn send(&mut self) -> Result<()> {
-        let part = self.pending.split().freeze();
-        let Some(writer) = &mut self.writer else {
-            return Err(Error::bug(format!(
+        self.hasher.update(&self.pending);
+        self.bytes += self.pending.len() as u64;
+        match &mut self.sink {
+            Sink::Disk(file) => {
+                let written = file.write(&self.pending);
+                self.pending.clear();
+                written.map_err(|e| disk::error(&e, &self.uri))
+            }
+            Sink::Bucket { client, writer } => {
+                let sent = client.wait(writer.write(self.pending.split().freeze()));
+                sent.map_err(|e| client.error(&e, &self.uri))
+            }
+            Sink::Finished => Err(Error::bug(format!(
                 "{}: written to after its end",
                 self.uri
-            )));
-        };
-        let sent = self.client.wait(writer.write(part));
-        sent.map_err(|e| self.client.error(&e, &self.uri))
+            ))),
+        }
     }
 
     /// Makes the object appear, and says what was written.
@@ -256,17 +414,26 @@ impl ObjectWriter {
         if !self.pending.is_empty() {
             self.send()?;
         }
-        if let Some(writer) = &mut self.writer {
-            let closed = self.client.wait(writer.close());
-            closed.map_err(|e| match e.kind() {
-                // The answer to an earlier try was lost, or somebody cleaned up: the upload is gone.
-                ErrorKind::NotFound => {
-                    Error::transient(format!("{}: the upload is gone", self.uri))
+        match std::mem::replace(&mut self.sink, Sink::Finished) {
+            Sink::Disk(file) => file.finish().map_err(|e| disk::error(&e, &self.uri))?,
+            Sink::Bucket { client, mut writer } => {
+                let closed = client.wait(writer.close());
+                if let Err(e) = closed {
+                    self.sink = Sink::Bucket {
+                        client: client.clone(),
+                        writer,
+                    };
+                    return Err(match e.kind() {
+                        // The answer to an earlier try was lost, or somebody cleaned up: the upload is gone.
+                        ErrorKind::NotFound => {
+                            Error::transient(format!("{}: the upload is gone", self.uri))
+                        }
+                        _ => client.error(&e, &self.uri),
+                    });
                 }
-                _ => self.client.error(&e, &self.uri),
-            })?;
+            }
+            Sink::Finished => {}
         }
-        self.writer = None;
         Ok(Output {
             path: std::mem::take(&mut self.path),
             bytes: self.bytes,
@@ -278,16 +445,13 @@ impl ObjectWriter {
 impl Write for ObjectWriter {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
         // Parts are of one size to the byte: some stores insist.
-        let taken = buffer.len().min(PART - self.pending.len());
-        let buffer = &buffer[..taken];
-        self.hasher.update(buffer);
-        self.bytes += taken as u64;
+        let taken = buffer.len().min(self.part - self.pending.len());
         if self.pending.is_empty() {
             // A part that grew bit by bit would leave holes of all sizes in the heap.
-            self.pending.reserve(PART);
+            self.pending.reserve(self.part);
         }
-        self.pending.extend_from_slice(buffer);
-        if self.pending.len() == PART {
+        self.pending.extend_from_slice(&buffer[..taken]);
+        if self.pending.len() == self.part {
             lift(self.send())?;
         }
         Ok(taken)
@@ -300,9 +464,10 @@ impl Write for ObjectWriter {
 
 impl Drop for ObjectWriter {
     fn drop(&mut self) {
-        if let Some(writer) = self.writer.take() {
+        let sink = std::mem::replace(&mut self.sink, Sink::Finished);
+        if let Sink::Bucket { client, writer } = sink {
             // Parts of an object that was never to appear would be kept, and paid for.
-            if let Err(e) = self.client.abort(writer) {
+            if let Err(e) = client.abort(writer) {
                 let what = crate::client::words(&e);
                 tracing::warn!(object = self.uri, "an unfinished upload may remain: {what}");
             }

@@ -2,28 +2,34 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::path::Path;
+use std::io;
 use std::sync::{Arc, LazyLock, Mutex};
 
 use bytes::Bytes;
-use opendal::{Buffer, ErrorKind, Operator, services};
+use opendal::{ErrorKind, Operator, services};
 use sluice_manifest::{Error, Result};
 
 use crate::client::{Client, no_bucket};
+use crate::disk::{self, Disk, if_there};
 use crate::location::Location;
 use crate::object::{ObjectReader, ObjectWriter};
 use crate::remote;
-
-/// Temporary files of local disk lie here until they are renamed to what they are.
-const TEMPORARY: &str = ".sluice-tmp";
 
 /// The objects under a URI prefix. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
     location: Location,
-    client: Client,
-    /// Put before every path: a bucket has one client for all prefixes in it.
-    prefix: Arc<str>,
+    place: Place,
+}
+
+/// Where objects lie.
+#[derive(Debug, Clone)]
+pub(crate) enum Place {
+    /// Under a folder of local disk.
+    Disk(Disk),
+    /// In a bucket, or in memory. A bucket has one client for all prefixes in it: the prefix stands
+    /// before every path.
+    Bucket { client: Client, prefix: Arc<str> },
 }
 
 /// What a listing or a look at an object tells.
@@ -49,18 +55,23 @@ impl Store {
         {
             return Err(Error::data(format!("{location}: no such folder")));
         }
-        Self::connect(location, false)
+        Self::connect(location)
     }
 
     /// Opens a prefix for reading and writing; a folder on local disk is made when it is missing.
     pub fn create(location: &Location) -> Result<Self> {
-        Self::connect(location, true)
+        Self::connect(location)
     }
 
-    fn connect(location: &Location, writable: bool) -> Result<Self> {
+    fn connect(location: &Location) -> Result<Self> {
         let fail = |e: opendal::Error| Error::usage(format!("{location}: {}", e.message()));
         let (client, path) = match location {
-            Location::Local(path) => (Client::near(local(path, writable).map_err(fail)?), ""),
+            Location::Local(path) => {
+                return Ok(Self {
+                    location: location.clone(),
+                    place: Place::Disk(Disk::new(path)),
+                });
+            }
             Location::Memory { name, path } => {
                 let mut memories = MEMORIES.lock().unwrap_or_else(|e| e.into_inner());
                 let operator = match memories.get(name) {
@@ -86,8 +97,10 @@ impl Store {
         };
         Ok(Self {
             location: location.clone(),
-            client,
-            prefix: prefix.into(),
+            place: Place::Bucket {
+                client,
+                prefix: prefix.into(),
+            },
         })
     }
 
@@ -101,63 +114,78 @@ impl Store {
         format!("{}/{path}", self.location)
     }
 
-    /// Makes a request for an object.
-    fn request<T>(
-        &self,
-        path: &str,
-        request: impl Future<Output = opendal::Result<T>>,
-    ) -> Result<T> {
-        self.client
-            .wait(request)
-            .map_err(|e| self.client.error(&e, &self.uri(path)))
-    }
-
-    /// The same, where there may be no such object.
-    fn request_if_there<T>(
-        &self,
-        path: &str,
-        request: impl Future<Output = opendal::Result<T>>,
-    ) -> Result<Option<T>> {
-        match self.client.wait(request) {
-            Ok(found) => Ok(Some(found)),
-            Err(e) if e.kind() == ErrorKind::NotFound && !no_bucket(&e) => Ok(None),
-            Err(e) => Err(self.client.error(&e, &self.uri(path))),
-        }
+    /// Says what an error of local disk is.
+    fn on_disk<T>(&self, path: &str, outcome: io::Result<T>) -> Result<T> {
+        outcome.map_err(|e| disk::error(&e, &self.uri(path)))
     }
 
     /// The whole object, in one request: for objects that are small.
     pub fn get(&self, path: &str) -> Result<Bytes> {
-        let full = self.full(path);
-        self.request(path, self.client.operator.read(&full))
-            .map(exact)
+        let found = self.get_if_there(path)?;
+        found.ok_or_else(|| Error::data(format!("{}: no such object", self.uri(path))))
     }
 
     /// The whole object, or none where there is no such object.
     pub fn get_if_there(&self, path: &str) -> Result<Option<Bytes>> {
-        let full = self.full(path);
-        let read = self.request_if_there(path, self.client.operator.read(&full))?;
-        Ok(read.map(exact))
+        match &self.place {
+            Place::Disk(disk) => {
+                let read = self.on_disk(path, if_there(disk.read(path)))?;
+                Ok(read.map(Bytes::from))
+            }
+            Place::Bucket { client, prefix } => {
+                let full = format!("{prefix}{path}");
+                let read = client.operator.read(&full);
+                let read = if_there_in(client, &self.uri(path), read)?;
+                Ok(read.map(|buffer| buffer.to_bytes()))
+            }
+        }
     }
 
     /// What is known about an object; none where there is no such object.
     pub fn stat(&self, path: &str) -> Result<Option<ObjectInfo>> {
-        let full = self.full(path);
-        let found = self.request_if_there(path, self.client.operator.stat(&full))?;
-        let file = found.filter(|metadata| metadata.is_file());
-        Ok(file.map(|metadata| info(path.to_owned(), &metadata)))
+        match &self.place {
+            Place::Disk(disk) => self.on_disk(path, disk.stat(path)),
+            Place::Bucket { client, prefix } => {
+                let full = format!("{prefix}{path}");
+                let found = client.operator.stat(&full);
+                let found = if_there_in(client, &self.uri(path), found)?;
+                let file = found.filter(|metadata| metadata.is_file());
+                Ok(file.map(|metadata| info(path.to_owned(), &metadata)))
+            }
+        }
     }
 
     /// Writes an object, whole or not at all.
     pub fn put(&self, path: &str, content: impl Into<Bytes>) -> Result<()> {
-        let full = self.full(path);
-        let written = self.client.operator.write(&full, content.into());
-        self.request(path, written).map(drop)
+        let content = content.into();
+        match &self.place {
+            Place::Disk(disk) => {
+                let written = disk.create(path).and_then(|mut file| {
+                    file.write(&content)?;
+                    file.finish()
+                });
+                self.on_disk(path, written)
+            }
+            Place::Bucket { client, prefix } => {
+                let full = format!("{prefix}{path}");
+                let written = client.wait(client.operator.write(&full, content));
+                written
+                    .map(drop)
+                    .map_err(|e| client.error(&e, &self.uri(path)))
+            }
+        }
     }
 
     /// Deletes an object; it need not be there.
     pub fn delete(&self, path: &str) -> Result<()> {
-        let full = self.full(path);
-        self.request(path, self.client.operator.delete(&full))
+        match &self.place {
+            Place::Disk(disk) => self.on_disk(path, disk.delete(path)),
+            Place::Bucket { client, prefix } => {
+                let full = format!("{prefix}{path}");
+                let deleted = client.wait(client.operator.delete(&full));
+                deleted.map_err(|e| client.error(&e, &self.uri(path)))
+            }
+        }
     }
 
     /// All objects under a folder (`""` for all of the store), at any depth, sorted by path.
@@ -173,45 +201,55 @@ impl Store {
     /// All objects whose path begins so, at any depth, sorted by path. Object stores look at no
     /// others.
     pub fn list_beginning(&self, beginning: &str) -> Result<Vec<ObjectInfo>> {
-        let mut objects = match self.client.is_remote() {
-            true => self.list_from(beginning)?,
-            // Folders of local disk are listed as a whole.
-            false => self.list(beginning.rsplit_once('/').map_or("", |(folder, _)| folder))?,
+        let mut objects = match &self.place {
+            Place::Bucket { client, .. } if client.is_remote() => self.list_from(beginning)?,
+            // Folders are listed as a whole.
+            _ => self.list(beginning.rsplit_once('/').map_or("", |(folder, _)| folder))?,
         };
         objects.retain(|object| object.path.starts_with(beginning));
         Ok(objects)
     }
 
     fn list_from(&self, beginning: &str) -> Result<Vec<ObjectInfo>> {
-        let full = self.full(beginning);
+        let mut objects = match &self.place {
+            Place::Disk(disk) => self.on_disk(beginning, disk.list(beginning))?,
+            Place::Bucket { client, prefix } => self.list_bucket(client, prefix, beginning)?,
+        };
+        objects.sort_by(|a, b| a.path.cmp(&b.path));
+        Ok(objects)
+    }
+
+    fn list_bucket(
+        &self,
+        client: &Client,
+        prefix: &str,
+        beginning: &str,
+    ) -> Result<Vec<ObjectInfo>> {
+        let full = format!("{prefix}{beginning}");
         let from = if full.is_empty() { "/" } else { &full };
-        let operator = &self.client.operator;
-        let listing = async { operator.list_with(from).recursive(true).await };
-        let entries = self.request_if_there(beginning, listing)?;
+        let listing = async { client.operator.list_with(from).recursive(true).await };
+        let entries = if_there_in(client, &self.uri(beginning), listing)?;
         let mut objects = Vec::new();
         for entry in entries.into_iter().flatten() {
-            let Some(path) = entry.path().strip_prefix(&*self.prefix) else {
+            let Some(path) = entry.path().strip_prefix(prefix) else {
                 continue;
             };
-            if entry.metadata().is_dir() || path.starts_with(TEMPORARY) {
+            if entry.metadata().is_dir() {
                 continue;
             }
-            // Listings of local disk describe a link, not what it links to; those of some stores
-            // tell no more than names.
-            let complete = entry.metadata().last_modified().is_some();
-            if complete && self.location.as_local().is_none() {
+            // Listings of some stores tell no more than names.
+            if entry.metadata().last_modified().is_some() {
                 objects.push(info(path.to_owned(), entry.metadata()));
             } else if let Some(object) = self.stat(path)? {
                 objects.push(object);
             }
         }
-        objects.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(objects)
     }
 
     /// Reads stretches of an object of `bytes` bytes, front to back.
     pub fn stretches(&self, path: &str, bytes: u64) -> ObjectReader {
-        ObjectReader::new(self.client.clone(), self.full(path), self.uri(path), bytes)
+        ObjectReader::new(&self.place, path, self.uri(path), bytes)
     }
 
     /// Streams an object from its start, reading ahead.
@@ -226,39 +264,32 @@ impl Store {
 
     /// Streams a new object. It appears on [`ObjectWriter::finish`]; dropped before, it never does.
     pub fn writer(&self, path: &str) -> Result<ObjectWriter> {
-        ObjectWriter::open(self.client.clone(), &self.full(path), path, self.uri(path))
+        ObjectWriter::open(&self.place, path, self.uri(path))
     }
 
-    pub(crate) fn client(&self) -> &Client {
-        &self.client
-    }
-
-    pub(crate) fn full(&self, path: &str) -> String {
-        format!("{}{path}", self.prefix)
+    pub(crate) fn place(&self) -> &Place {
+        &self.place
     }
 
     /// Removes the folder of temporary files once nothing is left in it.
     pub fn tidy(&self) {
-        if let Location::Local(path) = &self.location {
-            // It fails while another program writes here; that one will tidy up.
-            let _ = std::fs::remove_dir(path.join(TEMPORARY));
+        if let Place::Disk(disk) = &self.place {
+            disk.tidy();
         }
     }
 }
 
-/// The bytes of a buffer, in memory of their own size. What local disk gives holds on to half a
-/// megabyte for each object, however small; a thousand receipts must not.
-fn exact(buffer: Buffer) -> Bytes {
-    Bytes::from(buffer.to_vec())
-}
-
-fn local(path: &Path, writable: bool) -> opendal::Result<Operator> {
-    let root = path.to_string_lossy();
-    let mut builder = services::Fs::default().root(&root);
-    if writable {
-        builder = builder.atomic_write_dir(&format!("{root}/{TEMPORARY}"));
+/// Makes a request for an object that may not be there.
+fn if_there_in<T>(
+    client: &Client,
+    uri: &str,
+    request: impl Future<Output = opendal::Result<T>>,
+) -> Result<Option<T>> {
+    match client.wait(request) {
+        Ok(found) => Ok(Some(found)),
+        Err(e) if e.kind() == ErrorKind::NotFound && !no_bucket(&e) => Ok(None),
+        Err(e) => Err(client.error(&e, uri)),
     }
-    Operator::new(builder)
 }
 
 fn info(path: String, metadata: &opendal::Metadata) -> ObjectInfo {

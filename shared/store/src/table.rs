@@ -4,7 +4,9 @@
 //! buffers one row group. So neither side's memory depends on how long a manifest is.
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use arrow::array::{Array, FixedSizeListArray, Float32Array, RecordBatch};
@@ -26,9 +28,10 @@ use sluice_manifest::rows::{Row, SCHEMA_KEY, VERSION_KEY};
 use sluice_manifest::{Error, Output, Result};
 
 use crate::client::Client;
+use crate::disk;
 use crate::object::ObjectWriter;
 use crate::runtime::wait;
-use crate::store::Store;
+use crate::store::{Place, Store};
 
 /// Rows of a row group. Narrow rows take about 1 MB, embeddings of 1280 values 5 MB.
 const GROUP_ROWS: usize = 1024;
@@ -104,7 +107,6 @@ impl Store {
 
 /// A manifest open for reading.
 pub struct Table {
-    client: Client,
     uri: String,
     builder: Option<ParquetRecordBatchStreamBuilder<Source>>,
     stream: Option<ParquetRecordBatchStream<Source>>,
@@ -154,10 +156,9 @@ impl Table {
         let Some(info) = store.stat(path)? else {
             return Err(Error::data(format!("{uri}: no such manifest")));
         };
-        let client = store.client().clone();
         let source = Source::open(store, path, info.bytes)?;
-        let broken = |e: ParquetError| broken(&client, &uri, e);
-        let builder = wait(ParquetRecordBatchStreamBuilder::new(source)).map_err(broken)?;
+        let builder = wait(ParquetRecordBatchStreamBuilder::new(source));
+        let builder = builder.map_err(|e| broken(&uri, e))?;
         let pairs = builder.metadata().file_metadata().key_value_metadata();
         let metadata = pairs
             .into_iter()
@@ -171,7 +172,6 @@ impl Table {
             stream: None,
             metadata,
             rows,
-            client,
             uri,
         })
     }
@@ -292,17 +292,11 @@ impl Table {
 
     fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
         if let Some(builder) = self.builder.take() {
-            self.stream = Some(
-                builder
-                    .build()
-                    .map_err(|e| broken(&self.client, &self.uri, e))?,
-            );
+            self.stream = Some(builder.build().map_err(|e| broken(&self.uri, e))?);
         }
         match self.stream.as_mut().and_then(|stream| wait(stream.next())) {
             None => Ok(None),
-            Some(batch) => batch
-                .map(Some)
-                .map_err(|e| broken(&self.client, &self.uri, e)),
+            Some(batch) => batch.map(Some).map_err(|e| broken(&self.uri, e)),
         }
     }
 }
@@ -509,10 +503,10 @@ impl<R: Row> RowWriter<R> {
     }
 }
 
-fn broken(client: &Client, uri: &str, e: ParquetError) -> Error {
+fn broken(uri: &str, e: ParquetError) -> Error {
     match e {
-        ParquetError::External(source) => match source.downcast::<opendal::Error>() {
-            Ok(e) => client.error(&e, uri),
+        ParquetError::External(source) => match source.downcast::<Error>() {
+            Ok(e) => *e,
             Err(e) => Error::transient(format!("{uri}: {e}")),
         },
         e => Error::data(format!("{uri}: not a readable manifest: {e}"))
@@ -533,36 +527,52 @@ fn unwritable(uri: &str, e: ParquetError) -> Error {
 /// An object as parquet's asynchronous reader wants it.
 enum Source {
     Whole(Bytes),
+    File {
+        file: File,
+        uri: String,
+        bytes: u64,
+    },
     Ranges {
         client: Client,
         reader: Reader,
+        uri: String,
         bytes: u64,
     },
 }
 
 impl Source {
     fn open(store: &Store, path: &str, bytes: u64) -> Result<Self> {
-        let client = store.client().clone();
-        if client.is_remote() && bytes <= WHOLE {
-            return Ok(Self::Whole(store.get(path)?));
+        let uri = store.uri(path);
+        match store.place() {
+            Place::Disk(disk) => match disk.open(path) {
+                Ok(file) => Ok(Self::File { file, uri, bytes }),
+                Err(e) => Err(disk::error(&e, &uri)),
+            },
+            Place::Bucket { client, .. } if client.is_remote() && bytes <= WHOLE => {
+                Ok(Self::Whole(store.get(path)?))
+            }
+            Place::Bucket { client, prefix } => {
+                let full = format!("{prefix}{path}");
+                let reader = client.wait(client.operator.reader(&full));
+                Ok(Self::Ranges {
+                    reader: reader.map_err(|e| client.error(&e, &uri))?,
+                    client: client.clone(),
+                    uri,
+                    bytes,
+                })
+            }
         }
-        let reader = client.wait(client.operator.reader(&store.full(path)));
-        Ok(Self::Ranges {
-            reader: reader.map_err(|e| client.error(&e, &store.uri(path)))?,
-            client,
-            bytes,
-        })
     }
 
     fn len(&self) -> u64 {
         match self {
             Self::Whole(content) => content.len() as u64,
-            Self::Ranges { bytes, .. } => *bytes,
+            Self::File { bytes, .. } | Self::Ranges { bytes, .. } => *bytes,
         }
     }
 }
 
-fn external(e: opendal::Error) -> ParquetError {
+fn external(e: Error) -> ParquetError {
     ParquetError::External(Box::new(e))
 }
 
@@ -591,10 +601,24 @@ impl AsyncFileReader for Source {
                     };
                     ranges.into_iter().map(slice).collect()
                 }
-                Self::Ranges { client, reader, .. } => {
+                Self::File { file, uri, .. } => {
+                    let read = |range: Range<u64>| {
+                        let mut bytes = vec![0; (range.end - range.start) as usize];
+                        let read = file.read_exact_at(&mut bytes, range.start);
+                        read.map_err(|e| external(disk::error(&e, uri)))?;
+                        Ok(Bytes::from(bytes))
+                    };
+                    ranges.into_iter().map(read).collect()
+                }
+                Self::Ranges {
+                    client,
+                    reader,
+                    uri,
+                    ..
+                } => {
                     let fetched = client.patiently(reader.fetch(ranges)).await;
-                    let buffers = fetched.map_err(external)?.into_iter();
-                    Ok(buffers.map(|buffer| buffer.to_bytes()).collect())
+                    let fetched = fetched.map_err(|e| external(client.error(&e, uri)))?;
+                    Ok(fetched.iter().map(|buffer| buffer.to_bytes()).collect())
                 }
             }
         }

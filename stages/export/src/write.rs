@@ -1,7 +1,7 @@
 //! Copies the kept samples of an output shard, byte for byte, and writes its Parquet file.
 
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
 use std::ops::Range;
 
 use anyhow::Result;
@@ -305,10 +305,26 @@ struct Hashing<R> {
     hasher: Sha256,
 }
 
-impl<R: Read> Read for Hashing<R> {
+impl<R: BufRead> Read for Hashing<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let length = self.inner.read(buffer)?;
-        self.hasher.update(&buffer[..length]);
+        let bytes = self.inner.fill_buf()?;
+        let length = bytes.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&bytes[..length]);
+        self.consume(length);
         Ok(length)
+    }
+}
+
+impl<R: BufRead> BufRead for Hashing<R> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.inner.fill_buf()
+    }
+
+    fn consume(&mut self, count: usize) {
+        // What is done with is still there: `fill_buf` gives it again and reads nothing.
+        if let Ok(bytes) = self.inner.fill_buf() {
+            self.hasher.update(&bytes[..count]);
+        }
+        self.inner.consume(count);
     }
 }
