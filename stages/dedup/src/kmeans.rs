@@ -10,13 +10,17 @@
 //! # Algorithm
 //! k-means++ starts (see `seeding.rs`), then Lloyd iterations (Lloyd, "Least
 //! Squares Quantization in PCM", 1982). |x - c|² = |x|² - 2 (x · c - |c|² / 2),
-//! so the nearest centroid is the one with the greatest x · c - |c|² / 2, and
-//! nearly all the work is one matrix product per block of vectors and block of
-//! centroids. Nothing of size vectors x centroids ever exists: each thread holds
-//! one block of [`ROWS`] x [`COLUMNS`] products.
+//! so the nearest centroid is the one with the greatest x · c - |c|² / 2. All
+//! of these scores are estimated (see `estimates.rs`), a block of vectors with a
+//! block of centroids at a time, so nothing of size vectors x centroids ever
+//! exists. Where the margin of the estimates leaves several centroids, their
+//! scores are computed in `f64`. So every assignment is the exact one, on every
+//! processor and with any number of threads.
 //!
-//! - *Means*: the vectors are sorted by cluster and each cluster sums its own in
-//!   `f64` in row order, so the result does not depend on the number of threads.
+//! - *Means*: each cluster keeps the sum of its vectors in `f64`, which those
+//!   that leave and join change, in row order. From the sums follow the means,
+//!   and the inertia without another pass: |x - c|² summed over a cluster is
+//!   the sum of |x|², less 2 c · (sum of x), plus |c|² for each.
 //! - *Empty clusters* take over the vectors that lie farthest from their own
 //!   centroids, one each (as scikit-learn does).
 //! - *Stopping*: when an iteration lowers the inertia (the sum of squared
@@ -27,7 +31,9 @@
 
 use rayon::prelude::*;
 
-use crate::products::{dot, dot_products, first_maximum, squared_norm};
+use crate::estimates::{COLUMNS, Estimates, Estimator, Left};
+use crate::members::Members;
+use crate::products::{at_least, dot, maximum, mean, squared_norm};
 use crate::seeding::plus_plus;
 
 /// NeMo Curator's bound on the iterations. Few data sets need more than 30
@@ -36,12 +42,6 @@ pub const DEFAULT_MAX_ITERATIONS: usize = 300;
 
 /// NeMo Curator's tolerance.
 pub const DEFAULT_TOLERANCE: f64 = 1e-4;
-
-/// Vectors in one matrix product.
-const ROWS: usize = 512;
-
-/// Centroids in one matrix product.
-const COLUMNS: usize = 1024;
 
 /// What [`fit`] does. Everything here shapes the result.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -88,7 +88,11 @@ impl Centroids {
         self.data.is_empty()
     }
 
-    fn rows(&self) -> impl Iterator<Item = &[f32]> {
+    pub(crate) fn row(&self, index: usize) -> &[f32] {
+        &self.data[index * self.dim..][..self.dim]
+    }
+
+    pub(crate) fn rows(&self) -> impl Iterator<Item = &[f32]> {
         self.data.chunks_exact(self.dim)
     }
 }
@@ -110,46 +114,21 @@ pub struct Assignment {
 /// # Panics
 /// When `vectors` does not hold whole rows of `dim` values, or `dim` is 0.
 pub fn fit(vectors: &[f32], dim: usize, settings: &Settings) -> Centroids {
-    let start = start(vectors, dim, settings);
-    refine(vectors, start, settings)
+    let points = Points::new(vectors, dim);
+    let start = points.start(settings);
+    points.refine(start, settings)
 }
 
 /// The centroids from which [`fit`] starts: rows of `vectors`, drawn by
 /// k-means++.
 pub fn start(vectors: &[f32], dim: usize, settings: &Settings) -> Centroids {
-    check(vectors, dim);
-    let data = plus_plus(vectors, dim, settings.clusters, settings.seed)
-        .into_iter()
-        .flat_map(|row| &vectors[row * dim..][..dim])
-        .copied()
-        .collect();
-    Centroids { dim, data }
+    Points::new(vectors, dim).start(settings)
 }
 
 /// Lloyd iterations from given centroids. Of `settings`, only `max_iterations`
 /// and `tolerance` count.
 pub fn refine(vectors: &[f32], start: Centroids, settings: &Settings) -> Centroids {
-    check(vectors, start.dim);
-    let mut centroids = start;
-    if centroids.is_empty() || vectors.is_empty() {
-        return centroids;
-    }
-    let norms: Vec<f32> = vectors
-        .par_chunks(centroids.dim)
-        .map(|vector| squared_norm(vector) as f32)
-        .collect();
-    let mut before: Option<f64> = None;
-    for _ in 0..settings.max_iterations {
-        let mut nearest = nearest(vectors, &norms, &centroids);
-        let inertia: f64 = nearest.iter().map(|n| f64::from(n.squared)).sum();
-        if before.is_some_and(|before| before - inertia <= settings.tolerance * before) {
-            break;
-        }
-        before = Some(inertia);
-        fill_empty_clusters(&mut nearest, centroids.len());
-        move_to_means(vectors, &nearest, &mut centroids);
-    }
-    centroids
+    Points::new(vectors, start.dim).refine(start, settings)
 }
 
 /// The nearest centroid of each of `vectors` (n x `centroids.dim`,
@@ -159,26 +138,24 @@ pub fn refine(vectors: &[f32], start: Centroids, settings: &Settings) -> Centroi
 /// When `vectors` does not hold whole rows, or there is no centroid.
 pub fn assign(vectors: &[f32], centroids: &Centroids) -> Vec<Assignment> {
     let dim = centroids.dim;
-    check(vectors, dim);
     assert!(
         vectors.is_empty() || !centroids.is_empty(),
         "at least one centroid to assign to"
     );
     let lengths: Vec<f64> = centroids.rows().map(|c| squared_norm(c).sqrt()).collect();
-    let norms = vec![0.0; vectors.len() / dim]; // the distances are not looked at
-    nearest(vectors, &norms, centroids)
+    Points::around(vectors, mean(&centroids.data, dim))
+        .nearest(centroids)
         .par_iter()
         .zip(vectors.par_chunks(dim))
-        .map(|(nearest, vector)| {
-            let cluster = nearest.cluster as usize;
-            let product = dot(vector, &centroids.data[cluster * dim..][..dim]);
-            let cosine = if lengths[cluster] > 0.0 {
-                product / lengths[cluster]
+        .map(|(&cluster, vector)| {
+            let length = lengths[cluster];
+            let cosine = if length > 0.0 {
+                dot(vector, centroids.row(cluster)) / length
             } else {
                 0.0
             };
             Assignment {
-                cluster: nearest.cluster,
+                cluster: cluster as u32,
                 distance: (1.0 - cosine) as f32,
             }
         })
@@ -193,133 +170,124 @@ pub fn inertia(vectors: &[f32], centroids: &Centroids) -> f64 {
         .iter()
         .zip(vectors.chunks_exact(dim))
         .map(|(assignment, vector)| {
-            let centroid = &centroids.data[assignment.cluster as usize * dim..][..dim];
-            squared_norm(vector) + squared_norm(centroid) - 2.0 * dot(vector, centroid)
+            squared_distance(vector, centroids.row(assignment.cluster as usize))
         })
         .sum()
 }
 
-fn check(vectors: &[f32], dim: usize) {
-    assert!(dim > 0, "vectors have at least one dimension");
-    assert!(vectors.len().is_multiple_of(dim), "vectors hold whole rows");
+fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
+    squared_norm(a) + squared_norm(b) - 2.0 * dot(a, b)
 }
 
-/// A vector's nearest centroid.
-#[derive(Clone, Copy)]
-struct Nearest {
-    cluster: u32,
-    /// Squared distance, within the rounding of `f32` products.
-    squared: f32,
+/// The vectors that are clustered, prepared for many estimates. Beside the
+/// vectors it takes a quarter of their memory, where bytes are multiplied.
+pub(crate) struct Points<'a> {
+    pub vectors: &'a [f32],
+    pub estimator: Estimator,
+    /// The vectors, `estimator.rows()` each.
+    pub blocks: Vec<Left<'a>>,
 }
 
-/// The nearest centroid of each vector, given the squared norms of the vectors.
-fn nearest(vectors: &[f32], norms: &[f32], centroids: &Centroids) -> Vec<Nearest> {
-    let dim = centroids.dim;
-    let half_norms: Vec<f32> = centroids
-        .rows()
-        .map(|centroid| (squared_norm(centroid) / 2.0) as f32)
-        .collect();
-    let mut result = vec![
-        Nearest {
-            cluster: 0,
-            squared: 0.0
-        };
-        norms.len()
-    ];
-    result
-        .par_chunks_mut(ROWS)
-        .zip(vectors.par_chunks(ROWS * dim))
-        .zip(norms.par_chunks(ROWS))
-        .for_each_init(Vec::new, |products, ((result, vectors), norms)| {
-            // Best x · c - |c|² / 2 so far, and whose it is.
-            let mut best = [(f32::NEG_INFINITY, 0_usize); ROWS];
-            for first in (0..half_norms.len()).step_by(COLUMNS) {
-                let half_norms = &half_norms[first..half_norms.len().min(first + COLUMNS)];
-                let block = &centroids.data[first * dim..][..half_norms.len() * dim];
-                products.resize(norms.len() * half_norms.len(), 0.0);
-                dot_products(vectors, block, dim, products);
-                let rows = products.chunks_exact_mut(half_norms.len());
-                for (best, scores) in best.iter_mut().zip(rows) {
-                    for (score, half_norm) in scores.iter_mut().zip(half_norms) {
-                        *score -= half_norm;
-                    }
-                    if let Some((i, score)) = first_maximum(scores).filter(|&(_, s)| s > best.0) {
-                        *best = (score, first + i);
-                    }
+impl<'a> Points<'a> {
+    pub fn new(vectors: &'a [f32], dim: usize) -> Self {
+        assert!(dim > 0, "vectors have at least one dimension");
+        Self::around(vectors, mean(vectors, dim))
+    }
+
+    fn around(vectors: &'a [f32], origin: Vec<f32>) -> Self {
+        let dim = origin.len();
+        assert!(dim > 0, "vectors have at least one dimension");
+        assert!(vectors.len().is_multiple_of(dim), "vectors hold whole rows");
+        let estimator = Estimator::new(origin);
+        let blocks = vectors
+            .par_chunks(estimator.rows() * dim)
+            .map(|block| estimator.left(block))
+            .collect();
+        Self {
+            vectors,
+            estimator,
+            blocks,
+        }
+    }
+
+    fn start(&self, settings: &Settings) -> Centroids {
+        let dim = self.estimator.dim();
+        let data = plus_plus(self, settings.clusters, settings.seed)
+            .into_iter()
+            .flat_map(|row| &self.vectors[row * dim..][..dim])
+            .copied()
+            .collect();
+        Centroids { dim, data }
+    }
+
+    fn refine(&self, start: Centroids, settings: &Settings) -> Centroids {
+        let mut centroids = start;
+        if centroids.is_empty() || self.vectors.is_empty() {
+            return centroids;
+        }
+        let mut members = Members::new(self.vectors, centroids.dim, centroids.len());
+        let mut before: Option<f64> = None;
+        for _ in 0..settings.max_iterations {
+            members.become_those_of(self.nearest(&centroids));
+            let inertia = members.inertia(&centroids);
+            if before.is_some_and(|before| before - inertia <= settings.tolerance * before) {
+                break;
+            }
+            before = Some(inertia);
+            members.fill_empty(&centroids);
+            members.move_to_means(&mut centroids);
+        }
+        centroids
+    }
+
+    /// The nearest centroid of each vector, the first of equally near.
+    fn nearest(&self, centroids: &Centroids) -> Vec<usize> {
+        let half = |centroid: &[f32]| squared_norm(centroid) / 2.0;
+        let left = self.estimator.left(&centroids.data);
+        let right = self
+            .estimator
+            .right(&left, |index| -half(centroids.row(index)) as f32);
+        let score = |vector: &[f32], centroid: &[f32]| dot(vector, centroid) - half(centroid);
+        let nearest_of = |block: &Left<'_>, estimates: &mut Estimates| -> Vec<usize> {
+            let rows = block.vectors.chunks_exact(centroids.dim);
+            let mut found = Vec::new();
+            // The best estimate so far, and the centroids that may be the nearest yet.
+            let mut open = vec![(f32::NEG_INFINITY, Vec::new()); rows.len()];
+            for first in (0..right.len()).step_by(COLUMNS) {
+                let columns = first..right.len().min(first + COLUMNS);
+                self.estimator.estimate(block, &right, columns, estimates);
+                for (row, (best, open)) in open.iter_mut().enumerate() {
+                    let margin = self.estimator.margin(block, row, &right);
+                    let estimates = estimates.row(row);
+                    *best = best.max(maximum(estimates));
+                    found.clear();
+                    at_least(estimates, *best - 2.0 * margin, &mut found);
+                    let most = |&column: &usize| (first + column, estimates[column] + 2.0 * margin);
+                    open.extend(found.iter().map(most));
                 }
             }
-            for ((result, norm), (score, cluster)) in result.iter_mut().zip(norms).zip(best) {
-                *result = Nearest {
-                    cluster: cluster as u32,
-                    squared: (norm - 2.0 * score).max(0.0),
-                };
-            }
-        });
-    result
-}
-
-/// Gives each cluster without members the vector that lies farthest from its
-/// centroid, the first of equally far. A cluster's last member is never taken,
-/// nor a vector that lies on its centroid.
-fn fill_empty_clusters(nearest: &mut [Nearest], clusters: usize) {
-    let mut members = vec![0_usize; clusters];
-    nearest
-        .iter()
-        .for_each(|n| members[n.cluster as usize] += 1);
-    let empty: Vec<usize> = (0..clusters).filter(|&c| members[c] == 0).collect();
-    if empty.is_empty() {
-        return;
-    }
-    let mut farthest: Vec<usize> = (0..nearest.len())
-        .filter(|&row| nearest[row].squared > 0.0)
-        .collect();
-    farthest.sort_by(|&a, &b| nearest[b].squared.total_cmp(&nearest[a].squared));
-    let mut farthest = farthest.into_iter();
-    for cluster in empty {
-        let Some(row) = farthest.find(|&row| members[nearest[row].cluster as usize] > 1) else {
-            return;
+            rows.zip(open)
+                .map(|(vector, (best, mut open))| {
+                    open.retain(|&(_, most)| most >= best);
+                    if let &[(only, _)] = &open[..] {
+                        return only;
+                    }
+                    let scores = open
+                        .iter()
+                        .map(|&(c, _)| (c, score(vector, centroids.row(c))));
+                    let better = |best: (usize, f64), next: (usize, f64)| {
+                        if next.1 > best.1 { next } else { best }
+                    };
+                    scores.reduce(better).map_or(0, |(cluster, _)| cluster)
+                })
+                .collect()
         };
-        members[nearest[row].cluster as usize] -= 1;
-        members[cluster] = 1;
-        nearest[row].cluster = cluster as u32;
+        self.blocks
+            .par_iter()
+            .map_init(Estimates::default, |estimates, block| {
+                nearest_of(block, estimates)
+            })
+            .flatten_iter()
+            .collect()
     }
-}
-
-/// Moves each centroid to the mean of its members; one without stays.
-fn move_to_means(vectors: &[f32], nearest: &[Nearest], centroids: &mut Centroids) {
-    let dim = centroids.dim;
-    // Counting sort of the rows by cluster: members of c are ends[c]..ends[c+1].
-    let mut ends = vec![0_usize; centroids.len() + 1];
-    for n in nearest {
-        ends[n.cluster as usize + 1] += 1;
-    }
-    for c in 1..ends.len() {
-        ends[c] += ends[c - 1];
-    }
-    let mut free = ends.clone();
-    let mut members = vec![0_usize; nearest.len()];
-    for (row, n) in nearest.iter().enumerate() {
-        let place = &mut free[n.cluster as usize];
-        members[*place] = row;
-        *place += 1;
-    }
-    centroids
-        .data
-        .par_chunks_mut(dim)
-        .enumerate()
-        .for_each(|(cluster, centroid)| {
-            let members = &members[ends[cluster]..ends[cluster + 1]];
-            if members.is_empty() {
-                return;
-            }
-            let mut sums = vec![0.0_f64; dim];
-            for &row in members {
-                for (sum, &value) in sums.iter_mut().zip(&vectors[row * dim..][..dim]) {
-                    *sum += f64::from(value);
-                }
-            }
-            for (value, sum) in centroid.iter_mut().zip(sums) {
-                *value = (sum / members.len() as f64) as f32;
-            }
-        });
 }
