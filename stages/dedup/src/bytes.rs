@@ -243,30 +243,27 @@ impl Code {
 }
 
 /// Coded vectors on the left of products: their words, [`LEFT`] by [`LEFT`].
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(crate) struct LeftPanels(Vec<[i32; LEFT]>);
 
 impl LeftPanels {
-    /// Adds the words of vector `index`, the next one.
-    pub fn push(&mut self, index: usize, words: &[i32]) {
-        if index.is_multiple_of(LEFT) {
-            self.0.resize(self.0.len() + words.len(), [0; LEFT]);
+    /// Holds the vectors of these words, and no others.
+    pub fn load<'a>(&mut self, vectors: impl Iterator<Item = &'a [i32]>) {
+        self.0.clear();
+        for (index, words) in vectors.enumerate() {
+            if index.is_multiple_of(LEFT) {
+                self.0.resize(self.0.len() + words.len(), [0; LEFT]);
+            }
+            let first = self.0.len() - words.len();
+            for (slot, word) in self.0[first..].iter_mut().zip(words) {
+                slot[index % LEFT] = *word;
+            }
         }
-        let first = self.0.len() - words.len();
-        for (slot, word) in self.0[first..].iter_mut().zip(words) {
-            slot[index % LEFT] = *word;
-        }
-    }
-
-    /// The `words` words of vector `index`.
-    pub fn words(&self, index: usize, words: usize) -> impl ExactSizeIterator<Item = i32> {
-        let panel = &self.0[index / LEFT * words..][..words];
-        panel.iter().map(move |slot| slot[index % LEFT])
     }
 }
 
 /// Coded vectors on the right of products.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub(crate) struct RightPanels {
     panels: Vec<[Line; RIGHT / 16]>,
     columns: Vec<Column>,
@@ -284,13 +281,7 @@ struct Column {
 impl RightPanels {
     /// Adds the words of vector `index`, the next one; `bias` is added to all
     /// its products.
-    pub fn push(
-        &mut self,
-        index: usize,
-        words: impl ExactSizeIterator<Item = i32>,
-        code: Code,
-        bias: f32,
-    ) {
+    pub fn push(&mut self, index: usize, words: &[i32], code: Code, bias: f32) {
         let lane = index % RIGHT;
         if lane == 0 {
             let panels = self.panels.len() + words.len();

@@ -13,6 +13,8 @@
 
 use std::ops::Range;
 
+use rayon::prelude::*;
+
 use crate::bytes::{self, Code, Coder, LeftPanels, RIGHT, RightPanels};
 use crate::products::{dot_products, squared_norm};
 
@@ -28,12 +30,13 @@ pub(crate) enum Estimator {
     Floats { dim: usize },
 }
 
-/// Some vectors of the left side.
-pub(crate) struct Left<'a> {
+/// Vectors, prepared for estimates.
+pub(crate) struct Prepared<'a> {
     /// The vectors themselves, one after the other.
     pub vectors: &'a [f32],
     codes: Vec<Code>,
-    panels: LeftPanels,
+    /// Of each vector its words; none for floats.
+    words: Vec<i32>,
 }
 
 /// The vectors of the right side, each with a bias that is added to its
@@ -55,23 +58,27 @@ struct Most {
 }
 
 /// Estimated products: a row for each left vector, a column for each right one.
+/// Holds the left vectors, too, and its memory when it is used again.
 #[derive(Default)]
 pub(crate) struct Estimates {
+    codes: Vec<Code>,
+    panels: LeftPanels,
+    vectors: Vec<f32>,
     values: Vec<f32>,
     columns: usize,
     width: usize,
 }
 
-impl Estimates {
-    /// The products of left vector `index`.
-    pub fn row(&self, index: usize) -> &[f32] {
-        &self.values[index * self.width..][..self.columns]
-    }
-}
-
 impl Right {
     pub fn len(&self) -> usize {
         self.biases.len()
+    }
+
+    /// The columns in parts of [`COLUMNS`].
+    pub fn parts(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let len = self.len();
+        let firsts = (0..len).step_by(COLUMNS);
+        firsts.map(move |first| first..len.min(first + COLUMNS))
     }
 }
 
@@ -93,7 +100,8 @@ impl Estimator {
         }
     }
 
-    /// Vectors that a [`Left`] should hold: a matrix product packs the right side again for each.
+    /// Vectors of the left side that are best estimated at once: matrix products
+    /// copy the right side each time.
     pub fn rows(&self) -> usize {
         match self {
             Self::Bytes(_) => 64,
@@ -101,39 +109,36 @@ impl Estimator {
         }
     }
 
-    /// Prepares `vectors` (n x dim) for the left side.
-    pub fn left<'a>(&self, vectors: &'a [f32]) -> Left<'a> {
-        let mut panels = LeftPanels::default();
-        let rows = vectors.chunks_exact(self.dim());
+    /// Prepares `vectors` (n x dim) for either side.
+    pub fn prepare<'a>(&self, vectors: &'a [f32]) -> Prepared<'a> {
+        let rows = vectors.par_chunks_exact(self.dim()).with_min_len(256);
+        let mut words = Vec::new();
         let codes = match self {
             Self::Bytes(coder) => {
-                let mut words = vec![0; coder.words()];
-                let coded = rows.enumerate().map(|(index, vector)| {
-                    let code = coder.code(vector, &mut words);
-                    panels.push(index, &words);
-                    code
-                });
-                coded.collect()
+                words.resize(rows.len() * coder.words(), 0);
+                rows.zip(words.par_chunks_exact_mut(coder.words()))
+                    .map(|(vector, words)| coder.code(vector, words))
+                    .collect()
             }
             Self::Floats { dim } => rows.map(|vector| of_floats(vector, *dim)).collect(),
         };
-        Left {
+        Prepared {
             vectors,
             codes,
-            panels,
+            words,
         }
     }
 
-    /// Adds vector `index` of `left` to the right side.
-    pub fn push(&self, right: &mut Right, left: &Left<'_>, index: usize, bias: f32) {
-        let code = left.codes[index];
+    /// Adds vector `index` of `prepared` to the right side.
+    pub fn push(&self, right: &mut Right, prepared: &Prepared<'_>, index: usize, bias: f32) {
+        let code = prepared.codes[index];
         match self {
-            Self::Bytes(coder) => {
-                let words = left.panels.words(index, coder.words());
+            Self::Bytes(_) => {
+                let words = self.words_of(prepared, index);
                 right.panels.push(right.len(), words, code, bias);
             }
             Self::Floats { dim } => {
-                let vector = &left.vectors[index * dim..][..*dim];
+                let vector = &prepared.vectors[index * dim..][..*dim];
                 right.vectors.extend_from_slice(vector);
             }
         }
@@ -145,58 +150,90 @@ impl Estimator {
         most.offset = most.offset.max(code.offset.abs() + bias.abs());
     }
 
-    /// The right side of all of `left`, with their biases.
-    pub fn right(&self, left: &Left<'_>, bias: impl Fn(usize) -> f32) -> Right {
+    /// A right side of vectors of `prepared`, given their indices and biases.
+    pub fn right(
+        &self,
+        prepared: &Prepared<'_>,
+        vectors: impl Iterator<Item = (usize, f32)>,
+    ) -> Right {
         let mut right = Right::default();
-        for index in 0..left.codes.len() {
-            self.push(&mut right, left, index, bias(index));
-        }
+        vectors.for_each(|(index, bias)| self.push(&mut right, prepared, index, bias));
         right
     }
 
-    /// How far the estimates of left vector `index` may be off, at most.
-    /// Not-a-number for a vector that is not finite: its products are, too.
-    pub fn margin(&self, left: &Left<'_>, index: usize, right: &Right) -> f32 {
-        let (own, most) = (left.codes[index], right.most);
-        let rounding = match self {
-            Self::Bytes(coder) => coder.rounding(own.offset, most.offset),
-            Self::Floats { .. } => f32::EPSILON * most.offset,
-        };
-        own.error * most.length + own.length * most.error + rounding
+    /// Makes the vectors `rows` of `prepared` the left side of `estimates`.
+    pub fn load(
+        &self,
+        estimates: &mut Estimates,
+        prepared: &Prepared<'_>,
+        rows: impl Iterator<Item = usize> + Clone,
+    ) {
+        estimates.codes.clear();
+        let codes = rows.clone().map(|row| prepared.codes[row]);
+        estimates.codes.extend(codes);
+        match self {
+            Self::Bytes(_) => {
+                let words = rows.map(|row| self.words_of(prepared, row));
+                estimates.panels.load(words);
+            }
+            Self::Floats { dim } => {
+                estimates.vectors.clear();
+                for row in rows {
+                    let vector = &prepared.vectors[row * dim..][..*dim];
+                    estimates.vectors.extend_from_slice(vector);
+                }
+            }
+        }
     }
 
-    /// Estimates all products of `left` with the vectors `columns` of `right`,
-    /// which start at a multiple of [`COLUMNS`].
-    pub fn estimate(
-        &self,
-        left: &Left<'_>,
-        right: &Right,
-        columns: Range<usize>,
-        out: &mut Estimates,
-    ) {
-        debug_assert!(columns.start.is_multiple_of(COLUMNS));
-        let rows = left.codes.len();
-        out.columns = columns.len();
+    fn words_of<'a>(&self, prepared: &'a Prepared<'_>, index: usize) -> &'a [i32] {
+        let words = prepared.words.len() / prepared.codes.len();
+        &prepared.words[index * words..][..words]
+    }
+
+    /// Estimates all products of the left side with the vectors `columns` of
+    /// `right`, one of its parts.
+    pub fn estimate(&self, estimates: &mut Estimates, right: &Right, columns: Range<usize>) {
+        let Estimates { codes, values, .. } = estimates;
+        estimates.columns = columns.len();
         match self {
             Self::Bytes(coder) => {
                 let panels = columns.start / RIGHT..columns.end.div_ceil(RIGHT);
-                out.width = panels.len() * RIGHT;
-                out.values.resize(rows * out.width, 0.0);
-                let (codes, out) = (&left.codes, &mut out.values);
-                bytes::estimate(coder, codes, &left.panels, &right.panels, panels, out);
+                estimates.width = panels.len() * RIGHT;
+                values.resize(codes.len() * estimates.width, 0.0);
+                let left = &estimates.panels;
+                bytes::estimate(coder, codes, left, &right.panels, panels, values);
             }
             Self::Floats { dim } => {
-                out.width = columns.len();
-                out.values.resize(rows * out.width, 0.0);
+                estimates.width = columns.len();
+                values.resize(codes.len() * estimates.width, 0.0);
                 let vectors = &right.vectors[columns.start * dim..columns.end * dim];
-                dot_products(left.vectors, vectors, *dim, &mut out.values);
-                for row in out.values.chunks_exact_mut(out.width.max(1)) {
+                dot_products(&estimates.vectors, vectors, *dim, values);
+                for row in values.chunks_exact_mut(columns.len()) {
                     for (value, bias) in row.iter_mut().zip(&right.biases[columns.clone()]) {
                         *value += bias;
                     }
                 }
             }
         }
+    }
+
+    /// How far the estimates of left vector `index` may be off, at most.
+    /// Not-a-number for a vector that is not finite: its products are, too.
+    pub fn margin(&self, estimates: &Estimates, index: usize, right: &Right) -> f32 {
+        let (own, most) = (estimates.codes[index], right.most);
+        let rounding = match self {
+            Self::Bytes(coder) => coder.rounding(own.offset, most.offset),
+            Self::Floats { .. } => f32::EPSILON * most.offset,
+        };
+        own.error * most.length + own.length * most.error + rounding
+    }
+}
+
+impl Estimates {
+    /// The products of left vector `index`.
+    pub fn row(&self, index: usize) -> &[f32] {
+        &self.values[index * self.width..][..self.columns]
     }
 }
 

@@ -20,6 +20,7 @@ pub mod kmeans;
 pub mod matching;
 mod members;
 pub mod perceptual;
+mod points;
 mod products;
 pub mod ranking;
 mod seeding;

@@ -26,9 +26,11 @@
 //! depend neither on the processor nor on the number of threads, and of equally
 //! similar rows the earliest is named.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
-use crate::estimates::{COLUMNS, Estimates, Estimator, Right};
+use crate::estimates::{Estimates, Estimator, Right};
 use crate::products::{at_least, dot, maximum};
 
 /// Blocks of earlier rows that are worth more than one thread.
@@ -97,63 +99,53 @@ fn walk(vectors: &[f32], dim: usize, floor: f32, mut decide: impl FnMut(Option<M
     let mut own = Estimates::default();
     for (block, queries) in vectors.chunks(estimator.rows() * dim).enumerate() {
         let first = block * estimator.rows();
-        let left = estimator.left(queries);
+        let prepared = estimator.prepare(queries);
         let height = queries.len() / dim;
 
-        // The best of each row among the earlier blocks' rows from `start` on.
-        let among = |start: usize, estimates: &mut Estimates| -> Vec<Search> {
-            let columns = &counting[start..counting.len().min(start + COLUMNS)];
-            estimator.estimate(
-                &left,
-                &counting_right,
-                start..start + columns.len(),
-                estimates,
-            );
+        // The best of each row among a part of the earlier blocks' rows.
+        let among = |estimates: &mut Estimates, part: Range<usize>| -> Vec<Option<Match>> {
+            estimator.load(estimates, &prepared, 0..height);
+            estimator.estimate(estimates, &counting_right, part.clone());
+            let columns = &counting[part];
             let search = |i: usize| {
-                let mut search = Search::new(floor, estimator.margin(&left, i, &counting_right));
-                search.look(estimates.row(i), |column| {
-                    (columns[column], dot(row(first + i), row(columns[column])))
-                });
-                search
+                let margin = estimator.margin(estimates, i, &counting_right);
+                let exact = |column: usize| dot(row(first + i), row(columns[column]));
+                Search { floor, margin }.best(None, estimates.row(i), columns, exact)
             };
             (0..height).map(search).collect()
         };
-        let starts: Vec<usize> = (0..counting.len()).step_by(COLUMNS).collect();
-        let found: Vec<Vec<Search>> = if starts.len() < PARALLEL {
-            starts
+        let parts: Vec<Range<usize>> = counting_right.parts().collect();
+        let found: Vec<Vec<Option<Match>>> = if parts.len() < PARALLEL {
+            parts
                 .into_iter()
-                .map(|start| among(start, &mut own))
+                .map(|part| among(&mut own, part))
                 .collect()
         } else {
-            let starts = starts.into_par_iter();
-            starts
-                .map_init(Estimates::default, |estimates, start| {
-                    among(start, estimates)
-                })
-                .collect()
+            let parts = parts.into_par_iter();
+            parts.map_init(Estimates::default, &among).collect()
         };
 
-        let own_right = estimator.right(&left, |_| 0.0);
-        estimator.estimate(&left, &own_right, 0..height, &mut own);
+        let all: Vec<usize> = (first..first + height).collect();
+        let own_right = estimator.right(&prepared, (0..height).map(|i| (i, 0.0)));
+        estimator.load(&mut own, &prepared, 0..height);
+        estimator.estimate(&mut own, &own_right, 0..height);
         let mut counts = vec![false; height]; // rows of this block that count
         for i in 0..height {
-            let mut search = Search::new(floor, estimator.margin(&left, i, &own_right));
-            for found in &found {
-                search.best = better(search.best, found[i].best);
-            }
+            let earlier = found
+                .iter()
+                .fold(None, |best, found| better(best, found[i]));
             let mut estimates = own.row(i)[..i].to_vec();
             for (estimate, counts) in estimates.iter_mut().zip(&counts) {
                 if !counts {
                     *estimate = f32::NAN; // never a candidate
                 }
             }
-            search.look(&estimates, |j| {
-                (first + j, dot(row(first + i), row(first + j)))
-            });
-            counts[i] = decide(search.best);
+            let margin = estimator.margin(&own, i, &own_right);
+            let exact = |j: usize| dot(row(first + i), row(first + j));
+            counts[i] = decide(Search { floor, margin }.best(earlier, &estimates, &all, exact));
         }
         for i in (0..height).filter(|&i| counts[i]) {
-            estimator.push(&mut counting_right, &left, i, 0.0);
+            estimator.push(&mut counting_right, &prepared, i, 0.0);
             counting.push(first + i);
         }
     }
@@ -161,39 +153,36 @@ fn walk(vectors: &[f32], dim: usize, floor: f32, mut decide: impl FnMut(Option<M
 
 /// The search for the earlier row that is most similar to one row.
 struct Search {
-    best: Option<Match>,
     floor: f32,
     margin: f32,
 }
 
 impl Search {
-    fn new(floor: f32, margin: f32) -> Self {
-        Self {
-            best: None,
-            floor,
-            margin,
-        }
-    }
-
-    /// Looks at later rows, of which `exact` gives the number and the similarity.
-    fn look(&mut self, estimates: &[f32], exact: impl Fn(usize) -> (usize, f64)) {
+    /// The better of `best` and the best of the later rows `rows`, given their
+    /// estimated similarities.
+    fn best(
+        &self,
+        mut best: Option<Match>,
+        estimates: &[f32],
+        rows: &[usize],
+        exact: impl Fn(usize) -> f64,
+    ) -> Option<Match> {
         // What is highest here is at least this similar, so what is below does not matter.
         let highest = maximum(estimates);
-        let floor = self.best.map_or(self.floor, |best| best.similarity);
+        let floor = best.map_or(self.floor, |best| best.similarity);
         let bound = floor.max(highest - self.margin) - self.margin;
-        if highest < bound {
-            return;
-        }
         let mut nominated = Vec::new();
-        at_least(estimates, bound, &mut nominated);
+        if highest >= bound {
+            at_least(estimates, bound, &mut nominated);
+        }
         for column in nominated {
             let most = estimates[column] + self.margin;
-            if self.best.is_none_or(|best| most >= best.similarity) {
-                let (of, similarity) = exact(column);
-                let similarity = similarity as f32;
-                self.best = better(self.best, Some(Match { of, similarity }));
+            if best.is_none_or(|best| most >= best.similarity) {
+                let (of, similarity) = (rows[column], exact(column) as f32);
+                best = better(best, Some(Match { of, similarity }));
             }
         }
+        best
     }
 }
 

@@ -135,18 +135,22 @@ impl<'a> Members<'a> {
         self.become_those_of(clusters);
     }
 
-    /// Moves each centroid to the mean of its members; one without stays.
-    pub fn move_to_means(&self, centroids: &mut Centroids) {
+    /// Moves each centroid to the mean of its members; one without stays. Tells
+    /// which have another place now.
+    pub fn move_to_means(&self, centroids: &mut Centroids) -> Vec<bool> {
         let clusters = self.sums.par_chunks(self.dim).zip(&self.counts);
         let centroids = centroids.data.par_chunks_mut(self.dim);
-        centroids
-            .zip(clusters)
-            .for_each(|(centroid, (sums, &count))| {
-                if count > 0 {
-                    for (value, sum) in centroid.iter_mut().zip(sums) {
-                        *value = (sum / count as f64) as f32;
-                    }
+        let moved = centroids.zip(clusters).map(|(centroid, (sums, &count))| {
+            let mut moved = false;
+            if count > 0 {
+                for (value, sum) in centroid.iter_mut().zip(sums) {
+                    let mean = (sum / count as f64) as f32;
+                    moved |= *value != mean;
+                    *value = mean;
                 }
-            });
+            }
+            moved
+        });
+        moved.collect()
     }
 }

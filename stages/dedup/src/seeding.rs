@@ -21,8 +21,8 @@
 
 use rayon::prelude::*;
 
-use crate::estimates::{COLUMNS, Estimates};
-use crate::kmeans::Points;
+use crate::estimates::Estimates;
+use crate::points::Points;
 use crate::products::{at_least, dot, squared_norm};
 
 /// Vectors drawn at a time, at most. Early batches are smaller, as then each
@@ -36,17 +36,15 @@ const NOISE: f32 = 1e-6;
 /// Up to `count` different rows of `points`, drawn by k-means++. Fewer when
 /// there are fewer that differ.
 pub(crate) fn plus_plus(points: &Points<'_>, count: usize, seed: u64) -> Vec<usize> {
-    let (vectors, dim) = (points.vectors, points.estimator.dim());
-    let n = vectors.len() / dim;
-    let row = |index: usize| &vectors[index * dim..][..dim];
+    let n = points.len();
     let mut chosen: Vec<usize> = Vec::with_capacity(count.min(n));
     if count == 0 || n == 0 {
         return chosen;
     }
     let mut random = Random::new(seed);
-    let norms: Vec<f32> = vectors
-        .par_chunks(dim)
-        .map(|vector| squared_norm(vector) as f32)
+    let norms: Vec<f32> = (0..n)
+        .into_par_iter()
+        .map(|index| squared_norm(points.row(index)) as f32)
         .collect();
     // What is no finite vector is never drawn.
     let unknown = |norm: &f32| if norm.is_finite() { f32::INFINITY } else { 0.0 };
@@ -79,7 +77,7 @@ pub(crate) fn plus_plus(points: &Points<'_>, count: usize, seed: u64) -> Vec<usi
         let mut accepted: Vec<usize> = Vec::with_capacity(size);
         for &index in &batch {
             let now = accepted.iter().fold(distances[index], |nearest, &other| {
-                let product = dot(row(index), row(other)) as f32;
+                let product = dot(points.row(index), points.row(other)) as f32;
                 nearest.min(squared_distance(norms[index], norms[other], product))
             });
             if random.unit() * f64::from(distances[index]) < f64::from(now) {
@@ -95,43 +93,34 @@ pub(crate) fn plus_plus(points: &Points<'_>, count: usize, seed: u64) -> Vec<usi
 /// Lowers `distances` (squared, one for each vector) to the nearest of the
 /// vectors `added`.
 fn update(distances: &mut [f32], points: &Points<'_>, norms: &[f32], added: &[usize]) {
-    let (estimator, dim) = (&points.estimator, points.estimator.dim());
-    let row = |index: usize| &points.vectors[index * dim..][..dim];
-    let vectors: Vec<f32> = added
-        .iter()
-        .flat_map(|&index| row(index))
-        .copied()
-        .collect();
-    let left = estimator.left(&vectors);
-    let right = estimator.right(&left, |index| -norms[added[index]] / 2.0);
-    points
-        .blocks
-        .par_iter()
-        .zip(distances.par_chunks_mut(estimator.rows()))
-        .zip(norms.par_chunks(estimator.rows()))
-        .for_each_init(
-            Estimates::default,
-            |estimates, ((block, distances), norms_here)| {
-                let mut nearer = Vec::new();
-                for first in (0..added.len()).step_by(COLUMNS) {
-                    let columns = first..added.len().min(first + COLUMNS);
-                    estimator.estimate(block, &right, columns, estimates);
-                    let vectors = block.vectors.chunks_exact(dim);
-                    let rows = distances.iter_mut().zip(norms_here).zip(vectors);
-                    for (i, ((distance, &norm), vector)) in rows.enumerate() {
-                        // |x - c|² < distance says x·c - |c|² / 2 > (|x|² - distance) / 2.
-                        let bound = (norm - *distance) / 2.0 - estimator.margin(block, i, &right);
-                        nearer.clear();
-                        at_least(estimates.row(i), bound, &mut nearer);
-                        for &column in &nearer {
-                            let index = added[first + column];
-                            let product = dot(vector, row(index)) as f32;
-                            *distance = distance.min(squared_distance(norm, norms[index], product));
-                        }
-                    }
+    let estimator = &points.estimator;
+    let biased = added.iter().map(|&index| (index, -norms[index] / 2.0));
+    let right = estimator.right(&points.prepared, biased);
+    let rows = estimator.rows();
+    let lower = |estimates: &mut Estimates, (block, distances): (usize, &mut [f32])| {
+        let first = block * rows;
+        estimator.load(estimates, &points.prepared, first..first + distances.len());
+        let mut nearer = Vec::new();
+        for columns in right.parts() {
+            estimator.estimate(estimates, &right, columns.clone());
+            for (i, distance) in distances.iter_mut().enumerate() {
+                // |x - c|² < distance says x·c - |c|² / 2 > (|x|² - distance) / 2.
+                let (vector, norm) = (points.row(first + i), norms[first + i]);
+                let bound = (norm - *distance) / 2.0 - estimator.margin(estimates, i, &right);
+                nearer.clear();
+                at_least(estimates.row(i), bound, &mut nearer);
+                for column in &nearer {
+                    let index = added[columns.start + column];
+                    let product = dot(vector, points.row(index)) as f32;
+                    *distance = distance.min(squared_distance(norm, norms[index], product));
                 }
-            },
-        );
+            }
+        }
+    };
+    distances
+        .par_chunks_mut(rows)
+        .enumerate()
+        .for_each_init(Estimates::default, lower);
 }
 
 /// |a - b|² from |a|², |b|² and a · b; 0 where it is lost in rounding.
