@@ -23,7 +23,7 @@ use rayon::prelude::*;
 
 use crate::estimates::Estimates;
 use crate::points::Points;
-use crate::products::{at_least, dot, squared_norm};
+use crate::products::{at_least, dot, maximum, squared_norm};
 
 /// Vectors drawn at a time, at most. Early batches are smaller, as then each
 /// new centroid changes the distances of many vectors.
@@ -106,9 +106,13 @@ fn update(distances: &mut [f32], points: &Points<'_>, norms: &[f32], added: &[us
             for (i, distance) in distances.iter_mut().enumerate() {
                 // |x - c|² < distance says x·c - |c|² / 2 > (|x|² - distance) / 2.
                 let (vector, norm) = (points.row(first + i), norms[first + i]);
-                let bound = (norm - *distance) / 2.0 - estimator.margin(estimates, i, &right);
+                let margin = estimator.margin(estimates, i, &right);
+                let estimates = estimates.row(i);
+                // Only the nearest counts, so what is surely not nearest is left out, too.
+                let bound = (norm - *distance) / 2.0;
+                let bound = bound.max(maximum(estimates) - margin) - margin;
                 nearer.clear();
-                at_least(estimates.row(i), bound, &mut nearer);
+                at_least(estimates, bound, &mut nearer);
                 for column in &nearer {
                     let index = added[columns.start + column];
                     let product = dot(vector, points.row(index)) as f32;
