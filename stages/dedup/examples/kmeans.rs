@@ -21,7 +21,7 @@ fn main() -> Result<()> {
     };
     let rows = common::Rows::open(path)?;
     let mut vectors = Vec::with_capacity(rows.len * rows.dim);
-    rows.read(0, rows.len, &mut vectors)?;
+    rows.read(0, rows.len, &mut vectors, f32::from_le_bytes)?;
     let settings = Settings {
         clusters: clusters.parse().context("CLUSTERS")?,
         max_iterations: iterations.parse().context("ITERATIONS")?,

@@ -10,7 +10,7 @@ mod common;
 
 use std::time::Instant;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
 use sluice_dedup::matching::{Rule, matches};
 
@@ -26,7 +26,10 @@ fn main() -> Result<()> {
         _ => Rule::AnyEarlier,
     };
     let rows = common::Rows::open(path)?;
-    let labels = common::read_labels(labels)?;
+    let labels_file = common::Rows::open(labels)?;
+    ensure!(labels_file.len == rows.len, "a label for each vector");
+    let mut labels = Vec::with_capacity(rows.len);
+    labels_file.read(0, rows.len, &mut labels, u32::from_le_bytes)?;
     let mut clusters = vec![Vec::new(); labels.iter().max().map_or(0, |&last| last as usize + 1)];
     for (row, &label) in labels.iter().enumerate() {
         clusters[label as usize].push(row);
@@ -38,7 +41,7 @@ fn main() -> Result<()> {
         .map(|members| -> Result<usize> {
             let mut vectors = Vec::with_capacity(members.len() * rows.dim);
             for &row in members {
-                rows.read(row, 1, &mut vectors)?;
+                rows.read(row, 1, &mut vectors, f32::from_le_bytes)?;
             }
             let found = matches(&vectors, rows.dim, 1.0 - eps, rule);
             Ok(found.iter().flatten().count())

@@ -414,7 +414,7 @@ mod vnni {
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    fn tile(left: &[[i32; LEFT]], right: &[[Line; RIGHT / 16]]) -> Tile {
+    pub fn tile(left: &[[i32; LEFT]], right: &[[Line; RIGHT / 16]]) -> Tile {
         let mut sums = [[_mm512_setzero_si512(); RIGHT / 16]; LEFT];
         for (left, right) in left.iter().zip(right) {
             #[expect(unsafe_code, reason = "loading from memory has no safe form")]
@@ -440,5 +440,47 @@ mod vnni {
             }
         }
         tile
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// The sums are integers: every kernel gives the same.
+        #[test]
+        fn kernels_agree(
+            left in prop::collection::vec(prop::array::uniform8(any::<i32>()), 0..40),
+            right in prop::collection::vec(prop::array::uniform32(any::<i32>()), 40),
+        ) {
+            let lines: Vec<[Line; RIGHT / 16]> = right
+                .iter()
+                .map(|words| {
+                    let (lines, _) = words.as_chunks::<16>();
+                    [Line(lines[0]), Line(lines[1])]
+                })
+                .collect();
+            let expected = portable(&left, &lines[..left.len()]);
+            for (row, sums) in expected.iter().enumerate() {
+                for (column, sum) in sums.iter().enumerate() {
+                    let bytes = left.iter().zip(&right).flat_map(|(left, right)| {
+                        let (left, right) = (left[row].to_ne_bytes(), right[column].to_ne_bytes());
+                        left.into_iter().zip(right)
+                    });
+                    let exact: i32 = bytes.map(|(l, r)| i32::from(l as i8) * i32::from(r)).sum();
+                    prop_assert_eq!(*sum, exact);
+                }
+            }
+            #[cfg(target_arch = "x86_64")]
+            if available() {
+                #[expect(unsafe_code, reason = "instructions that not every processor has")]
+                // SAFETY: `available` says that this processor has them.
+                let sums = unsafe { vnni::tile(&left, &lines[..left.len()]) };
+                prop_assert_eq!(sums, expected);
+            }
+        }
     }
 }

@@ -250,3 +250,64 @@ fn of_floats(vector: &[f32], dim: usize) -> Code {
         sum: 0,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::products::dot;
+
+    /// Vectors of very different lengths, some zero, some not finite.
+    fn vectors(dim: usize) -> impl Strategy<Value = Vec<Vec<f32>>> {
+        let size = prop_oneof![
+            Just(0.0_f32),
+            Just(1e-4),
+            Just(1.0),
+            Just(300.0),
+            Just(f32::NAN)
+        ];
+        let vector = (prop::collection::vec(-1.0_f32..1.0, dim), size)
+            .prop_map(|(vector, size)| vector.into_iter().map(|value| value * size).collect());
+        prop::collection::vec(vector, 0..70)
+    }
+
+    fn cases() -> impl Strategy<Value = (Vec<f32>, Vec<Vec<f32>>, Vec<Vec<f32>>)> {
+        (1..70_usize).prop_flat_map(|dim| {
+            let origin = prop::collection::vec(-1.0_f32..1.0, dim);
+            (origin, vectors(dim), vectors(dim))
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn estimates_stay_within_their_margins((origin, left, right) in cases()) {
+            let dim = origin.len();
+            for estimator in [Estimator::Bytes(Coder::new(origin)), Estimator::Floats { dim }] {
+                let (left_data, right_data) = (left.concat(), right.concat());
+                let (prepared, others) = (estimator.prepare(&left_data), estimator.prepare(&right_data));
+                let bias = |index: usize| index as f32 * 0.37 - 3.0;
+                let right_side = estimator.right(&others, (0..right.len()).map(|i| (i, bias(i))));
+                let mut estimates = Estimates::default();
+                estimator.load(&mut estimates, &prepared, 0..left.len());
+                for part in right_side.parts() {
+                    estimator.estimate(&mut estimates, &right_side, part.clone());
+                    for (i, x) in left.iter().enumerate() {
+                        let margin = f64::from(estimator.margin(&estimates, i, &right_side));
+                        for (j, y) in right[part.clone()].iter().enumerate() {
+                            let exact = dot(x, y) + f64::from(bias(part.start + j));
+                            let estimate = f64::from(estimates.row(i)[j]);
+                            if exact.is_nan() {
+                                prop_assert!(estimate.is_nan());
+                            } else {
+                                let off = (estimate - exact).abs();
+                                prop_assert!(off <= margin, "{exact} {estimate} {margin}");
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}

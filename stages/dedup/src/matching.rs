@@ -61,8 +61,18 @@ pub struct Match {
 /// # Panics
 /// When `vectors` does not hold whole rows of `dim` values, or `dim` is 0.
 pub fn matches(vectors: &[f32], dim: usize, threshold: f32, rule: Rule) -> Vec<Option<Match>> {
-    let mut matches = Vec::with_capacity(vectors.len() / dim.max(1));
-    walk(vectors, dim, threshold, |best| {
+    assert!(dim > 0, "vectors have at least one dimension");
+    matches_by(&Estimator::new(vec![0.0; dim]), vectors, threshold, rule)
+}
+
+fn matches_by(
+    estimator: &Estimator,
+    vectors: &[f32],
+    threshold: f32,
+    rule: Rule,
+) -> Vec<Option<Match>> {
+    let mut matches = Vec::with_capacity(vectors.len() / estimator.dim());
+    walk(estimator, vectors, threshold, |best| {
         let found = best.filter(|best| best.similarity >= threshold);
         matches.push(found);
         found.is_none() || rule == Rule::AnyEarlier
@@ -77,8 +87,10 @@ pub fn matches(vectors: &[f32], dim: usize, threshold: f32, rule: Rule) -> Vec<O
 /// `cosine_sim_score`), except that NeMo gives the first row itself, with a
 /// similarity of 0.
 pub fn nearest(vectors: &[f32], dim: usize) -> Vec<Option<Match>> {
-    let mut matches = Vec::with_capacity(vectors.len() / dim.max(1));
-    walk(vectors, dim, f32::NEG_INFINITY, |best| {
+    assert!(dim > 0, "vectors have at least one dimension");
+    let mut matches = Vec::with_capacity(vectors.len() / dim);
+    let estimator = Estimator::new(vec![0.0; dim]);
+    walk(&estimator, vectors, f32::NEG_INFINITY, |best| {
         matches.push(best);
         true
     });
@@ -88,10 +100,14 @@ pub fn nearest(vectors: &[f32], dim: usize) -> Vec<Option<Match>> {
 /// Calls `decide` for each row, in order, with the best match among the earlier
 /// rows for which `decide` returned true. Similarities below `floor` may be left
 /// out.
-fn walk(vectors: &[f32], dim: usize, floor: f32, mut decide: impl FnMut(Option<Match>) -> bool) {
-    assert!(dim > 0, "vectors have at least one dimension");
+fn walk(
+    estimator: &Estimator,
+    vectors: &[f32],
+    floor: f32,
+    mut decide: impl FnMut(Option<Match>) -> bool,
+) {
+    let dim = estimator.dim();
     assert!(vectors.len().is_multiple_of(dim), "vectors hold whole rows");
-    let estimator = Estimator::new(vec![0.0; dim]);
     let row = |index: usize| &vectors[index * dim..][..dim];
 
     let mut counting: Vec<usize> = Vec::new(); // earlier rows that count
@@ -192,5 +208,41 @@ fn better(earlier: Option<Match>, later: Option<Match>) -> Option<Match> {
         (Some(earlier), Some(later)) if later.similarity > earlier.similarity => Some(later),
         (None, later) => later,
         (earlier, _) => earlier,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::bytes::Coder;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        /// To the last bit: estimates decide nothing.
+        #[test]
+        fn matches_do_not_depend_on_how_products_are_estimated(
+            rows in prop::collection::vec((0..9_usize, prop::array::uniform7(-0.2_f32..0.2)), 0..300),
+            threshold in -1.0_f32..1.0,
+        ) {
+            let dim = 7;
+            let vectors: Vec<f32> = rows
+                .iter()
+                .flat_map(|(topic, noise)| {
+                    let value = |i: usize| noise[i] + if topic % dim == i { 1.0 } else { 0.0 };
+                    let vector: Vec<f32> = (0..dim).map(value).collect();
+                    let length = dot(&vector, &vector).sqrt() as f32;
+                    vector.into_iter().map(move |value| value / length)
+                })
+                .collect();
+            let bytes = Estimator::Bytes(Coder::new(vec![0.0; dim]));
+            let floats = Estimator::Floats { dim };
+            for rule in [Rule::KeptOnly, Rule::AnyEarlier] {
+                let by = |estimator| matches_by(estimator, &vectors, threshold, rule);
+                prop_assert_eq!(by(&bytes), by(&floats));
+            }
+        }
     }
 }

@@ -40,10 +40,13 @@ impl<'a> Points<'a> {
 
     /// With an origin amid the vectors (see [`Estimator`]).
     pub fn around(vectors: &'a [f32], origin: Vec<f32>) -> Self {
-        let dim = origin.len();
-        assert!(dim > 0, "vectors have at least one dimension");
-        assert!(vectors.len().is_multiple_of(dim), "vectors hold whole rows");
-        let estimator = Estimator::new(origin);
+        assert!(!origin.is_empty(), "vectors have at least one dimension");
+        Self::by(Estimator::new(origin), vectors)
+    }
+
+    fn by(estimator: Estimator, vectors: &'a [f32]) -> Self {
+        let whole = vectors.len().is_multiple_of(estimator.dim());
+        assert!(whole, "vectors hold whole rows");
         let prepared = estimator.prepare(vectors);
         Self {
             estimator,
@@ -219,5 +222,73 @@ impl Search {
             cluster,
             score: (score as f32).next_down(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::bytes::Coder;
+
+    /// Unit vectors around a few directions, a tenth of them equal to others.
+    fn vectors() -> impl Strategy<Value = (Vec<f32>, usize)> {
+        (2..40_usize, 1..20_usize).prop_flat_map(|(dim, topics)| {
+            let value = || prop::collection::vec(-1.0_f32..1.0, dim);
+            let row = (0..topics, value(), 0..10_u8);
+            let rows = prop::collection::vec(row, 1..300);
+            (prop::collection::vec(value(), topics), rows).prop_map(move |(topics, rows)| {
+                let vector = |(topic, noise, copies): (usize, Vec<f32>, u8)| {
+                    let share = if copies == 0 { 0.0 } else { 0.5 };
+                    let sum: Vec<f32> = topics[topic]
+                        .iter()
+                        .zip(noise)
+                        .map(|(t, n)| t + share * n)
+                        .collect();
+                    let length = squared_norm(&sum).sqrt().max(1e-6) as f32;
+                    sum.into_iter().map(move |value| value / length)
+                };
+                (rows.into_iter().flat_map(vector).collect(), dim)
+            })
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        /// To the last bit: estimates decide nothing.
+        #[test]
+        fn clusters_do_not_depend_on_how_products_are_estimated(
+            (vectors, dim) in vectors(), clusters in 1..40_usize, seed: u64
+        ) {
+            let settings = Settings { clusters, max_iterations: 6, tolerance: 0.0, seed };
+            let bytes = Estimator::Bytes(Coder::new(mean(&vectors, dim)));
+            let [bytes, floats] = [bytes, Estimator::Floats { dim }].map(|estimator| {
+                let points = Points::by(estimator, &vectors);
+                points.refine(points.start(&settings), &settings)
+            });
+            prop_assert_eq!(bytes, floats);
+        }
+
+        /// What is skipped because centroids stay would not have changed anything.
+        #[test]
+        fn skipping_changes_no_place((vectors, dim) in vectors(), clusters in 1..40_usize, seed: u64) {
+            let settings = Settings { clusters, max_iterations: 9, tolerance: 0.0, seed };
+            let points = Points::new(&vectors, dim);
+            let mut centroids = points.start(&settings);
+            let mut members = Members::new(&vectors, dim, centroids.len());
+            let mut places = points.places(&centroids);
+            let clusters_of = |places: &[Place]| -> Vec<usize> {
+                places.iter().map(|place| place.cluster).collect()
+            };
+            for _ in 0..settings.max_iterations {
+                members.become_those_of(clusters_of(&places));
+                members.fill_empty(&centroids);
+                let moved = members.move_to_means(&mut centroids);
+                points.update(&mut places, &centroids, &moved);
+                prop_assert_eq!(clusters_of(&places), clusters_of(&points.places(&centroids)));
+            }
+        }
     }
 }

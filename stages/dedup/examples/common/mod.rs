@@ -11,7 +11,7 @@ use std::os::unix::fs::FileExt;
 
 use anyhow::{Context, Result, ensure};
 
-/// A two-dimensional array of float32 in a NumPy file, rows one after the other.
+/// An array of 4-byte values in a NumPy file, rows one after the other. One dimension counts as rows of one value.
 pub struct Rows {
     file: File,
     first: u64,
@@ -23,44 +23,39 @@ impl Rows {
     pub fn open(path: &str) -> Result<Self> {
         let file = File::open(path).with_context(|| path.to_owned())?;
         let (header, first) = header(&file)?;
-        ensure!(header.contains("'<f4'"), "{path}: no float32: {header}");
+        ensure!(header.contains("4'"), "{path}: not of 4 bytes: {header}");
         let shape = header.split(['(', ')']).nth(1).context("no shape")?;
         let sizes: Vec<usize> = shape
             .split(',')
             .filter_map(|size| size.trim().parse().ok())
             .collect();
-        ensure!(sizes.len() == 2, "{path}: not two-dimensional: {shape}");
         Ok(Self {
             file,
             first,
-            len: sizes[0],
-            dim: sizes[1],
+            len: *sizes.first().context("no rows")?,
+            dim: sizes.get(1).copied().unwrap_or(1),
         })
     }
 
-    /// Appends `count` rows from `row` on to `values`.
-    pub fn read(&self, row: usize, count: usize, values: &mut Vec<f32>) -> Result<()> {
+    /// Appends `count` rows from `row` on to `values`, each made of its 4 bytes by `value`.
+    pub fn read<T>(
+        &self,
+        row: usize,
+        count: usize,
+        values: &mut Vec<T>,
+        value: fn([u8; 4]) -> T,
+    ) -> Result<()> {
         let mut bytes = vec![0; count.min(256) * self.dim * 4];
         for part in (row..row + count).step_by(256) {
             let rows = (row + count - part).min(256);
             let bytes = &mut bytes[..rows * self.dim * 4];
             let at = self.first + (part * self.dim * 4) as u64;
             self.file.read_exact_at(bytes, at)?;
-            let (floats, _) = bytes.as_chunks();
-            values.extend(floats.iter().map(|float| f32::from_le_bytes(*float)));
+            let (parts, _) = bytes.as_chunks();
+            values.extend(parts.iter().map(|bytes| value(*bytes)));
         }
         Ok(())
     }
-}
-
-/// A one-dimensional array of int32 in a NumPy file.
-#[allow(dead_code, reason = "not every example has clusters")]
-pub fn read_labels(path: &str) -> Result<Vec<u32>> {
-    let (header, first) = header(&File::open(path)?)?;
-    ensure!(header.contains("'<i4'"), "{path}: no int32: {header}");
-    let bytes = std::fs::read(path)?;
-    let (labels, _) = bytes[first as usize..].as_chunks();
-    Ok(labels.iter().map(|l| u32::from_le_bytes(*l)).collect())
 }
 
 /// The header of a NumPy file, and where the values start.
