@@ -13,10 +13,14 @@
 //! modules of their own, on slices, without I/O.
 
 mod arguments;
+mod bytes;
+mod estimates;
 pub mod exact;
 pub mod kmeans;
 pub mod matching;
+mod members;
 pub mod perceptual;
+mod points;
 mod products;
 pub mod ranking;
 mod seeding;

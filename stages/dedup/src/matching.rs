@@ -14,29 +14,27 @@
 //!
 //! # Algorithm
 //! A row block at a time, in rank order. Its products with all earlier rows that
-//! count are computed in column blocks, in parallel; of each block and row only
-//! the best product is retained. Then the block is multiplied with itself and
-//! walked row by row, because under `KeptOnly` the fate of a row decides whether
-//! it counts for the next. Memory beside the input: two blocks per thread, and
-//! for each row of the block one candidate per column block.
+//! count are estimated (`estimates.rs`), and those with its own rows. Then the
+//! block is walked row by row, because under `KeptOnly` the fate of a row decides
+//! whether it counts for the next. The rows that count are kept in the form that
+//! the estimates need, a quarter of the size of the vectors; beside it there is
+//! a block of estimates for each thread.
 //!
-//! The products only nominate (see `products.rs`): the best of each block whose
-//! product comes near enough to the threshold to matter is computed again in
-//! `f64`, and those values are what is compared, returned and held against the
-//! threshold. So results do not depend on the number of threads, and of exact
-//! copies the earliest is named even when they lie in different blocks. (Only
-//! where two *different* rows of one block are equally similar to within the
-//! rounding of `f32`, either may be nominated.)
+//! The estimates only nominate: each product that, within its margin, may reach
+//! the threshold and be the row's highest, is computed in `f64`, and those values
+//! are what is compared, returned and held against the threshold. So results
+//! depend neither on the processor nor on the number of threads, and of equally
+//! similar rows the earliest is named.
+
+use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::products::{dot, dot_products, first_maximum};
+use crate::estimates::{Estimates, Estimator, Right};
+use crate::products::{at_least, dot, maximum};
 
-/// Rows that are decided together.
-const ROWS: usize = 512;
-
-/// Earlier rows in one matrix product.
-const COLUMNS: usize = 512;
+/// Blocks of earlier rows that are worth more than one thread.
+const PARALLEL: usize = 8;
 
 /// Which earlier rows can remove a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -63,11 +61,18 @@ pub struct Match {
 /// # Panics
 /// When `vectors` does not hold whole rows of `dim` values, or `dim` is 0.
 pub fn matches(vectors: &[f32], dim: usize, threshold: f32, rule: Rule) -> Vec<Option<Match>> {
-    let mut matches = Vec::with_capacity(vectors.len() / dim.max(1));
-    // Rounding moves a product of unit vectors by at most dim x 2^-24 (and by a
-    // hundredth of that as a rule); be generous, it costs next to nothing.
-    let slack = dim as f32 * f32::EPSILON;
-    walk(vectors, dim, threshold - slack, |best| {
+    assert!(dim > 0, "vectors have at least one dimension");
+    matches_by(&Estimator::new(vec![0.0; dim]), vectors, threshold, rule)
+}
+
+fn matches_by(
+    estimator: &Estimator,
+    vectors: &[f32],
+    threshold: f32,
+    rule: Rule,
+) -> Vec<Option<Match>> {
+    let mut matches = Vec::with_capacity(vectors.len() / estimator.dim());
+    walk(estimator, vectors, threshold, |best| {
         let found = best.filter(|best| best.similarity >= threshold);
         matches.push(found);
         found.is_none() || rule == Rule::AnyEarlier
@@ -82,8 +87,10 @@ pub fn matches(vectors: &[f32], dim: usize, threshold: f32, rule: Rule) -> Vec<O
 /// `cosine_sim_score`), except that NeMo gives the first row itself, with a
 /// similarity of 0.
 pub fn nearest(vectors: &[f32], dim: usize) -> Vec<Option<Match>> {
-    let mut matches = Vec::with_capacity(vectors.len() / dim.max(1));
-    walk(vectors, dim, f32::NEG_INFINITY, |best| {
+    assert!(dim > 0, "vectors have at least one dimension");
+    let mut matches = Vec::with_capacity(vectors.len() / dim);
+    let estimator = Estimator::new(vec![0.0; dim]);
+    walk(&estimator, vectors, f32::NEG_INFINITY, |best| {
         matches.push(best);
         true
     });
@@ -91,86 +98,151 @@ pub fn nearest(vectors: &[f32], dim: usize) -> Vec<Option<Match>> {
 }
 
 /// Calls `decide` for each row, in order, with the best match among the earlier
-/// rows for which `decide` returned true. Products below `floor` may be left
+/// rows for which `decide` returned true. Similarities below `floor` may be left
 /// out.
-fn walk(vectors: &[f32], dim: usize, floor: f32, mut decide: impl FnMut(Option<Match>) -> bool) {
-    assert!(dim > 0, "vectors have at least one dimension");
+fn walk(
+    estimator: &Estimator,
+    vectors: &[f32],
+    floor: f32,
+    mut decide: impl FnMut(Option<Match>) -> bool,
+) {
+    let dim = estimator.dim();
     assert!(vectors.len().is_multiple_of(dim), "vectors hold whole rows");
     let row = |index: usize| &vectors[index * dim..][..dim];
-    // The better of the match so far and the row `of`, which is later.
-    let better = |so_far: Option<Match>, query: usize, of: usize| {
-        let similarity = dot(row(query), row(of)) as f32;
-        match so_far {
-            Some(best) if similarity <= best.similarity => Some(best),
-            _ => Some(Match { of, similarity }),
-        }
-    };
-
-    let nominate = |products: &[f32]| {
-        first_maximum(products)
-            .filter(|&(_, product)| product >= floor)
-            .map(|(i, _)| i)
-    };
 
     let mut counting: Vec<usize> = Vec::new(); // earlier rows that count
-    for (block, queries) in vectors.chunks(ROWS * dim).enumerate() {
-        let first = block * ROWS;
+    let mut counting_right = Right::default();
+    let mut own = Estimates::default();
+    for (block, queries) in vectors.chunks(estimator.rows() * dim).enumerate() {
+        let first = block * estimator.rows();
+        let prepared = estimator.prepare(queries);
         let height = queries.len() / dim;
 
-        let nominated: Vec<Vec<Option<usize>>> = counting
-            .par_chunks(COLUMNS)
-            .map_init(
-                <(Vec<f32>, Vec<f32>)>::default,
-                |(packed, products), columns| {
-                    let columns_data = gather(vectors, dim, columns, packed);
-                    products.resize(height * columns.len(), 0.0);
-                    dot_products(queries, columns_data, dim, products);
-                    products
-                        .chunks_exact(columns.len())
-                        .map(|products| nominate(products).map(|i| columns[i]))
-                        .collect()
-                },
-            )
-            .collect();
+        // The best of each row among a part of the earlier blocks' rows.
+        let among = |estimates: &mut Estimates, part: Range<usize>| -> Vec<Option<Match>> {
+            estimator.load(estimates, &prepared, 0..height);
+            estimator.estimate(estimates, &counting_right, part.clone());
+            let columns = &counting[part];
+            let search = |i: usize| {
+                let margin = estimator.margin(estimates, i, &counting_right);
+                let exact = |column: usize| dot(row(first + i), row(columns[column]));
+                Search { floor, margin }.best(None, estimates.row(i), columns, exact)
+            };
+            (0..height).map(search).collect()
+        };
+        let parts: Vec<Range<usize>> = counting_right.parts().collect();
+        let found: Vec<Vec<Option<Match>>> = if parts.len() < PARALLEL {
+            parts
+                .into_iter()
+                .map(|part| among(&mut own, part))
+                .collect()
+        } else {
+            let parts = parts.into_par_iter();
+            parts.map_init(Estimates::default, &among).collect()
+        };
 
-        let mut own = vec![0.0; height * height];
-        dot_products(queries, queries, dim, &mut own);
-        let mut counts = [false; ROWS]; // rows of this block that count
+        let all: Vec<usize> = (first..first + height).collect();
+        let own_right = estimator.right(&prepared, (0..height).map(|i| (i, 0.0)));
+        estimator.load(&mut own, &prepared, 0..height);
+        estimator.estimate(&mut own, &own_right, 0..height);
+        let mut counts = vec![false; height]; // rows of this block that count
         for i in 0..height {
-            let mut best: Option<Match> = None;
-            for of in nominated.iter().filter_map(|nominated| nominated[i]) {
-                best = better(best, first + i, of);
-            }
-            let products = &mut own[i * height..][..i];
-            for (product, counts) in products.iter_mut().zip(counts) {
+            let earlier = found
+                .iter()
+                .fold(None, |best, found| better(best, found[i]));
+            let mut estimates = own.row(i)[..i].to_vec();
+            for (estimate, counts) in estimates.iter_mut().zip(&counts) {
                 if !counts {
-                    *product = f32::NAN; // never a maximum
+                    *estimate = f32::NAN; // never a candidate
                 }
             }
-            if let Some(j) = nominate(products) {
-                best = better(best, first + i, first + j);
-            }
-            counts[i] = decide(best);
+            let margin = estimator.margin(&own, i, &own_right);
+            let exact = |j: usize| dot(row(first + i), row(first + j));
+            counts[i] = decide(Search { floor, margin }.best(earlier, &estimates, &all, exact));
         }
-        counting.extend((0..height).filter(|&i| counts[i]).map(|i| first + i));
+        for i in (0..height).filter(|&i| counts[i]) {
+            estimator.push(&mut counting_right, &prepared, i, 0.0);
+            counting.push(first + i);
+        }
     }
 }
 
-/// The rows `columns` of `vectors`, one after the other: a part of `vectors`
-/// itself where they are adjacent, else copied to `packed`.
-fn gather<'a>(
-    vectors: &'a [f32],
-    dim: usize,
-    columns: &[usize],
-    packed: &'a mut Vec<f32>,
-) -> &'a [f32] {
-    let (first, last) = (columns[0], columns[columns.len() - 1]);
-    if last - first + 1 == columns.len() {
-        return &vectors[first * dim..(last + 1) * dim];
+/// The search for the earlier row that is most similar to one row.
+struct Search {
+    floor: f32,
+    margin: f32,
+}
+
+impl Search {
+    /// The better of `best` and the best of the later rows `rows`, given their
+    /// estimated similarities.
+    fn best(
+        &self,
+        mut best: Option<Match>,
+        estimates: &[f32],
+        rows: &[usize],
+        exact: impl Fn(usize) -> f64,
+    ) -> Option<Match> {
+        // What is highest here is at least this similar, so what is below does not matter.
+        let highest = maximum(estimates);
+        let floor = best.map_or(self.floor, |best| best.similarity);
+        let bound = floor.max(highest - self.margin) - self.margin;
+        let mut nominated = Vec::new();
+        if highest >= bound {
+            at_least(estimates, bound, &mut nominated);
+        }
+        for column in nominated {
+            let most = estimates[column] + self.margin;
+            if best.is_none_or(|best| most >= best.similarity) {
+                let (of, similarity) = (rows[column], exact(column) as f32);
+                best = better(best, Some(Match { of, similarity }));
+            }
+        }
+        best
     }
-    packed.clear();
-    for &column in columns {
-        packed.extend_from_slice(&vectors[column * dim..][..dim]);
+}
+
+/// The more similar of two matches, of which the second is the later row.
+fn better(earlier: Option<Match>, later: Option<Match>) -> Option<Match> {
+    match (earlier, later) {
+        (Some(earlier), Some(later)) if later.similarity > earlier.similarity => Some(later),
+        (None, later) => later,
+        (earlier, _) => earlier,
     }
-    packed
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::bytes::Coder;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        /// To the last bit: estimates decide nothing.
+        #[test]
+        fn matches_do_not_depend_on_how_products_are_estimated(
+            rows in prop::collection::vec((0..9_usize, prop::array::uniform7(-0.2_f32..0.2)), 0..300),
+            threshold in -1.0_f32..1.0,
+        ) {
+            let dim = 7;
+            let vectors: Vec<f32> = rows
+                .iter()
+                .flat_map(|(topic, noise)| {
+                    let value = |i: usize| noise[i] + if topic % dim == i { 1.0 } else { 0.0 };
+                    let vector: Vec<f32> = (0..dim).map(value).collect();
+                    let length = dot(&vector, &vector).sqrt() as f32;
+                    vector.into_iter().map(move |value| value / length)
+                })
+                .collect();
+            let bytes = Estimator::Bytes(Coder::new(vec![0.0; dim]));
+            let floats = Estimator::Floats { dim };
+            for rule in [Rule::KeptOnly, Rule::AnyEarlier] {
+                let by = |estimator| matches_by(estimator, &vectors, threshold, rule);
+                prop_assert_eq!(by(&bytes), by(&floats));
+            }
+        }
+    }
 }

@@ -1,23 +1,21 @@
-//! Dot products of many vectors at once.
+//! Dot products, one at a time and many at once.
 //!
-//! Nearly all the time of semantic deduplication goes into matrix products,
-//! so they go through the `gemm` crate (AVX-512 where the machine has it).
-//! Two things follow, and the callers rely on both:
-//!
-//! - The order of summation inside [`dot_products`] depends on the shape of
-//!   the blocks and on the processor, so its values may differ in the last
-//!   bits. Callers keep their block sizes fixed, so that the number of threads
-//!   cannot change a result.
-//! - Whatever ends up in a result or decides against a threshold is computed
-//!   again with [`dot`], whose order of summation is fixed. Equal vectors then
-//!   have exactly equal similarities, wherever in the data they stand.
+//! Whatever ends up in a result or decides between vectors is computed with
+//! [`dot`], in `f64` and in a fixed order. So results depend neither on the
+//! processor nor on the number of threads, and equal vectors have exactly equal
+//! similarities, wherever in the data they stand. What is worth that effort is
+//! nominated by estimates (`estimates.rs`).
+
+use multiversion::multiversion;
 
 /// Lanes of partial sums in [`dot`]; wide enough for the compiler to use
 /// vector registers.
 const LANES: usize = 16;
 
 /// Dot product of two vectors of equal length, summed in `f64` in an order
-/// that depends on the length alone.
+/// that depends on the length alone. (A product of two `f32` is exact in
+/// `f64`, so fused multiply-add gives the same.)
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
 pub(crate) fn dot(left: &[f32], right: &[f32]) -> f64 {
     assert_eq!(left.len(), right.len(), "vectors of one length");
     let (left, left_rest) = left.as_chunks::<LANES>();
@@ -34,6 +32,30 @@ pub(crate) fn dot(left: &[f32], right: &[f32]) -> f64 {
         .map(|(l, r)| f64::from(*l) * f64::from(*r))
         .sum();
     sums.iter().sum::<f64>() + rest
+}
+
+/// Adds `sign` times `vector` to `sums`.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+pub(crate) fn add_to(sums: &mut [f64], vector: &[f32], sign: f64) {
+    for (sum, value) in sums.iter_mut().zip(vector) {
+        *sum += sign * f64::from(*value);
+    }
+}
+
+/// The mean of up to 4096 of the rows of `vectors` (n x `dim`), evenly spread.
+pub(crate) fn mean(vectors: &[f32], dim: usize) -> Vec<f32> {
+    let rows = vectors.len() / dim;
+    let taken = rows.min(4096);
+    let mut sums = vec![0.0; dim];
+    for index in 0..taken {
+        add_to(
+            &mut sums,
+            &vectors[index * rows / taken * dim..][..dim],
+            1.0,
+        );
+    }
+    let share = 1.0 / taken.max(1) as f64;
+    sums.iter().map(|sum| (sum * share) as f32).collect()
 }
 
 /// Squared Euclidean length of a vector.
@@ -79,30 +101,33 @@ pub(crate) fn dot_products(left: &[f32], right: &[f32], dim: usize, out: &mut [f
     }
 }
 
-/// Index and value of the greatest of `values`, the first of equal ones.
-/// Not-a-number is none; neither is negative infinity.
-pub(crate) fn first_maximum(values: &[f32]) -> Option<(usize, f32)> {
-    // Two passes, as the compiler makes vector code of the first, and the
-    // second ends early. One pass that carries the index along is slower than
-    // the matrix product when there are few dimensions.
+/// The greatest of `values`; not-a-number is none.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+pub(crate) fn maximum(values: &[f32]) -> f32 {
     let greater = |a: f32, b: f32| if b > a { b } else { a };
-    let (chunks, rest) = values.as_chunks::<LANES>();
-    let mut lanes = [f32::NEG_INFINITY; LANES];
+    let (chunks, rest) = values.as_chunks::<64>();
+    let mut lanes = [f32::NEG_INFINITY; 64];
     for chunk in chunks {
-        for lane in 0..LANES {
-            lanes[lane] = greater(lanes[lane], chunk[lane]);
+        for (lane, value) in lanes.iter_mut().zip(chunk) {
+            *lane = greater(*lane, *value);
         }
     }
-    let maximum = lanes
-        .iter()
-        .chain(rest)
-        .copied()
-        .fold(f32::NEG_INFINITY, greater);
-    if maximum == f32::NEG_INFINITY {
-        return None;
+    let all = lanes.iter().chain(rest);
+    all.copied().fold(f32::NEG_INFINITY, greater)
+}
+
+/// Adds the index of each of `values` that is at least `bound` to `found`, in
+/// order.
+#[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
+pub(crate) fn at_least(values: &[f32], bound: f32, found: &mut Vec<usize>) {
+    for (number, chunk) in values.chunks(64).enumerate() {
+        // Counting makes vector code; few chunks hold any.
+        let count: u32 = chunk.iter().map(|&value| u32::from(value >= bound)).sum();
+        if count > 0 {
+            let indices = (0..chunk.len()).filter(|&index| chunk[index] >= bound);
+            found.extend(indices.map(|index| number * 64 + index));
+        }
     }
-    let index = values.iter().position(|&value| value == maximum)?;
-    Some((index, maximum))
 }
 
 #[cfg(test)]
@@ -138,17 +163,24 @@ mod tests {
     }
 
     #[test]
-    fn the_first_of_equal_maxima() {
-        for n in [1, 15, 16, 17, 40] {
+    fn maxima_and_what_reaches_a_bound() {
+        for n in [1, 15, 64, 65, 200] {
             for at in 0..n {
                 let mut values = vec![f32::NAN; n];
                 values[at] = -2.0;
                 values[n - 1] = -2.0;
-                assert_eq!(first_maximum(&values), Some((at, -2.0)));
+                assert_eq!(maximum(&values), -2.0);
+                let mut found = Vec::new();
+                at_least(&values, -2.0, &mut found);
+                found.dedup();
+                assert_eq!((found[0], found[found.len() - 1]), (at, n - 1));
+                assert!(found.len() <= 2);
             }
         }
-        assert_eq!(first_maximum(&[]), None);
-        assert_eq!(first_maximum(&[f32::NAN; 20]), None);
-        assert_eq!(first_maximum(&[f32::NEG_INFINITY; 20]), None);
+        assert_eq!(maximum(&[]), f32::NEG_INFINITY);
+        assert_eq!(maximum(&[f32::NAN; 20]), f32::NEG_INFINITY);
+        let mut found = Vec::new();
+        at_least(&[1.0], f32::NAN, &mut found);
+        assert!(found.is_empty(), "nothing reaches it");
     }
 }

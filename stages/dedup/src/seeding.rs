@@ -14,41 +14,43 @@
 //! and accept a vector with probability (its distance now) / (its distance
 //! then), where "now" counts the vectors accepted before it in the same batch.
 //! The accepted vectors have exactly the distribution of k-means++, and the
-//! distances of all vectors are brought up to date once per batch, by one matrix
-//! product. The cost is about that of one Lloyd iteration in all.
+//! distances of all vectors are brought up to date once per batch. Estimates
+//! (`estimates.rs`) tell which vectors the batch may have come nearer to; only
+//! those distances are computed. The cost is about that of one Lloyd iteration
+//! in all.
 
 use rayon::prelude::*;
 
-use crate::products::{dot_products, squared_norm};
+use crate::estimates::Estimates;
+use crate::points::Points;
+use crate::products::{at_least, dot, maximum, squared_norm};
 
 /// Vectors drawn at a time, at most. Early batches are smaller, as then each
 /// new centroid changes the distances of many vectors.
 const BATCH: usize = 256;
 
-/// Vectors whose distances are updated by one matrix product.
-const ROWS: usize = 512;
-
 /// Squared distances below this share of the squared norms are rounding noise:
 /// the vectors count as equal.
 const NOISE: f32 = 1e-6;
 
-/// Up to `count` different rows of `vectors` (n x `dim`), drawn by k-means++.
-/// Fewer when there are fewer that differ.
-pub(crate) fn plus_plus(vectors: &[f32], dim: usize, count: usize, seed: u64) -> Vec<usize> {
-    let n = vectors.len() / dim;
-    let row = |index: usize| &vectors[index * dim..][..dim];
+/// Up to `count` different rows of `points`, drawn by k-means++. Fewer when
+/// there are fewer that differ.
+pub(crate) fn plus_plus(points: &Points<'_>, count: usize, seed: u64) -> Vec<usize> {
+    let n = points.len();
     let mut chosen: Vec<usize> = Vec::with_capacity(count.min(n));
     if count == 0 || n == 0 {
         return chosen;
     }
     let mut random = Random::new(seed);
-    let norms: Vec<f32> = vectors
-        .par_chunks(dim)
-        .map(|vector| squared_norm(vector) as f32)
+    let norms: Vec<f32> = (0..n)
+        .into_par_iter()
+        .map(|index| squared_norm(points.row(index)) as f32)
         .collect();
-    let mut distances = vec![f32::INFINITY; n];
+    // What is no finite vector is never drawn.
+    let unknown = |norm: &f32| if norm.is_finite() { f32::INFINITY } else { 0.0 };
+    let mut distances: Vec<f32> = norms.iter().map(unknown).collect();
     chosen.push(random.below(n));
-    update(&mut distances, vectors, &norms, dim, &chosen);
+    update(&mut distances, points, &norms, &chosen);
 
     while chosen.len() < count {
         let mut total = 0.0;
@@ -72,25 +74,17 @@ pub(crate) fn plus_plus(vectors: &[f32], dim: usize, count: usize, seed: u64) ->
                 drawn.min(cumulative.partition_point(|&sum| sum < total))
             })
             .collect();
-        let rows: Vec<f32> = batch
-            .iter()
-            .flat_map(|&index| row(index))
-            .copied()
-            .collect();
-        let mut products = vec![0.0; size * size];
-        dot_products(&rows, &rows, dim, &mut products);
-        let mut accepted: Vec<usize> = Vec::with_capacity(size); // positions in the batch
-        for (i, &index) in batch.iter().enumerate() {
-            let now = accepted.iter().fold(distances[index], |nearest, &j| {
-                let product = products[i * size + j];
-                nearest.min(squared_distance(norms[index], norms[batch[j]], product))
+        let mut accepted: Vec<usize> = Vec::with_capacity(size);
+        for &index in &batch {
+            let now = accepted.iter().fold(distances[index], |nearest, &other| {
+                let product = dot(points.row(index), points.row(other)) as f32;
+                nearest.min(squared_distance(norms[index], norms[other], product))
             });
             if random.unit() * f64::from(distances[index]) < f64::from(now) {
-                accepted.push(i);
+                accepted.push(index);
             }
         }
-        let accepted: Vec<usize> = accepted.iter().map(|&i| batch[i]).collect();
-        update(&mut distances, vectors, &norms, dim, &accepted);
+        update(&mut distances, points, &norms, &accepted);
         chosen.extend(accepted);
     }
     chosen
@@ -98,26 +92,39 @@ pub(crate) fn plus_plus(vectors: &[f32], dim: usize, count: usize, seed: u64) ->
 
 /// Lowers `distances` (squared, one for each vector) to the nearest of the
 /// vectors `added`.
-fn update(distances: &mut [f32], vectors: &[f32], norms: &[f32], dim: usize, added: &[usize]) {
-    let centroids: Vec<f32> = added
-        .iter()
-        .flat_map(|&index| &vectors[index * dim..][..dim])
-        .copied()
-        .collect();
-    distances
-        .par_chunks_mut(ROWS)
-        .zip(vectors.par_chunks(ROWS * dim))
-        .zip(norms.par_chunks(ROWS))
-        .for_each_init(Vec::new, |products, ((distances, vectors), norms_here)| {
-            products.resize(distances.len() * added.len(), 0.0);
-            dot_products(vectors, &centroids, dim, products);
-            let rows = products.chunks_exact(added.len());
-            for ((distance, norm), products) in distances.iter_mut().zip(norms_here).zip(rows) {
-                for (&product, &index) in products.iter().zip(added) {
-                    *distance = distance.min(squared_distance(*norm, norms[index], product));
+fn update(distances: &mut [f32], points: &Points<'_>, norms: &[f32], added: &[usize]) {
+    let estimator = &points.estimator;
+    let biased = added.iter().map(|&index| (index, -norms[index] / 2.0));
+    let right = estimator.right(&points.prepared, biased);
+    let rows = estimator.rows();
+    let lower = |estimates: &mut Estimates, (block, distances): (usize, &mut [f32])| {
+        let first = block * rows;
+        estimator.load(estimates, &points.prepared, first..first + distances.len());
+        let mut nearer = Vec::new();
+        for columns in right.parts() {
+            estimator.estimate(estimates, &right, columns.clone());
+            for (i, distance) in distances.iter_mut().enumerate() {
+                // |x - c|² < distance says x·c - |c|² / 2 > (|x|² - distance) / 2.
+                let (vector, norm) = (points.row(first + i), norms[first + i]);
+                let margin = estimator.margin(estimates, i, &right);
+                let estimates = estimates.row(i);
+                // Only the nearest counts, so what is surely not nearest is left out, too.
+                let bound = (norm - *distance) / 2.0;
+                let bound = bound.max(maximum(estimates) - margin) - margin;
+                nearer.clear();
+                at_least(estimates, bound, &mut nearer);
+                for column in &nearer {
+                    let index = added[columns.start + column];
+                    let product = dot(vector, points.row(index)) as f32;
+                    *distance = distance.min(squared_distance(norm, norms[index], product));
                 }
             }
-        });
+        }
+    };
+    distances
+        .par_chunks_mut(rows)
+        .enumerate()
+        .for_each_init(Estimates::default, lower);
 }
 
 /// |a - b|² from |a|², |b|² and a · b; 0 where it is lost in rounding.
@@ -182,7 +189,7 @@ mod tests {
     #[test]
     fn equal_vectors_are_drawn_once() {
         let vectors = [1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0];
-        let mut chosen = plus_plus(&vectors, 2, 4, 7);
+        let mut chosen = plus_plus(&Points::new(&vectors, 2), 4, 7);
         chosen.iter_mut().for_each(|row| *row %= 2);
         chosen.sort_unstable();
         assert_eq!(chosen, [0, 1]);

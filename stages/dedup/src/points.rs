@@ -1,0 +1,294 @@
+//! Lloyd's iterations over vectors that are prepared once.
+
+use rayon::prelude::*;
+
+use crate::estimates::{Estimates, Estimator, Prepared, Right};
+use crate::kmeans::{Centroids, Settings};
+use crate::members::Members;
+use crate::products::{at_least, dot, maximum, mean, squared_norm};
+use crate::seeding::plus_plus;
+
+/// The vectors that are clustered. Beside the vectors this takes a quarter of
+/// their memory, where bytes are multiplied.
+pub(crate) struct Points<'a> {
+    pub estimator: Estimator,
+    pub prepared: Prepared<'a>,
+}
+
+/// Where a vector belongs.
+#[derive(Clone, Copy)]
+pub(crate) struct Place {
+    /// The nearest centroid, the first of equally near.
+    pub cluster: usize,
+    /// What its score x · c - |c|² / 2 is at least.
+    score: f32,
+}
+
+impl Place {
+    /// Of vectors that no centroid is near to: those that are not finite.
+    const NOWHERE: Self = Self {
+        cluster: 0,
+        score: f32::NEG_INFINITY,
+    };
+}
+
+impl<'a> Points<'a> {
+    pub fn new(vectors: &'a [f32], dim: usize) -> Self {
+        assert!(dim > 0, "vectors have at least one dimension");
+        Self::around(vectors, mean(vectors, dim))
+    }
+
+    /// With an origin amid the vectors (see [`Estimator`]).
+    pub fn around(vectors: &'a [f32], origin: Vec<f32>) -> Self {
+        assert!(!origin.is_empty(), "vectors have at least one dimension");
+        Self::by(Estimator::new(origin), vectors)
+    }
+
+    fn by(estimator: Estimator, vectors: &'a [f32]) -> Self {
+        let whole = vectors.len().is_multiple_of(estimator.dim());
+        assert!(whole, "vectors hold whole rows");
+        let prepared = estimator.prepare(vectors);
+        Self {
+            estimator,
+            prepared,
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        self.prepared.vectors.len() / self.estimator.dim()
+    }
+
+    /// Vector `index`.
+    pub fn row(&self, index: usize) -> &'a [f32] {
+        let dim = self.estimator.dim();
+        &self.prepared.vectors[index * dim..][..dim]
+    }
+
+    /// Rows drawn by k-means++.
+    pub fn start(&self, settings: &Settings) -> Centroids {
+        let rows = plus_plus(self, settings.clusters, settings.seed).into_iter();
+        Centroids {
+            dim: self.estimator.dim(),
+            data: rows.flat_map(|row| self.row(row)).copied().collect(),
+        }
+    }
+
+    /// Lloyd's iterations.
+    pub fn refine(&self, start: Centroids, settings: &Settings) -> Centroids {
+        let mut centroids = start;
+        if centroids.is_empty() || self.len() == 0 {
+            return centroids;
+        }
+        let mut members = Members::new(self.prepared.vectors, centroids.dim, centroids.len());
+        let mut places = self.places(&centroids);
+        let mut before: Option<f64> = None;
+        for iteration in 1..=settings.max_iterations {
+            members.become_those_of(places.iter().map(|place| place.cluster).collect());
+            let inertia = members.inertia(&centroids);
+            if before.is_some_and(|before| before - inertia <= settings.tolerance * before) {
+                break;
+            }
+            before = Some(inertia);
+            members.fill_empty(&centroids);
+            let moved = members.move_to_means(&mut centroids);
+            if iteration < settings.max_iterations {
+                self.update(&mut places, &centroids, &moved);
+            }
+        }
+        centroids
+    }
+
+    /// The place of each vector among `centroids`.
+    pub fn places(&self, centroids: &Centroids) -> Vec<Place> {
+        let mut places = vec![Place::NOWHERE; self.len()];
+        self.update(&mut places, centroids, &vec![true; centroids.len()]);
+        places
+    }
+
+    /// Brings `places` up to date, after some of the centroids have `moved`.
+    fn update(&self, places: &mut [Place], centroids: &Centroids, moved: &[bool]) {
+        let half: Vec<f64> = centroids.rows().map(|c| squared_norm(c) / 2.0).collect();
+        let prepared = self.estimator.prepare(&centroids.data);
+        let among = |numbers: Vec<usize>| -> Among<'_> {
+            let biased = numbers.iter().map(|&number| (number, -half[number] as f32));
+            Among {
+                right: self.estimator.right(&prepared, biased),
+                numbers,
+                centroids,
+                half: &half,
+            }
+        };
+        let all = among((0..centroids.len()).collect());
+        let moving = among((0..centroids.len()).filter(|&c| moved[c]).collect());
+
+        let (search, compare): (Vec<usize>, Vec<usize>) =
+            (0..places.len()).partition(|&row| moved[places[row].cluster]);
+        let searched = self.nearest(&all, &search, |_| None);
+        let compared = self.nearest(&moving, &compare, |row| Some(places[row]));
+        let rows = search.into_iter().chain(compare);
+        for (row, place) in rows.zip(searched.into_iter().chain(compared)) {
+            places[row] = place;
+        }
+    }
+
+    /// For each of the vectors `rows` the nearest of some centroids and of the
+    /// one that it has already, if any.
+    fn nearest(
+        &self,
+        among: &Among<'_>,
+        rows: &[usize],
+        has: impl Fn(usize) -> Option<Place> + Sync,
+    ) -> Vec<Place> {
+        let nearest = |estimates: &mut Estimates, rows: &[usize]| -> Vec<Place> {
+            let mut searches: Vec<Search> = rows.iter().map(|&row| Search::new(has(row))).collect();
+            self.estimator
+                .load(estimates, &self.prepared, rows.iter().copied());
+            for columns in among.right.parts() {
+                self.estimator
+                    .estimate(estimates, &among.right, columns.clone());
+                for (i, search) in searches.iter_mut().enumerate() {
+                    let margin = self.estimator.margin(estimates, i, &among.right);
+                    search.look(estimates.row(i), margin, &among.numbers[columns.clone()]);
+                }
+            }
+            let searches = rows.iter().zip(searches);
+            searches
+                .map(|(&row, search)| search.finish(self.row(row), among))
+                .collect()
+        };
+        rows.par_chunks(self.estimator.rows())
+            .map_init(Estimates::default, nearest)
+            .flatten_iter()
+            .collect()
+    }
+}
+
+/// Some centroids to search.
+struct Among<'a> {
+    right: Right,
+    /// Which centroids the columns of `right` are.
+    numbers: Vec<usize>,
+    centroids: &'a Centroids,
+    /// Half of the squared length of each centroid.
+    half: &'a [f64],
+}
+
+/// The search for a vector's nearest centroid.
+struct Search {
+    /// What the best score is at least.
+    least: f32,
+    /// Centroids that may have it, and what their scores are at most.
+    open: Vec<(usize, f32)>,
+}
+
+impl Search {
+    fn new(has: Option<Place>) -> Self {
+        Self {
+            least: has.map_or(f32::NEG_INFINITY, |place| place.score),
+            open: has
+                .iter()
+                .map(|place| (place.cluster, f32::INFINITY))
+                .collect(),
+        }
+    }
+
+    /// Looks at the estimated scores of the centroids `numbers`.
+    fn look(&mut self, estimates: &[f32], margin: f32, numbers: &[usize]) {
+        self.least = self.least.max(maximum(estimates) - margin);
+        let mut found = Vec::new();
+        at_least(estimates, self.least - margin, &mut found);
+        let open = |column: usize| (numbers[column], estimates[column] + margin);
+        self.open.extend(found.into_iter().map(open));
+    }
+
+    /// Where `vector` belongs. The exact scores decide between centroids.
+    fn finish(mut self, vector: &[f32], among: &Among<'_>) -> Place {
+        self.open.retain(|&(_, most)| most >= self.least);
+        if let &[(cluster, _)] = &self.open[..] {
+            let score = self.least;
+            return Place { cluster, score };
+        }
+        let score =
+            |cluster: usize| dot(vector, among.centroids.row(cluster)) - among.half[cluster];
+        let scores = self
+            .open
+            .iter()
+            .map(|&(cluster, _)| (score(cluster), cluster));
+        let best = scores.reduce(|a, b| {
+            let b_better = b.0 > a.0 || (b.0 == a.0 && b.1 < a.1);
+            if b_better { b } else { a }
+        });
+        best.map_or(Place::NOWHERE, |(score, cluster)| Place {
+            cluster,
+            score: (score as f32).next_down(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::bytes::Coder;
+
+    /// Unit vectors around a few directions, a tenth of them equal to others.
+    fn vectors() -> impl Strategy<Value = (Vec<f32>, usize)> {
+        (2..40_usize, 1..20_usize).prop_flat_map(|(dim, topics)| {
+            let value = || prop::collection::vec(-1.0_f32..1.0, dim);
+            let row = (0..topics, value(), 0..10_u8);
+            let rows = prop::collection::vec(row, 1..300);
+            (prop::collection::vec(value(), topics), rows).prop_map(move |(topics, rows)| {
+                let vector = |(topic, noise, copies): (usize, Vec<f32>, u8)| {
+                    let share = if copies == 0 { 0.0 } else { 0.5 };
+                    let sum: Vec<f32> = topics[topic]
+                        .iter()
+                        .zip(noise)
+                        .map(|(t, n)| t + share * n)
+                        .collect();
+                    let length = squared_norm(&sum).sqrt().max(1e-6) as f32;
+                    sum.into_iter().map(move |value| value / length)
+                };
+                (rows.into_iter().flat_map(vector).collect(), dim)
+            })
+        })
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        /// To the last bit: estimates decide nothing.
+        #[test]
+        fn clusters_do_not_depend_on_how_products_are_estimated(
+            (vectors, dim) in vectors(), clusters in 1..40_usize, seed: u64
+        ) {
+            let settings = Settings { clusters, max_iterations: 6, tolerance: 0.0, seed };
+            let bytes = Estimator::Bytes(Coder::new(mean(&vectors, dim)));
+            let [bytes, floats] = [bytes, Estimator::Floats { dim }].map(|estimator| {
+                let points = Points::by(estimator, &vectors);
+                points.refine(points.start(&settings), &settings)
+            });
+            prop_assert_eq!(bytes, floats);
+        }
+
+        /// What is skipped because centroids stay would not have changed anything.
+        #[test]
+        fn skipping_changes_no_place((vectors, dim) in vectors(), clusters in 1..40_usize, seed: u64) {
+            let settings = Settings { clusters, max_iterations: 9, tolerance: 0.0, seed };
+            let points = Points::new(&vectors, dim);
+            let mut centroids = points.start(&settings);
+            let mut members = Members::new(&vectors, dim, centroids.len());
+            let mut places = points.places(&centroids);
+            let clusters_of = |places: &[Place]| -> Vec<usize> {
+                places.iter().map(|place| place.cluster).collect()
+            };
+            for _ in 0..settings.max_iterations {
+                members.become_those_of(clusters_of(&places));
+                members.fill_empty(&centroids);
+                let moved = members.move_to_means(&mut centroids);
+                points.update(&mut places, &centroids, &moved);
+                prop_assert_eq!(clusters_of(&places), clusters_of(&points.places(&centroids)));
+            }
+        }
+    }
+}
