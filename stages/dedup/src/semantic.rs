@@ -4,31 +4,26 @@
 //! ranked, and one is a duplicate when its highest cosine similarity with an image ranked before it
 //! is at least `1 - eps`. Duplicates in different clusters are not found.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Result;
 use arrow::array::{
-    Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, RecordBatch, StringArray,
-    UInt32Array, UInt64Array,
+    ArrayRef, AsArray, FixedSizeListArray, Float32Array, RecordBatch, StringArray, UInt32Array,
+    UInt64Array,
 };
-use arrow::datatypes::{DataType, Field, Float32Type, SchemaRef, UInt32Type, UInt64Type};
-use rayon::prelude::*;
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use serde_json::json;
 use sluice_harness::{Context, Plan, Verdicts, Work, filter_inputs};
 use sluice_manifest::rows::{
-    ASSIGNMENTS, CENTROIDS, DIMENSION_KEY, DuplicateRow, EMBEDDINGS, MODEL_KEY, MODEL_SHA256_KEY,
-    Method, assignments, centroids,
+    ASSIGNMENTS, CENTROIDS, DIMENSION_KEY, EMBEDDINGS, MODEL_KEY, MODEL_SHA256_KEY, assignments,
+    centroids,
 };
-use sluice_manifest::{Counts, Error, Filter, ImageId, Partition, Reason, Unit, dag, layout};
+use sluice_manifest::{Counts, Error, Filter, Partition, Reason, Unit, dag, layout};
 use sluice_store::{Table, vectors};
 
-use crate::arguments::{Assign, Fit, Match};
+use crate::arguments::{Assign, Fit};
 use crate::kmeans::{self, Centroids};
-use crate::matching::{Rule, matches};
-use crate::ranking::{Candidate, Keep, rank};
 use crate::survivors::Survivor;
-use crate::write_duplicates;
 
 /// Images for each cluster, where `--clusters` does not say.
 const IMAGES_PER_CLUSTER: u64 = 1000;
