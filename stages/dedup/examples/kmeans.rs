@@ -52,7 +52,7 @@ fn main() -> Result<()> {
 fn random(vectors: &[f32], dim: usize, clusters: usize) -> Centroids {
     let n = vectors.len() / dim;
     let data = (0..clusters as u64)
-        .map(|i| (i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize * n >> 32)
+        .map(|i| ((i.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32) as usize * n) >> 32)
         .flat_map(|row| &vectors[row * dim..][..dim])
         .copied()
         .collect();

@@ -15,7 +15,8 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::bytes::{self, Code, Coder, LeftPanels, RIGHT, RightPanels};
+use crate::bytes::{self, LeftPanels, RIGHT, RightPanels};
+use crate::codes::{Code, Coder};
 use crate::products::{dot_products, squared_norm};
 
 /// Vectors of the right side that are estimated at once: whole panels.
@@ -23,6 +24,9 @@ pub(crate) const COLUMNS: usize = 1024;
 
 /// With more dimensions the sums of bytes could overflow.
 const MOST_DIMENSIONS: usize = 1 << 16;
+
+/// With fewer dimensions a quarter of them says too little.
+const LEAST_FOR_HEADS: usize = 128;
 
 /// How products are estimated.
 pub(crate) enum Estimator {
@@ -49,12 +53,13 @@ pub(crate) struct Right {
     most: Most,
 }
 
-/// The greatest error, length and offset among vectors.
+/// The greatest error, length, offset and rest among vectors.
 #[derive(Clone, Copy, Default)]
 struct Most {
     error: f32,
     length: f32,
     offset: f32,
+    rest: f32,
 }
 
 /// Estimated products: a row for each left vector, a column for each right one.
@@ -147,6 +152,7 @@ impl Estimator {
         let most = &mut right.most;
         most.error = most.error.max(code.error);
         most.length = most.length.max(code.length);
+        most.rest = most.rest.max(code.rest);
         most.offset = most.offset.max(code.offset.abs() + bias.abs());
     }
 
@@ -194,6 +200,26 @@ impl Estimator {
     /// Estimates all products of the left side with the vectors `columns` of
     /// `right`, one of its parts.
     pub fn estimate(&self, estimates: &mut Estimates, right: &Right, columns: Range<usize>) {
+        self.estimate_by(estimates, right, columns, false);
+    }
+
+    /// As [`Self::estimate`], in a quarter of the time, within [`Self::heads_margin`]. Only where [`Self::has_heads`].
+    pub fn estimate_heads(&self, estimates: &mut Estimates, right: &Right, columns: Range<usize>) {
+        self.estimate_by(estimates, right, columns, true);
+    }
+
+    /// Whether there are coarser and faster estimates.
+    pub fn has_heads(&self) -> bool {
+        matches!(self, Self::Bytes(coder) if coder.dim() >= LEAST_FOR_HEADS)
+    }
+
+    fn estimate_by(
+        &self,
+        estimates: &mut Estimates,
+        right: &Right,
+        columns: Range<usize>,
+        heads: bool,
+    ) {
         let Estimates { codes, values, .. } = estimates;
         estimates.columns = columns.len();
         match self {
@@ -202,7 +228,7 @@ impl Estimator {
                 estimates.width = panels.len() * RIGHT;
                 values.resize(codes.len() * estimates.width, 0.0);
                 let left = &estimates.panels;
-                bytes::estimate(coder, codes, left, &right.panels, panels, values);
+                bytes::estimate(coder, codes, left, &right.panels, panels, heads, values);
             }
             Self::Floats { dim } => {
                 estimates.width = columns.len();
@@ -230,6 +256,13 @@ impl Estimator {
     }
 }
 
+impl Estimator {
+    /// [`Self::margin`] of estimates from heads.
+    pub fn heads_margin(&self, estimates: &Estimates, index: usize, right: &Right) -> f32 {
+        self.margin(estimates, index, right) + estimates.codes[index].rest * right.most.rest
+    }
+}
+
 impl Estimates {
     /// The products of left vector `index`.
     pub fn row(&self, index: usize) -> &[f32] {
@@ -248,6 +281,8 @@ fn of_floats(vector: &[f32], dim: usize) -> Code {
         length,
         offset: 0.0,
         sum: 0,
+        head_sum: 0,
+        rest: length,
     }
 }
 
@@ -291,10 +326,16 @@ mod tests {
                 let right_side = estimator.right(&others, (0..right.len()).map(|i| (i, bias(i))));
                 let mut estimates = Estimates::default();
                 estimator.load(&mut estimates, &prepared, 0..left.len());
-                for part in right_side.parts() {
-                    estimator.estimate(&mut estimates, &right_side, part.clone());
+                let heads = [false, true].into_iter().filter(|heads| !heads || matches!(estimator, Estimator::Bytes(_)));
+                for (heads, part) in heads.flat_map(|heads| right_side.parts().map(move |part| (heads, part))) {
+                    estimator.estimate_by(&mut estimates, &right_side, part.clone(), heads);
                     for (i, x) in left.iter().enumerate() {
-                        let margin = f64::from(estimator.margin(&estimates, i, &right_side));
+                        let margin = if heads {
+                            estimator.heads_margin(&estimates, i, &right_side)
+                        } else {
+                            estimator.margin(&estimates, i, &right_side)
+                        };
+                        let margin = f64::from(margin);
                         for (j, y) in right[part.clone()].iter().enumerate() {
                             let exact = dot(x, y) + f64::from(bias(part.start + j));
                             let estimate = f64::from(estimates.row(i)[j]);

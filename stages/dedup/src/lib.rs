@@ -14,8 +14,10 @@
 
 mod arguments;
 mod bytes;
+mod codes;
 mod estimates;
 pub mod exact;
+mod groups;
 pub mod kmeans;
 pub mod matching;
 mod members;
@@ -50,7 +52,7 @@ impl Program for Args {
             Command::Perceptual(args) => perceptual(args, context),
             Command::Fit(args) => semantic::fit(args, context),
             Command::Assign(args) => semantic::assign(args, context),
-            Command::Match(args) => semantic::match_groups(args, context),
+            Command::Match(args) => groups::match_groups(args, context),
         }
     }
 }

@@ -25,8 +25,12 @@
 //! are what is compared, returned and held against the threshold. So results
 //! depend neither on the processor nor on the number of threads, and of equally
 //! similar rows the earliest is named.
+//!
+//! Most pairs are so far from the threshold that a quarter of their values says
+//! so: coarser estimates from those come first (heads, `codes.rs`).
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
 
@@ -35,6 +39,10 @@ use crate::products::{at_least, dot, maximum};
 
 /// Blocks of earlier rows that are worth more than one thread.
 const PARALLEL: usize = 8;
+
+/// Estimates from heads pay where they leave open less than one product of so
+/// many; where they do not, the cluster goes on without.
+const HEADS_PAY: usize = 64;
 
 /// Which earlier rows can remove a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -113,6 +121,8 @@ fn walk(
     let mut counting: Vec<usize> = Vec::new(); // earlier rows that count
     let mut counting_right = Right::default();
     let mut own = Estimates::default();
+    // Estimates from heads decide nothing, so threads may see this change at any time.
+    let heads = AtomicBool::new(estimator.has_heads() && floor > f32::NEG_INFINITY);
     for (block, queries) in vectors.chunks(estimator.rows() * dim).enumerate() {
         let first = block * estimator.rows();
         let prepared = estimator.prepare(queries);
@@ -120,15 +130,32 @@ fn walk(
 
         // The best of each row among a part of the earlier blocks' rows.
         let among = |estimates: &mut Estimates, part: Range<usize>| -> Vec<Option<Match>> {
+            let columns = &counting[part.clone()];
+            let search =
+                |estimates: &Estimates,
+                 margin: fn(&Estimator, &Estimates, usize, &Right) -> f32| {
+                    let search = |i: usize| {
+                        let margin = margin(estimator, estimates, i, &counting_right);
+                        let exact = |column: usize| dot(row(first + i), row(columns[column]));
+                        Search { floor, margin }.best(None, estimates.row(i), columns, exact)
+                    };
+                    (0..height).map(search).collect()
+                };
             estimator.load(estimates, &prepared, 0..height);
-            estimator.estimate(estimates, &counting_right, part.clone());
-            let columns = &counting[part];
-            let search = |i: usize| {
-                let margin = estimator.margin(estimates, i, &counting_right);
-                let exact = |column: usize| dot(row(first + i), row(columns[column]));
-                Search { floor, margin }.best(None, estimates.row(i), columns, exact)
-            };
-            (0..height).map(search).collect()
+            if heads.load(Ordering::Relaxed) {
+                estimator.estimate_heads(estimates, &counting_right, part.clone());
+                let mut open = Vec::new();
+                for i in 0..height {
+                    let margin = estimator.heads_margin(estimates, i, &counting_right);
+                    at_least(estimates.row(i), floor - margin, &mut open);
+                }
+                if open.len() * HEADS_PAY <= height * columns.len() {
+                    return search(estimates, Estimator::heads_margin);
+                }
+                heads.store(false, Ordering::Relaxed);
+            }
+            estimator.estimate(estimates, &counting_right, part);
+            search(estimates, Estimator::margin)
         };
         let parts: Vec<Range<usize>> = counting_right.parts().collect();
         let found: Vec<Vec<Option<Match>>> = if parts.len() < PARALLEL {
@@ -216,7 +243,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::bytes::Coder;
+    use crate::codes::Coder;
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(48))]

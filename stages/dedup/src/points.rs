@@ -230,7 +230,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::bytes::Coder;
+    use crate::codes::Coder;
 
     /// Unit vectors around a few directions, a tenth of them equal to others.
     fn vectors() -> impl Strategy<Value = (Vec<f32>, usize)> {

@@ -1,33 +1,29 @@
-//! Semantic duplicates: `fit`, `assign`, `match`.
+//! Semantic duplicates: `fit` and `assign`. (`match` is in `groups.rs`.)
 //!
 //! NeMo Curator's definition: k-means on the normalised embeddings; inside a cluster the images are
 //! ranked, and one is a duplicate when its highest cosine similarity with an image ranked before it
 //! is at least `1 - eps`. Duplicates in different clusters are not found.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use anyhow::Result;
 use arrow::array::{
-    Array, ArrayRef, AsArray, FixedSizeListArray, Float32Array, RecordBatch, StringArray,
-    UInt32Array, UInt64Array,
+    ArrayRef, AsArray, FixedSizeListArray, Float32Array, RecordBatch, StringArray, UInt32Array,
+    UInt64Array,
 };
-use arrow::datatypes::{DataType, Field, Float32Type, SchemaRef, UInt32Type, UInt64Type};
+use arrow::datatypes::{DataType, Field, SchemaRef};
 use serde_json::json;
 use sluice_harness::{Context, Plan, Verdicts, Work, filter_inputs};
 use sluice_manifest::rows::{
-    ASSIGNMENTS, CENTROIDS, DIMENSION_KEY, DuplicateRow, EMBEDDINGS, MODEL_KEY, MODEL_SHA256_KEY,
-    Method, assignments, centroids,
+    ASSIGNMENTS, CENTROIDS, DIMENSION_KEY, EMBEDDINGS, MODEL_KEY, MODEL_SHA256_KEY, assignments,
+    centroids,
 };
-use sluice_manifest::{Counts, Error, Filter, ImageId, Partition, Reason, Unit, dag, layout};
+use sluice_manifest::{Counts, Error, Filter, Partition, Reason, Unit, dag, layout};
 use sluice_store::{Table, vectors};
 
-use crate::arguments::{Assign, Fit, Match};
+use crate::arguments::{Assign, Fit};
 use crate::kmeans::{self, Centroids};
-use crate::matching::{Rule, matches};
-use crate::ranking::{Candidate, Keep, rank};
 use crate::survivors::Survivor;
-use crate::write_duplicates;
 
 /// Images for each cluster, where `--clusters` does not say.
 const IMAGES_PER_CLUSTER: u64 = 1000;
@@ -35,11 +31,9 @@ const IMAGES_PER_CLUSTER: u64 = 1000;
 const SAMPLE_PER_CLUSTER: u64 = 256;
 const LEAST_SAMPLE: u64 = 10_000;
 /// Images of a unit of `match`, where `--groups` does not say: 300 MB of embeddings of 1536 values.
-const IMAGES_PER_GROUP: u64 = 50_000;
+pub(crate) const IMAGES_PER_GROUP: u64 = 50_000;
 /// Rows of a row group of `dedup/assignments`.
 const GROUP_ROWS: usize = 1024;
-/// Exact copies have a cosine of 1 within this rounding.
-const LEAST_EPS: f32 = 1e-6;
 
 /// Fits k-means on a sample of the embeddings, and writes the centroids.
 pub fn fit(args: &Fit, context: &Context) -> Result<()> {
@@ -95,14 +89,14 @@ pub fn fit(args: &Fit, context: &Context) -> Result<()> {
 
 /// The embedder that the vectors of a manifest come from.
 #[derive(Debug, PartialEq)]
-struct Embedder {
+pub(crate) struct Embedder {
     name: String,
     sha256: String,
-    dimension: usize,
+    pub dimension: usize,
 }
 
 impl Embedder {
-    fn of(table: &Table) -> sluice_manifest::Result<Self> {
+    pub fn of(table: &Table) -> sluice_manifest::Result<Self> {
         let dimension = table.required(DIMENSION_KEY)?;
         Ok(Self {
             name: table.required(MODEL_KEY)?.to_owned(),
@@ -225,7 +219,7 @@ pub fn assign(args: &Assign, context: &Context) -> Result<()> {
             &fitted,
             &mut counts,
         )?;
-        task.advance(assigned.len())?;
+        task.advance(assigned.rows.len())?;
         let path = task.path("assignments");
         let schema = assignments(embedder.dimension);
         let mut writer =
@@ -233,20 +227,40 @@ pub fn assign(args: &Assign, context: &Context) -> Result<()> {
                 .run
                 .write_table(&path, ASSIGNMENTS, schema, &embedder.metadata())?;
         let schema = writer.schema().clone();
-        for rows in assigned.chunks(GROUP_ROWS) {
-            writer.write(&assignment_batch(&schema, rows)?)?;
+        for rows in assigned.rows.chunks(GROUP_ROWS) {
+            let vectors = assigned.vectors_of(rows, embedder.dimension);
+            writer.write(&assignment_batch(&schema, rows, vectors)?)?;
         }
         task.wrote(writer.finish()?);
         Ok(task.commit(counts)?)
     })
 }
 
-/// A survivor in its cluster.
+/// The survivors of a partition in their clusters.
 struct Assigned {
+    /// Sorted by cluster and id.
+    rows: Vec<AssignedRow>,
+    /// One after the other, in the order in which they were read.
+    vectors: Vec<f32>,
+}
+
+/// A survivor in its cluster.
+struct AssignedRow {
     cluster: u32,
     distance: f32,
     survivor: Survivor,
-    vector: Vec<f32>,
+    /// Which of the vectors is its own.
+    vector: usize,
+}
+
+impl Assigned {
+    fn vectors_of(&self, rows: &[AssignedRow], dimension: usize) -> Vec<f32> {
+        let mut values = Vec::with_capacity(rows.len() * dimension);
+        for row in rows {
+            values.extend_from_slice(&self.vectors[row.vector * dimension..][..dimension]);
+        }
+        values
+    }
 }
 
 /// The survivors of a partition with their clusters, sorted by cluster and id.
@@ -257,7 +271,7 @@ fn assigned(
     embedder: &Embedder,
     fitted: &Centroids,
     counts: &mut Counts,
-) -> Result<Vec<Assigned>> {
+) -> Result<Assigned> {
     let mut verdicts = Verdicts::open(context, partition, filters)?;
     let table = open_embeddings(context, &partition.into())?;
     if Embedder::of(&table)? != *embedder {
@@ -267,13 +281,12 @@ fn assigned(
         .hint("run sluice-dedup fit again")
         .into());
     }
-    let mut rows = Vec::new();
+    let mut survivors = Vec::new();
+    let mut kept = Vec::new();
     for batch in table {
         let batch = batch?;
         let ids = batch["image_id"].as_string::<i32>();
         let all = vectors(&batch, "embedding")?;
-        let mut survivors = Vec::new();
-        let mut kept = Vec::new();
         for (row, id) in ids.iter().enumerate() {
             // Both are in the order of read/images; images without an embedding come in between.
             for verdict in verdicts.by_ref() {
@@ -293,32 +306,35 @@ fn assigned(
                 }
             }
         }
-        let clusters = kmeans::assign(&kept, fitted);
-        let vectors = kept.chunks_exact(embedder.dimension.max(1));
-        for ((survivor, assignment), vector) in survivors.into_iter().zip(clusters).zip(vectors) {
-            rows.push(Assigned {
-                cluster: assignment.cluster,
-                distance: assignment.distance,
-                survivor,
-                vector: vector.to_vec(),
-            });
-        }
     }
     for verdict in verdicts {
         if Survivor::of(verdict?, partition).is_some() {
             counts.add(Some(Reason::NotEmbedded));
         }
     }
+    let assignments = kmeans::assign(&kept, fitted);
+    let places = survivors.into_iter().zip(assignments).enumerate();
+    let mut rows: Vec<AssignedRow> = places
+        .map(|(vector, (survivor, assignment))| AssignedRow {
+            cluster: assignment.cluster,
+            distance: assignment.distance,
+            survivor,
+            vector,
+        })
+        .collect();
     rows.sort_by(|a, b| (a.cluster, &a.survivor.image_id).cmp(&(b.cluster, &b.survivor.image_id)));
-    Ok(rows)
+    Ok(Assigned {
+        rows,
+        vectors: kept,
+    })
 }
 
-fn assignment_batch(schema: &SchemaRef, rows: &[Assigned]) -> Result<RecordBatch> {
+fn assignment_batch(
+    schema: &SchemaRef,
+    rows: &[AssignedRow],
+    vectors: Vec<f32>,
+) -> Result<RecordBatch> {
     let survivors = || rows.iter().map(|row| &row.survivor);
-    let vectors: Vec<f32> = rows
-        .iter()
-        .flat_map(|row| row.vector.iter().copied())
-        .collect();
     let columns: Vec<ArrayRef> = vec![
         Arc::new(UInt32Array::from_iter_values(
             rows.iter().map(|row| row.cluster),
@@ -348,153 +364,4 @@ fn fixed_size(schema: &SchemaRef, column: usize, values: Vec<f32>) -> Result<Arr
     Ok(Arc::new(FixedSizeListArray::try_new(
         item, length, values, None,
     )?))
-}
-
-/// Compares the embeddings inside the clusters, a group of clusters after the other.
-pub fn match_groups(args: &Match, context: &Context) -> Result<()> {
-    if !(0.0..=2.0).contains(&args.eps) {
-        return Err(Error::usage(format!("--eps {}: outside 0 to 2", args.eps)).into());
-    }
-    let plan = context.plan()?;
-    let fitted = context.required_receipt(&dag::DEDUP_FIT, &Unit::once("fit"))?;
-    let clusters = fitted.sums.get("clusters").copied().unwrap_or(0);
-    let assigned = context.required_receipts(&dag::DEDUP_ASSIGN, &plan.units())?;
-    let images: u64 = assigned.iter().map(|receipt| receipt.counts.kept).sum();
-    let auto = images.div_ceil(IMAGES_PER_GROUP);
-    let groups = args
-        .groups
-        .map_or(auto, u64::from)
-        .clamp(1, clusters.max(1));
-    let units: Vec<Unit> = (0..groups as u32)
-        .map(|index| Unit::numbered("group", index))
-        .collect();
-    context.remove_stale(&dag::DEDUP_MATCH, "group", &units)?;
-    let bound = |index: usize| (clusters * index as u64 / groups) as u32;
-    context.each_unit(&dag::DEDUP_MATCH, units.clone(), 1, |unit| {
-        let index = units.iter().position(|other| other == unit).unwrap_or_default();
-        let work = Work {
-            step: &dag::DEDUP_MATCH,
-            version: 1,
-            unit,
-            units: units.len(),
-            settings: json!({ "eps": args.eps, "keep": args.keep, "seed": args.seed, "groups": groups }),
-            basis: None,
-            inputs: vec![context.combined_input(&dag::DEDUP_ASSIGN, &plan.units())?],
-        };
-        let Some(mut task) = context.begin(work)? else {
-            return Ok(());
-        };
-        let mut counts = Counts::default();
-        let mut rows = Vec::new();
-        for (cluster, members) in read_clusters(context, &plan, bound(index)..bound(index + 1))? {
-            match_cluster(args, cluster, &members, &mut counts, &mut rows);
-            task.advance(members.len())?;
-        }
-        task.wrote(write_duplicates(context, &task.path("duplicates"), rows)?);
-        Ok(task.commit(counts)?)
-    })
-}
-
-/// An image of a cluster.
-struct Member {
-    partition: Partition,
-    image_id: ImageId,
-    distance: f32,
-    score: Option<f32>,
-    pixels: u64,
-    vector: Vec<f32>,
-}
-
-/// The images of a range of clusters, from all partitions.
-fn read_clusters(
-    context: &Context,
-    plan: &Plan,
-    range: std::ops::Range<u32>,
-) -> Result<BTreeMap<u32, Vec<Member>>> {
-    let columns = [
-        "cluster",
-        "partition",
-        "image_id",
-        "distance",
-        "score",
-        "pixels",
-        "embedding",
-    ];
-    let mut found: BTreeMap<u32, Vec<Member>> = BTreeMap::new();
-    for unit in plan.units() {
-        context.check_stop()?;
-        let path = layout::manifest("dedup", "assignments", &unit);
-        let table = context.run.table(&path, ASSIGNMENTS, &columns)?;
-        let dimension = Embedder::of(&table)?.dimension;
-        for batch in table.within("cluster", range.clone())? {
-            let batch = batch?;
-            let clusters = batch["cluster"].as_primitive::<UInt32Type>();
-            let partitions = batch["partition"].as_primitive::<UInt32Type>();
-            let ids = batch["image_id"].as_string::<i32>();
-            let distances = batch["distance"].as_primitive::<Float32Type>();
-            let scores = batch["score"].as_primitive::<Float32Type>();
-            let pixels = batch["pixels"].as_primitive::<UInt64Type>();
-            let all = vectors(&batch, "embedding")?;
-            for row in 0..batch.num_rows() {
-                if !range.contains(&clusters.value(row)) {
-                    continue;
-                }
-                found.entry(clusters.value(row)).or_default().push(Member {
-                    partition: Partition(partitions.value(row)),
-                    image_id: ImageId::from_text(ids.value(row)),
-                    distance: distances.value(row),
-                    score: scores.is_valid(row).then(|| scores.value(row)),
-                    pixels: pixels.value(row),
-                    vector: all[row * dimension..][..dimension].to_vec(),
-                });
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// Ranks a cluster and finds its duplicates.
-fn match_cluster(
-    args: &Match,
-    cluster: u32,
-    members: &[Member],
-    counts: &mut Counts,
-    rows: &mut Vec<DuplicateRow>,
-) {
-    let candidates: Vec<Candidate<'_>> = members
-        .iter()
-        .map(|member| Candidate {
-            image_id: member.image_id.as_str(),
-            score: member.score,
-            pixels: member.pixels,
-            distance: member.distance,
-        })
-        .collect();
-    let order = rank(&candidates, args.keep, args.seed, cluster);
-    let ranked: Vec<f32> = order
-        .iter()
-        .flat_map(|&i| members[i].vector.iter().copied())
-        .collect();
-    let dimension = members.first().map_or(0, |member| member.vector.len());
-    let rule = match args.keep {
-        Keep::Best => Rule::KeptOnly,
-        Keep::Hard | Keep::Easy | Keep::Random => Rule::AnyEarlier,
-    };
-    let threshold = 1.0 - args.eps.max(LEAST_EPS);
-    for (place, found) in matches(&ranked, dimension, threshold, rule)
-        .into_iter()
-        .enumerate()
-    {
-        counts.add(found.as_ref().map(|_| Reason::SemanticDuplicate));
-        if let Some(found) = found {
-            let member = &members[order[place]];
-            rows.push(DuplicateRow {
-                partition: member.partition,
-                image_id: member.image_id.clone(),
-                duplicate_of: members[order[found.of]].image_id.clone(),
-                similarity: found.similarity,
-                method: Method::Semantic,
-            });
-        }
-    }
 }
