@@ -27,6 +27,8 @@ TICKS = os.sysconf("SC_CLK_TCK")
 AGE = time.clock_gettime(time.CLOCK_BOOTTIME) - int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / TICKS
 BEGAN = time.time() - AGE
 
+# Its client starts `ray` by name.
+os.environ["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
 os.environ.update(CUDA_VISIBLE_DEVICES="", RAY_USAGE_STATS_ENABLED="0", HF_HUB_OFFLINE="1", TRANSFORMERS_OFFLINE="1")
 
 

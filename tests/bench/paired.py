@@ -236,12 +236,16 @@ class Watch(threading.Thread):
         self.start()
 
     def run(self):
+        self.sample()
         while not self.ended.wait(0.05):
-            pids = tree(os.getpid())[1:]
-            # Between two samples a process may have been larger: the kernel remembers its own peak.
-            together, alone = sum(pss(pid) for pid in pids), max(map(high_water, pids), default=0)
-            self.peak = max(self.peak, together, alone)
-            self.cpu |= dict(filter(None, map(cpu_of, pids)))
+            self.sample()
+
+    def sample(self):
+        pids = tree(os.getpid())[1:]
+        # Between two samples a process may have been larger: the kernel remembers its own peak.
+        together, alone = sum(map(pss, pids)), max(map(high_water, pids), default=0)
+        self.peak = max(self.peak, together, alone)
+        self.cpu |= dict(filter(None, map(cpu_of, pids)))
 
     def finish(self):
         self.ended.set()
