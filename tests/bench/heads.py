@@ -21,6 +21,8 @@ from paired import BENCH, Side
 
 MODELS = BENCH / "models"
 HEADS = {"aesthetic-mlp": "aesthetic", "aesthetic-affine": "aesthetic", "nsfw": "nsfw"}
+# shared/model/convert/heads.py folds V2's five layers into one, so that is what Sluice runs.
+FOLDED = {"aesthetic-mlp": "aesthetic-affine"}
 
 
 def main():
@@ -40,7 +42,7 @@ def main():
         fill(manifest, args.rows)
         for head in args.heads.split(","):
             command = list(steps[HEADS[head]])
-            command[command.index("--model") + 1] = MODELS / f"{head}-tiny"
+            command[command.index("--model") + 1] = MODELS / f"{FOLDED.get(head, head)}-tiny"
             torch = [sys.executable, __file__, "--torch", head, manifest]
             sides = [
                 Side(f"sluice-{HEADS[head]}", [*command, "--force"], args.rows),

@@ -78,17 +78,29 @@ def metadata(source, file, **more):
 
 
 def aesthetic(path, name, source):
-    """V1 is one linear layer, V2 five with no activation between (its dropout does nothing when scoring)."""
+    """V1 is one linear layer, V2 five with no activation between (its dropout does nothing when scoring).
+
+    Five such layers are one: their product, taken in float64, moves no score by more than float32's rounding does
+    (1.5e-6), and is a thousandth of the work.
+    """
     state = read_pth(path)
     if "weight" in state:
         prefixes = [""]
     else:
         numbers = sorted({int(key.split(".")[1]) for key in state})
         prefixes = [f"layers.{n}." for n in numbers]
-    layers = [(state[p + "weight"].T, state[p + "bias"], None) for p in prefixes]
+    kernel, bias = folded([(state[p + "weight"].T, state[p + "bias"]) for p in prefixes])
     b = Builder()
-    b.dense("embedding", layers)
-    return b.model(name, layers[0][0].shape[0], metadata(source, os.path.basename(path)))
+    b.dense("embedding", [(kernel, bias, None)])
+    return b.model(name, kernel.shape[0], metadata(source, os.path.basename(path)))
+
+
+def folded(layers):
+    """The one layer that several without activation between are: x (K1 K2 …) + ((b1 K2 + b2) K3 + …)."""
+    kernel, bias = (part.astype(np.float64) for part in layers[0])
+    for next_kernel, next_bias in layers[1:]:
+        kernel, bias = kernel @ next_kernel.astype(np.float64), bias @ next_kernel.astype(np.float64) + next_bias
+    return kernel, bias
 
 
 def nsfw(path, name, *, savedmodel):
