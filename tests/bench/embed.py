@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from paired import BENCH, CACHE, PROGRAMS, ROOT, Side, arguments, environment, keep, measure, show, workspace
+from paired import BENCH, CACHE, PROGRAMS, Side, arguments, environment, keep, measure, show, workspace
 
 MODELS = BENCH / "models"
 BATCH = 16
@@ -38,8 +38,6 @@ def main():
     encoder = MODELS / args.encoder
     if not (encoder / "model.toml").exists():
         subprocess.run([sys.executable, Path(__file__).with_name("models.py")], check=True)
-    if not (encoder / "model.int8.onnx").exists():
-        quantise(encoder)
     openvino = environment("openvino").parent.parent
     library = next(openvino.glob("lib/python*/site-packages/onnxruntime/capi/libonnxruntime.so.*"))
     torch = environment("nemo")
@@ -80,10 +78,6 @@ def main():
         command = [PROGRAMS / "sluice-embed", "--run", work / "real-int8", "--model", forced, "--precision", "int8"]
         measure([Side("real", command)], 1)
         nearness("EfficientNet-Lite0, real weights", runs)
-
-
-def quantise(folder):
-    subprocess.run([TOOLS, ROOT / "shared/model/convert/int8.py", folder], check=True)
 
 
 def read(photos, work, images):

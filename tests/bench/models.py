@@ -17,9 +17,10 @@ Speed does not depend on the weights' values, so these have the published archit
 
 import json
 import shutil
+import subprocess
 import sys
 
-from paired import BENCH, inside
+from paired import BENCH, ROOT, inside
 
 MODELS = BENCH / "models"
 # What 768-value encoders are called in their heads' names and in NeMo's folders.
@@ -127,6 +128,7 @@ def encoder(name, architecture, dimension):
     else:
         onnx.save_model(graph, folder / "model.onnx")
     (folder / "whole.onnx").unlink()
+    subprocess.run([sys.executable, ROOT / "shared/model/convert/int8.py", folder], check=True)
     (folder / "model.toml").write_text(ENCODER.format(name=name, dimension=dimension))
     print(folder)
 

@@ -305,6 +305,7 @@ SAMPLES = {
     "MODEL": "clip-vit-l14",
     "SCORE": "0.5",
     "EPS": "0.15",
+    "PRECISION": "int8",
     "RANKING": "best",
     "N": "8",
     "BITS": "4",

@@ -19,7 +19,8 @@ pub struct ModelArgs {
     pub batch_size: u32,
 
     /// Decode large JPEGs in full size, however small the model wants them
-    #[arg(long, env = "SLUICE_EXACT_DECODING")]
+    #[arg(long, env = "SLUICE_EXACT_DECODING", value_name = "true", num_args = 0..=1,
+        require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub exact_decoding: bool,
 }
 
