@@ -167,23 +167,25 @@ impl<R: Read> Source<R> {
     pub(crate) fn fill(&mut self, buf: &mut [u8]) -> Result<usize, Fault> {
         let mut filled = 0;
         while filled < buf.len() {
-            let rest = &mut buf[filled..];
-            let outcome = match &mut self.stream {
-                Stream::Plain(reader) => reader.read(rest),
-                Stream::Gzip(reader) => reader.read(rest),
-                Stream::Zstd(reader) => reader.read(rest),
-            };
-            match outcome {
-                Ok(0) => break,
-                Ok(n) => {
-                    filled += n;
-                    self.position += n as u64;
-                    self.check_inflation()?;
-                }
-                Err(error) => return Err(self.fault(&error)),
+            match self.read(&mut buf[filled..])? {
+                0 => break,
+                count => filled += count,
             }
         }
         Ok(filled)
+    }
+
+    /// Reads what comes next, and not further: damage behind it is the next call's.
+    fn read(&mut self, buf: &mut [u8]) -> Result<usize, Fault> {
+        let outcome = match &mut self.stream {
+            Stream::Plain(reader) => reader.read(buf),
+            Stream::Gzip(reader) => reader.read(buf),
+            Stream::Zstd(reader) => reader.read(buf),
+        };
+        let count = outcome.map_err(|error| self.fault(&error))?;
+        self.position += count as u64;
+        self.check_inflation()?;
+        Ok(count)
     }
 
     fn check_inflation(&self) -> Result<(), Fault> {
@@ -247,9 +249,10 @@ impl<R: Read> TarBytes<R> {
 }
 
 impl<R: Read> Read for TarBytes<R> {
-    /// Fails with the reader's errors, and with `InvalidData` where the shard is broken.
+    /// Fails with the reader's errors, and with `InvalidData` where the shard is broken, once all bytes
+    /// before the damage were read.
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.0.fill(buf).map_err(|fault| match fault {
+        self.0.read(buf).map_err(|fault| match fault {
             Fault::Io(error) => error,
             Fault::Damage(damage) => io::Error::new(io::ErrorKind::InvalidData, damage.to_string()),
         })

@@ -147,8 +147,11 @@ impl ObjectReader {
                 self.uri, self.position
             )));
         };
-        let within = distance.min(self.current().len() as u64);
-        self.take(within as usize);
+        let there = match &self.origin {
+            Origin::Disk { block, used, .. } => block.len() - used,
+            Origin::Bucket { current, .. } => current.len(),
+        };
+        self.take(there.min(distance as usize));
         self.position = position;
         Ok(())
     }
