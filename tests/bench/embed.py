@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """`sluice-embed` from shards, in its three precisions, against bare ONNX Runtime and torch on ready tensors.
 
-    make build && python3 tests/bench/embed.py --photos FOLDER [--encoder clip-vit-b32-768|clip-vit-l14] [--images 600]
+    make build && python3 tests/bench/embed.py --photos FOLDER [--encoder clip-vit-b32-768|clip-vit-l14] [--shards 6]
 
 Two yardsticks: ONNX Runtime with two threads, which is handed the same tensor again and again, its start and loading
 included as they are in Sluice's figures; and torch (what NeMo Curator runs) without its start. Sluice reads shards,
@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-from paired import BENCH, CACHE, PROGRAMS, Side, arguments, environment, keep, measure, show, workspace
+from paired import BENCH, CACHE, PROGRAMS, Side, arguments, environment, keep, measure, once, show, workspace
 
 MODELS = BENCH / "models"
 BATCH = 16
@@ -33,7 +33,7 @@ def main():
     parser = arguments(__doc__)
     parser.add_argument("--photos", type=Path, required=True, help="a folder of WebDataset shards")
     parser.add_argument("--encoder", default="clip-vit-b32-768", choices=["clip-vit-b32-768", "clip-vit-l14"])
-    parser.add_argument("--images", type=int, default=600, help="for each side and turn (a multiple of 16)")
+    parser.add_argument("--shards", type=int, default=6, help="so many of the shards for each side and turn")
     args = parser.parse_args()
     encoder = MODELS / args.encoder
     if not (encoder / "model.toml").exists():
@@ -43,55 +43,51 @@ def main():
     torch = environment("nemo")
     short = {"clip-vit-b32-768": "b32", "clip-vit-l14": "l14"}[args.encoder]
     with workspace() as work:
-        base = read(args.photos, work, args.images)
+        base, images = read(args.photos, work, args.shards)
         sides = []
         for precision in PRECISIONS:
             run = work / precision
             shutil.copytree(base, run)
             env = {"ORT_DYLIB_PATH": str(library)} if precision == "bfloat16" else {}
             command = [PROGRAMS / "sluice-embed", "--run", run, "--model", encoder, "--precision", precision, "--force"]
-            sides.append(Side(f"sluice-embed, {precision}", command, images=args.images, env=env))
+            sides.append(Side(f"sluice-embed, {precision}", command, images=images, env=env))
         for name, file in [("float32", "model.onnx"), ("dynamic int8", "model.int8.onnx")]:
-            command = [TOOLS, __file__, "onnxruntime", encoder / file, args.images]
-            sides.append(Side(f"ONNX Runtime, {name}", command, images=args.images))
-        few = max(BATCH, args.images // 4)
+            command = [TOOLS, __file__, "onnxruntime", encoder / file, images]
+            sides.append(Side(f"ONNX Runtime, {name}", command, images=images))
+        few = max(BATCH, images // 4)
         for name in ["float32", "bfloat16"]:
             command = [torch, __file__, "torch", MODELS / "nemo" / short / "openai/clip-vit-large-patch14", few, name]
             sides.append(Side(f"torch, {name}", command))
         runs = measure(sides, args.rounds)
-        show(runs, against="torch, float32", title=f"{args.encoder}, {args.images} images")
+        show(runs, against="torch, float32", title=f"{args.encoder}, {images} images")
         show(runs, against="ONNX Runtime, float32")
         keep(runs, args.json)
         nearness(args.encoder, {precision: work / precision for precision in PRECISIONS})
 
-        real = CACHE / "models/efficientnet-lite0"
+        # int8.py refuses convolutions; the last one is why.
+        forced = work / "forced"
+        shutil.copytree(CACHE / "models/efficientnet-lite0", forced / "efficientnet-lite0")
+        subprocess.run([TOOLS, __file__, "force", forced / "efficientnet-lite0"], check=True, capture_output=True)
         runs = {}
-        for precision in ["float32", "bfloat16"]:
+        for precision in PRECISIONS:
             runs[precision] = shutil.copytree(base, work / f"real-{precision}")
             env = {"ORT_DYLIB_PATH": str(library)} if precision == "bfloat16" else {}
-            side = Side("real", [PROGRAMS / "sluice-embed", "--run", runs[precision], "--model", real, "--precision", precision], env=env)
-            measure([side], 1)
-        # int8.py refuses convolutions; this is why.
-        forced = shutil.copytree(real, work / "forced", ignore=shutil.ignore_patterns("wheel"))
-        subprocess.run([TOOLS, __file__, "force", forced], check=True)
-        runs["int8, convolutions without calibration"] = shutil.copytree(base, work / "real-int8")
-        command = [PROGRAMS / "sluice-embed", "--run", work / "real-int8", "--model", forced, "--precision", "int8"]
-        measure([Side("real", command)], 1)
+            command = [PROGRAMS / "sluice-embed", "--run", runs[precision], "--models", forced]
+            once(Side("real", [*command, "--model", "efficientnet-lite0", "--precision", precision], env=env))
+        runs["int8, convolutions too"] = runs.pop("int8")
         nearness("EfficientNet-Lite0, real weights", runs)
 
 
-def read(photos, work, images):
-    """A run with so many of the photographs, read."""
+def read(photos, work, count):
+    """A run with so many of the shards, read, and the images in it."""
     shards, run = work / "shards", work / "base"
     shards.mkdir()
-    sources = sorted(photos.glob("*.tar"))
-    per_shard = 100
-    for number in range(-(-images // per_shard)):
-        (shards / f"{number:05}.tar").symlink_to(sources[number % len(sources)].resolve())
+    for shard in sorted(photos.glob("*.tar"))[:count]:
+        (shards / shard.name).symlink_to(shard.resolve())
     for words in [["sluice-partition", "--input", shards, "--shards-per-partition", 2], ["sluice-read"]]:
         command = [PROGRAMS / words[0], *map(str, words[1:]), "--run", run]
-        subprocess.run(command, check=True, capture_output=True)
-    return run
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+    return run, json.loads(done.stdout)["counts"]["kept"]
 
 
 def nearness(title, runs):
