@@ -11,7 +11,7 @@ use rayon::prelude::*;
 use sluice_harness::{Context, PartitionPlan};
 use sluice_manifest::rows::{MemberRow, PictureRow, PlanRow, Status};
 use sluice_manifest::{ImageId, Result, Unit, layout};
-use sluice_pixels::{Layout, Limits, Preprocess};
+use sluice_pixels::{Limits, Preprocess};
 use sluice_source::{SourceShard, packing};
 use sluice_store::{RowReader, Store};
 
@@ -143,15 +143,9 @@ impl Source<'_> {
             close_gaps(&mut tensor, length, |index| decoded[index].is_some());
         }
         let ids: Vec<ImageId> = decoded.into_iter().flatten().collect();
-        let (width, height) = preprocess.output_size();
-        let (width, height) = (width as usize, height as usize);
-        let rest = match preprocess.layout {
-            Layout::Nchw => [3, height, width],
-            Layout::Nhwc => [height, width, 3],
-        };
         Batch {
             failed: failed as u64,
-            shape: [ids.len(), rest[0], rest[1], rest[2]],
+            shape: preprocess.tensor_shape(ids.len()),
             tensor,
             ids,
         }

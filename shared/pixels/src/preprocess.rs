@@ -173,6 +173,16 @@ impl Preprocess {
         }
     }
 
+    /// The tensor's shape for so many pictures: `[rows, 3, height, width]`, or as the layout says.
+    pub fn tensor_shape(&self, rows: usize) -> [usize; 4] {
+        let (width, height) = self.output_size();
+        let (width, height) = (width as usize, height as usize);
+        match self.layout {
+            Layout::Nchw => [rows, 3, height, width],
+            Layout::Nhwc => [rows, height, width, 3],
+        }
+    }
+
     /// Numbers in one picture's tensor: three times width times height.
     pub fn tensor_len(&self) -> usize {
         let (width, height) = self.output_size();

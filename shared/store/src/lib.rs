@@ -22,6 +22,7 @@ mod object;
 mod remote;
 mod runtime;
 mod settings;
+mod source;
 mod stop;
 mod store;
 mod table;

@@ -195,11 +195,7 @@ impl ObjectReader {
 
     /// Asks a bucket for what is wanted, as far ahead as the pace allows.
     fn ask(&mut self) {
-        loop {
-            let ahead = self.ahead();
-            if ahead > 0 && ahead >= self.pace.ahead {
-                return;
-            }
+        while self.ahead() < self.pace.ahead {
             let Some(range) = self.next_range() else {
                 return;
             };

@@ -58,7 +58,8 @@ impl Store {
         Self::connect(location)
     }
 
-    /// Opens a prefix for reading and writing; a folder on local disk is made when it is missing.
+    /// Opens a prefix for reading and writing; a folder on local disk is made with
+    /// its first object.
     pub fn create(location: &Location) -> Result<Self> {
         Self::connect(location)
     }

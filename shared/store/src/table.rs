@@ -4,42 +4,30 @@
 //! buffers one row group. So neither side's memory depends on how long a manifest is.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::ops::Range;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 use arrow::array::{Array, FixedSizeListArray, Float32Array, RecordBatch};
 use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
-use bytes::Bytes;
-use futures::future::{BoxFuture, FutureExt};
 use futures::stream::StreamExt;
-use opendal::Reader;
-use parquet::arrow::arrow_reader::ArrowReaderOptions;
-use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStream};
+use parquet::arrow::async_reader::ParquetRecordBatchStream;
 use parquet::arrow::{ArrowWriter, ParquetRecordBatchStreamBuilder, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{KeyValue, ParquetMetaData, ParquetMetaDataReader};
+use parquet::file::metadata::KeyValue;
 use parquet::file::properties::WriterProperties;
 use parquet::file::statistics::Statistics;
 use parquet::schema::types::ColumnPath;
 use sluice_manifest::rows::{Row, SCHEMA_KEY, VERSION_KEY};
 use sluice_manifest::{Error, Output, Result};
 
-use crate::client::Client;
-use crate::disk;
 use crate::object::ObjectWriter;
 use crate::runtime::wait;
-use crate::store::{Place, Store};
+use crate::source::Source;
+use crate::store::Store;
 
 /// Rows of a row group. Narrow rows take about 1 MB, embeddings of 1280 values 5 MB.
 const GROUP_ROWS: usize = 1024;
-
-/// A manifest of an object store that is no larger is fetched whole: one request in place of three.
-const WHOLE: u64 = 256 << 10;
-/// The footer is fetched with so much of what lies before it.
-const FOOTER: usize = 64 << 10;
 
 impl Store {
     /// Reads a manifest's rows. Fails at once when a column is missing or of another type.
@@ -521,120 +509,6 @@ fn unwritable(uri: &str, e: ParquetError) -> Error {
             Err(e) => Error::transient(format!("{uri}: could not be written: {e}")),
         },
         e => Error::bug(format!("{uri}: could not be written: {e}")),
-    }
-}
-
-/// An object as parquet's asynchronous reader wants it.
-enum Source {
-    Whole(Bytes),
-    File {
-        file: File,
-        uri: String,
-        bytes: u64,
-    },
-    Ranges {
-        client: Client,
-        reader: Reader,
-        uri: String,
-        bytes: u64,
-    },
-}
-
-impl Source {
-    fn open(store: &Store, path: &str, bytes: u64) -> Result<Self> {
-        let uri = store.uri(path);
-        match store.place() {
-            Place::Disk(disk) => match disk.open(path) {
-                Ok(file) => Ok(Self::File { file, uri, bytes }),
-                Err(e) => Err(disk::error(&e, &uri)),
-            },
-            Place::Bucket { client, .. } if client.is_remote() && bytes <= WHOLE => {
-                Ok(Self::Whole(store.get(path)?))
-            }
-            Place::Bucket { client, prefix } => {
-                let full = format!("{prefix}{path}");
-                let reader = client.wait(client.operator.reader(&full));
-                Ok(Self::Ranges {
-                    reader: reader.map_err(|e| client.error(&e, &uri))?,
-                    client: client.clone(),
-                    uri,
-                    bytes,
-                })
-            }
-        }
-    }
-
-    fn len(&self) -> u64 {
-        match self {
-            Self::Whole(content) => content.len() as u64,
-            Self::File { bytes, .. } | Self::Ranges { bytes, .. } => *bytes,
-        }
-    }
-}
-
-fn external(e: Error) -> ParquetError {
-    ParquetError::External(Box::new(e))
-}
-
-impl AsyncFileReader for Source {
-    fn get_bytes(&mut self, range: Range<u64>) -> BoxFuture<'_, Result<Bytes, ParquetError>> {
-        async move {
-            let mut found = self.get_byte_ranges(vec![range]).await?;
-            Ok(found.swap_remove(0))
-        }
-        .boxed()
-    }
-
-    fn get_byte_ranges(
-        &mut self,
-        ranges: Vec<Range<u64>>,
-    ) -> BoxFuture<'_, Result<Vec<Bytes>, ParquetError>> {
-        async move {
-            match self {
-                Self::Whole(content) => {
-                    let slice = |range: Range<u64>| {
-                        let range = range.start as usize..range.end as usize;
-                        let inside = range.start <= range.end && range.end <= content.len();
-                        inside.then(|| content.slice(range)).ok_or_else(|| {
-                            ParquetError::EOF("the manifest is shorter than it says".to_owned())
-                        })
-                    };
-                    ranges.into_iter().map(slice).collect()
-                }
-                Self::File { file, uri, .. } => {
-                    let read = |range: Range<u64>| {
-                        let mut bytes = vec![0; (range.end - range.start) as usize];
-                        let read = file.read_exact_at(&mut bytes, range.start);
-                        read.map_err(|e| external(disk::error(&e, uri)))?;
-                        Ok(Bytes::from(bytes))
-                    };
-                    ranges.into_iter().map(read).collect()
-                }
-                Self::Ranges {
-                    client,
-                    reader,
-                    uri,
-                    ..
-                } => {
-                    let fetched = client.patiently(reader.fetch(ranges)).await;
-                    let fetched = fetched.map_err(|e| external(client.error(&e, uri)))?;
-                    Ok(fetched.iter().map(|buffer| buffer.to_bytes()).collect())
-                }
-            }
-        }
-        .boxed()
-    }
-
-    fn get_metadata<'a>(
-        &'a mut self,
-        _options: Option<&'a ArrowReaderOptions>,
-    ) -> BoxFuture<'a, Result<Arc<ParquetMetaData>, ParquetError>> {
-        async move {
-            let bytes = self.len();
-            let reader = ParquetMetaDataReader::new().with_prefetch_hint(Some(FOOTER));
-            Ok(Arc::new(reader.load_and_finish(self, bytes).await?))
-        }
-        .boxed()
     }
 }
 

@@ -16,7 +16,7 @@ use sluice_inference::{Feed, ModelArgs, each_batch};
 use sluice_manifest::rows::{DIMENSION_KEY, EMBEDDINGS, MODEL_KEY, MODEL_SHA256_KEY, embeddings};
 use sluice_manifest::{Counts, Error, ImageId, Reason, Unit, dag};
 use sluice_model::{Kind, Model, Precision, Session};
-use sluice_pixels::{Layout, Preprocess};
+use sluice_pixels::Preprocess;
 use sluice_store::{Store, TableWriter};
 
 /// Partitions at once: one reads and decodes its first batch while another is in inference.
@@ -169,14 +169,10 @@ impl Embedder {
         if let Some(dimension) = self.model.spec.dimension {
             return Ok(dimension);
         }
-        let (width, height) = self.preprocess.output_size();
-        let (width, height) = (width as usize, height as usize);
-        let shape = match self.preprocess.layout {
-            Layout::Nchw => [1, 3, height, width],
-            Layout::Nhwc => [1, height, width, 3],
-        };
         let zeros = vec![0.0; self.preprocess.tensor_len()];
-        Ok(self.run(context, &shape, &zeros)?.len())
+        Ok(self
+            .run(context, &self.preprocess.tensor_shape(1), &zeros)?
+            .len())
     }
 }
 
