@@ -19,7 +19,7 @@ def main():
     parser.add_argument("--photos", type=Path, required=True, help="a folder of WebDataset shards")
     parser.add_argument("--copies", type=int, default=100)
     parser.add_argument("--embedder", default="tiny", help="of models.py")
-    parser.add_argument("--steps", help="measure these alone, on one folder; the others run all the same")
+    parser.add_argument("--steps", help="run these alone, behind partition")
     args = parser.parse_args()
 
     peaks, seconds = {}, {}

@@ -27,6 +27,7 @@ mod stop;
 mod store;
 mod table;
 mod transport;
+mod vectors;
 
 pub use location::Location;
 pub use object::{ObjectReader, ObjectWriter};

@@ -9,12 +9,14 @@ use std::sync::Arc;
 
 use arrow::array::{Array, FixedSizeListArray, Float32Array, RecordBatch};
 use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
-use futures::stream::StreamExt;
-use parquet::arrow::async_reader::ParquetRecordBatchStream;
-use parquet::arrow::{ArrowWriter, ParquetRecordBatchStreamBuilder, ProjectionMask};
+use arrow::error::ArrowError;
+use parquet::DecodeResult;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
+use parquet::arrow::push_decoder::{ParquetPushDecoder, ParquetPushDecoderBuilder};
+use parquet::arrow::{ArrowWriter, ProjectionMask};
 use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::KeyValue;
+use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use parquet::file::properties::WriterProperties;
 use parquet::file::statistics::Statistics;
 use parquet::schema::types::ColumnPath;
@@ -22,9 +24,9 @@ use sluice_manifest::rows::{Row, SCHEMA_KEY, VERSION_KEY};
 use sluice_manifest::{Error, Output, Result};
 
 use crate::object::ObjectWriter;
-use crate::runtime::wait;
 use crate::source::Source;
 use crate::store::Store;
+use crate::vectors::{VectorColumn, Vectors};
 
 /// Rows of a row group. Narrow rows take about 1 MB, embeddings of 1280 values 5 MB.
 const GROUP_ROWS: usize = 1024;
@@ -96,11 +98,25 @@ impl Store {
 /// A manifest open for reading.
 pub struct Table {
     uri: String,
-    builder: Option<ParquetRecordBatchStreamBuilder<Source>>,
-    stream: Option<ParquetRecordBatchStream<Source>>,
+    source: Source,
+    footer: Arc<ParquetMetaData>,
     metadata: HashMap<String, String>,
     schema: SchemaRef,
     rows: u64,
+    /// The column that is read beside the others.
+    pub(crate) column: Option<VectorColumn>,
+    /// Until the first row is read.
+    builder: Option<ParquetPushDecoderBuilder>,
+    /// Rows to leave out of the first row group.
+    skip: usize,
+    decoder: Option<ParquetPushDecoder>,
+    group: Option<Group>,
+}
+
+/// The row group that is being read.
+struct Group {
+    reader: ParquetRecordBatchReader,
+    vectors: Option<Vectors>,
 }
 
 impl Table {
@@ -131,11 +147,15 @@ impl Table {
                 return Err(Error::data(format!("{uri}: column {column:?} is missing")));
             }
         }
-        table.builder = table.builder.take().map(|builder| {
-            let columns = columns.iter().copied();
-            let mask = ProjectionMask::columns(builder.parquet_schema(), columns);
-            builder.with_projection(mask)
+        table.column = VectorColumn::of(&table.footer, &table.schema, columns);
+        let beside = table.column.as_ref().map(|column| column.leaf);
+        let leaves = table.footer.file_metadata().schema_descr().columns();
+        let leaves = leaves.iter().enumerate().filter_map(|(leaf, column)| {
+            let chosen = columns.contains(&column.path().parts()[0].as_str());
+            (chosen && Some(leaf) != beside).then_some(leaf)
         });
+        let mask = ProjectionMask::leaves(table.footer.file_metadata().schema_descr(), leaves);
+        table.builder = table.builder.map(|builder| builder.with_projection(mask));
         Ok(table)
     }
 
@@ -144,22 +164,27 @@ impl Table {
         let Some(info) = store.stat(path)? else {
             return Err(Error::data(format!("{uri}: no such manifest")));
         };
-        let source = Source::open(store, path, info.bytes)?;
-        let builder = wait(ParquetRecordBatchStreamBuilder::new(source));
+        let mut source = Source::open(store, path, info.bytes)?;
+        let footer = Arc::new(source.metadata()?);
+        let builder = ParquetPushDecoderBuilder::try_new_decoder(footer.clone());
         let builder = builder.map_err(|e| broken(&uri, e))?;
-        let pairs = builder.metadata().file_metadata().key_value_metadata();
+        let pairs = footer.file_metadata().key_value_metadata();
         let metadata = pairs
             .into_iter()
             .flatten()
             .filter_map(|pair| Some((pair.key.clone(), pair.value.clone()?)))
             .collect();
-        let rows = builder.metadata().file_metadata().num_rows().unsigned_abs();
         Ok(Self {
+            rows: footer.file_metadata().num_rows().unsigned_abs(),
             schema: builder.schema().clone(),
             builder: Some(builder.with_batch_size(GROUP_ROWS)),
-            stream: None,
+            column: None,
+            skip: 0,
+            decoder: None,
+            group: None,
             metadata,
-            rows,
+            footer,
+            source,
             uri,
         })
     }
@@ -273,18 +298,80 @@ impl Table {
                 self.uri
             )));
         };
-        let row = usize::try_from(row).map_err(|e| Error::bug(format!("{}: {e}", self.uri)))?;
-        self.builder = Some(builder.with_offset(row));
+        let mut skip = row;
+        let groups = self.footer.row_groups();
+        let first = groups.iter().take_while(|group| {
+            let rows = group.num_rows().unsigned_abs();
+            let before = skip >= rows;
+            skip -= if before { rows } else { 0 };
+            before
+        });
+        let first = first.count();
+        self.skip = skip as usize;
+        let builder = builder.with_row_groups((first..groups.len()).collect());
+        self.builder = Some(builder.with_offset(self.skip));
         Ok(self)
     }
 
     fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
-        if let Some(builder) = self.builder.take() {
-            self.stream = Some(builder.build().map_err(|e| broken(&self.uri, e))?);
+        loop {
+            if let Some(batch) = self.group.as_mut().and_then(|group| group.reader.next()) {
+                return self.joined(batch).map(Some);
+            }
+            self.group = self.next_group()?;
+            if self.group.is_none() {
+                return Ok(None);
+            }
         }
-        match self.stream.as_mut().and_then(|stream| wait(stream.next())) {
-            None => Ok(None),
-            Some(batch) => batch.map(Some).map_err(|e| broken(&self.uri, e)),
+    }
+
+    fn joined(&mut self, batch: Result<RecordBatch, ArrowError>) -> Result<RecordBatch> {
+        let vectors = self.group.as_mut().and_then(|group| group.vectors.as_mut());
+        let batch = batch.map_err(ParquetError::from);
+        let joined = match self.column.as_ref().zip(vectors) {
+            Some((column, vectors)) => batch.and_then(|batch| column.join(&batch, vectors)),
+            None => batch,
+        };
+        joined.map_err(|e| broken(&self.uri, e))
+    }
+
+    /// Fetches what is wanted of the next row group, in one request where it lies together.
+    fn next_group(&mut self) -> Result<Option<Group>> {
+        let wrong = |e| broken(&self.uri, e);
+        if let Some(builder) = self.builder.take() {
+            self.decoder = Some(builder.build().map_err(wrong)?);
+        }
+        let Some(decoder) = &mut self.decoder else {
+            return Ok(None);
+        };
+        let number = decoder.peek_next_row_group().map_err(wrong)?;
+        let group = number.map(|number| self.footer.row_group(number));
+        let beside = self.column.as_ref().zip(group);
+        let mut chunk = None;
+        loop {
+            match decoder.try_next_reader().map_err(wrong)? {
+                DecodeResult::NeedsData(mut ranges) => {
+                    let asked = ranges.len();
+                    ranges.extend(beside.map(|(column, group)| column.range(group)));
+                    let mut bytes = self.source.ranges(ranges.clone())?;
+                    chunk = bytes.drain(asked..).next();
+                    ranges.truncate(asked);
+                    decoder.push_ranges(ranges, bytes).map_err(wrong)?;
+                }
+                DecodeResult::Data(reader) => {
+                    let mut vectors = None;
+                    if let Some((column, group)) = beside {
+                        let chunk = match chunk {
+                            Some(chunk) => chunk,
+                            None => self.source.ranges(vec![column.range(group)])?.remove(0),
+                        };
+                        let skip = std::mem::take(&mut self.skip);
+                        vectors = Some(column.read(group, chunk, skip).map_err(wrong)?);
+                    }
+                    return Ok(Some(Group { reader, vectors }));
+                }
+                DecodeResult::Finished => return Ok(None),
+            }
         }
     }
 }
@@ -491,15 +578,9 @@ impl<R: Row> RowWriter<R> {
     }
 }
 
-fn broken(uri: &str, e: ParquetError) -> Error {
-    match e {
-        ParquetError::External(source) => match source.downcast::<Error>() {
-            Ok(e) => *e,
-            Err(e) => Error::transient(format!("{uri}: {e}")),
-        },
-        e => Error::data(format!("{uri}: not a readable manifest: {e}"))
-            .hint("run the stage that wrote it again with --force"),
-    }
+pub(crate) fn broken(uri: &str, e: ParquetError) -> Error {
+    Error::data(format!("{uri}: not a readable manifest: {e}"))
+        .hint("run the stage that wrote it again with --force")
 }
 
 fn unwritable(uri: &str, e: ParquetError) -> Error {

@@ -20,6 +20,9 @@ use crate::decide::filters_of;
 use crate::kept::{Embedder, Kept, KeptSample};
 use crate::plan::{OutputPlan, as_input};
 
+/// Output shards at once for each core: a third of the time one waits until it has come to disk.
+const AT_ONCE: usize = 2;
+
 /// Sum in the receipt: bytes of the members copied.
 pub const BYTES: &str = "bytes";
 
@@ -53,7 +56,7 @@ pub fn run(context: &Context) -> Result<()> {
     };
     let units = export.plan.units();
     let numbers: HashMap<Unit, u32> = units.iter().cloned().zip(0..).collect();
-    context.each_unit(&dag::EXPORT_WRITE, units, context.jobs, |unit| {
+    context.each_unit(&dag::EXPORT_WRITE, units, AT_ONCE * context.jobs, |unit| {
         export.write_shard(unit, numbers[unit])
     })?;
     export.plan.output.tidy();
