@@ -77,13 +77,14 @@ get_fake_gcs_server() {
 
 # HAProxy: stands before a server and makes faults. The system's own, or else Debian's package unpacked.
 get_haproxy() {
-    local version=2
+    local about
     PATH=$PATH:/usr/sbin
     has haproxy || [ -x "$bin/haproxy" ] || apt_install haproxy || unpacked_haproxy || true
     if has haproxy; then
         ln -sfn "$(command -v haproxy)" "$bin/haproxy"
     fi
-    if ! "$bin/haproxy" -v 2>/dev/null | grep -q "version [$version-9]" || ! "$bin/haproxy" -vv | grep -q 'Built with Lua'; then
+    about=$("$bin/haproxy" -vv 2>/dev/null || true)
+    if [[ $about != *version\ [2-9]* || $about != *"Built with Lua"* ]]; then
         rm -f "$bin/haproxy"
         skipped "faults (HAProxy)" "no HAProxy 2 or newer with Lua, and none to be had: install the package haproxy"
     fi

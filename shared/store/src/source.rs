@@ -62,7 +62,8 @@ impl Source {
         let wrong = |e| broken(&uri, e);
         let decoder = ParquetMetaDataPushDecoder::try_new(self.bytes).map_err(wrong)?;
         let mut decoder = decoder.with_page_index_policy(PageIndexPolicy::Skip);
-        let mut wanted = vec![self.bytes.saturating_sub(FOOTER)..self.bytes];
+        let last = self.bytes.saturating_sub(FOOTER)..self.bytes;
+        let mut wanted = vec![last];
         loop {
             let found = self.ranges(wanted.clone())?;
             decoder.push_ranges(wanted, found).map_err(wrong)?;
