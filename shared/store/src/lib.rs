@@ -20,6 +20,7 @@ mod disk;
 mod location;
 mod object;
 mod remote;
+mod rows;
 mod runtime;
 mod settings;
 mod source;
@@ -31,7 +32,8 @@ mod vectors;
 
 pub use location::Location;
 pub use object::{ObjectReader, ObjectWriter};
+pub use rows::{RowReader, RowWriter};
 pub use stop::heed;
 pub use store::{ObjectInfo, Store};
-pub use table::{RowReader, RowWriter, Table, TableWriter, vectors};
+pub use table::{Table, TableWriter, vectors};
 pub use transport::requests;

@@ -1,4 +1,4 @@
-//! Manifests: Parquet objects as typed rows or as Arrow batches, a row group at a time.
+//! Manifests: Parquet objects as Arrow batches, a row group at a time.
 //!
 //! Reading fetches the footer, then for each row group the asked-for columns alone. Writing
 //! buffers one row group. So neither side's memory depends on how long a manifest is.
@@ -8,7 +8,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, FixedSizeListArray, Float32Array, RecordBatch};
-use arrow::datatypes::{Field, FieldRef, Schema, SchemaRef};
+use arrow::datatypes::{Schema, SchemaRef};
 use arrow::error::ArrowError;
 use parquet::DecodeResult;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
@@ -20,7 +20,7 @@ use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use parquet::file::properties::WriterProperties;
 use parquet::file::statistics::Statistics;
 use parquet::schema::types::ColumnPath;
-use sluice_manifest::rows::{Row, SCHEMA_KEY, VERSION_KEY};
+use sluice_manifest::rows::{SCHEMA_KEY, VERSION_KEY};
 use sluice_manifest::{Error, Output, Result};
 
 use crate::object::ObjectWriter;
@@ -29,21 +29,9 @@ use crate::store::Store;
 use crate::vectors::{VectorColumn, Vectors};
 
 /// Rows of a row group. Narrow rows take about 1 MB, embeddings of 1280 values 5 MB.
-const GROUP_ROWS: usize = 1024;
+pub(crate) const GROUP_ROWS: usize = 1024;
 
 impl Store {
-    /// Reads a manifest's rows. Fails at once when a column is missing or of another type.
-    pub fn rows<R: Row>(&self, path: &str) -> Result<RowReader<R>> {
-        let fields = R::fields();
-        let names: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
-        let table = Table::open(self, path, R::SCHEMA, R::VERSION, &names)?;
-        table.check(&fields)?;
-        Ok(RowReader {
-            table,
-            rows: Vec::new().into_iter(),
-        })
-    }
-
     /// Opens a manifest for reading some of its columns as Arrow batches.
     pub fn table(&self, path: &str, schema: &str, columns: &[&str]) -> Result<Table> {
         Table::open(self, path, schema, 1, columns)
@@ -52,28 +40,6 @@ impl Store {
     /// Opens a Parquet object of any schema, all columns of it.
     pub fn any_table(&self, path: &str) -> Result<Table> {
         Table::open_any(self, path)
-    }
-
-    /// Starts a manifest of rows.
-    pub fn write_rows<R: Row>(
-        &self,
-        path: &str,
-        metadata: &[(&str, String)],
-    ) -> Result<RowWriter<R>> {
-        let schema = Schema::new(R::fields());
-        let table = TableWriter::open(
-            self.writer(path)?,
-            self.uri(path),
-            R::SCHEMA,
-            R::VERSION,
-            schema,
-            metadata,
-        )?;
-        Ok(RowWriter {
-            fields: R::fields().into_iter().map(Arc::new).collect(),
-            table,
-            rows: Vec::new(),
-        })
     }
 
     /// Starts a manifest of Arrow batches.
@@ -97,7 +63,7 @@ impl Store {
 
 /// A manifest open for reading.
 pub struct Table {
-    uri: String,
+    pub(crate) uri: String,
     source: Source,
     footer: Arc<ParquetMetaData>,
     metadata: HashMap<String, String>,
@@ -120,7 +86,7 @@ struct Group {
 }
 
 impl Table {
-    fn open(
+    pub(crate) fn open(
         store: &Store,
         path: &str,
         schema: &str,
@@ -187,25 +153,6 @@ impl Table {
             source,
             uri,
         })
-    }
-
-    fn check(&self, fields: &[Field]) -> Result<()> {
-        for field in fields {
-            let found = self
-                .schema
-                .field_with_name(field.name())
-                .map_err(|e| Error::bug(e.to_string()))?;
-            if found.data_type() != field.data_type() {
-                return Err(Error::data(format!(
-                    "{}: column {:?} is {}, expected {}",
-                    self.uri,
-                    field.name(),
-                    found.data_type(),
-                    field.data_type()
-                )));
-            }
-        }
-        Ok(())
     }
 
     /// A value of the file's key-value metadata.
@@ -313,7 +260,7 @@ impl Table {
         Ok(self)
     }
 
-    fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
+    pub(crate) fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
         loop {
             if let Some(batch) = self.group.as_mut().and_then(|group| group.reader.next()) {
                 return self.joined(batch).map(Some);
@@ -384,67 +331,6 @@ impl Iterator for Table {
     }
 }
 
-/// The rows of a manifest.
-pub struct RowReader<R> {
-    table: Table,
-    rows: std::vec::IntoIter<R>,
-}
-
-impl<R: Row> RowReader<R> {
-    /// The manifest as a table, before its first row was read.
-    pub fn table(&self) -> &Table {
-        &self.table
-    }
-
-    /// See [`Table::within`].
-    pub fn within(mut self, column: &str, range: Range<u32>) -> Result<Self> {
-        self.table = self.table.within(column, range)?;
-        Ok(self)
-    }
-
-    /// See [`Table::from_row`].
-    pub fn from_row(mut self, row: u64) -> Result<Self> {
-        self.table = self.table.from_row(row)?;
-        Ok(self)
-    }
-
-    /// The next row if `wanted` says so; otherwise it stays the next one. Joins manifests whose
-    /// rows are in one order.
-    pub fn next_if(&mut self, wanted: impl FnOnce(&R) -> bool) -> Result<Option<R>> {
-        self.fill()?;
-        let next = self.rows.as_slice().first();
-        Ok(if next.is_some_and(wanted) {
-            self.rows.next()
-        } else {
-            None
-        })
-    }
-
-    fn fill(&mut self) -> Result<()> {
-        while self.rows.as_slice().is_empty() {
-            let Some(batch) = self.table.next_batch()? else {
-                return Ok(());
-            };
-            let rows: Vec<R> = serde_arrow::from_record_batch(&batch).map_err(|e| {
-                Error::data(format!("{}: a row does not read: {e}", self.table.uri))
-            })?;
-            self.rows = rows.into_iter();
-        }
-        Ok(())
-    }
-}
-
-impl<R: Row> Iterator for RowReader<R> {
-    type Item = Result<R>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        match self.fill() {
-            Ok(()) => self.rows.next().map(Ok),
-            Err(e) => Some(Err(e)),
-        }
-    }
-}
-
 /// The vectors of a fixed-size list column, one after the other: `rows * dimension` values.
 pub fn vectors<'a>(batch: &'a RecordBatch, column: &str) -> Result<&'a [f32]> {
     let wrong = || Error::data(format!("column {column:?} is no list of float32 vectors"));
@@ -467,13 +353,13 @@ pub fn vectors<'a>(batch: &'a RecordBatch, column: &str) -> Result<&'a [f32]> {
 
 /// A manifest being written from Arrow batches.
 pub struct TableWriter {
-    uri: String,
+    pub(crate) uri: String,
     schema: SchemaRef,
     writer: ArrowWriter<ObjectWriter>,
 }
 
 impl TableWriter {
-    fn open(
+    pub(crate) fn open(
         object: ObjectWriter,
         uri: String,
         name: &str,
@@ -540,44 +426,6 @@ impl TableWriter {
     }
 }
 
-/// A manifest being written from rows.
-pub struct RowWriter<R> {
-    fields: Vec<FieldRef>,
-    table: TableWriter,
-    rows: Vec<R>,
-}
-
-impl<R: Row> RowWriter<R> {
-    /// Adds a row.
-    pub fn push(&mut self, row: R) -> Result<()> {
-        self.rows.push(row);
-        if self.rows.len() == GROUP_ROWS {
-            self.flush()
-        } else {
-            Ok(())
-        }
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        let batch = serde_arrow::to_record_batch(&self.fields, &self.rows).map_err(|e| {
-            Error::bug(format!(
-                "{}: rows do not fit their schema: {e}",
-                self.table.uri
-            ))
-        })?;
-        self.rows.clear();
-        self.table.write(&batch)
-    }
-
-    /// Makes the manifest appear.
-    pub fn finish(mut self) -> Result<Output> {
-        if !self.rows.is_empty() {
-            self.flush()?;
-        }
-        self.table.finish()
-    }
-}
-
 pub(crate) fn broken(uri: &str, e: ParquetError) -> Error {
     Error::data(format!("{uri}: not a readable manifest: {e}"))
         .hint("run the stage that wrote it again with --force")
@@ -590,128 +438,5 @@ fn unwritable(uri: &str, e: ParquetError) -> Error {
             Err(e) => Error::transient(format!("{uri}: could not be written: {e}")),
         },
         e => Error::bug(format!("{uri}: could not be written: {e}")),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use sluice_manifest::Partition;
-    use sluice_manifest::rows::{PlanRow, ScoreRow};
-    use sluice_manifest::{ImageId, ShardPath};
-
-    use super::*;
-    use crate::Location;
-
-    fn store() -> Store {
-        Store::create(&Location::parse("memory://table-tests").unwrap()).unwrap()
-    }
-
-    fn plan(partition: u32) -> PlanRow {
-        PlanRow {
-            partition: Partition(partition),
-            shard: ShardPath::new(format!("{partition}.tar")),
-            bytes: 7,
-            etag: None,
-            modified: Some("2026".into()),
-        }
-    }
-
-    fn write(store: &Store, path: &str, count: u32) -> Output {
-        let mut writer = store
-            .write_rows::<PlanRow>(path, &[("k", "v".into())])
-            .unwrap();
-        for partition in 0..count {
-            writer.push(plan(partition)).unwrap();
-        }
-        writer.finish().unwrap()
-    }
-
-    #[test]
-    fn rows_come_back_and_files_are_reproducible() {
-        let store = store();
-        let first = write(&store, "a", 3000);
-        let second = write(&store, "b", 3000);
-        assert_eq!(first.blake3, second.blake3);
-        let reader = store.rows::<PlanRow>("a").unwrap();
-        assert_eq!(
-            (reader.table().len(), reader.table().metadata("k")),
-            (3000, Some("v"))
-        );
-        let rows: Result<Vec<_>> = reader.collect();
-        assert_eq!(rows.unwrap(), (0..3000).map(plan).collect::<Vec<_>>());
-    }
-
-    #[test]
-    fn a_range_reads_its_row_groups_alone() {
-        let store = store();
-        write(&store, "c", 5000);
-        let rows = store
-            .rows::<PlanRow>("c")
-            .unwrap()
-            .within("partition", 2000..2001)
-            .unwrap();
-        let rows: Vec<_> = rows.map(|row| row.unwrap().partition.0).collect();
-        assert_eq!((rows[0], rows.len()), (1024, 1024));
-    }
-
-    #[test]
-    fn reading_starts_at_any_row() {
-        let store = store();
-        write(&store, "i", 3000);
-        for start in [0, 1, 1023, 1024, 2500, 2999, 3000] {
-            let rows = store.rows::<PlanRow>("i").unwrap().from_row(start).unwrap();
-            let rows: Vec<_> = rows
-                .map(|row| u64::from(row.unwrap().partition.0))
-                .collect();
-            assert_eq!(rows, (start..3000).collect::<Vec<_>>());
-        }
-    }
-
-    #[test]
-    fn wrong_manifests_are_refused_by_name() {
-        let store = store();
-        write(&store, "d", 1);
-        let error = store.rows::<ScoreRow>("d").err().unwrap().to_string();
-        assert!(
-            error.contains("partition/plan") && error.contains("scores"),
-            "{error}"
-        );
-        store.put("e", "no parquet").unwrap();
-        let error = store.rows::<ScoreRow>("e").err().unwrap().to_string();
-        assert!(error.contains("memory://table-tests/e"), "{error}");
-        assert!(store.rows::<ScoreRow>("f").is_err());
-    }
-
-    #[test]
-    fn empty_manifests_are_manifests() {
-        let store = store();
-        write(&store, "g", 0);
-        assert_eq!(store.rows::<PlanRow>("g").unwrap().count(), 0);
-    }
-
-    #[test]
-    fn ordered_manifests_join() {
-        let store = store();
-        let mut writer = store.write_rows::<ScoreRow>("h", &[]).unwrap();
-        for id in ["b", "d"] {
-            let image_id = ImageId::new(&ShardPath::new("s.tar"), id, 0);
-            writer
-                .push(ScoreRow {
-                    image_id,
-                    score: 1.0,
-                    keep: true,
-                })
-                .unwrap();
-        }
-        writer.finish().unwrap();
-        let mut scores = store.rows::<ScoreRow>("h").unwrap();
-        let found = ["a", "b", "c", "d"].map(|id| {
-            let wanted = format!("s/{id}");
-            scores
-                .next_if(|row| row.image_id.as_str() == wanted)
-                .unwrap()
-                .is_some()
-        });
-        assert_eq!(found, [false, true, false, true]);
     }
 }
