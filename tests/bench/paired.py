@@ -240,16 +240,18 @@ class Watch(threading.Thread):
         self.start()
 
     def run(self):
-        self.sample()
-        while not self.ended.wait(0.05):
-            self.sample()
-
-    def sample(self):
-        pids = tree(os.getpid())[1:]
-        # Between two samples a process may have been larger: the kernel remembers its own peak.
-        together, alone = sum(map(pss, pids)), max(map(high_water, pids), default=0)
-        self.peak = max(self.peak, together, alone)
-        self.cpu |= dict(filter(None, map(cpu_of, pids)))
+        together = 0.0
+        while True:
+            pids = tree(os.getpid())[1:]
+            self.cpu |= dict(filter(None, map(cpu_of, pids)))
+            # The kernel remembers the peak of each process. Of several together it has to walk all their pages, which
+            # keeps them waiting, so that happens once a second.
+            self.peak = max(self.peak, *map(high_water, pids), 0)
+            if len(pids) > 1 and time.monotonic() > together + 1:
+                self.peak = max(self.peak, sum(map(pss, pids)))
+                together = time.monotonic()
+            if self.ended.wait(0.05):
+                return
 
     def finish(self):
         self.ended.set()
