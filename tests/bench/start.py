@@ -4,8 +4,9 @@
     python3 tests/bench/start.py --photos FOLDER [--rounds 5]
 
 One shard of one photograph; Sluice's figures are of whole processes, so the first image's work and the end are in them.
-`embed` runs CLIP ViT-L/14 (1.2 GB of weights beside the ONNX file), pulled into a cache as a user's models are. NeMo Curator's figures are when its reader, and its
-embedder with the same architecture, had their first batch done. Goals: 0.1 s without a model, 1.5 s for `embed`.
+`embed` runs CLIP ViT-L/14 (1.2 GB of weights beside the ONNX file), pulled into a cache as a user's models are. NeMo
+Curator's figures are when its reader, and its embedder with the same architecture, had their first batch done. Goals:
+0.1 s without a model, 1.5 s for `embed`.
 """
 
 import shutil

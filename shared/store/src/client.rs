@@ -56,26 +56,21 @@ impl Client {
 
     /// Makes a request, and gives it up where it takes too long.
     pub fn wait<T>(&self, request: impl Future<Output = opendal::Result<T>>) -> opendal::Result<T> {
-        wait(self.patiently(request))
-    }
-
-    /// The same, inside of another request.
-    pub async fn patiently<T>(
-        &self,
-        request: impl Future<Output = opendal::Result<T>>,
-    ) -> opendal::Result<T> {
         let Some(Remote { patience, .. }) = &self.remote else {
-            return request.await;
+            return wait(request);
         };
-        let limited = tokio::time::timeout(*patience, request);
-        let message = tokio::select! {
-            answer = limited => match answer {
-                Ok(answer) => return answer,
-                Err(_) => format!("no answer within {} s", patience.as_secs()),
-            },
-            () = stop::asked() => stop::MESSAGE.to_owned(),
-        };
-        Err(opendal::Error::new(ErrorKind::Unexpected, message).set_persistent())
+        let answered = wait(async {
+            tokio::select! {
+                answer = tokio::time::timeout(*patience, request) => match answer {
+                    Ok(answer) => Ok(answer),
+                    Err(_) => Err(format!("no answer within {} s", patience.as_secs())),
+                },
+                () = stop::asked() => Err(stop::MESSAGE.to_owned()),
+            }
+        });
+        answered.unwrap_or_else(|message| {
+            Err(opendal::Error::new(ErrorKind::Unexpected, message).set_persistent())
+        })
     }
 
     /// Takes back what a writer has sent.

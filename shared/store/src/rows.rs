@@ -88,7 +88,7 @@ impl<R: Row> RowReader<R> {
                 return Ok(());
             };
             let rows: Vec<R> = serde_arrow::from_record_batch(&batch).map_err(|e| {
-                Error::data(format!("{}: a row does not read: {e}", self.table.uri))
+                Error::data(format!("{}: a row does not read: {e}", self.table.uri()))
             })?;
             self.rows = rows.into_iter();
         }
@@ -116,7 +116,7 @@ fn check(table: &Table, fields: &[Field]) -> Result<()> {
         if found.data_type() != field.data_type() {
             return Err(Error::data(format!(
                 "{}: column {:?} is {}, expected {}",
-                table.uri,
+                table.uri(),
                 field.name(),
                 found.data_type(),
                 field.data_type()

@@ -57,9 +57,8 @@ impl Source {
     }
 
     /// What Parquet's footer tells.
-    pub fn metadata(&mut self) -> Result<ParquetMetaData> {
-        let uri = self.uri.clone();
-        let wrong = |e| broken(&uri, e);
+    pub fn metadata(&self) -> Result<ParquetMetaData> {
+        let wrong = |e| broken(&self.uri, e);
         let decoder = ParquetMetaDataPushDecoder::try_new(self.bytes).map_err(wrong)?;
         let mut decoder = decoder.with_page_index_policy(PageIndexPolicy::Skip);
         let last = self.bytes.saturating_sub(FOOTER)..self.bytes;
@@ -71,21 +70,24 @@ impl Source {
                 DecodeResult::NeedsData(ranges) => ranges,
                 DecodeResult::Data(metadata) => return Ok(metadata),
                 DecodeResult::Finished => {
-                    return Err(Error::bug(format!("{uri}: its footer was read twice")));
+                    return Err(Error::bug(format!(
+                        "{}: its footer was read twice",
+                        self.uri
+                    )));
                 }
             }
         }
     }
 
     /// The bytes of each range.
-    pub fn ranges(&mut self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>> {
+    pub fn ranges(&self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>> {
         // What a damaged footer says must not become an allocation.
         let inside = |range: &Range<u64>| range.start <= range.end && range.end <= self.bytes;
         if !ranges.iter().all(inside) {
             let end = parquet::errors::ParquetError::EOF("it is shorter than it says".to_owned());
             return Err(broken(&self.uri, end));
         }
-        match &mut self.place {
+        match &self.place {
             Bytewise::Whole(content) => {
                 let slice =
                     |range: Range<u64>| content.slice(range.start as usize..range.end as usize);
@@ -104,7 +106,7 @@ impl Source {
     }
 }
 
-fn read(file: &mut File, range: Range<u64>) -> std::io::Result<Bytes> {
+fn read(mut file: &File, range: Range<u64>) -> std::io::Result<Bytes> {
     let length = range.end - range.start;
     let mut bytes = Vec::with_capacity(length as usize);
     file.seek(SeekFrom::Start(range.start))?;

@@ -63,7 +63,6 @@ impl Store {
 
 /// A manifest open for reading.
 pub struct Table {
-    pub(crate) uri: String,
     source: Source,
     footer: Arc<ParquetMetaData>,
     metadata: HashMap<String, String>,
@@ -94,7 +93,7 @@ impl Table {
         columns: &[&str],
     ) -> Result<Self> {
         let mut table = Self::open_any(store, path)?;
-        let Self { uri, metadata, .. } = &table;
+        let (uri, metadata) = (table.uri(), &table.metadata);
         let found = metadata.get(SCHEMA_KEY).map_or("none", String::as_str);
         if found != schema {
             return Err(Error::data(format!(
@@ -130,7 +129,7 @@ impl Table {
         let Some(info) = store.stat(path)? else {
             return Err(Error::data(format!("{uri}: no such manifest")));
         };
-        let mut source = Source::open(store, path, info.bytes)?;
+        let source = Source::open(store, path, info.bytes)?;
         let footer = Arc::new(source.metadata()?);
         let builder = ParquetPushDecoderBuilder::try_new_decoder(footer.clone());
         let builder = builder.map_err(|e| broken(&uri, e))?;
@@ -151,8 +150,12 @@ impl Table {
             metadata,
             footer,
             source,
-            uri,
         })
+    }
+
+    /// Where it lies.
+    pub(crate) fn uri(&self) -> &str {
+        &self.source.uri
     }
 
     /// A value of the file's key-value metadata.
@@ -169,7 +172,7 @@ impl Table {
     /// A value of the file's key-value metadata that must be there.
     pub fn required(&self, key: &str) -> Result<&str> {
         self.metadata(key)
-            .ok_or_else(|| Error::data(format!("{}: metadata {key:?} is missing", self.uri)))
+            .ok_or_else(|| Error::data(format!("{}: metadata {key:?} is missing", self.source.uri)))
     }
 
     /// Number of rows in the file.
@@ -193,7 +196,7 @@ impl Table {
         let Some(builder) = self.builder.take() else {
             return Err(Error::bug(format!(
                 "{}: filtered after its first row",
-                self.uri
+                self.source.uri
             )));
         };
         let index = builder
@@ -204,7 +207,7 @@ impl Table {
         let Some(index) = index else {
             return Err(Error::data(format!(
                 "{}: column {column:?} is missing",
-                self.uri
+                self.source.uri
             )));
         };
         let groups = builder.metadata().row_groups().iter().enumerate();
@@ -229,7 +232,7 @@ impl Table {
         let Some(builder) = self.builder.take() else {
             return Err(Error::bug(format!(
                 "{}: filtered after its first row",
-                self.uri
+                self.source.uri
             )));
         };
         let chosen = choose(builder.metadata().num_row_groups());
@@ -242,7 +245,7 @@ impl Table {
         let Some(builder) = self.builder.take() else {
             return Err(Error::bug(format!(
                 "{}: moved after its first row",
-                self.uri
+                self.source.uri
             )));
         };
         let mut skip = row;
@@ -279,12 +282,12 @@ impl Table {
             Some((column, vectors)) => batch.and_then(|batch| column.join(&batch, vectors)),
             None => batch,
         };
-        joined.map_err(|e| broken(&self.uri, e))
+        joined.map_err(|e| broken(&self.source.uri, e))
     }
 
     /// Fetches what is wanted of the next row group, in one request where it lies together.
     fn next_group(&mut self) -> Result<Option<Group>> {
-        let wrong = |e| broken(&self.uri, e);
+        let wrong = |e| broken(&self.source.uri, e);
         if let Some(builder) = self.builder.take() {
             self.decoder = Some(builder.build().map_err(wrong)?);
         }
