@@ -146,6 +146,23 @@ fn lower_precisions_stay_near_float32() {
     assert!(words.contains("onnxruntime-openvino"), "{words}");
 }
 
+/// What `int8.py` does before it quantises.
+#[test]
+fn a_rewritten_transformer_gives_the_same_numbers() {
+    let (Some(shared), Some(python)) = (shared_models(), python()) else {
+        return;
+    };
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/end_to_end/rewrites.py");
+    let done = std::process::Command::new(python)
+        .args(["-B", script])
+        .arg(shared.join("tiny-random-clip.onnx"))
+        .arg(shared.join("effnet-lite0-features.onnx"))
+        .output()
+        .unwrap();
+    let words = String::from_utf8_lossy(&done.stderr);
+    assert!(done.status.success(), "{words}");
+}
+
 #[test]
 fn clip_embeddings_are_those_of_transformers() {
     let (Some(fixtures), Some(shared)) = (fixtures(), shared_models()) else {
