@@ -131,7 +131,7 @@ def steps(source, run, output, embedder="tiny", shards_per_partition=None, image
     words = {
         "partition": partition,
         "read": ["read"],
-        "embed": ["embed", "--model", models / embedder, "--models", models],
+        "embed": ["embed", "--model", embedder, "--models", models],
         "aesthetic": ["aesthetic", "--model", f"{models}/aesthetic-mlp-{short}", "--min-score", -100],
         "nsfw": ["nsfw", "--model", f"{models}/nsfw-{short}", "--max-score", 2],
         "dedup exact": ["dedup", "exact"],

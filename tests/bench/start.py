@@ -32,7 +32,7 @@ def main():
         steps = paired.steps(work / "in", work / "run", work / "out", embedder="clip-vit-l14")
         pull = [PROGRAMS / "sluice", "models", "pull", "clip-vit-l14", "--from", BENCH / "models/clip-vit-l14"]
         paired.once(Side("pull", [*pull, "--models", work / "models"]))
-        steps["embed"] = [PROGRAMS / "sluice-embed", "--model", "clip-vit-l14", "--models", work / "models", "--run", work / "run"]
+        steps["embed"][steps["embed"].index("--models") + 1] = work / "models"
         sides = [Side(name, [*command, "--force"]) for name, command in steps.items()]
         if not args.no_nemo:
 

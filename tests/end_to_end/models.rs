@@ -19,7 +19,7 @@ use sluice_tests::{
     Npy, Process, Run, failed, fixtures, model, models, python, run, runtime, shared_models,
 };
 
-use crate::support::{column, cosine, csv, read, shard_of, word};
+use crate::support::{column, cosine, csv, read, run_script, shard_of, word};
 
 /// What the rows of `clip-reference` show.
 struct Reference {
@@ -120,17 +120,11 @@ fn lower_precisions_stay_near_float32() {
     let (class, words) = failed(&embed("int8"));
     assert_eq!(class, Class::Usage, "{words}");
     assert!(words.contains("model.int8.onnx") && words.contains("int8.py"));
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/model/convert/int8.py");
-    let made = std::process::Command::new(python)
-        .arg(script)
-        .arg(&clip)
-        .output()
-        .unwrap();
-    assert!(
-        made.status.success(),
-        "{}",
-        String::from_utf8_lossy(&made.stderr)
+    let script = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../shared/model/convert/int8.py"
     );
+    run_script(&python, script, &[&clip]);
     run(&embed("int8")).unwrap();
     let expected = Npy::read(&reference.folder.join("tiny_clip_image_embeds.npy"));
     let nearness = reference.nearness(&read, &expected);
@@ -153,14 +147,9 @@ fn a_rewritten_transformer_gives_the_same_numbers() {
         return;
     };
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/end_to_end/rewrites.py");
-    let done = std::process::Command::new(python)
-        .args(["-B", script])
-        .arg(shared.join("tiny-random-clip.onnx"))
-        .arg(shared.join("effnet-lite0-features.onnx"))
-        .output()
-        .unwrap();
-    let words = String::from_utf8_lossy(&done.stderr);
-    assert!(done.status.success(), "{words}");
+    let transformer = shared.join("tiny-random-clip.onnx");
+    let convolutions = shared.join("effnet-lite0-features.onnx");
+    run_script(&python, script, &[&transformer, &convolutions]);
 }
 
 #[test]

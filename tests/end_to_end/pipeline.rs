@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::Value;
 use sluice_manifest::Reason;
@@ -11,7 +10,7 @@ use sluice_manifest::rows::{CuratedRow, DecisionRow, SampleRow, ScoreRow, Status
 use sluice_tests::{Run, Said, fixtures, models, python, runtime, sluice};
 
 use crate::gallery::{Gallery, verify};
-use crate::support::{column, csv, word};
+use crate::support::{column, csv, run_script, word};
 
 /// The 600 photographs of `imagenet-1k-sample`, curated.
 struct Photos {
@@ -128,13 +127,8 @@ fn photographs_are_curated_and_come_back_byte_for_byte() {
 fn read_back(photos: &Photos, python: &Path) {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/end_to_end/read_back.py");
     let output = photos.place.path().join("output");
-    let finished = Command::new(python)
-        .args(["-B", script, word(&photos.input), word(&output)])
-        .output()
-        .unwrap();
-    let words = String::from_utf8_lossy(&finished.stderr);
-    assert!(finished.status.success(), "{words}");
-    let back: Value = serde_json::from_slice(&finished.stdout).unwrap();
+    let printed = run_script(python, script, &[&photos.input, &output]);
+    let back: Value = serde_json::from_slice(&printed).unwrap();
     eprintln!("read back with webdataset: {back}");
     let kept = photos.run.counts("export-decide").unwrap().kept;
     assert_eq!(back["samples"], kept);

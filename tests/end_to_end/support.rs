@@ -1,6 +1,7 @@
 //! What the modules share.
 
 use std::path::Path;
+use std::process::Command;
 
 use sluice_testkit::Shard;
 use sluice_tests::{Run, run};
@@ -8,6 +9,16 @@ use sluice_tests::{Run, run};
 /// A path as a word of a command line.
 pub fn word(path: &Path) -> &str {
     path.to_str().expect("paths of tests are UTF-8")
+}
+
+/// Runs a Python script, which has to succeed, and gives what it printed.
+pub fn run_script(python: &Path, script: &str, arguments: &[&Path]) -> Vec<u8> {
+    let mut command = Command::new(python);
+    let finished = command.args(["-B", script]).args(arguments).output();
+    let finished = finished.unwrap();
+    let words = String::from_utf8_lossy(&finished.stderr);
+    assert!(finished.status.success(), "{script}: {words}");
+    finished.stdout
 }
 
 /// A CSV file's rows as pairs of column and cell. No fixture quotes a cell.

@@ -82,7 +82,7 @@ def is_tokenwise(node, constants):
 def multiply_patches(graph, shapes):
     """A convolution whose kernels neither overlap nor leave gaps is a product of the patches with one matrix.
 
-    Worth it where products are faster than convolutions, as in 8 bits.
+    Worth it where products are faster than convolutions, as in 8 bits. The convolution's weights stay behind, unused.
     """
     weights = {tensor.name: tensor for tensor in graph.initializer}
     nodes = []
@@ -91,10 +91,6 @@ def multiply_patches(graph, shapes):
         nodes += [node] if patches is None else as_product(graph, node, patches, weights[node.input[1]])
     del graph.node[:]
     graph.node.extend(nodes)
-    used = {name for node in nodes for name in node.input}
-    for position in reversed(range(len(graph.initializer))):
-        if graph.initializer[position].name not in used:
-            del graph.initializer[position]
 
 
 def patches_of(node, shapes):
@@ -156,4 +152,3 @@ def constants_of(graph):
 
 def attributes(node):
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
-

@@ -172,7 +172,7 @@ impl Table {
     /// A value of the file's key-value metadata that must be there.
     pub fn required(&self, key: &str) -> Result<&str> {
         self.metadata(key)
-            .ok_or_else(|| Error::data(format!("{}: metadata {key:?} is missing", self.source.uri)))
+            .ok_or_else(|| Error::data(format!("{}: metadata {key:?} is missing", self.uri())))
     }
 
     /// Number of rows in the file.
@@ -190,15 +190,16 @@ impl Table {
         &self.schema
     }
 
+    /// What its reading is set up with, as long as nothing was read.
+    fn unread(&mut self, what: &str) -> Result<ParquetPushDecoderBuilder> {
+        let builder = self.builder.take();
+        builder.ok_or_else(|| Error::bug(format!("{}: {what} after its first row", self.uri())))
+    }
+
     /// Reads only the row groups in which `column` (UInt32) may hold a value of `range`. Rows
     /// outside of the range still come along with those groups.
     pub fn within(mut self, column: &str, range: Range<u32>) -> Result<Self> {
-        let Some(builder) = self.builder.take() else {
-            return Err(Error::bug(format!(
-                "{}: filtered after its first row",
-                self.source.uri
-            )));
-        };
+        let builder = self.unread("filtered")?;
         let index = builder
             .parquet_schema()
             .columns()
@@ -207,7 +208,7 @@ impl Table {
         let Some(index) = index else {
             return Err(Error::data(format!(
                 "{}: column {column:?} is missing",
-                self.source.uri
+                self.uri()
             )));
         };
         let groups = builder.metadata().row_groups().iter().enumerate();
@@ -229,12 +230,7 @@ impl Table {
 
     /// Reads only the row groups that `choose` picks by number, out of `count` groups.
     pub fn groups(mut self, choose: impl FnOnce(usize) -> Vec<usize>) -> Result<Self> {
-        let Some(builder) = self.builder.take() else {
-            return Err(Error::bug(format!(
-                "{}: filtered after its first row",
-                self.source.uri
-            )));
-        };
+        let builder = self.unread("filtered")?;
         let chosen = choose(builder.metadata().num_row_groups());
         self.builder = Some(builder.with_row_groups(chosen));
         Ok(self)
@@ -242,12 +238,7 @@ impl Table {
 
     /// Starts at this row; the row groups before it are not read.
     pub fn from_row(mut self, row: u64) -> Result<Self> {
-        let Some(builder) = self.builder.take() else {
-            return Err(Error::bug(format!(
-                "{}: moved after its first row",
-                self.source.uri
-            )));
-        };
+        let builder = self.unread("moved")?;
         let mut skip = row;
         let groups = self.footer.row_groups();
         let first = groups.iter().take_while(|group| {
@@ -282,7 +273,7 @@ impl Table {
             Some((column, vectors)) => batch.and_then(|batch| column.join(&batch, vectors)),
             None => batch,
         };
-        joined.map_err(|e| broken(&self.source.uri, e))
+        joined.map_err(|e| broken(self.uri(), e))
     }
 
     /// Fetches what is wanted of the next row group, in one request where it lies together.
