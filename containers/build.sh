@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Builds the images with docker, podman or buildah, whichever is there and works.
 #
-#   containers/build.sh [TARGET…]       all targets of the Dockerfile, or those that are named: partition, read, …, sluice
+#   containers/build.sh [IMAGE…]        all images, or those that are named: the stages by their folders, and sluice
+#   containers/build.sh --list          prints their names, and `inference` for those with ONNX Runtime
 #
 # Environment:
 #   PROGRAMS       a folder with the release programs, built on a system whose glibc is not newer than the base's: nothing
@@ -24,12 +25,29 @@ stop() {
 }
 has() { command -v "$1" >/dev/null 2>&1; }
 
+# The images: the stages' folders, and sluice with all programs. A program that links ONNX Runtime gets its library.
+stages() { find stages -mindepth 2 -maxdepth 2 -name Cargo.toml -printf '%h\n' | sed 's#.*/##' | LC_ALL=C sort; }
+has_inference() { [ "$1" = sluice ] || grep -qE '^sluice-(inference|model)\b' "stages/$1/Cargo.toml"; }
+# The first sentence of a stage's module documentation, behind its name.
+description() { sed -n '1s/^[^:]*: \([^.]*\).*$/\1/p' "stages/$1/src/lib.rs"; }
+mapfile -t all < <(stages)
+all+=(sluice)
+inference=()
+for image in "${all[@]}"; do
+    ! has_inference "$image" || inference+=("$image")
+done
+if [ "${1:-}" = --list ]; then
+    for image in "${all[@]}"; do
+        has_inference "$image" && echo "$image inference" || echo "$image"
+    done
+    exit
+fi
+
 accelerator=${ACCELERATOR:-cpu}
 version=${VERSION:-$(sed -n '/^\[workspace.package\]/,/^$/s/^version = "\(.*\)"/\1/p' Cargo.toml)}
 revision=$(git describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null || echo unknown)
-inference=(embed aesthetic nsfw sluice)
 case $accelerator in
-    cpu) all=(partition read embed aesthetic nsfw dedup export report sluice) tag=$version ;;
+    cpu) tag=$version ;;
     cuda) all=("${inference[@]}") tag=$version-cuda ;;
     *) stop "ACCELERATOR=$accelerator" "cpu or cuda" ;;
 esac
@@ -55,16 +73,17 @@ find_builder() {
         "install one: 'apt-get install buildah' on Debian and Ubuntu, 'dnf install podman' on Fedora"
 }
 
-# What the images are made of, laid out as the Dockerfile's stage `parts` has it.
+# What the images are made of, laid out as the Dockerfile's part `parts`.
 lay_out() {
     local parts=.cache/images/$accelerator
     [ -x "$PROGRAMS/sluice" ] || stop "no programs in $PROGRAMS" "make build"
     export PYTHON=${PYTHON:-python3}
     [ ! -x .cache/venv/bin/python ] || PYTHON=$PWD/.cache/venv/bin/python
     say "gathering programs, bills of materials, ONNX Runtime"
-    rm -rf "$parts/programs" "$parts/sbom"
+    rm -rf "$parts/programs" "$parts/sbom" "$parts/links"
     mkdir -p "$parts/programs"
     find -L "$PROGRAMS" -maxdepth 1 -name 'sluice*' ! -name 'sluice-tests*' -type f -perm /111 -exec cp {} "$parts/programs" \;
+    containers/links.sh "$parts/programs" "$parts/links"
     "$PYTHON" -B containers/sbom.py --tools .cache/tools/cargo --accelerator "$accelerator" "$parts/sbom"
     containers/wheels.sh certificates "$parts/certificates"
     containers/wheels.sh "$accelerator" "$parts/onnxruntime"
@@ -78,8 +97,8 @@ case $builder in
     *) stop "BUILDER=$builder" "docker, podman or buildah" ;;
 esac
 read -ra flags <<<"${BUILD_FLAGS:-}"
-build+=("${flags[@]}" -f containers/Dockerfile --build-arg "ACCELERATOR=$accelerator"
-    --build-arg "VERSION=$version" --build-arg "REVISION=$revision")
+build+=("${flags[@]}" --build-arg "ACCELERATOR=$accelerator" --build-arg "VERSION=$version"
+    --build-arg "REVISION=$revision")
 for name in BASE RUST MODELS; do
     [ -z "${!name:-}" ] || build+=(--build-arg "$name=${!name}")
 done
@@ -89,10 +108,21 @@ if [ -n "${PROGRAMS:-}" ]; then
     build+=(--build-arg "READY=$parts")
 fi
 
+# docker finds the list of what it does not send by the Dockerfile's name.
+mkdir -p .cache/images
+cp containers/Dockerfile.dockerignore .cache/images/
 for target in "${targets[@]}"; do
-    name=sluice-$target
-    [ "$target" != sluice ] || name=sluice
+    more=()
+    case $target in
+        sluice) name=sluice image_target=sluice ;;
+        *)
+            name=sluice-$target image_target=stage
+            ! has_inference "$target" || image_target=stage-inference
+            more=(--build-arg "DESCRIPTION=$(description "$target")")
+            ;;
+    esac
+    sed "s/@STAGE@/$target/g" containers/Dockerfile >.cache/images/Dockerfile
     image=${IMAGE_PREFIX:-}$name:$tag
     say "$image, by $builder"
-    "${build[@]}" --target "$target" -t "$image" .
+    "${build[@]}" "${more[@]}" -f .cache/images/Dockerfile --target "$image_target" -t "$image" .
 done

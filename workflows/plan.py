@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""What a run of a given size takes: pods, manifests, requests, the workflow's own size, time and cost of each step.
+"""What a run of a given size needs: pods, manifests, requests, the workflow's own size, time and cost of each step.
 
     plan.py                                  a billion images in 100,000 shards
     plan.py --images 1e7 --shards 1000 --max-tasks 32 --shards-per-partition 4 …
+    plan.py --pipeline FILE                  a pipeline of your own
 
-Steps, fan-out and resources come from `sluice dag`, the workflow from workflows/argo, costs per image from measured.json. Exits
-with 1 where a limit of Argo, Airflow or S3 would be exceeded.
+Steps, fan-out, resources and the workflow come from `sluice dag`, costs per image from measured.json. Exits with 1 if a limit of
+Argo, Airflow or S3 would be exceeded.
 """
 
 from __future__ import annotations
@@ -15,30 +16,48 @@ import base64
 import gzip
 import json
 import math
+import os
 import random
+import shutil
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import yaml
+
 HERE = Path(__file__).resolve().parent
-sys.path.insert(0, str(HERE / "argo"))
-
-from definition import DEADLINE_SECONDS, load  # noqa: E402
-
 MIB = 2**20
 # Where things break.
 LIMITS = {
-    "argo: bytes of the workflow object (spec, stored templates, status)": 1_000_000,
+    "argo: bytes of the workflow object (spec, status)": 1_000_000,
     "argo: nodes": 10_000,
     "airflow: mapped tasks of a step (max_map_length)": 1024,
     "s3: PUT a second, one prefix": 3500,
     "s3: GET a second, one prefix": 5500,
     "s3: parts of an upload": 10_000,
     "s3: bytes of a single PUT": 5 * 2**30,
-    "ours: seconds of a task (activeDeadlineSeconds)": DEADLINE_SECONDS,
+    "ours: seconds of a task (activeDeadlineSeconds)": 3 * 24 * 3600,
 }
 # Of workflows/argo/components/limits: a key of its own for a step, or one for those that run models.
 SHARED_LIMIT = {"embed": "models", "aesthetic": "models", "nsfw": "models"}
+
+
+def print_dag(pipeline: str | None, format: str) -> str:
+    """Returns what `sluice dag` prints: of the program that SLUICE_PROGRAM names, that was built last, or that is on the PATH."""
+    built = [path for kind in ("release", "debug") if (path := HERE.parent / "target" / kind / "sluice").exists()]
+    newest = max(built, key=lambda path: path.stat().st_mtime, default=None)
+    program = os.environ.get("SLUICE_PROGRAM") or newest or shutil.which("sluice")
+    if not program:
+        sys.exit("no program `sluice`: run `make build`, or set SLUICE_PROGRAM")
+    line = [program, "dag", "--format", format, *(["--pipeline", pipeline] if pipeline else [])]
+    done = subprocess.run(line, stdout=subprocess.PIPE, text=True)
+    return done.stdout if done.returncode == 0 else sys.exit(done.returncode)
+
+
+def work(step: dict) -> str:
+    """Returns the stage and subcommand of a step, under which its costs are known whatever the step is called."""
+    return "-".join(filter(None, (step["stage"], step["subcommand"])))
 
 
 @dataclass
@@ -59,9 +78,7 @@ class Row:
 
 
 def limits() -> dict[str, int]:
-    """Pods of a step at a time, where the component `limits` is used."""
-    import yaml
-
+    """Returns the pods of a step at a time that the component `limits` allows."""
     data = yaml.safe_load((HERE / "argo/components/limits/limits.yaml").read_text())["data"]
     return {key: int(value) for key, value in data.items()}
 
@@ -94,66 +111,59 @@ def rows(dag: dict, a: argparse.Namespace, m: dict) -> list[Row]:
     semaphores = {} if a.no_limits else limits()
     out = []
     for step in dag["steps"]:
-        name = step["name"]
+        name, key = step["name"], work(step)
         count = units[step["fan_out"]]
         tasks = max(1, min(a.max_tasks, count)) if step["counted_by"] else 1
         at_once = min(tasks, semaphores.get(SHARED_LIMIT.get(name, name), tasks))
-        cpus = a.embed_cpus if name == "embed" else dag["resources"][step["resources"]]["cpus"]
-        core_seconds = a.images * m["cpu_seconds_per_image"].get(name, [0])[0] + extra.get(name, 0)
-        each = m["requests_per_unit"].get(name, {"get": 5, "put": 2, "passes": 0})
+        cpus = a.embed_cpus if key == "embed" else dag["resources"][step["resources"]]["cpus"]
+        core_seconds = a.images * m["cpu_seconds_per_image"].get(key, [0])[0] + extra.get(key, 0)
+        each = m["requests_per_unit"].get(key, {"get": 5, "put": 2, "passes": 0})
         gets = count * each["get"] + each["passes"] * a.images * a.image_bytes / m["stretch_bytes"][0]
-        gets += count * partitions * m["requests_per_unit_and_partition"].get(name, [0])[0]
+        gets += count * partitions * m["requests_per_unit_and_partition"].get(key, [0])[0]
         puts = count * each["put"]
-        made = a.images * m["bytes_per_image"].get(name, [0])[0] + count * m["receipt_bytes"][0]
-        if name == "export-write":
-            made = kept * (m["bytes_per_image"][name][0] + a.image_bytes)
+        made = a.images * m["bytes_per_image"].get(key, [0])[0] + count * m["receipt_bytes"][0]
+        if key == "export-write":
+            made = kept * (m["bytes_per_image"][key][0] + a.image_bytes)
             puts += made / m["part_bytes"][0]
         # A task waits for its requests too: 32 in flight, 50 ms each.
         waiting = (gets + puts) / at_once * 0.05 / 32
         seconds = core_seconds / (at_once * cpus) + waiting + a.start_seconds
-        memory = held.get(name, 0) * m["memory_bytes"].get(name, [0])[0] / MIB
+        memory = held.get(key, 0) * m["memory_bytes"].get(key, [0])[0] / MIB
         out.append(Row(name, count, tasks, at_once, cpus, core_seconds / 3600, seconds / 3600, gets, puts, made, count * 2, memory,
                        dag["resources"][step["resources"]]["memory_mib"]))  # fmt: skip
     return out
 
 
-# --------------------------------------------------------------------- the workflow object, from the YAML
+# ----------------------------------------------------------------------------------- the workflow object
 
 
-def workflow(a: argparse.Namespace, table: list[Row]) -> dict[str, int]:
-    """Nodes, and bytes of what Argo keeps in one object of Kubernetes: the spec, each template that was referred to, every node's
+def workflow(template: dict, a: argparse.Namespace, table: list[Row]) -> dict[str, int]:
+    """Returns the number of nodes, and the bytes of what Argo keeps in one object of Kubernetes: the template's spec and every node's
     status (compressed, as Argo does it above 1 MB)."""
-    import yaml
-
-    documents = {}
-    for path in sorted((HERE / "argo").glob("*.yaml")):
-        for document in yaml.safe_load_all(path.read_text()):
-            documents[document["metadata"]["name"]] = document
-    spec = documents["sluice-curate"]["spec"]
-    tasks = spec["templates"][0]["dag"]["tasks"]
-    templates = {t["name"]: t for d in documents.values() if d["kind"] == "WorkflowTemplate" for t in d["spec"]["templates"]}
+    spec = template["spec"]
+    templates = {t["name"]: t for t in spec["templates"]}
+    tasks = templates[spec["entrypoint"]]["dag"]["tasks"]
     parameters = {p["name"]: p.get("value") or "s3://some-bucket/with/a/prefix/of-some-length" for p in spec["arguments"]["parameters"]}
     compact = lambda value: len(json.dumps(value, separators=(",", ":")))  # noqa: E731
-    stored = {f"namespaced/sluice-{name}/{name}": templates[name] for name in (t["name"] for t in tasks)}
-    # A workflow by reference keeps its arguments, and in its status the spec that it had.
-    fixed = compact(spec) + compact(parameters) + compact(stored) + 3000
+    # A workflow by reference keeps its arguments, and the template's spec in its status.
+    fixed = compact(spec) + compact(parameters) + 3000
 
     counts = {row.step: row.tasks for row in table}
     number = random.Random(1)
     nodes = {}
 
-    def node(kind: str, name: str, template: str, children: int, inputs: list | None, last: bool = False) -> None:
+    def node(kind: str, name: str, template: str, children: int, inputs: dict | None, last: bool = False) -> None:
         identity = f"sluice-abcde-{number.randrange(10**10)}"
         value = {
             "id": identity, "name": f"sluice-abcde.{name}", "displayName": name.split(".")[-1], "type": kind,
-            "templateRef": {"name": f"sluice-{template}", "template": template}, "templateScope": "local/",
+            "templateName": template, "templateScope": "local/",
             "phase": "Succeeded", "boundaryID": "sluice-abcde", "startedAt": "2026-11-23T04:45:06Z",
             "finishedAt": f"2026-11-23T{number.randrange(24):02}:{number.randrange(60):02}:{number.randrange(60):02}Z",
             "progress": "16/16", "resourcesDuration": {"cpu": number.randrange(10**6), "memory": number.randrange(10**6)},
             "children": [f"sluice-abcde-{number.randrange(10**10)}" for _ in range(children)],
         }  # fmt: skip
-        if inputs is not None:
-            value["inputs"] = {"parameters": inputs}
+        if inputs:
+            value["inputs"] = inputs
         if last:
             value |= {"hostNodeName": f"node-{number.randrange(10**6)}.some-region.internal", "outputs": {"exitCode": "0"}, "taskResultSynced": True}
         nodes[identity] = value
@@ -161,14 +171,12 @@ def workflow(a: argparse.Namespace, table: list[Row]) -> dict[str, int]:
     for task in tasks:
         name, count = task["name"], counts[task["name"]]
         if "withSequence" in task:
-            node("TaskGroup", f"curate.{name}", name, count, None)
+            node("TaskGroup", name, name, count, None)
         for i in range(count):
-            path = f"curate.{name}({i}:{i})" if "withSequence" in task else f"curate.{name}"
-            own = {"task-index": str(i), "task-count": str(count)}
-            inputs = [
-                {**p, "value": own.get(p["name"], parameters.get(p["name"], ""))}
-                for p in templates[name]["inputs"]["parameters"]
-            ]
+            path, inputs = name, templates[name].get("inputs")
+            if "withSequence" in task:
+                own = {"task-index": str(i), "task-count": str(count)}
+                path, inputs = f"{name}({i}:{i})", {"parameters": [{"name": key, "value": value} for key, value in own.items()]}
             # With a retryStrategy there is a node for the tries, and one for each.
             node("Retry", path, name, 1, inputs)
             for attempt in range(1 + (number.random() < a.retries)):
@@ -204,9 +212,9 @@ def critical_path(dag: dict, table: list[Row]) -> float:
     return max(done.values())
 
 
-def page(dag: dict, a: argparse.Namespace, m: dict) -> tuple[str, bool]:
+def page(dag: dict, template: dict, a: argparse.Namespace, m: dict) -> tuple[str, bool]:
     table = rows(dag, a, m)
-    flow = workflow(a, table)
+    flow = workflow(template, a, table)
     lines = [
         f"{many(a.images)} images in {a.shards:,} shards ({human(a.images * a.image_bytes)}), {a.shards_per_partition} shards a partition, "
         f"at most {a.max_tasks} tasks a step; embed on {a.embed_cpus} CPUs",
@@ -233,7 +241,7 @@ def page(dag: dict, a: argparse.Namespace, m: dict) -> tuple[str, bool]:
     lines += [
         "",
         f"compute at ${a.cpu_hour} a CPU hour; requests at ${a.per_1000_get} a thousand GET, ${a.per_1000_put} a thousand PUT",
-        f"the workflow: {flow['nodes']:,} nodes; spec and templates {human(flow['spec'])}; status {human(flow['status'])}, compressed {human(flow['packed'])}",
+        f"the workflow: {flow['nodes']:,} nodes; spec {human(flow['spec'])}; status {human(flow['status'])}, compressed {human(flow['packed'])}",
     ]
     wide = [row for row in table if row.memory > row.limit_mib]
     for row in wide:
@@ -241,7 +249,7 @@ def page(dag: dict, a: argparse.Namespace, m: dict) -> tuple[str, bool]:
     largest = a.images_per_shard * a.image_bytes
     per_partition = a.images / math.ceil(a.shards / a.shards_per_partition)
     found = {
-        "argo: bytes of the workflow object (spec, stored templates, status)": flow["object"],
+        "argo: bytes of the workflow object (spec, status)": flow["object"],
         "argo: nodes": flow["nodes"],
         "airflow: mapped tasks of a step (max_map_length)": max(row.tasks for row in table),
         # In the hours that the step takes without its start, evenly.
@@ -281,9 +289,10 @@ def main() -> int:
     parser.add_argument("--cpu-hour", type=float, default=0.04, help="price of a CPU for an hour; spot is a third")
     parser.add_argument("--per-1000-get", type=float, default=0.0004, help="price")
     parser.add_argument("--per-1000-put", type=float, default=0.005, help="price")
-    parser.add_argument("--dag", metavar="FILE", help="what `sluice dag` printed, instead of running the program")
+    parser.add_argument("--pipeline", metavar="FILE", help="a pipeline file, in place of the default pipeline")
     args = parser.parse_args()
-    text, fine = page(load(args.dag), args, json.loads((HERE / "measured.json").read_text()))
+    dag, template = json.loads(print_dag(args.pipeline, "json")), yaml.safe_load(print_dag(args.pipeline, "argo"))
+    text, fine = page(dag, template, args, json.loads((HERE / "measured.json").read_text()))
     print(text, end="")
     return 0 if fine else 1
 

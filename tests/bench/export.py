@@ -29,7 +29,7 @@ def main():
         for copy in range(args.copies):
             for shard in sorted(args.photos.glob("*.tar")):
                 shutil.copy(shard, source / f"{copy:04}-{shard.name}")
-        steps = paired.steps(source, work / "run", work / "out", images_per_shard=100, filters="")
+        steps = paired.steps(source, work / "run", work / "out", images_per_shard=100)
         for name in ("partition", "read", "export decide", "export plan", "export write"):
             done = paired.once(Side(name, steps[name]))
         size = done.printed["outputs"]["bytes"]

@@ -120,12 +120,12 @@ def measure(args, work, aws, env):
     def sluice(program, *words, run):
         return Run([PROGRAMS / program, *words, "--run", run], env)
 
-    # Filters that drop nothing, so that export copies all.
+    # No filter, so that export copies all.
     kept = 0
     for run, source in [(f"{s3}/run", f"{s3}/data"), (work / "run", data)]:
         sluice("sluice-partition", "--input", source, run=run)
         sluice("sluice-read", run=run)
-        sluice("sluice-export", "decide", "--filters", "", run=run)
+        sluice("sluice-export", "decide", run=run)
         output = f"{s3}/out" if str(run).startswith("s3") else work / "out"
         sluice("sluice-export", "plan", "--output", output, "--images-per-shard", "100", run=run)
         written = sluice("sluice-export", "write", run=run)

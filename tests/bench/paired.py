@@ -121,25 +121,27 @@ def linked_shards(photos, folder, copies):
             (folder / f"{copy:04}-{shard.name}").symlink_to(shard.resolve())
 
 
-def steps(source, run, output, embedder="tiny", shards_per_partition=None, images_per_shard=1000, filters="aesthetic,nsfw"):
-    """The commands of all steps, in order, with models of models.py. Thresholds and `filters` let everything through."""
+def steps(source, run, output, embedder="tiny", shards_per_partition=None, images_per_shard=1000):
+    """The commands of all steps, in order, with models of models.py. Thresholds let everything through."""
     models = BENCH / "models"
     short = {"tiny": "tiny", "clip-vit-b32-768": "b32", "clip-vit-l14": "l14"}[embedder]
     partition = ["partition", "--input", source]
     if shards_per_partition:
         partition += ["--shards-per-partition", shards_per_partition]
+    kept = ["--survivors-of", "filter"]
     words = {
         "partition": partition,
         "read": ["read"],
         "embed": ["embed", "--model", embedder, "--models", models],
-        "aesthetic": ["aesthetic", "--model", f"{models}/aesthetic-mlp-{short}", "--min-score", -100],
-        "nsfw": ["nsfw", "--model", f"{models}/nsfw-{short}", "--max-score", 2],
-        "dedup exact": ["dedup", "exact"],
-        "dedup perceptual": ["dedup", "perceptual", "--max-distance", 0],
-        "dedup fit": ["dedup", "fit", "--clusters", 16],
-        "dedup assign": ["dedup", "assign"],
-        "dedup match": ["dedup", "match", "--eps", 0],
-        "export decide": ["export", "decide", "--filters", filters],
+        "aesthetic": ["aesthetic", "--model", f"{models}/aesthetic-mlp-{short}"],
+        "nsfw": ["nsfw", "--model", f"{models}/nsfw-{short}"],
+        "filter": ["filter", "--rule", "scored=aesthetic > -100.0 && nsfw < 2.0"],
+        "dedup exact": ["dedup", "exact", *kept],
+        "dedup perceptual": ["dedup", "perceptual", *kept, "--max-distance", 0],
+        "dedup fit": ["dedup", "fit", *kept, "--clusters", 16],
+        "dedup assign": ["dedup", "assign", *kept],
+        "dedup match": ["dedup", "match", *kept, "--eps", 0],
+        "export decide": ["export", "decide"],
         "export plan": ["export", "plan", "--output", output, "--images-per-shard", images_per_shard],
         "export write": ["export", "write"],
         "export index": ["export", "index"],

@@ -54,15 +54,9 @@ def sluice(source, work, images):
             shutil.rmtree(folder, ignore_errors=True)
 
     command = [PROGRAMS / "sluice", "run", "--input", source, "--output", out, "--run", run, "--models", MODELS]
-    command += ["--embedder", "clip-vit-b32-768", "--aesthetic", "aesthetic-mlp-b32", "--nsfw", "nsfw-b32"]
-    command += ["--min-aesthetic=-100", "--max-nsfw", 2, "--max-distance", 0, "--eps", 0]
-    usage = subprocess.run([PROGRAMS / "sluice", "run", "--help"], capture_output=True, text=True).stdout
-    precisions = ["float32", "int8"] if "--precision" in usage else [None]
-    sides = []
-    for precision in precisions:
-        chosen = ["--precision", precision] if precision else []
-        sides.append(Side(f"sluice run {precision or 'float32'}", [*command, *chosen], images, before=fresh))
-    return sides
+    command += ["--pipeline", Path(__file__).with_suffix(".toml")]
+    precisions = ["float32", "int8"]
+    return [Side(f"sluice run {precision}", [*command, "--precision", precision], images, before=fresh) for precision in precisions]
 
 
 def nemo(python, executor, source, work, images):

@@ -1,54 +1,27 @@
-//! Command lines in code blocks, and the parsers that must take them.
+//! Command lines in code blocks, and the parsers that must accept them.
 
-use clap::{CommandFactory, Parser};
+use clap::CommandFactory;
+use sluice::programs::{PROGRAMS, StageProgram};
 
 use crate::markdown::Block;
 
-/// All programs.
-pub const PROGRAMS: [&str; 9] = [
-    "sluice",
-    "sluice-partition",
-    "sluice-read",
-    "sluice-embed",
-    "sluice-aesthetic",
-    "sluice-nsfw",
-    "sluice-dedup",
-    "sluice-export",
-    "sluice-report",
-];
+/// The program for people.
+const SLUICE: &str = "sluice";
 
-/// A program's parser.
-pub fn parser(program: &str) -> clap::Command {
+/// Returns the names of all programs.
+pub fn programs() -> impl Iterator<Item = &'static str> {
+    std::iter::once(SLUICE).chain(PROGRAMS.iter().map(|program| program.name))
+}
+
+/// Returns the definition of a program's command line; none where there is no such program.
+fn parser(program: &str) -> Option<clap::Command> {
     match program {
-        "sluice" => sluice::Args::command(),
-        "sluice-partition" => sluice_partition::Args::command(),
-        "sluice-read" => sluice_read::Args::command(),
-        "sluice-embed" => sluice_embed::Args::command(),
-        "sluice-aesthetic" => sluice_aesthetic::Args::command(),
-        "sluice-nsfw" => sluice_nsfw::Args::command(),
-        "sluice-dedup" => sluice_dedup::Args::command(),
-        "sluice-export" => sluice_export::Args::command(),
-        "sluice-report" => sluice_report::Args::command(),
-        other => panic!("no program {other:?}"),
+        SLUICE => Some(sluice::Args::command()),
+        name => Some((StageProgram::named(name)?.command)()),
     }
 }
 
-fn parse(program: &str, words: &[String]) -> Result<(), clap::Error> {
-    match program {
-        "sluice" => sluice::Args::try_parse_from(words).map(drop),
-        "sluice-partition" => sluice_partition::Args::try_parse_from(words).map(drop),
-        "sluice-read" => sluice_read::Args::try_parse_from(words).map(drop),
-        "sluice-embed" => sluice_embed::Args::try_parse_from(words).map(drop),
-        "sluice-aesthetic" => sluice_aesthetic::Args::try_parse_from(words).map(drop),
-        "sluice-nsfw" => sluice_nsfw::Args::try_parse_from(words).map(drop),
-        "sluice-dedup" => sluice_dedup::Args::try_parse_from(words).map(drop),
-        "sluice-export" => sluice_export::Args::try_parse_from(words).map(drop),
-        "sluice-report" => sluice_report::Args::try_parse_from(words).map(drop),
-        other => panic!("no program {other:?}"),
-    }
-}
-
-/// Checks a command; the name of its program if it is one of ours.
+/// Checks a command. Returns the name of its program if it is one of ours.
 pub fn check(words: &[String]) -> Result<Option<String>, String> {
     let is_variable = |word: &&String| {
         let name = word.split_once('=').map(|(name, _)| name);
@@ -69,19 +42,18 @@ pub fn check(words: &[String]) -> Result<Option<String>, String> {
         return Ok(None);
     };
     let program = first.rsplit('/').next().unwrap_or(first);
-    if program != "sluice" && !program.starts_with("sluice-") {
+    if program != SLUICE && !program.starts_with("sluice-") {
         return Ok(None);
     }
-    if !PROGRAMS.contains(&program) {
-        return Err(format!("there is no program {program}"));
-    }
-    match parse(program, &filled_in(&words)) {
+    let parser = parser(program).ok_or_else(|| format!("there is no program {program}"))?;
+    match parser.try_get_matches_from(filled_in(&words)) {
         Err(e) if e.use_stderr() => Err(e.to_string()),
         _ => Ok(Some(program.to_owned())),
     }
 }
 
-/// Placeholders as values: `N` and `[--flag X]` stand for any, `…` for a value or for more of the same.
+/// Puts values in for placeholders: `N` and `[--flag X]` stand for any, `…` for a value or for more of
+/// the same.
 fn filled_in(words: &[String]) -> Vec<String> {
     let mut filled: Vec<String> = Vec::new();
     let mut bracket = false;
@@ -107,7 +79,7 @@ fn filled_in(words: &[String]) -> Vec<String> {
     filled
 }
 
-/// The commands of a code block, as a shell would cut them.
+/// Returns the commands of a code block, as a shell splits them.
 pub fn of(block: &Block) -> Vec<Vec<String>> {
     let text = block.text.replace("\\\n", " ");
     text.lines().flat_map(split).collect()
@@ -148,12 +120,12 @@ fn split(line: &str) -> Vec<Vec<String>> {
 }
 
 #[test]
-fn lines_are_cut_as_a_shell_cuts_them() {
-    let cut = split("A=1 sluice x --filters \"\" 'a b'; sluice-read --run r && y  # why; z");
+fn lines_are_split_as_a_shell_splits_them() {
+    let parts = split("A=1 sluice x --scores \"\" 'a || b'; sluice-read --run r && y  # why; z");
     assert_eq!(
-        cut,
+        parts,
         [
-            vec!["A=1", "sluice", "x", "--filters", "", "a b"],
+            vec!["A=1", "sluice", "x", "--scores", "", "a || b"],
             vec!["sluice-read", "--run", "r"],
             vec!["y"],
         ]
@@ -168,6 +140,7 @@ fn wrong_command_lines_are_noticed() {
         "SLUICE_X=1 target/release/sluice-dedup march --run runs/a"
     ));
     assert!(wrong("sluice-reed --run runs/a"));
+    assert!(wrong("sluice-filter --run runs/a --min aesthetic=high"));
     assert!(!wrong(
         "sluice-dedup match --run runs/a [--eps X] … [--keep hard]"
     ));

@@ -1,22 +1,28 @@
 //! The documents say what the programs do.
 //!
-//! What counts as failure: a command line in a code block that its program's own parser refuses; a table that does
-//! not equal the type it describes (columns, flags, reasons, exit codes, models, the DAG); a link to nothing; a crate
-//! without a README; a funnel that does not sum. To mend it, change the document, or the code if that is what is wrong.
+//! What counts as failure: a command line in a code block that its program's own parser refuses; a
+//! pipeline that does not load; a table that does not equal the type it describes (columns, flags,
+//! reasons, exit codes, models, the DAG); a link to nothing; a crate without a README; a funnel that
+//! does not sum; a workflow file that is not what `sluice dag` prints; a stage that is named in more
+//! places than CONTRIBUTING.md says. Change the document, or the code if that is what is wrong.
 //!
-//! Code blocks that hold no command lines are marked as what they are: `text`, `json`, `toml`, `rust`, `mermaid`.
+//! Code blocks that hold no command lines are marked as what they are: `text`, `json`, `toml`,
+//! `rust`, `mermaid`.
 
 mod commands;
+mod contributing;
 mod markdown;
+mod pipelines;
 mod tables;
 mod workflows;
 
 use std::collections::BTreeSet;
 
 use markdown::{Document, documents};
-use sluice_manifest::dag::{FanOut, STEPS};
+use sluice::dag::{Dag, Node};
+use sluice::pipeline;
 
-/// The document at this path below the repository's root.
+/// Returns the document at this path below the repository's root.
 fn document(path: &str) -> Document {
     let found = documents()
         .into_iter()
@@ -42,9 +48,8 @@ fn every_command_line_parses() {
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    let missing: Vec<_> = commands::PROGRAMS
-        .iter()
-        .filter(|name| !seen.contains(**name))
+    let missing: Vec<_> = commands::programs()
+        .filter(|name| !seen.contains(*name))
         .collect();
     assert!(
         missing.is_empty(),
@@ -88,29 +93,27 @@ fn the_picture_of_the_dag_is_the_dag() {
         .filter(|line| line.contains("[\""))
         .map(str::to_owned)
         .collect();
-    let own = |step: &'static sluice_manifest::dag::Step| {
-        step.after
+    let dag = Dag::of(&pipeline::open(None).unwrap());
+    let own = |node: &Node| -> Vec<(String, String)> {
+        let pairs = node
+            .after
             .iter()
-            .map(|after| ((*after).to_owned(), step.name.to_owned()))
+            .map(|after| (after.clone(), node.name.clone()));
+        pairs.collect()
     };
-    assert_eq!(edges, STEPS.iter().flat_map(own).collect());
-    let node = |name: &str, fan_out: FanOut| format!("{name}[\"{name}<br>{}\"]", words(fan_out));
-    assert_eq!(
-        nodes,
-        STEPS
-            .iter()
-            .map(|step| node(step.name, step.fan_out))
-            .collect()
-    );
+    assert_eq!(edges, dag.steps.iter().flat_map(own).collect());
+    let node = |node: &Node| format!("{0}[\"{0}<br>{1}\"]", node.name, words(&node.fan_out));
+    assert_eq!(nodes, dag.steps.iter().map(node).collect());
 }
 
-fn words(fan_out: FanOut) -> &'static str {
+fn words(fan_out: &str) -> &'static str {
     match fan_out {
-        FanOut::One => "once",
-        FanOut::Partitions => "per partition",
-        FanOut::HashRanges => "per range of hashes",
-        FanOut::ClusterGroups => "per group of clusters",
-        FanOut::OutputShards => "per output shard",
+        "one" => "once",
+        "partitions" => "per partition",
+        "hash-ranges" => "per range of hashes",
+        "cluster-groups" => "per group of clusters",
+        "output-shards" => "per output shard",
+        other => panic!("no words for {other:?}"),
     }
 }
 

@@ -16,7 +16,7 @@ pub struct Block {
 }
 
 impl Block {
-    /// Whether it holds command lines, for all that its mark says.
+    /// Whether its language is that of command lines, or none.
     pub fn is_shell(&self) -> bool {
         ["", "sh", "shell", "bash", "console"].contains(&self.language.as_str())
     }
@@ -26,12 +26,12 @@ fn root() -> PathBuf {
     let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
     tests
         .parent()
-        .expect("the tests lie in the repository")
+        .expect("the tests are in the repository")
         .to_owned()
 }
 
-/// The repository's files and folders, those left out that are downloaded, built or made.
-#[expect(clippy::disallowed_methods, reason = "the documents lie on local disk")]
+/// Collects the repository's files, except those that are downloaded, built or generated.
+#[expect(clippy::disallowed_methods, reason = "the documents are on local disk")]
 fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).expect("a folder of the repository") {
         let path = entry.expect("an entry of the repository").path();
@@ -52,31 +52,38 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-fn files() -> Vec<PathBuf> {
+fn all_files() -> Vec<PathBuf> {
     let mut found = Vec::new();
     walk(&root(), &mut found);
     found.sort();
     found
 }
 
-/// All documents, by path.
-#[expect(clippy::disallowed_methods, reason = "the documents lie on local disk")]
+fn below_root(path: &Path) -> String {
+    let below = path.strip_prefix(root()).expect("below the root");
+    below.to_string_lossy().into_owned()
+}
+
+/// Returns the repository's files, below its root.
+pub fn files() -> Vec<String> {
+    all_files().iter().map(|path| below_root(path)).collect()
+}
+
+/// Returns all documents, by path.
+#[expect(clippy::disallowed_methods, reason = "the documents are on local disk")]
 pub fn documents() -> Vec<Document> {
     let is_document = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "md");
     let read = |path: PathBuf| Document {
         text: std::fs::read_to_string(&path).expect("a document is text"),
-        path: path
-            .strip_prefix(root())
-            .expect("below the root")
-            .to_string_lossy()
-            .into_owned(),
+        path: below_root(&path),
     };
-    files().into_iter().filter(is_document).map(read).collect()
+    let files = all_files().into_iter();
+    files.filter(is_document).map(read).collect()
 }
 
-/// Crates without a README, below the root.
+/// Returns the crates without a README, below the root.
 pub fn crates_without_readme() -> Vec<String> {
-    let manifests = files()
+    let manifests = all_files()
         .into_iter()
         .filter(|path| path.ends_with("Cargo.toml"));
     let folders = manifests.filter_map(|path| path.parent().map(Path::to_owned));
@@ -84,7 +91,7 @@ pub fn crates_without_readme() -> Vec<String> {
     missing.map(|folder| folder.display().to_string()).collect()
 }
 
-/// The fenced code blocks of a text.
+/// Returns the fenced code blocks of a text.
 pub fn blocks(text: &str) -> Vec<Block> {
     let mut blocks = Vec::new();
     let mut open: Option<Block> = None;
@@ -109,7 +116,7 @@ pub fn blocks(text: &str) -> Vec<Block> {
     blocks
 }
 
-/// A table's cells: the head, then the rows.
+/// Returns a table's cells: the head, then the rows.
 pub fn table(text: &str) -> Vec<Vec<String>> {
     let lines = text
         .lines()
@@ -134,7 +141,7 @@ pub fn table(text: &str) -> Vec<Vec<String>> {
 }
 
 impl Document {
-    /// Its code blocks.
+    /// Returns its code blocks.
     pub fn blocks(&self) -> Vec<Block> {
         blocks(&self.text)
     }
@@ -154,7 +161,7 @@ impl Document {
             .collect()
     }
 
-    /// What follows the heading that begins so, up to the next heading.
+    /// Returns the text between the heading that begins with these words and the next heading.
     pub fn section(&self, heading: &str) -> String {
         let mut inside = false;
         let mut section = String::new();
@@ -173,7 +180,7 @@ impl Document {
         section
     }
 
-    /// The first table of a section, and its head.
+    /// Returns the first table of a section: its head and its rows.
     pub fn table(&self, heading: &str) -> (Vec<String>, Vec<Vec<String>>) {
         let mut rows = table(&self.section(heading)).into_iter();
         let head = rows
@@ -182,7 +189,7 @@ impl Document {
         (head, rows.collect())
     }
 
-    /// The targets of its links that are not on the web.
+    /// Returns the targets of its links that are not on the web.
     pub fn links(&self) -> Vec<String> {
         let prose = self.prose();
         let targets = prose

@@ -1,15 +1,18 @@
 //! Tables that equal what they describe.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use arrow::datatypes::{DataType, Field, Schema};
 use clap::{Arg, ArgAction, Args};
-use sluice_harness::Common;
+use sluice::programs::PROGRAMS;
+use sluice_harness::{Common, StepArgs};
 use sluice_manifest::rows::{
-    CuratedRow, DecisionRow, DuplicateRow, OutputPlanRow, PlanRow, Row, SampleRow, ScoreRow,
-    ShardRow, SkippedRow, assignments, centroids, embeddings,
+    CuratedRow, DecisionRow, DuplicateRow, FilterRow, OutputPlanRow, PlanRow, Row, SampleRow,
+    ShardRow, SkippedRow, assignments, centroids, embeddings, scores,
 };
-use sluice_manifest::{Class, ExitStatus, Reason};
+use sluice_manifest::{Class, ExitStatus, Keep, ReasonKind, ScoreColumn};
 
-use crate::{commands, document};
+use crate::document;
 
 /// A cell without the marks around code.
 fn plain(cell: &str) -> String {
@@ -65,6 +68,7 @@ fn columns() {
             .map(|field| (**field).clone())
             .collect()
     };
+    let one_score = || of(scores([ScoreColumn::ONLY]));
     let tables = [
         (
             "stages/partition/README.md",
@@ -90,9 +94,15 @@ fn columns() {
         (
             "stages/aesthetic/README.md",
             "`aesthetic/scores`",
-            ScoreRow::fields(),
+            one_score(),
         ),
-        ("stages/nsfw/README.md", "`nsfw/scores`", ScoreRow::fields()),
+        ("stages/nsfw/README.md", "`nsfw/scores`", one_score()),
+        ("stages/score/README.md", "`score/scores`", one_score()),
+        (
+            "stages/filter/README.md",
+            "`filter/decisions`",
+            FilterRow::fields(),
+        ),
         (
             "stages/dedup/README.md",
             "`dedup/duplicates`",
@@ -124,20 +134,21 @@ fn reasons() {
         .iter()
         .map(|row| [plain(&row[0]), row[1].clone(), row[2].clone()])
         .collect();
-    let of = |reason: &Reason| [reason.as_str(), reason.stage(), reason.text()].map(str::to_owned);
-    assert_eq!(told, Reason::ALL.iter().map(of).collect::<Vec<_>>());
+    let of = |kind: &ReasonKind| [kind.as_str(), kind.stage(), kind.text()].map(str::to_owned);
+    assert_eq!(told, ReasonKind::ALL.iter().map(of).collect::<Vec<_>>());
 }
 
 #[test]
 fn reasons_of_each_stage() {
-    for stage in ["read", "embed", "aesthetic", "nsfw", "dedup"] {
+    let stages: BTreeSet<&str> = ReasonKind::ALL.iter().map(|kind| kind.stage()).collect();
+    for stage in stages {
         let path = format!("stages/{stage}/README.md");
         let (_, rows) = document(&path).table("What it drops");
         let told: Vec<String> = rows.iter().map(|row| plain(&row[0])).collect();
-        let own = Reason::ALL.iter().filter(|reason| reason.stage() == stage);
+        let own = ReasonKind::ALL.iter().filter(|kind| kind.stage() == stage);
         assert_eq!(
             told,
-            own.map(|reason| reason.as_str()).collect::<Vec<_>>(),
+            own.map(|kind| kind.as_str()).collect::<Vec<_>>(),
             "{path}"
         );
     }
@@ -212,71 +223,85 @@ fn flag(arg: &Arg) -> Option<[String; 3]> {
     Some([format!("--{name}"), variable.unwrap_or_default(), default])
 }
 
-fn common() -> Vec<[String; 3]> {
-    let command = Common::augment_args(clap::Command::new("any"));
+fn flags(command: &clap::Command) -> Vec<[String; 3]> {
     command.get_arguments().filter_map(flag).collect()
+}
+
+fn flags_of<A: Args>() -> Vec<[String; 3]> {
+    flags(&A::augment_args(clap::Command::new("any")))
+}
+
+fn told_flags(path: &str, heading: &str) -> Vec<[String; 3]> {
+    let (_, rows) = document(path).table(heading);
+    let rows = rows.iter();
+    rows.map(|row| [plain(&row[0]), plain(&row[1]), row[2].clone()])
+        .collect()
 }
 
 #[test]
 fn flags_of_every_program() {
-    let (_, rows) = document("shared/harness/README.md").table("Flags of every program");
-    let told: Vec<[String; 3]> = rows
-        .iter()
-        .map(|row| [plain(&row[0]), plain(&row[1]), row[2].clone()])
-        .collect();
-    assert_eq!(told, common());
+    let harness = "shared/harness/README.md";
+    let common = flags_of::<Common>();
+    assert_eq!(told_flags(harness, "Flags of every program"), common);
+    let mut after_read = flags_of::<StepArgs>();
+    after_read.retain(|flag| !common.contains(flag));
+    assert_eq!(
+        told_flags(harness, "Flags of the steps after read"),
+        after_read
+    );
+}
+
+/// A stage's own flags by subcommand and name: variable and default.
+type Flags = BTreeMap<(String, String), [String; 2]>;
+
+fn own_flags(command: &clap::Command) -> Flags {
+    let shared = flags_of::<StepArgs>();
+    let commands = std::iter::once((String::new(), command.clone()));
+    let subcommands = command.get_subcommands();
+    let subcommands = subcommands.map(|sub| (sub.get_name().to_owned(), sub.clone()));
+    let mut own = Flags::new();
+    for (name, command) in commands.chain(subcommands) {
+        for [flag, variable, default] in flags(&command) {
+            if !shared.iter().any(|shared| shared[0] == flag) {
+                own.insert((name.clone(), flag), [variable, default]);
+            }
+        }
+    }
+    own
 }
 
 #[test]
 fn flags_of_each_stage() {
-    let common = common();
-    let own = |command: &clap::Command| -> Vec<[String; 3]> {
-        let flags = command.get_arguments().filter_map(flag);
-        flags
-            .filter(|flag| !common.iter().any(|common| common[0] == flag[0]))
-            .collect()
-    };
-    for stage in [
-        "partition",
-        "read",
-        "embed",
-        "aesthetic",
-        "nsfw",
-        "dedup",
-        "export",
-    ] {
-        let command = commands::parser(&format!("sluice-{stage}"));
-        let mut are: Vec<(String, [String; 3])> = Vec::new();
-        are.extend(own(&command).into_iter().map(|flag| (String::new(), flag)));
-        for sub in command.get_subcommands() {
-            are.extend(
-                own(sub)
-                    .into_iter()
-                    .map(|flag| (sub.get_name().to_owned(), flag)),
-            );
+    let shared = flags_of::<StepArgs>();
+    for program in PROGRAMS {
+        let are = own_flags(&(program.command)());
+        if are.is_empty() {
+            continue;
         }
-        let path = format!("stages/{stage}/README.md");
+        let path = format!("stages/{}/README.md", program.stage());
         let (head, rows) = document(&path).table("Flags");
         let column = |name: &str| head.iter().position(|column| column == name);
+        let subcommand = column("step").or(column("subcommand"));
         let flag_column =
             column("flag").unwrap_or_else(|| panic!("{path}: a column for the flags"));
-        assert_eq!(rows.len(), are.len(), "{path}: {are:?}");
-        for (row, (sub, [flag, variable, default])) in rows.iter().zip(are) {
-            let cell = |name: &str| column(name).map(|at| plain(&row[at]));
-            let told = plain(&row[flag_column]);
-            assert_eq!(told.split(' ').next(), Some(flag.as_str()), "{path}");
-            assert_eq!(cell("step").unwrap_or_default(), sub, "{path}, {flag}");
-            assert_eq!(
-                cell("variable").unwrap_or(variable.clone()),
-                variable,
-                "{path}, {flag}"
-            );
-            assert_eq!(
-                cell("default").unwrap_or(default.clone()),
-                default,
-                "{path}, {flag}"
-            );
+        let mut told = Flags::new();
+        for row in &rows {
+            let flag = plain(&row[flag_column]);
+            let flag = flag.split([' ', '[']).next().unwrap_or_default().to_owned();
+            if shared.iter().any(|shared| shared[0] == flag) {
+                continue;
+            }
+            let name = subcommand.map_or_else(String::new, |at| plain(&row[at]));
+            let of = are.get(&(name.clone(), flag.clone()));
+            let of = of.unwrap_or_else(|| panic!("{path}: {name} has no flag {flag}"));
+            let cell = |name: &str, known: &str| match column(name) {
+                Some(at) => plain(&row[at]),
+                None => known.to_owned(),
+            };
+            let cells = [cell("variable", &of[0]), cell("default", &of[1])];
+            told.insert((name, flag), cells);
         }
+        assert_eq!(told, are, "{path}");
     }
 }
 
@@ -295,10 +320,15 @@ fn models() {
             spec.dimension
                 .map(|dimension| dimension.to_string())
                 .unwrap_or_default(),
-            spec.score
-                .as_ref()
-                .map(|score| score.threshold.to_string())
-                .unwrap_or_default(),
+            of_scores(spec, |score| {
+                score.threshold.map(|threshold| threshold.to_string())
+            }),
+            of_scores(spec, |score| {
+                Some(match score.keep {
+                    Keep::AtLeast => "at-least".to_owned(),
+                    Keep::Below => "below".to_owned(),
+                })
+            }),
             spec.licence.clone(),
         ]
     };
@@ -306,4 +336,13 @@ fn models() {
         told,
         sluice_model::catalogue().iter().map(of).collect::<Vec<_>>()
     );
+}
+
+/// Returns something of each score of a model.
+fn of_scores(
+    spec: &sluice_model::Spec,
+    text: impl Fn(&sluice_model::Score) -> Option<String>,
+) -> String {
+    let texts: Vec<String> = spec.score_outputs().filter_map(text).collect();
+    texts.join(", ")
 }

@@ -1,42 +1,110 @@
-//! The command lines of the workflow engines' files.
+//! The files of the workflow engines: what `sluice dag` prints, and command lines that the programs
+//! accept.
 
 use std::path::Path;
-use std::process::Command;
+
+use sluice::dag::{Dag, Node, Parameter};
+use sluice::pipeline;
+use sluice::pipeline::words::substitute;
 
 use crate::commands;
 
-/// What prints the command lines that the containers of an engine's files run, one JSON array a line.
-const GENERATORS: [&str; 2] = [
-    "workflows/argo/generate.py",
-    "workflows/kubernetes/generate.py",
+/// What the program prints, and the file that holds it.
+const PRINTED: [(&str, &str); 2] = [
+    ("argo", "workflows/argo/curate.yaml"),
+    ("kubernetes", "workflows/kubernetes/curate.yaml"),
 ];
+const DAG_JSON: &str = "workflows/airflow/src/sluice_airflow/dag.json";
+
+#[expect(clippy::disallowed_methods, reason = "the files are on local disk")]
+fn file(path: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    std::fs::read_to_string(root.join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+fn printed(format: &str) -> String {
+    let said = sluice_tests::sluice(&["dag", "--format", format]).unwrap();
+    assert!(said.failed.is_none(), "{:?}", said.failed);
+    said.out
+}
 
 #[test]
-fn every_command_line_of_the_workflow_files_parses() {
-    let Some(python) = sluice_tests::python() else {
-        return;
+fn the_files_are_what_the_program_prints() {
+    for (format, path) in PRINTED {
+        assert!(
+            file(path) == printed(format),
+            "{path} is not what `sluice dag --format {format}` prints: print it again"
+        );
+    }
+    let parse = |text: &str| -> serde_json::Value { serde_json::from_str(text).unwrap() };
+    assert!(
+        parse(&file(DAG_JSON)) == parse(&printed("json")),
+        "{DAG_JSON} is not what `sluice dag` prints: print it again"
+    );
+}
+
+/// A value that a parameter can have.
+fn sample(parameter: &Parameter) -> &'static str {
+    match (parameter.name.as_str(), parameter.value.as_str()) {
+        ("precision", _) => "int8",
+        ("keep", _) => "hard",
+        ("eps", _) => "0.1",
+        (_, "") => "true",
+        (_, "SCORE") => "0.5",
+        (_, "URI") => "data",
+        (_, "MODEL") => "my-model",
+        _ => "3",
+    }
+}
+
+/// A node's command line, as an engine makes it.
+fn command(node: &Node, values: &pipeline::Values) -> Vec<String> {
+    let mut words = vec![node.program.clone()];
+    words.extend(node.subcommand.clone());
+    let engine = [
+        "--run=runs/a",
+        "--task-index=0",
+        "--task-count=2",
+        "--result=r",
+    ];
+    words.extend(engine.map(str::to_owned));
+    words.extend(substitute(&node.arguments, values));
+    words
+}
+
+#[test]
+fn every_command_line_of_the_default_pipeline_parses() {
+    let dag = Dag::of(&pipeline::open(None).unwrap());
+    let default = |parameter: &Parameter| match (&parameter.default, parameter.required) {
+        (_, true) => sample(parameter).to_owned(),
+        (default, false) => default.clone().unwrap_or_default(),
     };
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
-    for generator in GENERATORS {
-        let printed = Command::new(&python)
-            .args(["-B", generator, "--commands"])
-            .current_dir(&root)
-            .output()
-            .unwrap();
-        let said = String::from_utf8_lossy(&printed.stderr);
-        assert!(printed.status.success(), "{generator}: {said}");
-        let lines = String::from_utf8(printed.stdout).unwrap();
-        let mut programs = 0;
-        for line in lines.lines() {
-            let words: Vec<String> = serde_json::from_str(line).unwrap();
-            let words = sluice_harness::arguments(words.into_iter().map(Into::into)).unwrap();
-            let words: Vec<String> = words
-                .into_iter()
-                .map(|w| w.into_string().unwrap())
-                .collect();
-            commands::check(&words).unwrap_or_else(|e| panic!("{generator}: {line}\n{e}"));
-            programs += 1;
+    let pair = |parameter: &Parameter, value: String| (parameter.name.clone(), vec![value]);
+    let defaults: pipeline::Values = dag.parameters.iter().map(|p| pair(p, default(p))).collect();
+    // One parameter at a time: some exclude each other.
+    let mut cases = vec![defaults.clone()];
+    for parameter in &dag.parameters {
+        let mut values = defaults.clone();
+        values.extend([pair(parameter, sample(parameter).to_owned())]);
+        cases.push(values);
+    }
+    for values in &cases {
+        for node in &dag.steps {
+            let words = command(node, values);
+            let program = commands::check(&words).unwrap_or_else(|e| panic!("{words:?}\n{e}"));
+            assert_eq!(program.as_deref(), Some(node.program.as_str()));
         }
-        assert!(programs >= sluice_manifest::dag::STEPS.len(), "{generator}");
+    }
+}
+
+#[test]
+fn empty_parameters_leave_their_flags_out() {
+    let dag = Dag::of(&pipeline::open(None).unwrap());
+    let empty = pipeline::Values::from([("input".to_owned(), vec!["data".to_owned()])]);
+    for node in &dag.steps {
+        for word in substitute(&node.arguments, &empty) {
+            let is_empty = word.ends_with('=') && word.matches('=').count() == 1;
+            assert!(!is_empty, "{}: {word}", node.name);
+        }
     }
 }

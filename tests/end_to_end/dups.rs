@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use sluice_manifest::rows::{DuplicateRow, Method};
+use sluice_manifest::rows::DuplicateRow;
 use sluice_tests::{Run, fixtures, models, run};
 
 use crate::support::{column, csv, read, word};
@@ -123,15 +123,13 @@ fn print(method: &str, removed: usize, found: &Found) {
     }
 }
 
-/// Runs a method, and gives what it removed.
-fn links(read: &Run, method: Method, commands: &[&[&str]]) -> Vec<DuplicateRow> {
+/// Runs a method as a step of its own, and returns what it removed.
+fn links(read: &Run, method: &str, commands: &[&[&str]]) -> Vec<DuplicateRow> {
     for command in commands {
-        let command = [&["sluice-dedup"], *command, &["--run", &read.uri]].concat();
-        run(&command).unwrap();
+        let step = ["--run", &read.uri, "--step", method, "--methods", method];
+        run(&[&["sluice-dedup"], *command, &step].concat()).unwrap();
     }
-    let mut rows: Vec<DuplicateRow> = read.rows("dedup/duplicates").unwrap();
-    rows.retain(|row| row.method == method);
-    rows
+    read.rows(&format!("{method}/duplicates")).unwrap()
 }
 
 #[test]
@@ -149,7 +147,7 @@ fn copies_are_found() {
     run(&[&embed[..], &models].concat()).unwrap();
 
     // Each method by itself, so that none hides what another one finds.
-    let exact = links(&read, Method::Exact, &[&["exact", "--filters="]]);
+    let exact = links(&read, "exact", &[&["exact"]]);
     let found = judge(&pictures, &exact);
     print("exact", exact.len(), &found);
     assert_eq!(found.by_transformation["exact-copy"].right, 60);
@@ -158,7 +156,7 @@ fn copies_are_found() {
         (60, 60, 60)
     );
 
-    let perceptual = links(&read, Method::Perceptual, &[&["perceptual", "--filters="]]);
+    let perceptual = links(&read, "perceptual", &[&["perceptual"]]);
     let found = judge(&pictures, &perceptual);
     print("perceptual, --max-distance 4", perceptual.len(), &found);
     let recalls = [
@@ -171,15 +169,8 @@ fn copies_are_found() {
     ];
     floors(&found, 0.995, &recalls);
 
-    let semantic = links(
-        &read,
-        Method::Semantic,
-        &[
-            &["fit"],
-            &["assign", "--filters="],
-            &["match", "--eps", "0.15"],
-        ],
-    );
+    let parts: [&[&str]; 3] = [&["fit"], &["assign"], &["match", "--eps", "0.15"]];
+    let semantic = links(&read, "semantic", &parts);
     let found = judge(&pictures, &semantic);
     print(
         "semantic, EfficientNet-Lite0, --eps 0.15",

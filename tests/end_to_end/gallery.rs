@@ -1,5 +1,7 @@
-//! A dataset made of formulas, and three tiny models whose scores can be told beforehand: small
-//! enough to be curated many times, with something to do for every stage.
+//! A dataset made of formulas, and three tiny models whose scores are known beforehand: small enough
+//! to be curated many times, with something to do for every stage.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_store::{Location, Store};
 use sluice_testkit::Shard;
@@ -16,21 +18,16 @@ impl Gallery {
     /// A place with the models in it, and no input yet.
     pub fn new(place: &str) -> Self {
         let store = Store::create(&Location::parse(place).unwrap()).unwrap();
-        let white = [255; 3];
-        let red = [255, 0, 0];
-        let models: [(&str, TinyModel); 3] = [
-            ("tiny-embedder", embedder("tiny-embedder")),
-            // Waves score 4.8, near white less than 2.
-            ("tiny-beauty", distance_from("tiny-beauty", white, 3.0)),
-            // Waves score -4.8, near red more than -2.
-            ("tiny-shame", likeness_to("tiny-shame", red, -3.0)),
-        ];
-        for (name, model) in models {
-            let path = |file: &str| format!("models/{name}/{file}");
-            store.put(&path("model.onnx"), model.onnx).unwrap();
-            store.put(&path("model.toml"), model.spec).unwrap();
-        }
-        Self { store }
+        let gallery = Self { store };
+        let (white, red) = ([255; 3], [255, 0, 0]);
+        gallery.put_model("tiny-embedder", &embedder("tiny-embedder"));
+        // Waves score 4.8, near white less than 2.
+        let beauty = distance_from("tiny-beauty", white, 3.0);
+        gallery.put_model("tiny-beauty", &beauty);
+        // Waves score -4.8, near red more than -2.
+        let shame = likeness_to("tiny-shame", red, -3.0);
+        gallery.put_model("tiny-shame", &shame);
+        gallery
     }
 
     /// The whole URI of something in it.
@@ -79,30 +76,42 @@ impl Gallery {
         shard
     }
 
-    /// Runs `sluice run` on it.
+    /// Runs the default pipeline on it.
     pub fn curate(&self, more: &[&str]) -> Said {
-        let [input, models, run, output] =
-            ["input", "models", "run", "output"].map(|path| self.at(path));
-        let command = [
-            "run",
-            "--input",
-            &input,
-            "--models",
-            &models,
-            "--run",
-            &run,
-            "--output",
-            &output,
-            "--embedder",
-            "tiny-embedder",
-            "--aesthetic",
-            "tiny-beauty",
-            "--nsfw",
-            "tiny-shame",
-            "--eps",
-            "0.1",
-        ];
-        let said = sluice(&[&command, more].concat()).unwrap();
+        let models = self.at("models");
+        let options = ["--models", &models, "--embedder", "tiny-embedder"];
+        let scorers = ["--aesthetic", "tiny-beauty", "--nsfw", "tiny-shame"];
+        self.run(&[&options[..], &scorers, &["--eps", "0.1"], more].concat())
+    }
+
+    /// Writes a pipeline file beside the input, and returns its URI.
+    pub fn put_pipeline(&self, text: &str) -> String {
+        self.store.put("mine.toml", text.to_owned()).unwrap();
+        self.at("mine.toml")
+    }
+
+    /// Runs a pipeline file on it.
+    pub fn curate_by(&self, pipeline: &str, more: &[&str]) -> Said {
+        let file = self.put_pipeline(pipeline);
+        self.run(&[&["--pipeline", &file], more].concat())
+    }
+
+    /// Puts a model beside the others.
+    pub fn put_model(&self, name: &str, model: &TinyModel) {
+        let path = |file: &str| format!("models/{name}/{file}");
+        self.store
+            .put(&path("model.onnx"), model.onnx.clone())
+            .unwrap();
+        self.store
+            .put(&path("model.toml"), model.spec.clone())
+            .unwrap();
+    }
+
+    /// Runs `sluice run` on it, which must succeed.
+    fn run(&self, options: &[&str]) -> Said {
+        let [input, run, output] = ["input", "run", "output"].map(|path| self.at(path));
+        let places = ["run", "--input", &input, "--run", &run, "--output", &output];
+        let said = sluice(&[&places[..], options].concat()).unwrap();
         assert_eq!(said.failed, None, "{said:?}");
         said
     }
@@ -111,6 +120,26 @@ impl Gallery {
     pub fn verify(&self) {
         verify(&self.at("run"));
     }
+}
+
+/// How many units each node of a run did, and how many it has.
+pub fn done(said: &Said) -> BTreeMap<String, (u64, u64)> {
+    let steps = said.result["steps"].as_array().unwrap();
+    let done = steps.iter().map(|line| {
+        let units = &line["units"];
+        let [done, total] = ["done", "total"].map(|name| units[name].as_u64().unwrap());
+        assert_eq!(line["status"] == "up-to-date", done == 0, "{line}");
+        (line["step"].as_str().unwrap().to_owned(), (done, total))
+    });
+    done.collect()
+}
+
+/// The nodes of a run that had something to do.
+pub fn busy(said: &Said) -> BTreeSet<String> {
+    let done = done(said).into_iter();
+    done.filter(|(_, (units, _))| *units > 0)
+        .map(|(node, _)| node)
+        .collect()
 }
 
 /// Runs `sluice verify`, which must find nothing.

@@ -24,6 +24,7 @@ mod hard;
 mod memory;
 mod models;
 mod pipeline;
+mod pipelines;
 mod reasons;
 mod reruns;
 mod support;

@@ -1,9 +1,10 @@
 //! How much memory each step takes, and that ten times the input takes no more.
 //!
 //! Each step runs as a process of its own on shards of real size, with one shard in a partition:
-//! first on one shard, then on the same one under ten names. No filter drops anything, so that
-//! every step has ten times as much to do. The fit reads a sample of one size; what a step can
-//! spread over units is spread over so many that none is larger than the one unit before.
+//! first on one shard, then on the same one under ten names. No filter drops anything, and each method
+//! of duplicates is a step of its own, so that every step has ten times as much to do. The fit reads
+//! a sample of one size; what a step can spread over units is spread over so many that none is larger
+//! than the one unit before.
 //!
 //! Steps that do several units at once do one at a time here, or the peak would depend on which of
 //! them meet.
@@ -14,6 +15,7 @@
 use std::path::Path;
 use std::time::Duration;
 
+use sluice_manifest::UnitKind;
 use sluice_tests::{Finished, Process, Run, StepCommand, fixtures, models, step_commands};
 
 use crate::support::word;
@@ -44,9 +46,9 @@ fn commands(
 /// Images in the largest group of clusters. A group is held whole, and clusters are as large as
 /// the pictures are alike: ten copies of each make some groups larger than all pictures before.
 fn largest_group(run: &Path) -> u64 {
-    let receipts = Run::at(word(run)).unwrap().receipts("dedup-match");
-    let sizes = receipts.unwrap().into_values().map(|r| r.counts.input);
-    sizes.max().unwrap()
+    let run = Run::at(word(run)).unwrap();
+    let receipts = run.receipts_of("dedup", UnitKind::Group).unwrap();
+    receipts.iter().map(|r| r.counts.input).max().unwrap()
 }
 
 /// Bytes that an image takes in a group: its embedding as it was read, in rank order, and what

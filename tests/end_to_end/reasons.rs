@@ -1,15 +1,57 @@
 //! Every reason there is, on one small dataset, and what `sluice explain` says about each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
-use sluice_manifest::Reason;
 use sluice_manifest::rows::DecisionRow;
+use sluice_manifest::{Reason, ReasonKind};
 use sluice_testkit::Shard;
 use sluice_testkit::pictures::{brighter, flat, noisy, png, waves};
 use sluice_tests::{Run, runtime, sluice};
 
 use crate::gallery::Gallery;
+
+/// A pipeline with every way to drop an image.
+const PIPELINE: &str = r#"
+[[steps]]
+stage = "read"
+
+[[steps]]
+stage = "filter"
+name = "usable"
+rule = { large = "min(width, height) >= 32", shape = "aspect <= 4" }
+
+[[steps]]
+stage = "embed"
+model = "tiny-embedder"
+
+[[steps]]
+stage = "aesthetic"
+model = "tiny-beauty"
+
+[[steps]]
+stage = "nsfw"
+model = "tiny-shame"
+
+[[steps]]
+stage = "filter"
+min = { aesthetic = "" }
+max = { nsfw = "" }
+
+[[steps]]
+stage = "filter"
+name = "best"
+top = { aesthetic = "80%" }
+
+[[steps]]
+stage = "dedup"
+rank-by = "aesthetic"
+max-distance = 1
+eps = 0.1
+
+[[steps]]
+stage = "export"
+"#;
 
 /// A BMP that says it is 60000 pixels wide and high.
 fn bomb() -> Vec<u8> {
@@ -22,7 +64,8 @@ fn bomb() -> Vec<u8> {
     bytes
 }
 
-/// For each reason a sample that must be dropped for it, and samples that must stay.
+/// For each reason a sample that must be dropped for it, and samples that must stay. A sample's key is
+/// its reason, with `-` for `:`.
 fn shards() -> Vec<(&'static str, Vec<u8>)> {
     let of = |seed: u64| png(&waves(seed, 64, 48));
     let whole = of(1);
@@ -43,20 +86,25 @@ fn shards() -> Vec<(&'static str, Vec<u8>)> {
         ("truncated-image.png", whole[..middle].to_vec()),
         ("corrupt-image.png", flipped),
         ("too-large.bmp", bomb()),
-        ("too-small.png", png(&waves(2, 20, 15))),
-        ("extreme-aspect.png", png(&waves(3, 300, 40))),
+        ("rule-large.png", png(&waves(2, 20, 15))),
+        ("rule-shape.png", png(&waves(3, 300, 40))),
     ];
     let scored = [
-        ("not-embedded.png", png(&flat([128; 3], 64, 48))),
+        // Stays, and is compared with nothing.
+        ("no-embedding.png", png(&flat([128; 3], 64, 48))),
         ("not-scored-aesthetic.png", png(&flat([255; 3], 64, 48))),
         (
-            "below-min-score.png",
+            "below-min-aesthetic.png",
             png(&noisy(flat([250; 3], 64, 48), 4, 5)),
         ),
         ("not-scored-nsfw.png", png(&flat([255, 0, 0], 64, 48))),
         (
-            "max-score-reached.png",
+            "above-max-nsfw.png",
             png(&noisy(flat([250, 5, 5], 64, 48), 5, 5)),
+        ),
+        (
+            "below-top-aesthetic.png",
+            png(&noisy(flat([200; 3], 64, 48), 6, 5)),
         ),
     ];
     let originals = [
@@ -105,46 +153,50 @@ fn every_reason_is_given_and_explained() {
     for (name, bytes) in shards() {
         gallery.put(name, bytes);
     }
-    let said = gallery.curate(&[
-        "--min-side",
-        "32",
-        "--max-aspect",
-        "4",
-        "--max-distance",
-        "1",
-    ]);
+    let models = gallery.at("models");
+    let said = gallery.curate_by(PIPELINE, &["--models", &models]);
     gallery.verify();
 
     let run = Run::at(gallery.at("run")).unwrap();
     let decisions: Vec<DecisionRow> = run.rows("export/decisions").unwrap();
-    let mut by_reason: BTreeMap<Reason, &DecisionRow> = BTreeMap::new();
+    let mut by_reason: BTreeMap<&Reason, &DecisionRow> = BTreeMap::new();
     let mut kept = Vec::new();
     for decision in &decisions {
         let key = decision.image_id.as_str().rsplit('/').next().unwrap();
-        match decision.reason {
-            // A sample's key is the reason that it must be dropped for.
-            Some(reason) => {
-                assert_eq!(key, reason.as_str(), "{decision:?}");
-                assert_eq!(decision.stage.as_deref(), Some(reason.stage()));
-                by_reason.insert(reason, decision);
-            }
-            None => kept.push(key),
-        }
+        let Some(reason) = &decision.reason else {
+            kept.push(key);
+            continue;
+        };
+        assert_eq!(key, reason.to_string().replace(':', "-"), "{decision:?}");
+        let step = match reason.kind {
+            ReasonKind::Rule => "usable",
+            ReasonKind::BelowTop => "best",
+            kind => kind.stage(),
+        };
+        assert_eq!(
+            decision.step.as_ref().unwrap().as_str(),
+            step,
+            "{decision:?}"
+        );
+        by_reason.insert(reason, decision);
     }
-    assert_eq!(kept, ["exact", "perceptual", "semantic", "before"]);
-    let given: Vec<Reason> = by_reason.keys().copied().collect();
-    let mut all = Reason::ALL.to_vec();
-    all.sort_unstable();
-    assert_eq!(given, all, "every reason of the list");
+    assert_eq!(
+        kept,
+        ["exact", "perceptual", "semantic", "no-embedding", "before"]
+    );
+    let given: BTreeSet<ReasonKind> = by_reason.keys().map(|reason| reason.kind).collect();
+    let all: BTreeSet<ReasonKind> = ReasonKind::ALL.iter().copied().collect();
+    assert_eq!(given, all, "every kind of the list");
 
     // The result counts each of them once, and so does what people see.
-    let stages = said.result["funnel"]["stages"].as_array().unwrap();
-    let reasons = stages
+    let levels = said.result["funnel"]["steps"].as_array().unwrap();
+    let reasons = levels
         .iter()
-        .flat_map(|stage| stage["reasons"].as_array().unwrap());
-    assert_eq!(reasons.count(), all.len());
+        .flat_map(|level| level["reasons"].as_array().unwrap());
+    assert_eq!(reasons.count(), by_reason.len());
     for (reason, decision) in by_reason {
-        assert!(said.err.contains(reason.as_str()), "{reason}: {}", said.err);
+        let name = reason.to_string();
+        assert!(said.err.contains(&name), "{name}: {}", said.err);
         explained(&gallery, decision, reason);
     }
     let (words, story) = explain(&gallery, "a-originals/exact");
@@ -162,23 +214,30 @@ fn explain(gallery: &Gallery, id: &str) -> (String, Value) {
     (words.out, serde_json::from_str(&json.out).unwrap())
 }
 
-fn explained(gallery: &Gallery, decision: &DecisionRow, reason: Reason) {
+fn explained(gallery: &Gallery, decision: &DecisionRow, reason: &Reason) {
     let id = decision.image_id.as_str();
     let (words, story) = explain(gallery, id);
     eprintln!("{words}");
     assert!(words.contains(id), "{words}");
-    let named = words.contains(reason.as_str()) || words.contains(reason.text());
+    let named = words.contains(&reason.to_string()) && words.contains(reason.text());
     assert!(named, "{reason}: {words}");
-    assert_eq!(story["decision"]["reason"], reason.as_str(), "{story}");
-    match reason {
-        Reason::ExactDuplicate | Reason::PerceptualDuplicate | Reason::SemanticDuplicate => {
-            let method = reason.as_str().split('-').next().unwrap();
+    assert_eq!(story["decision"]["reason"], reason.to_string(), "{story}");
+    let told = match reason.kind {
+        ReasonKind::ExactDuplicate
+        | ReasonKind::PerceptualDuplicate
+        | ReasonKind::SemanticDuplicate => {
+            let method = reason.kind.as_str().split('-').next().unwrap();
             let original = format!("a-originals/{method}");
-            assert!(words.contains(&original), "{words}");
             assert_eq!(story["duplicates"][0]["duplicate_of"], original, "{story}");
+            original
         }
-        Reason::BelowMinScore => assert!(words.contains("3"), "the threshold: {words}"),
-        Reason::MaxScoreReached => assert!(words.contains("-3"), "the threshold: {words}"),
-        _ => {}
-    }
+        // The value and the threshold.
+        ReasonKind::BelowMin => "< 3".to_owned(),
+        ReasonKind::AboveMax => ">= -3".to_owned(),
+        ReasonKind::NotScored => "is missing".to_owned(),
+        ReasonKind::BelowTop => "aesthetic 4.0".to_owned(),
+        ReasonKind::Rule => "the rule does not hold (".to_owned(),
+        _ => return,
+    };
+    assert!(words.contains(&told), "{told}: {words}");
 }

@@ -3,15 +3,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use sluice_manifest::dag::STEPS;
-use sluice_manifest::rows::ScoreRow;
+use sluice_manifest::UnitKind;
 use sluice_testkit::pictures::{png, waves};
 use sluice_tests::{Process, Run, Said, runtime};
 
-use crate::gallery::Gallery;
+use crate::gallery::{Gallery, busy, done};
 use crate::support::word;
 
 const OPTIONS: [&str; 4] = ["--shards-per-partition", "2", "--images-per-shard", "5"];
+
+/// The steps that compute a row for each image, which they take over where only the survivors changed.
+const SCORERS: [&str; 3] = ["embed", "aesthetic", "nsfw"];
 
 /// A gallery on disk, curated once. Three partitions of two shards.
 fn curated() -> Option<(tempfile::TempDir, Gallery, Run)> {
@@ -25,28 +27,24 @@ fn curated() -> Option<(tempfile::TempDir, Gallery, Run)> {
     Some((place, gallery, run))
 }
 
-/// For each step, how many of its units were done, and how many there are.
-fn done(said: &Said) -> BTreeMap<&'static str, (u64, u64)> {
-    let steps = said.result["steps"].as_array().unwrap();
-    assert_eq!(steps.len(), STEPS.len());
-    let done = STEPS.iter().zip(steps).map(|(step, line)| {
-        assert_eq!(line["step"], step.name);
-        let units = &line["units"];
-        let [done, total] = ["done", "total"].map(|name| units[name].as_u64().unwrap());
-        let up_to_date = line["status"] == "up-to-date";
-        assert_eq!(up_to_date, done == 0, "{line}");
-        (step.name, (done, total))
-    });
-    done.collect()
+/// The nodes of the default pipeline.
+fn nodes() -> Vec<sluice::pipeline::Node> {
+    sluice::pipeline::open(None).unwrap().nodes
 }
 
-/// The steps that had something to do.
-fn busy(said: &Said) -> BTreeSet<&'static str> {
-    let steps = done(said).into_iter();
-    steps
-        .filter(|(_, (n, _))| *n > 0)
-        .map(|(step, _)| step)
-        .collect()
+/// The names of nodes.
+fn names(nodes: &[&str]) -> BTreeSet<String> {
+    nodes.iter().map(|&name| name.to_owned()).collect()
+}
+
+/// Rows that a step has, and how many of them it took over when it last ran, by partition.
+fn rows(run: &Run, step: &str) -> Vec<(u64, u64)> {
+    let receipts = run.receipts_of(step, UnitKind::Part).unwrap();
+    let rows = receipts.iter().map(|receipt| {
+        let rows = receipt.counts.kept - receipt.sums.unscored;
+        (rows, receipt.sums.reused)
+    });
+    rows.collect()
 }
 
 /// The objects that differ between two looks.
@@ -70,10 +68,14 @@ fn a_second_run_does_nothing_and_says_so() {
         said.up_to_date && said.err.contains("everything was up to date"),
         "{said:?}"
     );
-    assert!(busy(&said).is_empty(), "{:?}", done(&said));
-    for (step, (_, total)) in done(&said) {
-        let receipts = run.receipts(step).unwrap();
-        assert_eq!(total, receipts.len() as u64, "{step}");
+    let done = done(&said);
+    assert!(busy(&said).is_empty(), "{done:?}");
+    let nodes = nodes();
+    assert_eq!(done.len(), nodes.len());
+    for node in nodes {
+        let step = node.step.as_str();
+        let receipts = run.receipts_of(step, node.operation.unit).unwrap();
+        assert_eq!(done[&node.name].1, receipts.len() as u64, "{}", node.name);
     }
     assert_eq!(
         before,
@@ -98,67 +100,53 @@ fn a_second_run_does_nothing_and_says_so() {
 }
 
 #[test]
-fn another_threshold_decides_again_without_the_model() {
+fn another_threshold_decides_again_without_a_model() {
     let Some((_place, gallery, run)) = curated() else {
         return;
     };
     let before = run.hashes("").unwrap();
-    let decided = run.counts("export-decide").unwrap();
-    let threshold = "4.8";
+    let decided = run.counts("export", UnitKind::Part).unwrap();
 
-    // By itself, and where ONNX Runtime cannot be had: the scores are there.
+    // By hand, and where ONNX Runtime cannot be had: the scores are there.
     let limit = Duration::from_secs(60);
     let process = Process::new(env!("CARGO_BIN_EXE_sluice-tests-step"), limit).unwrap();
     let process = process.with("ORT_DYLIB_PATH", "/nothing/here.so");
-    let models = gallery.at("models");
-    let score = [
-        "sluice-aesthetic",
-        "--run",
-        &run.uri,
-        "--models",
-        &models,
-        "--model",
-        "tiny-beauty",
-        "--min-score",
-        threshold,
-    ];
-    let finished = process.run(&score).unwrap();
+    let filter = ["sluice-filter", "--run", &run.uri, "--survivors-of=exact"];
+    let thresholds = ["--min=aesthetic=4.8", "--max=nsfw="];
+    let finished = process.run(&[&filter[..], &thresholds].concat()).unwrap();
     assert_eq!(finished.code, 0, "{finished:?}");
     assert!(
         finished.stdout.contains(r#""done":3"#),
         "{}",
         finished.stdout
     );
-    let forced = process.run(&[&score[..], &["--force"]].concat()).unwrap();
-    assert_eq!(
-        forced.code, 2,
-        "with --force it does need the model: {forced:?}"
-    );
 
-    let said = gallery.curate(&[&OPTIONS[..], &["--min-aesthetic", threshold]].concat());
-    let expected = STEPS.iter().map(|step| step.name).filter(|step| {
-        let untouched = ["partition", "read", "embed", "nsfw", "dedup-fit"];
-        !untouched.contains(step)
-    });
-    let expected: BTreeSet<&str> = expected.collect();
+    // The whole pipeline takes that over, and does what comes after it.
+    let said = gallery.curate(&[&OPTIONS[..], &["--min-aesthetic", "4.8"]].concat());
+    let dedup = ["dedup-perceptual", "dedup-assign", "dedup-match"];
+    let export = [
+        "export-decide",
+        "export-plan",
+        "export-write",
+        "export-index",
+    ];
+    let expected = names(&[&dedup[..], &export, &["report"]].concat());
     assert_eq!(busy(&said), expected, "{:?}", done(&said));
     let after = run.hashes("").unwrap();
     for path in changed(&before, &after) {
-        let stage = path.split('/').next().unwrap();
-        assert!(
-            ["aesthetic", "dedup", "export", "report"].contains(&stage),
-            "{path} changed"
-        );
+        let step = path.split('/').next().unwrap();
+        let may_change = ["filter", "dedup", "export", "report", "pipeline.toml"];
+        assert!(may_change.contains(&step), "{path} changed");
         assert_ne!(path, "dedup/receipts/fit.json");
     }
-    let now = run.counts("export-decide").unwrap();
+    let now = run.counts("export", UnitKind::Part).unwrap();
     assert_eq!(now.input, decided.input);
     assert!(now.kept < decided.kept, "{now:?} {decided:?}");
     gallery.verify();
 
-    // And back: the curated shards are the first ones again.
+    // And back: the manifests are the first ones again.
     gallery.curate(&OPTIONS);
-    assert_eq!(run.counts("export-decide").unwrap(), decided);
+    assert_eq!(run.counts("export", UnitKind::Part).unwrap(), decided);
     let data = |hashes: &BTreeMap<String, String>| -> BTreeMap<String, String> {
         let mut hashes = hashes.clone();
         hashes.retain(|path, _| path.ends_with(".parquet"));
@@ -168,41 +156,185 @@ fn another_threshold_decides_again_without_the_model() {
     assert_eq!(changed(&data(&before), &data(&again)), Vec::<String>::new());
 }
 
+/// Four pictures of a quarter of the size, in a shard of the second partition and one of the third.
+fn put_small_pictures(gallery: &Gallery) {
+    for number in [3, 4] {
+        let small = |key: u64| png(&waves(500 + 10 * number + key, 32, 24));
+        let shard = Gallery::shard(number).with("small-1.png", small(1));
+        let shard = shard.with("small-2.png", small(2));
+        gallery.put(&format!("{number:05}.tar"), shard.finish());
+    }
+}
+
+/// What the steps wrote, but for what names the run's place.
+fn written(gallery: &Gallery, run: &Run) -> BTreeMap<String, String> {
+    let mut written = data(run);
+    written.retain(|path, _| path.ends_with(".parquet") && !path.starts_with("export/plan/"));
+    let shards = Run::at(gallery.at("output")).unwrap().hashes("").unwrap();
+    let shards = shards
+        .into_iter()
+        .filter(|(path, _)| path.starts_with("shard-"));
+    written.extend(shards);
+    written
+}
+
+#[test]
+fn a_looser_rule_computes_what_it_lets_through_and_nothing_else() {
+    let Some(_) = runtime() else { return };
+    let gallery = Gallery::new("memory://looser");
+    gallery.fill();
+    put_small_pictures(&gallery);
+    let run = Run::at(gallery.at("run")).unwrap();
+    let with = |side: &'static str| [&OPTIONS[..], &["--min-side", side]].concat();
+    gallery.curate(&with("40"));
+    let strict = written(&gallery, &run);
+    let counts: Vec<Vec<(u64, u64)>> = SCORERS.map(|step| rows(&run, step)).to_vec();
+
+    let said = gallery.curate(&with("20"));
+    assert_eq!(done(&said)["read"], (0, 3));
+    for (step, before) in SCORERS.into_iter().zip(counts) {
+        for (unit, (now, before)) in rows(&run, step).into_iter().zip(before).enumerate() {
+            let added = if unit == 0 { 0 } else { 2 };
+            assert_eq!(now, (before.0 + added, before.0), "{step} {unit}");
+        }
+    }
+    gallery.verify();
+
+    // The same bytes as those of a run that was never strict.
+    let fresh = Gallery::new("memory://looser-fresh");
+    fresh.fill();
+    put_small_pictures(&fresh);
+    fresh.curate(&with("20"));
+    let fresh_run = Run::at(fresh.at("run")).unwrap();
+    let (expected, found) = (written(&fresh, &fresh_run), written(&gallery, &run));
+    assert_eq!(changed(&expected, &found), Vec::<String>::new());
+
+    // And strict again: nothing is computed.
+    gallery.curate(&with("40"));
+    for step in SCORERS {
+        for (rows, reused) in rows(&run, step) {
+            assert_eq!(rows, reused, "{step}");
+        }
+    }
+    assert_eq!(
+        changed(&strict, &written(&gallery, &run)),
+        Vec::<String>::new()
+    );
+    gallery.verify();
+}
+
+#[test]
+fn another_scorer_computes_itself_and_what_follows() {
+    let Some(_) = runtime() else { return };
+    let gallery = Gallery::new("memory://scorer");
+    gallery.fill();
+    gallery.curate(&OPTIONS);
+    let run = Run::at(gallery.at("run")).unwrap();
+    let before = run.hashes("").unwrap();
+
+    // The default pipeline with a step before the filter of scores.
+    let filter = "[[steps]]\nstage = \"filter\"\nmin = ";
+    let scorer =
+        "[[steps]]\nstage = \"score\"\nname = \"quality\"\nmodel = \"technical-quality\"\n\n";
+    let (earlier, later) = sluice::pipeline::DEFAULT.split_once(filter).unwrap();
+    let models = gallery.at("models");
+    let options = ["--models", &models, "--embedder=tiny-embedder", "--eps=0.1"];
+    let scorers = ["--aesthetic=tiny-beauty", "--nsfw=tiny-shame"];
+    let options = [&OPTIONS[..], &options, &scorers].concat();
+    let said = gallery.curate_by(&[earlier, scorer, filter, later].concat(), &options);
+    let export = ["export-plan", "export-write", "export-index"];
+    let expected = names(&[&["quality"], &export[..], &["report"]].concat());
+    assert_eq!(busy(&said), expected, "{:?}", done(&said));
+
+    // The filter reads it: what follows the filter is done again, too.
+    let with = later.replacen("{ ", "{ quality = 0.0, ", 1);
+    let said = gallery.curate_by(&[earlier, scorer, filter, &with].concat(), &options);
+    let busy = busy(&said);
+    assert!(
+        busy.contains("filter") && busy.contains("dedup-assign"),
+        "{busy:?}"
+    );
+    let after = run.hashes("").unwrap();
+    for path in changed(&before, &after) {
+        let step = path.split('/').next().unwrap();
+        let earlier = [
+            "partition",
+            "read",
+            "usable",
+            "exact",
+            "embed",
+            "aesthetic",
+            "nsfw",
+        ];
+        assert!(!earlier.contains(&step), "{path} changed");
+    }
+    gallery.verify();
+}
+
+/// The units of the steps that work by partition: `read` and the early filter did `few` of all units,
+/// later ones did all, because duplicates are compared across partitions.
+fn assert_done(said: &Said, few: u64, all: u64) {
+    let done = done(said);
+    for node in ["read", "usable"] {
+        assert_eq!(done[node], (few, all), "{node}");
+    }
+    for node in [
+        "embed",
+        "aesthetic",
+        "nsfw",
+        "filter",
+        "dedup-assign",
+        "export-decide",
+    ] {
+        assert_eq!(done[node], (all, all), "{node}");
+    }
+    for node in [
+        "partition",
+        "exact",
+        "dedup-perceptual",
+        "dedup-fit",
+        "dedup-match",
+    ] {
+        assert_eq!(done[node], (1, 1), "{node}");
+    }
+}
+
+/// Checks that only the manifests of one partition changed, and that the rows of the others were taken
+/// over.
+fn assert_only(run: &Run, before: &BTreeMap<String, String>, partition: usize) {
+    let name = format!("part-{partition:05}.");
+    for path in changed(before, &run.hashes("").unwrap()) {
+        let (step, rest) = path.split_once('/').unwrap_or((&path, ""));
+        let by_partition = ["read", "usable", "filter"].contains(&step) || SCORERS.contains(&step);
+        if by_partition && !rest.starts_with("receipts") {
+            assert!(rest.contains(&name), "{path} changed");
+        }
+    }
+    for step in SCORERS {
+        for (unit, (rows, reused)) in rows(run, step).into_iter().enumerate() {
+            let expected = if unit == partition { 0 } else { rows };
+            assert_eq!(reused, expected, "{step} {unit}");
+        }
+    }
+}
+
 #[test]
 fn another_shard_does_its_partition_again_and_what_depends_on_it() {
     let Some((_place, gallery, run)) = curated() else {
         return;
+    };
+    let counts = || {
+        let counts = run.counts("export", UnitKind::Part).unwrap();
+        (counts.input, counts.kept)
     };
     let before = run.hashes("").unwrap();
     let new = png(&waves(1000, 64, 48));
     // Shard 3 is in the second of three partitions.
     gallery.put("00003.tar", Gallery::shard(3).with("new.png", new).finish());
     let said = gallery.curate(&OPTIONS);
-    let done = done(&said);
-    for step in ["read", "embed", "aesthetic", "nsfw"] {
-        assert_eq!(done[step], (1, 3), "{step}");
-    }
-    for step in [
-        "partition",
-        "dedup-exact",
-        "dedup-perceptual",
-        "dedup-fit",
-        "dedup-match",
-    ] {
-        assert_eq!(done[step], (1, 1), "{step}");
-    }
-    for step in ["dedup-assign", "export-decide"] {
-        assert_eq!(done[step], (3, 3), "{step}");
-    }
-    let after = run.hashes("").unwrap();
-    for path in changed(&before, &after) {
-        let (stage, rest) = path.split_once('/').unwrap_or((&path, ""));
-        if ["read", "embed", "aesthetic", "nsfw"].contains(&stage) {
-            assert!(rest.contains("part-00001."), "{path} changed");
-        }
-    }
-    let counts = run.counts("export-decide").unwrap();
-    assert_eq!((counts.input, counts.kept), (49, 13), "{counts:?}");
+    assert_done(&said, 1, 3);
+    assert_only(&run, &before, 1);
+    assert_eq!(counts(), (49, 13));
     gallery.verify();
 
     // A shard more: the partitions before it stay as they are.
@@ -211,20 +343,9 @@ fn another_shard_does_its_partition_again_and_what_depends_on_it() {
     let shard = sluice_testkit::Shard::new().with("newer.png", newer);
     gallery.put("00006.tar", shard.finish());
     let said = gallery.curate(&OPTIONS);
-    let counts = run.counts("export-decide").unwrap();
-    assert_eq!((counts.input, counts.kept), (50, 14), "{counts:?}");
-    let done = self::done(&said);
-    for step in ["read", "embed", "aesthetic", "nsfw"] {
-        assert_eq!(done[step], (1, 4), "{step}");
-    }
-    for path in changed(&before, &run.hashes("").unwrap()) {
-        // Receipts tell how many partitions there are.
-        let (stage, rest) = path.split_once('/').unwrap_or((&path, ""));
-        if ["read", "embed", "aesthetic", "nsfw"].contains(&stage) && !rest.starts_with("receipts")
-        {
-            assert!(rest.contains("part-00003."), "{path} changed");
-        }
-    }
+    assert_done(&said, 1, 4);
+    assert_only(&run, &before, 3);
+    assert_eq!(counts(), (50, 14));
     assert!(gallery.curate(&OPTIONS).up_to_date);
     gallery.verify();
 
@@ -232,18 +353,15 @@ fn another_shard_does_its_partition_again_and_what_depends_on_it() {
     std::fs::remove_file(gallery.at("input/00006.tar")).unwrap();
     let said = gallery.curate(&OPTIONS);
     assert_eq!(said.result["funnel"]["in"], 49, "{}", said.err);
-    for step in ["read", "embed", "aesthetic", "nsfw"] {
-        assert_eq!(self::done(&said)[step], (0, 3), "{step}");
-    }
-    let counts = run.counts("export-decide").unwrap();
-    assert_eq!((counts.input, counts.kept), (49, 13), "{counts:?}");
+    assert_done(&said, 0, 3);
+    assert_eq!(counts(), (49, 13));
     for (path, _) in run.hashes("").unwrap() {
         assert!(!path.contains("part-00003"), "{path} is left");
     }
     gallery.verify();
 }
 
-/// Everything but receipts (which tell how long it took), the run's own page and place.
+/// Everything but receipts, which have durations, and the report's page.
 fn data(run: &Run) -> BTreeMap<String, String> {
     let mut hashes = run.hashes("").unwrap();
     hashes.retain(|path, _| !path.contains("/receipts/") && !path.starts_with("report/"));
@@ -259,8 +377,8 @@ fn force_reproduces_every_byte() {
     let before = (data(&run), data(&output));
     assert!(before.0.len() > 20 && before.1.len() == 8, "{before:?}");
     let said = gallery.curate(&[&OPTIONS[..], &["--force"]].concat());
-    for (step, (done, total)) in done(&said) {
-        assert_eq!(done, total, "{step}");
+    for (node, (done, total)) in done(&said) {
+        assert_eq!(done, total, "{node}");
     }
     let after = (data(&run), data(&output));
     assert_eq!(changed(&before.0, &after.0), Vec::<String>::new());
@@ -280,7 +398,7 @@ fn how_many_go_through_a_model_at_once_moves_scores_by_rounding_alone() {
         return;
     };
     let models = gallery.at("models");
-    let scores = |batch_size: &str| -> Vec<ScoreRow> {
+    let scores = |batch_size: &str| -> Vec<(String, f32)> {
         let program = ["sluice-nsfw", "--run", &run.uri, "--models", &models];
         let settings = [
             "--model",
@@ -290,11 +408,11 @@ fn how_many_go_through_a_model_at_once_moves_scores_by_rounding_alone() {
             batch_size,
         ];
         sluice_tests::run(&[&program[..], &settings].concat()).unwrap();
-        run.rows("nsfw/scores").unwrap()
+        run.scores("nsfw").unwrap()
     };
     for (all, few) in scores("32").iter().zip(scores("3")) {
-        assert_eq!((&all.image_id, all.keep), (&few.image_id, few.keep));
-        assert!((all.score - few.score).abs() < 1e-5, "{all:?} {few:?}");
+        assert_eq!(all.0, few.0);
+        assert!((all.1 - few.1).abs() < 1e-5, "{all:?} {few:?}");
     }
 }
 
@@ -308,7 +426,8 @@ fn what_was_removed_is_made_again() {
     for path in [
         "read/images/part-00001.parquet",
         "embed/embeddings/part-00002.parquet",
-        "dedup/duplicates/exact-00000.parquet",
+        "exact/duplicates/exact-00000.parquet",
+        "filter/decisions/part-00001.parquet",
         "export/decisions/part-00000.parquet",
     ] {
         run.store.delete(path).unwrap();

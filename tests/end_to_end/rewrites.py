@@ -25,7 +25,7 @@ def main(transformer, convolutions):
     multiply_patches(rewritten.graph, shapes)
     assert not any(node.op_type == "Conv" for node in rewritten.graph.node)
     # The sums over a patch come in another order.
-    same_numbers(model, rewritten, 1e-6)
+    same_numbers(model, rewritten, 3e-6)
 
     pick = next(node for node in model.graph.node if node.op_type == "Gather" and [axis.i for axis in node.attribute] == [1])
     also_all_tokens = onnx.load(transformer)

@@ -103,7 +103,7 @@ fn answers_that_are_lost_do_no_harm() {
         let step = |words: &[&str]| remote.done(&[words, &["--run", &run]].concat());
         step(&["sluice-partition", "--input", &input]);
         step(&["sluice-read"]);
-        step(&["sluice-export", "decide", "--filters", ""]);
+        step(&["sluice-export", "decide"]);
         let per_shard = ["--images-per-shard", "70"];
         step(
             &[
@@ -132,7 +132,7 @@ fn answers_that_are_lost_do_no_harm() {
 }
 
 /// What a program wants of a run first.
-const PLAN: &str = "/away/run/partition/receipts/plan.json";
+const PLAN: &str = "/away/run/run.json";
 
 /// Ends with 75 in time, and names the object and the endpoint.
 fn gives_up(remote: &Remote, site: &Site, command: &[&str], object: &str) {

@@ -125,17 +125,12 @@ fn a_few_images_of_a_shard_take_few_bytes() {
     step(&["sluice-read"]);
     let models = ["--models", &reference.models, "--model"];
     step(&[&["sluice-embed"][..], &models, &["efficientnet-lite0"]].concat());
+    step(&["sluice-aesthetic", "--model", "technical-quality"]);
     // High enough for a handful to pass.
-    let best = [
-        "sluice-aesthetic",
-        "--model",
-        "technical-quality",
-        "--min-score",
-    ];
     let scores = scores(reference);
-    let threshold = scores[scores.len() - 3].to_string();
-    step(&[&best[..], &[&threshold]].concat());
-    step(&["sluice-export", "decide", "--filters", "aesthetic"]);
+    let threshold = format!("aesthetic={}", scores[scores.len() - 3]);
+    step(&["sluice-filter", "--min", &threshold]);
+    step(&["sluice-export", "decide", "--survivors-of", "filter"]);
     step(&["sluice-export", "plan", "--output", &output]);
     let before = proxy.seen().len();
     let finished = step(&["sluice-export", "write"]);
@@ -170,14 +165,11 @@ const GAP: u64 = 1 << 20;
 
 /// The quality scores of the first shard's images, in order.
 fn scores(reference: &Reference) -> Vec<f32> {
-    use sluice_manifest::rows::ScoreRow;
     let run = reference.made(crate::reference::LARGE_SHARDS).0;
     let run = sluice_tests::Run::at(run.to_str().unwrap()).unwrap();
-    let rows: Vec<ScoreRow> = run.rows("aesthetic/scores").unwrap();
-    let first = rows
-        .iter()
-        .filter(|row| row.image_id.as_str().starts_with("00000/"));
-    let mut scores: Vec<f32> = first.map(|row| row.score).collect();
+    let scores = run.scores("aesthetic").unwrap();
+    let first = scores.iter().filter(|(id, _)| id.starts_with("00000/"));
+    let mut scores: Vec<f32> = first.map(|(_, score)| *score).collect();
     scores.sort_by(f32::total_cmp);
     scores
 }

@@ -38,7 +38,7 @@ impl Unfinished {
             "1",
         ]);
         step(&["sluice-read"]);
-        step(&["sluice-export", "decide", "--filters", ""]);
+        step(&["sluice-export", "decide"]);
         let output = direct.at("output");
         step(&[
             "sluice-export",

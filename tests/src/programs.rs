@@ -44,10 +44,19 @@ pub struct Said {
     pub failed: Option<(Class, String)>,
 }
 
-/// Runs `sluice` in this process; `command` begins behind its name.
+/// Runs `sluice` in this process; `command` begins after its name. Arguments that do not parse are a
+/// failure of the class usage, as they are in a process.
 pub fn sluice<S: AsRef<str>>(command: &[S]) -> Result<Said> {
     let words = command.iter().map(AsRef::as_ref);
-    let args = sluice::Args::try_parse_from(["sluice"].into_iter().chain(words))?;
+    let args = match sluice::Args::try_parse_from(["sluice"].into_iter().chain(words)) {
+        Ok(args) => args,
+        Err(e) => {
+            return Ok(Said {
+                failed: Some((Class::Usage, e.to_string())),
+                ..Said::default()
+            });
+        }
+    };
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let mut desk = Desk {
         shared: Shared::default(),
@@ -67,7 +76,7 @@ pub fn sluice<S: AsRef<str>>(command: &[S]) -> Result<Said> {
     })
 }
 
-/// Runs a command line that must fail, and gives the class and the words.
+/// Runs a command line that must fail. Returns the class and the message.
 ///
 /// # Panics
 /// Where it does not fail.

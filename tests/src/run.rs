@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use arrow::array::{Array, AsArray};
-use sluice_manifest::rows::{EMBEDDINGS, Row};
-use sluice_manifest::{Counts, Receipt};
+use arrow::datatypes::Float32Type;
+use sluice_manifest::rows::{EMBEDDINGS, Row, SCORES};
+use sluice_manifest::{Counts, Receipt, StepName, Unit, UnitKind, layout};
 use sluice_store::{Location, Store, vectors};
 
 /// A run, or a curated dataset.
@@ -57,24 +58,47 @@ impl Run {
         Ok(found)
     }
 
-    /// The receipts of a step (`dedup-match`), by unit.
-    pub fn receipts(&self, step: &str) -> Result<BTreeMap<String, Receipt>> {
-        let stage = step.split('-').next().unwrap_or(step);
-        let mut found = BTreeMap::new();
-        for object in self.store.list(&format!("{stage}/receipts"))? {
-            let json = self.store.get(&object.path)?;
-            let receipt: Receipt = serde_json::from_slice(&json)?;
-            if receipt.step == step {
-                found.insert(receipt.unit.to_string(), receipt);
+    /// The scores of a step with one output, by image, in order. Images without a score are left out.
+    pub fn scores(&self, step: &str) -> Result<Vec<(String, f32)>> {
+        let mut found = Vec::new();
+        for object in self.store.list(&format!("{step}/scores"))? {
+            let columns = ["image_id", "score"];
+            for batch in self.store.table(&object.path, SCORES, &columns)? {
+                let batch = batch?;
+                let ids = batch["image_id"].as_string::<i32>();
+                let scores = batch["score"].as_primitive::<Float32Type>();
+                for (id, score) in ids.iter().zip(scores) {
+                    found.extend(id.map(str::to_owned).zip(score));
+                }
             }
         }
         Ok(found)
     }
 
-    /// What the units of a step counted together.
-    pub fn counts(&self, step: &str) -> Result<Counts> {
+    /// The receipts of a step, by unit.
+    pub fn receipts(&self, step: &str) -> Result<BTreeMap<Unit, Receipt>> {
+        let mut found = BTreeMap::new();
+        for object in self.store.list(&layout::receipts(&StepName::new(step)?))? {
+            let json = self.store.get(&object.path)?;
+            let receipt: Receipt =
+                serde_json::from_slice(&json).with_context(|| object.path.clone())?;
+            found.insert(receipt.unit, receipt);
+        }
+        Ok(found)
+    }
+
+    /// The receipts of a step's units of one kind, in order.
+    pub fn receipts_of(&self, step: &str, kind: UnitKind) -> Result<Vec<Receipt>> {
+        let receipts = self.receipts(step)?.into_values();
+        Ok(receipts
+            .filter(|receipt| receipt.unit.kind == kind)
+            .collect())
+    }
+
+    /// What a step's units of one kind counted together.
+    pub fn counts(&self, step: &str, kind: UnitKind) -> Result<Counts> {
         let mut counts = Counts::default();
-        for receipt in self.receipts(step)?.values() {
+        for receipt in self.receipts_of(step, kind)? {
             counts.merge(&receipt.counts);
         }
         Ok(counts)

@@ -1,18 +1,20 @@
 //! The steps' command lines, for tests that run them one after the other.
 
-/// The steps' command lines, without the run. Words in capitals stand for what differs.
-const STEPS: [&str; 15] = [
+/// The steps' command lines, without the run. Words in capitals stand for what differs. The three
+/// methods of duplicates are steps of their own, so that each compares all images.
+const STEPS: [&str; 16] = [
     "partition --input INPUT --shards-per-partition 1",
     "read --jobs 1",
     "embed --models MODELS --model efficientnet-lite0",
-    "aesthetic --model technical-quality --min-score 0",
-    "nsfw --models MODELS --model opennsfw --max-score 2",
-    "dedup exact --ranges RANGES --jobs 1",
-    "dedup perceptual --filters aesthetic,nsfw --jobs 1",
-    "dedup fit --clusters 40 --sample 100 --jobs 1",
-    "dedup assign --filters aesthetic,nsfw --jobs 1",
-    "dedup match --eps 0.15 --groups GROUPS --jobs 1",
-    "export decide --filters aesthetic,nsfw --jobs 1",
+    "aesthetic --model technical-quality",
+    "nsfw --models MODELS --model opennsfw",
+    "filter --min aesthetic=0 --max nsfw=1 --rule large=width>=1 --jobs 1",
+    "dedup exact --step exact --methods exact --survivors-of filter --ranges RANGES --jobs 1",
+    "dedup perceptual --step near --methods perceptual --survivors-of filter --jobs 1",
+    "dedup fit --methods semantic --survivors-of filter --clusters 40 --sample 100 --jobs 1",
+    "dedup assign --methods semantic --survivors-of filter --rank-by aesthetic --jobs 1",
+    "dedup match --methods semantic --survivors-of filter --eps 0.15 --groups GROUPS --jobs 1",
+    "export decide --survivors-of dedup --jobs 1",
     "export plan --output OUTPUT --images-per-shard IMAGES --jobs 1",
     "export write --jobs 1",
     "export index --jobs 1",

@@ -1,24 +1,42 @@
 #!/usr/bin/env bash
-# Runs the Jobs one after the other and waits for each.
+# Runs the Jobs of a pipeline one after the other and waits for each.
 #
-#   run.sh [FOLDER] [FIRST]     FOLDER: a Kustomization with the Jobs (this one); FIRST: the step to begin with (partition)
+#   run.sh [JOBS] [FIRST]     JOBS: what `sluice dag --format kubernetes` printed, or a folder with a Kustomization over it
+#                             (curate.yaml); FIRST: the step to begin with
 #
-# Run it again after a failure: what is up to date is left alone. KUBECTL names another kubectl, or one with a namespace.
+# Run it again after a failure: what is up to date is skipped. KUBECTL names another kubectl, or one with a namespace.
 set -euo pipefail
-folder=${1:-$(dirname "${BASH_SOURCE[0]}")} first=${2:-partition}
+jobs=${1:-$(dirname "${BASH_SOURCE[0]}")/curate.yaml}
 kubectl=${KUBECTL:-kubectl}
-rendered=$(mktemp) && trap 'rm -f "$rendered"' EXIT
-$kubectl kustomize "$folder" >"$rendered"
-mapfile -t steps < <(sed -n 's|^  - jobs/[0-9]*-\(.*\)\.yaml$|\1|p' "$(dirname "${BASH_SOURCE[0]}")/kustomization.yaml")
+work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT
 
-$kubectl apply --filename "$rendered" --selector 'app.kubernetes.io/name!=sluice' # the settings
+# The last layer, over a Kustomization of the user's: each Job that fans out has as many pods as the parameters say.
+if [ -d "$jobs" ]; then
+    resource=$(realpath --relative-to "$work" "$jobs")
+else
+    resource=jobs.yaml && cp "$jobs" "$work/$resource"
+fi
+cat >"$work/kustomization.yaml" <<EOF
+resources: [$resource]
+sortOptions: {order: fifo}
+replacements:
+  - source: {kind: ConfigMap, name: sluice-run, fieldPath: data.tasks}
+    targets:
+      - {select: {kind: Job, labelSelector: sluice/fan-out!=one}, fieldPaths: [spec.completions, spec.parallelism]}
+EOF
+$kubectl kustomize "$work" >"$work/all.yaml"
+mapfile -t steps < <(sed -n 's|^    app.kubernetes.io/component: ||p' "$work/all.yaml" | tr -d '"')
+first=${2:-${steps[0]}}
+[[ " ${steps[*]} " == *" $first "* ]] || { echo "no step $first; the steps are: ${steps[*]}" >&2 && exit 2; }
+
+$kubectl apply --filename "$work/all.yaml" --selector '!app.kubernetes.io/component' # the parameters
 begun=
 for step in "${steps[@]}"; do
     [ "$step" = "$first" ] && begun=yes
     [ "$begun" ] || continue
     # A Job cannot be changed, so one of an earlier run goes first.
     $kubectl delete job "sluice-$step" --ignore-not-found >&2
-    $kubectl apply --filename "$rendered" --selector "app.kubernetes.io/component=$step"
+    $kubectl apply --filename "$work/all.yaml" --selector "app.kubernetes.io/component=$step"
     until
         status=$($kubectl get job "sluice-$step" --output 'jsonpath={.status.conditions[?(@.status=="True")].type}')
         [[ $status == *Complete* || $status == *Failed* ]]
@@ -26,7 +44,7 @@ for step in "${steps[@]}"; do
     if [[ $status != *Complete* ]]; then
         $kubectl get pods --selector "app.kubernetes.io/component=$step" --field-selector status.phase=Failed --output \
             'jsonpath={range .items[*]}{.metadata.name}: exit {.status.containerStatuses[0].state.terminated.exitCode}: {.status.containerStatuses[0].state.terminated.message}{"\n"}{end}' >&2 || true
-        echo "step $step failed; go on with: $0 $folder $step" >&2
+        echo "step $step failed; go on with: $0 $jobs $step" >&2
         exit 1
     fi
     echo "step $step is done" >&2

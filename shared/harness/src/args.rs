@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 
 use clap::{Args, Command, Parser};
-use sluice_manifest::{Error, Result, Unit, dag};
+use sluice_manifest::{Error, Result, StepName, Unit};
 
 /// Arguments of every program.
 #[derive(Debug, Clone, Args)]
@@ -50,6 +50,22 @@ pub struct Common {
     pub result: Option<std::path::PathBuf>,
 }
 
+/// Arguments of the steps after `read`.
+#[derive(Debug, Clone, Args)]
+pub struct StepArgs {
+    /// Arguments of every program.
+    #[command(flatten)]
+    pub common: Common,
+
+    /// Name of the step: its directory in the run (default: the stage's name)
+    #[arg(long, env = "SLUICE_STEP", value_name = "NAME")]
+    pub step: Option<StepName>,
+
+    /// Work on the samples that this deciding step keeps (default: all that read accepted)
+    #[arg(long, env = "SLUICE_SURVIVORS_OF", value_name = "STEP")]
+    pub survivors_of: Option<StepName>,
+}
+
 impl Common {
     /// The units that are this process's share, in order.
     pub(crate) fn share(&self, units: Vec<Unit>) -> Result<Vec<Unit>> {
@@ -73,9 +89,11 @@ impl Common {
         };
         let index = match (self.task_index, std::env::var("JOB_COMPLETION_INDEX")) {
             (Some(index), _) => index,
-            (None, Ok(index)) => index
-                .parse()
-                .map_err(|_| Error::usage(format!("JOB_COMPLETION_INDEX={index} is no number")))?,
+            (None, Ok(index)) => index.parse().map_err(|_| {
+                Error::usage(format!(
+                    "JOB_COMPLETION_INDEX: expected a number, got {index:?}"
+                ))
+            })?,
             (None, Err(_)) => {
                 return Err(Error::usage("--task-count needs --task-index")
                     .hint("or SLUICE_TASK_INDEX, or Kubernetes' JOB_COMPLETION_INDEX"));
@@ -118,8 +136,8 @@ fn numbers(list: &str) -> Result<BTreeSet<u32>> {
 /// What a command line says, for [`parse`].
 ///
 /// An argument `@FILE` stands for the lines of the file: the way around the kernel's limit of
-/// 128 KiB for one argument. An option of the [DAG](dag::STEPS) with nothing behind its `=`
-/// (`--min-score=`) is as good as left out, for a workflow's template cannot leave an argument out.
+/// 128 KiB for one argument. An option with nothing behind its `=` (`--eps=`) is left out, for a
+/// workflow's template cannot leave an argument out.
 pub fn arguments(line: impl Iterator<Item = OsString>) -> Result<Vec<OsString>> {
     let mut arguments = Vec::new();
     for (position, argument) in line.enumerate() {
@@ -137,11 +155,11 @@ pub fn arguments(line: impl Iterator<Item = OsString>) -> Result<Vec<OsString>> 
             _ => arguments.push(argument),
         }
     }
-    let options = || dag::STEPS.iter().flat_map(|step| step.arguments);
-    arguments.retain(|argument| {
-        let empty = argument.to_str().and_then(|text| text.strip_suffix('='));
-        empty.is_none_or(|flag| options().all(|option| option.flag != flag))
-    });
+    let is_empty = |argument: &OsString| {
+        let flag = argument.to_str().and_then(|text| text.strip_suffix('='));
+        flag.is_some_and(|flag| flag.starts_with("--") && !flag.contains('='))
+    };
+    arguments.retain(|argument| !is_empty(argument));
     Ok(arguments)
 }
 
@@ -192,6 +210,8 @@ fn masked(word: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use sluice_manifest::UnitKind;
+
     use super::*;
 
     fn common() -> Common {
@@ -207,7 +227,7 @@ mod tests {
     }
 
     fn units() -> Vec<Unit> {
-        (0..7).map(|i| Unit::numbered("part", i)).collect()
+        Unit::all(UnitKind::Part, 7)
     }
 
     #[test]
@@ -237,12 +257,12 @@ mod tests {
             "sluice-x",
             "--min-score=",
             "--eps=1",
-            "--filters=",
-            "--filters",
+            "--min=a=",
+            "--scores",
             "",
         ];
         let kept = arguments(line.iter().map(OsString::from)).unwrap();
-        assert_eq!(kept, ["sluice-x", "--eps=1", "--filters=", "--filters", ""]);
+        assert_eq!(kept, ["sluice-x", "--eps=1", "--min=a=", "--scores", ""]);
     }
 
     #[test]
@@ -252,7 +272,7 @@ mod tests {
             ..common()
         };
         let chosen = some("1,4-5").share(units()).unwrap();
-        assert_eq!(chosen, [1, 4, 5].map(|i| Unit::numbered("part", i)));
+        assert_eq!(chosen, [1, 4, 5].map(|i| Unit::new(UnitKind::Part, i)));
         for wrong in ["", "x", "3-1", "7", "0-4294967295"] {
             assert!(some(wrong).share(units()).is_err(), "{wrong}");
         }

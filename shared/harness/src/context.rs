@@ -1,12 +1,13 @@
 //! What a program's `run` works with: the run's store, its share of the units, and the tally.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use rayon::prelude::*;
-use sluice_manifest::dag::{FanOut, Step};
-use sluice_manifest::{Counts, Error, Input, Receipt, Result, Unit, layout};
+use sluice_manifest::{
+    Counts, Error, FanOut, Input, Operation, Receipt, Result, StepName, Unit, UnitKind, layout,
+};
 use sluice_store::{Location, Store};
 
 use crate::args::Common;
@@ -19,6 +20,29 @@ pub struct Shared {
     pub stop: Arc<AtomicBool>,
 }
 
+/// What runs: a step of the pipeline and the operation of its stage. A node of the DAG.
+#[derive(Debug, Clone)]
+pub struct Node {
+    /// The step.
+    pub step: StepName,
+    /// Its stage.
+    pub stage: &'static str,
+    /// What of the stage's work it is.
+    pub operation: &'static Operation,
+    /// The deciding step whose survivors it works on.
+    pub survivors_of: Option<StepName>,
+}
+
+impl Node {
+    /// Returns the node's name in logs: the step, with the subcommand where the stage has some.
+    pub fn name(&self) -> String {
+        match self.operation.subcommand {
+            Some(subcommand) => format!("{}-{subcommand}", self.step),
+            None => self.step.to_string(),
+        }
+    }
+}
+
 /// A program at work.
 pub struct Context {
     /// The run.
@@ -27,6 +51,7 @@ pub struct Context {
     pub jobs: usize,
     pub(crate) force: bool,
     pub(crate) program: &'static str,
+    node: Option<Node>,
     common: Common,
     stop: Arc<AtomicBool>,
     progress: Mutex<Option<Progress>>,
@@ -47,8 +72,25 @@ pub(crate) struct Tally {
 }
 
 impl Context {
-    /// Opens the run for a program.
-    pub fn new(common: &Common, program: &'static str, shared: &Shared) -> Result<Self> {
+    /// Opens the run for a stage's program.
+    ///
+    /// # Errors
+    /// Usage, when the run's URI is not valid.
+    pub fn new(
+        common: &Common,
+        program: &'static str,
+        node: Node,
+        shared: &Shared,
+    ) -> Result<Self> {
+        Self::create(common, program, Some(node), shared)
+    }
+
+    fn create(
+        common: &Common,
+        program: &'static str,
+        node: Option<Node>,
+        shared: &Shared,
+    ) -> Result<Self> {
         let run = Store::create(&Location::parse(&common.run)?)?;
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self {
@@ -56,6 +98,7 @@ impl Context {
             jobs: common.jobs.unwrap_or(cpus).max(1),
             force: common.force,
             program,
+            node,
             common: common.clone(),
             stop: shared.stop.clone(),
             progress: Mutex::default(),
@@ -64,6 +107,9 @@ impl Context {
     }
 
     /// Opens a run to look at it: nothing is written, and a run that is not there is not made.
+    ///
+    /// # Errors
+    /// Data, when there is no such folder.
     pub fn look(run: &str, program: &'static str, shared: &Shared) -> Result<Self> {
         let common = Common {
             run: run.to_owned(),
@@ -75,7 +121,25 @@ impl Context {
             result: None,
         };
         Store::open(&Location::parse(run)?)?;
-        Self::new(&common, program, shared)
+        Self::create(&common, program, None, shared)
+    }
+
+    /// Returns what the program is at work on.
+    ///
+    /// # Panics
+    /// In programs that are not a stage's.
+    pub fn node(&self) -> &Node {
+        // Unwrap safety: stages' programs open their context with a node, and others do no work.
+        self.node.as_ref().expect("a stage's program")
+    }
+
+    pub(crate) fn own_step(&self) -> Option<&StepName> {
+        self.node.as_ref().map(|node| &node.step)
+    }
+
+    /// Returns the name of the step that the program is at work on.
+    pub fn step(&self) -> &StepName {
+        &self.node().step
     }
 
     /// Fails when a signal asked the program to stop. Called between batches of work.
@@ -90,19 +154,18 @@ impl Context {
     /// first error ends it.
     pub fn each_unit<E: From<Error> + Send>(
         &self,
-        step: &Step,
         units: Vec<Unit>,
         in_flight: usize,
-        work: impl Fn(&Unit) -> Result<(), E> + Sync,
+        work: impl Fn(Unit) -> Result<(), E> + Sync,
     ) -> Result<(), E> {
         let units = self.common.share(units)?;
         self.tally().units += units.len() as u64;
-        let progress = Progress::new(step.name, units.len());
+        let progress = Progress::new(&self.node().name(), units.len());
         *lock(&self.progress) = Some(progress.clone());
         let next = AtomicUsize::new(0);
         let failed: Mutex<Option<E>> = Mutex::new(None);
         let worker = || {
-            while let Some(unit) = units.get(next.fetch_add(1, Ordering::Relaxed)) {
+            while let Some(&unit) = units.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let done = self.check_stop().map_err(E::from).and_then(|()| work(unit));
                 if let Err(e) = done {
                     lock(&failed).get_or_insert(e);
@@ -126,69 +189,74 @@ impl Context {
         }
     }
 
-    /// A unit's receipt, where there is one.
-    pub fn receipt(&self, step: &Step, unit: &Unit) -> Result<Option<Receipt>> {
-        let path = layout::receipt(step.stage, unit);
+    /// Returns a unit's receipt, where there is one.
+    ///
+    /// # Errors
+    /// Data, when it cannot be parsed.
+    pub fn receipt(&self, step: &StepName, unit: Unit) -> Result<Option<Receipt>> {
+        let path = layout::receipt(step, unit);
         let Some(json) = self.run.get_if_there(&path)? else {
             return Ok(None);
         };
-        match serde_json::from_slice::<Receipt>(&json) {
-            Ok(receipt) if receipt.step == step.name => Ok(Some(receipt)),
-            Ok(receipt) => Err(Error::data(format!(
-                "{}: a receipt of step {:?}, expected {:?}",
-                self.run.uri(&path),
-                receipt.step,
-                step.name
-            ))),
-            Err(e) => Err(
-                Error::data(format!("{}: does not read: {e}", self.run.uri(&path)))
-                    .hint("delete it to have the unit done again"),
-            ),
-        }
+        let receipt = serde_json::from_slice(&json).map_err(|e| {
+            Error::data(format!(
+                "{}: cannot parse receipt: {e}",
+                self.run.uri(&path)
+            ))
+            .hint("delete it to have the unit done again")
+        })?;
+        Ok(Some(receipt))
     }
 
-    /// The receipt of a unit that must have been done before.
-    pub fn required_receipt(&self, step: &Step, unit: &Unit) -> Result<Receipt> {
+    /// Returns the receipt of a unit that must have been done before.
+    ///
+    /// # Errors
+    /// Data, when there is none; the hint names the step to run.
+    pub fn required_receipt(&self, step: &StepName, unit: Unit) -> Result<Receipt> {
         self.receipt(step, unit)?.ok_or_else(|| {
-            let path = layout::receipt(step.stage, unit);
-            let sub = step
-                .subcommand
-                .map(|sub| format!(" {sub}"))
-                .unwrap_or_default();
-            Error::data(format!("{}: no such receipt", self.run.uri(&path))).hint(format!(
-                "run `sluice-{}{sub} --run {}` first",
-                step.stage, self.common.run
-            ))
+            let path = layout::receipt(step, unit);
+            Error::data(format!("{}: no such receipt", self.run.uri(&path)))
+                .hint(format!("run the step {step} first, for all of its units"))
         })
     }
 
-    /// The receipts of several units that must have been done before, in their order.
-    pub fn required_receipts(&self, step: &Step, units: &[Unit]) -> Result<Vec<Receipt>> {
+    /// Returns the receipts of several units that must have been done before, in their order.
+    ///
+    /// # Errors
+    /// As [`Context::required_receipt`].
+    pub fn required_receipts(&self, step: &StepName, units: &[Unit]) -> Result<Vec<Receipt>> {
         units
             .par_iter()
-            .map(|unit| self.required_receipt(step, unit))
+            .map(|&unit| self.required_receipt(step, unit))
             .collect()
     }
 
-    /// A unit of an earlier step as an input.
-    pub fn input(&self, step: &Step, unit: &Unit) -> Result<Input> {
-        Ok(as_input(&self.required_receipt(step, unit)?))
+    /// Returns a unit of an earlier step as an input.
+    ///
+    /// # Errors
+    /// As [`Context::required_receipt`].
+    pub fn input(&self, step: &StepName, unit: Unit) -> Result<Input> {
+        Ok(self.required_receipt(step, unit)?.as_input())
     }
 
-    /// All units of an earlier step as one input.
-    pub fn combined_input(&self, step: &Step, units: &[Unit]) -> Result<Input> {
-        let receipts = self.required_receipts(step, units)?;
-        let inputs: Vec<Input> = receipts.iter().map(as_input).collect();
-        Ok(Input::combined(step.name, &inputs))
+    /// Returns all units of a kind of an earlier step as one input.
+    ///
+    /// # Errors
+    /// As [`Context::required_receipt`].
+    pub fn combined_input(&self, step: &StepName, kind: UnitKind) -> Result<Input> {
+        let units = self.units_of(step, kind)?;
+        let receipts = self.required_receipts(step, &units)?;
+        let fingerprints = receipts.iter().map(|receipt| &receipt.fingerprint);
+        Ok(Input::units(step, kind, fingerprints))
     }
 
-    /// The units that a step had when it ran, for steps whose units the plan does not tell. Their
-    /// number stands in the receipt of the first one.
-    pub fn units_of(&self, step: &Step, kind: &str) -> Result<Vec<Unit>> {
-        let first = self.required_receipt(step, &Unit::numbered(kind, 0))?;
-        Ok((0..first.units)
-            .map(|index| Unit::numbered(kind, index))
-            .collect())
+    /// Returns the units that a step had when it ran. The receipt of the first one has their number.
+    ///
+    /// # Errors
+    /// As [`Context::required_receipt`].
+    pub fn units_of(&self, step: &StepName, kind: UnitKind) -> Result<Vec<Unit>> {
+        let first = self.required_receipt(step, Unit::once(kind))?;
+        Ok(Unit::all(kind, first.units))
     }
 
     pub(crate) fn tally(&self) -> MutexGuard<'_, Tally> {
@@ -206,9 +274,9 @@ impl Context {
         }
     }
 
-    /// Says how many units the steps have that fan out over this; the result tells it to workflow
-    /// engines.
-    pub fn tells(&self, fan_out: FanOut, units: u64) {
+    /// Reports the number of units that later steps fan out over. Workflow engines read it from the
+    /// result.
+    pub fn report_fan_out(&self, fan_out: FanOut, units: u64) {
         self.tally().fan_out.insert(fan_out.as_str(), units);
     }
 
@@ -237,21 +305,34 @@ impl Context {
         }
     }
 
-    /// Removes units of a step that the present settings no longer have, with what they wrote.
-    pub fn remove_stale(&self, step: &Step, kind: &str, present: &[Unit]) -> Result<()> {
-        let present: BTreeSet<&str> = present.iter().map(Unit::as_str).collect();
-        let prefix = format!("{}/receipts", step.stage);
-        for object in self.run.list(&prefix)? {
-            let name = object.path.rsplit('/').next().unwrap_or_default();
-            let Some(name) = name.strip_suffix(".json") else {
-                continue;
-            };
-            let numbered = name.rsplit_once('-').is_some_and(|(head, _)| head == kind);
-            if !numbered || present.contains(name) {
+    /// Removes the units of a step from number `count` on, with what they wrote: the settings no
+    /// longer have them.
+    ///
+    /// # Errors
+    /// Storage errors only.
+    pub fn remove_stale(&self, step: &StepName, kind: UnitKind, count: u32) -> Result<()> {
+        self.remove_units(&layout::receipts(step), |_, unit| {
+            unit.kind == kind && unit.index >= count
+        })
+    }
+
+    /// Removes the units under a folder of the run that are `stale`, with what they wrote.
+    ///
+    /// # Errors
+    /// Storage errors only.
+    pub fn remove_units(
+        &self,
+        folder: &str,
+        stale: impl Fn(&StepName, Unit) -> bool,
+    ) -> Result<()> {
+        for object in self.run.list(folder)? {
+            let found = layout::receipt_at(&object.path);
+            if !found.is_some_and(|(step, unit)| stale(&step, unit)) {
                 continue;
             }
-            let receipt: Option<Receipt> =
-                serde_json::from_slice(&self.run.get(&object.path)?).ok();
+            // Another task may be removing it too.
+            let json = self.run.get_if_there(&object.path)?;
+            let receipt = json.and_then(|json| serde_json::from_slice::<Receipt>(&json).ok());
             self.run.delete(&object.path)?;
             for output in receipt.map(|r| r.outputs).unwrap_or_default() {
                 self.delete_output(&output.path)?;
@@ -290,13 +371,6 @@ impl Context {
             return Ok(Some((self.run.clone(), format!("missing/{name}"))));
         }
         Ok(Some((Store::open(&folder)?, name)))
-    }
-}
-
-pub(crate) fn as_input(receipt: &Receipt) -> Input {
-    Input {
-        name: format!("{}/{}", receipt.step, receipt.unit),
-        fingerprint: receipt.fingerprint.clone(),
     }
 }
 

@@ -73,7 +73,7 @@ pub(crate) struct Progress {
 }
 
 impl Progress {
-    pub(crate) fn new(step: &'static str, units: usize) -> Self {
+    pub(crate) fn new(step: &str, units: usize) -> Self {
         let span = tracing::info_span!("step", step);
         span.pb_set_style(&style_for(step));
         span.pb_set_length(units as u64);

@@ -1,7 +1,10 @@
 //! The plan: which shards belong to which partition.
 
 use sluice_manifest::rows::PlanRow;
-use sluice_manifest::{Error, Fingerprint, Input, Partition, Result, RunInfo, Unit, dag, layout};
+use sluice_manifest::{
+    Error, Fingerprint, Input, InputOf, Partition, Result, RunInfo, StepName, Unit, UnitKind,
+    layout,
+};
 use sluice_store::{Location, ObjectReader, Store};
 
 use crate::Context;
@@ -25,20 +28,17 @@ pub struct PartitionPlan {
 }
 
 impl Plan {
-    /// Path of the plan's manifest in the run.
-    pub const PATH: &'static str = "partition/plan.parquet";
-
     /// The units of a step that fans out over partitions.
     pub fn units(&self) -> Vec<Unit> {
         self.partitions.iter().map(|p| p.partition.into()).collect()
     }
 
     /// The partition that is a unit of work.
-    pub fn partition(&self, unit: &Unit) -> Result<&PartitionPlan> {
+    pub fn partition(&self, unit: Unit) -> Result<&PartitionPlan> {
         let found = self
             .partitions
             .iter()
-            .find(|p| Unit::from(p.partition) == *unit);
+            .find(|p| Unit::from(p.partition) == unit);
         found.ok_or_else(|| Error::bug(format!("{unit} is no partition of the plan")))
     }
 
@@ -62,7 +62,9 @@ pub fn shard_input(planned: &PlanRow) -> Input {
     let stamp = planned.etag.as_deref().or(planned.modified.as_deref());
     let bytes = planned.bytes.to_string();
     Input {
-        name: planned.shard.to_string(),
+        of: InputOf::Shard {
+            shard: planned.shard.clone(),
+        },
         fingerprint: Fingerprint::of([bytes.as_str(), stamp.unwrap_or_default()]),
     }
 }
@@ -92,28 +94,18 @@ impl Context {
         let Some(json) = self.run.get_if_there(layout::RUN_INFO)? else {
             return Ok(None);
         };
-        let uri = self.run.uri(layout::RUN_INFO);
-        let info: RunInfo = serde_json::from_slice(&json)
-            .map_err(|e| Error::data(format!("{uri}: does not read: {e}")))?;
-        if info.layout != RunInfo::LAYOUT {
-            return Err(Error::data(format!(
-                "{uri}: layout {}, this program reads layout {}",
-                info.layout,
-                RunInfo::LAYOUT
-            )));
-        }
-        Ok(Some(info))
+        RunInfo::parse(&json, &self.run.uri(layout::RUN_INFO)).map(Some)
     }
 
     /// The plan that `partition` wrote.
     pub fn plan(&self) -> Result<Plan> {
-        self.required_receipt(&dag::PARTITION, &Unit::once("plan"))?;
         let uri = self.run.uri(layout::RUN_INFO);
-        let info = self
-            .run_info()?
-            .ok_or_else(|| Error::data(format!("{uri}: no such object")))?;
+        let info = self.run_info()?.ok_or_else(|| {
+            Error::data(format!("{uri}: no such object")).hint("run sluice-partition first")
+        })?;
+        self.required_receipt(&StepName::partition(), Unit::once(UnitKind::Plan))?;
         let mut partitions: Vec<PartitionPlan> = Vec::new();
-        for row in self.run.rows::<PlanRow>(Plan::PATH)? {
+        for row in self.run.rows::<PlanRow>(layout::PLAN)? {
             let row = row?;
             match partitions.last_mut() {
                 Some(last) if last.partition == row.partition => last.shards.push(row),

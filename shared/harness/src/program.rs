@@ -9,10 +9,11 @@ use std::time::Instant;
 
 use clap::Parser;
 use serde_json::{Value, json};
-use sluice_manifest::{Class, Error, ExitStatus};
+use sluice_manifest::{Class, Error, ExitStatus, Operation, Role, StepName};
 
-use crate::args::{Common, arguments, parse, shell};
-use crate::context::{Context, Shared};
+use crate::args::{Common, StepArgs, arguments, parse, shell};
+use crate::context::{Context, Node, Shared};
+use crate::upstream::{Gives, Upstream};
 use crate::{logs, memory};
 
 /// Outputs that a result names; it counts the others.
@@ -25,10 +26,76 @@ const LAST_WORDS: &str = "/dev/termination-log";
 pub trait Program: Parser {
     /// The program's name, `sluice-<stage>`.
     const NAME: &'static str;
-    /// The arguments that every program takes.
+    /// The stage's role in a pipeline.
+    const ROLE: Role;
+    /// What it does: one operation, or one for each subcommand, in their order.
+    const OPERATIONS: &'static [Operation];
+
+    /// Returns the arguments that every program takes.
     fn common(&self) -> &Common;
+
+    /// Returns the arguments of the steps after `read`.
+    fn step_args(&self) -> Option<&StepArgs> {
+        None
+    }
+
+    /// Returns the subcommand, where the program has some.
+    fn subcommand(&self) -> Option<&'static str> {
+        None
+    }
+
+    /// Whether the settings ask for this subcommand at all.
+    fn is_active(&self) -> bool {
+        true
+    }
+
+    /// Returns the steps whose manifests are read, besides `read` and the deciding steps.
+    ///
+    /// # Errors
+    /// Usage, when the arguments do not tell, such as a rule that does not compile.
+    fn needs(&self) -> anyhow::Result<Vec<StepName>> {
+        Ok(Vec::new())
+    }
+
+    /// Checks all that can be known before the work, given what the steps before give, and returns
+    /// what this step gives.
+    ///
+    /// # Errors
+    /// Usage, for settings that cannot work.
+    fn check(&self, _upstream: &Upstream) -> anyhow::Result<Gives> {
+        Ok(Gives::default())
+    }
+
     /// Does the work.
+    ///
+    /// # Errors
+    /// Of every class; the class decides the exit code.
     fn run(&self, context: &Context) -> anyhow::Result<()>;
+
+    /// Returns the stage's name.
+    fn stage() -> &'static str {
+        Self::NAME.strip_prefix("sluice-").unwrap_or(Self::NAME)
+    }
+
+    /// Returns the node of the DAG that this command line is.
+    ///
+    /// # Panics
+    /// When the operations do not have the subcommand, which the tests of each stage exclude.
+    fn node(&self) -> Node {
+        let subcommand = self.subcommand();
+        let mut operations = Self::OPERATIONS.iter();
+        let operation = operations.find(|operation| operation.subcommand == subcommand);
+        let args = self.step_args();
+        Node {
+            step: args
+                .and_then(|args| args.step.clone())
+                .unwrap_or_else(|| StepName::fixed(Self::stage())),
+            stage: Self::stage(),
+            // Unwrap safety: see # Panics.
+            operation: operation.expect("an operation for each subcommand"),
+            survivors_of: args.and_then(|args| args.survivors_of.clone()),
+        }
+    }
 }
 
 /// Runs a stage's program. Its whole `main`.
@@ -62,7 +129,7 @@ pub fn main<P: Program>() -> ExitCode {
     let shared = Shared::default();
     listen(&shared);
     let common = program.common();
-    let context = Context::new(common, P::NAME, &shared);
+    let context = Context::new(common, P::NAME, program.node(), &shared);
     let (context, outcome) = match context {
         Ok(context) => {
             let outcome = guarded(context.jobs, || program.run(&context));
@@ -83,8 +150,12 @@ pub fn main<P: Program>() -> ExitCode {
 /// What clap says about arguments that do not parse, without its usage lines.
 pub(crate) fn unparsed(e: &clap::Error) -> Error {
     let text = e.to_string();
-    let first = text.lines().next().unwrap_or_default();
-    Error::usage(first.trim_start_matches("error: "))
+    let lines = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.is_empty());
+    let words: Vec<&str> = lines.collect();
+    Error::usage(words.join(" ").trim_start_matches("error: "))
 }
 
 /// The value of `--result` in arguments that do not parse.

@@ -1,29 +1,28 @@
 //! A unit of work, from its beginning to its receipt.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::time::Instant;
 
-use sluice_manifest::dag::Step;
-use sluice_manifest::{Counts, Error, Fingerprint, Input, Output, Receipt, Result, Unit, layout};
+use serde::Serialize;
+use sluice_manifest::layout::Manifest;
+use sluice_manifest::{
+    Counts, Error, Fingerprint, Input, InputOf, Output, Receipt, Result, ScoreSummary, StepName,
+    Sums, Unit, UnitKind, layout,
+};
 use sluice_store::Store;
 
 use crate::Context;
+use crate::context::Node;
 
 /// What shapes a unit's outputs.
-pub struct Work<'a> {
-    /// The step.
-    pub step: &'a Step,
-    /// Version of what the step does: raised when the same inputs give other outputs.
-    pub version: u32,
+pub struct Work<S> {
     /// The unit.
-    pub unit: &'a Unit,
-    /// How many units the step has.
+    pub unit: Unit,
+    /// How many units of this kind the step has.
     pub units: usize,
-    /// The settings that can change the outputs.
-    pub settings: serde_json::Value,
-    /// Those of them that the costly part of the work depends on, where a cheap part can be done
-    /// alone (a score's threshold).
-    pub basis: Option<serde_json::Value>,
+    /// The settings that can change the outputs. They are written to the receipt.
+    pub settings: S,
     /// What is read.
     pub inputs: Vec<Input>,
 }
@@ -31,90 +30,95 @@ pub struct Work<'a> {
 /// A unit that has work to do.
 pub struct Task<'a> {
     context: &'a Context,
-    step: Step,
-    unit: Unit,
+    node: &'a Node,
     receipt: Receipt,
     previous: Option<Receipt>,
+    is_previous_removed: bool,
+    /// Further sums that later steps need.
+    pub sums: Sums,
     started: Instant,
 }
 
 impl Context {
     /// Begins a unit of work; none when it is up to date.
     ///
-    /// The receipt of earlier work is removed, so that outputs which are being replaced are never
-    /// vouched for.
-    pub fn begin(&self, work: Work<'_>) -> Result<Option<Task<'_>>> {
-        let Work {
-            step,
-            version,
-            unit,
-            units,
-            settings,
-            basis,
-            inputs,
-        } = work;
-        let fingerprint = Fingerprint::of_work(step.name, version, &settings.to_string(), &inputs);
-        let basis = basis
-            .map(|basis| Fingerprint::of_work(step.name, version, &basis.to_string(), &inputs));
+    /// # Errors
+    /// Storage errors only. A receipt that cannot be parsed counts as none.
+    pub fn begin<S: Serialize>(&self, work: Work<S>) -> Result<Option<Task<'_>>> {
+        let node = self.node();
+        let unit = work.unit;
+        let settings = serde_json::to_value(&work.settings)
+            .map_err(|e| Error::bug(format!("settings do not serialise: {e}")))?;
+        let operation = node.operation;
+        let name = match operation.subcommand {
+            Some(subcommand) => format!("{} {subcommand}", node.stage),
+            None => node.stage.to_owned(),
+        };
+        let fingerprint = Fingerprint::of_work(
+            &name,
+            operation.version,
+            &settings.to_string(),
+            &work.inputs,
+        );
         let previous = match self.force {
             true => None,
-            false => self.receipt(step, unit).unwrap_or_else(|e| {
-                tracing::warn!(step = step.name, unit = unit.as_str(), "{e}");
+            false => self.receipt(&node.step, unit).unwrap_or_else(|e| {
+                tracing::warn!(step = node.name(), unit = unit.to_string(), "{e}");
                 None
             }),
         };
-        let mut reusable = None;
-        if let Some(previous) = previous {
-            let same = previous.fingerprint == fingerprint;
-            let there = || -> Result<bool> {
-                for output in &previous.outputs {
-                    if !self.output_is_there(output)? {
-                        return Ok(false);
-                    }
-                }
-                Ok(true)
-            };
-            let same_basis = basis.is_some() && previous.basis == basis;
-            if (same || same_basis) && there()? {
-                if same {
-                    tracing::debug!(step = step.name, unit = unit.as_str(), "up to date");
-                    let receipt = self.with_units(previous, units)?;
-                    self.record(&receipt, false);
-                    return Ok(None);
-                }
-                reusable = Some(previous);
-            }
+        if let Some(previous) = &previous
+            && previous.fingerprint == fingerprint
+            && previous.survivors_of == node.survivors_of
+            && self.outputs_are_there(previous)?
+        {
+            tracing::debug!(step = node.name(), unit = unit.to_string(), "up to date");
+            let receipt = self.with_units(previous.clone(), work.units)?;
+            self.record(&receipt, false);
+            return Ok(None);
         }
-        self.run.delete(&layout::receipt(step.stage, unit))?;
         let receipt = Receipt {
-            stage: step.stage.to_owned(),
-            step: step.name.to_owned(),
-            unit: unit.clone(),
-            units: units as u32,
+            step: node.step.clone(),
+            stage: node.stage.to_owned(),
+            subcommand: operation.subcommand.map(str::to_owned),
+            unit,
+            units: work.units as u32,
+            survivors_of: node.survivors_of.clone(),
+            decides: Vec::new(),
+            revision: operation.version,
             fingerprint,
-            basis,
             settings,
-            inputs,
+            inputs: work.inputs,
             outputs: Vec::new(),
             counts: Counts::default(),
-            sums: BTreeMap::new(),
+            sums: Sums::default(),
+            scores: Vec::new(),
+            about: BTreeMap::new(),
             seconds: 0.0,
             program: self.program.to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         };
         Ok(Some(Task {
             context: self,
-            step: *step,
-            unit: unit.clone(),
+            node,
             receipt,
-            previous: reusable,
+            previous,
+            is_previous_removed: false,
+            sums: Sums::default(),
             started: Instant::now(),
         }))
     }
-}
 
-impl Context {
-    /// A receipt tells how many units its step has, which changes when a dataset grows or shrinks.
+    fn outputs_are_there(&self, receipt: &Receipt) -> Result<bool> {
+        for output in &receipt.outputs {
+            if !self.output_is_there(output)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// A receipt has the number of units of its step, which changes when a dataset grows or shrinks.
     /// That alone is no reason to do a unit again.
     fn with_units(&self, mut receipt: Receipt, units: usize) -> Result<Receipt> {
         if receipt.units != units as u32 {
@@ -127,55 +131,154 @@ impl Context {
     fn put_receipt(&self, receipt: &Receipt) -> Result<()> {
         let json = serde_json::to_vec_pretty(receipt)
             .map_err(|e| Error::bug(format!("a receipt does not serialise: {e}")))?;
-        let path = layout::receipt(&receipt.stage, &receipt.unit);
+        let path = layout::receipt(&receipt.step, receipt.unit);
         self.run.put(&path, json)
     }
 }
 
 impl Task<'_> {
-    /// Path of a manifest of this unit.
-    pub fn path(&self, kind: &str) -> String {
-        layout::manifest(self.step.stage, kind, &self.unit)
+    /// Returns the unit.
+    pub fn unit(&self) -> Unit {
+        self.receipt.unit
     }
 
-    /// The receipt of earlier work whose outputs still hold but for the cheap part ([`Work::basis`]).
-    pub fn reusable(&self) -> Option<&Receipt> {
+    /// Returns the path of a manifest of this unit.
+    pub fn path<R>(&self, manifest: &Manifest<R>) -> String {
+        manifest.path(&self.node.step, self.receipt.unit)
+    }
+
+    /// Returns the receipt of earlier work on the unit, whose outputs are there until the first call
+    /// of [`publish`](Self::publish).
+    pub fn previous(&self) -> Option<&Receipt> {
         self.previous.as_ref()
     }
 
-    /// Tells the progress that samples went through, and stops when a signal asked for it.
+    /// Reports progress, and fails when a signal asked the program to stop.
+    ///
+    /// # Errors
+    /// Stopped, after a signal.
     pub fn advance(&self, samples: usize) -> Result<()> {
         self.context.advance(samples as u64);
         self.context.check_stop()
     }
 
-    /// Adds an object of the run to the receipt.
-    pub fn wrote(&mut self, output: Output) {
-        self.receipt.outputs.push(output);
+    /// Makes an output of the run appear and adds it to the receipt. The receipt of earlier work goes
+    /// first, so that it never vouches for an output that is being replaced.
+    ///
+    /// # Errors
+    /// As `finish`, or of storage.
+    pub fn publish(&mut self, finish: impl FnOnce() -> Result<Output>) -> Result<()> {
+        self.remove_previous()?;
+        self.receipt.outputs.push(finish()?);
+        Ok(())
     }
 
-    /// Adds an object outside of the run to the receipt.
-    pub fn wrote_outside(&mut self, store: &Store, output: Output) {
+    /// As [`publish`](Self::publish), for an object outside of the run.
+    ///
+    /// # Errors
+    /// As `finish`, or of storage.
+    pub fn publish_outside(
+        &mut self,
+        store: &Store,
+        finish: impl FnOnce() -> Result<Output>,
+    ) -> Result<()> {
+        self.remove_previous()?;
+        let output = finish()?;
         let path = store.uri(&output.path);
         self.receipt.outputs.push(Output { path, ..output });
+        Ok(())
     }
 
-    /// Adds a sum to the receipt.
-    pub fn sum(&mut self, name: &str, value: u64) {
-        self.receipt.sums.insert(name.to_owned(), value);
+    /// Marks the unit as one of a deciding step, with the kinds of units that hold its decisions.
+    pub fn decides(&mut self, kinds: &[UnitKind]) {
+        self.receipt.decides = kinds.to_vec();
+    }
+
+    /// Adds what describes the work and cannot change its outputs.
+    pub fn about(&mut self, name: &str, text: &str) {
+        if !text.is_empty() {
+            self.receipt.about.insert(name.to_owned(), text.to_owned());
+        }
+    }
+
+    /// Whether rows of the unit's previous manifest can be taken over: it was made by the same
+    /// operation with the same settings, from the same samples, and its bytes are those that the
+    /// receipt states. Only the survivors differ.
+    ///
+    /// # Errors
+    /// Storage errors only.
+    pub fn is_reusable<R>(&self, manifest: &Manifest<R>) -> Result<bool> {
+        let Some(previous) = &self.previous else {
+            return Ok(false);
+        };
+        let samples = |receipt: &Receipt| {
+            let read = StepName::read();
+            let inputs = receipt.inputs.iter();
+            let mut of_read = inputs
+                .filter(|input| matches!(&input.of, InputOf::Unit { step, .. } if *step == read));
+            of_read.next().cloned()
+        };
+        let path = self.path(manifest);
+        let output = previous.outputs.iter().find(|output| output.path == path);
+        let Some(output) = output else {
+            return Ok(false);
+        };
+        Ok(previous.settings == self.receipt.settings
+            && previous.revision == self.receipt.revision
+            && samples(previous).is_some()
+            && samples(previous) == samples(&self.receipt)
+            && self.context.output_is_there(output)?
+            && self.hash_of(&path)? == output.blake3)
+    }
+
+    fn hash_of(&self, path: &str) -> Result<String> {
+        let run = &self.context.run;
+        let mut reader = run.reader(path)?;
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            let length = reader
+                .read(&mut buffer)
+                .map_err(|e| Error::of_io(e, &run.uri(path)))?;
+            if length == 0 {
+                return Ok(hasher.finalize().to_hex().to_string());
+            }
+            hasher.update(&buffer[..length]);
+        }
+    }
+
+    /// Adds what is known of the scores.
+    pub fn scores(&mut self, scores: Vec<ScoreSummary>) {
+        self.receipt.scores = scores;
+    }
+
+    fn remove_previous(&mut self) -> Result<()> {
+        if !self.is_previous_removed {
+            let path = layout::receipt(&self.node.step, self.receipt.unit);
+            self.context.run.delete(&path)?;
+            self.is_previous_removed = true;
+        }
+        Ok(())
     }
 
     /// Checks that no sample got lost, and writes the receipt: the unit is done.
+    ///
+    /// # Errors
+    /// A bug, when the counts do not sum; of storage.
     pub fn commit(mut self, counts: Counts) -> Result<()> {
-        let names_unit = |e: Error| Error::bug(format!("{} {}: {e}", self.step.name, self.unit));
-        counts.check().map_err(names_unit)?;
+        let (name, unit) = (self.node.name(), self.receipt.unit);
+        counts
+            .check()
+            .map_err(|e| Error::bug(format!("{name} {unit}: {e}")))?;
+        self.remove_previous()?;
         self.receipt.counts = counts;
+        self.receipt.sums = self.sums;
         self.receipt.seconds = self.started.elapsed().as_secs_f64();
         self.context.put_receipt(&self.receipt)?;
         let counts = &self.receipt.counts;
         tracing::info!(
-            step = self.step.name,
-            unit = self.unit.as_str(),
+            step = name,
+            unit = unit.to_string(),
             samples = counts.input,
             kept = counts.kept,
             dropped = counts.dropped_total(),

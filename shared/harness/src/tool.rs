@@ -7,11 +7,12 @@ use std::time::Instant;
 
 use clap::Parser;
 use serde_json::Value;
-use sluice_manifest::{Counts, ExitStatus};
+use sluice_manifest::{Counts, ExitStatus, StepName};
 
 use crate::args::{arguments, parse};
 use crate::context::{Context, Shared};
 use crate::program::{Program, conclude, describe, guarded, listen, print, publish, unparsed};
+use crate::upstream::{Gives, Upstream};
 use crate::{logs, memory};
 
 /// A program that is no stage.
@@ -123,10 +124,34 @@ pub struct StepDone {
     pub seconds: f64,
 }
 
-/// Fails when a stage's program would refuse a command line.
-pub fn check_step<P: Program>(command: &[String]) -> anyhow::Result<()> {
-    P::try_parse_from(command).map_err(|e| unparsed(&e))?;
-    Ok(())
+/// How a command line is wired into a pipeline.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wiring {
+    /// Whether its settings ask for the work at all.
+    pub is_active: bool,
+    /// The steps whose manifests it reads, besides `read` and the deciding steps.
+    pub needs: Vec<StepName>,
+}
+
+/// Parses a command line of a stage's program and returns how it is wired.
+///
+/// # Errors
+/// Usage, when the program would refuse it.
+pub fn wiring<P: Program>(command: &[String]) -> anyhow::Result<Wiring> {
+    let program = P::try_parse_from(command).map_err(|e| unparsed(&e))?;
+    Ok(Wiring {
+        is_active: program.is_active(),
+        needs: program.needs()?,
+    })
+}
+
+/// Checks a command line of a stage's program before the work, and returns what the step gives.
+///
+/// # Errors
+/// Usage, when the program would refuse it.
+pub fn check_step<P: Program>(command: &[String], upstream: &Upstream) -> anyhow::Result<Gives> {
+    let program = P::try_parse_from(command).map_err(|e| unparsed(&e))?;
+    program.check(upstream)
 }
 
 /// Runs a stage's program inside of this process. `command` begins with the program's name, as on
@@ -134,7 +159,7 @@ pub fn check_step<P: Program>(command: &[String]) -> anyhow::Result<()> {
 pub fn run_step<P: Program>(command: &[String], shared: &Shared) -> anyhow::Result<StepDone> {
     let started = Instant::now();
     let program = P::try_parse_from(command).map_err(|e| unparsed(&e))?;
-    let context = Context::new(program.common(), P::NAME, shared)?;
+    let context = Context::new(program.common(), P::NAME, program.node(), shared)?;
     let outcome = program.run(&context);
     context.run.tidy();
     outcome?;

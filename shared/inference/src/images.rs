@@ -1,24 +1,17 @@
-//! The sound images of a partition, decoded and preprocessed in batches.
+//! The images of a partition, decoded and preprocessed in batches.
 //!
-//! One thread reads the image members of each shard, several requests ahead, and spreads decoding
-//! over the pool, straight into the batch's tensor; the batch before it is in inference meanwhile.
-//! Two batches are alive, and take turns.
+//! One thread reads the image members, several requests ahead, and spreads decoding over the pool,
+//! straight into the batch's tensor; the batch before it is in inference meanwhile. Two batches are
+//! alive, and take turns.
 
-use std::collections::VecDeque;
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 
 use rayon::prelude::*;
-use sluice_harness::{Context, PartitionPlan};
-use sluice_manifest::rows::{MemberRow, PictureRow, PlanRow, Status};
-use sluice_manifest::{ImageId, Result, Unit, layout};
+use sluice_manifest::{ImageId, Result};
 use sluice_pixels::{Limits, Preprocess};
-use sluice_source::{SourceShard, packing};
-use sluice_store::{RowReader, Store};
 
 use crate::arguments::Feed;
-
-/// Images that are looked ahead at, at most.
-const AHEAD: usize = 256;
+use crate::files::Images;
 
 /// Some images, ready for a model.
 pub struct Batch {
@@ -28,32 +21,30 @@ pub struct Batch {
     pub tensor: Vec<f32>,
     /// The tensor's shape, `[ids.len(), …]`.
     pub shape: [usize; 4],
-    /// Images that did not decode, though `read` found them sound.
-    pub failed: u64,
 }
 
-/// Hands the images of a partition to `work`, a batch at a time, in order.
+/// Hands the images of a partition to `work`, a batch at a time, in order. Images for which `skip` is
+/// true are left out, and so are those that cannot be decoded though `read` found them sound.
+///
+/// # Errors
+/// As `work` and `skip`; of storage; data, when a shard has changed.
 pub fn each_batch(
-    context: &Context,
-    input: &Store,
-    partition: &PartitionPlan,
+    images: Images<'_>,
     preprocess: &Preprocess,
     feed: Feed,
+    skip: impl FnMut(&ImageId) -> Result<bool> + Send,
     mut work: impl FnMut(&mut Batch) -> Result<()>,
 ) -> Result<()> {
     std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel(0);
         let (spend, spent) = channel();
-        let source = Source {
-            context,
-            input,
-            partition,
+        let decoder = Decoder {
             preprocess,
             feed,
             spent,
         };
         scope.spawn(move || {
-            if let Err(e) = source.send_all(&sender) {
+            if let Err(e) = decoder.send_all(images, skip, &sender) {
                 // The receiver may have given up; then nobody asks for the error.
                 let _ = sender.send(Err(e));
             }
@@ -68,49 +59,26 @@ pub fn each_batch(
     })
 }
 
-struct Source<'a> {
-    context: &'a Context,
-    input: &'a Store,
-    partition: &'a PartitionPlan,
+struct Decoder<'a> {
     preprocess: &'a Preprocess,
     feed: Feed,
     /// Tensors that were worked on, to be filled again.
     spent: Receiver<Vec<f32>>,
 }
 
-impl Source<'_> {
-    fn send_all(&self, sender: &SyncSender<Result<Batch>>) -> Result<()> {
-        let unit = Unit::from(self.partition.partition);
-        let path = layout::manifest("read", "images", &unit);
-        let mut pictures = self.context.run.rows::<PictureRow>(&path)?;
-        let packing = packing(&self.context.run, &unit)?;
+impl Decoder<'_> {
+    fn send_all(
+        &self,
+        images: Images<'_>,
+        skip: impl FnMut(&ImageId) -> Result<bool>,
+        sender: &SyncSender<Result<Batch>>,
+    ) -> Result<()> {
         let mut files: Vec<(ImageId, Vec<u8>)> = Vec::with_capacity(self.feed.batch_size);
-        for planned in &self.partition.shards {
-            let mut ahead = VecDeque::new();
-            let mut shard = None;
-            loop {
-                let busy =
-                    |shard: &Option<SourceShard>| shard.as_ref().is_some_and(SourceShard::is_busy);
-                while ahead.is_empty() || (ahead.len() < AHEAD && !busy(&shard)) {
-                    let Some((id, image)) = next_image(&mut pictures, planned)? else {
-                        break;
-                    };
-                    let shard = match &mut shard {
-                        Some(shard) => shard,
-                        none => none.insert(SourceShard::open(self.input, planned, &packing)?),
-                    };
-                    shard.want(image.offset..image.offset + image.size);
-                    ahead.push_back((id, image));
-                }
-                let (Some((id, image)), Some(shard)) = (ahead.pop_front(), &mut shard) else {
-                    break;
-                };
-                files.push((id, shard.read_member(image.offset, image.size)?));
-                if files.len() == self.feed.batch_size
-                    && sender.send(Ok(self.batch(&mut files))).is_err()
-                {
-                    return Ok(());
-                }
+        for file in images.files(skip)? {
+            files.push(file?);
+            let is_full = files.len() == self.feed.batch_size;
+            if is_full && sender.send(Ok(self.batch(&mut files))).is_err() {
+                return Ok(());
             }
         }
         if !files.is_empty() {
@@ -132,19 +100,20 @@ impl Source<'_> {
                     Ok(()) => Some(id),
                     Err(e) => {
                         let image_id = id.as_str();
-                        tracing::warn!(image_id, "sound when it was read, but now: {e}");
+                        tracing::warn!(
+                            image_id,
+                            "cannot be decoded, though read found it sound: {e}"
+                        );
                         None
                     }
                 }
             })
             .collect();
-        let failed = decoded.iter().filter(|id| id.is_none()).count();
-        if failed > 0 {
+        if decoded.iter().any(Option::is_none) {
             close_gaps(&mut tensor, length, |index| decoded[index].is_some());
         }
         let ids: Vec<ImageId> = decoded.into_iter().flatten().collect();
         Batch {
-            failed: failed as u64,
             shape: preprocess.tensor_shape(ids.len()),
             tensor,
             ids,
@@ -160,20 +129,6 @@ fn close_gaps(tensor: &mut Vec<f32>, length: usize, stays: impl Fn(usize) -> boo
         kept += 1;
     }
     tensor.truncate(kept * length);
-}
-
-/// The next sound image of a shard.
-fn next_image(
-    pictures: &mut RowReader<PictureRow>,
-    planned: &PlanRow,
-) -> Result<Option<(ImageId, MemberRow)>> {
-    while let Some(picture) = pictures.next_if(|row| row.shard == planned.shard)? {
-        let image = picture.image().filter(|_| picture.status == Status::Ok);
-        if let Some(image) = image.cloned() {
-            return Ok(Some((picture.image_id, image)));
-        }
-    }
-    Ok(None)
 }
 
 #[cfg(test)]

@@ -1,13 +1,20 @@
-//! A partition's images or embeddings through a model: what `embed`, `aesthetic` and `nsfw` share.
+//! A partition's images or embeddings through a model: what the stages that run a model share.
 //!
-//! [`images`] streams the images that `read` found sound through a model's preprocessing, a batch
-//! ahead of inference. [`score`] is the whole of a scoring stage: heads on embeddings, classifiers
-//! on pixels, or `read`'s measures, and the threshold that decides.
+//! [`each_row`] streams the survivors' images through a model's preprocessing, a batch ahead of
+//! inference, and takes over what was computed before. [`ModelScorer`] is the whole of a stage that
+//! scores with a model: heads on embeddings, classifiers on pixels, or the measures of `read`.
+//! [`ScoreWriter`] writes the scores of any scorer.
 
 mod arguments;
+mod files;
 mod images;
+mod reuse;
 mod score;
+mod writer;
 
 pub use arguments::{Feed, ModelArgs};
+pub use files::{ImageFiles, Images};
 pub use images::{Batch, each_batch};
-pub use score::{Policy, Scoring, score};
+pub use reuse::{Join, Previous};
+pub use score::{ModelScorer, ScorerArgs, Settings, each_row};
+pub use writer::ScoreWriter;

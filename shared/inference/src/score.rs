@@ -1,272 +1,285 @@
-//! A scoring stage: a score for every image, and the threshold that decides.
-//!
-//! Scores are facts, thresholds are policy. The manifest holds the score of every image; when the
-//! threshold alone changes, the decisions are derived anew from the scores that are there.
+//! The scorer that runs a model: heads on embeddings, classifiers on pixels, or the measures of
+//! `read`. It gives scores and decides nothing.
 
 use std::sync::Mutex;
 
 use arrow::array::{AsArray, RecordBatch};
-use serde_json::json;
-use sluice_harness::{Context, Plan, Task, Work};
-use sluice_manifest::dag::{self, Step};
-use sluice_manifest::rows::{
-    DIMENSION_KEY, EMBEDDINGS, MODEL_KEY, MODEL_SHA256_KEY, MeasuredRow, ScoreRow, Status,
-};
-use sluice_manifest::{Counts, Error, ImageId, Reason, Receipt, Result, Unit, layout};
-use sluice_model::{Kind, Model, Session};
-use sluice_pixels::{Quality, technical_quality};
-use sluice_store::{RowWriter, Store, vectors};
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use sluice_harness::{Context, Gives, Plan, StepArgs, Survivors, Task, Upstream, Work};
+use sluice_manifest::layout::{self, EMBEDDINGS};
+use sluice_manifest::rows::{self, DIMENSION_KEY, MODEL_KEY, MODEL_SHA256_KEY, MeasuredRow};
+use sluice_manifest::{Error, ImageId, Result, ScoreColumn, StepName, Unit};
+use sluice_model::{Kind, Model, ModelSettings, Precision, Session, catalogue};
+use sluice_pixels::{Fidelity, Quality, technical_quality};
+use sluice_store::{Store, vectors};
 
-use crate::arguments::Feed;
+use crate::arguments::{Feed, ModelArgs};
+use crate::files::Images;
 use crate::images::each_batch;
+use crate::reuse::{Join, Previous};
+use crate::writer::ScoreWriter;
 
-/// What the threshold keeps.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Policy {
-    /// Scores at or above it (`--min-score`).
-    AtLeast(f32),
-    /// Scores below it (`--max-score`).
-    Below(f32),
-}
-
-impl Policy {
-    /// Whether an image with this score stays.
-    pub fn keeps(self, score: f32) -> bool {
-        match self {
-            Policy::AtLeast(least) => score >= least,
-            Policy::Below(limit) => score < limit,
-        }
-    }
-
-    fn setting(self) -> (&'static str, f32) {
-        match self {
-            Policy::AtLeast(least) => ("min_score", least),
-            Policy::Below(limit) => ("max_score", limit),
-        }
-    }
-}
-
-/// A scoring stage's work.
-pub struct Scoring {
+/// Arguments of the stages that score with a model, besides the model itself.
+#[derive(Debug, Clone, Args)]
+pub struct ScorerArgs {
     /// The step.
-    pub step: &'static Step,
-    /// Head, classifier or measure.
-    pub model: Model,
-    /// The threshold.
-    pub policy: Policy,
-    /// The reason of images without a finite score.
-    pub unscored: Reason,
-    /// The reason of images that the threshold refuses.
-    pub refused: Reason,
-    /// How a classifier is fed.
-    pub feed: Feed,
+    #[command(flatten)]
+    pub step: StepArgs,
+
+    /// The step whose embeddings a head takes (default: embed)
+    #[arg(long, env = "SLUICE_EMBEDDINGS_OF", value_name = "STEP")]
+    pub embeddings: Option<StepName>,
+
+    /// Where models are and how they run.
+    #[command(flatten)]
+    pub models: ModelArgs,
 }
 
-/// Scores the partitions that are this process's share.
-pub fn score(context: &Context, scoring: &Scoring) -> Result<()> {
-    scoring
-        .model
-        .require(&[Kind::Head, Kind::Classifier, Kind::Measure], "--model")?;
-    let plan = context.plan()?;
-    let input = plan.input()?;
-    let session = Mutex::new(None);
-    let run = Run {
-        context,
-        scoring,
-        plan: &plan,
-        input: &input,
-        session,
-    };
-    context.each_unit(scoring.step, plan.units(), 1, |unit| run.partition(unit))
-}
+impl ScorerArgs {
+    /// Returns the steps whose manifests may be read. Models of the catalogue that are not heads need
+    /// no embeddings; of others it is not known before they are looked at.
+    pub fn needs(&self, model: &str) -> Vec<StepName> {
+        let known = catalogue().iter().find(|spec| spec.name == model);
+        let is_head = known.is_none_or(|spec| spec.kind == Kind::Head);
+        self.embeddings
+            .iter()
+            .filter(|_| is_head)
+            .cloned()
+            .collect()
+    }
 
-struct Run<'a> {
-    context: &'a Context,
-    scoring: &'a Scoring,
-    plan: &'a Plan,
-    input: &'a Store,
-    /// One for all units, loaded when the first one has work to do.
-    session: Mutex<Option<Session>>,
-}
-
-/// Takes the scores of a partition, in order, and decides.
-struct Decider<'a> {
-    scoring: &'a Scoring,
-    rows: RowWriter<ScoreRow>,
-    counts: Counts,
-}
-
-impl Decider<'_> {
-    fn add(&mut self, image_id: ImageId, score: f32) -> Result<()> {
-        if !score.is_finite() {
-            self.counts.add(Some(self.scoring.unscored));
-            return Ok(());
-        }
-        let keep = self.scoring.policy.keeps(score);
-        self.counts.add((!keep).then_some(self.scoring.refused));
-        self.rows.push(ScoreRow {
-            image_id,
-            score,
-            keep,
+    /// Returns the scorer for what `--model` names.
+    ///
+    /// # Errors
+    /// Usage, when there is no such model or it gives no scores.
+    pub fn scorer(&self, model: &str) -> Result<ModelScorer> {
+        let model = self.models.find(model)?;
+        model.require(&[Kind::Head, Kind::Classifier, Kind::Measure], "--model")?;
+        let embeddings = self.embeddings.clone();
+        Ok(ModelScorer {
+            embeddings: embeddings.unwrap_or_else(|| StepName::fixed("embed")),
+            feed: self.models.feed(),
+            columns: model.score_columns(),
+            model,
         })
     }
 }
 
-impl Run<'_> {
-    fn partition(&self, unit: &Unit) -> Result<()> {
-        let Scoring {
-            step,
-            model,
-            policy,
-            ..
-        } = self.scoring;
-        let from_embeddings = model.spec.kind == Kind::Head;
-        let upstream = if from_embeddings {
-            &dag::EMBED
-        } else {
-            &dag::READ
+/// A model that scores.
+pub struct ModelScorer {
+    /// Head, classifier or measure.
+    pub model: Model,
+    columns: Vec<ScoreColumn>,
+    /// The step whose embeddings a head takes.
+    embeddings: StepName,
+    feed: Feed,
+}
+
+/// The settings that shape scores.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Settings {
+    /// The model.
+    pub model: ModelSettings,
+    /// How exactly large JPEGs are decoded, for classifiers.
+    pub decoding: Option<Fidelity>,
+}
+
+impl ModelScorer {
+    /// Checks the model, and that a head fits the embeddings; returns what the step gives.
+    ///
+    /// # Errors
+    /// Usage, when something does not fit.
+    pub fn check(&self, upstream: &Upstream) -> Result<Gives> {
+        self.model.check()?;
+        if self.model.spec.kind == Kind::Head {
+            let embedder = upstream.embedder(&self.embeddings)?;
+            self.check_embeddings(&embedder.model, embedder.dimension)?;
+        }
+        Ok(Gives {
+            scores: self.columns.clone(),
+            embedder: None,
+        })
+    }
+
+    fn check_embeddings(&self, model: &str, dimension: Option<usize>) -> Result<()> {
+        let spec = &self.model.spec;
+        let wanted = spec.embedder.as_deref().unwrap_or_default();
+        if model != wanted {
+            return Err(Error::usage(format!(
+                "model {:?} takes embeddings of {wanted:?}, but these are of {model:?}",
+                spec.name
+            ))
+            .hint(format!(
+                "embed with --model {wanted}, or choose a model for {model}"
+            )));
+        }
+        match (spec.dimension, dimension) {
+            (Some(expected), Some(found)) if expected != found => Err(Error::usage(format!(
+                "model {:?} takes embeddings of {expected} values, but these have {found}",
+                spec.name
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Scores the partitions that are this process's share.
+    ///
+    /// # Errors
+    /// Usage, when the model does not fit; data, when an earlier step has not been run.
+    pub fn run(&self, context: &Context) -> Result<()> {
+        let plan = context.plan()?;
+        let run = Run {
+            context,
+            scorer: self,
+            input: &plan.input()?,
+            plan: &plan,
+            survivors: &context.survivors(context.node().survivors_of.as_ref())?,
+            session: Mutex::new(None),
         };
-        let (name, threshold) = policy.setting();
-        let decoding = (model.spec.kind == Kind::Classifier).then_some(self.scoring.feed.fidelity);
+        context.each_unit(plan.units(), 1, |unit| run.partition(unit))
+    }
+}
+
+struct Run<'a> {
+    context: &'a Context,
+    scorer: &'a ModelScorer,
+    plan: &'a Plan,
+    input: &'a Store,
+    survivors: &'a Survivors<'a>,
+    /// One for all units, loaded when the first one has work to do.
+    session: Mutex<Option<Session>>,
+}
+
+/// How many samples there were, and how many rows were taken over.
+struct Walked {
+    samples: u64,
+    reused: u64,
+}
+
+impl Walked {
+    fn by(join: &Join) -> Self {
+        Self {
+            samples: join.survivors,
+            reused: join.reused,
+        }
+    }
+}
+
+impl Run<'_> {
+    fn partition(&self, unit: Unit) -> Result<()> {
+        let (scorer, model) = (self.scorer, &self.scorer.model);
+        let partition = self.plan.partition(unit)?.partition;
+        let mut inputs = self.survivors.inputs(partition)?;
+        if model.spec.kind == Kind::Head {
+            inputs.push(self.context.input(&scorer.embeddings, unit)?);
+        }
+        let is_classifier = model.spec.kind == Kind::Classifier;
         let work = Work {
-            step,
-            version: 1,
             unit,
             units: self.plan.partitions.len(),
-            settings: json!({ "model": model.settings(), "decoding": decoding, name: threshold }),
-            basis: Some(json!({ "model": model.settings(), "decoding": decoding })),
-            inputs: vec![self.context.input(upstream, unit)?],
+            settings: Settings {
+                model: model.settings(),
+                decoding: is_classifier.then_some(scorer.feed.fidelity),
+            },
+            inputs,
         };
         let Some(mut task) = self.context.begin(work)? else {
             return Ok(());
         };
-        let path = task.path("scores");
+        task.about("licence", &model.spec.licence);
+        task.about("origin", &model.spec.origin);
         let metadata = [
             (MODEL_KEY, model.spec.name.clone()),
             (MODEL_SHA256_KEY, model.sha256.clone()),
         ];
-        let mut decider = Decider {
-            scoring: self.scoring,
-            rows: self.context.run.write_rows(&path, &metadata)?,
-            counts: Counts::default(),
+        let mut writer = ScoreWriter::open(self.context, &task, &scorer.columns, &metadata)?;
+        let walked = match model.spec.kind {
+            Kind::Head => self.score_embeddings(&task, unit, &mut writer)?,
+            Kind::Measure => self.score_measures(&task, unit, &mut writer)?,
+            Kind::Classifier | Kind::Embedder => self.score_pixels(&task, unit, &mut writer)?,
         };
-        if let Some(previous) = task.reusable() {
-            self.decide_again(&task, previous, &path, &mut decider)?;
-        } else {
-            match model.spec.kind {
-                Kind::Head => self.score_embeddings(&task, unit, &mut decider)?,
-                Kind::Measure => self.score_measures(&task, unit, &mut decider)?,
-                _ => self.score_pixels(&task, unit, &mut decider)?,
-            }
-        }
-        task.wrote(decider.rows.finish()?);
-        task.commit(decider.counts)
-    }
-
-    /// The stored scores stand; the threshold alone is new. Images without a score have no row, but
-    /// the receipt counts them.
-    fn decide_again(
-        &self,
-        task: &Task<'_>,
-        previous: &Receipt,
-        path: &str,
-        decider: &mut Decider<'_>,
-    ) -> Result<()> {
-        let unscored = previous.counts.dropped.get(&self.scoring.unscored);
-        for _ in 0..unscored.copied().unwrap_or(0) {
-            decider.counts.add(Some(self.scoring.unscored));
-        }
-        for row in self.context.run.rows::<ScoreRow>(path)? {
-            let row = row?;
-            decider.add(row.image_id, row.score)?;
-            task.advance(1)?;
-        }
-        Ok(())
+        writer.commit(task, walked.samples, walked.reused)
     }
 
     fn score_embeddings(
         &self,
         task: &Task<'_>,
-        unit: &Unit,
-        decider: &mut Decider<'_>,
-    ) -> Result<()> {
-        let path = layout::manifest("embed", "embeddings", unit);
-        let table = self
-            .context
-            .run
-            .table(&path, EMBEDDINGS, &["image_id", "embedding"])?;
-        let spec = &self.scoring.model.spec;
-        let found = table.required(MODEL_KEY)?;
-        let wanted = spec.embedder.as_deref().unwrap_or_default();
-        if found != wanted {
-            return Err(Error::usage(format!(
-                "model {:?} belongs to embeddings of {wanted:?}, but these are of {found:?}",
-                spec.name
-            ))
-            .hint(format!(
-                "embed with --model {wanted}, or choose a model for {found}"
-            )));
-        }
+        unit: Unit,
+        writer: &mut ScoreWriter,
+    ) -> Result<Walked> {
+        let path = EMBEDDINGS.path(&self.scorer.embeddings, unit);
+        let run = &self.context.run;
+        let table = run.table(&path, rows::EMBEDDINGS, &["image_id", "embedding"])?;
         let dimension: usize = table.required(DIMENSION_KEY)?.parse().unwrap_or_default();
-        if let Some(expected) = spec.dimension
-            && expected != dimension
-        {
-            return Err(Error::usage(format!(
-                "model {:?} takes embeddings of {expected} values, but these have {dimension}",
-                spec.name
-            )));
-        }
+        let model = table.required(MODEL_KEY)?;
+        self.scorer.check_embeddings(model, Some(dimension))?;
+        let partition = self.plan.partition(unit)?.partition;
+        // Embeddings of samples that did not survive come in between, and survivors without one.
+        let mut join = Join::open(self.context, self.survivors, partition, None)?;
         for batch in table {
             let batch = batch?;
             let ids = image_ids(&batch)?;
             let scores = self.run(&[ids.len(), dimension], vectors(&batch, "embedding")?)?;
             task.advance(ids.len())?;
-            for (image_id, score) in ids.into_iter().zip(scores) {
-                decider.add(image_id, score)?;
+            let width = self.scorer.columns.len();
+            for (id, scores) in ids.into_iter().zip(scores.chunks_exact(width)) {
+                if join.advance(Some(&id), |_, _| Ok(()))? {
+                    writer.push(id, scores)?;
+                }
             }
         }
-        Ok(())
+        join.advance(None, |_, _| Ok(()))?;
+        Ok(Walked::by(&join))
     }
 
-    fn score_pixels(&self, task: &Task<'_>, unit: &Unit, decider: &mut Decider<'_>) -> Result<()> {
-        let Some(preprocess) = &self.scoring.model.spec.preprocess else {
-            return Err(Error::bug(
-                "a classifier without preprocessing passed the check of its spec",
-            ));
+    fn score_pixels(
+        &self,
+        task: &Task<'_>,
+        unit: Unit,
+        writer: &mut ScoreWriter,
+    ) -> Result<Walked> {
+        let model = &self.scorer.model;
+        let names: Vec<&str> = self
+            .scorer
+            .columns
+            .iter()
+            .map(|c| c.name.as_str())
+            .collect();
+        // A quantised model's activations are scaled by batch, so other batches give other bits.
+        let previous = match model.precision {
+            Precision::Float32 => Previous::of(task, &layout::SCORES, rows::SCORES, &names)?,
+            Precision::Bfloat16 | Precision::Int8 => None,
         };
-        let partition = self.plan.partition(unit)?;
-        each_batch(
-            self.context,
-            self.input,
-            partition,
-            preprocess,
-            self.scoring.feed,
-            |batch| {
-                let scores = self.run(&batch.shape, &batch.tensor)?;
-                task.advance(batch.ids.len())?;
-                for _ in 0..batch.failed {
-                    decider.counts.add(Some(self.scoring.unscored));
-                }
-                for (image_id, score) in batch.ids.drain(..).zip(scores) {
-                    decider.add(image_id, score)?;
-                }
-                Ok(())
-            },
-        )
+        let images = Images {
+            context: self.context,
+            input: self.input,
+            partition: self.plan.partition(unit)?,
+            survivors: self.survivors,
+        };
+        let run = |shape: &[usize], tensor: &[f32]| self.run(shape, tensor);
+        let join = each_row(
+            images,
+            model,
+            self.scorer.feed,
+            previous.as_ref(),
+            task,
+            run,
+            |id, scores| writer.push(id, scores),
+        )?;
+        Ok(Walked::by(&join))
     }
 
     fn score_measures(
         &self,
         task: &Task<'_>,
-        unit: &Unit,
-        decider: &mut Decider<'_>,
-    ) -> Result<()> {
-        let path = layout::manifest("read", "images", unit);
-        for row in self.context.run.rows::<MeasuredRow>(&path)? {
+        unit: Unit,
+        writer: &mut ScoreWriter,
+    ) -> Result<Walked> {
+        let partition = self.plan.partition(unit)?.partition;
+        let mut samples = 0;
+        for row in self.survivors.samples::<MeasuredRow>(partition)? {
             let row = row?;
-            if row.status == Status::Rejected {
-                continue;
-            }
             let missing = f32::NAN;
             let quality = Quality {
                 dark: row.dark.unwrap_or(missing),
@@ -276,55 +289,81 @@ impl Run<'_> {
                 odd_aspect: row.odd_aspect.unwrap_or(missing),
                 odd_size: row.odd_size.unwrap_or(missing),
             };
-            decider.add(row.image_id, technical_quality(&quality))?;
+            samples += 1;
+            writer.push(row.image_id, &[technical_quality(&quality)])?;
             task.advance(1)?;
         }
-        Ok(())
+        Ok(Walked { samples, reused: 0 })
     }
 
-    /// Runs the model; one score for each row.
+    /// Runs the model. Returns the scores of each row, one row after the other.
     fn run(&self, shape: &[usize], values: &[f32]) -> Result<Vec<f32>> {
         let mut session = self.session.lock().unwrap_or_else(|e| e.into_inner());
         let session = match &mut *session {
             Some(session) => session,
-            none => none.insert(self.scoring.model.session(self.context.jobs)?),
+            none => none.insert(self.scorer.model.session(self.context.jobs)?),
         };
         let output = session.run(shape, values)?;
         let width = output.len() / shape[0].max(1);
-        let spec = &self.scoring.model.spec;
-        let column = spec.score.as_ref().map_or(0, |score| score.column);
-        if shape[0] > 0 && column >= width {
+        let spec = &self.scorer.model.spec;
+        let columns: Vec<usize> = spec.score_outputs().map(|score| score.column).collect();
+        if let Some(column) = columns
+            .iter()
+            .find(|column| **column >= width && shape[0] > 0)
+        {
             return Err(Error::usage(format!(
                 "model {:?} gives {width} values, its spec asks for column {column}",
                 spec.name
             )));
         }
-        Ok(output
-            .into_iter()
-            .skip(column)
-            .step_by(width.max(1))
+        let rows = output.chunks_exact(width.max(1));
+        Ok(rows
+            .flat_map(|row| columns.iter().map(|&column| row[column]))
             .collect())
     }
+}
+
+/// Runs a model over the survivors' images, and hands out one row of its numbers for each, in the
+/// order of `read`. Rows of `previous` are taken over.
+///
+/// # Errors
+/// As `run` and `row`; usage, when the model has no preprocessing; of storage.
+pub fn each_row(
+    images: Images<'_>,
+    model: &Model,
+    feed: Feed,
+    previous: Option<&Previous>,
+    task: &Task<'_>,
+    run: impl Fn(&[usize], &[f32]) -> Result<Vec<f32>>,
+    mut row: impl FnMut(ImageId, &[f32]) -> Result<()>,
+) -> Result<Join> {
+    let Some(preprocess) = &model.spec.preprocess else {
+        return Err(Error::bug("a model of pixels without preprocessing"));
+    };
+    let partition = images.partition.partition;
+    let mut join = Join::open(images.context, images.survivors, partition, previous)?;
+    let skip = Previous::has_row(previous, images.context)?;
+    each_batch(images, preprocess, feed, skip, |batch| {
+        let numbers = run(&batch.shape, &batch.tensor)?;
+        task.advance(batch.ids.len())?;
+        let width = numbers.len() / batch.ids.len().max(1);
+        for (id, numbers) in batch.ids.drain(..).zip(numbers.chunks(width.max(1))) {
+            join.advance(Some(&id), &mut row)?;
+            row(id, numbers)?;
+        }
+        Ok(())
+    })?;
+    join.advance(None, &mut row)?;
+    Ok(join)
 }
 
 fn image_ids(batch: &RecordBatch) -> Result<Vec<ImageId>> {
     let column = batch
         .column_by_name("image_id")
         .and_then(|column| column.as_string_opt::<i32>());
-    let column = column.ok_or_else(|| Error::data("column \"image_id\" is no text"))?;
+    let column = column.ok_or_else(|| Error::data("column \"image_id\" is not text"))?;
     Ok(column
         .iter()
         .map(|id| ImageId::from_text(id.unwrap_or_default()))
         .collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn thresholds_keep_what_they_say() {
-        assert!(Policy::AtLeast(5.0).keeps(5.0) && !Policy::AtLeast(5.0).keeps(4.999));
-        assert!(!Policy::Below(0.5).keeps(0.5) && Policy::Below(0.5).keeps(0.499));
-    }
 }

@@ -1,142 +1,174 @@
-//! Decisions: keep, or drop for one reason from a closed list.
+//! Decisions: keep, or drop for one reason.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, Result, StepName};
 
 macro_rules! reasons {
     ($($variant:ident, $name:literal, $stage:literal, $text:literal;)*) => {
-        /// Why a sample was left behind. The list is closed: every dropped sample of every run
-        /// carries exactly one of these.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-        pub enum Reason {
-            $(#[doc = $text] #[serde(rename = $name)] $variant,)*
+        /// The kind of a reason.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum ReasonKind {
+            $(#[doc = $text] $variant,)*
         }
 
-        impl Reason {
-            /// Every reason, in the order of the stages.
-            pub const ALL: &'static [Reason] = &[$(Reason::$variant,)*];
+        impl ReasonKind {
+            /// Every kind, in the order of the stages.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// The reason's name in manifests, receipts and results.
+            /// Returns the kind's name in manifests, receipts and results.
             pub fn as_str(self) -> &'static str {
-                match self { $(Reason::$variant => $name,)* }
+                match self { $(Self::$variant => $name,)* }
             }
 
-            /// The stage that gives it.
+            /// Returns the stage that gives it.
             pub fn stage(self) -> &'static str {
-                match self { $(Reason::$variant => $stage,)* }
+                match self { $(Self::$variant => $stage,)* }
             }
 
-            /// What it says, for people.
+            /// Returns what it means, for people.
             pub fn text(self) -> &'static str {
-                match self { $(Reason::$variant => $text,)* }
+                match self { $(Self::$variant => $text,)* }
             }
         }
     };
 }
 
 reasons! {
-    NoImage, "no-image", "read", "the sample holds no image member";
+    NoImage, "no-image", "read", "the sample has no image member";
     EmptyFile, "empty-file", "read", "the image member has no bytes";
-    NotAnImage, "not-an-image", "read", "the bytes are no image format that is known";
-    UnsupportedFormat, "unsupported-format", "read", "an image format that is known but not read";
+    NotAnImage, "not-an-image", "read", "the bytes are not in a known image format";
+    UnsupportedFormat, "unsupported-format", "read", "the image format is known but not supported";
     Truncated, "truncated-image", "read", "the image ends before its last pixel";
     Corrupt, "corrupt-image", "read", "the image cannot be decoded without errors";
     TooLarge, "too-large", "read", "the image exceeds the limit on pixels or bytes";
     ShardDamaged, "shard-damaged", "read", "the shard is cut or broken inside the sample";
     SparseMember, "sparse-member", "read", "the image is stored as a sparse tar member";
-    TooSmall, "too-small", "read", "the short side is below --min-side";
-    ExtremeAspect, "extreme-aspect", "read", "the long side is more than --max-aspect times the short one";
-    NotEmbedded, "not-embedded", "embed", "the model gave no finite embedding";
-    NotAesthetic, "not-scored-aesthetic", "aesthetic", "the model gave no finite score";
-    BelowMinScore, "below-min-score", "aesthetic", "the score is below --min-score";
-    NotNsfw, "not-scored-nsfw", "nsfw", "the model gave no finite score";
-    MaxScoreReached, "max-score-reached", "nsfw", "the score is at or above --max-score";
+    NotScored, "not-scored", "filter", "the image has no such score";
+    BelowMin, "below-min", "filter", "the score is below the minimum";
+    AboveMax, "above-max", "filter", "the score is at or above the maximum";
+    BelowTop, "below-top", "filter", "the score is not in the top fraction";
+    Rule, "rule", "filter", "the rule does not hold";
     ExactDuplicate, "exact-duplicate", "dedup", "another image has the same bytes";
     PerceptualDuplicate, "perceptual-duplicate", "dedup", "another image has nearly the same perceptual hash";
     SemanticDuplicate, "semantic-duplicate", "dedup", "another image has nearly the same embedding";
 }
 
+/// Why a sample was dropped: a kind and, where the kind needs one, what it is about. As text
+/// `truncated-image`, `below-min:aesthetic`, `rule:large`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Reason {
+    /// The kind.
+    pub kind: ReasonKind,
+    /// The score or the rule that failed.
+    pub subject: Option<Arc<str>>,
+}
+
+impl Reason {
+    /// A reason about a score or a rule.
+    pub fn about(kind: ReasonKind, subject: &str) -> Self {
+        Self {
+            kind,
+            subject: Some(subject.into()),
+        }
+    }
+
+    /// Returns what it means, for people.
+    pub fn text(&self) -> &'static str {
+        self.kind.text()
+    }
+}
+
+impl From<ReasonKind> for Reason {
+    fn from(kind: ReasonKind) -> Self {
+        Self {
+            kind,
+            subject: None,
+        }
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.write_str(self.kind.as_str())?;
+        match &self.subject {
+            Some(subject) => write!(f, ":{subject}"),
+            None => Ok(()),
+        }
     }
 }
 
 impl FromStr for Reason {
     type Err = Error;
 
-    fn from_str(name: &str) -> Result<Self> {
-        Self::ALL
-            .iter()
-            .copied()
-            .find(|reason| reason.as_str() == name)
-            .ok_or_else(|| Error::data(format!("unknown reason {name:?}")))
+    fn from_str(text: &str) -> Result<Self> {
+        let (name, subject) = match text.split_once(':') {
+            Some((name, subject)) => (name, Some(subject.into())),
+            None => (text, None),
+        };
+        let kind = ReasonKind::ALL.iter().find(|kind| kind.as_str() == name);
+        let kind = *kind.ok_or_else(|| Error::data(format!("unknown reason {text:?}")))?;
+        Ok(Self { kind, subject })
     }
 }
 
-/// A stage or method whose decisions count. A sample stays when every filter keeps it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Filter {
-    /// `aesthetic/scores`.
-    Aesthetic,
-    /// `nsfw/scores`.
-    Nsfw,
-    /// `dedup exact`.
-    Exact,
-    /// `dedup perceptual`.
-    Perceptual,
-    /// `dedup match`.
-    Semantic,
+/// A reason and the step that gave it. As text `filter/below-min:aesthetic`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Dropped {
+    /// The step that dropped the sample.
+    pub step: StepName,
+    /// Why.
+    pub reason: Reason,
 }
 
-impl Filter {
-    /// The filter's name on the command line.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Filter::Aesthetic => "aesthetic",
-            Filter::Nsfw => "nsfw",
-            Filter::Exact => "exact",
-            Filter::Perceptual => "perceptual",
-            Filter::Semantic => "semantic",
-        }
+impl fmt::Display for Dropped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.step, self.reason)
     }
+}
 
-    /// Parses `aesthetic,nsfw,dedup`; `dedup` stands for its three methods. Sorted, without
-    /// repetitions, so that the order on the command line does not change a fingerprint.
-    pub fn parse_list(text: &str) -> Result<Vec<Filter>> {
-        let mut filters = Vec::new();
-        for name in text
-            .split(',')
-            .map(str::trim)
-            .filter(|name| !name.is_empty())
-        {
-            match name {
-                "aesthetic" => filters.push(Filter::Aesthetic),
-                "nsfw" => filters.push(Filter::Nsfw),
-                "exact" => filters.push(Filter::Exact),
-                "perceptual" => filters.push(Filter::Perceptual),
-                "semantic" => filters.push(Filter::Semantic),
-                "dedup" => filters.extend([Filter::Exact, Filter::Perceptual, Filter::Semantic]),
-                other => {
-                    return Err(Error::usage(format!("unknown filter {other:?}")).hint(
-                        "filters are aesthetic, nsfw, exact, perceptual, semantic; dedup stands for the last three",
-                    ));
-                }
+impl FromStr for Dropped {
+    type Err = Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (step, reason) = text
+            .split_once('/')
+            .ok_or_else(|| Error::data(format!("{text:?} is not STEP/REASON")))?;
+        Ok(Self {
+            step: step.parse()?,
+            reason: reason.parse()?,
+        })
+    }
+}
+
+macro_rules! text_form {
+    ($($name:ident),*) => {$(
+        impl TryFrom<String> for $name {
+            type Error = Error;
+
+            fn try_from(text: String) -> Result<Self> {
+                text.parse()
             }
         }
-        filters.sort_unstable();
-        filters.dedup();
-        Ok(filters)
-    }
+
+        impl From<$name> for String {
+            fn from(value: $name) -> Self {
+                value.to_string()
+            }
+        }
+    )*};
 }
 
-/// Samples that came in, stayed, and were dropped, by reason. `input = kept + dropped`.
+text_form!(Reason, Dropped);
+
+/// Samples that came in, stayed, and were dropped, by step and reason. `input = kept + dropped`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
     /// Samples that came in.
@@ -144,35 +176,52 @@ pub struct Counts {
     pub input: u64,
     /// Samples that stayed.
     pub kept: u64,
-    /// Samples that were dropped, by reason.
-    pub dropped: BTreeMap<Reason, u64>,
+    /// Samples that were dropped.
+    pub dropped: BTreeMap<Dropped, u64>,
 }
 
 impl Counts {
-    /// Counts one sample.
-    pub fn add(&mut self, dropped: Option<Reason>) {
-        self.input += 1;
-        match dropped {
-            None => self.kept += 1,
-            Some(reason) => *self.dropped.entry(reason).or_default() += 1,
+    /// Counts samples that are all kept.
+    pub fn all_kept(samples: u64) -> Self {
+        Self {
+            input: samples,
+            kept: samples,
+            dropped: BTreeMap::new(),
         }
+    }
+
+    /// Counts one sample, which the step keeps or drops.
+    pub fn add(&mut self, step: &StepName, dropped: Option<&Reason>) {
+        self.input += 1;
+        let Some(reason) = dropped else {
+            self.kept += 1;
+            return;
+        };
+        let dropped = Dropped {
+            step: step.clone(),
+            reason: reason.clone(),
+        };
+        *self.dropped.entry(dropped).or_default() += 1;
     }
 
     /// Adds another unit's counts.
     pub fn merge(&mut self, other: &Counts) {
         self.input += other.input;
         self.kept += other.kept;
-        for (reason, count) in &other.dropped {
-            *self.dropped.entry(*reason).or_default() += count;
+        for (dropped, count) in &other.dropped {
+            *self.dropped.entry(dropped.clone()).or_default() += count;
         }
     }
 
-    /// How many were dropped for all reasons together.
+    /// Returns how many were dropped for all reasons together.
     pub fn dropped_total(&self) -> u64 {
         self.dropped.values().sum()
     }
 
-    /// Fails when a sample got lost or was counted twice.
+    /// Checks that every sample is counted once.
+    ///
+    /// # Errors
+    /// A bug, when a sample got lost or was counted twice.
     pub fn check(&self) -> Result<()> {
         let accounted = self.kept + self.dropped_total();
         if accounted == self.input {
@@ -192,34 +241,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reasons_have_distinct_names_and_parse_back() {
-        for &reason in Reason::ALL {
-            assert_eq!(reason.as_str().parse::<Reason>().unwrap(), reason);
-            let json = serde_json::to_string(&reason).unwrap();
-            assert_eq!(json, format!("{:?}", reason.as_str()));
+    fn reasons_parse_back() {
+        for &kind in ReasonKind::ALL {
+            for reason in [Reason::from(kind), Reason::about(kind, "a.b:c")] {
+                assert_eq!(reason.to_string().parse::<Reason>().unwrap(), reason);
+                let json = serde_json::to_string(&reason).unwrap();
+                assert_eq!(json, format!("{:?}", reason.to_string()));
+            }
         }
+        let text = "filter/below-min:aesthetic";
+        assert_eq!(text.parse::<Dropped>().unwrap().to_string(), text);
+        assert!("below-min".parse::<Dropped>().is_err() && "beauty".parse::<Reason>().is_err());
     }
 
     #[test]
     fn a_lost_sample_is_noticed() {
         let mut counts = Counts::default();
-        counts.add(None);
-        counts.add(Some(Reason::Corrupt));
+        let read = StepName::read();
+        counts.add(&read, None);
+        counts.add(&read, Some(&ReasonKind::Corrupt.into()));
         counts.check().unwrap();
         counts.input += 1;
         assert!(counts.check().is_err());
-    }
-
-    #[test]
-    fn dedup_stands_for_its_methods() {
-        let filters = Filter::parse_list("dedup, aesthetic,exact").unwrap();
-        let all = [
-            Filter::Aesthetic,
-            Filter::Exact,
-            Filter::Perceptual,
-            Filter::Semantic,
-        ];
-        assert_eq!(filters, all);
-        assert!(Filter::parse_list("beauty").is_err());
     }
 }

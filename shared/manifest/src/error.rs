@@ -135,6 +135,13 @@ impl Error {
         self
     }
 
+    /// Names what the error is about, before its message.
+    #[must_use]
+    pub fn within(mut self, object: &str) -> Self {
+        self.message = format!("{object}: {}", self.message);
+        self
+    }
+
     /// What the caller can do.
     pub fn class(&self) -> Class {
         self.class

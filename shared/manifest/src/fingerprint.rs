@@ -1,27 +1,20 @@
 //! Fingerprints: what shaped an output, in one hash.
 //!
 //! A unit's fingerprint is a BLAKE3 hash over the step's name and version, the settings that can
-//! change the output, and the fingerprints of the inputs. Upstream receipts' fingerprints are
-//! used as they stand, so no byte of data is hashed twice. What cannot change an output (threads,
-//! batch size, log level) lives in other structs and never gets here.
+//! change the output, and the fingerprints of the inputs. The fingerprints of upstream receipts are
+//! used as they are, so no byte of data is hashed twice. What cannot change an output (threads,
+//! batch size, log level) is not part of the settings.
 
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::{ShardPath, StepName, Unit, UnitKind};
+
 /// 32 hexadecimal digits (the first 16 bytes of a BLAKE3 hash).
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Fingerprint(String);
-
-/// Something that a unit of work reads, and its fingerprint.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Input {
-    /// What it is: a shard, or the upstream stage and unit.
-    pub name: String,
-    /// Its fingerprint: a receipt's, or an object's size with etag or modification time.
-    pub fingerprint: Fingerprint,
-}
 
 impl Fingerprint {
     /// Hashes the parts with their lengths, so that no two lists of parts look alike.
@@ -34,38 +27,121 @@ impl Fingerprint {
         Self(hasher.finalize().to_hex()[..32].to_owned())
     }
 
-    /// The fingerprint of a unit of work. `settings` must be the canonical JSON of the settings.
-    pub fn of_work(step: &str, version: u32, settings: &str, inputs: &[Input]) -> Self {
+    /// Returns the fingerprint of a unit of work. `node` names the step and its subcommand,
+    /// `settings` is the canonical JSON of the settings.
+    pub fn of_work(node: &str, version: u32, settings: &str, inputs: &[Input]) -> Self {
         let version = version.to_string();
-        let head = [step, &version, settings];
-        let tail = inputs
-            .iter()
-            .flat_map(|input| [input.name.as_str(), input.fingerprint.as_str()]);
+        let names: Vec<String> = inputs.iter().map(|input| input.of.to_string()).collect();
+        let head = [node, &version, settings];
+        let tail = names.iter().zip(inputs);
+        let tail = tail.flat_map(|(name, input)| [name.as_str(), input.fingerprint.as_str()]);
         Self::of(head.into_iter().chain(tail))
     }
 
-    /// The digits.
+    /// Returns the fingerprint of several things together, in the order given.
+    pub fn combined<'a>(fingerprints: impl IntoIterator<Item = &'a Fingerprint>) -> Self {
+        Self::of(fingerprints.into_iter().map(Self::as_str))
+    }
+
+    /// Returns the digits.
     pub fn as_str(&self) -> &str {
         &self.0
-    }
-}
-
-impl Input {
-    /// Several inputs as one, in the order given.
-    pub fn combined(name: &str, inputs: &[Input]) -> Self {
-        let parts = inputs
-            .iter()
-            .flat_map(|input| [input.name.as_str(), input.fingerprint.as_str()]);
-        Self {
-            name: name.to_owned(),
-            fingerprint: Fingerprint::of(parts),
-        }
     }
 }
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+/// Something that a unit of work reads, and its fingerprint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Input {
+    /// What it is.
+    #[serde(flatten)]
+    pub of: InputOf,
+    /// Its fingerprint: a receipt's, or an object's size with entity tag or modification time.
+    pub fingerprint: Fingerprint,
+}
+
+/// What an input is. Units can be followed to their receipts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", tag = "input")]
+pub enum InputOf {
+    /// A source shard.
+    Shard {
+        /// Its path below the input's root.
+        shard: ShardPath,
+    },
+    /// All source shards, in the order of the plan.
+    Shards {
+        /// How many.
+        count: u64,
+    },
+    /// A unit of another step, or of another subcommand of the same step.
+    Unit {
+        /// The step.
+        step: StepName,
+        /// The unit.
+        unit: Unit,
+    },
+    /// All units of a kind, in order, with one fingerprint over theirs.
+    Units {
+        /// The step.
+        step: StepName,
+        /// Their kind.
+        kind: UnitKind,
+        /// How many there are.
+        count: u32,
+    },
+    /// An object that is not part of the run, such as a table of imported scores.
+    Object {
+        /// Its URI, without credentials.
+        uri: String,
+    },
+}
+
+impl fmt::Display for InputOf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shard { shard } => write!(f, "shard {shard}"),
+            Self::Shards { count } => write!(f, "{count} shards"),
+            Self::Unit { step, unit } => write!(f, "{step}/{unit}"),
+            Self::Units { step, kind, count } => {
+                write!(f, "{step}, {count} units {}", kind.as_str())
+            }
+            Self::Object { uri } => f.write_str(uri),
+        }
+    }
+}
+
+impl Input {
+    /// A unit with the fingerprint of its receipt.
+    pub fn unit(step: &StepName, unit: Unit, fingerprint: &Fingerprint) -> Self {
+        Self {
+            of: InputOf::Unit {
+                step: step.clone(),
+                unit,
+            },
+            fingerprint: fingerprint.clone(),
+        }
+    }
+
+    /// All units of a kind; `fingerprints` are theirs, in order.
+    pub fn units<'a>(
+        step: &StepName,
+        kind: UnitKind,
+        fingerprints: impl ExactSizeIterator<Item = &'a Fingerprint>,
+    ) -> Self {
+        Self {
+            of: InputOf::Units {
+                step: step.clone(),
+                kind,
+                count: fingerprints.len() as u32,
+            },
+            fingerprint: Fingerprint::combined(fingerprints),
+        }
     }
 }
 
@@ -81,15 +157,34 @@ mod tests {
 
     #[test]
     fn everything_counts() {
-        let input = |print: &str| Input {
-            name: "read/part-00000".into(),
-            fingerprint: Fingerprint::of([print]),
-        };
+        let unit = Unit::new(UnitKind::Part, 0);
+        let input = |print: &str| Input::unit(&StepName::read(), unit, &Fingerprint::of([print]));
         let base = Fingerprint::of_work("embed", 1, "{}", &[input("a")]);
         assert_eq!(base, Fingerprint::of_work("embed", 1, "{}", &[input("a")]));
         assert_ne!(base, Fingerprint::of_work("embed", 2, "{}", &[input("a")]));
         assert_ne!(base, Fingerprint::of_work("embed", 1, "[]", &[input("a")]));
         assert_ne!(base, Fingerprint::of_work("embed", 1, "{}", &[input("b")]));
         assert_ne!(base, Fingerprint::of_work("nsfw", 1, "{}", &[input("a")]));
+    }
+
+    #[test]
+    fn inputs_come_back_from_json() {
+        let print = Fingerprint::of(["x"]);
+        let inputs = [
+            Input::unit(&StepName::read(), Unit::new(UnitKind::Part, 3), &print),
+            Input::units(
+                &StepName::read(),
+                UnitKind::Part,
+                [&print, &print].into_iter(),
+            ),
+        ];
+        for input in inputs {
+            let json = serde_json::to_string(&input).unwrap();
+            assert_eq!(
+                serde_json::from_str::<Input>(&json).unwrap(),
+                input,
+                "{json}"
+            );
+        }
     }
 }

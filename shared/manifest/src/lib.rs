@@ -1,23 +1,26 @@
-//! What all parts of Sluice agree on: names, paths, rows, decisions, fingerprints, receipts,
-//! exit codes and the DAG. A leaf crate: it defines, it does no I/O.
+//! What all parts of Sluice agree on: names, paths, rows, decisions, scores, fingerprints, receipts,
+//! exit codes and operations. A leaf crate: it defines, it does no I/O.
 //!
-//! Stages talk through **manifests** (Parquet files of the rows in [`rows`]) at the paths in
-//! [`layout`], and each unit of work leaves a [`receipt`] whose [`fingerprint`] tells whether the
-//! work still has to be done. Every sample that came in is kept or dropped for one [`Reason`].
+//! Stages exchange **manifests** (Parquet files of the rows in [`rows`]) at the paths in [`layout`],
+//! and each unit of work leaves a [`Receipt`] whose [`Fingerprint`] says whether the work still has
+//! to be done. Every sample that came in is kept or dropped for one [`Reason`].
 
-pub mod dag;
 mod decision;
 mod error;
 mod fingerprint;
 mod ids;
 pub mod layout;
+mod operation;
 mod receipt;
 pub mod rows;
 mod run;
+mod score;
 
-pub use decision::{Counts, Filter, Reason};
+pub use decision::{Counts, Dropped, Reason, ReasonKind};
 pub use error::{Class, Error, ExitStatus, Result};
-pub use fingerprint::{Fingerprint, Input};
-pub use ids::{ImageId, Partition, ShardPath, Unit};
-pub use receipt::{Output, Receipt};
+pub use fingerprint::{Fingerprint, Input, InputOf};
+pub use ids::{ImageId, Partition, ScoreName, ShardPath, StepName, Unit, UnitKind};
+pub use operation::{CountedBy, FanOut, Operation, Resources, Role, retry};
+pub use receipt::{Output, Receipt, Sums};
 pub use run::RunInfo;
+pub use score::{Histogram, Keep, ScoreColumn, ScoreSummary, curated_column};

@@ -6,7 +6,8 @@
 //! without a new version; a changed or removed one needs a new version.
 //!
 //! Vectors (embeddings, centroids) are fixed-size lists of float32 and too wide for rows: their
-//! schemas are functions of the dimension, [`embeddings`], [`centroids`] and [`assignments`].
+//! schemas are functions of the dimension, [`embeddings`], [`centroids`] and [`assignments`]. The
+//! columns of [`scores`] depend on the model.
 
 use std::sync::Arc;
 
@@ -14,7 +15,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::{ImageId, Partition, Reason, ShardPath};
+use crate::{ImageId, Partition, Reason, ShardPath, StepName};
 
 /// Parquet metadata key of the schema's name.
 pub const SCHEMA_KEY: &str = "sluice.schema";
@@ -271,24 +272,27 @@ impl Row for SkippedRow {
     }
 }
 
-/// `aesthetic/scores` and `nsfw/scores`: one row for every sample that was scored.
+/// `decisions` of a filter: one row for each sample that it saw, in the order of `read/images`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ScoreRow {
+pub struct FilterRow {
     /// The sample.
     pub image_id: ImageId,
-    /// What the model says, in the range that its spec tells.
-    pub score: f32,
-    /// What the threshold makes of it.
+    /// Whether it stays.
     pub keep: bool,
+    /// Why it was dropped.
+    pub reason: Option<Reason>,
+    /// The values that decided.
+    pub detail: Option<String>,
 }
 
-impl Row for ScoreRow {
-    const SCHEMA: &'static str = "scores";
+impl Row for FilterRow {
+    const SCHEMA: &'static str = "filter/decisions";
     fn fields() -> Vec<Field> {
         vec![
             text("image_id"),
-            number("score", DataType::Float32),
             number("keep", DataType::Boolean),
+            optional("reason", DataType::Utf8),
+            optional("detail", DataType::Utf8),
         ]
     }
 }
@@ -340,25 +344,26 @@ pub struct DecisionRow {
     pub image_id: ImageId,
     /// Whether it is in the curated dataset.
     pub keep: bool,
-    /// The stage that dropped it.
-    pub stage: Option<String>,
+    /// The step that dropped it.
+    pub step: Option<StepName>,
     /// Why.
     pub reason: Option<Reason>,
-    /// The score or similarity that decided, where there is one.
-    pub score: Option<f32>,
+    /// The values that decided.
+    pub detail: Option<String>,
     /// Size of all its members together.
     pub bytes: u64,
 }
 
 impl Row for DecisionRow {
     const SCHEMA: &'static str = "export/decisions";
+    const VERSION: u32 = 2;
     fn fields() -> Vec<Field> {
         vec![
             text("image_id"),
             number("keep", DataType::Boolean),
-            optional("stage", DataType::Utf8),
+            optional("step", DataType::Utf8),
             optional("reason", DataType::Utf8),
-            optional("score", DataType::Float32),
+            optional("detail", DataType::Utf8),
             number("bytes", DataType::UInt64),
         ]
     }
@@ -393,7 +398,8 @@ impl Row for OutputPlanRow {
     }
 }
 
-/// `OUT/shard-00000.parquet`: one row for each sample of the output shard, in its order.
+/// `OUT/shard-00000.parquet`: one row for each sample of the output shard, in its order. Behind these
+/// columns follow the scores and, where it is asked for, the embedding.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CuratedRow {
     /// The sample's name in the run.
@@ -420,14 +426,11 @@ pub struct CuratedRow {
     pub sha256: Option<String>,
     /// 64-bit perceptual hash.
     pub phash: Option<u64>,
-    /// Score of the aesthetic stage, where it ran.
-    pub aesthetic_score: Option<f32>,
-    /// Score of the nsfw stage, where it ran.
-    pub nsfw_score: Option<f32>,
 }
 
 impl Row for CuratedRow {
     const SCHEMA: &'static str = "curated";
+    const VERSION: u32 = 2;
     fn fields() -> Vec<Field> {
         vec![
             text("image_id"),
@@ -442,8 +445,6 @@ impl Row for CuratedRow {
             number("bytes", DataType::UInt64),
             optional("sha256", DataType::Utf8),
             optional("phash", DataType::UInt64),
-            optional("aesthetic_score", DataType::Float32),
-            optional("nsfw_score", DataType::Float32),
         ]
     }
 }
@@ -525,20 +526,17 @@ impl Row for SampleBrief {
     }
 }
 
-/// The one column of `embed/embeddings` that decisions need.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct EmbeddedRow {
-    /// The sample.
-    pub image_id: ImageId,
+/// `scores` of a scorer: `image_id`, then one column for each score, in the order of `read/images`.
+/// A score that is missing is null; a sample without any has no row.
+pub fn scores<'a>(columns: impl IntoIterator<Item = &'a str>) -> Schema {
+    let scores = columns
+        .into_iter()
+        .map(|name| optional(name, DataType::Float32));
+    Schema::new([vec![text("image_id")], scores.collect()].concat())
 }
 
-impl Row for EmbeddedRow {
-    const SCHEMA: &'static str = EMBEDDINGS;
-    fn fields() -> Vec<Field> {
-        vec![text("image_id")]
-    }
-}
-
+/// Schema name of [`scores`].
+pub const SCORES: &str = "scores";
 /// Schema name of [`embeddings`].
 pub const EMBEDDINGS: &str = "embed/embeddings";
 /// Schema name of [`centroids`].
@@ -546,7 +544,15 @@ pub const CENTROIDS: &str = "dedup/centroids";
 /// Schema name of [`assignments`].
 pub const ASSIGNMENTS: &str = "dedup/assignments";
 
-/// The columns of `read/images` that say where an image's bytes lie.
+/// Returns the version of a schema that is read as Arrow batches.
+pub fn version_of(schema: &str) -> u32 {
+    match schema {
+        SCORES | CuratedRow::SCHEMA => 2,
+        _ => 1,
+    }
+}
+
+/// The columns of `read/images` that say where an image's bytes are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PictureRow {
     /// The sample's name in the run.
@@ -559,6 +565,8 @@ pub struct PictureRow {
     pub image_extension: Option<String>,
     /// `ok` or `rejected`.
     pub status: Status,
+    /// Why it was rejected.
+    pub reason: Option<Reason>,
 }
 
 impl PictureRow {
@@ -574,7 +582,32 @@ impl PictureRow {
 impl Row for PictureRow {
     const SCHEMA: &'static str = SampleRow::SCHEMA;
     fn fields() -> Vec<Field> {
-        some_of_read(&["image_id", "shard", "members", "image_extension", "status"])
+        some_of_read(&[
+            "image_id",
+            "shard",
+            "members",
+            "image_extension",
+            "status",
+            "reason",
+        ])
+    }
+}
+
+/// The columns of `read/images` that name the samples and say which are sound.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NameRow {
+    /// The sample's name in the run.
+    pub image_id: ImageId,
+    /// `ok` or `rejected`.
+    pub status: Status,
+    /// Why it was rejected.
+    pub reason: Option<Reason>,
+}
+
+impl Row for NameRow {
+    const SCHEMA: &'static str = SampleRow::SCHEMA;
+    fn fields() -> Vec<Field> {
+        some_of_read(&["image_id", "status", "reason"])
     }
 }
 
@@ -597,6 +630,8 @@ pub struct MeasuredRow {
     pub odd_size: Option<f32>,
     /// `ok` or `rejected`.
     pub status: Status,
+    /// Why it was rejected.
+    pub reason: Option<Reason>,
 }
 
 impl Row for MeasuredRow {
@@ -611,6 +646,7 @@ impl Row for MeasuredRow {
             "odd_aspect",
             "odd_size",
             "status",
+            "reason",
         ])
     }
 }

@@ -91,6 +91,7 @@ pub(crate) fn spec(json: &[u8], name: &str, place: &str) -> Result<Spec> {
             channels: Channels::Rgb,
         }),
         score: None,
+        scores: Vec::new(),
     };
     spec.check(place)?;
     Ok(spec)

@@ -13,13 +13,14 @@ mod cache;
 mod catalogue;
 mod hugging_face;
 mod model;
+mod onnx;
 mod precision;
 mod session;
 mod spec;
 
 pub use cache::{default_cache, pull};
 pub use catalogue::catalogue;
-pub use model::Model;
+pub use model::{Model, ModelSettings};
 pub use precision::Precision;
 pub use session::Session;
 pub use spec::{Kind, Score, Spec};

@@ -2,15 +2,18 @@
 
 use std::io::Read;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use sluice_manifest::{Error, Result};
+use sluice_manifest::{Error, Result, ScoreColumn};
+use sluice_pixels::Preprocess;
 use sluice_store::{Location, Store};
 
 use crate::catalogue::named;
 use crate::hugging_face;
+use crate::onnx;
 use crate::precision::Precision;
 use crate::session::Session;
-use crate::spec::{Kind, Spec};
+use crate::spec::{Kind, Score, Spec};
 
 pub(crate) const ONNX: &str = "model.onnx";
 pub(crate) const ONNX_INT8: &str = "model.int8.onnx";
@@ -28,6 +31,25 @@ pub struct Model {
     /// What its matrix products are computed in.
     pub precision: Precision,
     folder: Option<Store>,
+}
+
+/// What of a model can change an output.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ModelSettings {
+    /// The model's name.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+    /// SHA-256 of the ONNX file and its external data; empty for measures.
+    pub sha256: String,
+    /// What its matrix products are computed in.
+    pub precision: Precision,
+    /// How pixels become its input.
+    pub preprocess: Option<Preprocess>,
+    /// Name of the ONNX output.
+    pub output: Option<String>,
+    /// Columns of the output that are scores.
+    pub columns: Vec<usize>,
 }
 
 impl Model {
@@ -102,19 +124,54 @@ impl Model {
         .hint("pull the model again"))
     }
 
-    /// What of the model can change an output, for fingerprints and cards.
-    pub fn settings(&self) -> serde_json::Value {
-        serde_json::json!({
-            "name": self.spec.name,
-            "kind": self.spec.kind,
-            "sha256": self.sha256,
-            "precision": self.precision,
-            "licence": self.spec.licence,
-            "origin": self.spec.origin,
-            "preprocess": self.spec.preprocess,
-            "output": self.spec.output,
-            "score_column": self.spec.score.as_ref().map(|score| score.column),
+    /// Checks the model before the work: the ONNX file is whole, as far as its own lengths say.
+    /// Whether its bytes are those that the spec states is verified when the model is loaded.
+    ///
+    /// # Errors
+    /// Data, when the file is cut or is not an ONNX file.
+    pub fn check(&self) -> Result<()> {
+        let Some(folder) = &self.folder else {
+            return Ok(());
+        };
+        let file = onnx_file(self.precision);
+        let bytes = folder.stat(file)?.map_or(0, |info| info.bytes);
+        let uri = folder.uri(file);
+        onnx::check(bytes, |range| {
+            let mut reader = folder.stretches(file, bytes);
+            reader.want(range.clone());
+            reader.skip_to(range.start)?;
+            let mut head = vec![0; (range.end - range.start) as usize];
+            reader
+                .read_exact(&mut head)
+                .map_err(|e| Error::of_io(e, &uri))?;
+            Ok(head)
+        })?
+        .map_err(|wrong| {
+            Error::data(format!("{uri}: not a whole ONNX file: {wrong}"))
+                .hint("pull the model again")
         })
+    }
+
+    /// Returns what of the model can change an output, for fingerprints and cards.
+    pub fn settings(&self) -> ModelSettings {
+        ModelSettings {
+            name: self.spec.name.clone(),
+            kind: self.spec.kind,
+            sha256: self.sha256.clone(),
+            precision: self.precision,
+            preprocess: self.spec.preprocess.clone(),
+            output: self.spec.output.clone(),
+            columns: self
+                .spec
+                .score_outputs()
+                .map(|score| score.column)
+                .collect(),
+        }
+    }
+
+    /// Returns the columns of the scores that the model gives.
+    pub fn score_columns(&self) -> Vec<ScoreColumn> {
+        self.spec.score_outputs().map(Score::as_column).collect()
     }
 
     /// Fails unless the model is of one of the kinds; `flag` named it.

@@ -1,7 +1,9 @@
 //! What a model is and how it is fed: `model.toml`.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
-use sluice_manifest::{Error, Result};
+use sluice_manifest::{Error, Keep, Result, ScoreColumn};
 use sluice_pixels::Preprocess;
 
 use crate::precision::Precision;
@@ -36,13 +38,40 @@ impl Kind {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Score {
+    /// The score's name, for models with several; `score` where none is given.
+    #[serde(default = "only", skip_serializing_if = "is_only")]
+    pub name: String,
     /// Column of the output that is the score.
     #[serde(default)]
     pub column: usize,
-    /// Lowest and highest score to expect. Scores may lie outside.
+    /// Lowest and highest score to expect. Scores may be outside.
     pub range: [f32; 2],
     /// The threshold where none is given.
-    pub threshold: f32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub threshold: Option<f32>,
+    /// Which side of the threshold stays.
+    #[serde(default)]
+    pub keep: Keep,
+}
+
+fn only() -> String {
+    ScoreColumn::ONLY.to_owned()
+}
+
+fn is_only(name: &String) -> bool {
+    name == ScoreColumn::ONLY
+}
+
+impl Score {
+    /// Returns it as a column of `scores`.
+    pub fn as_column(&self) -> ScoreColumn {
+        ScoreColumn {
+            name: self.name.clone(),
+            range: Some(self.range),
+            threshold: self.threshold,
+            keep: self.keep,
+        }
+    }
 }
 
 /// `model.toml`.
@@ -83,6 +112,9 @@ pub struct Spec {
     /// Heads, classifiers and measures: how the score is read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub score: Option<Score>,
+    /// The same for models with several scores, in place of `score`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub scores: Vec<Score>,
 }
 
 impl Spec {
@@ -99,6 +131,34 @@ impl Spec {
             Precision::Float32 | Precision::Bfloat16 => self.sha256.as_deref(),
             Precision::Int8 => self.sha256_int8.as_deref(),
         }
+    }
+
+    /// Returns how the scores are read, in the order of the columns of `scores`.
+    pub fn score_outputs(&self) -> impl Iterator<Item = &Score> {
+        self.score.iter().chain(&self.scores)
+    }
+
+    fn check_scores(&self, place: &str) -> Result<()> {
+        let mut names = BTreeSet::new();
+        for score in self.score_outputs() {
+            let name = &score.name;
+            let wrong = |what: &str| Err(Error::usage(format!("{place}: score {name:?}: {what}")));
+            let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+            if !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.chars().all(is_word) {
+                return wrong("a name has lower-case letters, digits and '_', a letter first");
+            }
+            if !names.insert(name) {
+                return wrong("the name occurs twice");
+            }
+            let [low, high] = score.range;
+            if !(low.is_finite() && high.is_finite() && low < high) {
+                return wrong("range must be two finite numbers, the lower one first");
+            }
+            if score.threshold.is_some_and(|t| !(low..=high).contains(&t)) {
+                return wrong("threshold is outside of range");
+            }
+        }
+        Ok(())
     }
 
     /// Fails when a part that the kind needs is missing or unusable.
@@ -119,8 +179,12 @@ impl Spec {
             }
             _ => {}
         }
-        if self.kind != Kind::Embedder && self.score.is_none() {
-            return needs("[score]");
+        if self.kind != Kind::Embedder {
+            match (&self.score, self.scores.as_slice()) {
+                (None, []) => return needs("[score] or [[scores]]"),
+                (Some(_), [_, ..]) => return needs("one of [score] and [[scores]], not both"),
+                _ => self.check_scores(place)?,
+            }
         }
         if self.kind == Kind::Head && self.embedder.is_none() {
             return needs("embedder");

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use sluice_harness::{check_unchanged, open_shard};
 use sluice_manifest::rows::{PlanRow, ShardRow};
-use sluice_manifest::{Error, Result, ShardPath, Unit, layout};
+use sluice_manifest::{Error, Result, ShardPath, StepName, Unit, layout};
 use sluice_shard::{Compression, Limits, TarBytes};
 use sluice_store::{ObjectReader, Store};
 
@@ -19,8 +19,8 @@ use sluice_store::{ObjectReader, Store};
 const BUFFER: usize = 64 << 10;
 
 /// How the shards of a partition are packed, by path.
-pub fn packing(run: &Store, unit: &Unit) -> Result<HashMap<ShardPath, String>> {
-    let path = layout::manifest("read", "shards", unit);
+pub fn packing(run: &Store, unit: Unit) -> Result<HashMap<ShardPath, String>> {
+    let path = layout::SHARDS.path(&StepName::read(), unit);
     let rows = run.rows::<ShardRow>(&path)?;
     let pairs = rows.map(|row| row.map(|row| (row.shard, row.compression)));
     pairs.collect()

@@ -167,7 +167,7 @@ impl<R: Row> RowWriter<R> {
 #[cfg(test)]
 mod tests {
     use sluice_manifest::Partition;
-    use sluice_manifest::rows::{PlanRow, ScoreRow};
+    use sluice_manifest::rows::{FilterRow, PlanRow};
     use sluice_manifest::{ImageId, ShardPath};
 
     use super::*;
@@ -242,15 +242,15 @@ mod tests {
     fn wrong_manifests_are_refused_by_name() {
         let store = store();
         write(&store, "d", 1);
-        let error = store.rows::<ScoreRow>("d").err().unwrap().to_string();
+        let error = store.rows::<FilterRow>("d").err().unwrap().to_string();
         assert!(
-            error.contains("partition/plan") && error.contains("scores"),
+            error.contains("partition/plan") && error.contains("filter/decisions"),
             "{error}"
         );
         store.put("e", "no parquet").unwrap();
-        let error = store.rows::<ScoreRow>("e").err().unwrap().to_string();
+        let error = store.rows::<FilterRow>("e").err().unwrap().to_string();
         assert!(error.contains("memory://table-tests/e"), "{error}");
-        assert!(store.rows::<ScoreRow>("f").is_err());
+        assert!(store.rows::<FilterRow>("f").is_err());
     }
 
     #[test]
@@ -263,19 +263,20 @@ mod tests {
     #[test]
     fn ordered_manifests_join() {
         let store = store();
-        let mut writer = store.write_rows::<ScoreRow>("h", &[]).unwrap();
+        let mut writer = store.write_rows::<FilterRow>("h", &[]).unwrap();
         for id in ["b", "d"] {
             let image_id = ImageId::new(&ShardPath::new("s.tar"), id, 0);
             writer
-                .push(ScoreRow {
+                .push(FilterRow {
                     image_id,
-                    score: 1.0,
                     keep: true,
+                    reason: None,
+                    detail: None,
                 })
                 .unwrap();
         }
         writer.finish().unwrap();
-        let mut scores = store.rows::<ScoreRow>("h").unwrap();
+        let mut scores = store.rows::<FilterRow>("h").unwrap();
         let found = ["a", "b", "c", "d"].map(|id| {
             let wanted = format!("s/{id}");
             scores

@@ -20,7 +20,7 @@ use parquet::file::metadata::{KeyValue, ParquetMetaData};
 use parquet::file::properties::WriterProperties;
 use parquet::file::statistics::Statistics;
 use parquet::schema::types::ColumnPath;
-use sluice_manifest::rows::{SCHEMA_KEY, VERSION_KEY};
+use sluice_manifest::rows::{SCHEMA_KEY, VERSION_KEY, version_of};
 use sluice_manifest::{Error, Output, Result};
 
 use crate::object::ObjectWriter;
@@ -34,7 +34,7 @@ pub(crate) const GROUP_ROWS: usize = 1024;
 impl Store {
     /// Opens a manifest for reading some of its columns as Arrow batches.
     pub fn table(&self, path: &str, schema: &str, columns: &[&str]) -> Result<Table> {
-        Table::open(self, path, schema, 1, columns)
+        Table::open(self, path, schema, version_of(schema), columns)
     }
 
     /// Opens a Parquet object of any schema, all columns of it.
@@ -54,7 +54,7 @@ impl Store {
             self.writer(path)?,
             self.uri(path),
             name,
-            1,
+            version_of(name),
             schema,
             metadata,
         )

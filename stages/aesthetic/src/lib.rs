@@ -1,24 +1,20 @@
-//! `sluice-aesthetic`: scores how good images look, keeps those at or above `--min-score`.
+//! `sluice-aesthetic`: scores how good images look.
 //!
-//! A head scores the embeddings of `embed`, a classifier the pixels, and `technical-quality` the measures of
-//! `read`; the last is not a learned aesthetic.
-//! The score of every image is kept; the threshold only decides.
+//! A head scores the embeddings of `embed`, a classifier the pixels, and `technical-quality` the
+//! measures of `read`; the last is not a learned aesthetic. `sluice-filter` decides what stays.
 
 use anyhow::Result;
 use clap::Parser;
-use sluice_harness::{Common, Context, Program};
-use sluice_inference::{ModelArgs, Policy, Scoring, score};
-use sluice_manifest::{Reason, dag};
+use sluice_harness::{Common, Context, Gives, Program, StepArgs, Upstream};
+use sluice_inference::ScorerArgs;
+use sluice_manifest::{Operation, Resources, Role, StepName, UnitKind};
 
-/// Score how good the images look, keep those at or above --min-score
+/// Score how good the images look
 ///
-/// Example: sluice-aesthetic --run runs/a --model laion-aesthetic-v2 --min-score 5.0
+/// Example: sluice-aesthetic --run runs/a --model laion-aesthetic-v2
 #[derive(Debug, Parser)]
 #[command(name = "sluice-aesthetic", version)]
 pub struct Args {
-    #[command(flatten)]
-    pub common: Common,
-
     /// The model: one of the catalogue, or the URI of a folder with model.onnx and model.toml
     #[arg(
         long,
@@ -28,37 +24,38 @@ pub struct Args {
     )]
     pub model: String,
 
-    /// Keep images with at least this score (default: the model's own threshold)
-    #[arg(
-        long,
-        env = "SLUICE_AESTHETIC_MIN_SCORE",
-        value_name = "SCORE",
-        allow_negative_numbers = true
-    )]
-    pub min_score: Option<f32>,
-
     #[command(flatten)]
-    pub models: ModelArgs,
+    pub scorer: ScorerArgs,
 }
 
 impl Program for Args {
     const NAME: &'static str = "sluice-aesthetic";
+    const ROLE: Role = Role::Scorer;
+    const OPERATIONS: &'static [Operation] = &[Operation {
+        subcommand: None,
+        unit: UnitKind::Part,
+        resources: Resources::Model,
+        after: &[],
+        version: 2,
+    }];
 
     fn common(&self) -> &Common {
-        &self.common
+        &self.scorer.step.common
+    }
+
+    fn step_args(&self) -> Option<&StepArgs> {
+        Some(&self.scorer.step)
+    }
+
+    fn needs(&self) -> Result<Vec<StepName>> {
+        Ok(self.scorer.needs(&self.model))
+    }
+
+    fn check(&self, upstream: &Upstream) -> Result<Gives> {
+        Ok(self.scorer.scorer(&self.model)?.check(upstream)?)
     }
 
     fn run(&self, context: &Context) -> Result<()> {
-        let model = self.models.find(&self.model)?;
-        let own = model.spec.score.as_ref().map(|score| score.threshold);
-        let scoring = Scoring {
-            step: &dag::AESTHETIC,
-            policy: Policy::AtLeast(self.min_score.or(own).unwrap_or_default()),
-            model,
-            unscored: Reason::NotAesthetic,
-            refused: Reason::BelowMinScore,
-            feed: self.models.feed(),
-        };
-        Ok(score(context, &scoring)?)
+        Ok(self.scorer.scorer(&self.model)?.run(context)?)
     }
 }

@@ -6,71 +6,84 @@ use anyhow::Result;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Float32Type, UInt32Type, UInt64Type};
 use rayon::prelude::*;
-use serde_json::json;
-use sluice_harness::{Context, Plan, Work};
+use sluice_harness::{Context, Plan, Work, reason_of};
 use sluice_manifest::rows::{ASSIGNMENTS, DuplicateRow, Method};
-use sluice_manifest::{Counts, Error, ImageId, Partition, Reason, Unit, dag, layout};
+use sluice_manifest::{
+    Counts, ImageId, Input, Partition, Reason, StepName, Unit, UnitKind, layout,
+};
 use sluice_store::vectors;
 
 use crate::arguments::Match;
+use crate::embeddings::Encoder;
+use crate::hashes::publish_duplicates;
 use crate::matching::{Rule, matches};
 use crate::ranking::{Candidate, Keep, rank};
-use crate::semantic::{Embedder, IMAGES_PER_GROUP};
-use crate::write_duplicates;
+use crate::semantic::IMAGES_PER_GROUP;
+use crate::settings::MatchSettings;
+use crate::survivors::check_same_step;
 
-/// Clusters that are compared between two looks at whether to stop.
+/// Clusters that are compared between two checks whether to stop.
 const CLUSTERS_AT_ONCE: usize = 16;
-/// Exact copies have a cosine of 1 within this rounding.
-const LEAST_EPS: f32 = 1e-6;
 
-/// Compares the embeddings inside the clusters, a group of clusters after the other.
+/// Compares the embeddings inside the clusters, one group of clusters after the other.
+///
+/// # Errors
+/// Data, when `fit` or `assign` has not been run, or for other survivors; of storage.
 pub fn match_groups(args: &Match, context: &Context) -> Result<()> {
-    if !(0.0..=2.0).contains(&args.eps) {
-        return Err(Error::usage(format!("--eps {}: outside 0 to 2", args.eps)).into());
-    }
+    let methods = args.stage.methods();
     let plan = context.plan()?;
-    let fitted = context.required_receipt(&dag::DEDUP_FIT, &Unit::once("fit"))?;
-    let clusters = fitted.sums.get("clusters").copied().unwrap_or(0);
-    let assigned = context.required_receipts(&dag::DEDUP_ASSIGN, &plan.units())?;
-    let images: u64 = assigned.iter().map(|receipt| receipt.counts.kept).sum();
+    let step = context.step();
+    let fitted = context.required_receipt(step, Unit::once(UnitKind::Fit))?;
+    let clusters = fitted.sums.clusters;
+    let assigned = context.required_receipts(step, &plan.units())?;
+    let mut images = 0;
+    for receipt in &assigned {
+        check_same_step(context, &methods, receipt)?;
+        images += receipt.counts.kept - receipt.sums.not_embedded;
+    }
     let auto = images.div_ceil(IMAGES_PER_GROUP);
-    let groups = args
-        .groups
-        .map_or(auto, u64::from)
-        .clamp(1, clusters.max(1));
-    let units: Vec<Unit> = (0..groups as u32)
-        .map(|index| Unit::numbered("group", index))
-        .collect();
-    context.remove_stale(&dag::DEDUP_MATCH, "group", &units)?;
-    let bound = |index: usize| (clusters * index as u64 / groups) as u32;
-    context.each_unit(&dag::DEDUP_MATCH, units.clone(), 1, |unit| {
-        let index = units.iter().position(|other| other == unit).unwrap_or_default();
+    let groups = args.groups.map_or(auto, u64::from);
+    let groups = groups.clamp(1, clusters.max(1)) as u32;
+    context.remove_stale(step, UnitKind::Group, groups)?;
+    let fingerprints = assigned.iter().map(|receipt| &receipt.fingerprint);
+    let input = Input::units(step, UnitKind::Part, fingerprints);
+    let bound = |index: u32| (clusters * u64::from(index) / u64::from(groups)) as u32;
+    context.each_unit(Unit::all(UnitKind::Group, groups), 1, |unit| {
         let work = Work {
-            step: &dag::DEDUP_MATCH,
-            version: 1,
             unit,
-            units: units.len(),
-            settings: json!({ "eps": args.eps, "keep": args.keep, "seed": args.seed, "groups": groups }),
-            basis: None,
-            inputs: vec![context.combined_input(&dag::DEDUP_ASSIGN, &plan.units())?],
+            units: groups as usize,
+            settings: MatchSettings {
+                methods: methods.clone(),
+                eps: args.eps,
+                keep: args.keep,
+                seed: (args.keep == Keep::Random).then_some(args.seed),
+                groups,
+            },
+            inputs: vec![input.clone()],
         };
         let Some(mut task) = context.begin(work)? else {
             return Ok(());
         };
         let mut counts = Counts::default();
         let mut rows = Vec::new();
-        let mut clusters = read_clusters(context, &plan, bound(index)..bound(index + 1))?;
+        let range = bound(unit.index)..bound(unit.index + 1);
+        let mut clusters = read_clusters(context, &plan, range)?;
         while !clusters.is_empty() {
-            let some: Vec<Cluster> = clusters.drain(..clusters.len().min(CLUSTERS_AT_ONCE)).collect();
+            let some = clusters.drain(..clusters.len().min(CLUSTERS_AT_ONCE));
+            let some: Vec<Cluster> = some.collect();
             let images = some.iter().map(|cluster| cluster.members.len()).sum();
-            let found: Vec<_> = some.into_par_iter().map(|cluster| match_cluster(args, &cluster)).collect();
+            let found: Vec<_> = some
+                .into_par_iter()
+                .map(|cluster| match_cluster(args, step, &cluster))
+                .collect();
             for (of_cluster, removed) in found {
                 counts.merge(&of_cluster);
                 rows.extend(removed);
             }
             task.advance(images)?;
         }
-        task.wrote(write_duplicates(context, &task.path("duplicates"), rows)?);
+        task.decides(&methods.deciding_kinds());
+        publish_duplicates(context, &mut task, rows)?;
         Ok(task.commit(counts)?)
     })
 }
@@ -93,7 +106,7 @@ struct Member {
     pixels: u64,
 }
 
-/// The images of a range of clusters, from all partitions. Ascending; none without images.
+/// Returns the clusters of a range that have images, with their images of all partitions, ascending.
 fn read_clusters(
     context: &Context,
     plan: &Plan,
@@ -111,9 +124,9 @@ fn read_clusters(
     let mut found: BTreeMap<u32, Cluster> = BTreeMap::new();
     for unit in plan.units() {
         context.check_stop()?;
-        let path = layout::manifest("dedup", "assignments", &unit);
+        let path = layout::ASSIGNMENTS.path(context.step(), unit);
         let table = context.run.table(&path, ASSIGNMENTS, &columns)?;
-        let dimension = Embedder::of(&table)?.dimension;
+        let dimension = Encoder::of(&table)?.dimension;
         for batch in table.within("cluster", range.clone())? {
             let batch = batch?;
             let clusters = batch["cluster"].as_primitive::<UInt32Type>();
@@ -150,7 +163,7 @@ fn read_clusters(
 }
 
 /// Ranks a cluster and finds its duplicates.
-fn match_cluster(args: &Match, cluster: &Cluster) -> (Counts, Vec<DuplicateRow>) {
+fn match_cluster(args: &Match, step: &StepName, cluster: &Cluster) -> (Counts, Vec<DuplicateRow>) {
     let (members, dimension) = (&cluster.members, cluster.dimension);
     let candidates: Vec<Candidate<'_>> = members
         .iter()
@@ -170,11 +183,11 @@ fn match_cluster(args: &Match, cluster: &Cluster) -> (Counts, Vec<DuplicateRow>)
         Keep::Best => Rule::KeptOnly,
         Keep::Hard | Keep::Easy | Keep::Random => Rule::AnyEarlier,
     };
-    let threshold = 1.0 - args.eps.max(LEAST_EPS);
+    let reason = Reason::from(reason_of(Method::Semantic));
     let (mut counts, mut rows) = (Counts::default(), Vec::new());
-    let found = matches(&ranked, dimension, threshold, rule);
+    let found = matches(&ranked, dimension, args.eps.threshold(), rule);
     for (place, found) in found.into_iter().enumerate() {
-        counts.add(found.as_ref().map(|_| Reason::SemanticDuplicate));
+        counts.add(step, found.as_ref().map(|_| &reason));
         if let Some(found) = found {
             let member = &members[order[place]];
             rows.push(DuplicateRow {

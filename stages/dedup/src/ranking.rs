@@ -3,7 +3,7 @@
 //! Whoever ranks first is kept, so the ranking decides which image of a group
 //! survives:
 //!
-//! - `best` (ours): highest aesthetic score, then most pixels, then the
+//! - `best` (ours): highest score of `--rank-by`, then most pixels, then the
 //!   smallest `image_id`. A function of the image alone, so it is the same for
 //!   all three methods (exact, perceptual, semantic).
 //! - `hard`, `easy` (NeMo Curator's `which_to_keep`): farthest from, or nearest
@@ -33,7 +33,7 @@ use sha2::{Digest, Sha256};
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum Keep {
-    /// Highest aesthetic score, then most pixels, then smallest image id.
+    /// Highest score of `--rank-by`, then most pixels, then smallest image id.
     #[default]
     Best,
     /// Farthest from the centroid of its cluster (NeMo Curator's `hard`).
@@ -49,7 +49,7 @@ pub enum Keep {
 pub struct Candidate<'a> {
     /// Unique in the run.
     pub image_id: &'a str,
-    /// Aesthetic score, where there is one.
+    /// The score of `--rank-by`, where there is one.
     pub score: Option<f32>,
     /// Width times height.
     pub pixels: u64,

@@ -1,41 +1,52 @@
-//! The images that the filters keep, over all partitions.
+//! The images that a method of the step compares: the survivors of the steps before, without the
+//! duplicates that the step's earlier methods removed.
+//!
+//! The one place that joins the samples of a partition with those duplicates and with the scores
+//! that rank. All are in the order of `read`, but for the duplicates, of which a partition's own are
+//! held. Scores and embeddings may cover more samples than are left, since deciding steps may have
+//! run after the scorer. So the walk passes all samples of `read` and marks those that are left.
+
+use std::collections::HashSet;
 
 use anyhow::Result;
-use sluice_harness::{Context, Plan, Verdict, Verdicts, filter_inputs};
-use sluice_manifest::{Filter, ImageId, Input, Partition};
+use sluice_harness::{Context, Plan, ScoreReader, Survivors, Verdicts};
+use sluice_manifest::layout::DUPLICATES;
+use sluice_manifest::rows::{DuplicateRow, Method, SampleBrief};
+use sluice_manifest::{
+    Error, ImageId, Input, Partition, Receipt, ScoreName, StepName, Unit, UnitKind,
+};
 
+use crate::methods::Methods;
 use crate::ranking::Candidate;
+use crate::settings::SameStep;
 
-/// An image that no filter dropped.
-pub struct Survivor {
+/// What the methods need to know of an image.
+pub struct Image {
     pub partition: Partition,
     pub image_id: ImageId,
     pub sha256: Option<[u8; 32]>,
     pub phash: Option<u64>,
+    /// The score that ranks, where there is one.
     pub score: Option<f32>,
     pub pixels: u64,
 }
 
-impl Survivor {
-    /// The survivor of a verdict, if it is one.
-    pub fn of(verdict: Verdict, partition: Partition) -> Option<Self> {
-        if verdict.dropped.is_some() {
-            return None;
-        }
+impl Image {
+    fn new(sample: SampleBrief, partition: Partition, score: Option<f32>) -> Self {
         let mut digest = [0; 32];
-        let sha256 = verdict.sample.sha256.as_ref();
+        let sha256 = sample.sha256.as_ref();
         let decoded = sha256.and_then(|text| hex::decode_to_slice(text, &mut digest).ok());
-        Some(Self {
+        Self {
             partition,
             sha256: decoded.map(|()| digest),
-            phash: verdict.sample.phash,
-            score: verdict.aesthetic,
-            pixels: verdict.sample.pixels(),
-            image_id: verdict.sample.image_id,
-        })
+            phash: sample.phash,
+            score,
+            pixels: sample.pixels(),
+            image_id: sample.image_id,
+        }
     }
 
-    /// As the rankings see it; `distance` is the one to its centroid.
+    /// Returns what the rankings need; `distance` is the one to the image's centroid.
     pub fn candidate(&self, distance: f32) -> Candidate<'_> {
         Candidate {
             image_id: self.image_id.as_str(),
@@ -46,32 +57,185 @@ impl Survivor {
     }
 }
 
-/// The survivors of all partitions that `wanted` picks.
-pub fn survivors(
-    context: &Context,
-    plan: &Plan,
-    filters: &[Filter],
-    wanted: impl Fn(&Survivor) -> bool,
-) -> Result<Vec<Survivor>> {
-    let mut found = Vec::new();
-    for partition in &plan.partitions {
-        context.check_stop()?;
-        for verdict in Verdicts::open(context, partition.partition, filters)? {
-            found.extend(Survivor::of(verdict?, partition.partition).filter(&wanted));
-        }
-    }
-    Ok(found)
+/// The images that are left for a method.
+pub struct Remaining<'c> {
+    context: &'c Context,
+    survivors: Survivors<'c>,
+    /// The units of the step's earlier methods.
+    earlier: Vec<Unit>,
+    earlier_inputs: Vec<Input>,
+    rank_by: Option<&'c ScoreName>,
 }
 
-/// What a unit that walks the verdicts of all partitions reads.
-pub fn all_inputs(
-    context: &Context,
-    plan: &Plan,
-    filters: &[Filter],
-) -> sluice_manifest::Result<Vec<Input>> {
-    let mut inputs = Vec::new();
-    for partition in &plan.partitions {
-        inputs.extend(filter_inputs(context, partition.partition, filters)?);
+impl<'c> Remaining<'c> {
+    /// Looks up the deciding steps before and the step's own methods before `method`.
+    ///
+    /// # Errors
+    /// Data, when one of them has not been run, or with other `--methods` or `--survivors-of`.
+    pub fn new(
+        context: &'c Context,
+        methods: &Methods,
+        method: Method,
+        rank_by: Option<&'c ScoreName>,
+    ) -> Result<Self> {
+        let step = context.step();
+        let mut earlier = Vec::new();
+        let mut earlier_inputs = Vec::new();
+        for kind in methods.kinds_before(method) {
+            check_same_step(
+                context,
+                methods,
+                &context.required_receipt(step, Unit::once(kind))?,
+            )?;
+            earlier.extend(context.units_of(step, kind)?);
+            earlier_inputs.push(context.combined_input(step, kind)?);
+        }
+        let survivors = context.survivors(context.node().survivors_of.as_ref())?;
+        Ok(Self {
+            context,
+            survivors,
+            earlier,
+            earlier_inputs,
+            rank_by,
+        })
     }
-    Ok(vec![Input::combined("survivors", &inputs)])
+
+    /// Returns what a unit reads that works on the images of one partition.
+    ///
+    /// # Errors
+    /// Data, when a step before has not done the partition.
+    pub fn inputs(&self, partition: Partition) -> Result<Vec<Input>> {
+        let scores = |step: &StepName| self.context.input(step, partition.into());
+        self.with_own(self.survivors.inputs(partition)?, scores)
+    }
+
+    /// Returns what a unit reads that works on the images of all partitions.
+    ///
+    /// # Errors
+    /// Data, when a step before has not done all partitions.
+    pub fn all_inputs(&self) -> Result<Vec<Input>> {
+        let scores = |step: &StepName| self.context.combined_input(step, UnitKind::Part);
+        self.with_own(self.survivors.all_inputs()?, scores)
+    }
+
+    fn with_own(
+        &self,
+        mut inputs: Vec<Input>,
+        scores: impl FnOnce(&StepName) -> sluice_manifest::Result<Input>,
+    ) -> Result<Vec<Input>> {
+        inputs.extend(self.earlier_inputs.iter().cloned());
+        if let Some(score) = self.rank_by {
+            inputs.push(scores(&score.step)?);
+        }
+        Ok(inputs)
+    }
+
+    /// Returns all samples of a partition, in the order of `read`.
+    ///
+    /// # Errors
+    /// Data, when a manifest is missing or broken; usage, when the step has no such score.
+    pub fn walk(&self, partition: Partition) -> Result<Walk> {
+        let scores = self
+            .rank_by
+            .map(|score| ScoreReader::open_one(self.context, score, partition.into()))
+            .transpose()?;
+        Ok(Walk {
+            partition,
+            verdicts: self.survivors.verdicts(partition)?,
+            removed: self.removed(partition)?,
+            scores,
+        })
+    }
+
+    /// Returns the images of all partitions that are left and `wanted`.
+    ///
+    /// # Errors
+    /// As [`walk`](Self::walk); stopped, after a signal.
+    pub fn images(&self, plan: &Plan, wanted: impl Fn(&Image) -> bool) -> Result<Vec<Image>> {
+        let mut found = Vec::new();
+        for partition in &plan.partitions {
+            self.context.check_stop()?;
+            for walked in self.walk(partition.partition)? {
+                let walked = walked?;
+                if walked.is_left && wanted(&walked.image) {
+                    found.push(walked.image);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// The images of a partition that the step's earlier methods removed.
+    fn removed(&self, partition: Partition) -> Result<HashSet<ImageId>> {
+        let mut removed = HashSet::new();
+        for &unit in &self.earlier {
+            let path = DUPLICATES.path(self.context.step(), unit);
+            let rows = self.context.run.rows::<DuplicateRow>(&path)?;
+            for row in rows.within("partition", partition.0..partition.0 + 1)? {
+                let row = row?;
+                if row.partition == partition {
+                    removed.insert(row.image_id);
+                }
+            }
+        }
+        Ok(removed)
+    }
+}
+
+/// A sample of a partition.
+pub struct Walked {
+    pub image: Image,
+    /// Whether it is among the images to compare.
+    pub is_left: bool,
+}
+
+/// The samples of a partition, in the order of `read`.
+pub struct Walk {
+    partition: Partition,
+    verdicts: Verdicts<SampleBrief>,
+    removed: HashSet<ImageId>,
+    scores: Option<ScoreReader>,
+}
+
+impl Iterator for Walk {
+    type Item = sluice_manifest::Result<Walked>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let verdict = self.verdicts.next()?;
+        Some(verdict.and_then(|verdict| {
+            let id = &verdict.sample.image_id;
+            let score = match &mut self.scores {
+                Some(scores) => scores
+                    .next_if(id.as_str())?
+                    .and_then(|row| row.first().copied()),
+                None => None,
+            };
+            let is_left = verdict.dropped.is_none() && !self.removed.contains(id);
+            // A score that is missing is NaN.
+            let score = score.filter(|score| !score.is_nan());
+            let image = Image::new(verdict.sample, self.partition, score);
+            Ok(Walked { image, is_left })
+        }))
+    }
+}
+
+/// Checks that an earlier unit of this step was made for the same survivors with the same methods.
+///
+/// # Errors
+/// Data, when it was not.
+pub fn check_same_step(context: &Context, methods: &Methods, receipt: &Receipt) -> Result<()> {
+    let node = context.node();
+    let made: SameStep = receipt.settings()?;
+    if made.methods == *methods && receipt.survivors_of == node.survivors_of {
+        return Ok(());
+    }
+    let (step, unit) = (&receipt.step, receipt.unit);
+    let subcommand = receipt.subcommand.as_deref().unwrap_or_default();
+    Err(Error::data(format!(
+        "{step}: {unit} was not made with the same --methods and --survivors-of"
+    ))
+    .hint(format!(
+        "run sluice-dedup {subcommand} --step {step} again, with the flags of this command"
+    ))
+    .into())
 }

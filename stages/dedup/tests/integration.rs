@@ -1,5 +1,5 @@
 //! The algorithms of deduplication against independent restatements of their
-//! definitions.
+//! definitions, and the stage on made-up runs in memory.
 //!
 //! What counts as failure: any difference in who is kept, who is removed, and in
 //! favour of whom; a similarity or distance off by more than 1e-5; a result that
@@ -10,11 +10,17 @@
 //! `python3 tests/golden/make_golden.py`, which needs numpy.
 
 mod integration {
+    mod arguments;
     mod data;
+    mod embeddings;
     mod exact;
     mod golden;
     mod kmeans;
     mod matching;
+    mod methods;
     mod perceptual;
+    mod rank_by;
     mod ranking;
+    mod repetition;
+    mod support;
 }

@@ -1,23 +1,29 @@
 //! `sluice-embed`: decodes, preprocesses, and runs an image encoder.
 //!
-//! Every image that `read` found sound gets an L2-normalised embedding, in the order of
-//! `read/images`. Pixels become the model's input exactly as the model's own processor does it, on
-//! the upright image; decoding runs a batch ahead of inference.
+//! Every survivor gets an L2-normalised embedding, in the order of `read/images`. Pixels become the
+//! model's input exactly as the model's own processor does it, on the upright image; decoding runs a
+//! batch ahead of inference. An image that cannot be embedded has no row, and the receipt counts it.
+//! When only the survivors of a unit changed, the rows that are there already are taken over.
 
-use std::sync::{Arc, Mutex};
+mod writer;
+
+use std::sync::Mutex;
 
 use anyhow::Result;
-use arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, StringArray};
-use arrow::datatypes::DataType;
 use clap::Parser;
-use serde_json::json;
-use sluice_harness::{Common, Context, Plan, Program, Work};
-use sluice_inference::{Feed, ModelArgs, each_batch};
-use sluice_manifest::rows::{DIMENSION_KEY, EMBEDDINGS, MODEL_KEY, MODEL_SHA256_KEY, embeddings};
-use sluice_manifest::{Counts, Error, ImageId, Reason, Unit, dag};
-use sluice_model::{Kind, Model, Precision, Session};
-use sluice_pixels::Preprocess;
-use sluice_store::{Store, TableWriter};
+use serde::{Deserialize, Serialize};
+use sluice_harness::{
+    Common, Context, Embedder, Gives, Plan, Program, StepArgs, Survivors, Upstream, Work,
+};
+use sluice_inference::{Feed, Images, ModelArgs, Previous, each_row};
+use sluice_manifest::layout;
+use sluice_manifest::rows::{DIMENSION_KEY, EMBEDDINGS, MODEL_KEY, MODEL_SHA256_KEY};
+use sluice_manifest::{Counts, Error, Operation, Resources, Role, Unit, UnitKind};
+use sluice_model::{Kind, Model, ModelSettings, Precision, Session};
+use sluice_pixels::{Fidelity, Preprocess};
+use sluice_store::Store;
+
+use crate::writer::{EmbeddingWriter, normalize};
 
 /// Partitions at once: one reads and decodes its first batch while another is in inference.
 const IN_FLIGHT: usize = 2;
@@ -29,7 +35,7 @@ const IN_FLIGHT: usize = 2;
 #[command(name = "sluice-embed", version)]
 pub struct Args {
     #[command(flatten)]
-    pub common: Common,
+    pub step: StepArgs,
 
     /// The image encoder: a model of the catalogue, or the URI of a folder with model.onnx
     #[arg(
@@ -48,18 +54,49 @@ pub struct Args {
     pub models: ModelArgs,
 }
 
+impl Args {
+    fn find(&self) -> Result<Model, Error> {
+        let model = self.models.find_at(&self.model, self.precision)?;
+        model.require(&[Kind::Embedder], "--model")?;
+        Ok(model)
+    }
+}
+
 impl Program for Args {
     const NAME: &'static str = "sluice-embed";
+    const ROLE: Role = Role::Encoder;
+    const OPERATIONS: &'static [Operation] = &[Operation {
+        subcommand: None,
+        unit: UnitKind::Part,
+        resources: Resources::Model,
+        after: &[],
+        version: 2,
+    }];
 
     fn common(&self) -> &Common {
-        &self.common
+        &self.step.common
+    }
+
+    fn step_args(&self) -> Option<&StepArgs> {
+        Some(&self.step)
+    }
+
+    fn check(&self, _upstream: &Upstream) -> Result<Gives> {
+        let model = self.find()?;
+        model.check()?;
+        Ok(Gives {
+            scores: Vec::new(),
+            embedder: Some(Embedder {
+                model: model.spec.name.clone(),
+                dimension: model.spec.dimension,
+            }),
+        })
     }
 
     fn run(&self, context: &Context) -> Result<()> {
-        let model = self.models.find_at(&self.model, self.precision)?;
-        model.require(&[Kind::Embedder], "--model")?;
+        let model = self.find()?;
         let plan = context.plan()?;
-        let embedder = Embedder {
+        let encoder = Encoder {
             preprocess: model
                 .spec
                 .preprocess
@@ -67,150 +104,120 @@ impl Program for Args {
                 .ok_or_else(|| Error::bug("an embedder without preprocessing"))?,
             model,
             feed: self.models.feed(),
-            loaded: Mutex::new(None),
+            session: Mutex::new(None),
+            context,
+            input: &plan.input()?,
+            survivors: &context.survivors(self.step.survivors_of.as_ref())?,
+            plan: &plan,
         };
-        let input = plan.input()?;
-        context.each_unit(&dag::EMBED, plan.units(), IN_FLIGHT, |unit| {
-            embed_partition(&embedder, context, &plan, &input, unit)
-        })
+        context.each_unit(plan.units(), IN_FLIGHT, |unit| encoder.partition(unit))
     }
 }
 
-/// The encoder, loaded when the first partition has work to do.
-struct Embedder {
+/// The settings that shape embeddings.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Settings {
+    /// The encoder.
+    pub model: ModelSettings,
+    /// How exactly large JPEGs are decoded.
+    pub decoding: Fidelity,
+}
+
+struct Encoder<'a> {
     model: Model,
     preprocess: Preprocess,
     feed: Feed,
-    loaded: Mutex<Option<Session>>,
+    /// Loaded when the first partition has work to do.
+    session: Mutex<Option<Session>>,
+    context: &'a Context,
+    plan: &'a Plan,
+    input: &'a Store,
+    survivors: &'a Survivors<'a>,
 }
 
-fn embed_partition(
-    embedder: &Embedder,
-    context: &Context,
-    plan: &Plan,
-    input: &Store,
-    unit: &Unit,
-) -> Result<()> {
-    let work = Work {
-        step: &dag::EMBED,
-        version: 1,
-        unit,
-        units: plan.partitions.len(),
-        settings: json!({
-            "model": embedder.model.settings(),
-            "decoding": embedder.feed.fidelity,
-        }),
-        basis: None,
-        inputs: vec![context.input(&dag::READ, unit)?],
-    };
-    let Some(mut task) = context.begin(work)? else {
-        return Ok(());
-    };
-    let dimension = embedder.dimension(context)?;
-    let metadata = [
-        (MODEL_KEY, embedder.model.spec.name.clone()),
-        (MODEL_SHA256_KEY, embedder.model.sha256.clone()),
-        (DIMENSION_KEY, dimension.to_string()),
-    ];
-    let path = task.path("embeddings");
-    let mut writer =
-        context
-            .run
-            .write_table(&path, EMBEDDINGS, embeddings(dimension), &metadata)?;
-    let mut counts = Counts::default();
-    each_batch(
-        context,
-        input,
-        plan.partition(unit)?,
-        &embedder.preprocess,
-        embedder.feed,
-        |batch| {
-            let values = embedder.run(context, &batch.shape, &batch.tensor)?;
-            task.advance(batch.ids.len())?;
-            if values.len() != batch.ids.len() * dimension {
-                let width = values.len() / batch.ids.len().max(1);
-                return Err(Error::usage(format!(
-                    "model {:?} gives embeddings of {width} values, its spec says {dimension}",
-                    embedder.model.spec.name
-                )));
+impl Encoder<'_> {
+    fn partition(&self, unit: Unit) -> Result<()> {
+        let (context, model) = (self.context, &self.model);
+        let planned = self.plan.partition(unit)?;
+        let work = Work {
+            unit,
+            units: self.plan.partitions.len(),
+            settings: Settings {
+                model: model.settings(),
+                decoding: self.feed.fidelity,
+            },
+            inputs: self.survivors.inputs(planned.partition)?,
+        };
+        let Some(mut task) = context.begin(work)? else {
+            return Ok(());
+        };
+        task.about("licence", &model.spec.licence);
+        task.about("origin", &model.spec.origin);
+        let dimension = self.dimension()?;
+        let metadata = [
+            (MODEL_KEY, model.spec.name.clone()),
+            (MODEL_SHA256_KEY, model.sha256.clone()),
+            (DIMENSION_KEY, dimension.to_string()),
+        ];
+        let path = task.path(&layout::EMBEDDINGS);
+        let mut writer = EmbeddingWriter::open(&context.run, &path, dimension, &metadata)?;
+        // A quantised model's activations are scaled by batch, so other batches give other bits.
+        let previous = match model.precision {
+            Precision::Float32 => {
+                Previous::of(&task, &layout::EMBEDDINGS, EMBEDDINGS, &["embedding"])?
             }
-            for _ in 0..batch.failed {
-                counts.add(Some(Reason::NotEmbedded));
-            }
-            write_batch(
-                &mut writer,
-                std::mem::take(&mut batch.ids),
-                values,
-                &mut counts,
-            )
-        },
-    )?;
-    task.wrote(writer.finish()?);
-    Ok(task.commit(counts)?)
-}
+            Precision::Bfloat16 | Precision::Int8 => None,
+        };
+        let images = Images {
+            context,
+            input: self.input,
+            partition: planned,
+            survivors: self.survivors,
+        };
+        let run = |shape: &[usize], tensor: &[f32]| {
+            let mut vectors = self.run(shape, tensor)?;
+            let width = (vectors.len() / shape[0].max(1)).max(1);
+            vectors.chunks_mut(width).for_each(normalize);
+            Ok(vectors)
+        };
+        let join = each_row(
+            images,
+            model,
+            self.feed,
+            previous.as_ref(),
+            &task,
+            run,
+            |id, vector| match vector.len() == dimension {
+                true => writer.push(id, vector),
+                false => Err(Error::usage(format!(
+                    "model {:?} gives embeddings of {} values, its spec says {dimension}",
+                    model.spec.name,
+                    vector.len()
+                ))),
+            },
+        )?;
+        let rows = writer.rows();
+        task.publish(|| writer.finish())?;
+        task.sums.unscored = join.survivors - rows;
+        task.sums.reused = join.reused;
+        Ok(task.commit(Counts::all_kept(join.survivors))?)
+    }
 
-impl Embedder {
-    fn run(
-        &self,
-        context: &Context,
-        shape: &[usize],
-        values: &[f32],
-    ) -> sluice_manifest::Result<Vec<f32>> {
-        let mut loaded = self.loaded.lock().unwrap_or_else(|e| e.into_inner());
-        let session = match &mut *loaded {
+    fn run(&self, shape: &[usize], values: &[f32]) -> sluice_manifest::Result<Vec<f32>> {
+        let mut session = self.session.lock().unwrap_or_else(|e| e.into_inner());
+        let session = match &mut *session {
             Some(session) => session,
-            none => none.insert(self.model.session(context.jobs)?),
+            none => none.insert(self.model.session(self.context.jobs)?),
         };
         session.run(shape, values)
     }
 
-    /// Length of the embeddings: what the spec says, or what a run on zeros gives.
-    fn dimension(&self, context: &Context) -> sluice_manifest::Result<usize> {
+    /// Returns the length of the embeddings: what the spec says, or what a run on zeros gives.
+    fn dimension(&self) -> sluice_manifest::Result<usize> {
         if let Some(dimension) = self.model.spec.dimension {
             return Ok(dimension);
         }
         let zeros = vec![0.0; self.preprocess.tensor_len()];
-        Ok(self
-            .run(context, &self.preprocess.tensor_shape(1), &zeros)?
-            .len())
+        Ok(self.run(&self.preprocess.tensor_shape(1), &zeros)?.len())
     }
-}
-
-/// Normalises the embeddings of a batch and writes those that are finite.
-fn write_batch(
-    writer: &mut TableWriter,
-    ids: Vec<ImageId>,
-    values: Vec<f32>,
-    counts: &mut Counts,
-) -> sluice_manifest::Result<()> {
-    let dimension = values.len() / ids.len().max(1);
-    let mut kept_ids = Vec::with_capacity(ids.len());
-    let mut kept = Vec::with_capacity(values.len());
-    for (id, vector) in ids.into_iter().zip(values.chunks_exact(dimension.max(1))) {
-        let length = vector
-            .iter()
-            .map(|&x| f64::from(x) * f64::from(x))
-            .sum::<f64>()
-            .sqrt();
-        if !(length.is_finite() && length > 0.0) {
-            tracing::warn!(image_id = id.as_str(), "the embedding has length {length}");
-            counts.add(Some(Reason::NotEmbedded));
-            continue;
-        }
-        counts.add(None);
-        kept.extend(vector.iter().map(|&x| (f64::from(x) / length) as f32));
-        kept_ids.push(id);
-    }
-    let schema = writer.schema().clone();
-    let DataType::FixedSizeList(item, length) = schema.field(1).data_type().clone() else {
-        return Err(Error::bug("the embedding column is no fixed-size list"));
-    };
-    let ids = StringArray::from_iter_values(kept_ids.iter().map(ImageId::as_str));
-    let vectors =
-        FixedSizeListArray::try_new(item, length, Arc::new(Float32Array::from(kept)), None);
-    let columns: Result<[ArrayRef; 2], _> =
-        vectors.map(|vectors| [Arc::new(ids) as ArrayRef, Arc::new(vectors)]);
-    let batch = columns.and_then(|columns| RecordBatch::try_new(schema, columns.into()));
-    writer
-        .write(&batch.map_err(|e| Error::bug(format!("embeddings do not fit their schema: {e}")))?)
 }

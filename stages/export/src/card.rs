@@ -1,4 +1,4 @@
-//! The dataset card: what the curated dataset is, and how it came to be.
+//! The dataset card: what the curated dataset is, and how it was made.
 //!
 //! Nothing in it depends on when or where the run took place, so a run done again writes the same
 //! card. It begins with the YAML that dataset hubs read.
@@ -6,11 +6,11 @@
 use std::fmt::Write;
 
 use serde_json::Value;
-use sluice_manifest::{Counts, Filter, Reason};
+use sluice_manifest::{Counts, StepName};
 
 use crate::columns::{COLUMNS, EMBEDDING_COLUMN};
 
-/// What the card tells.
+/// What the card says.
 #[derive(Debug, Clone)]
 pub struct Card {
     /// The source's root.
@@ -23,22 +23,25 @@ pub struct Card {
     pub shards: u64,
     /// Bytes of their tars.
     pub bytes: u64,
-    /// Whose decisions counted.
-    pub filters: Vec<Filter>,
-    /// Samples in, kept, and dropped by reason.
+    /// The deciding steps, in order.
+    pub deciders: Vec<StepName>,
+    /// Samples in, kept, and dropped by step and reason.
     pub counts: Counts,
-    /// The steps that had a say, with the settings in their receipts.
-    pub steps: Vec<(&'static str, Value)>,
+    /// The steps that the decisions and the scores come from, with the settings and the notes in their
+    /// receipts.
+    pub steps: Vec<(String, Value)>,
+    /// Columns of scores in the Parquet files, with their meaning.
+    pub scores: Vec<(String, String)>,
     /// Whether the Parquet files carry embeddings.
     pub embeddings: bool,
 }
 
-/// The card as Markdown.
+/// Returns the card as Markdown.
 pub fn render(card: &Card) -> String {
     let sections = [
         front_matter(card),
         introduction(card),
-        funnel(&card.counts),
+        funnel(card),
         settings(card),
         files(card),
         loading(card.shards),
@@ -46,8 +49,22 @@ pub fn render(card: &Card) -> String {
     sections.join("\n")
 }
 
+/// The tag of every card.
+const TAG: &str = "sluice";
+
+/// Whether a text is a card of this program.
+pub fn is_card(text: &str) -> bool {
+    let front_matter = text
+        .strip_prefix("---\n")
+        .and_then(|text| text.split_once("\n---"));
+    front_matter.is_some_and(|(yaml, _)| {
+        let mut words = yaml.split(|c: char| !c.is_alphanumeric());
+        words.any(|word| word == TAG)
+    })
+}
+
 fn front_matter(card: &Card) -> String {
-    let mut yaml = String::from("---\ntags:\n- image\n- webdataset\n- sluice\n");
+    let mut yaml = format!("---\ntags:\n- image\n- webdataset\n- {TAG}\n");
     yaml += &format!("size_categories:\n- {}\n", size_category(card.counts.kept));
     if card.shards > 0 {
         yaml += "configs:\n";
@@ -57,7 +74,7 @@ fn front_matter(card: &Card) -> String {
     yaml + "---\n"
 }
 
-/// The hubs' names for sizes.
+/// Returns the hubs' name for a size.
 fn size_category(samples: u64) -> &'static str {
     match samples {
         0..1_000 => "n<1K",
@@ -89,8 +106,7 @@ fn introduction(card: &Card) -> String {
     )
 }
 
-/// A remote source by its address, a local one by its folder's name: the path to it is nobody's
-/// business.
+/// Returns a remote source's URI, or a local one's folder name: its path is private.
 fn source_name(source: &str) -> &str {
     match source.contains("://") {
         true => source,
@@ -98,16 +114,19 @@ fn source_name(source: &str) -> &str {
     }
 }
 
-fn funnel(counts: &Counts) -> String {
+fn funnel(card: &Card) -> String {
     let mut text = String::from(
         "## What stayed and what did not\n\n\
-        | stage | reason | samples | |\n| --- | --- | ---: | --- |\n",
+        | step | reason | samples | |\n| --- | --- | ---: | --- |\n",
     );
+    let counts = &card.counts;
     put(&mut text, &["", "came in", &counts.input.to_string(), ""]);
-    for reason in Reason::ALL {
-        if let Some(dropped) = counts.dropped.get(reason) {
-            let dropped = dropped.to_string();
-            let row = [reason.stage(), reason.as_str(), &dropped, reason.text()];
+    let read = StepName::read();
+    for step in [&read].into_iter().chain(&card.deciders) {
+        let dropped = counts.dropped.iter();
+        for (dropped, samples) in dropped.filter(|(dropped, _)| dropped.step == *step) {
+            let (reason, samples) = (dropped.reason.to_string(), samples.to_string());
+            let row = [step.as_str(), &reason, &samples, dropped.reason.text()];
             put(&mut text, &row);
         }
     }
@@ -116,10 +135,10 @@ fn funnel(counts: &Counts) -> String {
 }
 
 fn settings(card: &Card) -> String {
-    let filters: Vec<&str> = card.filters.iter().map(|filter| filter.as_str()).collect();
-    let filters = match filters.is_empty() {
-        true => "none: only what could not be used was left behind".to_owned(),
-        false => filters.join(", "),
+    let deciders: Vec<&str> = card.deciders.iter().map(StepName::as_str).collect();
+    let deciders = match deciders.is_empty() {
+        true => "none: only what could not be used was left out".to_owned(),
+        false => deciders.join(", "),
     };
     let mut table = String::new();
     for (step, settings) in &card.steps {
@@ -129,14 +148,14 @@ fn settings(card: &Card) -> String {
             put(&mut table, &[step, &name, &value]);
         }
     }
-    let text = format!("## Models and settings\n\nFilters: {filters}.\n");
+    let text = format!("## Models and settings\n\nDeciding steps: {deciders}.\n");
     match table.is_empty() {
         true => text,
         false => text + "\n| step | setting | value |\n| --- | --- | --- |\n" + &table,
     }
 }
 
-/// Nested settings as `a.b`, without those that are not set.
+/// Lists nested settings as `a.b`, without those that are not set.
 fn flatten(prefix: &str, value: &Value, pairs: &mut Vec<(String, String)>) {
     match value {
         Value::Null => {}
@@ -158,12 +177,14 @@ fn files(card: &Card) -> String {
     let mut text = String::from(
         "## Files\n\n| file | holds |\n| --- | --- |\n\
         | `shard-*.tar` | the samples; a member's name is `KEY.EXTENSION`, its key made from `image_id` |\n\
-        | `shard-*.parquet` | a row for each sample of the tar beside it, in its order |\n\
+        | `shard-*.parquet` | a row for each sample of the tar with the same number, in its order |\n\
         | `index.json` | the shards with their numbers of samples, for `wids` |\n\n\
         Columns of the Parquet files:\n\n| column | holds |\n| --- | --- |\n",
     );
-    let embedding = card.embeddings.then_some(&EMBEDDING_COLUMN);
-    for (name, meaning) in COLUMNS.iter().chain(embedding) {
+    let scores = card.scores.iter();
+    let scores = scores.map(|(name, meaning)| (name.as_str(), meaning.as_str()));
+    let embedding = card.embeddings.then_some(EMBEDDING_COLUMN);
+    for (name, meaning) in COLUMNS.iter().copied().chain(scores).chain(embedding) {
         put(&mut text, &[&format!("`{name}`"), meaning]);
     }
     text
@@ -193,40 +214,47 @@ fn put(text: &mut String, cells: &[&str]) {
 #[cfg(test)]
 mod tests {
     use serde_json::json;
+    use sluice_manifest::{Reason, ReasonKind};
 
     use super::*;
 
     fn card() -> Card {
         let mut counts = Counts::default();
-        for dropped in [None, None, Some(Reason::Truncated), None] {
-            counts.add(dropped);
-        }
+        let (read, filter) = (StepName::read(), StepName::fixed("filter"));
+        let below = Reason::about(ReasonKind::BelowMin, "aesthetic");
+        counts.add(&filter, None);
+        counts.add(&filter, Some(&below));
+        counts.add(&read, Some(&ReasonKind::Truncated.into()));
+        counts.add(&filter, None);
         Card {
             source: "/home/someone/photos".into(),
             source_shards: 2,
             source_bytes: 5000,
             shards: 2,
             bytes: 4000,
-            filters: Filter::parse_list("aesthetic").unwrap(),
+            deciders: vec![filter],
             counts,
             steps: vec![(
-                "aesthetic",
-                json!({ "model": { "name": "a|b", "sha256": "00" }, "min_score": 5.0, "x": null }),
+                "aesthetic".into(),
+                json!({ "model": { "name": "a|b", "sha256": "00" }, "limit": 5.0, "x": null }),
             )],
+            scores: vec![("aesthetic".into(), "a score".into())],
             embeddings: true,
         }
     }
 
     #[test]
-    fn the_card_tells_counts_settings_and_columns() {
+    fn the_card_shows_counts_settings_and_columns() {
         let text = render(&card());
         for line in [
-            "3 of 4 samples of `photos` (2 shards, 5000 bytes), in 2 WebDataset shards (4000 bytes).",
+            "2 of 4 samples of `photos` (2 shards, 5000 bytes), in 2 WebDataset shards (4000 bytes).",
             "| read | truncated-image | 1 | the image ends before its last pixel |",
-            "|  | stayed | 3 |  |",
-            "Filters: aesthetic.",
-            "| aesthetic | min_score | 5.0 |",
+            "| filter | below-min:aesthetic | 1 | the score is below the minimum |",
+            "|  | stayed | 2 |  |",
+            "Deciding steps: filter.",
+            "| aesthetic | limit | 5.0 |",
             "| aesthetic | model.name | a\\|b |",
+            "| `phash` | 64-bit perceptual hash |\n| `aesthetic` | a score |\n| `embedding` |",
             "| `embedding` | embedding of length 1; the file's metadata name the model |",
             "for sample in wds.WebDataset(\"shard-{00000..00001}.tar\", shardshuffle=False):",
         ] {
@@ -234,6 +262,15 @@ mod tests {
         }
         assert!(text.starts_with("---\ntags:\n") && !text.contains("someone"));
         assert_eq!(text, render(&card()));
+        assert!(text.find("| read | truncated") < text.find("| filter | below"));
+    }
+
+    #[test]
+    fn cards_are_recognised() {
+        assert!(is_card(&render(&card())));
+        assert!(is_card("---\ntags: [image, sluice]\nlicense: mit\n---\n"));
+        assert!(!is_card("# Made with sluice\n"));
+        assert!(!is_card("---\ntags: [image]\n---\nsluice\n"));
     }
 
     #[test]
@@ -241,11 +278,11 @@ mod tests {
         let empty = Card {
             shards: 0,
             counts: Counts::default(),
-            filters: Vec::new(),
+            deciders: Vec::new(),
             ..card()
         };
         let text = render(&empty);
-        assert!(text.contains("Filters: none") && !text.contains("configs:"));
+        assert!(text.contains("Deciding steps: none") && !text.contains("configs:"));
         assert!(text.ends_with("so there are no shards.\n"));
     }
 }

@@ -2,34 +2,26 @@
 
 use crate::curated::EMBEDDING;
 
-/// Columns and their meaning, in the files' order.
+/// Columns and their meaning, in the files' order. The scores follow.
 pub const COLUMNS: &[(&str, &str)] = &[
     (
         "image_id",
         "name of the sample in the source: shard, `/`, key",
     ),
-    ("key", "its key in the shard beside this file"),
+    ("key", "its key in the shard with the same number"),
     ("source_shard", "the shard it was copied from"),
     ("source_key", "its key there"),
     ("caption", "text of its caption member, where it has one"),
     ("metadata", "text of its `.json` member, where it has one"),
-    ("format", "image format, told by the content"),
+    ("format", "image format, detected from the content"),
     ("width", "width of the upright image, in pixels"),
     ("height", "height of the upright image, in pixels"),
     ("bytes", "size of the image member"),
     ("sha256", "SHA-256 of the image member, hexadecimal"),
     ("phash", "64-bit perceptual hash"),
-    (
-        "aesthetic_score",
-        "score of the aesthetic stage, where it was a filter",
-    ),
-    (
-        "nsfw_score",
-        "score of the nsfw stage, where it was a filter",
-    ),
 ];
 
-/// The further column of files with embeddings.
+/// The last column of files with embeddings.
 pub const EMBEDDING_COLUMN: (&str, &str) = (
     EMBEDDING,
     "embedding of length 1; the file's metadata name the model",

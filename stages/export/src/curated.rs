@@ -1,4 +1,4 @@
-//! The Parquet file beside an output shard: a row for each of its samples, in its order.
+//! The Parquet file of an output shard: a row for each of its samples, in its order.
 
 use std::sync::Arc;
 
@@ -9,7 +9,8 @@ use sluice_manifest::rows::{CuratedRow, Row};
 use sluice_manifest::{Error, Output, Result};
 use sluice_store::{Store, TableWriter};
 
-use crate::kept::Embedder;
+use crate::kept::EmbeddingsOf;
+use crate::scores::CuratedScore;
 
 /// Rows that wait to be written, at most.
 const BATCH: usize = 1024;
@@ -17,33 +18,58 @@ const BATCH: usize = 1024;
 /// Name of the column of vectors.
 pub const EMBEDDING: &str = "embedding";
 
-/// Writes curated rows, with their embeddings where an embedder is given.
+/// Writes curated rows, with their scores and, where there are some, their embeddings.
 pub struct CuratedWriter {
     table: TableWriter,
     fields: Vec<FieldRef>,
     rows: Vec<CuratedRow>,
+    scores: Vec<Vec<Option<f32>>>,
     vectors: Option<VectorColumn>,
 }
 
 impl CuratedWriter {
     /// Starts the file.
-    pub fn open(output: &Store, path: &str, embedder: Option<&Embedder>) -> Result<Self> {
+    ///
+    /// # Errors
+    /// Storage errors only.
+    pub fn open(
+        output: &Store,
+        path: &str,
+        scores: &[CuratedScore],
+        embeddings: Option<&EmbeddingsOf>,
+    ) -> Result<Self> {
         let fields: Vec<FieldRef> = CuratedRow::fields().into_iter().map(Arc::new).collect();
-        let vectors = embedder.map(|embedder| VectorColumn::new(embedder.dimension));
+        let vectors = embeddings.map(|embeddings| VectorColumn::new(embeddings.dimension));
         let mut columns = fields.clone();
+        columns.extend(scores.iter().map(|score| {
+            let field = Field::new(&score.column, DataType::Float32, true);
+            Arc::new(field)
+        }));
         columns.extend(vectors.as_ref().map(VectorColumn::field));
-        let metadata = embedder.map(Embedder::metadata);
+        let metadata = embeddings.map(EmbeddingsOf::metadata);
         let metadata = metadata.as_ref().map_or(&[][..], |pairs| pairs.as_slice());
         Ok(Self {
             table: output.write_table(path, CuratedRow::SCHEMA, Schema::new(columns), metadata)?,
             fields,
             rows: Vec::new(),
+            scores: vec![Vec::new(); scores.len()],
             vectors,
         })
     }
 
-    /// Adds a sample.
-    pub fn push(&mut self, row: CuratedRow, embedding: Option<&[f32]>) -> Result<()> {
+    /// Adds a sample; `scores` has one value for each column of scores.
+    ///
+    /// # Errors
+    /// Storage errors only.
+    pub fn push(
+        &mut self,
+        row: CuratedRow,
+        scores: &[Option<f32>],
+        embedding: Option<&[f32]>,
+    ) -> Result<()> {
+        for (column, &score) in self.scores.iter_mut().zip(scores) {
+            column.push(score);
+        }
         if let Some(vectors) = &mut self.vectors {
             vectors.push(embedding);
         }
@@ -61,6 +87,10 @@ impl CuratedWriter {
         let rows = serde_arrow::to_record_batch(&self.fields, &self.rows).map_err(|e| wrong(&e))?;
         self.rows.clear();
         let mut columns = rows.columns().to_vec();
+        for scores in &mut self.scores {
+            let scores = Float32Array::from(std::mem::take(scores));
+            columns.push(Arc::new(scores));
+        }
         if let Some(vectors) = &mut self.vectors {
             columns.push(vectors.finish()?);
         }
@@ -69,6 +99,9 @@ impl CuratedWriter {
     }
 
     /// Makes the file appear.
+    ///
+    /// # Errors
+    /// Storage errors only.
     pub fn finish(mut self) -> Result<Output> {
         if !self.rows.is_empty() {
             self.flush()?;

@@ -1,71 +1,64 @@
-//! Joins the filters' decisions: one row for every sample of `read`, in its order.
+//! Joins the decisions of the deciding steps: one row for every sample of `read`, in its order.
 
 use anyhow::Result;
-use serde_json::json;
-use sluice_harness::{Common, Context, Verdict, Verdicts, Work, filter_inputs};
-use sluice_manifest::rows::DecisionRow;
-use sluice_manifest::{Counts, Error, Filter, Partition, Receipt, Unit, dag};
+use sluice_harness::{Context, StepArgs, Survivors, Verdict, Work};
+use sluice_manifest::layout::DECISIONS;
+use sluice_manifest::rows::{DecisionRow, SampleBrief};
+use sluice_manifest::{Counts, Dropped, Error, Partition, Receipt, StepName, Unit};
 
-/// Samples between two looks at the progress and the signals.
-const STEP: usize = 1024;
+use crate::NoSettings;
 
-/// Sum in the receipt: bytes of all members of the kept samples.
-pub const KEPT_BYTES: &str = "kept_bytes";
-/// Sum in the receipt: bytes of the largest kept sample.
-pub const LARGEST_KEPT: &str = "largest_kept";
-/// Sum in the receipt: bytes of the last kept sample.
-pub const LAST_KEPT: &str = "last_kept";
+/// Samples between two progress reports, each with a look at the signals.
+const BATCH: usize = 1024;
 
-/// Join the filters' decisions: which samples stay, and why the others do not
+/// Join the decisions of the deciding steps: which samples stay, and why the others do not
 ///
-/// Example: sluice-export decide --run runs/a --filters aesthetic,nsfw,dedup
+/// Example: sluice-export decide --run runs/a --survivors-of dedup
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    pub common: Common,
-
-    /// Whose decisions count: aesthetic, nsfw, exact, perceptual, semantic
-    ///
-    /// `dedup` stands for the last three. Empty: only what read set aside is left behind.
-    #[arg(
-        long,
-        env = "SLUICE_FILTERS",
-        value_name = "LIST",
-        default_value = "aesthetic,nsfw,dedup"
-    )]
-    pub filters: String,
+    pub step: StepArgs,
 }
 
-/// Decides, a partition at a time.
-pub fn run(args: &Args, context: &Context) -> Result<()> {
-    let filters = Filter::parse_list(&args.filters)?;
+/// Joins the decisions, a partition at a time.
+///
+/// # Errors
+/// Data, when a deciding step of the chain has not been run.
+pub fn run(context: &Context) -> Result<()> {
     let plan = context.plan()?;
-    context.each_unit(&dag::EXPORT_DECIDE, plan.units(), context.jobs, |unit| {
+    let survivors = context.survivors(context.node().survivors_of.as_ref())?;
+    context.each_unit(plan.units(), context.jobs, |unit| {
         let partition = plan.partition(unit)?.partition;
-        decide(context, partition, &filters, plan.partitions.len())
+        decide(context, &survivors, partition, plan.partitions.len())
     })
 }
 
-fn decide(context: &Context, partition: Partition, filters: &[Filter], units: usize) -> Result<()> {
+fn decide(
+    context: &Context,
+    survivors: &Survivors<'_>,
+    partition: Partition,
+    units: usize,
+) -> Result<()> {
     let unit = Unit::from(partition);
     let work = Work {
-        step: &dag::EXPORT_DECIDE,
-        version: 1,
-        unit: &unit,
+        unit,
         units,
-        settings: json!({ "filters": filters }),
-        basis: None,
-        inputs: filter_inputs(context, partition, filters)?,
+        settings: NoSettings {},
+        inputs: survivors.inputs(partition)?,
     };
     let Some(mut task) = context.begin(work)? else {
         return Ok(());
     };
-    let mut writer = context.run.write_rows(&task.path("decisions"), &[])?;
+    let mut writer = context.run.write_rows(&task.path(&DECISIONS), &[])?;
     let mut counts = Counts::default();
     let (mut kept, mut largest, mut last) = (0, 0, 0);
-    for (number, verdict) in Verdicts::open(context, partition, filters)?.enumerate() {
+    let verdicts = survivors.verdicts::<SampleBrief>(partition)?;
+    for (number, verdict) in verdicts.enumerate() {
         let verdict = verdict?;
-        counts.add(verdict.dropped);
+        match &verdict.dropped {
+            Some(Dropped { step, reason }) => counts.add(step, Some(reason)),
+            None => counts.add(context.step(), None),
+        }
         let row = as_row(verdict);
         if row.keep {
             kept += row.bytes;
@@ -73,51 +66,71 @@ fn decide(context: &Context, partition: Partition, filters: &[Filter], units: us
             last = row.bytes;
         }
         writer.push(row)?;
-        if (number + 1) % STEP == 0 {
-            task.advance(STEP)?;
+        if (number + 1) % BATCH == 0 {
+            task.advance(BATCH)?;
         }
     }
-    task.advance(counts.input as usize % STEP)?;
-    check_complete(context, &unit, &counts)?;
-    task.wrote(writer.finish()?);
-    task.sum(KEPT_BYTES, kept);
-    task.sum(LARGEST_KEPT, largest);
-    task.sum(LAST_KEPT, last);
+    task.advance(counts.input as usize % BATCH)?;
+    check_complete(context, unit, &counts)?;
+    task.publish(|| writer.finish())?;
+    task.sums.kept_bytes = kept;
+    task.sums.largest_kept = largest;
+    task.sums.last_kept = last;
     Ok(task.commit(counts)?)
 }
 
-fn as_row(verdict: Verdict) -> DecisionRow {
+fn as_row(verdict: Verdict<SampleBrief>) -> DecisionRow {
+    let (step, reason) = match verdict.dropped {
+        Some(Dropped { step, reason }) => (Some(step), Some(reason)),
+        None => (None, None),
+    };
     DecisionRow {
         bytes: verdict.sample.bytes(),
         image_id: verdict.sample.image_id,
-        keep: verdict.dropped.is_none(),
-        stage: verdict.dropped.map(|reason| reason.stage().to_owned()),
-        reason: verdict.dropped,
-        score: verdict.score,
+        keep: reason.is_none(),
+        step,
+        reason,
+        detail: verdict.detail,
     }
 }
 
-/// Every sample that `read` counted must have come by.
-fn check_complete(context: &Context, unit: &Unit, counts: &Counts) -> Result<()> {
-    let read = context.required_receipt(&dag::READ, unit)?.counts.input;
-    if read == counts.input {
+/// Checks that every sample that `read` counted has a decision.
+fn check_complete(context: &Context, unit: Unit, counts: &Counts) -> Result<()> {
+    let read = context.required_receipt(&StepName::read(), unit)?;
+    if read.counts.input == counts.input {
         return Ok(());
     }
     let message = format!(
-        "{unit}: read counted {read} samples, its manifest holds {}",
-        counts.input
+        "{unit}: read counted {} samples, its manifest holds {}",
+        read.counts.input, counts.input
     );
     Err(Error::data(message)
         .hint("run sluice-read for this partition again with --force")
         .into())
 }
 
-/// The filters that a receipt of this step was made with.
-pub fn filters_of(receipt: &Receipt) -> sluice_manifest::Result<Vec<Filter>> {
-    serde_json::from_value(receipt.settings["filters"].clone()).map_err(|e| {
-        Error::data(format!(
-            "receipt of {} {}: its filters do not read: {e}",
-            receipt.step, receipt.unit
-        ))
-    })
+/// Checks that `--survivors-of`, where it is given, names the step that `decide` was given.
+///
+/// # Errors
+/// Usage, when it names another one.
+pub fn refuse_other_chain(context: &Context, decided: &Receipt) -> sluice_manifest::Result<()> {
+    match &context.node().survivors_of {
+        Some(given) if decided.survivors_of.as_ref() != Some(given) => {
+            let unit = decided.unit;
+            Err(Error::usage(format!(
+                "--survivors-of {given}: {unit} was decided on {}",
+                chain_name(decided)
+            ))
+            .hint("give the same --survivors-of as to sluice-export decide, or leave it out"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Returns whose survivors a receipt's work was done on, in words.
+pub fn chain_name(receipt: &Receipt) -> String {
+    match &receipt.survivors_of {
+        Some(step) => format!("the survivors of {step}"),
+        None => "all samples that read accepted".to_owned(),
+    }
 }

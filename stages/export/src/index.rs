@@ -9,14 +9,15 @@ use std::io::Write;
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::json;
-use sluice_harness::{Common, Context, Plan, Work, filter_step};
-use sluice_manifest::dag::{self, FanOut, Step};
-use sluice_manifest::{Counts, Error, Filter, Input, Output, Receipt, Unit, layout};
+use sluice_harness::{Context, Plan, StepArgs, Work};
+use sluice_manifest::{Counts, Error, Input, Output, Receipt, StepName, Unit, UnitKind, layout};
 use sluice_store::Store;
 
+use crate::NoSettings;
 use crate::card::{self, Card};
-use crate::decide::filters_of;
-use crate::plan::{OutputPlan, as_input};
+use crate::lineage::Lineage;
+use crate::plan::{OutputPlan, chain_of};
+use crate::scores::CuratedScore;
 
 /// Write the curated dataset's index and its card, and remove shards of an earlier, longer plan
 ///
@@ -24,7 +25,7 @@ use crate::plan::{OutputPlan, as_input};
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    pub common: Common,
+    pub step: StepArgs,
 }
 
 /// What `wids` reads.
@@ -45,43 +46,44 @@ struct WidsShard {
 }
 
 /// Writes the index and the card.
+///
+/// # Errors
+/// Data, when an output shard is missing, or was written before the plan; when decisions are stale.
 pub fn run(context: &Context) -> Result<()> {
-    let unit = Unit::once("index");
     let plan = OutputPlan::open(context)?;
-    context.each_unit(&dag::EXPORT_INDEX, vec![unit], 1, |unit| {
+    context.each_unit(vec![Unit::once(UnitKind::Index)], 1, |unit| {
         index(context, &plan, unit)
     })?;
     plan.output.tidy();
     Ok(())
 }
 
-fn index(context: &Context, plan: &OutputPlan, unit: &Unit) -> Result<()> {
-    let units = plan.units();
-    let written = context.required_receipts(&dag::EXPORT_WRITE, &units)?;
+fn index(context: &Context, plan: &OutputPlan, unit: Unit) -> Result<()> {
+    let step = context.step();
+    let written = context.required_receipts(step, &plan.units())?;
     refuse_other_plans(plan, &written)?;
-    remove_stale(context, plan, &units)?;
-    let inputs: Vec<Input> = written.iter().map(as_input).collect();
+    remove_stale(context, plan)?;
+    let fingerprints = written.iter().map(|receipt| &receipt.fingerprint);
     let work = Work {
-        step: &dag::EXPORT_INDEX,
-        version: 1,
         unit,
         units: 1,
-        settings: json!({}),
-        basis: None,
+        settings: NoSettings {},
         inputs: vec![
-            as_input(&plan.receipt),
-            Input::combined(dag::EXPORT_WRITE.name, &inputs),
+            plan.receipt.as_input(),
+            Input::units(step, UnitKind::Shard, fingerprints),
         ],
     };
     let Some(mut task) = context.begin(work)? else {
         return Ok(());
     };
     let source = context.plan()?;
-    let decided = context.required_receipts(&dag::EXPORT_DECIDE, &source.units())?;
-    plan.refuse_other_decisions(&decided)?;
+    let decided = context.required_receipts(step, &source.units())?;
+    for receipt in &decided {
+        plan.refuse_other_decisions(context, receipt)?;
+    }
     let counts = conserved(&decided, &written)?;
     let shards = written.iter().map(as_shard).collect::<Result<Vec<_>>>()?;
-    let card = describe(context, plan, &source, &decided, &shards)?;
+    let card = describe(context, plan, &source, counts.clone(), &shards)?;
     let index = WidsIndex {
         kind: "wids-shard-index-v1",
         wids_version: 1,
@@ -90,20 +92,21 @@ fn index(context: &Context, plan: &OutputPlan, unit: &Unit) -> Result<()> {
     let mut json = serde_json::to_vec_pretty(&index)?;
     json.push(b'\n');
     let out = &plan.output;
-    task.wrote_outside(out, put(out, layout::OUTPUT_INDEX, &json)?);
+    task.publish_outside(out, || put(out, layout::OUTPUT_INDEX, &json))?;
     let card = card::render(&card);
-    task.wrote_outside(out, put(out, layout::OUTPUT_CARD, card.as_bytes())?);
+    task.publish_outside(out, || put(out, layout::OUTPUT_CARD, card.as_bytes()))?;
     Ok(task.commit(counts)?)
 }
 
-fn put(store: &Store, path: &str, content: &[u8]) -> Result<Output> {
+fn put(store: &Store, path: &str, content: &[u8]) -> sluice_manifest::Result<Output> {
     let mut object = store.writer(path)?;
-    object.write_all(content)?;
-    Ok(object.finish()?)
+    let written = object.write_all(content);
+    written.map_err(|e| Error::of_io(e, &store.uri(path)))?;
+    object.finish()
 }
 
 fn refuse_other_plans(plan: &OutputPlan, written: &[Receipt]) -> Result<()> {
-    let present = as_input(&plan.receipt);
+    let present = plan.receipt.as_input();
     match written.iter().find(|r| !r.inputs.contains(&present)) {
         None => Ok(()),
         Some(other) => Err(Error::data(format!(
@@ -115,30 +118,28 @@ fn refuse_other_plans(plan: &OutputPlan, written: &[Receipt]) -> Result<()> {
     }
 }
 
-/// Removes what an earlier plan with more shards left behind. What it wrote to another output
-/// stays there: that dataset is the user's, and whole.
-fn remove_stale(context: &Context, plan: &OutputPlan, present: &[Unit]) -> Result<()> {
-    let step = &dag::EXPORT_WRITE;
+/// Removes the shards of an earlier plan that had more of them. Those in another output stay there:
+/// that dataset is the user's, and complete. Only their receipts go.
+fn remove_stale(context: &Context, plan: &OutputPlan) -> Result<()> {
+    let step = context.step();
     let here = plan.output.uri("");
-    for object in context.run.list("export/receipts")? {
-        let name = object.path.rsplit('/').next().unwrap_or_default();
-        let number = name
-            .strip_prefix("shard-")
-            .and_then(|rest| rest.strip_suffix(".json"))
-            .and_then(|number| number.parse().ok());
-        let Some(number) = number.filter(|&number: &u32| number >= plan.shards) else {
+    for object in context.run.list(&layout::receipts(step))? {
+        let Some((_, unit)) = layout::receipt_at(&object.path) else {
             continue;
         };
-        let receipt = context.receipt(step, &layout::output_shard(number))?;
+        if unit.kind != UnitKind::Shard || unit.index < plan.shards {
+            continue;
+        }
+        let receipt = context.receipt(step, unit)?;
         let mut outputs = receipt.iter().flat_map(|receipt| &receipt.outputs);
         if outputs.any(|output| !output.path.starts_with(&here)) {
             context.run.delete(&object.path)?;
         }
     }
-    Ok(context.remove_stale(step, "shard", present)?)
+    Ok(context.remove_stale(step, UnitKind::Shard, plan.shards)?)
 }
 
-/// What was decided to stay must have been written, once.
+/// Returns the counts of the decisions. What was decided to stay must have been written, once.
 fn conserved(decided: &[Receipt], written: &[Receipt]) -> Result<Counts> {
     let mut total = Counts::default();
     for receipt in decided {
@@ -165,95 +166,64 @@ fn as_shard(receipt: &Receipt) -> Result<WidsShard> {
     })
 }
 
-/// What the card tells.
+/// Returns what the card says. All of it is known from receipts, whatever the pipeline was.
 fn describe(
     context: &Context,
     plan: &OutputPlan,
     source: &Plan,
-    decided: &[Receipt],
+    counts: Counts,
     shards: &[WidsShard],
 ) -> Result<Card> {
-    let mut counts = Counts::default();
-    for receipt in decided {
-        counts.merge(&receipt.counts);
-    }
-    let filters = match decided.first() {
-        Some(receipt) => filters_of(receipt)?,
-        None => Vec::new(),
-    };
-    let mut steps = Vec::new();
-    for (step, unit) in deciding_steps(&filters, plan.embeddings) {
-        if let Some(receipt) = context.receipt(step, &unit)? {
-            steps.push((step.name, receipt.settings));
-        }
-    }
+    let receipts = context.receipts()?;
+    let step = context.step();
+    let root = receipts.unit(step, plan.receipt.unit);
+    let lineage = Lineage::of(&receipts, root);
+    lineage.refuse_stale()?;
+    let decided: Vec<&Receipt> = receipts.of_kind(step, UnitKind::Part).iter().collect();
+    let deciders = chain_of(&receipts, &decided).into_iter().cloned();
+    let nodes = lineage.nodes(step).into_iter();
+    let scores = plan.settings.scores.iter();
     Ok(Card {
         source: source.info.input.clone(),
         source_shards: source.info.shards,
         source_bytes: source.info.bytes,
         shards: shards.len() as u64,
         bytes: shards.iter().map(|shard| shard.filesize).sum(),
-        filters,
+        deciders: deciders.collect(),
         counts,
-        steps,
-        embeddings: plan.embeddings,
+        steps: nodes
+            .flat_map(|(name, receipt)| {
+                let settings = (name.clone(), receipt.settings.clone());
+                [settings, (name, json!(receipt.about))]
+            })
+            .collect(),
+        scores: scores
+            .map(|score| {
+                let first = receipts.of(&score.step).first();
+                (score.column.clone(), meaning_of(score, first))
+            })
+            .collect(),
+        embeddings: plan.settings.embeddings.is_some(),
     })
 }
 
-/// The steps that had a say in the output, with a unit whose receipt tells their settings.
-fn deciding_steps(filters: &[Filter], embeddings: bool) -> Vec<(&'static Step, Unit)> {
-    let mut steps = vec![&dag::READ];
-    let from_vectors = [Filter::Aesthetic, Filter::Nsfw, Filter::Semantic];
-    if embeddings || from_vectors.iter().any(|filter| filters.contains(filter)) {
-        steps.push(&dag::EMBED);
-    }
-    for &filter in filters {
-        if filter == Filter::Semantic {
-            steps.push(&dag::DEDUP_FIT);
-        }
-        steps.push(filter_step(filter).0);
-    }
-    let first_unit = |step: &'static Step| {
-        let kinds = [Filter::Exact, Filter::Perceptual, Filter::Semantic].map(filter_step);
-        let numbered = kinds.into_iter().find(|(other, _)| *other == step);
-        let unit = match (step.fan_out, numbered) {
-            (_, Some((_, kind))) => Unit::numbered(kind, 0),
-            (FanOut::Partitions, None) => sluice_manifest::Partition(0).into(),
-            (_, None) => Unit::once(step.subcommand.unwrap_or(step.name)),
-        };
-        (step, unit)
+/// Returns what a column of scores holds. Scorers that run a model have its name in their settings.
+fn meaning_of(score: &CuratedScore, receipt: Option<&Receipt>) -> String {
+    let step: &StepName = &score.step;
+    let mut meaning = match receipt.is_some_and(|receipt| receipt.scores.len() > 1) {
+        true => format!("output `{}` of the step `{step}`", score.output),
+        false => format!("score of the step `{step}`"),
     };
-    steps.into_iter().map(first_unit).collect()
+    let model = receipt.and_then(|receipt| receipt.settings.pointer("/model/name")?.as_str());
+    if let Some(model) = model {
+        meaning += &format!(", model {model}");
+    }
+    meaning + "; null where the sample has none"
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_steps_that_decided_are_named() {
-        let names = |filters: &str, embeddings| -> Vec<String> {
-            let filters = Filter::parse_list(filters).unwrap();
-            deciding_steps(&filters, embeddings)
-                .iter()
-                .map(|(step, unit)| format!("{}/{unit}", step.name))
-                .collect()
-        };
-        assert_eq!(names("", false), ["read/part-00000"]);
-        assert_eq!(names("", true), ["read/part-00000", "embed/part-00000"]);
-        assert_eq!(
-            names("nsfw,dedup", false),
-            [
-                "read/part-00000",
-                "embed/part-00000",
-                "nsfw/part-00000",
-                "dedup-exact/exact-00000",
-                "dedup-perceptual/perceptual-00000",
-                "dedup-fit/fit",
-                "dedup-match/group-00000",
-            ]
-        );
-    }
 
     #[test]
     fn the_index_is_what_wids_asks_for() {

@@ -1,45 +1,44 @@
-//! The kept samples of a stretch of a partition, with what the stages said about them.
+//! The kept samples of a part of a partition, with their scores and embeddings.
 //!
-//! The decisions are walked from the partition's first sample, for the weights before the stretch
-//! tell where it begins; they are narrow. The wide manifests, samples and embeddings, are opened at
-//! the stretch's first row. Scores and embeddings have no row for samples that were dropped before
-//! them, but keep the order, so each follows along.
+//! The decisions are walked from the partition's first sample, for the weights before the part give
+//! the place where it begins; they are narrow. The wide manifests, samples and embeddings, are
+//! opened at the part's first row. Scores and embeddings have no row for samples that their step did
+//! not see, but keep the order, so each is read along.
 
-use arrow::array::{Array, StringArray};
+use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::DataType;
-use sluice_harness::Context;
+use sluice_harness::{Context, ScoreReader};
+use sluice_manifest::layout::{self, DECISIONS, IMAGES};
 use sluice_manifest::rows::{
-    DIMENSION_KEY, DecisionRow, EMBEDDINGS, EmbeddedRow, MODEL_KEY, MODEL_SHA256_KEY,
-    OutputPlanRow, SampleRow, ScoreRow,
+    DIMENSION_KEY, DecisionRow, EMBEDDINGS, MODEL_KEY, MODEL_SHA256_KEY, OutputPlanRow, SampleRow,
 };
-use sluice_manifest::{Error, Filter, ImageId, Result, Unit, layout};
+use sluice_manifest::{Error, ImageId, Result, StepName, Unit};
 use sluice_store::{RowReader, Store, Table, vectors};
 
-use crate::pack::Weight;
+use crate::plan::PlanSettings;
+use crate::scores::by_step;
 
 /// A sample of the curated dataset.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KeptSample {
     /// What `read` found.
     pub sample: SampleRow,
-    /// Its aesthetic score, where that filter counted.
-    pub aesthetic: Option<f32>,
-    /// Its nsfw score, where that filter counted.
-    pub nsfw: Option<f32>,
-    /// Its embedding, where it is asked for and there is one.
+    /// One value for each score of the plan; none where the sample has no such score.
+    pub scores: Vec<Option<f32>>,
+    /// Its embedding, where the plan includes them and there is one.
     pub embedding: Option<Vec<f32>>,
 }
 
-/// Reads the kept samples that start in a stretch.
-pub struct Kept {
+/// Reads the kept samples that start in a row of the plan.
+pub struct Kept<'a> {
     run: Store,
     unit: Unit,
     row: OutputPlanRow,
-    weight: Weight,
+    settings: &'a PlanSettings,
     decisions: RowReader<DecisionRow>,
     samples: Option<RowReader<SampleRow>>,
-    aesthetic: Option<RowReader<ScoreRow>>,
-    nsfw: Option<RowReader<ScoreRow>>,
+    /// For each scorer: its scores and their number.
+    scores: Vec<(ScoreReader, usize)>,
     embeddings: Option<Embeddings>,
     /// Number of decisions walked.
     walked: u64,
@@ -47,42 +46,41 @@ pub struct Kept {
     position: u64,
 }
 
-impl Kept {
-    /// Opens the manifests of the stretch's partition.
+impl<'a> Kept<'a> {
+    /// Opens the manifests of the row's partition.
+    ///
+    /// # Errors
+    /// Data, when a manifest is missing or broken.
     pub fn open(
         context: &Context,
         row: &OutputPlanRow,
-        weight: Weight,
-        filters: &[Filter],
-        embeddings: bool,
+        settings: &'a PlanSettings,
     ) -> Result<Self> {
         let run = &context.run;
         let unit = Unit::from(row.partition);
-        let scores = |filter: Filter, stage: &str| {
-            let path = layout::manifest(stage, "scores", &unit);
-            let counts = filters.contains(&filter);
-            counts.then(|| run.rows::<ScoreRow>(&path)).transpose()
-        };
-        let embeddings = match embeddings {
-            true => Some(Embeddings::open(run, &unit)?),
-            false => None,
-        };
+        let scores = by_step(&settings.scores).map(|(step, scores)| {
+            let columns: Vec<&str> = scores.iter().map(|score| score.output.as_str()).collect();
+            let reader = ScoreReader::open(context, step, unit, &columns)?;
+            Ok((reader, columns.len()))
+        });
+        let embeddings = settings.embeddings.as_ref();
         Ok(Self {
-            decisions: run.rows(&layout::manifest("export", "decisions", &unit))?,
+            decisions: run.rows(&DECISIONS.path(context.step(), unit))?,
             samples: None,
-            aesthetic: scores(Filter::Aesthetic, "aesthetic")?,
-            nsfw: scores(Filter::Nsfw, "nsfw")?,
-            embeddings,
+            scores: scores.collect::<Result<_>>()?,
+            embeddings: embeddings
+                .map(|step| Embeddings::open(run, step, unit))
+                .transpose()?,
             run: run.clone(),
             unit,
             row: row.clone(),
-            weight,
+            settings,
             walked: 0,
             position: 0,
         })
     }
 
-    /// The next kept sample of the stretch.
+    /// Returns the next kept sample.
     fn step(&mut self) -> Result<Option<KeptSample>> {
         while self.position < self.row.to {
             let Some(decision) = self.decisions.next().transpose()? else {
@@ -90,10 +88,10 @@ impl Kept {
             };
             let start = self.position;
             if decision.keep {
-                self.position += self.weight.of(decision.bytes);
+                self.position += self.settings.weight.of(decision.bytes);
             }
-            let wanted = decision.keep && start >= self.row.from;
-            let kept = self.follow(&decision.image_id, wanted)?;
+            let is_needed = decision.keep && start >= self.row.from;
+            let kept = self.follow(&decision.image_id, is_needed)?;
             self.walked += 1;
             if kept.is_some() {
                 return Ok(kept);
@@ -102,16 +100,22 @@ impl Kept {
         Ok(None)
     }
 
-    /// Moves all manifests past a sample, and joins its rows where it is wanted.
-    fn follow(&mut self, id: &ImageId, wanted: bool) -> Result<Option<KeptSample>> {
-        let aesthetic = score_of(&mut self.aesthetic, id)?;
-        let nsfw = score_of(&mut self.nsfw, id)?;
+    /// Moves all manifests past a sample, and joins its rows where it is needed.
+    fn follow(&mut self, id: &ImageId, is_needed: bool) -> Result<Option<KeptSample>> {
+        let mut scores = Vec::with_capacity(self.settings.scores.len());
+        for (reader, columns) in &mut self.scores {
+            match reader.next_if(id.as_str())? {
+                // A score that is missing is NaN.
+                Some(found) => scores.extend(found.iter().map(|s| (!s.is_nan()).then_some(*s))),
+                None => scores.resize(scores.len() + *columns, None),
+            }
+        }
         let embedding = match &mut self.embeddings {
-            Some(embeddings) => embeddings.take(id, wanted)?,
+            Some(embeddings) => embeddings.next_if(id, is_needed)?,
             None => None,
         };
-        if wanted && self.samples.is_none() {
-            let path = layout::manifest("read", "images", &self.unit);
+        if is_needed && self.samples.is_none() {
+            let path = IMAGES.path(&StepName::read(), self.unit);
             self.samples = Some(self.run.rows(&path)?.from_row(self.walked)?);
         }
         let Some(samples) = &mut self.samples else {
@@ -125,16 +129,15 @@ impl Kept {
             ))
             .hint("run sluice-export decide again"));
         };
-        Ok(wanted.then_some(KeptSample {
+        Ok(is_needed.then_some(KeptSample {
             sample,
-            aesthetic,
-            nsfw,
+            scores,
             embedding,
         }))
     }
 }
 
-impl Iterator for Kept {
+impl Iterator for Kept<'_> {
     type Item = Result<KeptSample>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -142,29 +145,24 @@ impl Iterator for Kept {
     }
 }
 
-fn score_of(scores: &mut Option<RowReader<ScoreRow>>, id: &ImageId) -> Result<Option<f32>> {
-    let Some(scores) = scores else {
-        return Ok(None);
-    };
-    let row = scores.next_if(|row| row.image_id == *id)?;
-    Ok(row.map(|row| row.score))
-}
-
-/// Whose vectors they are.
+/// The model of some embeddings, and their dimension.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Embedder {
+pub struct EmbeddingsOf {
     /// The model's name.
     pub model: String,
     /// Its content hash.
     pub sha256: String,
-    /// Values in a vector.
+    /// Values in an embedding.
     pub dimension: usize,
 }
 
-impl Embedder {
-    /// The embedder of a partition.
-    pub fn of(run: &Store, unit: &Unit) -> Result<Self> {
-        let path = layout::manifest("embed", "embeddings", unit);
+impl EmbeddingsOf {
+    /// Returns what the embeddings of a partition are.
+    ///
+    /// # Errors
+    /// Data, when they are missing or broken.
+    pub fn partition(run: &Store, step: &StepName, unit: Unit) -> Result<Self> {
+        let path = layout::EMBEDDINGS.path(step, unit);
         let table = run.table(&path, EMBEDDINGS, &["image_id", "embedding"])?;
         let column = table.schema().field_with_name("embedding");
         let dimension = match column.map(|field| field.data_type()) {
@@ -173,7 +171,9 @@ impl Embedder {
         };
         let dimension = dimension.ok_or_else(|| {
             let uri = run.uri(&path);
-            Error::data(format!("{uri}: column \"embedding\" is no list of vectors"))
+            Error::data(format!(
+                "{uri}: column \"embedding\" is not a list of vectors"
+            ))
         })?;
         Ok(Self {
             model: table.required(MODEL_KEY)?.to_owned(),
@@ -182,7 +182,7 @@ impl Embedder {
         })
     }
 
-    /// The same as metadata of a Parquet file.
+    /// Returns the same as metadata of a Parquet file.
     pub fn metadata(&self) -> [(&'static str, String); 3] {
         [
             (MODEL_KEY, self.model.clone()),
@@ -192,79 +192,77 @@ impl Embedder {
     }
 }
 
-/// The embeddings of a partition: names alone up to the first that is wanted, vectors from there.
+/// The embeddings of a partition: names alone up to the first that is needed, vectors from there.
 struct Embeddings {
     run: Store,
     path: String,
-    names: RowReader<EmbeddedRow>,
+    table: Table,
+    has_vectors: bool,
+    /// The batch that is being read, and its names.
+    batch: Option<(RecordBatch, StringArray)>,
+    /// The next row of the batch.
+    next: usize,
+    /// Number of rows passed.
     passed: u64,
-    vectors: Option<Vectors>,
 }
 
 impl Embeddings {
-    fn open(run: &Store, unit: &Unit) -> Result<Self> {
-        let path = layout::manifest("embed", "embeddings", unit);
+    fn open(run: &Store, step: &StepName, unit: Unit) -> Result<Self> {
+        let path = layout::EMBEDDINGS.path(step, unit);
         Ok(Self {
-            names: run.rows(&path)?,
+            table: run.table(&path, EMBEDDINGS, &["image_id"])?,
             run: run.clone(),
             path,
+            has_vectors: false,
+            batch: None,
+            next: 0,
             passed: 0,
-            vectors: None,
         })
     }
 
-    fn take(&mut self, id: &ImageId, wanted: bool) -> Result<Option<Vec<f32>>> {
-        if wanted && self.vectors.is_none() {
+    /// Moves past the sample's row, and returns its embedding where it is needed.
+    fn next_if(&mut self, id: &ImageId, is_needed: bool) -> Result<Option<Vec<f32>>> {
+        if is_needed && !self.has_vectors {
             let table = self
                 .run
                 .table(&self.path, EMBEDDINGS, &["image_id", "embedding"])?;
-            self.vectors = Some(Vectors {
-                table: table.from_row(self.passed)?,
-                ids: None,
-                values: Vec::new(),
-                next: 0,
-            });
+            self.table = table.from_row(self.passed)?;
+            self.has_vectors = true;
+            self.batch = None;
         }
-        if let Some(vectors) = &mut self.vectors {
-            return vectors.next_if(id);
+        if !self.fill()? {
+            return Ok(None);
         }
-        if self.names.next_if(|row| row.image_id == *id)?.is_some() {
-            self.passed += 1;
-        }
-        Ok(None)
-    }
-}
-
-/// Vectors with their names, a batch at a time.
-struct Vectors {
-    table: Table,
-    ids: Option<StringArray>,
-    values: Vec<f32>,
-    next: usize,
-}
-
-impl Vectors {
-    fn next_if(&mut self, id: &ImageId) -> Result<Option<Vec<f32>>> {
-        while self.ids.as_ref().is_none_or(|ids| self.next >= ids.len()) {
-            let Some(batch) = self.table.next().transpose()? else {
-                return Ok(None);
-            };
-            let column = batch.column_by_name("image_id");
-            let ids = column.and_then(|column| column.as_any().downcast_ref::<StringArray>());
-            let ids = ids.ok_or_else(|| Error::data("column \"image_id\" is no text"))?;
-            self.ids = Some(ids.clone());
-            self.values = vectors(&batch, "embedding")?.to_vec();
-            self.next = 0;
-        }
-        let Some(ids) = &self.ids else {
+        let (row, found) = (self.next, self.batch.as_ref());
+        let Some((batch, _)) = found.filter(|(_, ids)| ids.value(row) == id.as_str()) else {
             return Ok(None);
         };
-        if ids.value(self.next) != id.as_str() {
+        self.next += 1;
+        self.passed += 1;
+        if !is_needed {
             return Ok(None);
         }
-        let dimension = self.values.len() / ids.len();
-        let at = self.next * dimension;
-        self.next += 1;
-        Ok(Some(self.values[at..at + dimension].to_vec()))
+        let values = vectors(batch, "embedding")?;
+        let dimension = values.len() / batch.num_rows();
+        Ok(Some(values[row * dimension..][..dimension].to_vec()))
+    }
+
+    /// Reads the next batch when the present one is used up. Returns whether there is a row.
+    fn fill(&mut self) -> Result<bool> {
+        while self
+            .batch
+            .as_ref()
+            .is_none_or(|(_, ids)| self.next >= ids.len())
+        {
+            let Some(batch) = self.table.next().transpose()? else {
+                return Ok(false);
+            };
+            let ids = batch.column_by_name("image_id");
+            let ids = ids.and_then(|ids| ids.as_string_opt::<i32>().cloned());
+            let ids = ids.ok_or_else(|| Error::data("column \"image_id\" is not text"))?;
+            self.batch = Some((batch, ids));
+            self.next = 0;
+        }
+        Ok(true)
     }
 }

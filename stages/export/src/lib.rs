@@ -1,11 +1,11 @@
 //! `sluice-export`: joins the decisions, packs the kept samples into shards, copies them out.
 //!
-//! Four steps. [`decide`] joins the filters' decisions, a partition at a time. [`plan`] packs output
-//! shards from the counts in `decide`'s receipts alone: all kept samples lie on one line, and the
-//! line is cut into equal lengths. [`write`] finds the samples of one such length and copies their
-//! members byte for byte, so every output shard can be written by itself. [`index`] runs when all
-//! are there: it removes what an earlier, longer plan left behind, and writes `index.json` and the
-//! dataset card.
+//! Four subcommands. [`decide`] joins the decisions of the deciding steps, a partition at a time.
+//! [`plan`] packs output shards from the counts in `decide`'s receipts alone: all kept samples lie
+//! on one line, and the line is cut into equal lengths. [`write`] finds the samples of one such
+//! length and copies their members byte for byte, so every output shard can be written by itself.
+//! [`index`] runs when all shards are there: it removes those of an earlier, longer plan, and writes
+//! `index.json` and the dataset card.
 
 pub mod card;
 pub mod columns;
@@ -13,17 +13,22 @@ pub mod curated;
 pub mod decide;
 pub mod index;
 pub mod kept;
+pub mod lineage;
 pub mod pack;
+pub mod place;
 pub mod plan;
+pub mod scores;
 pub mod write;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use sluice_harness::{Common, Context, Program};
+use serde::{Deserialize, Serialize};
+use sluice_harness::{Common, Context, Gives, Program, StepArgs, Upstream};
+use sluice_manifest::{Operation, Resources, Role, StepName, UnitKind};
 
 /// Decide which samples stay, pack them into shards, copy them out
 ///
-/// The steps in order: decide, plan, write, index.
+/// The subcommands in order: decide, plan, write, index.
 #[derive(Debug, Parser)]
 #[command(name = "sluice-export", version)]
 pub struct Args {
@@ -31,7 +36,7 @@ pub struct Args {
     pub command: Command,
 }
 
-/// The steps of the export.
+/// The subcommands of the export.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     Decide(decide::Args),
@@ -40,24 +45,84 @@ pub enum Command {
     Index(index::Args),
 }
 
+impl Command {
+    fn step_args(&self) -> &StepArgs {
+        match self {
+            Self::Decide(args) => &args.step,
+            Self::Plan(args) => &args.step,
+            Self::Write(args) => &args.step,
+            Self::Index(args) => &args.step,
+        }
+    }
+}
+
+/// One subcommand's work; `after` are the subcommands that it waits for.
+const fn operation(
+    subcommand: &'static str,
+    unit: UnitKind,
+    resources: Resources,
+    after: &'static [&'static str],
+) -> Operation {
+    Operation {
+        subcommand: Some(subcommand),
+        unit,
+        resources,
+        after,
+        version: 2,
+    }
+}
+
 impl Program for Args {
     const NAME: &'static str = "sluice-export";
+    const ROLE: Role = Role::Sink;
+    const OPERATIONS: &'static [Operation] = &[
+        operation("decide", UnitKind::Part, Resources::Light, &[]),
+        operation("plan", UnitKind::Plan, Resources::Light, &["decide"]),
+        operation("write", UnitKind::Shard, Resources::Copy, &["plan"]),
+        operation("index", UnitKind::Index, Resources::Light, &["write"]),
+    ];
 
     fn common(&self) -> &Common {
-        match &self.command {
-            Command::Decide(args) => &args.common,
-            Command::Plan(args) => &args.common,
-            Command::Write(args) => &args.common,
-            Command::Index(args) => &args.common,
+        &self.command.step_args().common
+    }
+
+    fn step_args(&self) -> Option<&StepArgs> {
+        Some(self.command.step_args())
+    }
+
+    fn subcommand(&self) -> Option<&'static str> {
+        Some(match &self.command {
+            Command::Decide(_) => "decide",
+            Command::Plan(_) => "plan",
+            Command::Write(_) => "write",
+            Command::Index(_) => "index",
+        })
+    }
+
+    fn needs(&self) -> Result<Vec<StepName>> {
+        Ok(match &self.command {
+            Command::Plan(args) => args.needs(),
+            Command::Decide(_) | Command::Write(_) | Command::Index(_) => Vec::new(),
+        })
+    }
+
+    fn check(&self, upstream: &Upstream) -> Result<Gives> {
+        if let Command::Plan(args) = &self.command {
+            args.check(upstream)?;
         }
+        Ok(Gives::default())
     }
 
     fn run(&self, context: &Context) -> Result<()> {
         match &self.command {
-            Command::Decide(args) => decide::run(args, context),
+            Command::Decide(_) => decide::run(context),
             Command::Plan(args) => plan::run(args, context),
             Command::Write(_) => write::run(context),
             Command::Index(_) => index::run(context),
         }
     }
 }
+
+/// Settings of `decide`, `write` and `index`: none can change what they write.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct NoSettings {}

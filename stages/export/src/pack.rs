@@ -1,21 +1,21 @@
 //! Packs output shards from counts alone.
 //!
 //! All kept samples lie on one line, partition after partition, each as long as its weight: 1, or
-//! its bytes. Output shard k takes the samples that start in `k * S .. (k + 1) * S`. Which shard a
-//! sample belongs to so depends on nothing but the weights before it, and a shard's share of a
-//! partition is a stretch that can be found again by walking that partition's decisions.
+//! its bytes. Output shard k takes the samples that start in `k * S .. (k + 1) * S`. So the shard of
+//! a sample depends on nothing but the weights before it, and a shard's share of a partition is a
+//! range that can be found again by walking that partition's decisions.
 //!
-//! With bytes, a sample that starts at the very end of a shard's length hangs over it. No shard is
-//! empty as long as no sample is longer than S; the line ends where the last sample starts, or
-//! else a last shard could hold nothing but that sample's tail.
+//! With bytes, a sample that starts just before a shard's end reaches past it. No shard is empty as
+//! long as no sample is longer than S. The line ends where the last sample starts: otherwise the last
+//! shard could hold nothing but that sample's tail.
 
-use std::str::FromStr;
-
+use serde::{Deserialize, Serialize};
 use sluice_manifest::rows::OutputPlanRow;
 use sluice_manifest::{Error, Partition, Result};
 
 /// What a sample's length on the line is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Weight {
     /// 1.
     Images,
@@ -24,7 +24,7 @@ pub enum Weight {
 }
 
 impl Weight {
-    /// The name in the plan's metadata.
+    /// Returns the name in the plan's metadata.
     pub fn as_str(self) -> &'static str {
         match self {
             Weight::Images => "images",
@@ -32,7 +32,7 @@ impl Weight {
         }
     }
 
-    /// The length of a sample of so many bytes.
+    /// Returns the length of a sample with this many bytes.
     pub fn of(self, bytes: u64) -> u64 {
         match self {
             Weight::Images => 1,
@@ -41,20 +41,9 @@ impl Weight {
     }
 }
 
-impl FromStr for Weight {
-    type Err = Error;
-
-    fn from_str(name: &str) -> Result<Self> {
-        [Weight::Images, Weight::Bytes]
-            .into_iter()
-            .find(|weight| weight.as_str() == name)
-            .ok_or_else(|| Error::data(format!("unknown weight {name:?}")))
-    }
-}
-
 /// A partition's kept samples on the line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Stretch {
+pub struct KeptLength {
     /// The partition.
     pub partition: Partition,
     /// The weights of its kept samples together.
@@ -65,29 +54,32 @@ pub struct Stretch {
 
 /// Cuts the line into shards of `per_shard`. The rows are sorted by shard and partition; every
 /// position at which a sample can start is in exactly one of them.
-pub fn pack(stretches: &[Stretch], per_shard: u64) -> Result<Vec<OutputPlanRow>> {
-    let total: u64 = stretches.iter().map(|stretch| stretch.length).sum();
+///
+/// # Errors
+/// Usage, when there are more shards than can be numbered.
+pub fn pack(lengths: &[KeptLength], per_shard: u64) -> Result<Vec<OutputPlanRow>> {
+    let total: u64 = lengths.iter().map(|kept| kept.length).sum();
     if total / per_shard > u64::from(u32::MAX) {
         return Err(too_many(total, per_shard));
     }
     let mut rows = Vec::new();
     let mut begin: u64 = 0;
-    for stretch in stretches.iter().filter(|stretch| stretch.length > 0) {
-        // The last sample starts here; nothing starts behind it.
-        let end = begin + stretch.length - stretch.last + 1;
+    for kept in lengths.iter().filter(|kept| kept.length > 0) {
+        // The last sample starts just before it; nothing starts after that.
+        let end = begin + kept.length - kept.last + 1;
         let mut from = begin;
         while from < end {
             let shard = from / per_shard;
             let to = end.min((shard + 1).saturating_mul(per_shard));
             rows.push(OutputPlanRow {
                 shard: u32::try_from(shard).map_err(|_| too_many(total, per_shard))?,
-                partition: stretch.partition,
+                partition: kept.partition,
                 from: from - begin,
                 to: to - begin,
             });
             from = to;
         }
-        begin += stretch.length;
+        begin += kept.length;
     }
     Ok(rows)
 }
@@ -108,10 +100,10 @@ mod tests {
 
     use super::*;
 
-    fn stretches(partitions: &[Vec<u64>]) -> Vec<Stretch> {
+    fn lengths(partitions: &[Vec<u64>]) -> Vec<KeptLength> {
         let numbered = partitions.iter().enumerate();
         numbered
-            .map(|(number, weights)| Stretch {
+            .map(|(number, weights)| KeptLength {
                 partition: Partition(number as u32),
                 length: weights.iter().sum(),
                 last: weights.last().copied().unwrap_or(0),
@@ -140,7 +132,7 @@ mod tests {
     }
 
     fn check(partitions: &[Vec<u64>], per_shard: u64) -> BTreeMap<u32, Vec<usize>> {
-        let rows = pack(&stretches(partitions), per_shard).unwrap();
+        let rows = pack(&lengths(partitions), per_shard).unwrap();
         let taken = taken(partitions, &rows);
         let all: Vec<usize> = taken.iter().flatten().copied().collect();
         let samples = partitions.iter().map(Vec::len).sum();
@@ -165,7 +157,7 @@ mod tests {
         };
         let counts = [vec![1; 5], vec![], vec![1; 2], vec![1; 6]];
         assert_eq!(
-            pack(&stretches(&counts), 4).unwrap(),
+            pack(&lengths(&counts), 4).unwrap(),
             [
                 row(0, 0, 0, 4),
                 row(1, 0, 4, 5),
@@ -180,7 +172,7 @@ mod tests {
     #[test]
     fn nothing_kept_makes_no_shard() {
         assert!(pack(&[], 10).unwrap().is_empty());
-        assert!(pack(&stretches(&[vec![], vec![]]), 10).unwrap().is_empty());
+        assert!(pack(&lengths(&[vec![], vec![]]), 10).unwrap().is_empty());
     }
 
     #[test]
@@ -191,13 +183,13 @@ mod tests {
 
     #[test]
     fn numbers_that_no_shard_can_have_are_refused() {
-        let stretch = Stretch {
+        let kept = KeptLength {
             partition: Partition(0),
             length: u64::from(u32::MAX) + 2,
             last: 1,
         };
-        assert_eq!(pack(&[stretch], u64::MAX / 2).unwrap().len(), 1);
-        let error = pack(&[stretch], 1).unwrap_err().to_string();
+        assert_eq!(pack(&[kept], u64::MAX / 2).unwrap().len(), 1);
+        let error = pack(&[kept], 1).unwrap_err().to_string();
         assert!(error.contains("--images-per-shard"), "{error}");
     }
 

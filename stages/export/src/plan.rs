@@ -1,23 +1,28 @@
 //! Packs the kept samples into output shards, from the receipts of `decide` alone.
 
 use std::collections::HashSet;
+use std::fmt;
+use std::str::FromStr;
 
 use anyhow::Result;
 use clap::Args as ClapArgs;
-use serde_json::json;
-use sluice_harness::{Common, Context, Plan, Work};
-use sluice_manifest::rows::{EMBEDDINGS_KEY, OUTPUT_KEY, OutputPlanRow, PlanRow, WEIGHT_KEY};
-use sluice_manifest::{Counts, Error, Input, Receipt, Unit, dag};
+use serde::{Deserialize, Serialize};
+use sluice_harness::{Context, Plan, Receipts, StepArgs, Upstream, Work};
+use sluice_manifest::layout::OUTPUT_PLAN;
+use sluice_manifest::rows::{OUTPUT_KEY, OutputPlanRow, WEIGHT_KEY};
+use sluice_manifest::{
+    Counts, Error, FanOut, Fingerprint, Input, Receipt, StepName, Unit, UnitKind, layout,
+};
 use sluice_store::{Location, Store};
 
-use crate::decide::{KEPT_BYTES, LARGEST_KEPT, LAST_KEPT};
-use crate::pack::{Stretch, Weight, pack};
+use crate::decide::{chain_name, refuse_other_chain};
+use crate::lineage::Lineage;
+use crate::pack::{KeptLength, Weight, pack};
+use crate::place;
+use crate::scores::{CuratedScore, by_step, curated_scores};
 
-/// Path of the plan's manifest in the run.
-pub const PATH: &str = "export/plan/plan.parquet";
-
-/// Sum in the receipt: how many output shards there are.
-const SHARDS: &str = "shards";
+/// The one unit.
+const UNIT: Unit = Unit::once(UnitKind::Plan);
 
 /// Pack the kept samples into output shards
 ///
@@ -25,19 +30,32 @@ const SHARDS: &str = "shards";
 #[derive(Debug, ClapArgs)]
 pub struct Args {
     #[command(flatten)]
-    pub common: Common,
+    pub step: StepArgs,
 
-    /// Where the curated dataset goes
+    /// Where the curated dataset goes: an empty folder, or one that an earlier export wrote
     #[arg(long, env = "SLUICE_OUTPUT", value_name = "URI")]
     pub output: String,
 
     #[command(flatten)]
     pub size: Size,
 
-    /// Write the embeddings too, as a column of the output's Parquet files
-    #[arg(long, env = "SLUICE_EMBEDDINGS", value_name = "true", num_args = 0..=1,
-        require_equals = true, default_value_t = false, default_missing_value = "true")]
-    pub embeddings: bool,
+    /// Write the scores of these steps as columns of the output's Parquet files
+    ///
+    /// Default: the scores that the deciding steps read.
+    #[arg(
+        long,
+        env = "SLUICE_SCORES",
+        value_name = "NAME",
+        value_delimiter = ','
+    )]
+    pub scores: Vec<StepName>,
+
+    /// Write embeddings too, as the last column of the output's Parquet files
+    ///
+    /// Those of the step that is named; `true`, or no value: those of the step `embed`.
+    #[arg(long, env = "SLUICE_EMBEDDINGS", value_name = "STEP", num_args = 0..=1,
+        require_equals = true, default_value_t, default_missing_value = "true")]
+    pub embeddings: EmbeddingsFrom,
 }
 
 /// How large an output shard is.
@@ -67,63 +85,193 @@ impl Size {
     }
 }
 
-/// The one unit of this step.
-fn unit() -> Unit {
-    Unit::once("plan")
+/// The step whose embeddings go into the output, where some do. As text `false`, `true` for the step
+/// `embed`, or a step's name.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EmbeddingsFrom(pub Option<StepName>);
+
+impl FromStr for EmbeddingsFrom {
+    type Err = Error;
+
+    fn from_str(text: &str) -> sluice_manifest::Result<Self> {
+        Ok(Self(match text {
+            "false" => None,
+            "true" => Some(StepName::fixed("embed")),
+            name => Some(name.parse()?),
+        }))
+    }
+}
+
+impl fmt::Display for EmbeddingsFrom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(step) => step.fmt(f),
+            None => f.write_str("false"),
+        }
+    }
+}
+
+impl Args {
+    /// Returns the steps whose manifests are read, besides `read` and the deciding steps.
+    pub fn needs(&self) -> Vec<StepName> {
+        let steps = self.embeddings.0.iter().chain(&self.scores);
+        steps.cloned().collect()
+    }
+
+    /// Checks what can be known before the work.
+    ///
+    /// # Errors
+    /// Usage, when no step gives the scores or the embeddings, or the output cannot be used.
+    pub fn check(&self, upstream: &Upstream) -> Result<()> {
+        if let Some(step) = &self.embeddings.0 {
+            upstream.embedder(step)?;
+        }
+        if self.scores.is_empty() {
+            curated_scores(upstream.scorers())?;
+        } else {
+            let named = self.scores.iter();
+            let named = named.map(|step| Ok((step, upstream.scores(step)?)));
+            curated_scores(named.collect::<sluice_manifest::Result<Vec<_>>>()?)?;
+        }
+        let run = Location::parse(&self.step.common.run)?;
+        Ok(place::check(&Location::parse(&self.output)?, &run)?)
+    }
+}
+
+/// Settings of `plan`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PlanSettings {
+    /// Where the curated dataset goes, without credentials.
+    pub output: String,
+    /// What fills a shard.
+    pub weight: Weight,
+    /// Weight of a shard.
+    pub per_shard: u64,
+    /// The scores that go into the output.
+    pub scores: Vec<CuratedScore>,
+    /// The step whose embeddings go into the output.
+    pub embeddings: Option<StepName>,
 }
 
 /// Plans the output.
+///
+/// # Errors
+/// Usage, when the output cannot be used; data, when the decisions are missing or stale.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
-    context.each_unit(&dag::EXPORT_PLAN, vec![unit()], 1, |unit| {
-        plan(args, context, unit)
-    })?;
-    let receipt = context.required_receipt(&dag::EXPORT_PLAN, &unit())?;
-    context.tells(dag::FanOut::OutputShards, sum(&receipt, SHARDS));
+    context.each_unit(vec![UNIT], 1, |_| plan(args, context))?;
+    let receipt = context.required_receipt(context.step(), UNIT)?;
+    context.report_fan_out(FanOut::OutputShards, receipt.sums.shards);
     Ok(())
 }
 
-fn plan(args: &Args, context: &Context, unit: &Unit) -> Result<()> {
+fn plan(args: &Args, context: &Context) -> Result<()> {
     let output = Location::parse(&args.output)?;
     let source = context.plan()?;
-    refuse_output(&output, context.run.location(), &source)?;
-    let receipts = context.required_receipts(&dag::EXPORT_DECIDE, &source.units())?;
-    refuse_mixed_filters(&receipts)?;
+    place::check(&output, context.run.location())?;
+    place::refuse_input(&output, &source)?;
+    let receipts = context.receipts()?;
+    let units = source.units();
+    let decided = required(&receipts, context.step(), &units, "sluice-export decide")?;
+    refuse_mixed_chains(&decided)?;
+    for receipt in &decided {
+        refuse_other_chain(context, receipt)?;
+    }
     let (weight, per_shard) = args.size.weight();
     if weight == Weight::Bytes {
-        refuse_larger_samples(&receipts, per_shard)?;
+        refuse_larger_samples(&decided, per_shard)?;
     }
+    let settings = PlanSettings {
+        output: output.to_string(),
+        weight,
+        per_shard,
+        scores: chosen_scores(args, context, &receipts, &decided)?,
+        embeddings: args.embeddings.0.clone(),
+    };
+    let mut inputs = decided.clone();
+    for step in settings.score_steps().chain(&settings.embeddings) {
+        let step_s_units = required(&receipts, step, &units, &format!("the step {step}"))?;
+        inputs.extend(step_s_units);
+    }
+    let lineage = Lineage::of(&receipts, inputs.iter().copied());
+    lineage.refuse_stale()?;
+    let chain = chain_of(&receipts, &decided);
+    lineage.refuse_mixed(chain.into_iter().chain(settings.score_steps()))?;
+    write_plan(context, &source, settings, &decided, &inputs)
+}
+
+impl PlanSettings {
+    /// Returns the steps whose scores go into the output.
+    pub fn score_steps(&self) -> impl Iterator<Item = &StepName> {
+        by_step(&self.scores).map(|(step, _)| step)
+    }
+}
+
+/// Returns the receipts of a step's units, all of which must be there.
+fn required<'r>(
+    receipts: &'r Receipts,
+    step: &StepName,
+    units: &[Unit],
+    program: &str,
+) -> sluice_manifest::Result<Vec<&'r Receipt>> {
+    let found = units.iter().map(|&unit| {
+        receipts.unit(step, unit).ok_or_else(|| {
+            Error::data(format!("{step}: {unit} has no receipt"))
+                .hint(format!("run {program} first, for all partitions"))
+        })
+    });
+    found.collect()
+}
+
+/// Returns the deciding steps of the decisions, the earliest first.
+pub fn chain_of<'r>(receipts: &'r Receipts, decided: &[&Receipt]) -> Vec<&'r StepName> {
+    let last = decided
+        .first()
+        .and_then(|first| first.survivors_of.as_ref());
+    receipts.deciders(last)
+}
+
+/// Returns the scores of the steps that are named, or else of those that the deciding steps read.
+fn chosen_scores(
+    args: &Args,
+    context: &Context,
+    receipts: &Receipts,
+    decided: &[&Receipt],
+) -> Result<Vec<CuratedScore>> {
+    let chain = chain_of(receipts, decided);
+    let steps = match args.scores.is_empty() {
+        true => Lineage::of(receipts, decided.iter().copied()).scorers_of(chain),
+        false => args.scores.iter().collect(),
+    };
+    let columns = steps.iter().map(|step| context.score_columns(step));
+    let columns: Vec<_> = columns.collect::<sluice_manifest::Result<_>>()?;
+    let columns = columns.iter().map(Vec::as_slice);
+    Ok(curated_scores(steps.into_iter().zip(columns))?)
+}
+
+fn write_plan(
+    context: &Context,
+    source: &Plan,
+    settings: PlanSettings,
+    decided: &[&Receipt],
+    inputs: &[&Receipt],
+) -> Result<()> {
+    let PlanSettings {
+        weight, per_shard, ..
+    } = settings;
+    let metadata = [
+        (OUTPUT_KEY, settings.output.clone()),
+        (WEIGHT_KEY, weight.as_str().to_owned()),
+    ];
     let work = Work {
-        step: &dag::EXPORT_PLAN,
-        version: 1,
-        unit,
+        unit: UNIT,
         units: 1,
-        settings: json!({
-            "output": output.to_string(),
-            "weight": weight.as_str(),
-            "per_shard": per_shard,
-            "embeddings": args.embeddings,
-        }),
-        basis: None,
-        inputs: receipts.iter().map(as_input).collect(),
+        settings,
+        inputs: inputs.iter().map(|receipt| receipt.as_input()).collect(),
     };
     let Some(mut task) = context.begin(work)? else {
         return Ok(());
     };
-    let numbered = source.partitions.iter().zip(&receipts);
-    let stretches: Vec<Stretch> = numbered
-        .map(|(planned, receipt)| Stretch {
-            partition: planned.partition,
-            length: match weight {
-                Weight::Images => receipt.counts.kept,
-                Weight::Bytes => sum(receipt, KEPT_BYTES),
-            },
-            last: match weight {
-                Weight::Images => receipt.counts.kept.min(1),
-                Weight::Bytes => sum(receipt, LAST_KEPT),
-            },
-        })
-        .collect();
-    let rows = pack(&stretches, per_shard)?;
+    let rows = pack(&lengths(source, decided, weight), per_shard)?;
     let shards = rows.last().map_or(0, |row| row.shard + 1);
     if shards == 0 {
         tracing::warn!(
@@ -131,130 +279,57 @@ fn plan(args: &Args, context: &Context, unit: &Unit) -> Result<()> {
              see the counts of sluice-export decide"
         );
     }
-    let metadata = [
-        (OUTPUT_KEY, output.to_string()),
-        (WEIGHT_KEY, weight.as_str().to_owned()),
-        (EMBEDDINGS_KEY, args.embeddings.to_string()),
-    ];
-    let mut writer = context.run.write_rows::<OutputPlanRow>(PATH, &metadata)?;
+    let mut writer = context
+        .run
+        .write_rows::<OutputPlanRow>(&task.path(&OUTPUT_PLAN), &metadata)?;
     for row in rows {
         writer.push(row)?;
     }
-    task.wrote(writer.finish()?);
-    task.sum(SHARDS, shards.into());
-    let mut counts = Counts::default();
-    for receipt in &receipts {
-        counts.input += receipt.counts.kept;
-        counts.kept += receipt.counts.kept;
-    }
-    Ok(task.commit(counts)?)
+    task.publish(|| writer.finish())?;
+    task.sums.shards = shards.into();
+    let kept = decided.iter().map(|receipt| receipt.counts.kept).sum();
+    Ok(task.commit(Counts::all_kept(kept))?)
 }
 
-/// A receipt as an input.
-pub(crate) fn as_input(receipt: &Receipt) -> Input {
-    Input {
-        name: format!("{}/{}", receipt.step, receipt.unit),
-        fingerprint: receipt.fingerprint.clone(),
-    }
-}
-
-fn sum(receipt: &Receipt, name: &str) -> u64 {
-    receipt.sums.get(name).copied().unwrap_or(0)
-}
-
-/// An output in the run's folder, among the source shards, or below a folder that `partition` lists
-/// would overwrite something, or be taken for input the next time.
-fn refuse_output(output: &Location, run: &Location, source: &Plan) -> sluice_manifest::Result<()> {
-    let refuse = |what: String| {
-        Err(Error::usage(format!("--output {output}: {what}")).hint("choose a folder of its own"))
-    };
-    if output == run {
-        return refuse("is the folder of the run".to_owned());
-    }
-    let root = &source.info.input;
-    let shards = source.partitions.iter().flat_map(|p| &p.shards);
-    let mut seen = "";
-    for (number, planned) in shards.enumerate() {
-        let shard = planned.shard.as_str();
-        let folder = shard.rsplit_once('/').map_or("", |(folder, _)| folder);
-        if number > 0 && folder == seen {
-            continue;
-        }
-        seen = folder;
-        if *output == Location::parse(&format!("{root}/{folder}"))? {
-            return refuse(format!("holds source shards, {shard} for one"));
-        }
-    }
-    for folder in listed_folders(source)? {
-        if lies_in(output, &folder) {
-            return refuse(format!("lies inside the input {folder}"));
-        }
-    }
-    Ok(())
-}
-
-/// The folders that `partition` lists with everything below them.
-fn listed_folders(source: &Plan) -> sluice_manifest::Result<Vec<Location>> {
-    let info = &source.info;
-    let mut folders = Vec::new();
-    for pattern in &info.patterns {
-        let mut shards = source.partitions.iter().flat_map(|p| &p.shards);
-        let wildcard = pattern.find(['*', '?', '[', '{']);
-        let folder = match wildcard {
-            None if shards.any(|planned| names(pattern, planned)) => continue,
-            None => pattern.as_str(),
-            Some(at) if pattern[at..].contains("**") => {
-                let slash = pattern[..at].rfind('/');
-                slash.map_or(".", |slash| &pattern[..=slash])
-            }
-            Some(_) => continue,
+/// Returns what each partition's kept samples weigh.
+fn lengths(source: &Plan, decided: &[&Receipt], weight: Weight) -> Vec<KeptLength> {
+    let partitions = source.partitions.iter().zip(decided);
+    let lengths = partitions.map(|(planned, receipt)| {
+        let (length, last) = match weight {
+            Weight::Images => (receipt.counts.kept, receipt.counts.kept.min(1)),
+            Weight::Bytes => (receipt.sums.kept_bytes, receipt.sums.last_kept),
         };
-        folders.push(match info.patterns.len() {
-            // The root is this folder, whatever the working directory was.
-            1 => Location::parse(&info.input)?,
-            _ => Location::parse(folder)?,
-        });
-    }
-    Ok(folders)
+        KeptLength {
+            partition: planned.partition,
+            length,
+            last,
+        }
+    });
+    lengths.collect()
 }
 
-/// Whether a pattern without wildcards is the name of this shard.
-fn names(pattern: &str, planned: &PlanRow) -> bool {
-    pattern.rsplit('/').next() == planned.shard.as_str().rsplit('/').next()
-}
-
-fn lies_in(inner: &Location, outer: &Location) -> bool {
-    match (inner, outer) {
-        (Location::Local(inner), Location::Local(outer)) => inner.starts_with(outer),
-        (
-            Location::Memory { name, path },
-            Location::Memory {
-                name: other,
-                path: folder,
-            },
-        ) => name == other && std::path::Path::new(path).starts_with(folder),
-        _ => false,
-    }
-}
-
-/// Counts that were made under different filters do not add up to one dataset.
-fn refuse_mixed_filters(receipts: &[Receipt]) -> sluice_manifest::Result<()> {
-    let Some(first) = receipts.first() else {
+/// Counts that were made on the survivors of different steps do not add up to one dataset.
+fn refuse_mixed_chains(decided: &[&Receipt]) -> sluice_manifest::Result<()> {
+    let Some(first) = decided.first() else {
         return Ok(());
     };
-    match receipts.iter().find(|r| r.settings != first.settings) {
+    let mut decided = decided.iter();
+    match decided.find(|receipt| receipt.survivors_of != first.survivors_of) {
         None => Ok(()),
         Some(other) => Err(Error::data(format!(
-            "{} was decided with {}, {} with {}",
-            first.unit, first.settings, other.unit, other.settings
+            "{} was decided on {}, {} on {}",
+            first.unit,
+            chain_name(first),
+            other.unit,
+            chain_name(other)
         ))
-        .hint("run sluice-export decide for all partitions with the same --filters")),
+        .hint("run sluice-export decide for all partitions with the same --survivors-of")),
     }
 }
 
-fn refuse_larger_samples(receipts: &[Receipt], limit: u64) -> sluice_manifest::Result<()> {
-    let largest = receipts.iter().map(|r| sum(r, LARGEST_KEPT)).max();
-    match largest {
+fn refuse_larger_samples(decided: &[&Receipt], limit: u64) -> sluice_manifest::Result<()> {
+    let largest = decided.iter().map(|receipt| receipt.sums.largest_kept);
+    match largest.max() {
         Some(largest) if largest > limit => Err(Error::usage(format!(
             "--bytes-per-shard {limit}: the largest sample has {largest} bytes"
         ))
@@ -265,59 +340,91 @@ fn refuse_larger_samples(receipts: &[Receipt], limit: u64) -> sluice_manifest::R
     }
 }
 
-/// What the plan says to the steps after it.
+/// The plan, for the subcommands after it.
 pub struct OutputPlan {
     /// The plan's receipt.
     pub receipt: Receipt,
+    /// Its settings.
+    pub settings: PlanSettings,
     /// The curated dataset's folder.
     pub output: Store,
-    /// What the stretches count.
-    pub weight: Weight,
-    /// Whether the embeddings go out too.
-    pub embeddings: bool,
     /// How many output shards there are.
     pub shards: u32,
+    /// Fingerprints of the units that the plan was made from.
+    counted: HashSet<Fingerprint>,
 }
 
 impl OutputPlan {
     /// Reads the plan.
+    ///
+    /// # Errors
+    /// Data, when it has not been made.
     pub fn open(context: &Context) -> Result<Self> {
-        let receipt = context.required_receipt(&dag::EXPORT_PLAN, &unit())?;
-        let rows = context.run.rows::<OutputPlanRow>(PATH)?;
-        let table = rows.table();
+        let receipt = context.receipt(context.step(), UNIT)?.ok_or_else(|| {
+            let path = layout::receipt(context.step(), UNIT);
+            Error::data(format!("{}: no such receipt", context.run.uri(&path)))
+                .hint("run sluice-export plan first")
+        })?;
+        let settings: PlanSettings = receipt.settings()?;
+        let inputs = receipt.inputs.iter();
         Ok(Self {
-            output: Store::create(&Location::parse(table.required(OUTPUT_KEY)?)?)?,
-            weight: table.required(WEIGHT_KEY)?.parse()?,
-            embeddings: table.required(EMBEDDINGS_KEY)? == "true",
-            shards: u32::try_from(sum(&receipt, SHARDS)).map_err(anyhow::Error::from)?,
+            output: Store::create(&Location::parse(&settings.output)?)?,
+            settings,
+            shards: u32::try_from(receipt.sums.shards)?,
+            counted: inputs.map(|input| input.fingerprint.clone()).collect(),
             receipt,
         })
     }
 
-    /// The units of `write`, in order.
+    /// Returns the units of `write`, in order.
     pub fn units(&self) -> Vec<Unit> {
-        let numbers = 0..self.shards;
-        numbers.map(sluice_manifest::layout::output_shard).collect()
+        Unit::all(UnitKind::Shard, self.shards)
     }
 
-    /// The stretches that go into an output shard.
+    /// Returns the rows of the plan for an output shard.
+    ///
+    /// # Errors
+    /// Data, when the plan is missing or broken.
     pub fn rows(&self, context: &Context, shard: u32) -> Result<Vec<OutputPlanRow>> {
-        let rows = context.run.rows::<OutputPlanRow>(PATH)?;
+        let path = OUTPUT_PLAN.path(context.step(), UNIT);
+        let rows = context.run.rows::<OutputPlanRow>(&path)?;
         let rows = rows.within("shard", shard..shard + 1)?;
         let mine = rows.filter(|row| row.as_ref().map_or(true, |row| row.shard == shard));
         Ok(mine.collect::<sluice_manifest::Result<_>>()?)
     }
 
-    /// Refuses decisions that the plan did not count: their samples lie elsewhere on the line.
-    pub fn refuse_other_decisions(&self, decided: &[Receipt]) -> Result<()> {
-        let counted: HashSet<_> = self.receipt.inputs.iter().map(|i| &i.fingerprint).collect();
-        match decided.iter().find(|r| !counted.contains(&r.fingerprint)) {
-            None => Ok(()),
-            Some(other) => Err(Error::data(format!(
+    /// Checks that decisions are those that the plan counted: the samples of others start elsewhere
+    /// on the line.
+    ///
+    /// # Errors
+    /// Data, when they were made after the plan; usage, when `--survivors-of` names another step
+    /// than they were made with.
+    pub fn refuse_other_decisions(&self, context: &Context, decided: &Receipt) -> Result<()> {
+        refuse_other_chain(context, decided)?;
+        match self.counted.contains(&decided.fingerprint) {
+            true => Ok(()),
+            false => Err(Error::data(format!(
                 "{} was decided again after the export was planned",
-                other.unit
+                decided.unit
             ))
             .hint("run sluice-export plan again")
+            .into()),
+        }
+    }
+
+    /// Returns a unit of a step whose scores or embeddings go into the output, if it is the one that
+    /// the plan was made with.
+    ///
+    /// # Errors
+    /// Data, when it was done again after the plan.
+    pub fn planned_input(&self, context: &Context, step: &StepName, unit: Unit) -> Result<Input> {
+        let input = context.input(step, unit)?;
+        match self.counted.contains(&input.fingerprint) {
+            true => Ok(input),
+            false => Err(Error::data(format!(
+                "{step} {unit} was done again after the export was planned"
+            ))
+            .hint("run sluice-export decide again, then plan")
             .into()),
         }
     }
@@ -325,67 +432,15 @@ impl OutputPlan {
 
 #[cfg(test)]
 mod tests {
-    use sluice_harness::PartitionPlan;
-    use sluice_manifest::{Partition, RunInfo, ShardPath};
-
     use super::*;
 
-    fn info(input: &str, patterns: &[&str]) -> RunInfo {
-        RunInfo {
-            layout: RunInfo::LAYOUT,
-            input: input.into(),
-            patterns: patterns.iter().map(|&p| p.to_owned()).collect(),
-            partitions: 0,
-            shards: 0,
-            bytes: 0,
-        }
-    }
-
-    fn refused(output: &str, input: &str, patterns: &[&str]) -> bool {
-        let source = Plan {
-            info: info(input, patterns),
-            partitions: vec![PartitionPlan {
-                partition: Partition(0),
-                shards: vec![PlanRow {
-                    partition: Partition(0),
-                    shard: ShardPath::new("train/0.tar"),
-                    bytes: 0,
-                    etag: None,
-                    modified: None,
-                }],
-            }],
-        };
-        let parse = |uri| Location::parse(uri).unwrap();
-        refuse_output(&parse(output), &parse("/runs/a"), &source).is_err()
-    }
-
     #[test]
-    fn outputs_that_would_be_taken_for_input_are_refused() {
-        assert!(refused("/runs/a", "/data", &["/data"]));
-        assert!(refused("/data/out", "/data", &["/data"]));
-        assert!(refused("/data", "/data", &["data"]));
-        assert!(refused("/data/out", "/data", &["/data/**/*.tar"]));
-        assert!(refused("/d/b/out", "/d", &["/d/a/*.tar", "/d/b"]));
-        assert!(refused(
-            "memory://m/in/x",
-            "memory://m/in",
-            &["memory://m/in"]
-        ));
-        assert!(refused("/data/train", "/data", &["/data/train/0.tar"]));
-        assert!(!refused("/data/out", "/data", &["/data/train/0.tar"]));
-        assert!(!refused("/data2", "/data", &["/data"]));
-        assert!(!refused("/data/out", "/data", &["/data/*.tar"]));
-        assert!(!refused("/data/out", "/data", &["/data/{0..9}.tar"]));
-        assert!(!refused("/d/out", "/d", &["/d/a", "/d/b"]));
-        assert!(!refused(
-            "memory://m/input",
-            "memory://m/in",
-            &["memory://m/in"]
-        ));
-        assert!(!refused(
-            "memory://n/in",
-            "memory://m/in",
-            &["memory://m/in"]
-        ));
+    fn embeddings_are_named_by_a_step() {
+        let step = |text: &str| text.parse::<EmbeddingsFrom>().unwrap().to_string();
+        assert_eq!(
+            ["false", "true", "dino"].map(step),
+            ["false", "embed", "dino"]
+        );
+        assert!("A b".parse::<EmbeddingsFrom>().is_err());
     }
 }

@@ -1,30 +1,25 @@
 //! Copies the kept samples of an output shard, byte for byte, and writes its Parquet file.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io::{self, BufRead, Read};
 use std::ops::Range;
 
 use anyhow::Result;
-use serde_json::json;
 use sha2::{Digest, Sha256};
-use sluice_harness::{Common, Context, PartitionPlan, Plan, Task, Work};
-use sluice_manifest::dag::{self, Step};
+use sluice_harness::{Context, PartitionPlan, Plan, StepArgs, Task, Work};
 use sluice_manifest::rows::{CuratedRow, OutputPlanRow, PlanRow, SampleRow};
-use sluice_manifest::{Counts, Error, Filter, Input, Receipt, ShardPath, Unit};
+use sluice_manifest::{Counts, Error, Input, Receipt, ShardPath, StepName, Unit};
 use sluice_shard::{ShardWriter, safe_member_name, split_key};
 use sluice_source::{SourceShard, packing};
 use sluice_store::{ObjectWriter, Store};
 
+use crate::NoSettings;
 use crate::curated::CuratedWriter;
-use crate::decide::filters_of;
-use crate::kept::{Embedder, Kept, KeptSample};
-use crate::plan::{OutputPlan, as_input};
+use crate::kept::{EmbeddingsOf, Kept, KeptSample};
+use crate::plan::OutputPlan;
 
-/// Output shards at once for each core: a third of the time one waits until it has come to disk.
+/// Output shards at once for each core: a shard waits a third of its time for storage.
 const AT_ONCE: usize = 2;
-
-/// Sum in the receipt: bytes of the members copied.
-pub const BYTES: &str = "bytes";
 
 /// Copy the kept samples into the output shards
 ///
@@ -34,7 +29,7 @@ pub const BYTES: &str = "bytes";
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    pub common: Common,
+    pub step: StepArgs,
 }
 
 /// What all output shards need.
@@ -46,6 +41,9 @@ struct Export<'a> {
 }
 
 /// Writes the output shards that are this process's share.
+///
+/// # Errors
+/// Data, when what the plan was made from has changed since, or a source shard has.
 pub fn run(context: &Context) -> Result<()> {
     let source = context.plan()?;
     let export = Export {
@@ -54,123 +52,105 @@ pub fn run(context: &Context) -> Result<()> {
         source,
         plan: OutputPlan::open(context)?,
     };
-    let units = export.plan.units();
-    let numbers: HashMap<Unit, u32> = units.iter().cloned().zip(0..).collect();
-    context.each_unit(&dag::EXPORT_WRITE, units, AT_ONCE * context.jobs, |unit| {
-        export.write_shard(unit, numbers[unit])
+    context.each_unit(export.plan.units(), AT_ONCE * context.jobs, |unit| {
+        export.write_shard(unit)
     })?;
     export.plan.output.tidy();
     Ok(())
 }
 
-/// A stretch of a partition that goes into an output shard, and how it was decided.
+/// The samples of one partition that go into an output shard.
 struct Part<'a> {
     row: OutputPlanRow,
     partition: &'a PartitionPlan,
-    filters: Vec<Filter>,
 }
 
 impl Export<'_> {
-    fn write_shard(&self, unit: &Unit, number: u32) -> Result<()> {
-        let (parts, inputs) = self.parts(number)?;
+    fn write_shard(&self, unit: Unit) -> Result<()> {
+        let (parts, inputs) = self.parts(unit.index)?;
         let work = Work {
-            step: &dag::EXPORT_WRITE,
-            version: 1,
             unit,
             units: self.plan.shards as usize,
-            settings: json!({}),
-            basis: None,
+            settings: NoSettings {},
             inputs,
         };
         let Some(mut task) = self.context.begin(work)? else {
             return Ok(());
         };
         let output = &self.plan.output;
-        let embedder = self.embedder(&parts)?;
+        let scores = &self.plan.settings.scores;
+        let embeddings = self.embeddings(&parts)?;
+        let path = format!("{unit}.tar");
+        let table = format!("{unit}.parquet");
         let mut shard = OutputShard {
-            tar: ShardWriter::new(output.writer(&format!("{unit}.tar"))?),
-            table: CuratedWriter::open(output, &format!("{unit}.parquet"), embedder.as_ref())?,
+            tar: ShardWriter::new(output.writer(&path)?),
+            table: CuratedWriter::open(output, &table, scores, embeddings.as_ref())?,
             counts: Counts::default(),
             bytes: 0,
         };
         for part in &parts {
             self.copy_part(part, &task, &mut shard)?;
         }
-        let tar = shard
-            .tar
-            .finish()
-            .map_err(|e| Error::of_io(e, &output.uri(&format!("{unit}.tar"))))?;
-        task.wrote_outside(output, tar.finish()?);
-        task.wrote_outside(output, shard.table.finish()?);
-        task.sum(BYTES, shard.bytes);
+        let tar = shard.tar.finish();
+        let tar = tar.map_err(|e| Error::of_io(e, &output.uri(&path)))?;
+        // The table first: a tar with its table is how `plan` knows an export's output.
+        task.publish_outside(output, || shard.table.finish())?;
+        task.publish_outside(output, || tar.finish())?;
+        task.sums.bytes = shard.bytes;
         Ok(task.commit(shard.counts)?)
     }
 
-    /// The stretches of an output shard, and all that is read for it.
-    fn parts(&self, number: u32) -> Result<(Vec<Part<'_>>, Vec<Input>)> {
-        let context = self.context;
+    /// Returns the parts of an output shard, and all that is read for it.
+    fn parts(&self, shard: u32) -> Result<(Vec<Part<'_>>, Vec<Input>)> {
+        let (context, plan) = (self.context, &self.plan);
         let mut parts = Vec::new();
-        let mut inputs = vec![as_input(&self.plan.receipt)];
-        for row in self.plan.rows(context, number)? {
+        let mut inputs = vec![plan.receipt.as_input()];
+        for row in plan.rows(context, shard)? {
             let unit = Unit::from(row.partition);
-            let decided = context.required_receipt(&dag::EXPORT_DECIDE, &unit)?;
-            self.plan
-                .refuse_other_decisions(std::slice::from_ref(&decided))?;
-            let filters = filters_of(&decided)?;
-            inputs.push(as_input(&decided));
-            inputs.push(unchanged(context, &decided, &dag::READ, &unit)?);
-            if filters.contains(&Filter::Aesthetic) {
-                inputs.push(unchanged(context, &decided, &dag::AESTHETIC, &unit)?);
-            }
-            if filters.contains(&Filter::Nsfw) {
-                inputs.push(unchanged(context, &decided, &dag::NSFW, &unit)?);
-            }
-            if self.plan.embeddings {
-                inputs.push(context.input(&dag::EMBED, &unit)?);
+            let decided = context.required_receipt(context.step(), unit)?;
+            plan.refuse_other_decisions(context, &decided)?;
+            inputs.push(decided.as_input());
+            inputs.push(unchanged(context, &decided, &StepName::read(), unit)?);
+            let steps = plan.settings.score_steps();
+            for step in steps.chain(&plan.settings.embeddings) {
+                inputs.push(plan.planned_input(context, step, unit)?);
             }
             parts.push(Part {
                 row,
-                partition: self.source.partition(&unit)?,
-                filters,
+                partition: self.source.partition(unit)?,
             });
         }
         Ok((parts, inputs))
     }
 
-    /// The one embedder of all partitions of an output shard.
-    fn embedder(&self, parts: &[Part<'_>]) -> Result<Option<Embedder>> {
-        if !self.plan.embeddings {
+    /// Returns what the embeddings of an output shard are: the same in all of its partitions.
+    fn embeddings(&self, parts: &[Part<'_>]) -> Result<Option<EmbeddingsOf>> {
+        let Some(step) = &self.plan.settings.embeddings else {
             return Ok(None);
-        }
-        let mut found: Option<Embedder> = None;
+        };
+        let mut first: Option<EmbeddingsOf> = None;
         for part in parts {
-            let embedder = Embedder::of(&self.context.run, &part.row.partition.into())?;
-            if let Some(first) = &found
-                && *first != embedder
-            {
+            let unit = Unit::from(part.row.partition);
+            let found = EmbeddingsOf::partition(&self.context.run, step, unit)?;
+            let first = first.get_or_insert_with(|| found.clone());
+            if *first != found {
                 let message = format!(
-                    "{} was embedded by {}, other partitions by {}",
-                    part.row.partition, embedder.model, first.model
+                    "{step}: {unit} was embedded by {}, other partitions by {}",
+                    found.model, first.model
                 );
                 return Err(Error::data(message)
-                    .hint("run sluice-embed for all partitions with one --model")
+                    .hint(format!(
+                        "run the step {step} for all partitions with one --model"
+                    ))
                     .into());
             }
-            found = Some(embedder);
         }
-        Ok(found)
+        Ok(first)
     }
 
     fn copy_part(&self, part: &Part<'_>, task: &Task<'_>, shard: &mut OutputShard) -> Result<()> {
-        let packing = packing(&self.context.run, &part.row.partition.into())?;
-        let (plan, filters) = (&self.plan, &part.filters);
-        let kept = Kept::open(
-            self.context,
-            &part.row,
-            plan.weight,
-            filters,
-            plan.embeddings,
-        )?;
+        let packing = packing(&self.context.run, part.row.partition.into())?;
+        let kept = Kept::open(self.context, &part.row, &self.plan.settings)?;
         let mut kept = kept.peekable();
         let mut ahead: VecDeque<KeptSample> = VecDeque::new();
         while let Some(first) = kept.next().transpose()? {
@@ -198,10 +178,10 @@ impl Export<'_> {
     }
 }
 
-/// Kept samples that are looked ahead at, at most.
+/// Kept samples that are announced to the source shard at once, at most.
 const AHEAD: usize = 64;
 
-/// Where a sample's members lie.
+/// Returns the byte range of a sample's members.
 fn extent(kept: &KeptSample) -> Range<u64> {
     let members = &kept.sample.members;
     let begin = members.iter().map(|member| member.offset).min();
@@ -209,12 +189,12 @@ fn extent(kept: &KeptSample) -> Range<u64> {
     begin.unwrap_or(0)..end.unwrap_or(0)
 }
 
-/// A shard of a partition.
+/// Returns a shard of a partition.
 fn planned<'p>(partition: &'p PartitionPlan, path: &ShardPath) -> Result<&'p PlanRow> {
     let found = partition.shards.iter().find(|row| row.shard == *path);
     found.ok_or_else(|| {
         Error::data(format!(
-            "{path}: a sample lies in it, but it is no shard of {}",
+            "{path}: holds a sample, but is not a shard of {}",
             partition.partition
         ))
         .hint("run sluice-read again")
@@ -222,13 +202,13 @@ fn planned<'p>(partition: &'p PartitionPlan, path: &ShardPath) -> Result<&'p Pla
     })
 }
 
-/// A unit of an earlier step as an input, if it is still what the decision was made from.
-fn unchanged(context: &Context, decided: &Receipt, step: &Step, unit: &Unit) -> Result<Input> {
+/// Returns a unit of an earlier step as an input, if it is still what the decision was made from.
+fn unchanged(context: &Context, decided: &Receipt, step: &StepName, unit: Unit) -> Result<Input> {
     let input = context.input(step, unit)?;
     if decided.inputs.contains(&input) {
         return Ok(input);
     }
-    let message = format!("{} {unit} was done again after {}", step.name, decided.step);
+    let message = format!("{step} {unit} was done again after {}", decided.step);
     Err(Error::data(message)
         .hint("run sluice-export decide again, then plan")
         .into())
@@ -246,8 +226,7 @@ impl OutputShard {
     fn copy(&mut self, source: &mut SourceShard, kept: KeptSample) -> Result<()> {
         let KeptSample {
             sample,
-            aesthetic,
-            nsfw,
+            scores,
             embedding,
         } = kept;
         let mut key = None;
@@ -281,16 +260,14 @@ impl OutputShard {
             bytes: sample.bytes,
             sha256: sample.sha256,
             phash: sample.phash,
-            aesthetic_score: aesthetic,
-            nsfw_score: nsfw,
         };
-        self.table.push(row, embedding.as_deref())?;
-        self.counts.add(None);
+        self.table.push(row, &scores, embedding.as_deref())?;
+        self.counts.merge(&Counts::all_kept(1));
         Ok(())
     }
 }
 
-/// The copied image must be the one that `read` validated.
+/// Checks that the copied image is the one that `read` validated.
 fn check_image(sample: &SampleRow, sha256: &str) -> sluice_manifest::Result<()> {
     if sample.sha256.as_deref() == Some(sha256) {
         return Ok(());
@@ -324,7 +301,7 @@ impl<R: BufRead> BufRead for Hashing<R> {
     }
 
     fn consume(&mut self, count: usize) {
-        // What is done with is still there: `fill_buf` gives it again and reads nothing.
+        // The consumed bytes are still buffered: `fill_buf` returns them and reads nothing.
         if let Ok(bytes) = self.inner.fill_buf() {
             self.hasher.update(&bytes[..count]);
         }

@@ -1,5 +1,5 @@
-//! The export's steps, run in this process on small runs that `sluice-partition` and `sluice-read`
-//! made.
+//! The subcommands of the export, run in this process on small runs that `sluice-partition` and
+//! `sluice-read` made. The tests stand in for the steps between.
 //!
 //! A failure is: a kept sample that is missing, doubled or changed by a byte; a dropped one without
 //! its reason; an output that depends on anything but its inputs and settings; a stale input that

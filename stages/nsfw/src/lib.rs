@@ -1,23 +1,20 @@
-//! `sluice-nsfw`: scores what is not safe for work, keeps what is below `--max-score`.
+//! `sluice-nsfw`: scores what is not safe for work.
 //!
 //! A head scores the embeddings of `embed`, a classifier such as OpenNSFW the pixels.
-//! The score of every image is kept; the threshold only decides.
+//! `sluice-filter` decides what stays.
 
 use anyhow::Result;
 use clap::Parser;
-use sluice_harness::{Common, Context, Program};
-use sluice_inference::{ModelArgs, Policy, Scoring, score};
-use sluice_manifest::{Reason, dag};
+use sluice_harness::{Common, Context, Gives, Program, StepArgs, Upstream};
+use sluice_inference::ScorerArgs;
+use sluice_manifest::{Operation, Resources, Role, StepName, UnitKind};
 
-/// Score what is not safe for work, keep images below --max-score
+/// Score what is not safe for work
 ///
-/// Example: sluice-nsfw --run runs/a --model laion-nsfw --max-score 0.5
+/// Example: sluice-nsfw --run runs/a --model laion-nsfw
 #[derive(Debug, Parser)]
 #[command(name = "sluice-nsfw", version)]
 pub struct Args {
-    #[command(flatten)]
-    pub common: Common,
-
     /// The model: one of the catalogue, or the URI of a folder with model.onnx and model.toml
     #[arg(
         long,
@@ -27,37 +24,38 @@ pub struct Args {
     )]
     pub model: String,
 
-    /// Keep images with a score below this (default: the model's own threshold)
-    #[arg(
-        long,
-        env = "SLUICE_NSFW_MAX_SCORE",
-        value_name = "SCORE",
-        allow_negative_numbers = true
-    )]
-    pub max_score: Option<f32>,
-
     #[command(flatten)]
-    pub models: ModelArgs,
+    pub scorer: ScorerArgs,
 }
 
 impl Program for Args {
     const NAME: &'static str = "sluice-nsfw";
+    const ROLE: Role = Role::Scorer;
+    const OPERATIONS: &'static [Operation] = &[Operation {
+        subcommand: None,
+        unit: UnitKind::Part,
+        resources: Resources::Model,
+        after: &[],
+        version: 2,
+    }];
 
     fn common(&self) -> &Common {
-        &self.common
+        &self.scorer.step.common
+    }
+
+    fn step_args(&self) -> Option<&StepArgs> {
+        Some(&self.scorer.step)
+    }
+
+    fn needs(&self) -> Result<Vec<StepName>> {
+        Ok(self.scorer.needs(&self.model))
+    }
+
+    fn check(&self, upstream: &Upstream) -> Result<Gives> {
+        Ok(self.scorer.scorer(&self.model)?.check(upstream)?)
     }
 
     fn run(&self, context: &Context) -> Result<()> {
-        let model = self.models.find(&self.model)?;
-        let own = model.spec.score.as_ref().map(|score| score.threshold);
-        let scoring = Scoring {
-            step: &dag::NSFW,
-            policy: Policy::Below(self.max_score.or(own).unwrap_or_default()),
-            model,
-            unscored: Reason::NotNsfw,
-            refused: Reason::MaxScoreReached,
-            feed: self.models.feed(),
-        };
-        Ok(score(context, &scoring)?)
+        Ok(self.scorer.scorer(&self.model)?.run(context)?)
     }
 }

@@ -8,10 +8,13 @@ pub mod listing;
 
 use anyhow::Result;
 use clap::{Args as ClapArgs, Parser};
-use serde_json::json;
-use sluice_harness::{Common, Context, Plan, Program, Work, shard_input};
+use serde::{Deserialize, Serialize};
+use sluice_harness::{Common, Context, Gives, Program, Upstream, Work, shard_input};
 use sluice_manifest::rows::PlanRow;
-use sluice_manifest::{Counts, Error, Input, Partition, RunInfo, Unit, dag, layout};
+use sluice_manifest::{
+    Counts, Error, FanOut, Fingerprint, Input, InputOf, Operation, Partition, Resources, Role,
+    RunInfo, Unit, UnitKind, layout,
+};
 
 /// List the shards of a dataset and group them into partitions
 ///
@@ -47,20 +50,44 @@ pub struct Size {
 
 impl Program for Args {
     const NAME: &'static str = "sluice-partition";
+    const ROLE: Role = Role::Source;
+    const OPERATIONS: &'static [Operation] = &[Operation {
+        subcommand: None,
+        unit: UnitKind::Plan,
+        resources: Resources::Light,
+        after: &[],
+        version: 2,
+    }];
 
     fn common(&self) -> &Common {
         &self.common
     }
 
+    fn check(&self, _upstream: &Upstream) -> Result<Gives> {
+        listing::list(&self.input)?;
+        Ok(Gives::default())
+    }
+
     fn run(&self, context: &Context) -> Result<()> {
-        let unit = Unit::once("plan");
-        context.each_unit(&dag::PARTITION, vec![unit.clone()], 1, |unit| {
-            plan(self, context, unit)
-        })
+        let units = vec![Unit::once(UnitKind::Plan)];
+        context.each_unit(units, 1, |unit| plan(self, context, unit))
     }
 }
 
-fn plan(args: &Args, context: &Context, unit: &Unit) -> Result<()> {
+/// The settings that shape the plan.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Settings {
+    /// Root of the input.
+    pub input: String,
+    /// What was asked for.
+    pub patterns: Vec<String>,
+    /// Shards in a partition.
+    pub shards_per_partition: u64,
+    /// Bytes in a partition, in place of shards.
+    pub bytes_per_partition: Option<u64>,
+}
+
+fn plan(args: &Args, context: &Context, unit: Unit) -> Result<()> {
     let listing = listing::list(&args.input)?;
     let rows = group(&listing, args.size);
     let info = RunInfo {
@@ -81,21 +108,18 @@ fn plan(args: &Args, context: &Context, unit: &Unit) -> Result<()> {
         .hint("choose another --run")
         .into());
     }
-    context.tells(dag::FanOut::Partitions, info.partitions.into());
+    context.report_fan_out(FanOut::Partitions, info.partitions.into());
     let shards: Vec<Input> = rows.iter().map(shard_input).collect();
     let work = Work {
-        step: &dag::PARTITION,
-        version: 1,
         unit,
         units: 1,
-        settings: json!({
-            "input": info.input,
-            "patterns": info.patterns,
-            "shards_per_partition": args.size.shards_per_partition,
-            "bytes_per_partition": args.size.bytes_per_partition,
-        }),
-        basis: None,
-        inputs: vec![Input::combined("shards", &shards)],
+        settings: Settings {
+            input: info.input.clone(),
+            patterns: info.patterns.clone(),
+            shards_per_partition: args.size.shards_per_partition,
+            bytes_per_partition: args.size.bytes_per_partition,
+        },
+        inputs: vec![all_shards(&shards)],
     };
     let Some(mut task) = context.begin(work)? else {
         return Ok(());
@@ -103,27 +127,34 @@ fn plan(args: &Args, context: &Context, unit: &Unit) -> Result<()> {
     let json = serde_json::to_vec_pretty(&info)?;
     let mut object = context.run.writer(layout::RUN_INFO)?;
     std::io::Write::write_all(&mut object, &json)?;
-    task.wrote(object.finish()?);
-    let mut writer = context.run.write_rows(Plan::PATH, &[])?;
+    task.publish(|| object.finish())?;
+    let mut writer = context.run.write_rows(layout::PLAN, &[])?;
     for row in rows {
         writer.push(row)?;
     }
-    task.wrote(writer.finish()?);
-    remove_stale(context, info.partitions)?;
-    task.sum("partitions", info.partitions.into());
-    task.sum("shards", info.shards);
-    task.sum("bytes", info.bytes);
+    task.publish(|| writer.finish())?;
+    // What later steps wrote about partitions that the plan no longer has.
+    context.remove_units("", |_, unit| {
+        unit.kind == UnitKind::Part && unit.index >= info.partitions
+    })?;
+    task.sums.partitions = info.partitions.into();
+    task.sums.shards = info.shards;
+    task.sums.bytes = info.bytes;
     Ok(task.commit(Counts::default())?)
 }
 
-/// Removes what the steps after this one know about partitions that the plan no longer has.
-fn remove_stale(context: &Context, partitions: u32) -> Result<()> {
-    let units: Vec<Unit> = (0..partitions).map(|n| Partition(n).into()).collect();
-    let fan_outs = dag::STEPS.iter();
-    for step in fan_outs.filter(|step| step.fan_out == dag::FanOut::Partitions) {
-        context.remove_stale(step, "part", &units)?;
+/// All shards as one input.
+fn all_shards(shards: &[Input]) -> Input {
+    let parts: Vec<String> = shards
+        .iter()
+        .flat_map(|shard| [shard.of.to_string(), shard.fingerprint.to_string()])
+        .collect();
+    Input {
+        of: InputOf::Shards {
+            count: shards.len() as u64,
+        },
+        fingerprint: Fingerprint::of(parts.iter().map(String::as_str)),
     }
-    Ok(())
 }
 
 /// Cuts the sorted shards into partitions.

@@ -3,7 +3,7 @@
 use serde::de::IgnoredAny;
 use sha2::{Digest, Sha256};
 use sluice_manifest::rows::{MemberRow, SampleRow, Status};
-use sluice_manifest::{ImageId, Reason, ShardPath};
+use sluice_manifest::{ImageId, ReasonKind, ShardPath};
 use sluice_pixels::{DecodeError, Limits, decode, phash, quality};
 use sluice_shard::{
     Member, Missing, Sample, SampleProblem, caption_member, image_member, metadata_member,
@@ -12,17 +12,8 @@ use sluice_shard::{
 /// Longer captions and metadata stay in their shard and are not taken into the manifest.
 const TEXT_BYTES: usize = 1 << 20;
 
-/// What drops sound images.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct Bounds {
-    /// Shortest short side, in pixels.
-    pub min_side: Option<u32>,
-    /// Largest long side, in short sides.
-    pub max_aspect: Option<f32>,
-}
-
 /// Looks at a sample. Never fails: what is wrong with it is the row's reason.
-pub fn examine(sample: Sample, shard: &ShardPath, bounds: Bounds) -> SampleRow {
+pub fn examine(sample: Sample, shard: &ShardPath) -> SampleRow {
     let image = image_member(&sample.members);
     let mut notes = Vec::new();
     let mut row = SampleRow {
@@ -65,23 +56,23 @@ pub fn examine(sample: Sample, shard: &ShardPath, bounds: Bounds) -> SampleRow {
     }
     let found = match (&sample.problem, image.map(|i| &sample.members[i])) {
         (Some(SampleProblem::Truncated { extension }), _) => Err((
-            Reason::ShardDamaged,
+            ReasonKind::ShardDamaged,
             format!("the shard ends inside the member .{extension}"),
         )),
         (Some(SampleProblem::Sparse { extension }), _) => Err((
-            Reason::SparseMember,
+            ReasonKind::SparseMember,
             format!("the member .{extension} is a sparse file"),
         )),
         (Some(SampleProblem::TooManyMembers), _) => Err((
-            Reason::TooLarge,
+            ReasonKind::TooLarge,
             format!("more than {} members", sample.members.len()),
         )),
         (_, None) if sample.occurrence > 0 => Err((
-            Reason::NoImage,
+            ReasonKind::NoImage,
             "the key stood in the shard before: its members are not next to each other".to_owned(),
         )),
         (_, None) => Err((
-            Reason::NoImage,
+            ReasonKind::NoImage,
             "no member has an image extension".to_owned(),
         )),
         (_, Some(member)) => bytes_of(member),
@@ -92,12 +83,10 @@ pub fn examine(sample: Sample, shard: &ShardPath, bounds: Bounds) -> SampleRow {
                 .to_owned(),
         );
     }
-    let outcome = found
-        .and_then(|bytes| measure(bytes, &mut row))
-        .and_then(|()| within(bounds, &row));
+    let outcome = found.and_then(|bytes| measure(bytes, &mut row));
     if let Err((reason, detail)) = outcome {
         row.status = Status::Rejected;
-        row.reason = Some(reason);
+        row.reason = Some(reason.into());
         notes.insert(0, detail);
     }
     row.detail = (!notes.is_empty()).then(|| notes.join("; "));
@@ -110,17 +99,17 @@ pub fn examine(sample: Sample, shard: &ShardPath, bounds: Bounds) -> SampleRow {
     row
 }
 
-type Refusal = (Reason, String);
+type Refusal = (ReasonKind, String);
 
 fn bytes_of(member: &Member) -> Result<&[u8], Refusal> {
     match (&member.data, member.missing) {
         (Some(data), _) => Ok(data),
         (None, Some(Missing::Sparse)) => Err((
-            Reason::SparseMember,
+            ReasonKind::SparseMember,
             "the image is a sparse file".to_owned(),
         )),
         (None, _) => Err((
-            Reason::TooLarge,
+            ReasonKind::TooLarge,
             format!("the image has {} bytes", member.size),
         )),
     }
@@ -146,37 +135,15 @@ fn measure(bytes: &[u8], row: &mut SampleRow) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn reason_of(error: &DecodeError) -> Reason {
+fn reason_of(error: &DecodeError) -> ReasonKind {
     match error {
-        DecodeError::Empty => Reason::EmptyFile,
-        DecodeError::NotAnImage { .. } => Reason::NotAnImage,
-        DecodeError::Unsupported { .. } => Reason::UnsupportedFormat,
-        DecodeError::TooLarge { .. } => Reason::TooLarge,
-        DecodeError::Truncated { .. } => Reason::Truncated,
-        DecodeError::Corrupt { .. } => Reason::Corrupt,
+        DecodeError::Empty => ReasonKind::EmptyFile,
+        DecodeError::NotAnImage { .. } => ReasonKind::NotAnImage,
+        DecodeError::Unsupported { .. } => ReasonKind::UnsupportedFormat,
+        DecodeError::TooLarge { .. } => ReasonKind::TooLarge,
+        DecodeError::Truncated { .. } => ReasonKind::Truncated,
+        DecodeError::Corrupt { .. } => ReasonKind::Corrupt,
     }
-}
-
-fn within(bounds: Bounds, row: &SampleRow) -> Result<(), Refusal> {
-    let (width, height) = (row.width.unwrap_or(0), row.height.unwrap_or(0));
-    let (short, long) = (width.min(height), width.max(height));
-    if let Some(least) = bounds.min_side
-        && short < least
-    {
-        return Err((
-            Reason::TooSmall,
-            format!("{width}x{height}, short side below {least}"),
-        ));
-    }
-    if let Some(most) = bounds.max_aspect
-        && long as f32 > most * short as f32
-    {
-        return Err((
-            Reason::ExtremeAspect,
-            format!("{width}x{height}, aspect above {most}"),
-        ));
-    }
-    Ok(())
 }
 
 /// A text member as text. Bytes that are not UTF-8 are replaced in the manifest, which the notes

@@ -11,40 +11,32 @@ pub mod examine;
 use anyhow::Result;
 use clap::Parser;
 use rayon::prelude::*;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 use sluice_harness::{Common, Context, Plan, Program, Task, Work, open_shard, shard_input};
+use sluice_manifest::layout::{IMAGES, SHARDS, SKIPPED};
 use sluice_manifest::rows::{PlanRow, SampleRow, ShardRow, ShardStatus, SkippedRow};
-use sluice_manifest::{Counts, Error, Unit, dag};
+use sluice_manifest::{Counts, Error, Operation, Resources, Role, Unit, UnitKind};
 use sluice_shard::{Event, ShardReader};
 use sluice_store::{RowWriter, Store};
 
 use crate::batches::{Batch, Batches};
-use crate::examine::{Bounds, examine};
+use crate::examine::examine;
 
 /// Index the samples of the shards, validate and measure their images
 ///
-/// Example: sluice-read --run runs/a --min-side 200 --max-aspect 3
+/// Example: sluice-read --run runs/a --max-bad-fraction 0.01
 #[derive(Debug, Parser)]
 #[command(name = "sluice-read", version)]
 pub struct Args {
     #[command(flatten)]
     pub common: Common,
 
-    /// Drop images whose short side is below this many pixels
-    #[arg(long, env = "SLUICE_MIN_SIDE", value_name = "PIXELS")]
-    pub min_side: Option<u32>,
-
-    /// Drop images whose long side is more than this many times the short side
-    #[arg(long, env = "SLUICE_MAX_ASPECT", value_name = "RATIO")]
-    pub max_aspect: Option<f32>,
-
     /// Fail (exit 3) when more than this share of all samples cannot be used
-    ///
-    /// Counts what is broken or no image, not what --min-side and --max-aspect drop.
     #[arg(
         long,
         env = "SLUICE_MAX_BAD_FRACTION",
         value_name = "0..1",
+        value_parser = fraction,
         default_value_t = 1.0
     )]
     pub max_bad_fraction: f64,
@@ -52,6 +44,14 @@ pub struct Args {
 
 impl Program for Args {
     const NAME: &'static str = "sluice-read";
+    const ROLE: Role = Role::Source;
+    const OPERATIONS: &'static [Operation] = &[Operation {
+        subcommand: None,
+        unit: UnitKind::Part,
+        resources: Resources::Cpu,
+        after: &[],
+        version: 2,
+    }];
 
     fn common(&self) -> &Common {
         &self.common
@@ -60,57 +60,55 @@ impl Program for Args {
     fn run(&self, context: &Context) -> Result<()> {
         let plan = context.plan()?;
         let input = plan.input()?;
-        context.each_unit(&dag::READ, plan.units(), 1, |unit| {
-            read_partition(self, context, &plan, &input, unit)
+        context.each_unit(plan.units(), 1, |unit| {
+            read_partition(context, &plan, &input, unit)
         })?;
         check_bad_fraction(&context.counts(), self.max_bad_fraction)
     }
 }
 
+/// Parses a number from 0 to 1.
+fn fraction(text: &str) -> Result<f64, String> {
+    let number: Option<f64> = text.parse().ok();
+    let inside = number.filter(|number| (0.0..=1.0).contains(number));
+    inside.ok_or_else(|| "expected a number from 0 to 1".to_owned())
+}
+
+/// `read` has no settings that can change what it writes.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Settings {}
+
 /// Reads the shards of one partition.
-fn read_partition(
-    args: &Args,
-    context: &Context,
-    plan: &Plan,
-    input: &Store,
-    unit: &Unit,
-) -> Result<()> {
+fn read_partition(context: &Context, plan: &Plan, input: &Store, unit: Unit) -> Result<()> {
     let shards = &plan.partition(unit)?.shards;
-    let bounds = Bounds {
-        min_side: args.min_side,
-        max_aspect: args.max_aspect,
-    };
     let work = Work {
-        step: &dag::READ,
-        version: 1,
         unit,
         units: plan.partitions.len(),
-        settings: json!({ "min_side": args.min_side, "max_aspect": args.max_aspect }),
-        basis: None,
+        settings: Settings {},
         inputs: shards.iter().map(shard_input).collect(),
     };
     let Some(mut task) = context.begin(work)? else {
         return Ok(());
     };
     let mut outputs = Outputs {
-        images: context.run.write_rows(&task.path("images"), &[])?,
-        shards: context.run.write_rows(&task.path("shards"), &[])?,
-        skipped: context.run.write_rows(&task.path("skipped"), &[])?,
+        images: context.run.write_rows(&task.path(&IMAGES), &[])?,
+        shards: context.run.write_rows(&task.path(&SHARDS), &[])?,
+        skipped: context.run.write_rows(&task.path(&SKIPPED), &[])?,
         counts: Counts::default(),
         members: 0,
     };
     let mut damaged = 0;
     for shard in shards {
-        let row = read_shard(input, shard, bounds, &task, &mut outputs)?;
+        let row = read_shard(context, input, shard, &task, &mut outputs)?;
         damaged += u64::from(row.status == ShardStatus::Damaged);
         outputs.members += row.members;
         outputs.shards.push(row)?;
     }
-    task.wrote(outputs.images.finish()?);
-    task.wrote(outputs.shards.finish()?);
-    task.wrote(outputs.skipped.finish()?);
-    task.sum("members", outputs.members);
-    task.sum("damaged_shards", damaged);
+    task.publish(|| outputs.images.finish())?;
+    task.publish(|| outputs.shards.finish())?;
+    task.publish(|| outputs.skipped.finish())?;
+    task.sums.members = outputs.members;
+    task.sums.damaged_shards = damaged;
     Ok(task.commit(outputs.counts)?)
 }
 
@@ -125,9 +123,9 @@ struct Outputs {
 
 /// Reads one shard to its end or its damage, and says how it went.
 fn read_shard(
+    context: &Context,
     input: &Store,
     shard: &PlanRow,
-    bounds: Bounds,
     task: &Task<'_>,
     outputs: &mut Outputs,
 ) -> Result<ShardRow> {
@@ -145,12 +143,12 @@ fn read_shard(
             let Batch { samples, others } = batch.map_err(unreadable)?;
             let rows: Vec<SampleRow> = samples
                 .into_par_iter()
-                .map(|sample| examine(sample, &shard.shard, bounds))
+                .map(|sample| examine(sample, &shard.shard))
                 .collect();
             task.advance(rows.len())?;
             for row in rows {
                 in_samples += row.members.len() as u64;
-                outputs.counts.add(row.reason);
+                outputs.counts.add(context.step(), row.reason.as_ref());
                 outputs.images.push(row)?;
             }
             for event in others {
@@ -197,16 +195,7 @@ fn read_shard(
 }
 
 fn check_bad_fraction(counts: &Counts, limit: f64) -> Result<()> {
-    let policy = [
-        sluice_manifest::Reason::TooSmall,
-        sluice_manifest::Reason::ExtremeAspect,
-    ];
-    let bad: u64 = counts
-        .dropped
-        .iter()
-        .filter(|(reason, _)| !policy.contains(reason))
-        .map(|(_, n)| n)
-        .sum();
+    let bad = counts.dropped_total();
     let fraction = bad as f64 / counts.input.max(1) as f64;
     if fraction > limit {
         let message = format!(

@@ -1,108 +1,162 @@
-//! The funnel: how many samples came in, what each stage dropped and why, how many stay.
+//! The funnel: how many samples came in, what each step dropped and why, how many stay.
 
 use serde::Serialize;
-use sluice_manifest::{Counts, Reason};
+use sluice_harness::Receipts;
+use sluice_manifest::{Counts, Reason, StepName, UnitKind};
 
-/// Where the samples went, stage by stage.
+use crate::steps;
+
+/// Where the samples went, step by step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Funnel {
     /// Samples that came in.
     #[serde(rename = "in")]
     pub input: u64,
-    /// The stages that can drop samples, in their order.
-    pub stages: Vec<Level>,
+    /// `read` and the deciding steps, in their order.
+    pub steps: Vec<Level>,
     /// Samples that stay.
     pub kept: u64,
 }
 
-/// What one stage did.
+/// What one step did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Level {
-    /// The stage.
-    pub stage: &'static str,
+    /// The step.
+    pub step: StepName,
     /// Samples that it dropped.
     pub dropped: u64,
     /// Samples that are left after it.
     pub left: u64,
     /// Why it dropped them.
-    pub reasons: Vec<Dropped>,
+    pub reasons: Vec<ReasonCount>,
 }
 
 /// Samples dropped for one reason.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Dropped {
+pub struct ReasonCount {
     /// The reason.
     pub reason: Reason,
     /// How many.
     pub count: u64,
+    /// What the reason means, for people.
+    pub text: &'static str,
 }
 
 impl Funnel {
-    /// Lays the counts of `export decide` out by stage.
-    pub fn of(counts: &Counts) -> Self {
-        let mut stages: Vec<Level> = Vec::new();
-        let mut left = counts.input;
-        for &reason in Reason::ALL {
-            if stages
-                .last()
-                .is_none_or(|level| level.stage != reason.stage())
-            {
-                stages.push(Level {
-                    stage: reason.stage(),
-                    dropped: 0,
-                    left,
-                    reasons: Vec::new(),
-                });
-            }
-            let count = counts.dropped.get(&reason).copied().unwrap_or(0);
-            if let Some(level) = stages.last_mut()
-                && count > 0
-            {
-                left -= count.min(left);
-                level.dropped += count;
-                level.left = left;
-                level.reasons.push(Dropped { reason, count });
+    /// Orders counts by step: `read`, then the deciding steps of the chain.
+    pub fn of(counts: &Counts, chain: &[&StepName]) -> Self {
+        let read = StepName::read();
+        let mut order = vec![&read];
+        order.extend(chain);
+        for dropped in counts.dropped.keys() {
+            if !order.contains(&&dropped.step) {
+                order.push(&dropped.step);
             }
         }
+        let mut left = counts.input;
+        let levels = order.into_iter().map(|step| {
+            let counted = counts
+                .dropped
+                .iter()
+                .filter(|(dropped, _)| dropped.step == *step);
+            let reasons: Vec<ReasonCount> = counted
+                .map(|(dropped, count)| ReasonCount {
+                    reason: dropped.reason.clone(),
+                    count: *count,
+                    text: dropped.reason.text(),
+                })
+                .collect();
+            let dropped = reasons.iter().map(|reason| reason.count).sum();
+            left = left.saturating_sub(dropped);
+            Level {
+                step: step.clone(),
+                dropped,
+                left,
+                reasons,
+            }
+        });
         Self {
             input: counts.input,
-            stages,
+            steps: levels.collect(),
             kept: counts.kept,
         }
     }
+
+    /// Returns where the samples of a run went: as `export decide` counted them, or, as long as it
+    /// has not done all partitions, by the counts of the deciding steps that are complete. None
+    /// before `read` has done all partitions.
+    pub fn of_run(receipts: &Receipts) -> Option<Self> {
+        let chain = steps::chain(receipts);
+        if let Some(export) = decided(receipts) {
+            return Some(Self::of(&receipts.counts(export, UnitKind::Part), &chain));
+        }
+        let read = StepName::read();
+        if !receipts.is_complete(&read, UnitKind::Part) {
+            return None;
+        }
+        let mut counts = receipts.counts(&read, UnitKind::Part);
+        let complete = chain
+            .iter()
+            .take_while(|step| steps::has_decided(receipts, step));
+        let complete: Vec<&StepName> = complete.copied().collect();
+        for step in &complete {
+            for &kind in steps::decides(receipts, step) {
+                let dropped = receipts.counts(step, kind).dropped;
+                counts.kept = counts.kept.saturating_sub(dropped.values().sum());
+                counts.dropped.extend(dropped);
+            }
+        }
+        Some(Self::of(&counts, &complete))
+    }
+}
+
+/// Returns the export that has decided on all partitions.
+pub fn decided(receipts: &Receipts) -> Option<&StepName> {
+    steps::export(receipts).filter(|step| receipts.is_complete(step, UnitKind::Part))
 }
 
 #[cfg(test)]
 mod tests {
+    use sluice_manifest::ReasonKind;
+
     use super::*;
 
     #[test]
     fn what_is_left_goes_down_to_what_is_kept() {
         let mut counts = Counts::default();
+        let [read, usable, dedup, other] =
+            ["read", "usable", "dedup", "other"].map(StepName::fixed);
+        let below = Reason::about(ReasonKind::BelowMin, "beauty");
         let drops = [
-            (None, 5),
-            (Some(Reason::Truncated), 2),
-            (Some(Reason::BelowMinScore), 3),
-            (Some(Reason::ExactDuplicate), 1),
-            (Some(Reason::SemanticDuplicate), 4),
+            (&read, None, 5),
+            (&dedup, Some(ReasonKind::ExactDuplicate.into()), 1),
+            (&dedup, Some(ReasonKind::SemanticDuplicate.into()), 4),
+            (&read, Some(ReasonKind::Truncated.into()), 2),
+            (&usable, Some(below), 3),
         ];
-        for (reason, times) in drops {
-            (0..times).for_each(|_| counts.add(reason));
+        for (step, reason, times) in &drops {
+            (0..*times).for_each(|_| counts.add(step, reason.as_ref()));
         }
-        let funnel = Funnel::of(&counts);
-        let left: Vec<_> = funnel
-            .stages
-            .iter()
-            .map(|level| (level.stage, level.dropped, level.left))
+        let funnel = Funnel::of(&counts, &[&usable, &other, &dedup]);
+        let levels = funnel.steps.iter();
+        let left: Vec<_> = levels
+            .map(|level| (level.step.as_str(), level.dropped, level.left))
             .collect();
         let expected = [
             ("read", 2, 13),
-            ("embed", 0, 13),
-            ("aesthetic", 3, 10),
-            ("nsfw", 0, 10),
+            ("usable", 3, 10),
+            ("other", 0, 10),
             ("dedup", 5, 5),
         ];
         assert_eq!(left, expected);
         assert_eq!((funnel.input, funnel.kept), (15, 5));
+        let json = serde_json::to_value(&funnel).unwrap();
+        let usable = &json["steps"][1];
+        assert_eq!((&json["in"], &usable["left"]), (&15.into(), &10.into()));
+        assert_eq!(usable["reasons"][0]["reason"], "below-min:beauty");
+        assert_eq!(
+            usable["reasons"][0]["text"],
+            "the score is below the minimum"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! What the page shows besides the receipts: streams over scores, rejects and duplicates.
+//! What the page shows besides the receipts: rejected samples, damaged shards, groups of duplicates.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +6,12 @@ use anyhow::Result;
 use arrow::datatypes::Field;
 use serde::{Deserialize, Serialize};
 use sluice_harness::{Context, Plan, Receipts};
-use sluice_manifest::dag::{self, Step};
-use sluice_manifest::rows::{DuplicateRow, Row, SampleRow, ScoreRow, ShardRow, ShardStatus};
-use sluice_manifest::{ImageId, Reason, Unit, layout};
+use sluice_manifest::layout::{DUPLICATES, IMAGES, SHARDS};
+use sluice_manifest::rows::{DuplicateRow, Row, SampleRow, ShardRow, ShardStatus};
+use sluice_manifest::{ImageId, Reason, StepName, Unit};
 
 use crate::frequent::Frequent;
-use crate::histogram::{Histogram, Range};
+use crate::steps;
 
 /// Examples of each reason.
 const EXAMPLES: usize = 4;
@@ -26,10 +26,6 @@ const DAMAGED: usize = 50;
 /// What was found.
 #[derive(Debug, Default)]
 pub struct Found {
-    /// Aesthetic scores, where there are some.
-    pub aesthetic: Option<Histogram>,
-    /// NSFW scores, where there are some.
-    pub nsfw: Option<Histogram>,
     /// A few samples that `read` rejected, by reason.
     pub rejects: BTreeMap<Reason, Vec<Example>>,
     /// The largest groups of duplicates.
@@ -60,7 +56,7 @@ pub struct Group {
     pub members: Vec<(String, String, f32)>,
 }
 
-/// The columns of `read/images` that tell of rejects.
+/// The columns of `read/images` that rejects need.
 #[derive(Debug, Serialize, Deserialize)]
 struct RejectRow {
     image_id: ImageId,
@@ -78,70 +74,39 @@ impl Row for RejectRow {
 }
 
 /// Reads what the page shows. What was not run is left out.
+///
+/// # Errors
+/// Data, when a manifest is missing or broken; of storage.
 pub fn gather(context: &Context, plan: &Plan, receipts: &Receipts) -> Result<Found> {
     let mut found = Found {
-        aesthetic: scores(context, receipts, &dag::AESTHETIC)?,
-        nsfw: scores(context, receipts, &dag::NSFW)?,
         groups: groups(context, receipts)?,
         ..Found::default()
     };
+    let read = StepName::read();
     for unit in plan.units() {
-        let Some(receipt) = receipts.unit(&dag::READ, &unit) else {
+        let Some(receipt) = receipts.unit(&read, unit) else {
             continue;
         };
-        let open = receipt.counts.dropped.keys().any(|reason| {
-            let examples = found.rejects.get(reason);
+        let needs_examples = receipt.counts.dropped.keys().any(|dropped| {
+            let examples = found.rejects.get(&dropped.reason);
             examples.is_none_or(|examples| examples.len() < EXAMPLES)
         });
-        if open {
-            examples(context, &unit, &mut found.rejects)?;
+        if needs_examples {
+            examples(context, unit, &mut found.rejects)?;
         }
-        if receipt.sums.get("damaged_shards").is_some_and(|n| *n > 0) {
-            damaged(context, &unit, &mut found)?;
+        if receipt.sums.damaged_shards > 0 {
+            damaged(context, unit, &mut found)?;
         }
     }
     Ok(found)
 }
 
-/// Calls `each` with every row of a step's manifests of one kind.
-fn stream<R: Row>(
-    context: &Context,
-    receipts: &Receipts,
-    step: &Step,
-    kind: &str,
-    mut each: impl FnMut(R),
-) -> Result<()> {
-    for receipt in receipts.of(step) {
-        context.check_stop()?;
-        let path = layout::manifest(step.stage, kind, &receipt.unit);
-        for row in context.run.rows::<R>(&path)? {
-            each(row?);
-        }
-    }
-    Ok(())
-}
-
-fn scores(context: &Context, receipts: &Receipts, step: &Step) -> Result<Option<Histogram>> {
-    let mut range = None;
-    stream(context, receipts, step, "scores", |row: ScoreRow| {
-        range = Range::widen(range, row.score);
-    })?;
-    let Some(range) = range else {
-        return Ok(None);
-    };
-    let mut histogram = Histogram::new(range);
-    stream(context, receipts, step, "scores", |row: ScoreRow| {
-        histogram.add(row.score, row.keep);
-    })?;
-    Ok(Some(histogram))
-}
-
 fn examples(
     context: &Context,
-    unit: &Unit,
+    unit: Unit,
     rejects: &mut BTreeMap<Reason, Vec<Example>>,
 ) -> Result<()> {
-    let path = layout::manifest(dag::READ.stage, "images", unit);
+    let path = IMAGES.path(&StepName::read(), unit);
     for row in context.run.rows::<RejectRow>(&path)? {
         let row = row?;
         let Some(reason) = row.reason else { continue };
@@ -156,8 +121,8 @@ fn examples(
     Ok(())
 }
 
-fn damaged(context: &Context, unit: &Unit, found: &mut Found) -> Result<()> {
-    let path = layout::manifest(dag::READ.stage, "shards", unit);
+fn damaged(context: &Context, unit: Unit, found: &mut Found) -> Result<()> {
+    let path = SHARDS.path(&StepName::read(), unit);
     for row in context.run.rows::<ShardRow>(&path)? {
         let row = row?;
         if row.status == ShardStatus::Damaged {
@@ -171,22 +136,12 @@ fn damaged(context: &Context, unit: &Unit, found: &mut Found) -> Result<()> {
     Ok(())
 }
 
-const DUPLICATES: [&Step; 3] = [&dag::DEDUP_EXACT, &dag::DEDUP_PERCEPTUAL, &dag::DEDUP_MATCH];
-
-/// The largest groups: one pass for the candidates, one for their members.
+/// Returns the largest groups: one pass for the candidates, one for their members.
 fn groups(context: &Context, receipts: &Receipts) -> Result<Vec<Group>> {
     let mut frequent = Frequent::new(COUNTERS);
-    for step in DUPLICATES {
-        stream(
-            context,
-            receipts,
-            step,
-            "duplicates",
-            |row: DuplicateRow| {
-                frequent.add(row.duplicate_of.as_str());
-            },
-        )?;
-    }
+    each_duplicate(context, receipts, |row| {
+        frequent.add(row.duplicate_of.as_str())
+    })?;
     let mut groups: Vec<Group> = frequent
         .top(4 * GROUPS)
         .into_iter()
@@ -199,28 +154,36 @@ fn groups(context: &Context, receipts: &Receipts) -> Result<Vec<Group>> {
     if groups.is_empty() {
         return Ok(groups);
     }
-    for step in DUPLICATES {
-        stream(
-            context,
-            receipts,
-            step,
-            "duplicates",
-            |row: DuplicateRow| {
-                let group = groups
-                    .iter_mut()
-                    .find(|group| group.of == row.duplicate_of.as_str());
-                if let Some(group) = group {
-                    group.count += 1;
-                    if group.members.len() < MEMBERS {
-                        let method = format!("{:?}", row.method).to_lowercase();
-                        let member = (row.image_id.to_string(), method, row.similarity);
-                        group.members.push(member);
-                    }
-                }
-            },
-        )?;
-    }
+    each_duplicate(context, receipts, |row| {
+        let mut others = groups.iter_mut();
+        let group = others.find(|group| group.of == row.duplicate_of.as_str());
+        let Some(group) = group else { return };
+        group.count += 1;
+        if group.members.len() < MEMBERS {
+            let method = format!("{:?}", row.method).to_lowercase();
+            let member = (row.image_id.to_string(), method, row.similarity);
+            group.members.push(member);
+        }
+    })?;
     groups.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.of.cmp(&b.of)));
     groups.truncate(GROUPS);
     Ok(groups)
+}
+
+/// Calls `each` with every removed duplicate of the run.
+fn each_duplicate(
+    context: &Context,
+    receipts: &Receipts,
+    mut each: impl FnMut(DuplicateRow),
+) -> Result<()> {
+    for step in receipts.steps() {
+        for receipt in steps::duplicates(receipts, step) {
+            context.check_stop()?;
+            let path = DUPLICATES.path(step, receipt.unit);
+            for row in context.run.rows(&path)? {
+                each(row?);
+            }
+        }
+    }
+    Ok(())
 }

@@ -1,135 +1,114 @@
-//! Histograms of scores, and their picture.
+//! Pictures of the scores' histograms.
+//!
+//! The histograms come from the receipts. Their bins are narrow; a bar of the picture holds as many
+//! neighbouring bins as it takes to have at most [`BARS`] bars.
 
 use std::fmt::Write as _;
 
-/// Number of bars.
-const BINS: usize = 40;
-/// Size of the picture, in its own units.
-const WIDTH: f32 = 640.0;
-const HEIGHT: f32 = 160.0;
-const FOOT: f32 = 22.0;
-const HEAD: f32 = 18.0;
+use sluice_manifest::Histogram;
 
-/// The least and the greatest score.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Range {
-    /// The least.
-    pub low: f32,
-    /// The greatest.
-    pub high: f32,
+/// Most bars.
+const BARS: usize = 40;
+/// Size of the picture, in its own units.
+const WIDTH: f64 = 640.0;
+const HEIGHT: f64 = 160.0;
+const FOOT: f64 = 22.0;
+const HEAD: f64 = 18.0;
+/// Height that a threshold's label takes.
+const LINE: f64 = 13.0;
+
+/// A histogram as bars of equal width.
+#[derive(Debug, Clone, PartialEq)]
+struct Bars {
+    low: f64,
+    high: f64,
+    counts: Vec<u64>,
 }
 
-impl Range {
-    /// Widens a range, where there is one, to hold a score.
-    pub fn widen(range: Option<Self>, score: f32) -> Option<Self> {
-        if !score.is_finite() {
-            return range;
+impl Bars {
+    /// Returns the bars; none without scores.
+    fn of(histogram: &Histogram) -> Option<Self> {
+        let width = histogram.width();
+        let (low, _) = histogram.bins().next()?;
+        let (last, _) = histogram.bins().next_back()?;
+        // Edges are multiples of the width, so these are whole numbers.
+        let number = |edge: f64| ((edge - low) / width).round() as usize;
+        let bins = number(last) + 1;
+        let per_bar = bins.div_ceil(BARS);
+        let mut counts = vec![0; bins.div_ceil(per_bar)];
+        for (edge, count) in histogram.bins() {
+            counts[number(edge) / per_bar] += count;
         }
-        let before = range.unwrap_or(Self {
-            low: score,
-            high: score,
-        });
         Some(Self {
-            low: before.low.min(score),
-            high: before.high.max(score),
+            low,
+            high: low + (counts.len() * per_bar) as f64 * width,
+            counts,
         })
     }
+
+    /// Returns how far to the right a score is.
+    fn position(&self, score: f64) -> f64 {
+        ((score - self.low) / (self.high - self.low)).clamp(0.0, 1.0) * WIDTH
+    }
 }
 
-/// How many scores lie where, and how many of them were kept.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Histogram {
-    range: Range,
-    kept: [u64; BINS],
-    dropped: [u64; BINS],
-}
-
-impl Histogram {
-    /// An empty histogram over a range.
-    pub fn new(range: Range) -> Self {
-        Self {
-            range,
-            kept: [0; BINS],
-            dropped: [0; BINS],
+/// Returns the picture: bars, a line for each threshold with its label, the ends of the range below.
+/// None without scores.
+pub fn svg(histogram: &Histogram, title: &str, thresholds: &[(f32, String)]) -> Option<String> {
+    let bars = Bars::of(histogram)?;
+    let tallest = bars.counts.iter().copied().max().unwrap_or(0).max(1);
+    let step = WIDTH / bars.counts.len() as f64;
+    let scale = (HEIGHT - FOOT - HEAD) / tallest as f64;
+    let floor = HEIGHT - FOOT;
+    let mut svg = format!(
+        "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">",
+        escape(title)
+    );
+    for (bar, &count) in bars.counts.iter().enumerate() {
+        if count == 0 {
+            continue;
         }
-    }
-
-    /// Counts a score.
-    pub fn add(&mut self, score: f32, keep: bool) {
-        let width = (self.range.high - self.range.low).max(f32::MIN_POSITIVE);
-        let place = (score - self.range.low) / width * BINS as f32;
-        // A score that is no number counts at the low end; the cast takes care of both ends.
-        let bin = (place as usize).min(BINS - 1);
-        match keep {
-            true => self.kept[bin] += 1,
-            false => self.dropped[bin] += 1,
-        }
-    }
-
-    /// Scores kept and dropped.
-    pub fn totals(&self) -> (u64, u64) {
-        (self.kept.iter().sum(), self.dropped.iter().sum())
-    }
-
-    /// The picture: stacked bars, the threshold as a line, the range's ends below.
-    pub fn svg(&self, title: &str, threshold: Option<f32>) -> String {
-        let tallest = self.kept.iter().zip(&self.dropped);
-        let tallest = tallest.map(|(k, d)| k + d).max().unwrap_or(0).max(1);
-        let step = WIDTH / BINS as f32;
-        let scale = (HEIGHT - FOOT - HEAD) / tallest as f32;
-        let floor = HEIGHT - FOOT;
-        let mut svg = format!(
-            "<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">",
-            escape(title)
-        );
-        for (bin, (&kept, &dropped)) in self.kept.iter().zip(&self.dropped).enumerate() {
-            let x = bin as f32 * step;
-            let mut top = floor;
-            for (count, class) in [(kept, "kept"), (dropped, "dropped")] {
-                if count == 0 {
-                    continue;
-                }
-                let height = count as f32 * scale;
-                top -= height;
-                // Writing to a string does not fail.
-                let _ = write!(
-                    svg,
-                    "<rect class=\"{class}\" x=\"{:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{height:.1}\"/>",
-                    x + 0.5,
-                    step - 1.0,
-                );
-            }
-        }
+        let height = count as f64 * scale;
+        // Writing to a string does not fail.
         let _ = write!(
             svg,
-            "<line class=\"axis\" x1=\"0\" x2=\"{WIDTH}\" y1=\"{floor}\" y2=\"{floor}\"/>"
+            "<rect class=\"score\" x=\"{:.1}\" y=\"{:.1}\" width=\"{:.1}\" height=\"{height:.1}\"/>",
+            bar as f64 * step + 0.5,
+            floor - height,
+            step - 1.0,
         );
-        let foot = HEIGHT - 6.0;
-        let (low, high) = (number(self.range.low), number(self.range.high));
-        let _ = write!(svg, "<text x=\"2\" y=\"{foot}\">{low}</text>");
+    }
+    let _ = write!(
+        svg,
+        "<line class=\"axis\" x1=\"0\" x2=\"{WIDTH}\" y1=\"{floor}\" y2=\"{floor}\"/>"
+    );
+    let foot = HEIGHT - 6.0;
+    let (low, high) = (number(bars.low as f32), number(bars.high as f32));
+    let _ = write!(svg, "<text x=\"2\" y=\"{foot}\">{low}</text>");
+    let _ = write!(
+        svg,
+        "<text x=\"{}\" y=\"{foot}\" text-anchor=\"end\">{high}</text>",
+        WIDTH - 2.0
+    );
+    for (row, (threshold, label)) in thresholds.iter().enumerate() {
+        let x = bars.position(f64::from(*threshold));
+        let (anchor, at) = match x > WIDTH / 2.0 {
+            true => ("end", x - 5.0),
+            false => ("start", x + 5.0),
+        };
         let _ = write!(
             svg,
-            "<text x=\"{}\" y=\"{foot}\" text-anchor=\"end\">{high}</text>",
-            WIDTH - 2.0
+            "<line class=\"threshold\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"0\" y2=\"{floor}\"/>\
+             <text class=\"threshold\" x=\"{at:.1}\" y=\"{}\" text-anchor=\"{anchor}\">{}</text>",
+            12.0 + row as f64 * LINE,
+            escape(label)
         );
-        if let Some(threshold) = threshold {
-            let width = (self.range.high - self.range.low).max(f32::MIN_POSITIVE);
-            let x = ((threshold - self.range.low) / width).clamp(0.0, 1.0) * WIDTH;
-            let anchor = if x > WIDTH / 2.0 { "end" } else { "start" };
-            let label = x + if x > WIDTH / 2.0 { -5.0 } else { 5.0 };
-            let _ = write!(
-                svg,
-                "<line class=\"threshold\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"0\" y2=\"{floor}\"/>\
-                 <text class=\"threshold\" x=\"{label:.1}\" y=\"12\" text-anchor=\"{anchor}\">threshold {}</text>",
-                number(threshold)
-            );
-        }
-        svg.push_str("</svg>");
-        svg
     }
+    svg.push_str("</svg>");
+    Some(svg)
 }
 
-/// A score with as many digits as tell something.
+/// Returns a score with as many digits as are needed to tell scores apart.
 pub fn number(value: f32) -> String {
     let text = format!("{value:.4}");
     let text = text.trim_end_matches('0').trim_end_matches('.');
@@ -157,29 +136,35 @@ fn escape(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn range(scores: &[f32]) -> Range {
-        let range = scores.iter().fold(None, |r, &s| Range::widen(r, s));
-        range.unwrap()
+    fn histogram(scores: impl IntoIterator<Item = f32>) -> Histogram {
+        let mut histogram = Histogram::default();
+        scores.into_iter().for_each(|score| histogram.add(score));
+        histogram
     }
 
     #[test]
-    fn every_score_is_counted_once() {
-        let scores = [0.0, 0.5, 1.0, f32::NAN, 0.25];
-        let mut histogram = Histogram::new(range(&scores));
-        for score in scores {
-            histogram.add(score, score < 0.5);
+    fn every_score_is_in_one_bar() {
+        for scores in [1, 2, 39, 40, 41, 5000] {
+            let histogram = histogram((0..scores).map(|i| i as f32 / 700.0 - 3.0));
+            let bars = Bars::of(&histogram).unwrap();
+            assert_eq!(bars.counts.iter().sum::<u64>(), scores, "{scores}");
+            assert!(bars.counts.len() <= BARS, "{scores}");
+            let last = f64::from((scores - 1) as f32 / 700.0 - 3.0);
+            assert!(bars.low <= -3.0 && last < bars.high, "{scores}: {bars:?}");
         }
-        assert_eq!(histogram.totals(), (2, 3));
-        assert_eq!(histogram.dropped[BINS - 1], 1, "the greatest is inside");
+        assert_eq!(Bars::of(&histogram([])), None);
     }
 
     #[test]
     fn equal_scores_make_one_bar() {
-        let mut histogram = Histogram::new(range(&[3.0]));
-        histogram.add(3.0, true);
-        let svg = histogram.svg("a <title>", Some(9.0));
+        let thresholds = [(9.0, "usable: min 9".to_owned()), (2.0, "<x>".to_owned())];
+        let svg = svg(&histogram([3.0, 3.0]), "a <title>", &thresholds).unwrap();
         assert_eq!(svg.matches("<rect").count(), 1, "{svg}");
-        assert!(svg.contains("a &lt;title&gt;") && svg.contains("threshold 9"));
+        assert!(
+            svg.contains("a &lt;title&gt;") && svg.contains("&lt;x&gt;"),
+            "{svg}"
+        );
+        assert_eq!(svg.matches("<line class=\"threshold\"").count(), 2, "{svg}");
     }
 
     #[test]

@@ -1,14 +1,15 @@
 //! The page: what the template shows, as text.
 
 use askama::Template;
-use serde_json::Value;
 use sluice_harness::Receipts;
-use sluice_manifest::dag::{self, STEPS, Step};
-use sluice_manifest::{Receipt, RunInfo};
+use sluice_manifest::{Histogram, ReasonKind, RunInfo, ScoreColumn, ScoreName, StepName, UnitKind};
 
-use crate::funnel::Funnel;
+use crate::funnel::{Funnel, decided};
 use crate::gather::{Found, Group};
-use crate::histogram::{Histogram, number};
+use crate::histogram::{number, svg};
+use crate::settings;
+use crate::steps::{self, NodeDone};
+use crate::thresholds::{self, Threshold};
 
 /// The page about a run.
 #[derive(Debug, Template)]
@@ -16,13 +17,12 @@ use crate::histogram::{Histogram, number};
 pub struct Page {
     input: String,
     patterns: Vec<String>,
-    /// Whether the patterns tell more than the input.
+    /// Whether the patterns say more than the input.
     asked: bool,
     shards: String,
     bytes: String,
     partitions: String,
-    output: Option<String>,
-    written: Option<String>,
+    outputs: Vec<Output>,
     funnel: Option<Funnel>,
     decided: bool,
     scores: Vec<Scores>,
@@ -36,11 +36,17 @@ pub struct Page {
     version: &'static str,
 }
 
-/// Scores of a stage.
+/// A curated dataset.
+#[derive(Debug)]
+struct Output {
+    uri: String,
+    written: Option<String>,
+}
+
+/// A score.
 #[derive(Debug)]
 struct Scores {
-    title: &'static str,
-    stage: &'static str,
+    name: String,
     svg: Option<String>,
     note: String,
 }
@@ -48,16 +54,16 @@ struct Scores {
 /// Samples that `read` rejected for one reason.
 #[derive(Debug)]
 struct Reject {
-    reason: &'static str,
+    reason: String,
     text: &'static str,
     count: u64,
     examples: Vec<(String, String)>,
 }
 
-/// A step of the DAG.
+/// A step, or one subcommand of a step.
 #[derive(Debug)]
 struct StepLine {
-    name: &'static str,
+    name: String,
     state: String,
     seconds: String,
     settings: Vec<(String, String)>,
@@ -65,28 +71,24 @@ struct StepLine {
 }
 
 impl Page {
-    /// Lays out what is known about a run.
-    pub fn new(info: &RunInfo, receipts: &Receipts, found: Found) -> Self {
-        let decided = receipts.complete(&dag::EXPORT_DECIDE);
-        let read = receipts.complete(&dag::READ);
-        let counts = match decided {
-            true => Some(receipts.counts(&dag::EXPORT_DECIDE)),
-            false => read.then(|| receipts.counts(&dag::READ)),
-        };
-        let dropped_by_read = receipts.counts(&dag::READ).dropped;
-        let rejects = dropped_by_read.into_iter().map(|(reason, count)| {
-            let examples = found.rejects.get(&reason).into_iter().flatten();
-            let examples = examples.map(|e| (e.image_id.clone(), e.detail.clone()));
+    /// Returns the page about what was run.
+    pub fn new(info: &RunInfo, receipts: &Receipts, mut found: Found) -> Self {
+        let read = StepName::read();
+        let dropped_by_read = receipts.counts(&read, UnitKind::Part).dropped;
+        let rejects = dropped_by_read.into_iter().map(|(dropped, count)| {
+            let examples = found.rejects.remove(&dropped.reason).unwrap_or_default();
+            let examples = examples.into_iter().map(|e| (e.image_id, e.detail));
             Reject {
-                reason: reason.as_str(),
-                text: reason.text(),
+                reason: dropped.reason.to_string(),
+                text: dropped.reason.text(),
                 count,
                 examples: examples.collect(),
             }
         });
         let rejects = rejects.collect();
-        let duplicates = [&dag::DEDUP_EXACT, &dag::DEDUP_PERCEPTUAL, &dag::DEDUP_MATCH];
-        let steps = STEPS.iter().filter(|step| step.name != dag::REPORT.name);
+        let nodes = steps::nodes(receipts).into_iter();
+        let nodes = nodes.filter(|node| node.kind() != UnitKind::Report);
+        let mut deciders = receipts.steps().into_iter();
         Self {
             input: info.input.clone(),
             patterns: info.patterns.clone(),
@@ -94,124 +96,134 @@ impl Page {
             shards: plural(info.shards, "shard"),
             bytes: bytes(info.bytes),
             partitions: plural(info.partitions.into(), "partition"),
-            output: output(receipts),
-            written: written(receipts),
-            funnel: counts.map(|counts| Funnel::of(&counts)),
-            decided,
-            scores: vec![
-                scores(
-                    "Aesthetic scores",
-                    &dag::AESTHETIC,
-                    "min_score",
-                    found.aesthetic.as_ref(),
-                    receipts,
-                ),
-                scores(
-                    "NSFW scores",
-                    &dag::NSFW,
-                    "max_score",
-                    found.nsfw.as_ref(),
-                    receipts,
-                ),
-            ],
+            outputs: outputs(receipts),
+            funnel: Funnel::of_run(receipts),
+            decided: decided(receipts).is_some(),
+            scores: scores(receipts),
             rejects,
-            read,
+            read: receipts.is_complete(&read, UnitKind::Part),
             groups: found.groups,
-            deduplicated: duplicates.iter().any(|step| !receipts.of(step).is_empty()),
+            deduplicated: deciders.any(|step| steps::duplicates(receipts, step).next().is_some()),
             damaged_more: found.damaged_total - found.damaged.len() as u64,
             damaged: found.damaged,
-            steps: steps.map(|step| step_line(step, receipts)).collect(),
+            steps: nodes.map(step_line).collect(),
             version: env!("CARGO_PKG_VERSION"),
         }
     }
 
-    /// Width of a funnel's bar, in percent.
+    /// Returns the width of a funnel's bar, in percent.
     fn share(&self, count: &u64) -> String {
         let input = self.funnel.as_ref().map_or(0, |funnel| funnel.input);
         format!("{:.2}", *count as f64 * 100.0 / input.max(1) as f64)
     }
 }
 
-fn scores(
-    title: &'static str,
-    step: &Step,
-    threshold: &str,
-    histogram: Option<&Histogram>,
-    receipts: &Receipts,
-) -> Scores {
-    let threshold = receipts
-        .of(step)
-        .first()
-        .and_then(|receipt| receipt.settings.get(threshold)?.as_f64())
-        .map(|threshold| threshold as f32);
-    let note = match histogram {
-        Some(histogram) => {
-            let (kept, dropped) = histogram.totals();
-            let rule = match threshold {
-                Some(threshold) => format!("threshold {}", number(threshold)),
-                None => "no threshold".to_owned(),
-            };
-            let (kept, dropped) = (thousands(kept), thousands(dropped));
-            format!("{rule}: {kept} kept, {dropped} dropped.")
-        }
-        None if receipts.of(step).is_empty() => {
-            format!("sluice-{} has not been run.", step.stage)
-        }
-        None => "No image was scored.".to_owned(),
-    };
-    Scores {
-        title,
-        stage: step.stage,
-        svg: histogram.map(|histogram| histogram.svg(title, threshold)),
-        note,
-    }
-}
-
 impl Group {
-    /// How many members the page does not name.
+    /// Returns how many members the page does not name.
     fn more(&self) -> u64 {
         self.count - self.members.len() as u64
     }
 }
 
-/// Where the curated dataset lies: the folder of the objects that `export` wrote.
-fn output(receipts: &Receipts) -> Option<String> {
-    let written = receipts.of(&dag::EXPORT_INDEX).iter();
-    let written = written.chain(receipts.of(&dag::EXPORT_WRITE));
-    let mut outside = written.flat_map(|receipt| &receipt.outputs);
-    let (folder, _) = outside.next()?.path.rsplit_once('/')?;
-    Some(folder.to_owned())
+fn outputs(receipts: &Receipts) -> Vec<Output> {
+    let exports = steps::exports(receipts).into_iter();
+    let datasets = exports.filter_map(|step| steps::dataset(receipts, step));
+    let outputs = datasets.map(|dataset| Output {
+        uri: dataset.uri,
+        written: dataset.is_complete.then(|| {
+            let shards = plural(dataset.shards, "shard");
+            format!("{} in {shards}", bytes(dataset.bytes))
+        }),
+    });
+    outputs.collect()
 }
 
-/// What the curated dataset holds.
-fn written(receipts: &Receipts) -> Option<String> {
-    receipts.complete(&dag::EXPORT_WRITE).then(|| {
-        let outputs = receipts.of(&dag::EXPORT_WRITE).iter();
-        let shards = outputs
-            .flat_map(|receipt| &receipt.outputs)
-            .filter(|output| output.path.ends_with(".tar"));
-        let (count, size) = shards.fold((0, 0), |(n, b), o| (n + 1, b + o.bytes));
-        format!("{} in {}", bytes(size), plural(count, "shard"))
-    })
+/// Returns every output of every scorer.
+fn scores(receipts: &Receipts) -> Vec<Scores> {
+    let thresholds = thresholds::of_run(receipts);
+    let mut scores = Vec::new();
+    for step in receipts.steps() {
+        let columns = receipts.of(step).first().map(|receipt| &receipt.scores);
+        let columns: Vec<ScoreColumn> = columns
+            .into_iter()
+            .flatten()
+            .map(|score| score.column.clone())
+            .collect();
+        for (position, column) in columns.iter().enumerate() {
+            let of_column = thresholds.iter().filter(|(_, threshold)| {
+                threshold.score.step == *step
+                    && ScoreColumn::position(&columns, &threshold.score).ok() == Some(position)
+            });
+            let of_column: Vec<_> = of_column.collect();
+            let name = ScoreName {
+                step: step.clone(),
+                output: (columns.len() > 1).then(|| column.name.clone()),
+            };
+            scores.push(score(name.to_string(), receipts, step, column, &of_column));
+        }
+    }
+    scores
 }
 
-fn step_line(step: &'static Step, receipts: &Receipts) -> StepLine {
-    let units = receipts.of(step);
-    let Some(first) = units.first() else {
-        return StepLine {
-            name: step.name,
-            state: "not run".into(),
-            seconds: String::new(),
-            settings: Vec::new(),
-            version: String::new(),
-        };
-    };
-    let state = match receipts.complete(step) {
+fn score(
+    name: String,
+    receipts: &Receipts,
+    step: &StepName,
+    column: &ScoreColumn,
+    thresholds: &[&(&StepName, Threshold)],
+) -> Scores {
+    let mut histogram = Histogram::default();
+    let mut unscored = 0;
+    for receipt in receipts.of(step) {
+        let mut summaries = receipt.scores.iter();
+        let summary = summaries.find(|score| score.column.name == column.name);
+        if let Some(summary) = summary {
+            histogram.merge(&summary.histogram);
+        }
+        unscored += receipt.sums.unscored;
+    }
+    let lines: Vec<(f32, String)> = thresholds
+        .iter()
+        .map(|(filter, threshold)| (threshold.value, format!("{filter}: {}", limit(threshold))))
+        .collect();
+    let mut notes = vec![format!("{} scored", plural(histogram.count(), "image"))];
+    if unscored > 0 {
+        notes.push(format!("{} without a score", thousands(unscored)));
+    }
+    if let Some(source) = receipts.of(step).first().and_then(settings::source) {
+        notes.push(format!("from {source}"));
+    }
+    match lines.is_empty() {
+        true => notes.push("no filter sets a threshold".to_owned()),
+        false => notes.extend(lines.iter().map(|(_, line)| line.clone())),
+    }
+    Scores {
+        svg: svg(&histogram, &name, &lines),
+        name,
+        note: notes.join("; "),
+    }
+}
+
+fn limit(threshold: &Threshold) -> String {
+    let value = number(threshold.value);
+    match threshold.reason {
+        ReasonKind::AboveMax => format!("below {value}"),
+        ReasonKind::BelowTop => format!("at least {value} (top)"),
+        _ => format!("at least {value}"),
+    }
+}
+
+fn step_line(node: NodeDone<'_>) -> StepLine {
+    let (units, first) = (node.units, node.first());
+    let state = match node.is_complete() {
         true => plural(units.len() as u64, "unit"),
         false => format!("{} of {} units", units.len(), first.units),
     };
     let seconds: f64 = units.iter().map(|receipt| receipt.seconds).sum();
-    let mut settings = settings(first);
+    let mut settings = settings::of(first);
+    if let Some(step) = &first.survivors_of {
+        settings.push(("survivors of".into(), step.to_string()));
+    }
     if units
         .iter()
         .any(|receipt| receipt.settings != first.settings)
@@ -222,7 +234,7 @@ fn step_line(step: &'static Step, receipts: &Receipts) -> StepLine {
     versions.sort_unstable();
     versions.dedup();
     StepLine {
-        name: step.name,
+        name: node.name(),
         state,
         seconds: format!("{seconds:.1}"),
         settings,
@@ -230,49 +242,7 @@ fn step_line(step: &'static Step, receipts: &Receipts) -> StepLine {
     }
 }
 
-/// A step's settings, and what it read besides other steps' outputs and shards: its models.
-fn settings(receipt: &Receipt) -> Vec<(String, String)> {
-    let mut pairs = Vec::new();
-    if let Value::Object(settings) = &receipt.settings {
-        for (name, value) in settings {
-            if value["name"].is_string() {
-                pairs.extend(model(name, value));
-                continue;
-            }
-            let text = match value {
-                Value::Null => continue,
-                Value::String(text) => text.clone(),
-                other => other.to_string(),
-            };
-            pairs.push((name.replace('_', " "), text));
-        }
-    }
-    if receipt.step != dag::PARTITION.name && receipt.step != dag::READ.name {
-        let others = receipt.inputs.iter().filter(|input| {
-            let head = input.name.split('/').next().unwrap_or_default();
-            STEPS.iter().all(|step| step.name != head)
-        });
-        pairs.extend(others.map(|input| (input.name.clone(), input.fingerprint.to_string())));
-    }
-    pairs
-}
-
-/// What to say of a model: its name, where it is from, its licence and the start of its hash.
-fn model(name: &str, model: &Value) -> Vec<(String, String)> {
-    let text = |key: &str| model[key].as_str().unwrap_or_default();
-    let hash: String = text("sha256").chars().take(12).collect();
-    let pairs = [
-        (name, text("name")),
-        ("licence", text("licence")),
-        ("origin", text("origin")),
-        ("sha256", &hash),
-    ];
-    let told = pairs.into_iter().filter(|(_, value)| !value.is_empty());
-    told.map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .collect()
-}
-
-/// `1234567` as `1,234,567`.
+/// Returns `1,234,567` for `1234567`.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -285,7 +255,7 @@ pub fn thousands(number: u64) -> String {
     text
 }
 
-/// A number of bytes for people.
+/// Returns a number of bytes for people.
 pub fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
     if bytes < 1000 {
@@ -300,7 +270,7 @@ pub fn bytes(bytes: u64) -> String {
     format!("{size:.1} {}", UNITS[unit])
 }
 
-/// `1 shard`, `2 shards`.
+/// Returns `1 shard`, `2 shards`.
 pub fn plural(count: u64, noun: &str) -> String {
     let s = if count == 1 { "" } else { "s" };
     format!("{} {noun}{s}", thousands(count))

@@ -24,7 +24,7 @@ SETTINGS = {
     "AIRFLOW__CORE__UNIT_TEST_MODE": "False",
     "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
     "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{HOME}/airflow.db",
-    # Kubernetes' client takes its time to import on a busy machine.
+    # Importing Kubernetes' client is slow on a busy machine.
     "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "300",
     "AIRFLOW__LOGGING__LOGGING_LEVEL": "INFO",
     "NO_PROXY": "127.0.0.1,localhost",
@@ -36,10 +36,11 @@ for unwanted in ("SLUICE_PARTITIONS", "SLUICE_TASK_INDEX", "SLUICE_TASK_COUNT"):
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: runs only with --slow (make test-airflow SLOW=1)")
-    # As the README says it: the examples are copied into the folder of DAGs. Beside them those of the tests.
+    # As the README says, the examples are copied into the folder of DAGs. The tests' own DAGs and pipelines are copied too.
     DAGS.mkdir(parents=True)
     examples = places.PACKAGE / "src/sluice_airflow/example_dags"
-    for file in [*examples.glob("sluice_*.py"), *(Path(__file__).parent / "dags").glob("*.py")]:
+    here = Path(__file__).parent
+    for file in [*examples.glob("sluice_*.py"), *here.glob("dags/*.py"), *here.glob("pipelines/*.json")]:
         shutil.copy(file, DAGS)
 
 
@@ -59,7 +60,7 @@ def pytest_unconfigure() -> None:
 
 
 def airflow(*arguments: str, **more) -> subprocess.CompletedProcess[str]:
-    """Runs Airflow's own program."""
+    """Runs Airflow's program."""
     program = Path(sys.executable).with_name("airflow")
     return subprocess.run([program, *arguments], capture_output=True, text=True, check=True, **more)
 
@@ -80,7 +81,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A worker that has the programs and the models; gives the folder of the programs."""
+    """Sets up a worker with the programs and the models. Returns the folder of the programs."""
     folder = places.programs()
     monkeypatch.setenv("SLUICE_PROGRAMS", str(folder))
     monkeypatch.setenv("SLUICE_MODELS", str(places.models()))
@@ -90,7 +91,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def results(run) -> dict[tuple[str, int], dict]:
-    """What the tasks of a DAG run put into XCom, by task and map index."""
+    """Returns the XCom results of a DAG run's tasks, by task and map index."""
     from airflow.models.xcom import XComModel
     from airflow.utils.session import create_session
 
@@ -101,5 +102,5 @@ def results(run) -> dict[tuple[str, int], dict]:
 
 
 def states(run) -> dict[tuple[str, int], tuple[str, int]]:
-    """State and number of tries of the tasks of a DAG run."""
+    """Returns state and number of tries of a DAG run's tasks, by task and map index."""
     return {(ti.task_id, ti.map_index): (str(ti.state), ti.try_number) for ti in run.get_task_instances()}

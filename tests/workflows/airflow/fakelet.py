@@ -1,16 +1,16 @@
-"""A stand-in for the Kubernetes API and a node, enough for KubernetesPodOperator: pods are created, listed, read, logged, exec'd
-into, patched and deleted. A pod's first container runs for real, by podman or as a process on this machine; the sidecar that hands
-results on is played.
+"""A stand-in for the Kubernetes API and a machine, enough for KubernetesPodOperator: pods are created, listed, read, logged,
+exec'd into, patched and deleted. A pod's first container runs for real, by podman or as a process on this machine. The sidecar
+that passes results to XCom is simulated.
 
     python fakelet.py PORT
 
-What it runs containers with stands in the environment:
+Variables:
 
 - FAKELET_PODMAN: `1` for podman with the pod's image and security context, else processes
 - FAKELET_PROGRAMS: the folder of the programs, for processes
 - FAKELET_SECRETS: the cluster's secrets as JSON: {"name": {"VARIABLE": "value"}}
 
-`/_state` tells which pods there were, and how they were confined.
+`/_state` lists the pods, and how they were confined.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import asyncio
 import datetime
 import json
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -90,8 +91,18 @@ def variables(container: dict[str, Any]) -> dict[str, str]:
     return found | {each["name"]: each.get("value") or "" for each in container.get("env") or []}
 
 
+def arguments(container: dict[str, Any]) -> list[str]:
+    """Returns the arguments as the kubelet passes them: `$(NAME)` is replaced by the variable, `$$` by `$`."""
+    given = variables(container)
+
+    def expanded(found: re.Match[str]) -> str:
+        return "$" if found[0] == "$$" else given.get(found[1], found[0])
+
+    return [re.sub(r"\$\$|\$\(([^()]*)\)", expanded, word) for word in container.get("args") or []]
+
+
 def by_podman(pod: dict[str, Any], container: dict[str, Any], folder: str) -> tuple[list[str], dict[str, str]]:
-    """The command that runs a container, confined as the pod says. Secrets stand in no command line."""
+    """Returns the command that runs a container, confined as the pod says. No command line has secrets."""
     words = list(RUN)
     security = (pod["spec"].get("securityContext") or {}) | (container.get("securityContext") or {})
     if security.get("readOnlyRootFilesystem"):
@@ -118,13 +129,13 @@ def by_podman(pod: dict[str, Any], container: dict[str, Any], folder: str) -> tu
     command = container.get("command") or []
     if command:
         words += ["--entrypoint", command[0]]
-    words += [container["image"], *command[1:], *(container.get("args") or [])]
+    words += [container["image"], *command[1:], *arguments(container)]
     return words, dict(os.environ) | given
 
 
 def as_process(container: dict[str, Any], folder: str) -> tuple[list[str], dict[str, str]]:
-    """The same without a container: mounted folders are put in place of the paths that they are mounted at."""
-    words = [*(container.get("command") or []), *(container.get("args") or [])]
+    """Returns the same without a container: mounted folders replace the paths that they are mounted at."""
+    words = [*(container.get("command") or []), *arguments(container)]
     given = variables(container)
     for mount in container.get("volumeMounts") or []:
         at, here = mount["mountPath"] + "/", volume(folder, mount["name"]) + "/"
@@ -183,7 +194,7 @@ async def run(key: Key) -> None:
 
 
 def last_words(lines: list[tuple[datetime.datetime, bytes]]) -> str:
-    """What a program would have written to /dev/termination-log, which a process does not have."""
+    """Returns what the program in a container would have written to /dev/termination-log."""
     try:
         return json.dumps(json.loads(lines[-1][1])["error"])
     except (IndexError, KeyError, ValueError):
@@ -272,7 +283,7 @@ async def log(request: web.Request) -> web.StreamResponse:
 
 
 async def exec_(request: web.Request) -> web.WebSocketResponse:
-    """The two things that Airflow does in its sidecar, played: reads the result, ends the sidecar. Nothing is run."""
+    """Simulates the two commands that Airflow runs in its sidecar: one reads the result, one ends the sidecar."""
     key = key_of(request)
     socket = web.WebSocketResponse(protocols=("v4.channel.k8s.io",))
     await socket.prepare(request)

@@ -1,6 +1,6 @@
-"""Where the things lie that the tests need: the variables that `make test-airflow` sets, or else the places in the repository.
+"""The places of what the tests need: the variables that `make test-airflow` sets, or else defaults in the repository.
 
-Each function skips the test, with the reason, where something is not there.
+Each function skips the test, with the reason, where something is missing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ PACKAGE = ROOT / "workflows" / "airflow"
 
 
 def there(what: str, variable: str | None, default: Path, how: str) -> Path:
-    """What a variable names, or the place in the repository."""
+    """Returns the place that a variable names, or the default."""
     place = Path(os.environ[variable]) if variable and variable in os.environ else default
     if not place.exists():
         pytest.skip(f"SKIPPED: no {what} at {place} ({how}{f', or set {variable}' if variable else ''})")
@@ -27,7 +27,7 @@ def there(what: str, variable: str | None, default: Path, how: str) -> Path:
 
 @cache
 def programs() -> Path:
-    """The folder of the programs, if they are those of these sources."""
+    """Returns the folder of the programs. Fails if they are older than the sources."""
     folder = there("programs", "SLUICE_PROGRAMS", ROOT / "target" / "release", "make build")
     for name in ("sluice", "sluice-partition", "sluice-embed"):
         there(name, None, folder / name, "make build")
@@ -36,8 +36,19 @@ def programs() -> Path:
     return folder
 
 
+@cache
+def with_pipelines() -> Path:
+    """Returns the folder of the programs, if they take pipeline files."""
+    folder = programs()
+    known = subprocess.run([folder / "sluice", "dag", "--help"], capture_output=True, text=True, check=True)
+    if "--pipeline" not in known.stdout:
+        pytest.skip(f"SKIPPED: {folder / 'sluice'} has no `dag --pipeline` (make build)")
+    there("sluice-score", None, folder / "sluice-score", "make build")
+    return folder
+
+
 def models() -> Path:
-    """The folder of the models, with ONNX Runtime."""
+    """Returns the folder of the models."""
     folder = there("models", "SLUICE_MODELS", ROOT / ".cache" / "models", "make models")
     for name in ("efficientnet-lite0", "opennsfw"):
         there(name, None, folder / name / "model.onnx", "make models")
@@ -45,26 +56,26 @@ def models() -> Path:
 
 
 def onnxruntime() -> Path:
-    """ONNX Runtime's library."""
+    """Returns ONNX Runtime's library."""
     default = ROOT / ".cache" / "onnxruntime" / "libonnxruntime.so"
     return there("ONNX Runtime", "ORT_DYLIB_PATH", default, "make tools")
 
 
 def server() -> Path:
-    """SeaweedFS."""
+    """Returns the program of SeaweedFS."""
     return there("weed", None, Path(os.environ.get("SLUICE_SERVERS", ROOT / ".cache/servers/bin")) / "weed", "make servers")
 
 
 def demo() -> list[Path]:
-    """The demo's shards."""
+    """Returns the demo's shards."""
     folder = there("demo shards", "SLUICE_DEMO_INPUT", ROOT / "demo" / "input", "make demo-data")
     return sorted(folder.glob("*.tar"))
 
 
 def photos() -> list[Path]:
-    """Shards with about 200 photographs: those of the fixtures, else of the demo."""
+    """Returns shards with about 200 photographs: those of the fixtures, or else the demo's."""
     shared = Path(os.environ.get("SLUICE_SHARED", ROOT.parent / "shared"))
     shards = sorted((shared / "fixtures" / "imagenet-1k-sample").glob("*.tar"))[:2]
     if not shards:
-        warnings.warn(f"SKIPPED: no fixtures in {shared} (set SLUICE_SHARED): the demo's shards do", stacklevel=2)
+        warnings.warn(f"SKIPPED: no fixtures in {shared} (set SLUICE_SHARED): using the demo's shards", stacklevel=2)
     return shards or demo()

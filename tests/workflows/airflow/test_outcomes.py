@@ -1,6 +1,6 @@
-"""What exit codes, kills and timeouts do to a task, with the real programs.
+"""Exit codes, kills and timeouts of the real programs, and what becomes of the task.
 
-Failure is: a permanent exit that is tried again, a transient one that is not, a program that goes on after its task was stopped.
+Failures: a permanent exit that is retried, a transient one that is not, a program that outlives its task.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ exec {program} "$@"
 
 @pytest.fixture
 def place(tmp_path: Path, machine: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with an input, and programs of which one is killed at first."""
+    """A folder with an input, and a program that is killed on its first run."""
     (tmp_path / "input").mkdir()
     for shard in places.demo():
         (tmp_path / "input" / shard.name).symlink_to(shard)
@@ -37,7 +37,7 @@ def place(tmp_path: Path, machine: Path, monkeypatch: pytest.MonkeyPatch) -> Pat
     return tmp_path
 
 
-def test_transient_exits_are_tried_again_and_permanent_ones_are_not(
+def test_transient_exits_are_retried_and_permanent_ones_are_not(
     db: None, place: Path, store: Store, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     from airflow.dag_processing.dagbag import DagBag
@@ -61,15 +61,15 @@ def test_transient_exits_are_tried_again_and_permanent_ones_are_not(
     assert "sluice-partition ended with 137 (killed)" in log
     assert "sluice-dedup match ended with 2 (usage): usage: " in log
     assert "sluice-read ended with 3 (the data cannot be used): data: " in log
-    assert f"{place}/nothing/sluice-read cannot be started: No such file or directory; install the programs" in log
-    told = results(run)
-    assert told["away", -1]["fan_out"] == {"partitions": 4}
+    assert f"cannot start {place}/nothing/sluice-read: No such file or directory; hint: install the programs" in log
+    returned = results(run)
+    assert returned["away", -1]["fan_out"] == {"partitions": 4}
     # The result of a failure is in XCom, too.
-    assert told["data", -1]["status"] == "failed" and told["data", -1]["error"]["retryable"] is False
+    assert returned["data", -1]["status"] == "failed" and returned["data", -1]["error"]["retryable"] is False
 
 
 def test_a_stopped_task_stops_its_program(db: None, place: Path, machine: Path) -> None:
-    """As Airflow stops a task: SIGTERM to the process that runs it. And a task that takes too long."""
+    """Airflow stops a task by SIGTERM to the process that runs it, and one that takes too long by an exception."""
     for name in ("long", "slow"):
         run = place / name
         for step in (["sluice-partition", "--input", place / "input", "--shards-per-partition", "1"], ["sluice-read"]):
@@ -90,15 +90,15 @@ def test_a_stopped_task_stops_its_program(db: None, place: Path, machine: Path) 
     assert "sluice-embed ended with 143 (stopped)" in text, text[-4000:]
     assert program and not any(Path(f"/proc/{pid}").exists() for pid in program)
     done = len(list(receipts.iterdir()))
-    assert done < len(places.demo()), "the signal came too late to tell anything"
+    assert done < len(places.demo()), "the signal came too late for this test"
     assert len(list((receipts.parent / "embeddings").iterdir())) == done
-    # The other one was stopped by its timeout.
+    # The other task was stopped by its timeout.
     assert "AirflowTaskTimeout" in text
     assert len(list((place / "slow" / "embed").glob("receipts/*"))) < len(places.demo())
 
 
 def children(pid: int) -> list[int]:
-    """The programs that a process started."""
+    """Returns the programs that a process started."""
     found = subprocess.run(["ps", "-o", "pid=,comm=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
     lines = [line.split(None, 1) for line in found.stdout.splitlines()]
     return [int(pid) for pid, name in lines if name.startswith("sluice")]

@@ -1,6 +1,6 @@
-"""The package itself: what Airflow sees of it, and that its DAG is the one that `sluice dag` prints.
+"""The package: what Airflow lists of it, and its default pipeline, which is what `sluice dag` prints.
 
-When `dag.json` drifts: target/release/sluice dag > workflows/airflow/src/sluice_airflow/dag.json
+After a change of the default pipeline: target/release/sluice dag > workflows/airflow/src/sluice_airflow/dag.json
 """
 
 from __future__ import annotations
@@ -16,9 +16,11 @@ from pathlib import Path
 import places
 import pytest
 import sluice_airflow
+from airflow.sdk.exceptions import AirflowFailException
 from conftest import DAGS, airflow
-from sluice_airflow import commands, curate, definition, links, outcome
+from sluice_airflow import commands, curate, links, outcome
 from sluice_airflow.operators.base import retries
+from sluice_airflow.pipeline import VERIFY, PipelineError, load
 
 HERE = places.PACKAGE / "src" / "sluice_airflow"
 EXAMPLES = ("sluice_local", "sluice_kubernetes")
@@ -26,10 +28,9 @@ PLACES = {"input": ["s3://raw/a b", "s3://raw/{000..099}.tar"], "output": "s3://
 
 
 @pytest.fixture(scope="module")
-def printed() -> dict:
-    """What `sluice dag` prints."""
-    done = subprocess.run([places.programs() / "sluice", "dag"], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
+def default() -> dict:
+    """The default pipeline."""
+    return json.loads((HERE / "dag.json").read_text())
 
 
 @pytest.fixture(scope="module")
@@ -61,41 +62,54 @@ def test_the_licence_is_that_of_the_repository() -> None:
     assert (places.PACKAGE / "LICENSE").read_bytes() == (places.ROOT / "LICENSE").read_bytes()
 
 
-def test_the_definition_is_what_sluice_dag_prints(printed: dict) -> None:
-    assert json.loads((HERE / "dag.json").read_text()) == printed
+def test_the_default_pipeline_is_what_sluice_dag_prints(default: dict) -> None:
+    done = subprocess.run([places.programs() / "sluice", "dag"], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == default
+
+
+def words(arguments: list[str], default: dict) -> list[str]:
+    """The arguments of a node with PLACES and the defaults filled in."""
+    filled = []
+    for word in arguments:
+        if word == "--input=${input}":
+            filled += [f"--input={each}" for each in PLACES["input"]]
+            continue
+        for parameter in default["parameters"]:
+            value = PLACES.get(parameter["name"], parameter["default"] or "")
+            word = word.replace("${%s}" % parameter["name"], str(value))
+        if not re.fullmatch(r"--[a-z-]+=", word):
+            filled.append(word)
+    return filled
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_the_dag_is_the_definition(name: str, dags: dict, printed: dict) -> None:
-    lines = list(commands.tasks(dags[name], PLACES))
-    assert lines[-1]["step"] == "verify" and lines[-1]["after"] == ["report"]
-    assert {line["task"]: (line["after"], line["mapped"]) for line in lines[:-1]} == {
-        step["name"]: (sorted(step["after"]), step["fan_out"] != "one") for step in printed["steps"]
+def test_the_dag_is_the_default_pipeline(name: str, dags: dict, default: dict) -> None:
+    *lines, last = commands.tasks(dags[name], PLACES)
+    assert last["node"] == "verify" and last["after"] == ["report"]
+    assert {line["task"]: (line["after"], line["mapped"]) for line in lines} == {
+        node["name"]: (sorted(node["after"]), node["fan_out"] != "one") for node in default["steps"]
     }
-    # What fans out does so over what the definition says, counted by whom it says.
-    for step in printed["steps"]:
-        shares = {name for name in dags[name].get_task(step["name"]).upstream_task_ids if name.startswith("fan-out-")}
-        counted_by = step["counted_by"] or {}
-        assert shares == ({f"fan-out-{step['fan_out']}"} if counted_by else set())
-        for share in shares:
-            assert dags[name].get_task(share).upstream_task_ids == set(filter(None, [counted_by.get("step")]))
-    for line, step in ((line, step) for line in lines for step in printed["steps"] if step["name"] == line["step"]):
-        expected = [step["program"], *filter(None, [step["subcommand"]]), "--run", "s3://curated/a.run"]
-        for argument in step["arguments"]:
-            [parameter] = [each for each in printed["parameters"] if each["name"] == argument["parameter"]]
-            value = PLACES.get(parameter["name"], parameter["default"])
-            if value is not None:
-                expected += [argument["flag"], *(value if isinstance(value, list) else [value])]
+    by_name = {line["node"]: line for line in lines}
+    for node in default["steps"]:
+        line = by_name[node["name"]]
+        expected = [node["program"], *filter(None, [node["subcommand"]]), "--run", "s3://curated/a.run"]
+        expected += words(node["arguments"], default)
         if line["mapped"]:
             expected += ["--task-index", "1", "--task-count", "3"]
         assert line["command"] == expected
         if "container" in line:
             assert line["container"] == [*expected, "--result", "/airflow/xcom/return.json"]
+        # The fan-out task is that of the unit, behind the node that counts it.
+        fan_outs = {task for task in dags[name].get_task(node["name"]).upstream_task_ids if task.startswith("fan-out-")}
+        assert fan_outs == ({f"fan-out-{node['fan_out']}"} if node["counted_by"] else set())
+        for task in fan_outs:
+            assert dags[name].get_task(task).upstream_task_ids == set(filter(None, [node["counted_by"].get("step")]))
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_tasks_are_tried_again_as_the_definition_says(name: str, dags: dict, printed: dict) -> None:
-    policy = printed["retry"]
+def test_tasks_are_retried_as_the_pipeline_says(name: str, dags: dict, default: dict) -> None:
+    policy = default["retry"]
+    titles = {node.name: node.title for node in (*load().nodes, VERIFY)}
     for line in commands.tasks(dags[name], PLACES):
         task = dags[name].get_task(line["task"])
         assert task.retries == policy["limit"]
@@ -103,29 +117,42 @@ def test_tasks_are_tried_again_as_the_definition_says(name: str, dags: dict, pri
         assert task.retry_exponential_backoff == 2
         assert task.max_retry_delay.total_seconds() == policy["longest_seconds"]
         assert task.execution_timeout
-        assert f"`{definition.definition().step(line['step']).title}`" in task.doc_md
-    assert retries()["retries"] == policy["limit"]
-    assert [code for code in range(256) if outcome.is_retried(code)] == policy["exit_codes"]
+        assert f"`{titles[line['node']]}`" in task.doc_md
+    assert retries(load().retry)["retries"] == policy["limit"]
+    failures = [outcome.failure("x", code, "", "", load().retry) for code in range(256)]
+    assert [code for code, failed in enumerate(failures) if not isinstance(failed, AirflowFailException)] == policy["exit_codes"]
+    assert set(curate.TIMEOUTS) == set(default["resources"])
 
 
-def test_the_commands_program_prints_json_lines() -> None:
-    line = [sys.executable, "-m", "sluice_airflow.commands", "--executor", "pod", "--set", "output=out", "--set", 'input=["in"]']
-    done = subprocess.run(line, capture_output=True, text=True, check=True)
+def commands_program(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Runs `python -m sluice_airflow.commands`."""
+    line = [sys.executable, "-m", "sluice_airflow.commands", *arguments]
+    return subprocess.run(line, capture_output=True, text=True, check=False)
+
+
+def test_the_commands_program_prints_json_lines(tmp_path: Path) -> None:
+    done = commands_program("--executor", "pod", "--set", "output=out", "--set", 'input=["in"]')
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    assert [line["step"] for line in lines] == [step.name for step in definition.definition().steps]
-    assert lines[0]["command"] == ["sluice-partition", "--run", "out.run", "--input", "in"]
+    assert {line["node"] for line in lines} == {node.name for node in load().nodes}
+    assert lines[0]["command"] == ["sluice-partition", "--run", "out.run", "--input=in"]
+    own = Path(__file__).parent / "pipelines" / "photos.json"
+    done = commands_program("--pipeline", str(own), "--set", "output=out", "--set", 'input=["in"]')
+    assert {json.loads(line)["node"] for line in done.stdout.splitlines()} == {node.name for node in load(own).nodes}
+    done = commands_program("--pipeline", str(tmp_path / "own.json"))
+    assert done.returncode == 1 and done.stderr.endswith(f"cannot read {tmp_path}/own.json: No such file or directory\n")
 
 
-def test_the_form_has_all_parameters(printed: dict) -> None:
+def test_the_form_has_all_parameters(default: dict) -> None:
     form = curate.params()
-    assert set(form) == {parameter["name"] for parameter in printed["parameters"]} | {"run", "max-tasks"}
-    for parameter in printed["parameters"]:
+    assert set(form) == {parameter["name"] for parameter in default["parameters"]} | {"run", "max-tasks"}
+    for parameter in default["parameters"]:
         param = form[parameter["name"]]
         assert param.description == parameter["help"]
         if not parameter["switch"]:
-            assert parameter["value"] in curate.TYPES, "what does the form make of it?"
+            assert parameter["value"] in curate.TYPES, "which type does the form give it?"
         if not parameter["required"]:
-            assert param.resolve() == (False if parameter["switch"] else parameter["default"])
+            value = param.resolve()
+            assert ("" if value is None else str(value)) == parameter["default"]
     filled = curate.params(input=["a"], min_aesthetic=5.5, max_tasks=7)
     assert (filled["input"].value, filled["min-aesthetic"].value, filled["max-tasks"].value) == (["a"], 5.5, 7)
     with pytest.raises(TypeError, match="colour"):
@@ -140,13 +167,14 @@ def test_values_reach_the_command_line_unchanged(dags: dict) -> None:
         "max-nsfw": 0,
         "keep": "{{ nothing }}",
         "embeddings": True,
+        "exact-decoding": False,
     }
-    lines = {line["step"]: line["command"] for line in commands.tasks(dags["sluice_kubernetes"], odd)}
-    assert lines["partition"] == ["sluice-partition", "--run", "/out.run", "--input", *odd["input"]]
-    assert "--min-score=-1" in lines["aesthetic"]
-    assert lines["nsfw"][-6:-4] == ["--max-score", "0"]
-    assert "{{ nothing }}" in lines["dedup-match"]
-    assert lines["export-plan"][-1] == "--embeddings"
+    lines = {line["node"]: line["command"] for line in commands.tasks(dags["sluice_kubernetes"], odd)}
+    assert lines["partition"] == ["sluice-partition", "--run", "/out.run", *(f"--input={each}" for each in odd["input"])]
+    assert lines["filter"][5:7] == ["--min=aesthetic=-1", "--max=nsfw=0"]
+    assert "--keep={{ nothing }}" in lines["dedup-match"]
+    assert "--exact-decoding=false" in lines["embed"]
+    assert lines["export-plan"][-1] == "--embeddings=true"
 
 
 def test_tasks_stay_below_airflows_limit() -> None:
@@ -168,25 +196,25 @@ def test_the_report_is_linked(run: str, url: str) -> None:
     assert links.report_url("s3://b/a", "https://x/{bucket}/{key}") == "https://x/b/a/report/index.html"
 
 
-def test_mistakes_are_told_when_the_dag_is_read() -> None:
+def test_mistakes_are_reported_when_the_dag_is_parsed() -> None:
     from sluice_airflow.operators.local import SluiceLocalOperator
     from sluice_airflow.operators.pod import SluicePodOperator
 
-    with pytest.raises(KeyError, match="no step reed"):
-        SluiceLocalOperator(task_id="x", step="reed", run="r").command_line
-    with pytest.raises(KeyError, match="no parameter epps"):
-        SluiceLocalOperator(task_id="x", step="read", run="r", parameters={"epps": 1})
-    with pytest.raises(TypeError, match="arguments of a Sluice pod"):
-        SluicePodOperator(task_id="x", step="read", run="r", arguments=["--force"])
-    with pytest.raises(ValueError, match="neither a step nor a class"):
+    with pytest.raises(PipelineError, match="the pipeline has no node reed; it has partition, read, usable"):
+        SluiceLocalOperator(task_id="x", node="reed", run="r")
+    with pytest.raises(PipelineError, match="the pipeline has no parameter epps; it has input, output"):
+        SluiceLocalOperator(task_id="x", node="read", run="r", parameters={"epps": 1})
+    with pytest.raises(TypeError, match="arguments: not arguments of a Sluice pod"):
+        SluicePodOperator(task_id="x", node="read", run="r", arguments=["--force"])
+    with pytest.raises(ValueError, match="neither a node nor a class of resources: gpu"):
         curate.curate(overrides={"gpu": {}})
 
 
-def test_a_pod_is_what_was_asked_for() -> None:
+def test_a_pod_is_as_set() -> None:
     from sluice_airflow.operators.pod import SluicePodOperator
 
     operator = SluicePodOperator(
-        task_id="embed", step="embed", run="s3://b/a", image="registry.example/{program}:1", namespace="x", do_xcom_push=False
+        task_id="embed", node="embed", run="s3://b/a", image="registry.example/{program}:1", namespace="x", do_xcom_push=False
     )
     pod = operator.build_pod_request_obj(dry_run=True)
     [container] = pod.spec.containers
@@ -195,20 +223,20 @@ def test_a_pod_is_what_was_asked_for() -> None:
     assert container.security_context.capabilities.drop == ["ALL"]
     assert pod.spec.security_context.run_as_user == 65532 and pod.spec.security_context.run_as_non_root
     assert pod.spec.automount_service_account_token is False
-    assert container.args == ["--run", "s3://b/a"]
+    assert container.args[:3] == ["--run", "s3://b/a", "--step=embed"] and "--result" not in container.args
 
 
-def test_the_wheel_holds_all_of_it(tmp_path: Path) -> None:
+def test_the_wheel_has_all_files(tmp_path: Path) -> None:
     line = "import flit_core.buildapi as f; f.build_wheel(r'%s')" % tmp_path
     subprocess.run([sys.executable, "-c", line], cwd=places.PACKAGE, check=True, capture_output=True)
     [wheel] = tmp_path.glob("*.whl")
-    held = set(zipfile.ZipFile(wheel).namelist())
+    packed = set(zipfile.ZipFile(wheel).namelist())
     files = [path for path in HERE.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
-    assert {str(path.relative_to(HERE.parent)) for path in files} <= held
-    assert any(name.endswith("entry_points.txt") for name in held)
+    assert {str(path.relative_to(HERE.parent)) for path in files} <= packed
+    assert any(name.endswith("entry_points.txt") for name in packed)
 
 
-def test_the_types_hold() -> None:
+def test_the_types_are_right() -> None:
     cache = places.ROOT / ".cache" / "airflow" / "mypy"
     line = [sys.executable, "-m", "mypy", "--cache-dir", cache if cache.parent.exists() else os.devnull]
     done = subprocess.run(line, cwd=places.PACKAGE, capture_output=True, text=True, check=False)

@@ -1,8 +1,8 @@
-"""The DAG as pods, against a stand-in for the Kubernetes API that runs the real images by podman; where podman, root or the base
-image are missing, as processes, which it says.
+"""The default pipeline as pods, against a stand-in for the Kubernetes API that runs the real images by podman. Without podman,
+root or the base image, pods run as processes, with a warning.
 
-Failure is: a task that does not succeed, a result that is not in XCom, last words that are not in the exception, a permanent exit
-that is tried again, a container that is not confined, a secret in a log or a command line.
+Failures: a task that does not succeed, a result that is not in XCom, last words that are not in the exception, a permanent exit
+that is retried, a container that is not confined, a secret in a log or a command line.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SETTINGS = {"embedder": "efficientnet-lite0", "aesthetic": "technical-quality", 
 
 
 def why_no_podman() -> str:
-    """Why the images cannot run here; empty where they can."""
+    """Returns why the images cannot run here; empty where they can."""
     if os.geteuid() != 0:
         return "not root"
     missing = [tool for tool in ("podman", "buildah", "runc") if not shutil.which(tool)]
@@ -39,14 +39,14 @@ def why_no_podman() -> str:
 
 
 def base() -> Path | None:
-    """The base image that containers/test.sh made."""
+    """Returns the base image that containers/test.sh made."""
     found = sorted((places.ROOT / ".cache" / "images").glob("base-*.tar"))
     return found[0] if found else None
 
 
 @pytest.fixture(scope="module")
 def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str] | None]:
-    """The environment in which podman finds the image; None where there is no podman."""
+    """The environment in which podman has the image; None without podman."""
     programs = places.programs()
     reason = why_no_podman()
     if reason:
@@ -77,7 +77,7 @@ def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str] 
 
 @pytest.fixture(scope="module")
 def cluster(podman: dict[str, str] | None, store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The stand-in's URL; the DAGs find it by TEST_CLUSTER."""
+    """The stand-in's URL; the DAGs get it from TEST_CLUSTER."""
     work = tmp_path_factory.mktemp("cluster")
     for shard in places.demo():
         store.put(shard, f"demo/{shard.name}")
@@ -123,7 +123,7 @@ def cluster(podman: dict[str, str] | None, store: Store, tmp_path_factory: pytes
 
 
 def seen(cluster: str) -> dict:
-    """Which pods there were."""
+    """Returns the pods that the stand-in ran."""
     with urllib.request.urlopen(f"{cluster}/_state", timeout=10) as answer:
         return json.load(answer)
 
@@ -143,12 +143,14 @@ def test_the_whole_dag_runs_as_pods(
     ended = states(run)
     assert {state for state, _ in ended.values()} == {"success"}, (ended, log[-6000:])
     assert ended["verify", -1] == ("success", 1)
-    told = {key: value for key, value in results(run).items() if isinstance(value, dict)}
-    assert {value["status"] for value in told.values()} == {"done"}
-    assert "paths" not in told["partition", -1]["outputs"]
-    assert sum(told["read", index]["counts"]["in"] for index in (0, 1)) == 177
+    returned = {key: value for key, value in results(run).items() if isinstance(value, dict)}
+    assert {value["status"] for value in returned.values()} == {"done"}
+    assert "paths" not in returned["partition", -1]["outputs"]
+    assert sum(returned["read", index]["counts"]["in"] for index in (0, 1)) == 177
     assert [name for name in store.names("pods") if name.endswith(".tar")] == ["pods/shard-00000.tar"]
-    assert f"by hand: sluice-embed --run {store.uri('pods.run')} --model efficientnet-lite0 --task-index 1 --task-count 2" in log
+    by_hand = [line for line in log.splitlines() if f"by hand: sluice-embed --run {store.uri('pods.run')} --step=embed" in line]
+    assert by_hand and all("--model=efficientnet-lite0" in line for line in by_hand)
+    assert any("--task-index 1 --task-count 2" in line for line in by_hand)
     state = seen(cluster)
     assert state["left"] == []
     for pod in state["seen"]:
@@ -179,13 +181,13 @@ def test_pods_that_fail(db: None, cluster: str, store: Store, capfd: pytest.Capt
         ("deferred", -1): ("success", 1),
         ("deferred_data", -1): ("failed", 1),
     }, log[-6000:]
-    # The container's last words stand in the exception.
+    # The exception has the container's last words.
     assert "sluice-partition ended with 75 (storage or network): transient: " in log
     assert "sluice-dedup match ended with 2 (usage): usage: " in log
     assert "sluice-read ended with 3 (the data cannot be used): data: " in log
-    told = results(run)
-    assert told["away", -1]["fan_out"] == {"partitions": 4}
-    assert told["data", -1]["error"]["kind"] == "data"
-    assert told["deferred", -1]["fan_out"] == {"partitions": 4}
-    assert told["deferred_data", -1]["error"]["kind"] == "data"
+    returned = results(run)
+    assert returned["away", -1]["fan_out"] == {"partitions": 4}
+    assert returned["data", -1]["error"]["kind"] == "data"
+    assert returned["deferred", -1]["fan_out"] == {"partitions": 4}
+    assert returned["deferred_data", -1]["error"]["kind"] == "data"
     assert seen(cluster)["left"] == []

@@ -1,6 +1,6 @@
-"""A run under the real scheduler: `airflow standalone` on sqlite, triggered as an operator would.
+"""A run under the real scheduler: `airflow standalone` on sqlite, triggered by the command line.
 
-Failure is: a run that does not succeed, or one without its report's link. Slow: `make test-airflow SLOW=1`.
+Failures: a run that does not succeed, or one without the report's link. Slow: `make test-airflow SLOW=1`.
 """
 
 from __future__ import annotations

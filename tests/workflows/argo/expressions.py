@@ -1,4 +1,5 @@
-"""What `{{tags}}` and retry expressions come to: by Argo's own code where the Go program is built, by a few lines of ours elsewhere."""
+"""Evaluates `{{tags}}` and retry expressions, by Argo's own code where the Go program is built, by a few lines of ours elsewhere;
+and Kubernetes' `$(VARIABLES)`."""
 
 from __future__ import annotations
 
@@ -7,6 +8,11 @@ import re
 import subprocess
 import threading
 from pathlib import Path
+
+
+def expand(word: str, variables: dict[str, str]) -> str:
+    """Returns an argument of a container as Kubernetes gives it to the program."""
+    return re.sub(r"\$(?:\$|\(([^)]*)\))", lambda m: "$" if m[1] is None else variables.get(m[1], m[0]), word)
 
 
 class Argo:

@@ -1,7 +1,7 @@
-"""Runs the shipped templates: DAGs, references, fan-out, retries as Argo does them, each pod a process of the real programs.
+"""Runs a WorkflowTemplate: DAG, fan-out and retries as Argo does them, each pod a process of the real programs.
 
-A test aid, not Argo: no Kubernetes, no artifacts but raw ones, and of the syntax what our templates use. What it does not know it
-refuses. Tags and expressions are evaluated by Argo's own code where that is there (expressions.py).
+A test aid, not Argo: no Kubernetes, raw artifacts only, and of the syntax what our templates use. It refuses what it does not know.
+Tags and expressions are evaluated by Argo's own code where that is there (expressions.py).
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
+
+from expressions import expand
 
 
 class Failed(Exception):
@@ -79,29 +81,27 @@ class Interpreter:
 
     # ------------------------------------------------------------------------------------- workflows
 
-    def submit(self, kind: str, name: str, parameters: dict[str, str] | None = None) -> dict[str, str]:
-        """Runs a WorkflowTemplate with parameters, or a Workflow, and returns its outputs."""
+    def submit(self, kind: str, name: str, parameters: dict[str, str] | None = None, entrypoint: str | None = None) -> dict[str, str]:
+        """Runs a WorkflowTemplate with parameters, or a Workflow, and returns its outputs. `entrypoint`: another template to run."""
         spec = self.documents[kind, name]["spec"]
         given = dict(parameters or {})
         if reference := spec.get("workflowTemplateRef"):
             given = {p["name"]: p["value"] for p in spec["arguments"]["parameters"]} | given
-            spec = self.documents[self._kind(reference), reference["name"]]["spec"]
+            spec = self.documents["WorkflowTemplate", reference["name"]]["spec"]
         scope = {}
         for parameter in spec.get("arguments", {}).get("parameters", []):
             value = given.pop(parameter["name"], parameter.get("value"))
             if value is None:
                 raise Failed(f"spec.arguments.{parameter['name']}.value is required")
             scope[f"workflow.parameters.{parameter['name']}"] = str(value)
-        if given:
-            raise Failed(f"unknown parameters {sorted(given)}")
-        return self._template({t["name"]: t for t in spec["templates"]}, spec["entrypoint"], {}, scope, spec["entrypoint"])
+        entrypoint = entrypoint or spec["entrypoint"]
+        [inputs] = [t.get("inputs", {}).get("parameters", []) for t in spec["templates"] if t["name"] == entrypoint]
+        if unknown := set(given) - {p["name"] for p in inputs}:
+            raise Failed(f"unknown parameters {sorted(unknown)}")
+        return self._template(spec, entrypoint, given, scope, entrypoint)
 
-    @staticmethod
-    def _kind(reference: dict) -> str:
-        return "ClusterWorkflowTemplate" if reference.get("clusterScope") else "WorkflowTemplate"
-
-    def _template(self, templates: dict, name: str, arguments: dict, scope: dict, path: str) -> dict[str, str]:
-        template = templates[name]
+    def _template(self, spec: dict, name: str, arguments: dict, scope: dict, path: str) -> dict[str, str]:
+        template = next(t for t in spec["templates"] if t["name"] == name)
         inputs = {}
         for parameter in template.get("inputs", {}).get("parameters", []):
             value = arguments.get(parameter["name"], parameter.get("value"))
@@ -109,12 +109,12 @@ class Interpreter:
                 raise Failed(f"{path}: inputs.parameters.{parameter['name']} was not supplied")
             inputs[f"inputs.parameters.{parameter['name']}"] = str(value)
         if "dag" in template:
-            return self._dag(template, templates, scope | inputs, path)
+            return self._dag(template, spec, scope | inputs, path)
         if "container" in template:
-            return self._retried(template, scope | inputs, path)
+            return self._retried({"volumes": spec["volumes"]} | template, scope | inputs, path)
         raise NotImplementedError(f"{path}: {sorted(template)}")
 
-    def _dag(self, template: dict, templates: dict, scope: dict, path: str) -> dict[str, str]:
+    def _dag(self, template: dict, spec: dict, scope: dict, path: str) -> dict[str, str]:
         tasks = {task["name"]: task for task in template["dag"]["tasks"]}
         above = {name: ancestors(tasks, name) for name in tasks}
         outputs: dict[str, dict] = {}
@@ -126,7 +126,7 @@ class Interpreter:
                 for name in tasks:
                     if not failures and name not in begun and dependencies(tasks[name]) <= set(outputs):
                         seen = {f"tasks.{a}.outputs.parameters.{k}": v for a in above[name] for k, v in outputs[a].items()}
-                        running[pool.submit(self._task, tasks[name], templates, scope | seen, f"{path}.{name}")] = name
+                        running[pool.submit(self._task, tasks[name], spec, scope | seen, f"{path}.{name}")] = name
                 if not running:
                     break
                 done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
@@ -142,24 +142,20 @@ class Interpreter:
         wanted = template.get("outputs", {}).get("parameters", [])
         return {p["name"]: self.evaluator.substitute(p["valueFrom"]["parameter"], scope | seen) for p in wanted}
 
-    def _task(self, task: dict, templates: dict, scope: dict, path: str) -> dict[str, str]:
+    def _task(self, task: dict, spec: dict, scope: dict, path: str) -> dict[str, str]:
         task = self.evaluator.substitute(task, scope)
         items: list[str | None] = [None]
         if "withSequence" in task:
             items = [str(i) for i in range(int(task.pop("withSequence")["count"]))]
-        if unknown := set(task) - {"name", "depends", "template", "templateRef", "arguments"}:
+        if unknown := set(task) - {"name", "depends", "template", "arguments"}:
             raise NotImplementedError(f"{path}: {unknown}")
-        name, found = task.get("template"), templates
-        if reference := task.get("templateRef"):
-            document = self.documents[self._kind(reference), reference["name"]]
-            name, found = reference["template"], {t["name"]: t for t in document["spec"]["templates"]}
-        # What a referenced template knows of the workflow are its parameters.
+        # What a template knows of the workflow are its parameters.
         outside = {key: value for key, value in scope.items() if key.startswith("workflow.")}
 
         def one(item: str | None) -> dict[str, str]:
             own = self.evaluator.substitute(task, {} if item is None else {"item": item})
             arguments = {p["name"]: p["value"] for p in own.get("arguments", {}).get("parameters", [])}
-            return self._template(found, name, arguments, outside, path if item is None else f"{path}({item})")
+            return self._template(spec, task["template"], arguments, outside, path if item is None else f"{path}({item})")
 
         if items == [None]:
             return one(None)
@@ -190,7 +186,9 @@ class Interpreter:
             number += 1
 
     def _pod(self, template: dict, scope: dict, path: str, number: int) -> tuple[Attempt, dict[str, str]]:
-        template = self.evaluator.substitute(template, scope)
+        # The workflow's parameters first, then everything, in what came of that too: as Argo does it.
+        outside = {key: value for key, value in scope.items() if key.startswith("workflow.")}
+        template = self.evaluator.substitute(self.evaluator.substitute(template, outside), scope)
         if "{{" in json.dumps(template):
             raise Failed(f"{path}: unresolved {re.findall(r'{{.*?}}', json.dumps(template))}")
         container = template["container"]
@@ -215,11 +213,11 @@ class Interpreter:
                 assert not bare.startswith("/etc/") and not at, f"{path}: {word} is not mounted"
                 return word
 
-            command = container["command"] + container["args"]
+            variables = self.variables | self._environment(container)
+            command = [expand(word, variables) for word in container["command"] + container["args"]]
             attempt = Attempt(path, template["name"], number, command)
             self.attempts.append(attempt)
             fault = self.faults.get((path, number), Fault())
-            variables = self.variables | self._environment(container) | fault.variables
             progress = root / "progress"
             program = shutil.which(command[0], path=str(self.programs))
             if not program:
@@ -227,7 +225,7 @@ class Interpreter:
             started = time.time()
             process = subprocess.Popen(
                 [program, *map(here, command[1:])],
-                env=variables | {"ARGO_PROGRESS_FILE": str(progress)}, cwd=root, text=True,
+                env=variables | fault.variables | {"ARGO_PROGRESS_FILE": str(progress)}, cwd=root, text=True,
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             )  # fmt: skip
             after = fault.kill_after if fault.kill_after is not None else fault.lose_after

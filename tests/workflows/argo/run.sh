@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # Gets what the tests of workflows/argo and workflows/kubernetes need, and runs them.
 #
-#   run.sh CACHE [TEST…]     CACHE/argo keeps what was fetched and built; TEST: test_run.Run.test_a_stage_alone, …
+#   run.sh CACHE [TEST…]     CACHE/argo keeps what was fetched and built; TEST: test_run.Run.test_steps_alone, …
 #
-# Argo's linter is built from the Go module, once, in some minutes. Without Go its tests are skipped, loudly.
+# Argo's linter is built from the Go module, once, in some minutes. Without Go its tests are skipped, with a message.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../../.."
 

@@ -1,9 +1,10 @@
-"""The Jobs of workflows/kubernetes: equal to the DAG, filled in by Kustomize, and at work one after the other."""
+"""The Jobs that `sluice dag --format kubernetes` prints: equal to the DAG, under a Kustomization, and at work one after the other."""
 
 from __future__ import annotations
 
 import collections
 import copy
+import json
 import os
 import re
 import shutil
@@ -16,48 +17,77 @@ from pathlib import Path
 import yaml
 
 import places
+from expressions import expand
 from interpreter import documents
 from test_run import NEEDED, SETTINGS, variables
 
-
-def jobs() -> list[dict]:
-    return documents((places.JOBS / "jobs").glob("*.yaml"))
+SHIPPED = places.JOBS / "curate.yaml"
 
 
-def settings() -> dict[str, str]:
-    return yaml.safe_load((places.JOBS / "settings.yaml").read_text())["data"]
+def split(stream: str) -> tuple[dict[str, str], list[dict]]:
+    """Returns the parameters and the Jobs of a stream of YAML."""
+    settings, *jobs = yaml.safe_load_all(stream)
+    return settings["data"], jobs
+
+
+def container(job: dict) -> dict:
+    [container] = job["spec"]["template"]["spec"]["containers"]
+    return container
 
 
 class Definition(unittest.TestCase):
+    """The default pipeline."""
+
+    pipeline: Path | None = None
+
+    @classmethod
+    def setUpClass(cls):
+        cls.stream, cls.dag = places.printed("kubernetes", cls.pipeline), places.dag(cls.pipeline)
+        cls.settings, cls.jobs = split(cls.stream)
+
     def test_schema(self):
         """Kubernetes' own, with unknown fields refused."""
         import kubernetes_validate
 
-        others = documents([places.JOBS / "settings.yaml", places.ARGO / "rbac.yaml", places.ARGO / "components/limits/limits.yaml"])
-        for document in [*jobs(), *others]:
+        others = documents([places.ARGO / "rbac.yaml", places.ARGO / "components/limits/limits.yaml"])
+        for document in [*yaml.safe_load_all(self.stream), *others]:
             kubernetes_validate.validate(document, "1.33", strict=True)
-        wrong = copy.deepcopy(jobs()[1])
+        wrong = copy.deepcopy(self.jobs[1])
         wrong["spec"]["backofLimitPerIndex"] = 4
         with self.assertRaises(kubernetes_validate.ValidationError):
             kubernetes_validate.validate(wrong, "1.33", strict=True)
 
-    def test_steps_and_arguments(self):
-        dag = places.dag()
-        self.assertEqual([f"sluice-{step['name']}" for step in dag["steps"]], [job["metadata"]["name"] for job in jobs()])
-        for step, job in zip(dag["steps"], jobs(), strict=True):
-            [container] = job["spec"]["template"]["spec"]["containers"]
-            words = " ".join(container["command"] + container["args"])
-            wanted = [step["program"], *([step["subcommand"]] if step["subcommand"] else []), "--run=$(run)"]
-            wanted += ["--task-count=$(tasks)"] if step["counted_by"] else []
-            wanted += [f"{a['flag']}=$({a['parameter']})" for a in step["arguments"]]
-            self.assertEqual(words.replace("--input @/etc/sluice/input", "--input=$(input)"), " ".join(wanted))
-            self.assertEqual("completionMode" in job["spec"], step["counted_by"] is not None)
-        given = {p["name"]: "false" if p["switch"] else p["default"] or "" for p in dag["parameters"] if not p["required"]}
-        self.assertEqual({k: v for k, v in settings().items() if k not in ("run", "tasks", "input", "output")}, given)
+    def test_steps(self):
+        self.assertEqual([f"sluice-{step['name']}" for step in self.dag["steps"]], [job["metadata"]["name"] for job in self.jobs])
+        for step, job in zip(self.dag["steps"], self.jobs, strict=True):
+            labels = {"app.kubernetes.io/name": "sluice", "app.kubernetes.io/component": step["name"], "sluice/resources": step["resources"]}
+            self.assertEqual(job["metadata"]["labels"], labels | {"sluice/fan-out": step["fan_out"]})
+            self.assertEqual(job["spec"]["template"]["metadata"]["labels"], labels)
+            self.assertEqual(job["spec"].get("completionMode") == "Indexed", step["counted_by"] is not None)
+            wanted = self.dag["resources"][step["resources"]]
+            resources = container(job)["resources"]
+            self.assertEqual(resources["requests"], {"cpu": str(wanted["cpus"]), "memory": f"{wanted['memory_mib']}Mi"})
+            self.assertEqual(resources["limits"], resources["requests"])
+
+    def test_parameters(self):
+        given = {p["name"]: p["default"] or "" for p in self.dag["parameters"] if not p["required"]}
+        self.assertEqual({name: value for name, value in self.settings.items() if name in given}, given)
+        self.assertEqual(set(self.settings) - set(given), {"run", "tasks", "input", "output"})
+
+    def test_arguments(self):
+        """Every word reaches the program as the DAG has it."""
+        fill = lambda word: re.sub(r"\$\{([\w-]+)\}", lambda m: self.settings.get(m[1], m[0]), word)  # noqa: E731
+        for step, job in zip(self.dag["steps"], self.jobs, strict=True):
+            words = [expand(word, self.settings) for word in container(job)["command"] + container(job)["args"]]
+            for at in [at for at, word in enumerate(words) if word.startswith("@/etc/sluice/")]:
+                words[at - 1 : at + 1] = [f"{words[at - 1]}={self.settings[words[at].rpartition('/')[2]]}"]
+            wanted = [step["program"], *([step["subcommand"]] if step["subcommand"] else []), f"--run={self.settings['run']}"]
+            wanted += ["--task-count=64"] if step["counted_by"] else []
+            self.assertEqual(words, wanted + [fill(word) for word in step["arguments"]])
 
     def test_retries(self):
-        policy = places.dag()["retry"]
-        for job in jobs():
+        policy = self.dag["retry"]
+        for job in self.jobs:
             ignore, fail = job["spec"]["podFailurePolicy"]["rules"]
             self.assertEqual(ignore, {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]})
             self.assertEqual(fail["action"], "FailJob")
@@ -67,25 +97,25 @@ class Definition(unittest.TestCase):
             # Without it Kubernetes refuses a failure policy.
             self.assertEqual(job["spec"]["template"]["spec"]["restartPolicy"], "Never")
 
-    @unittest.skipUnless(shutil.which(places.KUBECTL), "no kubectl")
-    def test_kustomize(self):
-        with tempfile.TemporaryDirectory() as folder:
-            shutil.copytree(places.JOBS, folder, dirs_exist_ok=True)
-            file = Path(folder) / "settings.yaml"
-            file.write_text(re.sub(r'tasks: "\d+"', 'tasks: "7"', file.read_text()))
-            made = subprocess.run([places.KUBECTL, "kustomize", folder], check=True, capture_output=True, text=True).stdout
-        found = [d for d in yaml.safe_load_all(made) if d["kind"] == "Job"]
-        wanted = copy.deepcopy(jobs())
-        for job in wanted:
-            if "completions" in job["spec"]:
-                job["spec"] |= {"completions": 7, "parallelism": 7}
-        by_name = lambda all: {d["metadata"]["name"]: d for d in all}  # noqa: E731
-        self.assertEqual(by_name(found), by_name(wanted))
+    def test_pods_are_held_tight(self):
+        for job in self.jobs:
+            pod = job["spec"]["template"]["spec"]
+            self.assertTrue(pod["securityContext"]["runAsNonRoot"])
+            self.assertFalse(pod["automountServiceAccountToken"])
+            security = {"readOnlyRootFilesystem": True, "allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+            self.assertEqual(container(job)["securityContext"], security)
+
+
+class UsersDefinition(Definition):
+    """A pipeline file, with texts that mean something to Kubernetes or YAML."""
+
+    pipeline = places.PIPELINE
 
 
 KUBECTL = """#!/bin/sh
 # Stands for kubectl: every Job completes but that of nsfw.
 echo "$*" >>"$LOG"
+[ "$1" != apply ] || cp "$3" "$APPLIED"
 case "$1 $3" in
     kustomize*) exec kubectl "$@" ;;
     "get sluice-nsfw") echo "FailureTarget Failed" ;;
@@ -98,24 +128,56 @@ esac
 class Script(unittest.TestCase):
     """run.sh"""
 
-    def steps(self, *words: str) -> tuple[int, list[str], str]:
+    def run_sh(self, *words: str) -> tuple[int, list[str], str]:
+        """Returns its exit code, the steps that it applied, and what it said. `self.applied` is what it took them from."""
         with tempfile.TemporaryDirectory() as folder:
             kubectl, log = Path(folder) / "kubectl", Path(folder) / "log"
             kubectl.write_text(KUBECTL)
             kubectl.chmod(0o755)
-            environment = os.environ | {"KUBECTL": str(kubectl), "LOG": str(log), "POLL": "0"}
+            log.touch()
+            environment = os.environ | {"KUBECTL": str(kubectl), "LOG": str(log), "APPLIED": f"{folder}/applied", "POLL": "0"}
             done = subprocess.run([places.JOBS / "run.sh", *words], env=environment, capture_output=True, text=True)
+            if (applied := Path(folder) / "applied").exists():
+                self.applied = list(yaml.safe_load_all(applied.read_text()))
             return done.returncode, re.findall(r"component=(\S+)$", log.read_text(), re.M), done.stderr
 
     def test_order_and_failure(self):
-        code, applied, said = self.steps()
-        self.assertEqual((code, applied), (1, ["partition", "read", "embed", "aesthetic", "nsfw"]))
+        code, applied, said = self.run_sh()
+        steps = [step["name"] for step in places.dag()["steps"]]
+        self.assertEqual((code, applied), (1, steps[: steps.index("nsfw") + 1]))
         self.assertIn("step nsfw failed; go on with:", said)
+        # As the file has them.
+        by_name = lambda all: {d["metadata"]["name"]: d for d in all}  # noqa: E731
+        self.assertEqual(by_name(self.applied), by_name(documents([SHIPPED])))
 
     def test_going_on(self):
-        code, applied, _ = self.steps(str(places.JOBS), "dedup-exact")
+        code, applied, _ = self.run_sh(str(SHIPPED), "dedup-fit")
         self.assertEqual(code, 0)
-        self.assertEqual(applied, [step["name"] for step in places.dag()["steps"]][5:])
+        steps = [step["name"] for step in places.dag()["steps"]]
+        self.assertEqual(applied, steps[steps.index("dedup-fit") :])
+
+    def test_a_step_that_is_not_there(self):
+        code, applied, said = self.run_sh(str(SHIPPED), "embedding")
+        self.assertEqual((code, applied), (2, []))
+        self.assertIn("no step embedding; the steps are: partition read", said)
+
+    def test_a_kustomization(self):
+        """Images and parameters of the user's own; and as many pods as `tasks` says."""
+        patch = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "sluice-run"}, "data": {"tasks": "7", "eps": "$$(x)"}}
+        value = {"resources": ["jobs.yaml"], "images": [{"name": "sluice", "newName": "registry.example/sluice"}], "patches": [{"patch": json.dumps(patch)}]}
+        with tempfile.TemporaryDirectory() as folder:
+            shutil.copy(SHIPPED, Path(folder) / "jobs.yaml")
+            (Path(folder) / "kustomization.yaml").write_text(json.dumps(value))
+            code, applied, _ = self.run_sh(folder, "report")
+        self.assertEqual((code, applied), (0, ["report"]))
+        settings, *found = self.applied
+        shipped, wanted = split(SHIPPED.read_text())
+        self.assertEqual(settings["data"], shipped | {"tasks": "7", "eps": "$$(x)"})
+        for job in wanted:
+            container(job)["image"] = container(job)["image"].replace("sluice", "registry.example/sluice")
+            if "completions" in job["spec"]:
+                job["spec"] |= {"completions": 7, "parallelism": 7}
+        self.assertEqual(found, wanted)
 
 
 @unittest.skipUnless(all(path.exists() for path in NEEDED), "see test_run")
@@ -126,19 +188,22 @@ class AtWork(unittest.TestCase):
         folder = tempfile.TemporaryDirectory()
         self.addCleanup(folder.cleanup)
         self.folder = Path(folder.name)
-        data = {"run": "run", "output": "out", "input": f"{places.PHOTOGRAPHS}\n", "models": str(places.MODELS), "tasks": "2"}
-        self.settings = settings() | SETTINGS | data
         self.pods = collections.Counter()
 
+    def take(self, stream: str, settings: dict[str, str]) -> list[dict]:
+        """Takes the parameters of a stream, and returns its Jobs."""
+        own, jobs = split(stream)
+        data = {"run": "run", "output": "out", "input": f"{places.PHOTOGRAPHS}\n", "models": str(places.MODELS), "tasks": "2"}
+        self.settings = own | settings | data
+        return jobs
+
     def pod(self, job: dict, index: int | None) -> tuple[int, str]:
-        [container] = job["spec"]["template"]["spec"]["containers"]
-        fill = lambda word: re.sub(r"\$\(([\w-]+)\)", lambda m: self.settings.get(m[1], m[0]), word)  # noqa: E731
         (self.folder / "input").write_text(self.settings["input"])
-        words = [fill(word).replace("@/etc/sluice/", f"@{self.folder}/") for word in container["args"]]
+        words = [expand(word, self.settings) for word in container(job)["args"]]
+        words = [f"@{self.folder}/input" if word == "@/etc/sluice/input" else word for word in words]
         index_variable = {} if index is None else {"JOB_COMPLETION_INDEX": str(index)}
-        done = subprocess.run(
-            [places.PROGRAMS / container["command"][0], *words], cwd=self.folder, env=variables() | index_variable, capture_output=True, text=True
-        )
+        line = [places.PROGRAMS / container(job)["command"][0], *words]
+        done = subprocess.run(line, cwd=self.folder, env=variables() | index_variable, capture_output=True, text=True)
         return done.returncode, done.stdout
 
     def job(self, job: dict, fault=lambda name, index, number: None):
@@ -161,17 +226,24 @@ class AtWork(unittest.TestCase):
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(one, range(int(self.settings["tasks"]))))
 
-    def test_all(self):
+    def run_all(self, jobs: list[dict]):
         killed = lambda name, index, number: (137, "") if (name, index, number) == ("sluice-read", 1, 0) else None  # noqa: E731
-        for job in jobs():
+        for job in jobs:
             self.job(job, killed)
         self.assertEqual((self.pods["sluice-read"], self.pods["sluice-embed"], self.pods["sluice-report"]), (3, 2, 1))
         verified = subprocess.run([places.PROGRAMS / "sluice", "verify", "--run", "run"], cwd=self.folder, capture_output=True, text=True)
         self.assertEqual(verified.returncode, 0, verified.stdout + verified.stderr)
 
+    def test_all(self):
+        self.run_all(self.take(SHIPPED.read_text(), SETTINGS))
+
+    def test_a_pipeline_of_a_users(self):
+        self.run_all(self.take(places.printed("kubernetes", places.PIPELINE), {}))
+
     def test_permanent_errors(self):
+        jobs = self.take(SHIPPED.read_text(), SETTINGS)
         with self.assertRaisesRegex(RuntimeError, "sluice-read: FailJob: exit 3"):
-            self.job(jobs()[1])
+            self.job(jobs[1])
         self.assertLessEqual(self.pods["sluice-read"], 2)
 
 

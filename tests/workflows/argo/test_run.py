@@ -1,4 +1,4 @@
-"""The shipped templates at work: the whole DAG on an S3 server, with what can happen to pods on the way."""
+"""The WorkflowTemplates at work: the shipped one and that of a pipeline file, on an S3 server, with what can happen to pods."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import subprocess
 import tempfile
 import unittest
 from pathlib import Path
+
+import yaml
 
 import places
 from expressions import Argo, Ours
@@ -29,6 +31,11 @@ def variables() -> dict[str, str]:
     return {"ORT_DYLIB_PATH": str(places.LIBRARY), "ORT_DISABLE_TELEMETRY": "1", "SLUICE_LOG": "warn"}
 
 
+def computed(receipt: dict) -> int:
+    """Returns the rows of a unit that were computed, not taken over from the unit's previous manifest."""
+    return receipt["counts"]["in"] - receipt["sums"].get("reused", 0) - receipt["sums"].get("unscored", 0)
+
+
 @unittest.skipUnless(all(path.exists() for path in NEEDED), f"not there: {[str(p) for p in NEEDED if not p.exists()]}")
 class Run(unittest.TestCase):
     @classmethod
@@ -38,9 +45,9 @@ class Run(unittest.TestCase):
         cls.addClassCleanup(cls.server.stop)
         cls.addClassCleanup(cls.evaluator.close)
 
-    def interpreter(self) -> Interpreter:
+    def interpreter(self, templates: list[dict] | None = None) -> Interpreter:
         store = self.server.variables | {"SLUICE_MODELS": str(places.MODELS)}
-        return Interpreter(documents(places.SHIPPED + places.EXAMPLES), self.evaluator, places.PROGRAMS, store, variables())
+        return Interpreter(templates or documents(places.SHIPPED + places.EXAMPLES), self.evaluator, places.PROGRAMS, store, variables())
 
     def parameters(self, name: str) -> dict[str, str]:
         bucket = self.server.bucket
@@ -59,20 +66,21 @@ class Run(unittest.TestCase):
         first = self.interpreter()
         first.submit("WorkflowTemplate", "sluice-curate", parameters)
         self.assertEqual({a.phase for a in first.attempts}, {"Succeeded"})
-        fanned = {name: sum(a.template == name for a in first.attempts) for name in ("read", "dedup-exact", "dedup-fit", "dedup-match")}
+        fanned = {name: sum(a.template == name for a in first.attempts) for name in ("read", "exact", "dedup-fit", "dedup-match")}
         # 3 partitions, 3 ranges; one group of clusters, for so few images.
-        self.assertEqual(fanned, {"read": 3, "dedup-exact": 3, "dedup-fit": 1, "dedup-match": 1})
+        self.assertEqual(fanned, {"read": 3, "exact": 3, "dedup-fit": 1, "dedup-match": 1})
 
+        before = {step: self.receipts("whole", step) for step in ("read", "embed", "aesthetic", "nsfw")}
         self.upload("whole", shards[-1:])
         [nobody] = free_ports(1)
         faults = {
             # The store does not answer: the program gives up by itself, with 75.
-            ("curate.read(0)", 0): Fault({"AWS_ENDPOINT_URL": f"http://127.0.0.1:{nobody}", "SLUICE_STORE_RETRY_FOR": "1"}),
+            ("dag.read(0)", 0): Fault({"AWS_ENDPOINT_URL": f"http://127.0.0.1:{nobody}", "SLUICE_STORE_RETRY_FOR": "1"}),
             # Killed, as for memory, in the middle of the work.
-            ("curate.embed(0)", 0): Fault(kill_after=0.15),
+            ("dag.embed(0)", 0): Fault(kill_after=0.15),
             # The node is lost, and nobody knows the exit code.
-            ("curate.export-write(0)", 0): Fault(lose_after=0.01),
-            ("curate.export-write(0)", 1): Fault(lose_after=0.01),
+            ("dag.export-write(0)", 0): Fault(lose_after=0.01),
+            ("dag.export-write(0)", 1): Fault(lose_after=0.01),
         }
         second = self.interpreter()
         second.faults = faults
@@ -83,24 +91,22 @@ class Run(unittest.TestCase):
         self.assertEqual(
             failed,
             {
-                ("curate.read(0)", 0): ("Failed", "75"),
-                ("curate.embed(0)", 0): ("Failed", "137"),
-                ("curate.export-write(0)", 0): ("Error", "-1"),
-                ("curate.export-write(0)", 1): ("Error", "-1"),
+                ("dag.read(0)", 0): ("Failed", "75"),
+                ("dag.embed(0)", 0): ("Failed", "137"),
+                ("dag.export-write(0)", 0): ("Error", "-1"),
+                ("dag.export-write(0)", 1): ("Error", "-1"),
             },
         )
-        # Of what was there already nothing was read or embedded again.
-        for step in ("read", "embed", "nsfw"):
-            units = [a.result["units"] for a in second.attempts if a.template == step and a.phase == "Succeeded"]
-            self.assertEqual(sum(u["total"] for u in units), len(shards), step)
-            self.assertEqual(sum(u["done"] for u in units), 1, step)
+        # Of what was there already nothing was read, embedded or scored again.
+        for step, receipts in before.items():
+            found = self.receipts("whole", step)
+            [new] = [receipt for unit, receipt in found.items() if unit not in receipts]
+            again = [receipt for unit, receipt in found.items() if unit in receipts and receipt["fingerprint"] != receipts[unit]["fingerprint"]]
+            self.assertEqual(sum(map(computed, again)), 0, step)
+            self.assertGreater(computed(new), 0, step)
 
-        environment = self.server.variables | variables()
-        verified = subprocess.run(
-            [places.PROGRAMS / "sluice", "verify", "--run", parameters["run"]], env=environment, capture_output=True, text=True
-        )
-        self.assertEqual(verified.returncode, 0, verified.stdout + verified.stderr)
-        self.compare_with_local_run("whole", shards)
+        self.verify(parameters["run"])
+        self.compare_with_local_run("whole", shards, SETTINGS)
 
         third = self.interpreter()
         third.submit("WorkflowTemplate", "sluice-curate", parameters)
@@ -116,14 +122,24 @@ class Run(unittest.TestCase):
             seconds = sum(a.seconds for a in runs.attempts)
             print(f"argo: {len(runs.attempts)} pods, {seconds:.1f} s of theirs, tags by {type(self.evaluator).__name__}, progress {progress}")
 
-    def compare_with_local_run(self, name: str, shards: list[Path]):
+    def receipts(self, name: str, step: str) -> dict[str, dict]:
+        """Returns the receipts of a step, by unit."""
+        folder = f"{name}/run/{step}/receipts"
+        return {unit: json.loads(self.server.get(f"{folder}/{unit}")) for unit in self.server.list(folder)}
+
+    def verify(self, run: str):
+        line = [places.PROGRAMS / "sluice", "verify", "--run", run]
+        done = subprocess.run(line, env=self.server.variables | variables(), capture_output=True, text=True)
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+
+    def compare_with_local_run(self, name: str, shards: list[Path], options: dict[str, str]):
         """`sluice run` on local disk gives the same bytes."""
         with tempfile.TemporaryDirectory() as folder:
             (Path(folder) / "raw").mkdir()
             for shard in shards:
                 (Path(folder) / "raw" / shard.name).symlink_to(shard)
             line = [places.PROGRAMS / "sluice", "run", "--input", f"{folder}/raw", "--run", "run", "--output", "curated", "--models", places.MODELS]
-            line += [word for key, value in SETTINGS.items() for word in (f"--{key}", value)]
+            line += [word for key, value in options.items() for word in (f"--{key}", value)]
             subprocess.run(line, cwd=folder, env=variables(), check=True, capture_output=True)
             local = {path.name: path.read_bytes() for path in (Path(folder) / "curated").iterdir()}
             # The card says where the data came from, of a local folder its name.
@@ -142,23 +158,37 @@ class Run(unittest.TestCase):
         runs = self.interpreter()
         with self.assertRaisesRegex(Failed, "embed.*exit 2 after 1 tries.*no-such-model"):
             runs.submit("WorkflowTemplate", "sluice-curate", self.parameters("wrong") | {"embedder": "no-such-model"})
-        # A stage by itself, whose input is not there.
+        # A step alone, whose input is not there.
         runs = self.interpreter()
         with self.assertRaisesRegex(Failed, "exit 3 after 1 tries"):
-            runs.submit("WorkflowTemplate", "sluice-read", {"run": f"{self.server.bucket}/nothing/run"})
+            runs.submit("WorkflowTemplate", "sluice-curate", self.parameters("nothing"), entrypoint="read")
         self.assertEqual(len(runs.attempts), 1)
 
-    def test_a_stage_alone(self):
-        """Stage templates by themselves, and several inputs."""
+    def test_steps_alone(self):
+        """A step's template as the entrypoint, and several inputs."""
         shards = sorted(places.PHOTOGRAPHS.glob("*.tar"))
         self.upload("alone", shards[:2])
-        run = f"{self.server.bucket}/alone/run"
-        runs = self.interpreter()
         inputs = "\n".join(f"{self.server.bucket}/alone/raw/{shard.name}" for shard in shards[:2])
-        runs.submit("WorkflowTemplate", "sluice-partition", {"run": run, "input": inputs})
-        runs.submit("WorkflowTemplate", "sluice-read", {"run": run, "tasks": "5"})
-        reads = [a.result["units"]["done"] for a in runs.attempts if a.template == "read"]
-        self.assertEqual((len(reads), sum(reads)), (5, 2))
+        runs = self.interpreter()
+        runs.submit("WorkflowTemplate", "sluice-curate", self.parameters("alone") | {"input": inputs}, entrypoint="partition")
+        # What a step does not read may be empty. A share of the work, then all of it.
+        for share in ({"task-index": "1", "task-count": "2"}, {}):
+            runs.submit("WorkflowTemplate", "sluice-curate", self.parameters("alone") | {"input": "", "output": ""} | share, entrypoint="read")
+        units = [(a.template, a.result["units"]["total"], a.result["units"]["done"]) for a in runs.attempts]
+        self.assertEqual(units, [("partition", 1, 1), ("read", 1, 1), ("read", 2, 1)])
+
+    def test_a_pipeline_of_a_users(self):
+        """A pipeline file: its steps, and its texts, which mean something to Argo and Kubernetes."""
+        shards = sorted(places.PHOTOGRAPHS.glob("*.tar"))[:2]
+        self.upload("mine", shards)
+        template = yaml.safe_load(places.printed("argo", places.PIPELINE))
+        runs = self.interpreter([template])
+        given = {key: value for key, value in self.parameters("mine").items() if key not in SETTINGS}
+        outputs = runs.submit("WorkflowTemplate", template["metadata"]["name"], given | {"max-tasks": "2"})
+        self.assertGreater(json.loads(outputs["result"])["counts"]["kept"], 0)
+        self.assertEqual({a.phase for a in runs.attempts}, {"Succeeded"})
+        self.verify(given["run"])
+        self.compare_with_local_run("mine", shards, {"pipeline": str(places.PIPELINE)})
 
     def test_what_must_be_given_is_asked_for(self):
         with self.assertRaisesRegex(Failed, "output"):

@@ -1,7 +1,5 @@
-"""The YAML of workflows/argo: schema, Argo's linter, references, the DAG, retries, Kustomize. Nothing runs here.
-
-Everything is read back from the files; of the generator only `--check` is asked.
-"""
+"""The YAML that `sluice dag --format argo` prints, and workflows/argo: schema, Argo's linter, the DAG, retries, Kustomize. No program
+of a step runs here, and everything is read back from the YAML."""
 
 from __future__ import annotations
 
@@ -10,7 +8,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 import unittest
 from pathlib import Path
@@ -18,7 +15,7 @@ from pathlib import Path
 import yaml
 
 import places
-from expressions import Argo, Ours
+from expressions import Argo, Ours, expand
 from interpreter import ancestors, dependencies, documents
 
 COMPONENTS = ["cluster", "gpu", "spot", "limits"]
@@ -46,8 +43,24 @@ def evaluators() -> list:
     return [Ours(), *([Argo(places.LINTER)] if places.LINTER.exists() else [])]
 
 
+def curate() -> dict:
+    """Returns the shipped WorkflowTemplate."""
+    return yaml.safe_load((places.ARGO / "curate.yaml").read_text())
+
+
+def pods(document: dict) -> dict[str, dict]:
+    """Returns the templates of a workflow's pods, by name."""
+    return {t["name"]: t for t in document["spec"]["templates"] if "container" in t}
+
+
+def tasks(document: dict) -> dict[str, dict]:
+    """Returns the tasks of a workflow's DAG, by name."""
+    [template] = [t for t in document["spec"]["templates"] if t["name"] == document["spec"]["entrypoint"]]
+    return {task["name"]: task for task in template["dag"]["tasks"]}
+
+
 def kustomized(*components: str) -> str:
-    """What `kubectl apply -k` would apply, of a folder that refers to ours."""
+    """Returns what `kubectl apply -k` would apply, of a folder that refers to ours."""
     with tempfile.TemporaryDirectory() as folder:
         shutil.copytree(places.ARGO, Path(folder) / "argo")
         mine = Path(folder) / "mine"
@@ -97,7 +110,10 @@ class Schema(unittest.TestCase):
             if document["kind"] in self.validators:
                 self.assertEqual(self.errors(document), [])
                 checked += 1
-        self.assertEqual(checked, 11)
+        self.assertEqual(checked, 3)
+
+    def test_a_pipeline_of_a_users(self):
+        self.assertEqual(self.errors(yaml.safe_load(places.printed("argo", places.PIPELINE))), [])
 
     @unittest.skipUnless(shutil.which(places.KUBECTL), "no kubectl")
     def test_components(self):
@@ -107,7 +123,8 @@ class Schema(unittest.TestCase):
                     self.assertEqual(self.errors(document), [])
 
     def test_a_misspelt_field_is_caught(self):
-        document = next(d for d in documents(places.SHIPPED) if d["metadata"]["name"] == "sluice-read")
+        document = curate()
+        self.assertEqual(self.errors(document), [])
         document["spec"]["templates"][1]["retryStrategy"]["retyPolicy"] = "Always"
         self.assertTrue(self.errors(document))
 
@@ -141,46 +158,52 @@ class Lint(unittest.TestCase):
     def test_broken_templates_are_refused(self):
         """What no schema sees."""
         broken = {
-            "an unknown template": ("template: embed}", "template: embeds}"),
-            "an unknown reference": ("name: sluice-embed,", "name: sluice-embeds,"),
-            "an unknown dependency": ("depends: read\n", "depends: reads\n"),
+            "an unknown template": ('template: "embed"', 'template: "embeds"'),
+            "an unknown dependency": ('depends: "read"\n', 'depends: "reads"\n'),
             "an unknown parameter": ("{{workflow.parameters.max-nsfw}}", "{{workflow.parameters.max-nfsw}}"),
+            "a parameter left out": ('      - {name: "output", ', '      - {name: "outputs", '),
             "an output of a later step": ("tasks['dedup-fit'].outputs", "tasks['export-plan'].outputs"),
             "an output that does not exist": ("tasks['partition'].outputs.parameters.result", "tasks['partition'].outputs.parameters.count"),
             "an expression that does not parse": ("asInt(workflow.parameters['max-tasks'])", "asInt(workflow.parameters['max-tasks']"),
-            "a required input left out": ('                - {name: output, value: "{{workflow.parameters.output}}"}\n', ""),
+            "a template of no type": ("  templates:\n", '  templates:\n    - {name: aesthetics, nodeSelector: {node-kind: spot}}\n'),
             "a misspelt field": ("withSequence:", "withSequenze:"),
         }
-        curate = (places.ARGO / "curate.yaml").read_text()
+        text = (places.ARGO / "curate.yaml").read_text()
         accepted = {}
         for what, (old, new) in broken.items():
-            self.assertIn(old, curate, what)
+            self.assertIn(old, text, what)
             with tempfile.TemporaryDirectory() as folder:
                 file = Path(folder) / "curate.yaml"
-                file.write_text(curate.replace(old, new))
+                file.write_text(text.replace(old, new))
                 others = [path for path in places.SHIPPED + places.EXAMPLES if path.name != "curate.yaml"]
                 if self.lint([*others, file])[0] == 0:
                     accepted[what] = yaml.safe_load(file.read_text())
-        # What stands in an expression Argo looks at when it runs. So do we, before: with its own code, and the outputs of earlier tasks.
+        # Argo looks into an expression when it runs. The tests do before: with its own code, and the outputs of earlier tasks.
         self.assertEqual(
             set(accepted),
             {"an output of a later step", "an output that does not exist", "an expression that does not parse"},
         )
         evaluator = Argo(places.LINTER)
-        self.assertEqual(unresolved(yaml.safe_load(curate), evaluator), [])
+        self.assertEqual(unresolved(curate(), evaluator), [])
         for what, document in accepted.items():
             self.assertTrue(unresolved(document, evaluator), what)
         evaluator.close()
 
+    def test_a_pipeline_of_a_users(self):
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "mine.yaml"
+            file.write_text(places.printed("argo", places.PIPELINE))
+            code, said = self.lint([file])
+            self.assertEqual(code, 0, said)
+
 
 def unresolved(document: dict, evaluator) -> list[str]:
-    """The tasks of sluice-curate that cannot be filled in with what is there when they start."""
-    tasks = {task["name"]: task for task in document["spec"]["templates"][0]["dag"]["tasks"]}
+    """Returns the tasks of a workflow that cannot be filled in with what is there when they start."""
     values = {f"workflow.parameters.{p['name']}": "1" for p in document["spec"]["arguments"]["parameters"]}
     result = json.dumps({"fan_out": {"partitions": 4, "cluster-groups": 4, "output-shards": 4}})
     wrong = []
-    for name, task in tasks.items():
-        single = {other for other in ancestors(tasks, name) if "withSequence" not in tasks[other]}
+    for name, task in tasks(document).items():
+        single = {other for other in ancestors(tasks(document), name) if "withSequence" not in tasks(document)[other]}
         outputs = {f"tasks.{other}.outputs.parameters.result": result for other in single}
         try:
             filled = json.dumps(evaluator.substitute(task, values | outputs))
@@ -192,43 +215,36 @@ def unresolved(document: dict, evaluator) -> list[str]:
 
 
 class Graph(unittest.TestCase):
-    """The DAG of the YAML is the one of `sluice dag`."""
+    """The YAML is the DAG of `sluice dag`: of the default pipeline."""
+
+    pipeline: Path | None = None
 
     @classmethod
     def setUpClass(cls):
-        cls.dag = places.dag()
-        cls.templates = {d["metadata"]["name"]: d for d in documents(places.SHIPPED) if d["kind"] == "WorkflowTemplate"}
-        cls.tasks = {t["name"]: t for t in cls.templates["sluice-curate"]["spec"]["templates"][0]["dag"]["tasks"]}
-
-    def pod(self, task: dict) -> dict:
-        reference = task["templateRef"]
-        templates = self.templates[reference["name"]]["spec"]["templates"]
-        return next(t for t in templates if t["name"] == reference["template"])
-
-    def test_files_are_what_the_generator_makes(self):
-        for folder in (places.ARGO, places.JOBS):
-            done = subprocess.run([sys.executable, "-B", folder / "generate.py", "--check"], capture_output=True, text=True)
-            self.assertEqual(done.returncode, 0, done.stderr)
+        cls.dag = places.dag(cls.pipeline)
+        cls.document = yaml.safe_load(places.printed("argo", cls.pipeline))
+        cls.tasks, cls.pods = tasks(cls.document), pods(cls.document)
 
     def test_steps_and_edges(self):
         steps = {step["name"]: set(step["after"]) for step in self.dag["steps"]}
         self.assertEqual(steps, {name: dependencies(task) for name, task in self.tasks.items()})
         self.assertEqual(list(self.tasks), [step["name"] for step in self.dag["steps"]])
+        self.assertEqual({name: name for name in self.pods}, {name: task["template"] for name, task in self.tasks.items()})
 
     def test_fan_out(self):
         for step in self.dag["steps"]:
             task = self.tasks[step["name"]]
-            arguments = {p["name"]: p["value"] for p in task["arguments"]["parameters"]}
             if step["counted_by"] is None:
-                self.assertNotIn("withSequence", task)
-                self.assertNotIn("task-count", arguments)
+                self.assertEqual(set(task) - {"depends"}, {"name", "template"})
                 continue
-            self.assertEqual(arguments["task-index"], "{{item}}")
-            self.assertEqual(arguments["task-count"], task["withSequence"]["count"])
+            arguments = {p["name"]: p["value"] for p in task["arguments"]["parameters"]}
+            self.assertEqual(arguments, {"task-index": "{{item}}", "task-count": task["withSequence"]["count"]})
             self.assertEqual(list(task["withSequence"]), ["count"])
+            if "$" not in step["counted_by"].get("value", "$"):
+                continue  # A number in the file.
             for evaluator in evaluators():
-                for units, most, tasks in ((5, 64, 5), (100_000, 64, 64), (0, 64, 1), (3, 1, 1), (None, 64, 1)):
-                    self.assertEqual(self.count(evaluator, step, units, most), tasks, f"{step['name']}: {units} units, at most {most}")
+                for units, most, count in ((5, 64, 5), (100_000, 64, 64), (0, 64, 1), (3, 1, 1), (None, 64, 1)):
+                    self.assertEqual(self.count(evaluator, step, units, most), count, f"{step['name']}: {units} units, at most {most}")
                 evaluator.close()
 
     def count(self, evaluator, step: dict, units: int | None, most: int) -> int:
@@ -236,8 +252,9 @@ class Graph(unittest.TestCase):
         values |= {"workflow.parameters.run": "r", "workflow.parameters.max-tasks": str(most)}
         counter = step["counted_by"]
         result = {"program": "p", "outputs": {"paths": ['a "b"']}, "fan_out": {step["fan_out"]: units if units is not None else 1}}
-        if "parameter" in counter:
-            values[f"workflow.parameters.{counter['parameter']}"] = "" if units is None else str(units)
+        if "value" in counter:
+            [name] = re.fullmatch(r"\$\{([\w-]+)\}", counter["value"]).groups()
+            values[f"workflow.parameters.{name}"] = "" if units is None else str(units)
         else:
             self.assertIn(counter["step"], ancestors(self.tasks, step["name"]))
             # Only this step's: an expression that asked another one would fail.
@@ -245,7 +262,7 @@ class Graph(unittest.TestCase):
         return int(evaluator.substitute(self.tasks[step["name"]]["withSequence"], values)["count"])
 
     def test_a_count_that_is_missing_is_an_error(self):
-        step = next(step for step in self.dag["steps"] if step["name"] == "dedup-match")
+        step = next(step for step in self.dag["steps"] if step["fan_out"] == "output-shards")
         wrong = copy.deepcopy(step) | {"fan_out": "partitions"}
         for evaluator in evaluators():
             with self.assertRaises((ValueError, KeyError)):
@@ -253,93 +270,89 @@ class Graph(unittest.TestCase):
             evaluator.close()
 
     def test_arguments(self):
-        known = {parameter["name"]: parameter for parameter in self.dag["parameters"]}
-        for step in self.dag["steps"]:
-            task, pod = self.tasks[step["name"]], self.pod(self.tasks[step["name"]])
-            self.assertEqual(task["templateRef"]["name"], f"sluice-{step['stage']}")
-            container = pod["container"]
-            self.assertEqual(container["command"], [step["program"]])
-            words = list(container["args"])
-            if step["subcommand"]:
-                self.assertEqual(words.pop(0), step["subcommand"])
-            paths = {a["path"]: a["raw"]["data"] for a in pod["inputs"].get("artifacts", [])}
-            flags = {}
-            while words:
-                flag, equals, value = words.pop(0).partition("=")
-                value = value if equals else words.pop(0)
-                flags[flag] = paths.pop(value[1:]) if value.startswith("@") else value
-            self.assertEqual(paths, {})
-            # The flag's input is what the DAG hands on of the workflow's parameter.
-            handed = {p["name"]: p["value"] for p in task["arguments"]["parameters"]}
-            inputs = {p["name"]: p.get("value") for p in pod["inputs"]["parameters"]}
-            self.assertEqual(set(handed), set(inputs), step["name"])
-            self.assertEqual(flags.pop("--result"), "/tmp/result.json")
-            read = {flag: re.fullmatch(r"\{\{inputs\.parameters\.([\w-]+)\}\}", value)[1] for flag, value in flags.items()}
-            own = {"--run": "run"} | ({"--task-index": "task-index", "--task-count": "task-count"} if step["counted_by"] else {})
-            wanted = {a["flag"]: a["parameter"] for a in step["arguments"]}
-            self.assertEqual(read, own | wanted, step["name"])
-            for name in wanted.values():
-                self.assertEqual(handed[name], f"{{{{workflow.parameters.{name}}}}}")
-                self.assertEqual(inputs[name], self.default(known[name]), name)
+        """Every word reaches the program as the DAG has it, with the parameters' defaults and with other values."""
+        defaults = {p["name"]: self.default(p) or "" for p in self.dag["parameters"]}
+        written = {p["name"]: p.get("value", "") for p in self.document["spec"]["arguments"]["parameters"]}
+        values = {name: f"<{name}>" for name in defaults}
+        for evaluator in evaluators():
+            for given, meant in ((written, defaults), (values, values)):
+                given, meant = (one | {"run": "s3://b/r"} for one in (given, meant))
+                for step in self.dag["steps"]:
+                    self.assertEqual(self.words(evaluator, step, given), self.command(step, meant), step["name"])
+            evaluator.close()
+
+    def words(self, evaluator, step: dict, values: dict[str, str]) -> list[str]:
+        """Returns the command line of a step's pod, where a file of arguments is one option with all of its text."""
+        scope = {f"workflow.parameters.{name}": value for name, value in values.items()}
+        own = {"inputs.parameters.task-index": "3", "inputs.parameters.task-count": "8"}
+        pod = evaluator.substitute(evaluator.substitute(self.pods[step["name"]], scope), scope | own)
+        container = pod["container"]
+        variables = {entry["name"]: entry["value"] for entry in container.get("env", [])}
+        words = [expand(word, variables) for word in container["command"] + container["args"]]
+        for artifact in pod.get("inputs", {}).get("artifacts", []):
+            at = words.index(f"@{artifact['path']}")
+            words[at - 1 : at + 1] = [f"{words[at - 1]}={artifact['raw']['data']}"]
+        return words
+
+    @staticmethod
+    def command(step: dict, values: dict[str, str]) -> list[str]:
+        """Returns the command line that the DAG means."""
+        share = ["--task-index=3", "--task-count=8"] if step["counted_by"] else []
+        fill = lambda word: re.sub(r"\$\{([\w-]+)\}", lambda m: values.get(m[1], m[0]), word)  # noqa: E731
+        words = [step["program"], *([step["subcommand"]] if step["subcommand"] else []), f"--run={values['run']}", *share]
+        return [*words, *map(fill, step["arguments"]), "--result", "/tmp/result.json"]
 
     @staticmethod
     def default(parameter: dict) -> str | None:
         if parameter["required"]:
             return None
-        return "false" if parameter["switch"] else parameter["default"] or ""
+        return parameter["default"] or ""
 
     def test_parameters(self):
-        parameters = self.templates["sluice-curate"]["spec"]["arguments"]["parameters"]
-        found = {p["name"]: p.get("value") for p in parameters}
-        wanted = {p["name"]: self.default(p) for p in self.dag["parameters"]} | {"run": None, "max-tasks": "64"}
-        self.assertEqual(found, wanted)
+        parameters = self.document["spec"]["arguments"]["parameters"]
+        wanted = {p["name"]: p["required"] for p in self.dag["parameters"]} | {"run": True, "max-tasks": False}
+        self.assertEqual({p["name"]: "value" not in p for p in parameters}, wanted)
         self.assertTrue(all(p["description"] for p in parameters))
-
-    def test_command_lines(self):
-        """`--commands`, which the documents' test parses, tells of every step."""
-        for folder in (places.ARGO, places.JOBS):
-            done = subprocess.run([sys.executable, "-B", folder / "generate.py", "--commands"], check=True, capture_output=True, text=True)
-            lines = [json.loads(line) for line in done.stdout.splitlines()]
-            for step in self.dag["steps"]:
-                begin = [step["program"], *([step["subcommand"]] if step["subcommand"] else [])]
-                found = [line for line in lines if line[: len(begin)] == begin]
-                flags = {word.split("=")[0] for line in found for word in line}
-                self.assertLessEqual({a["flag"] for a in step["arguments"]} | {"--run"}, flags, step["name"])
+        self.assertFalse(any("{{" in p["description"] for p in parameters))
+        # What a pod can be started by alone, with the entrypoint: no input without a value.
+        self.assertTrue(all("value" in p for pod in self.pods.values() for p in pod.get("inputs", {}).get("parameters", [])))
 
     def test_resources(self):
         for step in self.dag["steps"]:
             wanted = self.dag["resources"][step["resources"]]
-            resources = self.pod(self.tasks[step["name"]])["container"]["resources"]
+            resources = self.pods[step["name"]]["container"]["resources"]
             self.assertEqual(resources["requests"], {"cpu": str(wanted["cpus"]), "memory": f"{wanted['memory_mib']}Mi"})
             self.assertEqual(resources["limits"], resources["requests"])
 
-    def test_pods_are_held_tight(self):
+    def test_labels(self):
         for step in self.dag["steps"]:
-            pod = self.pod(self.tasks[step["name"]])
-            self.assertTrue(pod["securityContext"]["runAsNonRoot"])
-            self.assertEqual(pod["container"]["securityContext"]["capabilities"], {"drop": ["ALL"]})
-            self.assertTrue(pod["container"]["securityContext"]["readOnlyRootFilesystem"])
-            self.assertFalse(pod["container"]["securityContext"]["allowPrivilegeEscalation"])
-            # The files that are written lie on a volume.
+            labels = {"app.kubernetes.io/name": "sluice", "app.kubernetes.io/component": step["name"], "sluice/resources": step["resources"]}
+            self.assertEqual(self.pods[step["name"]]["metadata"]["labels"], labels)
+
+    def test_pods_are_held_tight(self):
+        self.assertTrue(self.document["spec"]["securityContext"]["runAsNonRoot"])
+        self.assertEqual([list(volume) for volume in self.document["spec"]["volumes"]], [["name", "emptyDir"]])
+        for pod in self.pods.values():
+            security = pod["container"]["securityContext"]
+            self.assertEqual(security["capabilities"], {"drop": ["ALL"]})
+            self.assertTrue(security["readOnlyRootFilesystem"])
+            self.assertFalse(security["allowPrivilegeEscalation"])
+            self.assertNotIn("securityContext", pod)
+            # The files that are written are on a volume.
             for parameter in pod.get("outputs", {}).get("parameters", []):
                 self.assertTrue(parameter["valueFrom"]["path"].startswith("/tmp/"))
             self.assertEqual([m["mountPath"] for m in pod["container"]["volumeMounts"]], ["/tmp"])
 
     def test_hundreds_of_pods_put_nothing_into_the_status(self):
         for step in self.dag["steps"]:
-            self.assertEqual("outputs" in self.pod(self.tasks[step["name"]]), step["counted_by"] is None)
+            self.assertEqual("outputs" in self.pods[step["name"]], step["counted_by"] is None)
 
-
-class Retries(unittest.TestCase):
-    """What is tried again."""
-
-    def test_every_outcome(self):
-        policy = places.dag()["retry"]
+    def test_retries(self):
+        """Every outcome of a pod."""
+        policy = self.dag["retry"]
         self.assertEqual({int(code) for (_, code), again in OUTCOMES.items() if again} - {-1, 0}, set(policy["exit_codes"]))
-        pods = [t for d in documents(places.SHIPPED) if d["kind"] == "WorkflowTemplate" for t in d["spec"]["templates"] if "container" in t]
-        self.assertEqual(len(pods), len(places.dag()["steps"]))
         for evaluator in evaluators():
-            for pod in pods:
+            for pod in self.pods.values():
                 strategy = pod["retryStrategy"]
                 for (status, code), again in OUTCOMES.items():
                     last = {"lastRetry.status": status, "lastRetry.exitCode": code, "lastRetry.duration": "1", "lastRetry.message": "m"}
@@ -349,6 +362,19 @@ class Retries(unittest.TestCase):
                 self.assertEqual(strategy["backoff"]["duration"], f"{policy['first_seconds']}s")
                 self.assertEqual(strategy["backoff"]["cap"], f"{policy['longest_seconds']}s")
             evaluator.close()
+
+
+class UsersGraph(Graph):
+    """The YAML of a pipeline file is its DAG, also where its texts mean something to Argo, Kubernetes or YAML."""
+
+    pipeline = places.PIPELINE
+
+
+class Files(unittest.TestCase):
+    def test_the_shipped_files_are_what_the_program_prints(self):
+        for file, format in ((places.ARGO / "curate.yaml", "argo"), (places.JOBS / "curate.yaml", "kubernetes")):
+            what = f"sluice dag --format {format} > {file.relative_to(places.REPOSITORY)}"
+            self.assertEqual(file.read_text(), places.printed(format), f"out of date: {what}")
 
 
 @unittest.skipUnless(shutil.which(places.KUBECTL), "no kubectl")
@@ -374,22 +400,26 @@ class Kustomize(unittest.TestCase):
 
     def test_cluster(self):
         found = list(yaml.safe_load_all(kustomized("cluster")))
-        self.assertEqual(sorted(d["kind"] for d in found if "Workflow" in d["kind"]), ["ClusterWorkflowTemplate"] * 9)
-        [curate] = [d for d in found if d["metadata"]["name"] == "sluice-curate"]
-        self.assertTrue(all(t["templateRef"]["clusterScope"] for t in curate["spec"]["templates"][0]["dag"]["tasks"]))
-        self.assertTrue(all("namespace" not in d["metadata"] for d in found if d["kind"] == "ClusterWorkflowTemplate"))
+        [template] = [d for d in found if "Workflow" in d["kind"]]
+        self.assertEqual(template["kind"], "ClusterWorkflowTemplate")
+        self.assertNotIn("namespace", template["metadata"])
 
-    def test_patches_meet_the_pods(self):
-        """They name templates by their place."""
-        for component, key, stages in (
+    def test_patches_change_the_templates_that_they_name(self):
+        for component, key, steps in (
             ("gpu", "nodeSelector", {"embed", "aesthetic", "nsfw"}),
             ("spot", "nodeSelector", {"read", "embed", "aesthetic", "nsfw"}),
             ("limits", "synchronization", {"read", "embed", "aesthetic", "nsfw", "dedup-match", "export-write"}),
         ):
-            found = yaml.safe_load_all(kustomized(component))
-            templates = [t for d in found if d["kind"] == "WorkflowTemplate" for t in d["spec"]["templates"]]
-            self.assertEqual({t["name"] for t in templates if key in t}, stages, component)
-            self.assertTrue(all("container" in t for t in templates if key in t))
+            for others in ([], ["cluster"]):
+                found = yaml.safe_load_all(kustomized(*others, component))
+                [template] = [d for d in found if "Workflow" in d["kind"]]
+                templates, shipped = ({t["name"]: t for t in d["spec"]["templates"]} for d in (template, curate()))
+                self.assertEqual(set(templates), set(shipped))
+                self.assertEqual({name for name, t in templates.items() if key in t}, steps, component)
+                for name in set(shipped) - steps:
+                    self.assertEqual(templates[name] | {"container": None}, shipped[name] | {"container": None})
+                for name in steps:
+                    self.assertEqual(templates[name]["container"]["args"], shipped[name]["container"]["args"])
 
 
 if __name__ == "__main__":

@@ -1,5 +1,10 @@
 //! `sluice explain`: what happened to one image, and why.
+//!
+//! Works on any run, however far it is: what is known comes from the receipts that are there.
 
+mod decisions;
+mod lookup;
+mod output;
 mod story;
 mod words;
 
@@ -7,9 +12,9 @@ use anyhow::Result;
 use clap::Args;
 use sluice_harness::{Context, Desk};
 
-use self::story::Teller;
+use self::lookup::Lookup;
 
-/// Tell what happened to one image and why
+/// Show what happened to one image and why
 ///
 /// Example: sluice explain --run runs/a shards/00017/000123
 #[derive(Debug, Args)]
@@ -28,11 +33,14 @@ pub struct ExplainArgs {
 }
 
 /// Prints an image's story.
+///
+/// # Errors
+/// Usage, when there is no such image; data, when a manifest is missing or broken.
 pub fn explain(args: &ExplainArgs, desk: &mut Desk<'_>) -> Result<()> {
     let context = Context::look(&args.run, "sluice", &desk.shared)?;
     let plan = context.plan()?;
     let receipts = context.receipts()?;
-    let story = Teller::new(&context, &plan, &receipts).tell(&args.image_id)?;
+    let story = Lookup::new(&context, &plan, &receipts).story(&args.image_id)?;
     match args.json {
         true => writeln!(desk.out, "{}", serde_json::to_string(&story)?)?,
         false => write!(desk.out, "{}", words::words(&story))?,

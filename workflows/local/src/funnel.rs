@@ -12,11 +12,11 @@ use crate::text::columns;
 /// What a run did.
 #[derive(Debug, Clone)]
 pub struct Summary {
-    /// Where the run lies.
+    /// Where the run is.
     pub run: String,
-    /// Where the curated dataset lies.
+    /// Where the curated dataset is.
     pub output: String,
-    /// Where the report lies.
+    /// Where the report is.
     pub report: String,
     /// Where the samples went, once that is decided.
     pub funnel: Option<Funnel>,
@@ -31,8 +31,8 @@ pub struct Summary {
 /// A step that was done.
 #[derive(Debug, Clone)]
 pub struct StepLine {
-    /// The step.
-    pub step: &'static str,
+    /// The step, with the subcommand where the step has several.
+    pub step: String,
     /// Its command line.
     pub command: String,
     /// What it did.
@@ -40,14 +40,14 @@ pub struct StepLine {
 }
 
 impl StepLine {
-    /// Whether nothing was left to do. So it is, too, with a step that has no units at all.
+    /// Whether nothing was left to do, as with a step that has no units at all.
     pub fn is_up_to_date(&self) -> bool {
         self.done.units == self.done.up_to_date
     }
 }
 
 impl Summary {
-    /// The summary as the program's result.
+    /// Returns the summary as the program's result.
     pub fn as_json(&self) -> Value {
         let steps = self.steps.iter().map(|line| {
             json!({
@@ -74,6 +74,9 @@ impl Summary {
 }
 
 /// Writes the summary for people.
+///
+/// # Errors
+/// When `out` cannot be written.
 pub fn write(summary: &Summary, up_to_date: bool, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out)?;
     if let Some(funnel) = &summary.funnel {
@@ -100,14 +103,14 @@ fn funnel_text(funnel: &Funnel, summary: &Summary) -> String {
         String::new(),
         thousands(funnel.input),
     ]];
-    for level in &funnel.stages {
+    for level in &funnel.steps {
         for (number, dropped) in level.reasons.iter().enumerate() {
-            let stage = if number == 0 { level.stage } else { "" };
+            let step = if number == 0 { level.step.as_str() } else { "" };
             rows.push(vec![
-                format!("  {stage}"),
+                format!("  {step}"),
                 dropped.reason.to_string(),
                 format!("-{}", thousands(dropped.count)),
-                dropped.reason.text().to_owned(),
+                dropped.text.to_owned(),
             ]);
         }
     }
@@ -137,7 +140,7 @@ fn steps_text(steps: &[StepLine]) -> String {
                 (units, old) => format!("{} of {}", units - old, plural(units, "unit")),
             };
             let seconds = format!("{:.1} s", line.done.seconds);
-            vec![line.step.to_owned(), did, seconds]
+            vec![line.step.clone(), did, seconds]
         })
         .collect();
     columns(&rows, &[2], "")
@@ -145,25 +148,34 @@ fn steps_text(steps: &[StepLine]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use sluice_manifest::{Counts, Reason};
+    use sluice_manifest::{Counts, Dropped, Reason, ReasonKind, StepName};
 
     use super::*;
 
     fn summary() -> Summary {
+        let [read, usable, filter, dedup] =
+            ["read", "usable", "filter", "dedup"].map(StepName::fixed);
+        let dropped = |step: &StepName, reason: Reason| Dropped {
+            step: step.clone(),
+            reason,
+        };
+        let large = Reason::about(ReasonKind::Rule, "large");
+        let beauty = Reason::about(ReasonKind::BelowMin, "aesthetic");
         let counts = Counts {
             input: 12_345,
-            kept: 9_000,
+            kept: 8_990,
             dropped: [
-                (Reason::Truncated, 1),
-                (Reason::NotAnImage, 44),
-                (Reason::BelowMinScore, 3_000),
-                (Reason::ExactDuplicate, 200),
-                (Reason::SemanticDuplicate, 100),
+                (dropped(&read, ReasonKind::Truncated.into()), 1),
+                (dropped(&read, ReasonKind::NotAnImage.into()), 44),
+                (dropped(&usable, large), 10),
+                (dropped(&filter, beauty), 3_000),
+                (dropped(&dedup, ReasonKind::ExactDuplicate.into()), 200),
+                (dropped(&dedup, ReasonKind::SemanticDuplicate.into()), 100),
             ]
             .into(),
         };
-        let line = |step, units, up_to_date, seconds| StepLine {
-            step,
+        let line = |step: &str, units, up_to_date, seconds| StepLine {
+            step: step.to_owned(),
             command: format!("sluice-{step} --run runs/a"),
             done: StepDone {
                 units,
@@ -176,7 +188,7 @@ mod tests {
             run: "runs/a".into(),
             output: "out".into(),
             report: "runs/a/report/index.html".into(),
-            funnel: Some(Funnel::of(&counts)),
+            funnel: Some(Funnel::of(&counts, &[&usable, &filter, &dedup])),
             output_shards: 9,
             output_bytes: 1_234_567_890,
             steps: vec![
@@ -193,13 +205,14 @@ mod tests {
         write(&summary(), false, &mut text).unwrap();
         insta::assert_snapshot!(String::from_utf8(text).unwrap(), @r"
 
-        came in                          12,345
-          read       not-an-image           -44  the bytes are no image format that is known
-                     truncated-image         -1  the image ends before its last pixel
-          aesthetic  below-min-score     -3,000  the score is below --min-score
-          dedup      exact-duplicate       -200  another image has the same bytes
-                     semantic-duplicate    -100  another image has nearly the same embedding
-        kept                              9,000  72.9%, in 9 shards of 1.2 GB
+        came in                        12,345
+          read    not-an-image            -44  the bytes are not in a known image format
+                  truncated-image          -1  the image ends before its last pixel
+          usable  rule:large              -10  the rule does not hold
+          filter  below-min:aesthetic  -3,000  the score is below the minimum
+          dedup   exact-duplicate        -200  another image has the same bytes
+                  semantic-duplicate     -100  another image has nearly the same embedding
+        kept                            8,990  72.8%, in 9 shards of 1.2 GB
 
         partition  up to date      0.0 s
         read       1 of 4 units   12.3 s
@@ -215,7 +228,7 @@ mod tests {
     fn the_result_sums() {
         let result = summary().as_json();
         let funnel = &result["funnel"];
-        let dropped: u64 = funnel["stages"]
+        let dropped: u64 = funnel["steps"]
             .as_array()
             .unwrap()
             .iter()

@@ -49,6 +49,9 @@ pub struct InspectArgs {
 }
 
 /// Prints a manifest.
+///
+/// # Errors
+/// Usage, when there is no such column; data, when the file cannot be read as Parquet.
 pub fn inspect(args: &InspectArgs, desk: &mut Desk<'_>) -> Result<()> {
     let location = Location::parse(&args.manifest)?;
     let Some((folder, name)) = location.split() else {
@@ -128,7 +131,7 @@ fn head(table: &Table, location: &Location) -> String {
     text
 }
 
-/// The rows as a table, or one block for each row where the table would be too wide.
+/// Returns the rows as a table, or one block for each row where the table would be too wide.
 fn body(names: &[String], rows: &[Map<String, Value>]) -> String {
     let mut lines = vec![names.to_vec()];
     let cells = |row: &Map<String, Value>| -> Vec<String> {
@@ -163,7 +166,7 @@ fn cell(value: Option<&Value>) -> String {
     long(value.unwrap_or(&Value::Null), CELL)
 }
 
-/// A value with at most about `limit` characters; a long list tells its length.
+/// Returns a value with at most about `limit` characters; a long list gives its length.
 fn long(value: &Value, limit: usize) -> String {
     match value {
         Value::Null => "-".to_owned(),

@@ -1,14 +1,15 @@
 //! `sluice`: the program for people.
 //!
-//! `run` does all steps of the DAG in this process, `inspect` prints a manifest, `explain` tells the
-//! story of one image, `verify` proves a finished run, `models` looks after the models.
+//! `run` does all steps of a pipeline in this process, `pipeline` shows and checks pipelines, `dag`
+//! prints them for workflow engines, `inspect` prints a manifest, `explain` reports what became of one
+//! image, `verify` proves a finished run, `models` manages the models.
 
-pub mod commands;
-pub mod definition;
+pub mod dag;
 pub mod explain;
 pub mod funnel;
 pub mod inspect;
 pub mod models;
+pub mod pipeline;
 pub mod places;
 pub mod programs;
 pub mod run;
@@ -54,7 +55,8 @@ pub enum Command {
     Explain(explain::ExplainArgs),
     Verify(verify::VerifyArgs),
     Models(models::ModelsArgs),
-    Dag(definition::DagArgs),
+    Pipeline(pipeline::commands::PipelineArgs),
+    Dag(dag::DagArgs),
 }
 
 impl Tool for Args {
@@ -82,7 +84,8 @@ impl Tool for Args {
             Command::Explain(args) => explain::explain(args, desk),
             Command::Verify(args) => verify::verify(args, desk),
             Command::Models(args) => models::models(args, desk),
-            Command::Dag(args) => definition::dag(args, desk),
+            Command::Pipeline(args) => pipeline::commands::pipeline(args, desk),
+            Command::Dag(args) => dag::dag(args, desk),
         }
     }
 }

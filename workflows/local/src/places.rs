@@ -11,7 +11,7 @@ pub struct Places<'p> {
 }
 
 impl<'p> Places<'p> {
-    /// Looks the plan's shards up.
+    /// Indexes the plan's shards.
     pub fn new(plan: &'p Plan) -> Self {
         let shards = plan.partitions.iter().flat_map(|p| &p.shards);
         Self {
@@ -19,7 +19,7 @@ impl<'p> Places<'p> {
         }
     }
 
-    /// The shards that an image of this name may lie in, the longest stem first. There can be
+    /// Returns the shards that an image of this name may be in, the longest stem first. There can be
     /// several: `a/b/1` is sample `1` of `a/b.tar` or sample `b/1` of `a.tar`.
     pub fn of(&self, image_id: &str) -> Vec<&'p PlanRow> {
         let slashes = image_id.rmatch_indices('/');
@@ -28,7 +28,7 @@ impl<'p> Places<'p> {
             .collect()
     }
 
-    /// The shards whose names are nearest to an id that lies in none.
+    /// Returns the shards whose names are nearest to an id that is in none.
     pub fn near(&self, image_id: &str, count: usize) -> Vec<&'p PlanRow> {
         let stem = image_id.rsplit_once('/').map_or(image_id, |(stem, _)| stem);
         let mut nearest = Nearest::new(stem, count);
@@ -48,7 +48,7 @@ pub struct Nearest {
 }
 
 impl Nearest {
-    /// Looks for the `count` names nearest to `wanted`.
+    /// Searches the `count` names nearest to `wanted`.
     pub fn new(wanted: &str, count: usize) -> Self {
         Self {
             wanted: wanted.chars().collect(),
@@ -67,13 +67,13 @@ impl Nearest {
         }
     }
 
-    /// The nearest, those first that need the fewest changes.
+    /// Returns the nearest, those first that need the fewest changes.
     pub fn names(self) -> Vec<String> {
         self.found.into_iter().map(|(_, name)| name).collect()
     }
 }
 
-/// Levenshtein's distance: letters to insert, delete or replace.
+/// Returns Levenshtein's distance: letters to insert, delete or replace.
 fn distance(a: &[char], b: &str) -> usize {
     let mut row: Vec<usize> = (0..=a.len()).collect();
     for (i, b) in b.chars().enumerate() {
@@ -105,7 +105,7 @@ mod tests {
         };
         Plan {
             info: RunInfo {
-                layout: 1,
+                layout: RunInfo::LAYOUT,
                 input: "in".into(),
                 patterns: Vec::new(),
                 partitions: 1,

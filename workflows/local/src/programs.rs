@@ -1,16 +1,27 @@
-//! The stages' programs, their argument types forgotten.
+//! The stages' programs. A new stage is one line of [`PROGRAMS`].
 
 use std::process::ExitCode;
 
 use anyhow::Result;
-use sluice_harness::{Program, Shared, StepDone, check_step, run_step};
+use sluice_harness::{
+    Gives, Program, Shared, StepDone, Upstream, Wiring, check_step, run_step, wiring,
+};
+use sluice_manifest::{Operation, Role};
 
-/// A stage's program.
+/// A stage's program, its argument types forgotten.
 pub struct StageProgram {
-    /// Its name.
+    /// Its name, `sluice-<stage>`.
     pub name: &'static str,
-    /// Fails when it would refuse a command line, of which the first word is its name.
-    pub check: fn(&[String]) -> Result<()>,
+    /// The stage's role in a pipeline.
+    pub role: Role,
+    /// What it does.
+    pub operations: &'static [Operation],
+    /// Its command line's definition.
+    pub command: fn() -> clap::Command,
+    /// Parses a command line, of which the first word is its name, and returns how it is wired.
+    pub wiring: fn(&[String]) -> Result<Wiring>,
+    /// Checks a command line before the work, and returns what the step gives.
+    pub check: fn(&[String], &Upstream) -> Result<Gives>,
     /// Runs a command line in this process.
     pub run: fn(&[String], &Shared) -> Result<StepDone>,
     /// Its `main`.
@@ -20,6 +31,10 @@ pub struct StageProgram {
 const fn program<P: Program>() -> StageProgram {
     StageProgram {
         name: P::NAME,
+        role: P::ROLE,
+        operations: P::OPERATIONS,
+        command: P::command,
+        wiring: wiring::<P>,
         check: check_step::<P>,
         run: run_step::<P>,
         main: sluice_harness::main::<P>,
@@ -33,14 +48,35 @@ pub const PROGRAMS: &[StageProgram] = &[
     program::<sluice_embed::Args>(),
     program::<sluice_aesthetic::Args>(),
     program::<sluice_nsfw::Args>(),
+    program::<sluice_score::Args>(),
+    program::<sluice_filter::Args>(),
     program::<sluice_dedup::Args>(),
     program::<sluice_export::Args>(),
     program::<sluice_report::Args>(),
 ];
 
 impl StageProgram {
-    /// The program of that name.
+    /// Returns the program of that name.
     pub fn named(name: &str) -> Option<&'static StageProgram> {
         PROGRAMS.iter().find(|program| program.name == name)
+    }
+
+    /// Returns the program of a stage.
+    pub fn of_stage(stage: &str) -> Option<&'static StageProgram> {
+        PROGRAMS.iter().find(|program| program.stage() == stage)
+    }
+
+    /// Returns its stage.
+    pub fn stage(&self) -> &'static str {
+        self.name.strip_prefix("sluice-").unwrap_or(self.name)
+    }
+
+    /// Returns the definition of an operation's command line.
+    pub fn command_of(&self, operation: &Operation) -> clap::Command {
+        let command = (self.command)();
+        match operation.subcommand {
+            None => command,
+            Some(name) => command.find_subcommand(name).cloned().unwrap_or(command),
+        }
     }
 }

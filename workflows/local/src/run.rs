@@ -1,34 +1,48 @@
-//! `sluice run`: all steps of the DAG, one after the other, in this process.
+//! `sluice run`: all steps of a pipeline, in this process.
 //!
 //! Each step is the stage's own program: its command line is made, parsed and run as if it had been
-//! typed. So a step that fails can be done by hand, and nothing that `run` does is out of a
-//! workflow engine's reach. Running it again does what is not up to date.
+//! typed. So a step that fails can be done by hand, and nothing that `run` does is out of a workflow
+//! engine's reach. All that can be known before the work is checked before it. Running it again does
+//! what is not up to date.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
 use serde_json::json;
 use sluice_harness::{Context, Desk, Shared, shell};
-use sluice_manifest::dag::{self, STEPS, Step};
-use sluice_manifest::{Error, layout};
+use sluice_manifest::{Error, RunInfo, UnitKind, layout};
 use sluice_report::Funnel;
-use sluice_store::Location;
+use sluice_store::{Location, Store};
 
 use crate::Args as Sluice;
-use crate::commands::{Parameters, command};
 use crate::funnel::{StepLine, Summary, write};
-use crate::programs::StageProgram;
+use crate::pipeline::commands::{Parameters, Setting, gathered};
+use crate::pipeline::{self, Node, Pipeline, Values};
 
-/// Curate a dataset on this machine: all steps, from the shards to the report
+/// Cores for each step that runs beside others.
+const CORES_A_STEP: usize = 2;
+
+/// Curate a dataset on this machine: all steps of a pipeline, from the shards to the report
 ///
 /// Run it again to go on where it stopped, or after changing an option: only what the change
-/// affects is done again.
+/// affects is done again. The flags in capitals' help belong to the default pipeline.
 ///
 /// Example: sluice run --input data/ --output out/ --min-aesthetic 5.0 --max-nsfw 0.5
 #[derive(Debug, Clone, Args)]
 pub struct RunArgs {
-    /// The DAG's parameters
+    /// The pipeline file (default: the default pipeline, which `sluice pipeline show` prints)
+    #[arg(long, env = "SLUICE_PIPELINE", value_name = "URI")]
+    pub pipeline: Option<String>,
+
+    /// The value of a parameter of the pipeline file
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub set: Vec<Setting>,
+
+    /// Parameters of the default pipeline, and of files that have parameters of the same names
     #[command(flatten)]
     pub parameters: Parameters,
 
@@ -50,76 +64,127 @@ pub struct RunArgs {
 }
 
 impl RunArgs {
-    /// Where the run lies.
+    /// Returns the pipeline and the values of its parameters.
     ///
-    /// Refuses places that would get in each other's way: the input is never written to, and the
-    /// output holds the dataset and nothing else.
-    pub fn place(&self) -> Result<String, Error> {
-        let output = Location::parse(self.parameters.one("output"))?;
-        let run = match &self.run {
-            Some(run) => Location::parse(run)?,
-            None if output.split().is_none() => {
+    /// # Errors
+    /// Usage, when the pipeline cannot be loaded or a required parameter is missing.
+    pub fn load(&self) -> Result<(Pipeline, Values), Error> {
+        let pipeline = pipeline::open(self.pipeline.as_deref())?;
+        let mut given = self.parameters.of(&pipeline)?;
+        given.extend(gathered(&self.set));
+        let values = pipeline.values(&given)?;
+        let missing = pipeline
+            .parameters
+            .iter()
+            .find(|parameter| parameter.default.is_none() && !values.contains_key(&parameter.name));
+        match missing {
+            None => Ok((pipeline, values)),
+            Some(parameter) => {
+                let name = &parameter.name;
+                let is_flag = ["input", "output"].contains(&name.as_str());
+                Err(match is_flag {
+                    true => Error::usage(format!("--{name} is required: {}", parameter.help)),
+                    false => Error::usage(format!("parameter {name} is required"))
+                        .hint(format!("give it a value: --set {name}=VALUE")),
+                })
+            }
+        }
+    }
+
+    /// Returns where the run is, and refuses places that would get in each other's way: the input is
+    /// never written to, and the output holds the dataset and nothing else.
+    ///
+    /// # Errors
+    /// Usage, when places overlap or no place for the run is known.
+    pub fn place(&self, values: &Values) -> Result<String, Error> {
+        let one = |name: &str| values.get(name).and_then(|values| values.first());
+        let output = one("output").map(|uri| Location::parse(uri)).transpose()?;
+        let run = match (&self.run, &output) {
+            (Some(run), _) => Location::parse(run)?,
+            (None, Some(output)) if output.split().is_some() => {
+                Location::parse(&format!("{output}.run"))?
+            }
+            (None, _) => {
                 return Err(
-                    Error::usage(format!("--output {output} has no place beside it"))
-                        .hint("name one for the run's manifests: --run URI"),
+                    Error::usage("no place for the run's manifests").hint("name one: --run URI")
                 );
             }
-            None => Location::parse(&format!("{output}.run"))?,
         };
-        let apart = |a: &str, b: &Location, c: &str, d: &Location| match inside(b, d) {
+        let apart = |a: &str, b: &Location, c: &str, d: &Location| match is_inside(b, d) {
             true => Err(Error::usage(format!("{a} {b} lies inside of {c} {d}"))
                 .hint("choose places beside each other")),
             false => Ok(()),
         };
-        apart("--run", &run, "--output", &output)?;
-        apart("--output", &output, "--run", &run)?;
-        for input in self.parameters.all("input") {
+        if let Some(output) = &output {
+            apart("--run", &run, "--output", output)?;
+            apart("--output", output, "--run", &run)?;
+        }
+        for input in values.get("input").into_iter().flatten() {
             let input = Location::parse(input)?;
-            apart("--output", &output, "--input", &input)?;
             apart("--run", &run, "--input", &input)?;
-            apart("--input", &input, "--output", &output)?;
+            if let Some(output) = &output {
+                apart("--output", output, "--input", &input)?;
+                apart("--input", &input, "--output", output)?;
+            }
         }
         Ok(run.to_string())
     }
 }
 
 /// Whether `a` is `b` or lies in it.
-fn inside(a: &Location, b: &Location) -> bool {
+fn is_inside(a: &Location, b: &Location) -> bool {
     let (a, b) = (a.to_string(), b.to_string());
     a == b || a.strip_prefix(&b).is_some_and(|rest| rest.starts_with('/'))
 }
 
-/// Variables that make a stage do a share of its units; `run` does all of them.
-const SHARES: [&str; 3] = [
+/// Variables that would reach several steps alike. A pipeline says for each step what it does, and
+/// `run` does all units.
+const REFUSED_VARIABLES: [&str; 10] = [
     "SLUICE_PARTITIONS",
     "SLUICE_TASK_INDEX",
     "SLUICE_TASK_COUNT",
+    "SLUICE_STEP",
+    "SLUICE_SURVIVORS_OF",
+    "SLUICE_MIN",
+    "SLUICE_MAX",
+    "SLUICE_TOP",
+    "SLUICE_RULE",
+    "SLUICE_SCORES",
 ];
 
-/// Does all steps, and tells where the samples went.
+/// Does all steps, and reports where the samples went.
+///
+/// # Errors
+/// Usage, before any work; of the first step that fails.
 pub fn run(args: &RunArgs, desk: &mut Desk<'_>) -> Result<()> {
     desk.result = Some(json!({}));
-    if let Some(name) = SHARES.iter().find(|name| std::env::var_os(name).is_some()) {
-        let refused = Error::usage(format!("{name} is set, but sluice run does all units"));
+    let mut names = REFUSED_VARIABLES.iter();
+    if let Some(name) = names.find(|name| std::env::var_os(name).is_some()) {
+        let refused = Error::usage(format!("{name} is set, which would change several steps"));
         return Err(refused.hint(format!("unset {name}")).into());
     }
-    let run = args.place()?;
-    let commands: Vec<_> = STEPS
-        .iter()
-        .map(|step| (step, command(step, args, &run)))
-        .collect();
-    // All of them first: a flag that is wrong for the last step must not come out after hours.
-    for (step, command) in &commands {
-        check(step, command).with_context(|| shell(command))?;
+    let (pipeline, values) = args.load()?;
+    let place = args.place(&values)?;
+    let store = Store::create(&Location::parse(&place)?)?;
+    if let Some(json) = store.get_if_there(layout::RUN_INFO)? {
+        RunInfo::parse(&json, &store.uri(layout::RUN_INFO))?;
     }
-    tracing::info!(run, "the run's manifests");
-    let mut lines = Vec::new();
-    let outcome = commands
-        .iter()
-        .try_for_each(|(step, command)| one(step, command, &desk.shared, &mut lines));
+    pipeline.check(&place, &values)?;
+    tracing::info!(run = place, "the run's manifests");
+    let work = Work {
+        args,
+        pipeline: &pipeline,
+        values: &values,
+        place: &place,
+        store: &store,
+        shared: &desk.shared,
+        lines: Mutex::default(),
+    };
+    let outcome = work.all_nodes();
+    let lines = work.lines.into_inner().unwrap_or_else(|e| e.into_inner());
     let finished = outcome.is_ok();
     desk.up_to_date = finished && lines.iter().all(StepLine::is_up_to_date);
-    let summary = summary(args, run, lines, &desk.shared);
+    let summary = summary(&place, &values, lines, &desk.shared);
     let summary = match (outcome, summary) {
         (Ok(()), summary) => summary?,
         (Err(e), Ok(summary)) => {
@@ -133,67 +198,125 @@ pub fn run(args: &RunArgs, desk: &mut Desk<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Fails when a step's program would refuse its command line.
-pub(crate) fn check(step: &Step, command: &[String]) -> Result<()> {
-    (program_of(step)?.check)(command)
+/// A pipeline at work.
+struct Work<'a> {
+    args: &'a RunArgs,
+    pipeline: &'a Pipeline,
+    values: &'a Values,
+    place: &'a str,
+    store: &'a Store,
+    shared: &'a Shared,
+    lines: Mutex<Vec<StepLine>>,
 }
 
-fn one(
-    step: &'static Step,
-    command: &[String],
-    shared: &Shared,
-    lines: &mut Vec<StepLine>,
-) -> Result<()> {
-    tracing::debug!(step = step.name, "{}", shell(command));
-    let done = (program_of(step)?.run)(command, shared)
-        .with_context(|| format!("step {} (by hand: `{}`)", step.name, shell(command)))?;
-    tracing::info!(
-        step = step.name,
-        units = done.units,
-        up_to_date = done.up_to_date,
-        seconds = (done.seconds * 1000.0).round() / 1000.0,
-        "step done"
-    );
-    lines.push(StepLine {
-        step: step.name,
-        command: shell(command),
-        done,
-    });
-    Ok(())
+impl Work<'_> {
+    /// Runs the nodes, several at once where they do not depend on each other and there are cores.
+    fn all_nodes(&self) -> Result<()> {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let at_once = (self.args.jobs.unwrap_or(cpus) / CORES_A_STEP).max(1);
+        let nodes = &self.pipeline.nodes;
+        let (sender, receiver) = channel();
+        let mut begun: BTreeSet<&str> = BTreeSet::new();
+        let mut done: BTreeSet<&str> = BTreeSet::new();
+        let mut outcome = Ok(());
+        std::thread::scope(|scope| {
+            while done.len() < nodes.len() {
+                let is_free = |node: &&Node| {
+                    !begun.contains(node.name.as_str())
+                        && node.after.iter().all(|name| done.contains(name.as_str()))
+                };
+                let room = at_once - (begun.len() - done.len());
+                let free: Vec<&Node> = nodes.iter().filter(is_free).take(room).collect();
+                for node in free.into_iter().filter(|_| outcome.is_ok()) {
+                    begun.insert(&node.name);
+                    let sender = sender.clone();
+                    scope.spawn(move || {
+                        // The receiver waits for every node that was begun.
+                        let _ = sender.send((node, self.one_node(node)));
+                    });
+                }
+                if begun.len() == done.len() {
+                    break; // after a failure
+                }
+                // Unwrap safety: a node at work holds a sender.
+                let (node, result) = receiver.recv().expect("a node is at work");
+                done.insert(&node.name);
+                if outcome.is_ok() {
+                    outcome = result;
+                }
+            }
+        });
+        outcome
+    }
+
+    fn one_node(&self, node: &Node) -> Result<()> {
+        let mut command = node.command(self.place, self.values);
+        if let Some(jobs) = self.args.jobs {
+            command.push(format!("--jobs={jobs}"));
+        }
+        if self.args.force {
+            command.push("--force".to_owned());
+        }
+        let name = node.name.as_str();
+        tracing::debug!(step = name, "{}", shell(&command));
+        let done = (node.program.run)(&command, self.shared)
+            .with_context(|| format!("step {name} (by hand: `{}`)", shell(&command)))?;
+        tracing::info!(
+            step = name,
+            units = done.units,
+            up_to_date = done.up_to_date,
+            seconds = (done.seconds * 1000.0).round() / 1000.0,
+            "step done"
+        );
+        if node.operation.unit == UnitKind::Plan && node.after.is_empty() {
+            self.put_pipeline()?;
+        }
+        let mut lines = self.lines.lock().unwrap_or_else(|e| e.into_inner());
+        lines.push(StepLine {
+            step: node.name.clone(),
+            command: shell(&command),
+            done,
+        });
+        Ok(())
+    }
+
+    /// Writes what the run is made with, once it is clear that the run is this input's.
+    fn put_pipeline(&self) -> Result<()> {
+        let resolved = self.pipeline.file.resolved(self.values);
+        let text = toml::to_string(&resolved)?;
+        Ok(self.store.put(layout::PIPELINE, text)?)
+    }
 }
 
 /// What the run holds now.
 fn summary(
-    args: &RunArgs,
-    run: String,
+    place: &str,
+    values: &Values,
     steps: Vec<StepLine>,
     shared: &Shared,
 ) -> Result<Summary, Error> {
-    let context = Context::look(&run, <Sluice as sluice_harness::Tool>::NAME, shared)?;
+    let context = Context::look(place, <Sluice as sluice_harness::Tool>::NAME, shared)?;
     let receipts = context.receipts()?;
-    let counts = receipts.counts(&dag::EXPORT_DECIDE);
-    counts.check()?;
-    let decided = receipts.complete(&dag::EXPORT_DECIDE);
-    let written = receipts.of(&dag::EXPORT_WRITE).iter();
+    let funnel = Funnel::of_run(&receipts);
+    let written = receipts
+        .steps()
+        .into_iter()
+        .flat_map(|step| receipts.of_kind(step, UnitKind::Shard));
     let shards = written
         .flat_map(|receipt| &receipt.outputs)
         .filter(|output| output.path.ends_with(".tar"));
     let (output_shards, output_bytes) = shards.fold((0, 0), |(n, b), o| (n + 1, b + o.bytes));
+    let output = values.get("output").and_then(|values| values.first());
+    let output = output.map(|uri| Location::parse(uri)).transpose()?;
     Ok(Summary {
-        output: Location::parse(args.parameters.one("output"))?.to_string(),
+        output: output.map_or_else(|| "none".to_owned(), |output| output.to_string()),
         report: context.run.uri(layout::REPORT),
-        run,
-        funnel: decided.then(|| Funnel::of(&counts)),
+        run: place.to_owned(),
+        funnel,
         output_shards,
         output_bytes,
         steps,
     })
-}
-
-fn program_of(step: &Step) -> Result<&'static StageProgram> {
-    let name = format!("sluice-{}", step.stage);
-    let found = StageProgram::named(&name);
-    found.ok_or_else(|| Error::bug(format!("no program {name}")).into())
 }
 
 #[cfg(test)]
@@ -203,16 +326,22 @@ mod tests {
     use super::*;
     use crate::Command;
 
-    fn place(line: &str) -> Result<String, Error> {
+    fn args(line: &str) -> RunArgs {
         let args = Sluice::try_parse_from(line.split(' ')).unwrap();
-        let Command::Run(args) = args.command else {
-            panic!("{line}");
-        };
-        args.place()
+        match args.command {
+            Command::Run(args) => *args,
+            _ => panic!("{line}"),
+        }
+    }
+
+    fn place(line: &str) -> Result<String, Error> {
+        let args = args(line);
+        let (_, values) = args.load()?;
+        args.place(&values)
     }
 
     #[test]
-    fn the_run_lies_beside_the_output() {
+    fn the_run_is_beside_the_output() {
         let run = place("sluice run --input /data --output /out/x/").unwrap();
         assert_eq!(run, "/out/x.run");
         let run = place("sluice run --input /data --output /out/x --run /runs/x").unwrap();
@@ -228,8 +357,74 @@ mod tests {
             "sluice run --input /data --output /run/out --run /run",
             "sluice run --input /data --output /out --run /data/run",
             "sluice run --input /out/a.tar --output /out",
+            "sluice run --input /data",
+            "sluice run --output /out",
         ] {
             assert!(place(line).is_err(), "{line}");
         }
+    }
+
+    /// The command lines of the default pipeline.
+    fn lines(line: &str) -> String {
+        let args = args(line);
+        let (pipeline, mut values) = args.load().unwrap();
+        if !line.contains("--models") {
+            values.remove("models"); // may be set in the environment
+        }
+        let lines = pipeline
+            .nodes
+            .iter()
+            .map(|node| shell(&node.command("runs/a", &values)));
+        lines.collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn options_that_were_not_given_are_left_out() {
+        insta::assert_snapshot!(lines("sluice run --input data --output out"), @r"
+        sluice-partition --run=runs/a --input=data
+        sluice-read --run=runs/a
+        sluice-filter --run=runs/a --step=usable '--rule=large=min(width, height) >= 1' '--rule=shape=aspect <= 1000000'
+        sluice-dedup exact --run=runs/a --step=exact --survivors-of=usable --methods=exact
+        sluice-embed --run=runs/a --survivors-of=exact --model=clip-vit-l14
+        sluice-aesthetic --run=runs/a --survivors-of=exact --embeddings=embed --model=laion-aesthetic-v2
+        sluice-nsfw --run=runs/a --survivors-of=exact --embeddings=embed --model=laion-nsfw
+        sluice-filter --run=runs/a --survivors-of=exact --min=aesthetic= --max=nsfw=
+        sluice-dedup perceptual --run=runs/a --survivors-of=filter --methods=perceptual,semantic --rank-by=aesthetic
+        sluice-dedup fit --run=runs/a --survivors-of=filter --embeddings=embed --methods=perceptual,semantic
+        sluice-dedup assign --run=runs/a --survivors-of=filter --embeddings=embed --methods=perceptual,semantic --rank-by=aesthetic
+        sluice-dedup match --run=runs/a --survivors-of=filter --methods=perceptual,semantic
+        sluice-export decide --run=runs/a --survivors-of=dedup
+        sluice-export plan --run=runs/a --survivors-of=dedup --scores=aesthetic,nsfw --output=out
+        sluice-export write --run=runs/a --survivors-of=dedup
+        sluice-export index --run=runs/a --survivors-of=dedup
+        sluice-report --run=runs/a
+        ");
+    }
+
+    #[test]
+    fn options_reach_their_step() {
+        let all = "sluice run --input a/*.tar b --output out --embedder e --aesthetic s --nsfw n \
+            --min-aesthetic -1.5 --max-nsfw 0.5 --eps 0.15 --keep hard --clusters 7 --max-distance 3 \
+            --min-side 200 --max-aspect 3 --bytes-per-shard 1000000 --shards-per-partition 2 \
+            --embeddings --models /models";
+        insta::assert_snapshot!(lines(all), @r"
+        sluice-partition --run=runs/a '--input=a/*.tar' --input=b --shards-per-partition=2
+        sluice-read --run=runs/a
+        sluice-filter --run=runs/a --step=usable '--rule=large=min(width, height) >= 200' '--rule=shape=aspect <= 3'
+        sluice-dedup exact --run=runs/a --step=exact --survivors-of=usable --methods=exact
+        sluice-embed --run=runs/a --survivors-of=exact --models=/models --model=e
+        sluice-aesthetic --run=runs/a --survivors-of=exact --embeddings=embed --models=/models --model=s
+        sluice-nsfw --run=runs/a --survivors-of=exact --embeddings=embed --models=/models --model=n
+        sluice-filter --run=runs/a --survivors-of=exact --min=aesthetic=-1.5 --max=nsfw=0.5
+        sluice-dedup perceptual --run=runs/a --survivors-of=filter --methods=perceptual,semantic --rank-by=aesthetic --max-distance=3
+        sluice-dedup fit --run=runs/a --survivors-of=filter --embeddings=embed --methods=perceptual,semantic --clusters=7
+        sluice-dedup assign --run=runs/a --survivors-of=filter --embeddings=embed --methods=perceptual,semantic --rank-by=aesthetic
+        sluice-dedup match --run=runs/a --survivors-of=filter --methods=perceptual,semantic --eps=0.15 --keep=hard
+        sluice-export decide --run=runs/a --survivors-of=dedup
+        sluice-export plan --run=runs/a --survivors-of=dedup --scores=aesthetic,nsfw --output=out --bytes-per-shard=1000000 --embeddings=true
+        sluice-export write --run=runs/a --survivors-of=dedup
+        sluice-export index --run=runs/a --survivors-of=dedup
+        sluice-report --run=runs/a
+        ");
     }
 }

@@ -1,6 +1,6 @@
 //! Text for people: aligned columns, shortened values.
 
-/// Lays rows out in columns; those of `right` are aligned to the right. No spaces at line ends.
+/// Returns rows as aligned columns; those of `right` are aligned to the right. No spaces at line ends.
 pub fn columns(rows: &[Vec<String>], right: &[usize], indent: &str) -> String {
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
@@ -27,7 +27,7 @@ pub fn columns(rows: &[Vec<String>], right: &[usize], indent: &str) -> String {
     text
 }
 
-/// At most `limit` characters of a text, on one line.
+/// Returns at most `limit` characters of a text, on one line.
 pub fn shorten(text: &str, limit: usize) -> String {
     let mut short: String = text
         .chars()

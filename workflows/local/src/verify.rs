@@ -1,16 +1,23 @@
-//! `sluice verify`: proves a finished run.
+//! `sluice verify`: proves a run, whatever its pipeline is.
 //!
-//! Receipts tell what was written from what; the manifests are read again, the decisions are made
-//! again from the stages' words, and every member of the curated dataset is compared with the bytes
-//! that it came from. Everything streams: units are looked at one by one, `--jobs` at once.
+//! The receipts name the steps, what each was made from and what it wrote. The manifests are read
+//! again, the decisions are made again from what the deciding steps wrote, and every member of the
+//! curated dataset is compared with the bytes that it came from. A run without an export is checked
+//! as far as it goes. Everything streams: units are checked one by one, `--jobs` at once.
 
-mod chain;
 mod checks;
 mod duplicates;
+mod filters;
+mod inputs;
+mod objects;
 mod output;
 mod partition;
+pub(crate) mod planned;
+mod receipts;
+mod scores;
 mod shard;
 mod source;
+mod survivors;
 
 use std::io::Write;
 
@@ -19,16 +26,17 @@ use clap::Args;
 use rayon::prelude::*;
 use serde_json::json;
 use sluice_harness::{Context, Desk, Plan, Receipts, check_unchanged};
-use sluice_manifest::Error;
+use sluice_manifest::{Error, Receipt, StepName};
 use sluice_report::page::{plural, thousands};
 use sluice_store::Store;
 
 use self::checks::{Check, Findings};
+use self::survivors::Chains;
 use crate::text::columns;
 
-/// Prove a finished run: nothing lost, nothing changed, every byte where it should be
+/// Prove a run: nothing lost, nothing changed, every byte where it should be
 ///
-/// Exits with 3 when a check fails.
+/// Checks what was run, whatever the pipeline is. Exits with 3 when a check fails.
 ///
 /// Example: sluice verify --run runs/a
 #[derive(Debug, Args)]
@@ -58,10 +66,23 @@ struct Run<'a> {
     context: &'a Context,
     plan: &'a Plan,
     receipts: &'a Receipts,
+    /// The steps that were run, each after those that it read from.
+    steps: Vec<&'a StepName>,
+    survivors: Chains<'a>,
     quick: bool,
 }
 
-/// Checks a run, and fails when a check does.
+impl<'a> Run<'a> {
+    fn all_receipts(&self) -> impl Iterator<Item = &'a Receipt> {
+        let receipts = self.receipts;
+        self.steps.iter().flat_map(move |step| receipts.of(step))
+    }
+}
+
+/// Checks a run.
+///
+/// # Errors
+/// Data, when a check fails; of storage.
 pub fn verify(args: &VerifyArgs, desk: &mut Desk<'_>) -> Result<()> {
     let context = Context::look(&args.run, "sluice", &desk.shared)?;
     let mut findings = Findings::default();
@@ -90,15 +111,20 @@ fn check(context: &Context, quick: bool, findings: &mut Findings) -> Result<()> 
         return Ok(());
     };
     let receipts = context.receipts()?;
+    let steps = receipts.steps();
+    let all = steps.iter().flat_map(|step| receipts.of(step));
     let run = Run {
         context,
         plan: &plan,
+        survivors: Chains::of(context, all, findings)?,
         receipts: &receipts,
+        steps,
         quick,
     };
-    chain::receipts(&run, findings);
-    chain::inputs(&run, findings);
-    findings.merge(chain::outputs(&run)?);
+    let planned = findings.take(Check::Plan, planned::steps(context))?;
+    receipts::check(&run, &planned.unwrap_or_default(), findings);
+    inputs::check(&run, findings);
+    findings.merge(objects::check(&run)?);
     if let Some(input) = findings.take(Check::Source, plan.input())? {
         source_unchanged(&run, &input, findings)?;
         let partitions: Vec<Findings> = plan

@@ -6,11 +6,7 @@ use sluice_export::Args;
 const README: &str = include_str!("../../README.md");
 
 fn parse(line: &str) {
-    let words = line.split_whitespace().map(|word| match word {
-        "\"\"" => "",
-        word => word,
-    });
-    if let Err(e) = Args::try_parse_from(words) {
+    if let Err(e) = Args::try_parse_from(line.split_whitespace()) {
         panic!("{line}\n{e}");
     }
 }
@@ -54,6 +50,7 @@ fn the_readme_names_every_flag() {
                 "jobs",
                 "force",
                 "result",
+                "step",
             ];
             let Some(flag) = argument.get_long().filter(|flag| !common.contains(flag)) else {
                 continue;

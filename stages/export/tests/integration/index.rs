@@ -1,7 +1,6 @@
-//! `index`: the index and the card, and nothing of earlier plans beside them.
+//! `index`: the index and the card, and no shards of earlier plans.
 
 use serde_json::Value;
-use sluice_manifest::dag;
 
 use crate::support::{Run, exit, samples, score, words};
 
@@ -15,7 +14,7 @@ fn small(name: &str) -> Run {
 #[test]
 fn the_index_lists_the_shards() {
     let run = small("index-list");
-    run.export_all("", &["--images-per-shard", "10"]);
+    run.export_all(None, &["--images-per-shard", "10"]);
     let out = run.store("out");
     let index: Value = serde_json::from_slice(&out.get("index.json").unwrap()).unwrap();
     assert_eq!(index["__kind__"], "wids-shard-index-v1");
@@ -31,38 +30,54 @@ fn the_index_lists_the_shards() {
 }
 
 #[test]
-fn the_card_tells_what_was_left_behind() {
+fn the_card_explains_what_was_left_out() {
     let run = small("index-card");
-    run.embed();
-    run.score(&dag::AESTHETIC, |sample| score(sample) >= 0.25);
-    run.export_all("aesthetic", &["--embeddings"]);
+    run.embed("embed");
+    run.score("clear", &["score"]);
+    run.score("aesthetic", &["score"]);
+    run.filter("usable", None, "clear", 0.2);
+    run.dedup("twins", Some("usable"), "aesthetic", &[]);
+    run.filter("a-filter", Some("twins"), "aesthetic", 0.25);
+    run.export_all(Some("a-filter"), &["--embeddings"]);
     let card = run.store("out").get("README.md").unwrap();
     let card = std::str::from_utf8(&card).unwrap();
-    let below = run
-        .samples()
-        .iter()
-        .filter(|s| s.reason.is_none() && score(s) < 0.25)
-        .count();
+    let sound = run.samples().into_iter().filter(|s| s.reason.is_none());
+    let clear = |least: f32| {
+        let scores = sound.clone().map(|s| score(&s, "clear", "score"));
+        scores
+            .filter(move |score| score.is_some_and(|score| score < least))
+            .count()
+    };
     for line in [
         "|  | came in | 30 |  |".to_owned(),
-        "| read | not-an-image | 4 | the bytes are no image format that is known |".to_owned(),
-        format!("| aesthetic | below-min-score | {below} | the score is below --min-score |"),
-        format!("|  | stayed | {} |  |", 26 - below),
-        "| aesthetic | model.name | tiny |".to_owned(),
+        "| read | not-an-image | 4 | the bytes are not in a known image format |".to_owned(),
+        format!(
+            "| usable | below-min:clear | {} | the score is below the minimum |",
+            clear(0.2)
+        ),
+        "Deciding steps: usable, twins, a-filter.".to_owned(),
         "| embed | model.name | tiny |".to_owned(),
-        "| aesthetic | min_score | 0.25 |".to_owned(),
+        "| aesthetic | model.name | tiny |".to_owned(),
+        "| aesthetic | licence | MIT |".to_owned(),
+        "| a-filter | threshold | 0.25 |".to_owned(),
+        "| twins | threshold | 0.0 |".to_owned(),
+        "| `aesthetic` | score of the step `aesthetic`, model tiny; null where the sample has none |"
+            .to_owned(),
         "| `embedding` |".to_owned(),
     ] {
         assert!(card.contains(&line), "{line}\n\n{card}");
     }
+    let at = |line: &str| card.find(line).unwrap();
+    assert!(at("| usable | ") < at("| a-filter | "), "{card}");
+    assert!(card.starts_with("---\ntags:\n"));
 }
 
 #[test]
 fn an_earlier_longer_plan_leaves_nothing_behind() {
     let run = small("index-stale");
-    run.export_all("", &["--images-per-shard", "4"]);
+    run.export_all(None, &["--images-per-shard", "4"]);
     assert_eq!(run.output().len(), 7 * 2 + 2);
-    run.export_all("", &["--images-per-shard", "10"]);
+    run.export_all(None, &["--images-per-shard", "10"]);
     let names: Vec<String> = run.output().into_keys().collect();
     assert_eq!(
         names,
@@ -84,7 +99,7 @@ fn an_earlier_longer_plan_leaves_nothing_behind() {
 #[test]
 fn an_earlier_output_elsewhere_stays_whole() {
     let run = small("index-elsewhere");
-    run.export_all("", &["--images-per-shard", "4"]);
+    run.export_all(None, &["--images-per-shard", "4"]);
     let before = run.output();
     let other = format!("{}/other", run.base);
     let plan = ["plan", "--output", &other, "--images-per-shard", "10"];
@@ -100,7 +115,7 @@ fn an_earlier_output_elsewhere_stays_whole() {
 #[test]
 fn shards_of_another_plan_are_not_listed() {
     let run = small("index-mixed");
-    run.export_all("", &["--images-per-shard", "10"]);
+    run.export_all(None, &["--images-per-shard", "10"]);
     run.plan(&["--images-per-shard", "12"]).unwrap();
     let text = words(run.export(&["index"]));
     assert!(text.contains("sluice-export write"), "{text}");
@@ -112,7 +127,7 @@ fn nothing_kept_is_a_valid_output() {
     let run = Run::new("index-empty");
     run.shard("a.tar", &vec![("1.jpg".to_owned(), b"no picture".to_vec())]);
     run.read(1);
-    run.export_all("", &[]);
+    run.export_all(None, &[]);
     let names: Vec<String> = run.output().into_keys().collect();
     assert_eq!(names, ["README.md", "index.json"]);
 }

@@ -1,23 +1,56 @@
-//! `plan`: what it refuses. How it packs is tested beside the packing.
+//! `plan`: what it refuses, and which scores it chooses. How it packs is tested with the packing.
 
+use clap::Parser;
+use sluice_export::Args;
+use sluice_export::plan::PlanSettings;
+use sluice_harness::{Embedder, Gives, Program, Upstream};
 use sluice_manifest::rows::OutputPlanRow;
+use sluice_manifest::{Class, Error, ScoreColumn, StepName};
 
 use crate::support::{Run, exit, samples, words};
 
-fn decided(name: &str) -> Run {
+fn read(name: &str) -> Run {
     let run = Run::new(name);
     run.shard("a.tar", &samples(0..10));
     run.shard("b.tar", &samples(10..24));
     run.read(1);
-    run.export(&["decide", "--filters", ""]).unwrap();
     run
+}
+
+fn decided(name: &str) -> Run {
+    let run = read(name);
+    run.decide(None).unwrap();
+    run
+}
+
+/// Two scorers, an early filter by the first, dedup ranked by the second, a filter by the second.
+fn chain(name: &str) -> Run {
+    let run = read(name);
+    for scorer in ["clear", "aesthetic", "unused"] {
+        run.score(scorer, &["score"]);
+    }
+    run_chain(&run, 0.2);
+    run
+}
+
+fn run_chain(run: &Run, threshold: f32) {
+    run.filter("usable", None, "clear", threshold);
+    run.dedup("dedup", Some("usable"), "aesthetic", &[]);
+    run.filter("filter", Some("dedup"), "aesthetic", 0.1);
+    run.decide(Some("filter")).unwrap();
+}
+
+/// The columns of scores that a plan chose.
+fn columns(run: &Run) -> Vec<String> {
+    let receipt = run.receipt("export/receipts/plan.json");
+    let settings: PlanSettings = receipt.settings().unwrap();
+    let scores = settings.scores.into_iter();
+    scores.map(|score| score.column).collect()
 }
 
 #[test]
 fn the_plan_needs_the_decisions() {
-    let run = Run::new("plan-early");
-    run.shard("a.tar", &samples(0..3));
-    run.read(1);
+    let run = read("plan-early");
     let text = words(run.plan(&[]));
     assert!(text.contains("sluice-export decide"), "{text}");
     assert_eq!(exit(run.plan(&[])), 3);
@@ -26,13 +59,36 @@ fn the_plan_needs_the_decisions() {
 #[test]
 fn outputs_that_would_overwrite_something_are_refused() {
     let run = decided("plan-outputs");
-    for folder in ["run", "in", "in/curated"] {
+    run.store("mine").put("notes.txt", "x").unwrap();
+    for folder in ["run", "run/out", "", "in", "in/curated", "mine"] {
         let output = format!("{}/{folder}", run.base);
-        let outcome = || run.export(&["plan", "--output", &output]);
+        let output = output.trim_end_matches('/');
+        let outcome = || run.export(&["plan", "--output", output]);
         let text = words(outcome());
         assert!(text.contains(&format!("--output {output}")), "{text}");
         assert_eq!(exit(outcome()), 2);
     }
+    let text = words(run.export(&["plan", "--output", &format!("{}/mine", run.base)]));
+    assert!(
+        text.contains("notes.txt") && text.contains("hint"),
+        "{text}"
+    );
+}
+
+#[test]
+fn an_interrupted_export_goes_on_and_another_replaces_it() {
+    let run = decided("plan-ours");
+    run.plan(&["--images-per-shard", "5"]).unwrap();
+    run.export(&["write", "--partitions", "1"]).unwrap();
+    assert_eq!(run.plan(&["--images-per-shard", "5"]).unwrap(), (1, 1));
+    run.store("run")
+        .delete("export/receipts/plan.json")
+        .unwrap();
+    run.plan(&["--images-per-shard", "5"]).unwrap();
+    run.export(&["write"]).unwrap();
+    run.export(&["index"]).unwrap();
+    run.store("out").put("LICENSE", "x").unwrap();
+    run.plan(&["--images-per-shard", "6"]).unwrap();
 }
 
 #[test]
@@ -49,11 +105,9 @@ fn a_sample_larger_than_a_shard_is_refused() {
 }
 
 #[test]
-fn decisions_under_different_filters_are_refused() {
-    let run = decided("plan-mixed");
-    run.embed();
-    run.score(&sluice_manifest::dag::NSFW, |_| true);
-    let some = ["decide", "--filters", "nsfw", "--partitions", "1"];
+fn decisions_on_different_survivors_are_refused() {
+    let run = chain("plan-mixed");
+    let some = ["decide", "--survivors-of=usable", "--partitions", "1"];
     run.export(&some).unwrap();
     let text = words(run.plan(&[]));
     assert!(
@@ -61,6 +115,158 @@ fn decisions_under_different_filters_are_refused() {
         "{text}"
     );
     assert_eq!(exit(run.plan(&[])), 3);
+}
+
+#[test]
+fn the_chain_is_that_of_decide() {
+    let run = chain("plan-chain");
+    run.plan(&["--survivors-of=filter"]).unwrap();
+    let text = words(run.plan(&["--survivors-of=usable"]));
+    assert!(text.contains("the survivors of filter"), "{text}");
+    assert_eq!(exit(run.plan(&["--survivors-of=usable"])), 2);
+    run.plan(&[]).unwrap();
+    for subcommand in ["write", "index"] {
+        let other = || run.export(&[subcommand, "--survivors-of=usable"]);
+        assert_eq!(exit(other()), 2);
+        run.export(&[subcommand, "--survivors-of=filter"]).unwrap();
+    }
+}
+
+#[test]
+fn stale_decisions_are_refused() {
+    let run = chain("plan-stale");
+    run.plan(&[]).unwrap();
+    // The early filter lets other samples through, and dedup is not run again.
+    run.filter("usable", None, "clear", 0.1);
+    run.filter("filter", Some("dedup"), "aesthetic", 0.1);
+    run.decide(Some("filter")).unwrap();
+    let text = words(run.plan(&[]));
+    assert!(
+        text.contains("usable") && text.contains("hint: run the step dedup (exact) again"),
+        "{text}"
+    );
+    assert_eq!(exit(run.plan(&[])), 3);
+    run_chain(&run, 0.1);
+    run.plan(&[]).unwrap();
+    // Decisions that are older than a filter.
+    run.filter("filter", Some("dedup"), "aesthetic", 0.2);
+    let text = words(run.plan(&[]));
+    assert!(
+        text.contains("run the step export (decide) again"),
+        "{text}"
+    );
+    // What an earlier pipeline left in the run does not count.
+    run.decide(Some("usable")).unwrap();
+    run.plan(&[]).unwrap();
+}
+
+#[test]
+fn units_with_different_settings_are_refused() {
+    let run = chain("plan-thresholds");
+    let before = run.store("run");
+    let kept = before.get("usable/receipts/part-00000.json").unwrap();
+    let old = std::str::from_utf8(&kept).unwrap();
+    let new = old.replace("\"threshold\": 0.2", "\"threshold\": 0.3");
+    assert_ne!(new, old);
+    before.put("usable/receipts/part-00000.json", new).unwrap();
+    let text = words(run.plan(&[]));
+    assert!(text.contains("part-00000 and part-00001"), "{text}");
+    assert_eq!(exit(run.plan(&[])), 3);
+}
+
+#[test]
+fn scores_that_the_chain_reads_are_the_default() {
+    let run = chain("plan-scores");
+    run.plan(&[]).unwrap();
+    assert_eq!(columns(&run), ["aesthetic", "clear"]);
+    run.plan(&["--scores", "unused,clear"]).unwrap();
+    assert_eq!(columns(&run), ["unused", "clear"]);
+    run.decide(Some("usable")).unwrap();
+    run.plan(&[]).unwrap();
+    assert_eq!(columns(&run), ["clear"]);
+    run.decide(None).unwrap();
+    run.plan(&[]).unwrap();
+    assert!(columns(&run).is_empty());
+}
+
+#[test]
+fn scores_that_cannot_be_columns_are_refused() {
+    let run = read("plan-columns");
+    run.score("tags", &["cat", "dog"]);
+    run.score("tags-cat", &["score"]);
+    run.score("width", &["score"]);
+    run.decide(None).unwrap();
+    for (scores, word) in [
+        ("tags,tags-cat", "\"tags_cat\""),
+        ("width", "\"width\""),
+        ("read", "gives no scores"),
+    ] {
+        let outcome = || run.plan(&["--scores", scores]);
+        let text = words(outcome());
+        assert!(text.contains(word), "{text}");
+        assert_eq!(exit(outcome()), 2);
+    }
+    let missing = || run.plan(&["--scores=nsfw"]);
+    assert!(words(missing()).contains("run the step nsfw first"));
+    assert_eq!(exit(missing()), 3);
+    run.plan(&["--scores=tags"]).unwrap();
+    assert_eq!(columns(&run), ["tags_cat", "tags_dog"]);
+}
+
+#[test]
+fn what_can_be_known_before_the_work_is_checked() {
+    let mut upstream = Upstream::default();
+    let mut give = |step, gives| upstream.insert(StepName::fixed(step), gives);
+    give(
+        "aesthetic",
+        Gives {
+            scores: vec![ScoreColumn::named(ScoreColumn::ONLY)],
+            embedder: None,
+        },
+    );
+    let model = "clip".to_owned();
+    let embedder = Some(Embedder {
+        model,
+        dimension: None,
+    });
+    give(
+        "dino",
+        Gives {
+            scores: Vec::new(),
+            embedder,
+        },
+    );
+    let base = "memory://export-plan-check";
+    let plan = |flags: &[&str]| {
+        let (run, output) = (format!("--run={base}/run"), format!("--output={base}/out"));
+        let line = ["sluice-export", "plan", &run, &output];
+        Args::try_parse_from(line.iter().chain(flags)).unwrap()
+    };
+    let check = |flags: &[&str]| plan(flags).check(&upstream).map(drop);
+    check(&[]).unwrap();
+    check(&["--scores=aesthetic", "--embeddings=dino"]).unwrap();
+    for flags in [
+        "--scores=nsfw",
+        "--scores=dino",
+        "--scores=aesthetic,aesthetic",
+        "--embeddings",
+    ] {
+        let error = check(&[flags]).unwrap_err();
+        let class = error.downcast_ref::<Error>().map(Error::class);
+        assert_eq!(class, Some(Class::Usage), "{flags}");
+    }
+    let inside = format!("--output={base}/run/out");
+    let line = [
+        "sluice-export",
+        "plan",
+        &format!("--run={base}/run"),
+        &inside,
+    ];
+    assert!(Args::parse_from(line).check(&upstream).is_err());
+    let needs = |flags: &[&str]| plan(flags).needs().unwrap();
+    let names = ["embed", "a", "b"].map(StepName::fixed);
+    assert_eq!(needs(&["--scores=a,b", "--embeddings"]), names);
+    assert!(needs(&["--embeddings=false"]).is_empty());
 }
 
 #[test]

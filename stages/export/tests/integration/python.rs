@@ -57,7 +57,7 @@ fn python_reads_the_same_samples() {
     });
     run.shard("b/c.tar", &members.collect());
     run.read(1);
-    run.export_all("", &["--images-per-shard", "8"]);
+    run.export_all(None, &["--images-per-shard", "8"]);
     let expected = folder.path().join("expected.json");
     let text = described(&run, 3).to_string();
     run.store("").put("expected.json", text).unwrap();

@@ -1,20 +1,24 @@
-//! Small runs: synthetic shards, the programs before the export, and scores as the stages write
-//! them.
+//! Small runs: synthetic shards, the programs before the export, and manifests as the steps between
+//! write them.
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
 use std::sync::Arc;
 
-use arrow::array::{FixedSizeListArray, Float32Array, RecordBatch, StringArray};
+use arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field};
 use clap::Parser;
-use sluice_harness::{Common, Context, Program, Shared, Work};
-use sluice_manifest::dag::{self, Step};
+use serde::Serialize;
+use sluice_harness::{Common, Context, Node, Program, Shared, Task, Work};
+use sluice_manifest::layout::{DUPLICATES, EMBEDDINGS, FILTERED, SCORES};
 use sluice_manifest::rows::{
-    DIMENSION_KEY, DuplicateRow, EMBEDDINGS, MODEL_KEY, MODEL_SHA256_KEY, Method, Row, SampleRow,
-    ScoreRow, Status, embeddings,
+    self, DIMENSION_KEY, DuplicateRow, FilterRow, MODEL_KEY, MODEL_SHA256_KEY, Method, Row,
+    SampleRow,
 };
-use sluice_manifest::{Counts, Error, Input, Partition, Reason, Unit, layout};
+use sluice_manifest::{
+    Counts, Error, Histogram, ImageId, Input, Operation, Reason, ReasonKind, Receipt, Resources,
+    ScoreColumn, ScoreSummary, StepName, Unit, UnitKind,
+};
 use sluice_shard::{Event, Limits, ShardReader, ShardWriter};
 use sluice_store::{Location, Store};
 
@@ -55,7 +59,8 @@ impl Run {
         line.extend(arguments);
         line.extend(["--run".to_owned(), run]);
         let program = P::try_parse_from(line)?;
-        let context = Context::new(program.common(), P::NAME, &Shared::default())?;
+        let node = program.node();
+        let context = Context::new(program.common(), P::NAME, node, &Shared::default())?;
         program.run(&context)?;
         Ok(context.units())
     }
@@ -69,7 +74,7 @@ impl Run {
         self.call::<sluice_read::Args>(&[]).unwrap();
     }
 
-    /// Runs a step of the export.
+    /// Runs a subcommand of the export.
     pub fn export(&self, arguments: &[&str]) -> anyhow::Result<(u64, u64)> {
         self.call::<sluice_export::Args>(arguments)
     }
@@ -82,12 +87,24 @@ impl Run {
         self.export(&arguments)
     }
 
-    /// All four steps, with flags of `plan`.
-    pub fn export_all(&self, filters: &str, flags: &[&str]) {
-        self.export(&["decide", "--filters", filters]).unwrap();
+    /// `decide` on the survivors of a step, or on all samples.
+    pub fn decide(&self, survivors_of: Option<&str>) -> anyhow::Result<(u64, u64)> {
+        let flag = survivors_of.map(|step| format!("--survivors-of={step}"));
+        let mut arguments = vec!["decide"];
+        arguments.extend(flag.as_deref());
+        self.export(&arguments)
+    }
+
+    /// All four subcommands, with flags of `plan`.
+    pub fn export_all(&self, survivors_of: Option<&str>, flags: &[&str]) {
+        self.decide(survivors_of).unwrap();
         self.plan(flags).unwrap();
         self.export(&["write"]).unwrap();
         self.export(&["index"]).unwrap();
+    }
+
+    pub fn receipt(&self, path: &str) -> Receipt {
+        serde_json::from_slice(&self.store("run").get(path).unwrap()).unwrap()
     }
 
     pub fn rows<R: Row>(&self, path: &str) -> Vec<R> {
@@ -115,134 +132,247 @@ impl Run {
 
     /// The samples of an output shard: key, and extension and bytes of each member.
     pub fn curated(&self, shard: u32) -> Vec<(String, Members)> {
-        let path = format!("{}.tar", layout::output_shard(shard));
+        let path = format!("{}.tar", Unit::new(UnitKind::Shard, shard));
         samples_of(&self.store("out").get(&path).unwrap())
     }
 
     /// Gives each sound sample a vector, as `sluice-embed` does.
-    pub fn embed(&self) {
-        self.per_partition(&dag::EMBED, |context, path, samples| {
+    pub fn embed(&self, step: &str) {
+        self.per_partition("embed", step, |context, task, samples| {
             let metadata = [
                 (MODEL_KEY, "tiny".to_owned()),
                 (MODEL_SHA256_KEY, "00".to_owned()),
                 (DIMENSION_KEY, DIMENSION.to_string()),
             ];
-            let path = path("embeddings");
-            let schema = embeddings(DIMENSION);
-            let mut writer = context
-                .run
-                .write_table(&path, EMBEDDINGS, schema, &metadata)?;
-            let ids = samples.iter().map(|row| row.image_id.as_str());
-            let ids = StringArray::from_iter_values(ids);
+            let (path, schema) = (task.path(&EMBEDDINGS), rows::embeddings(DIMENSION));
+            let run = &context.run;
+            let mut writer = run
+                .write_table(&path, rows::EMBEDDINGS, schema, &metadata)
+                .unwrap();
             let values: Vec<f32> = samples.iter().flat_map(vector).collect();
             let item = Arc::new(Field::new("item", DataType::Float32, false));
             let values = Arc::new(Float32Array::from(values));
             let list = FixedSizeListArray::new(item, DIMENSION as i32, values, None);
-            let columns: Vec<arrow::array::ArrayRef> = vec![Arc::new(ids), Arc::new(list)];
+            let columns: Vec<ArrayRef> = vec![ids(samples), Arc::new(list)];
             let batch = RecordBatch::try_new(writer.schema().clone(), columns).unwrap();
-            writer.write(&batch)?;
-            writer.finish()
+            writer.write(&batch).unwrap();
+            task.publish(|| writer.finish()).unwrap();
         });
     }
 
-    /// Scores each sound sample, as the scoring stages do.
-    pub fn score(&self, step: &'static Step, keep: impl Fn(&SampleRow) -> bool) {
-        self.per_partition(step, |context, path, samples| {
-            let mut writer = context.run.write_rows(&path("scores"), &[])?;
-            for sample in samples {
-                writer.push(ScoreRow {
-                    image_id: sample.image_id.clone(),
-                    score: score(sample),
-                    keep: keep(sample),
-                })?;
-            }
-            writer.finish()
+    /// Scores each sound sample, as the scorers do. Every seventh has no score.
+    pub fn score(&self, step: &str, outputs: &[&str]) {
+        self.per_partition("score", step, |context, task, samples| {
+            let schema = rows::scores(outputs.iter().copied());
+            let run = &context.run;
+            let mut writer = run
+                .write_table(&task.path(&SCORES), rows::SCORES, schema, &[])
+                .unwrap();
+            let mut columns = vec![ids(samples)];
+            columns.extend(outputs.iter().map(|output| -> ArrayRef {
+                let scores = samples.iter().map(|sample| score(sample, step, output));
+                Arc::new(scores.collect::<Float32Array>())
+            }));
+            let batch = RecordBatch::try_new(writer.schema().clone(), columns).unwrap();
+            writer.write(&batch).unwrap();
+            task.publish(|| writer.finish()).unwrap();
+            let summaries = outputs.iter().map(|output| ScoreSummary {
+                column: ScoreColumn::named(output),
+                histogram: Histogram::default(),
+            });
+            task.scores(summaries.collect());
+            task.about("licence", "MIT");
         });
     }
 
     fn per_partition(
         &self,
-        step: &'static Step,
-        write: impl Fn(
-            &Context,
-            &dyn Fn(&str) -> String,
-            &[SampleRow],
-        ) -> sluice_manifest::Result<sluice_manifest::Output>,
+        stage: &'static str,
+        step: &str,
+        write: impl Fn(&Context, &mut Task<'_>, &[SampleRow]),
     ) {
-        let context = self.context();
+        let context = self.context(stage, &PARTITIONS, step, None);
         let plan = context.plan().unwrap();
-        for unit in plan.units() {
-            let mut samples = self.rows::<SampleRow>(&layout::manifest("read", "images", &unit));
-            samples.retain(|sample| sample.status == Status::Ok);
-            let inputs = vec![context.input(&dag::READ, &unit).unwrap()];
-            let work = work(step, &unit, plan.partitions.len(), inputs);
+        for partition in &plan.partitions {
+            let survivors = context.survivors(None).unwrap();
+            let samples = survivors.samples(partition.partition).unwrap();
+            let samples: Vec<SampleRow> = samples.collect::<Result<_, _>>().unwrap();
+            let work = Work {
+                unit: partition.partition.into(),
+                units: plan.partitions.len(),
+                settings: Settings::new(0.0),
+                inputs: survivors.inputs(partition.partition).unwrap(),
+            };
             let Some(mut task) = context.begin(work).unwrap() else {
                 continue;
             };
-            let path = |kind: &str| layout::manifest(step.stage, kind, &unit);
-            let output = write(&context, &path, &samples).unwrap();
-            task.wrote(output);
+            write(&context, &mut task, &samples);
             task.commit(Counts::default()).unwrap();
         }
     }
 
-    /// Says that nothing is a duplicate, but for these exact ones.
-    pub fn dedup(&self, exact: &[(Partition, &SampleRow)]) {
-        let context = self.context();
-        for (step, kind) in [
-            (&dag::DEDUP_EXACT, "exact"),
-            (&dag::DEDUP_PERCEPTUAL, "perceptual"),
-            (&dag::DEDUP_MATCH, "group"),
-        ] {
-            let unit = Unit::numbered(kind, 0);
-            let mut task = context
-                .begin(work(step, &unit, 1, Vec::new()))
-                .unwrap()
-                .unwrap();
-            let path = task.path("duplicates");
-            let mut writer = context.run.write_rows(&path, &[]).unwrap();
-            for (partition, sample) in exact.iter().filter(|_| kind == "exact") {
-                let row = DuplicateRow {
-                    partition: *partition,
-                    image_id: sample.image_id.clone(),
-                    duplicate_of: sample.image_id.clone(),
-                    similarity: 1.0,
-                    method: Method::Exact,
-                };
+    /// Keeps the samples whose score is at least the threshold, as `sluice-filter` does.
+    pub fn filter(&self, step: &str, survivors_of: Option<&str>, scorer: &str, threshold: f32) {
+        let context = self.context("filter", &PARTITIONS, step, survivors_of);
+        let survivors = context.survivors(name(survivors_of).as_ref()).unwrap();
+        let plan = context.plan().unwrap();
+        for partition in &plan.partitions {
+            let unit = Unit::from(partition.partition);
+            let mut inputs = survivors.inputs(partition.partition).unwrap();
+            inputs.push(
+                context
+                    .input(&StepName::new(scorer).unwrap(), unit)
+                    .unwrap(),
+            );
+            let work = Work {
+                unit,
+                units: plan.partitions.len(),
+                settings: Settings::new(threshold),
+                inputs,
+            };
+            let Some(mut task) = context.begin(work).unwrap() else {
+                continue;
+            };
+            let mut writer = context.run.write_rows(&task.path(&FILTERED), &[]).unwrap();
+            let mut counts = Counts::default();
+            for sample in survivors.samples(partition.partition).unwrap() {
+                let row = filtered(&sample.unwrap(), scorer, threshold);
+                counts.add(context.step(), row.reason.as_ref());
                 writer.push(row).unwrap();
             }
-            task.wrote(writer.finish().unwrap());
-            task.commit(Counts::default()).unwrap();
+            task.publish(|| writer.finish()).unwrap();
+            task.decides(&[UnitKind::Part]);
+            task.commit(counts).unwrap();
         }
     }
 
-    fn context(&self) -> Context {
+    /// Drops these samples, as `sluice-dedup` does; it ranks by the scores of `scorer`.
+    pub fn dedup(&self, step: &str, survivors_of: Option<&str>, scorer: &str, twins: &[&ImageId]) {
+        let context = self.context("dedup", &EXACT, step, survivors_of);
+        let survivors = context.survivors(name(survivors_of).as_ref()).unwrap();
+        let scorer = StepName::new(scorer).unwrap();
+        let scores = context.combined_input(&scorer, UnitKind::Part).unwrap();
+        let inputs: Vec<Input> = survivors.all_inputs().unwrap();
+        let work = Work {
+            unit: Unit::once(UnitKind::Exact),
+            units: 1,
+            settings: Settings::new(0.0),
+            inputs: [inputs, vec![scores]].concat(),
+        };
+        let Some(mut task) = context.begin(work).unwrap() else {
+            return;
+        };
+        let mut writer = context
+            .run
+            .write_rows(&task.path(&DUPLICATES), &[])
+            .unwrap();
+        for partition in &context.plan().unwrap().partitions {
+            for sample in survivors.samples(partition.partition).unwrap() {
+                let sample: SampleRow = sample.unwrap();
+                if twins.contains(&&sample.image_id) {
+                    let row = DuplicateRow {
+                        partition: partition.partition,
+                        duplicate_of: sample.image_id.clone(),
+                        image_id: sample.image_id,
+                        similarity: 1.0,
+                        method: Method::Exact,
+                    };
+                    writer.push(row).unwrap();
+                }
+            }
+        }
+        task.publish(|| writer.finish()).unwrap();
+        task.decides(&[UnitKind::Exact]);
+        task.commit(Counts::default()).unwrap();
+    }
+
+    /// A step that a test stands in for.
+    fn context(
+        &self,
+        stage: &'static str,
+        operation: &'static Operation,
+        step: &str,
+        survivors_of: Option<&str>,
+    ) -> Context {
         #[derive(Parser)]
         struct Line {
             #[command(flatten)]
             common: Common,
         }
         let run = format!("{}/run", self.base);
-        let line = Line::parse_from(["test", "--force", "--run", &run]);
-        Context::new(&line.common, "test", &Shared::default()).unwrap()
+        let line = Line::parse_from(["test", "--run", &run]);
+        let node = Node {
+            step: StepName::new(step).unwrap(),
+            stage,
+            operation,
+            survivors_of: name(survivors_of),
+        };
+        Context::new(&line.common, "test", node, &Shared::default()).unwrap()
     }
 }
 
-fn work<'a>(step: &'a Step, unit: &'a Unit, units: usize, inputs: Vec<Input>) -> Work<'a> {
-    Work {
-        step,
-        version: 1,
+static PARTITIONS: Operation = operation(None, UnitKind::Part);
+static EXACT: Operation = operation(Some("exact"), UnitKind::Exact);
+
+const fn operation(subcommand: Option<&'static str>, unit: UnitKind) -> Operation {
+    Operation {
+        subcommand,
         unit,
-        units,
-        settings: serde_json::json!({ "model": { "name": "tiny" }, "min_score": 0.25 }),
-        basis: None,
-        inputs,
+        resources: Resources::Light,
+        after: &[],
+        version: 1,
     }
 }
 
-/// The score that [`Run::score`] gives.
-pub fn score(sample: &SampleRow) -> f32 {
-    f32::from(digest(sample)[0]) / 255.0
+/// Settings of the steps that tests stand in for.
+#[derive(Serialize)]
+struct Settings {
+    model: Model,
+    threshold: f32,
+}
+
+#[derive(Serialize)]
+struct Model {
+    name: &'static str,
+}
+
+impl Settings {
+    fn new(threshold: f32) -> Self {
+        let model = Model { name: "tiny" };
+        Self { model, threshold }
+    }
+}
+
+fn name(step: Option<&str>) -> Option<StepName> {
+    step.map(|step| StepName::new(step).unwrap())
+}
+
+fn ids(samples: &[SampleRow]) -> ArrayRef {
+    let ids = samples.iter().map(|row| row.image_id.as_str());
+    Arc::new(StringArray::from_iter_values(ids))
+}
+
+fn filtered(sample: &SampleRow, scorer: &str, threshold: f32) -> FilterRow {
+    let score = score(sample, scorer, ScoreColumn::ONLY);
+    let kind = match score {
+        None => Some(ReasonKind::NotScored),
+        Some(score) if score < threshold => Some(ReasonKind::BelowMin),
+        Some(_) => None,
+    };
+    FilterRow {
+        image_id: sample.image_id.clone(),
+        keep: kind.is_none(),
+        reason: kind.map(|kind| Reason::about(kind, scorer)),
+        detail: kind.map(|_| format!("{scorer} {score:?}")),
+    }
+}
+
+/// The score that [`Run::score`] gives: another one for each step and output.
+pub fn score(sample: &SampleRow, step: &str, output: &str) -> Option<f32> {
+    let digest = digest(sample);
+    let name = step.bytes().chain(output.bytes());
+    let at = name.map(usize::from).sum::<usize>() % digest.len();
+    (!digest[at].is_multiple_of(7)).then(|| f32::from(digest[at]) / 255.0)
 }
 
 /// The vector that [`Run::embed`] gives.
@@ -331,9 +461,4 @@ pub fn exit(outcome: anyhow::Result<(u64, u64)>) -> u8 {
     let error = outcome.expect_err("an error");
     let class = error.downcast_ref::<Error>().map(Error::class);
     class.expect("an error with a class").exit_status() as u8
-}
-
-/// Whether a reason is one of `read`'s.
-pub fn of_read(reason: Reason) -> bool {
-    reason.stage() == "read"
 }

@@ -1,9 +1,9 @@
 //! `write`: every member as it was, in shards that are full, whatever the source looks like.
 
-use arrow::array::{Array, FixedSizeListArray, StringArray};
-use sluice_export::plan::PATH;
+use arrow::array::{Array, AsArray, FixedSizeListArray};
+use arrow::datatypes::Float32Type;
+use sluice_manifest::InputOf;
 use sluice_manifest::rows::{CuratedRow, MODEL_KEY, OutputPlanRow, Row, SampleRow};
-use sluice_manifest::{Partition, dag};
 use sluice_shard::safe_member_name;
 use sluice_store::vectors;
 
@@ -77,7 +77,7 @@ fn small(name: &str) -> Run {
 #[test]
 fn members_come_out_as_they_went_in() {
     let run = small("write-verbatim");
-    run.export_all("", &["--images-per-shard", "7"]);
+    run.export_all(None, &["--images-per-shard", "7"]);
     let shards = curated(&run);
     let sizes: Vec<usize> = shards.iter().map(Vec::len).collect();
     assert_eq!(sizes, [7, 7, 7, 7, 7, 7, 7, 3], "52 of 60 are pictures");
@@ -97,14 +97,13 @@ fn members_come_out_as_they_went_in() {
         );
         assert_eq!((row.width, row.height), (sample.width, sample.height));
         assert_eq!((&row.sha256, row.phash), (&sample.sha256, sample.phash));
-        assert_eq!((row.aesthetic_score, row.nsfw_score), (None, None));
     }
 }
 
 #[test]
 fn the_same_run_gives_the_same_bytes() {
     let run = small("write-again");
-    run.export_all("", &["--images-per-shard", "20"]);
+    run.export_all(None, &["--images-per-shard", "20"]);
     let first = run.output();
     assert_eq!(first.len(), 3 * 2 + 2);
     assert_eq!(run.export(&["write"]).unwrap(), (3, 3), "up to date");
@@ -124,7 +123,7 @@ fn the_same_run_gives_the_same_bytes() {
     split.shard("sub/b.tar", &samples(10..24));
     split.shard("sub/c.tar", &samples(24..60));
     split.read(1);
-    split.export(&["decide", "--filters", ""]).unwrap();
+    split.decide(None).unwrap();
     split.plan(&["--images-per-shard", "20"]).unwrap();
     for task in ["1", "0"] {
         let share = ["write", "--task-count", "2", "--task-index", task];
@@ -144,7 +143,7 @@ fn the_same_run_gives_the_same_bytes() {
 fn shards_are_cut_by_bytes() {
     let run = small("write-bytes");
     let limit = 3000;
-    run.export_all("", &["--bytes-per-shard", &limit.to_string()]);
+    run.export_all(None, &["--bytes-per-shard", &limit.to_string()]);
     let shards = curated(&run);
     assert!(shards.len() > 3);
     assert_eq!(shards.concat(), expected(&run));
@@ -176,7 +175,7 @@ fn compressed_shards_give_the_same_members() {
     std::io::Write::write_all(&mut gzip, &tar(&samples(40..60))).unwrap();
     input.put("c.tgz", gzip.finish().unwrap()).unwrap();
     run.read(3);
-    run.export_all("", &["--images-per-shard", "11"]);
+    run.export_all(None, &["--images-per-shard", "11"]);
     assert_eq!(curated(&run).concat(), expected(&run));
 }
 
@@ -192,7 +191,7 @@ fn a_torn_shard_gives_what_lies_before_the_tear() {
         .put("b.tar.zst", zstd[..zstd.len() - 9].to_vec())
         .unwrap();
     run.read(1);
-    run.export_all("", &[]);
+    run.export_all(None, &[]);
     let kept = run.samples().iter().filter(|s| s.reason.is_none()).count();
     let written: Vec<CuratedRow> = table(&run, 0);
     assert!(kept > 5 && written.len() == kept);
@@ -228,7 +227,7 @@ fn hostile_keys_become_safe_names() {
     run.shard("a.tar", &members);
     run.shard(&format!("{}.tar", "long/".repeat(60)), &samples(0..3));
     run.read(1);
-    run.export_all("", &["--images-per-shard", "100"]);
+    run.export_all(None, &["--images-per-shard", "100"]);
     let samples = run.curated(0);
     assert_eq!(samples.len(), keys.len() + 3);
     assert_eq!(samples, expected(&run));
@@ -255,58 +254,118 @@ fn scores_and_embeddings_follow_their_samples() {
     run.shard("a.tar", &samples(0..1300));
     run.shard("b.tar", &samples(1300..1500));
     run.read(1);
-    run.embed();
-    run.score(&dag::AESTHETIC, |sample| score(sample) >= 0.25);
-    run.score(&dag::NSFW, |sample| score(sample) < 0.75);
+    run.embed("dino");
+    run.score("aesthetic", &["score"]);
+    run.score("content-tags", &["cat", "dog"]);
+    run.filter("filter", None, "aesthetic", 0.25);
     let read = run.samples();
-    let stays = |s: &&SampleRow| s.reason.is_none() && (0.25..0.75).contains(&score(s));
-    let twin = read.iter().filter(stays).nth(300).unwrap();
-    run.dedup(&[(Partition(0), twin)]);
+    let stays = |s: &&SampleRow| {
+        s.reason.is_none() && score(s, "aesthetic", "score").is_some_and(|score| score >= 0.25)
+    };
+    let twin = &read.iter().filter(stays).nth(300).unwrap().image_id;
+    run.dedup("dedup", Some("filter"), "aesthetic", &[twin]);
     run.export_all(
-        "aesthetic,nsfw,dedup",
-        &["--images-per-shard", "250", "--embeddings"],
+        Some("dedup"),
+        &[
+            "--images-per-shard",
+            "250",
+            "--scores=content-tags,aesthetic",
+            "--embeddings=dino",
+        ],
     );
-    let kept: Vec<&SampleRow> = read.iter().filter(stays).filter(|&s| s != twin).collect();
-    let tables = (0..kept.len().div_ceil(250) as u32).map(|shard| {
+    let kept = read.iter().filter(stays).filter(|s| s.image_id != *twin);
+    let kept: Vec<&SampleRow> = kept.collect();
+    let mut left = kept.iter();
+    for shard in 0..kept.len().div_ceil(250) as u32 {
         let path = format!("shard-{shard:05}.parquet");
-        let columns = ["image_id", "embedding"];
-        let table = run
-            .store("out")
-            .table(&path, CuratedRow::SCHEMA, &columns)
-            .unwrap();
+        let scores = ["content_tags_cat", "content_tags_dog", "aesthetic"];
+        let columns = [&["image_id", "embedding"], &scores[..]].concat();
+        let store = run.store("out");
+        let mut table = store.table(&path, CuratedRow::SCHEMA, &columns).unwrap();
         assert_eq!(table.metadata(MODEL_KEY), Some("tiny"));
-        (table, table_rows(&run, shard))
-    });
-    let mut kept = kept.into_iter();
-    for (mut embedded, rows) in tables {
-        let batch = embedded.next().unwrap().unwrap();
-        let ids = batch.column_by_name("image_id").unwrap();
-        let ids = ids.as_any().downcast_ref::<StringArray>().unwrap();
+        let fields = table.schema().fields();
+        let names = fields.iter().skip_while(|field| field.name() != "phash");
+        let names: Vec<&String> = names.skip(1).map(|field| field.name()).collect();
+        assert_eq!(names, [&scores[..], &["embedding"]].concat());
+        let batch = table.next().unwrap().unwrap();
         let values = vectors(&batch, "embedding").unwrap();
-        assert_eq!(ids.len(), rows.len());
-        for (number, row) in rows.iter().enumerate() {
-            let sample = kept.next().unwrap();
-            assert_eq!(row.image_id, sample.image_id);
-            assert_eq!(ids.value(number), sample.image_id.as_str());
-            assert_eq!(row.aesthetic_score, Some(score(sample)));
-            assert_eq!(row.nsfw_score, Some(score(sample)));
-            let at = number * DIMENSION;
+        let ids = batch.column_by_name("image_id").unwrap().as_string::<i32>();
+        let score_of = |name: &str, row: usize| {
+            let scores = batch.column_by_name(name).unwrap();
+            let scores = scores.as_primitive::<Float32Type>();
+            scores.is_valid(row).then(|| scores.value(row))
+        };
+        for row in 0..batch.num_rows() {
+            let sample = left.next().unwrap();
+            assert_eq!(ids.value(row), sample.image_id.as_str());
+            for (column, step, output) in [
+                (scores[0], "content-tags", "cat"),
+                (scores[1], "content-tags", "dog"),
+                (scores[2], "aesthetic", "score"),
+            ] {
+                assert_eq!(score_of(column, row), score(sample, step, output));
+            }
+            let at = row * DIMENSION;
             assert_eq!(values[at..at + DIMENSION], vector(sample));
         }
     }
-    assert!(kept.next().is_none());
+    assert!(left.next().is_none());
 }
 
-fn table_rows(run: &Run, shard: u32) -> Vec<CuratedRow> {
-    let rows = table(run, shard);
-    assert!(rows.len() <= 250);
-    rows
+#[test]
+fn samples_that_a_step_did_not_see_have_no_score() {
+    let run = small("write-unscored");
+    run.score("aesthetic", &["score"]);
+    // As if the scorer had worked on the survivors of a filter: only every second row is there.
+    let store = run.store("run");
+    let columns = ["image_id", "score"];
+    for part in 0..2 {
+        let path = format!("aesthetic/scores/part-0000{part}.parquet");
+        let mut table = store.table(&path, "scores", &columns).unwrap();
+        let batch = table.next().unwrap().unwrap();
+        let schema = sluice_manifest::rows::scores(["score"]);
+        let mut writer = store.write_table(&path, "scores", schema, &[]).unwrap();
+        for row in (0..batch.num_rows()).step_by(2) {
+            writer.write(&batch.slice(row, 1)).unwrap();
+        }
+        writer.finish().unwrap();
+    }
+    run.decide(None).unwrap();
+    run.plan(&["--scores=aesthetic"]).unwrap();
+    run.export(&["write"]).unwrap();
+    let mut out = run
+        .store("out")
+        .table("shard-00000.parquet", "curated", &["aesthetic"])
+        .unwrap();
+    let batch = out.next().unwrap().unwrap();
+    let scores = batch.column_by_name("aesthetic").unwrap();
+    let scores = scores.as_primitive::<Float32Type>();
+    let mut number = 0;
+    let mut part = String::new();
+    let kept = run.samples().into_iter().filter(|s| s.reason.is_none());
+    for (row, sample) in kept.enumerate() {
+        let here = if sample.shard.as_str() == "sub/c.tar" {
+            "1"
+        } else {
+            "0"
+        };
+        if part != here {
+            (number, part) = (0, here.to_owned());
+        }
+        let expected = match number % 2 {
+            0 => score(&sample, "aesthetic", "score"),
+            _ => None,
+        };
+        let found = scores.is_valid(row).then(|| scores.value(row));
+        assert_eq!(found, expected, "{}", sample.image_id);
+        number += 1;
+    }
 }
 
 #[test]
 fn a_sample_without_embedding_has_none() {
     let run = small("write-unembedded");
-    run.embed();
+    run.embed("embed");
     // A vector is missing where the model gave none that is finite: here for half of a partition.
     let path = "embed/embeddings/part-00001.parquet";
     let store = run.store("run");
@@ -338,7 +397,7 @@ fn a_sample_without_embedding_has_none() {
         }
         writer.finish().unwrap();
     }
-    run.export_all("", &["--embeddings"]);
+    run.export_all(None, &["--embeddings"]);
     let columns = ["image_id", "embedding"];
     let mut out = run
         .store("out")
@@ -355,7 +414,7 @@ fn a_sample_without_embedding_has_none() {
 #[test]
 fn a_changed_source_is_noticed() {
     let run = small("write-changed");
-    run.export(&["decide", "--filters", ""]).unwrap();
+    run.decide(None).unwrap();
     run.plan(&[]).unwrap();
     let input = run.store("in");
     let before = input.get("a.tar").unwrap();
@@ -375,44 +434,58 @@ fn a_changed_source_is_noticed() {
 }
 
 #[test]
-fn what_was_done_again_behind_the_plan_is_noticed() {
+fn what_was_done_again_after_the_plan_is_noticed() {
     let run = small("write-stale");
-    run.embed();
-    run.score(&dag::NSFW, |_| true);
-    run.export(&["decide", "--filters", ""]).unwrap();
-    run.plan(&[]).unwrap();
-    run.export(&["decide", "--filters", "nsfw"]).unwrap();
+    run.score("aesthetic", &["score"]);
+    run.filter("filter", None, "aesthetic", 0.2);
+    run.decide(None).unwrap();
+    run.plan(&["--scores=aesthetic"]).unwrap();
+    run.decide(Some("filter")).unwrap();
     let text = words(run.export(&["write"]));
     assert!(text.contains("sluice-export plan"), "{text}");
     run.plan(&[]).unwrap();
-    run.call::<sluice_read::Args>(&["--min-side", "9"]).unwrap();
+    // As after a run with another model.
+    let store = run.store("run");
+    let path = "aesthetic/receipts/part-00000.json";
+    let before = store.get(path).unwrap();
+    let fingerprint = run.receipt(path).fingerprint;
+    let other = std::str::from_utf8(&before).unwrap();
+    let other = other.replace(fingerprint.as_str(), &"0".repeat(32));
+    store.put(path, other).unwrap();
     let text = words(run.export(&["write"]));
+    assert!(
+        text.contains("aesthetic part-00000 was done again"),
+        "{text}"
+    );
+    assert_eq!(exit(run.export(&["write"])), 3);
+    store.put(path, before).unwrap();
+    run.shard("a.tar", &samples(0..11));
+    run.read(2);
+    let text = words(run.export(&["write"]));
+    assert!(text.contains("read part-00000 was done again"), "{text}");
     assert!(text.contains("sluice-export decide"), "{text}");
     assert_eq!(exit(run.export(&["write"])), 3);
 }
 
 #[test]
-fn a_stretch_reads_its_partition_alone() {
+fn a_shard_reads_its_partitions_alone() {
     let run = small("write-rows");
-    run.export_all("", &["--images-per-shard", "26"]);
-    let rows: Vec<OutputPlanRow> = run.rows(PATH);
+    run.score("aesthetic", &["score"]);
+    run.export_all(None, &["--images-per-shard", "26", "--scores=aesthetic"]);
+    let rows: Vec<OutputPlanRow> = run.rows("export/plan/plan.parquet");
     assert_eq!(rows.len(), 3, "{rows:?}");
-    let receipt = run
-        .store("run")
-        .get("export/receipts/shard-00001.json")
-        .unwrap();
-    let receipt: sluice_manifest::Receipt = serde_json::from_slice(&receipt).unwrap();
-    let names: Vec<&str> = receipt
-        .inputs
-        .iter()
-        .map(|input| input.name.as_str())
-        .collect();
+    let receipt = run.receipt("export/receipts/shard-00001.json");
+    let inputs = receipt.inputs.iter().map(|input| match &input.of {
+        InputOf::Unit { step, unit } => format!("{step}/{unit}"),
+        other => panic!("{other}"),
+    });
     assert_eq!(
-        names,
+        inputs.collect::<Vec<_>>(),
         [
-            "export-plan/plan",
-            "export-decide/part-00001",
-            "read/part-00001"
+            "export/plan",
+            "export/part-00001",
+            "read/part-00001",
+            "aesthetic/part-00001"
         ]
     );
     assert_eq!((receipt.counts.input, receipt.counts.kept), (26, 26));

@@ -1,21 +1,28 @@
 //! What the page shows as a run goes on.
 
 use clap::Parser;
-use sluice_manifest::{Reason, dag};
+use sluice_manifest::{Unit, UnitKind};
 
 use crate::support::{HOSTILE, Run};
 
 fn complete(name: &str) -> Run {
     let run = Run::new(name);
     run.read();
-    run.score(&dag::AESTHETIC, "min_score", Reason::BelowMinScore);
-    run.deduplicate();
-    run.decide();
+    run.score("made");
+    run.filter("usable");
+    run.deduplicate("twins", "usable");
+    run.decide(Some("twins"));
     run
 }
 
+/// Returns the text between the first `from` and the next `to`.
+fn between<'p>(page: &'p str, from: &str, to: &str) -> &'p str {
+    let (_, rest) = page.split_once(from).unwrap();
+    rest.split_once(to).unwrap().0
+}
+
 #[test]
-fn steps_that_were_not_run_are_named() {
+fn a_run_that_has_begun_has_a_page() {
     let run = Run::new("report-begun");
     let page = run.report();
     assert!(page.contains("sluice-read has not been run"), "{page}");
@@ -23,34 +30,74 @@ fn steps_that_were_not_run_are_named() {
     let page = run.report();
     for missing in [
         "sluice-export decide has not been run",
-        "sluice-aesthetic has not been run",
-        "sluice-nsfw has not been run",
-        "sluice-dedup has not been run",
+        "No step has looked for duplicates",
         "No output has been written",
     ] {
         assert!(page.contains(missing), "{missing}\n{page}");
     }
     assert!(!page.contains("sluice-read has not been run"), "{page}");
+    assert!(!page.contains("Scores:"), "{page}");
 }
 
 #[test]
-fn the_page_tells_the_run() {
+fn the_page_shows_the_run() {
     let page = complete("report-complete").report();
     for part in [
-        "below-min-score",
-        "exact-duplicate",
+        "<td>usable</td><td>below-min:made.beauty",
+        "<td>twins</td><td>exact-duplicate",
         "not-an-image",
         "torn.tar",
-        "threshold 0.5",
-        "<rect class=\"kept\"",
-        "<rect class=\"dropped\"",
-        "2 images</p>",
+        "<h2>Scores: made.beauty</h2>",
+        "<h2>Scores: made.ugliness</h2>",
+        "usable: at least 0.5</text>",
+        "from made-up",
+        "<rect class=\"score\"",
+        "2 images dropped because of it",
         "whole/0004",
-        "made-up",
+        "survivors of",
+        "Made-Up-1.0",
+        "score made.beauty threshold 0.5",
     ] {
-        let part = part.replace("2 images</p>", "2 images dropped because of it");
-        assert!(page.contains(&part), "{part}\n{page}");
+        assert!(page.contains(part), "{part}\n{page}");
     }
+    assert_eq!(
+        page.matches("usable: at least 0.5</text>").count(),
+        1,
+        "of one of two outputs"
+    );
+}
+
+#[test]
+fn steps_are_in_the_order_in_which_they_read_from_each_other() {
+    let page = complete("report-order").report();
+    let table = page.split_once("<h2>Steps</h2>").unwrap().1;
+    let rows = table.split("<tr><td>").skip(1);
+    let names: Vec<&str> = rows.map(|row| row.split_once('<').unwrap().0).collect();
+    let [partition, read, .., twins, export] = names.as_slice() else {
+        panic!("{names:?}");
+    };
+    let ends = [*partition, *read, *twins, *export];
+    assert_eq!(ends, ["partition", "read", "twins", "export"], "{names:?}");
+}
+
+#[test]
+fn the_funnel_follows_the_chain_before_it_is_decided_too() {
+    let run = complete("report-funnel");
+    let rows = |page: &str| {
+        let funnel = between(page, "came in", "</table>").to_owned();
+        let levels = funnel.split("<tr>").skip(1);
+        levels.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let decided = rows(&run.report());
+    run.forget("export", Unit::new(UnitKind::Part, 1));
+    let page = run.report();
+    assert!(
+        page.contains("sluice-export decide has not been run"),
+        "{page}"
+    );
+    let counted = rows(&page);
+    assert_eq!(counted.len(), decided.len());
+    assert_eq!(counted[..counted.len() - 1], decided[..decided.len() - 1]);
 }
 
 #[test]
@@ -92,6 +139,15 @@ fn the_same_run_gives_the_same_page_once() {
     let done = run.step::<sluice_report::Args>(&["sluice-report", "--force"]);
     assert_eq!((done.units, done.up_to_date), (1, 0));
     assert_eq!(first, run.report());
+}
+
+#[test]
+fn any_step_that_is_done_again_makes_a_new_page() {
+    let run = complete("report-new");
+    run.report();
+    run.score("more");
+    let done = run.step::<sluice_report::Args>(&["sluice-report"]);
+    assert_eq!((done.units, done.up_to_date), (1, 0));
 }
 
 #[test]

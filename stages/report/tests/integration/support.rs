@@ -1,18 +1,63 @@
 //! A small run, step by step.
 
-use serde_json::json;
-use sluice_harness::{Common, Context, Plan, Shared, StepDone, Verdicts, Work, run_step};
-use sluice_manifest::dag::{self, Step};
-use sluice_manifest::rows::{DecisionRow, DuplicateRow, Method, SampleBrief, ScoreRow, Status};
-use sluice_manifest::{Counts, Filter, ImageId, Reason, Unit, layout};
+use serde::Serialize;
+use sluice_harness::{Common, Context, Node, Plan, Shared, StepDone, Task, Work, run_step};
+use sluice_manifest::layout::{self, DECISIONS, DUPLICATES, FILTERED, SCORES};
+use sluice_manifest::rows::{
+    self, DecisionRow, DuplicateRow, FilterRow, Method, NameRow, SampleBrief,
+};
+use sluice_manifest::{
+    Counts, Histogram, ImageId, Input, Operation, Partition, Reason, ReasonKind, Resources,
+    ScoreColumn, ScoreSummary, StepName, Unit, UnitKind,
+};
 use sluice_shard::ShardWriter;
 use sluice_store::{Location, Store};
 
 pub const HOSTILE: &str = "<script>alert('&\"x')</script>";
 
+const fn operation(subcommand: Option<&'static str>, unit: UnitKind) -> Operation {
+    Operation {
+        subcommand,
+        unit,
+        resources: Resources::Light,
+        after: &[],
+        version: 1,
+    }
+}
+
+static PARTITIONS: Operation = operation(None, UnitKind::Part);
+static EXACT: Operation = operation(Some("exact"), UnitKind::Exact);
+static DECIDE: Operation = operation(Some("decide"), UnitKind::Part);
+
+/// Settings of the scorer.
+#[derive(Serialize)]
+struct Scoring {
+    model: Model,
+}
+
+#[derive(Serialize)]
+struct Model {
+    name: &'static str,
+    sha256: &'static str,
+}
+
+/// Settings of the filter, one condition.
+#[derive(Serialize)]
+struct Filtering {
+    min: Min,
+}
+
+#[derive(Serialize)]
+struct Min {
+    score: &'static str,
+    threshold: f32,
+}
+
+#[derive(Serialize)]
+struct Nothing {}
+
 pub struct Run {
     pub uri: String,
-    context: Context,
 }
 
 fn png(seed: u8) -> Vec<u8> {
@@ -25,7 +70,7 @@ fn png(seed: u8) -> Vec<u8> {
 }
 
 impl Run {
-    /// Partitioned and read: one sound shard, one that is torn.
+    /// Partitioned: one sound shard, one that is torn.
     pub fn new(name: &str) -> Self {
         let input = format!("memory://{name}/in");
         let store = Store::create(&Location::parse(&input).unwrap()).unwrap();
@@ -39,18 +84,9 @@ impl Run {
         let whole = writer.finish().unwrap();
         store.put("torn.tar", whole[..3000].to_vec()).unwrap();
         store.put("whole.tar", whole).unwrap();
-        let uri = format!("memory://{name}/run");
-        let common = Common {
-            run: uri.clone(),
-            partitions: None,
-            task_index: None,
-            task_count: None,
-            jobs: Some(1),
-            force: false,
-            result: None,
+        let run = Self {
+            uri: format!("memory://{name}/run"),
         };
-        let context = Context::new(&common, "made-up", &Shared::default()).unwrap();
-        let run = Self { uri, context };
         run.step::<sluice_partition::Args>(&["sluice-partition", "--input", &input]);
         run
     }
@@ -65,125 +101,220 @@ impl Run {
         self.step::<sluice_read::Args>(&["sluice-read"]);
     }
 
-    /// The page.
+    /// Makes the page and returns it.
     pub fn report(&self) -> String {
         self.step::<sluice_report::Args>(&["sluice-report"]);
-        let page = self.context.run.get(layout::REPORT).unwrap();
+        let page = self.store().get(layout::REPORT).unwrap();
         String::from_utf8(page.to_vec()).unwrap()
     }
 
-    fn plan(&self) -> Plan {
-        self.context.plan().unwrap()
+    pub fn store(&self) -> Store {
+        Store::open(&Location::parse(&self.uri).unwrap()).unwrap()
     }
 
-    /// Scores every sound image: the n-th gets n / 8, and those from 0.5 on pass.
-    pub fn score(&self, step: &'static Step, setting: &str, refused: Reason) {
-        for unit in self.plan().units() {
-            let work = Work {
-                step,
-                version: 1,
-                unit: &unit,
-                units: self.plan().partitions.len(),
-                settings: json!({ "model": { "name": "made-up", "licence": "none" }, setting: 0.5 }),
-                basis: None,
-                inputs: vec![self.context.input(&dag::READ, &unit).unwrap()],
+    pub fn forget(&self, step: &str, unit: Unit) {
+        let path = layout::receipt(&StepName::new(step).unwrap(), unit);
+        self.store().delete(&path).unwrap();
+    }
+
+    fn context(
+        &self,
+        step: &str,
+        stage: &'static str,
+        operation: &'static Operation,
+        survivors_of: Option<&str>,
+    ) -> Context {
+        let common = Common {
+            run: self.uri.clone(),
+            partitions: None,
+            task_index: None,
+            task_count: None,
+            jobs: Some(1),
+            force: false,
+            result: None,
+        };
+        let node = Node {
+            step: StepName::new(step).unwrap(),
+            stage,
+            operation,
+            survivors_of: survivors_of.map(|step| StepName::new(step).unwrap()),
+        };
+        Context::new(&common, "made-up", node, &Shared::default()).unwrap()
+    }
+
+    /// Scores every sound image in two outputs: the n-th of its partition gets n / 8 and 1 - n / 8.
+    pub fn score(&self, step: &str) {
+        let context = self.context(step, "score", &PARTITIONS, None);
+        let names = ["beauty", "ugliness"];
+        for (unit, partition) in units(&context.plan().unwrap()) {
+            let settings = Scoring {
+                model: Model {
+                    name: "made-up",
+                    sha256: "00",
+                },
             };
-            let mut task = self.context.begin(work).unwrap().unwrap();
-            let path = task.path("scores");
-            let mut writer = self.context.run.write_rows(&path, &[]).unwrap();
+            let inputs = context.survivors(None).unwrap().inputs(partition).unwrap();
+            let mut task = begin(&context, unit, settings, inputs);
+            task.about("licence", "Made-Up-1.0");
+            let ids = survivors(&context, None, partition);
+            let values: Vec<f32> = (0..ids.len()).map(|n| n as f32 / 8.0).collect();
+            let columns = [values.clone(), values.iter().map(|v| 1.0 - v).collect()];
+            let path = task.path(&SCORES);
+            write_scores(&context, &mut task, &path, &ids, names, &columns);
+            let summaries = names.iter().zip(&columns).map(|(name, values)| {
+                let mut histogram = Histogram::default();
+                values.iter().for_each(|value| histogram.add(*value));
+                ScoreSummary {
+                    column: ScoreColumn::named(name),
+                    histogram,
+                }
+            });
+            task.scores(summaries.collect());
+            task.commit(Counts::all_kept(ids.len() as u64)).unwrap();
+        }
+    }
+
+    /// Keeps what has a beauty of 0.5 at least, as [`score`](Self::score) gave it.
+    pub fn filter(&self, step: &str) {
+        let context = self.context(step, "filter", &PARTITIONS, None);
+        let below = Reason::about(ReasonKind::BelowMin, "made.beauty");
+        for (unit, partition) in units(&context.plan().unwrap()) {
+            let settings = Filtering {
+                min: Min {
+                    score: "made.beauty",
+                    threshold: 0.5,
+                },
+            };
+            let inputs = context.survivors(None).unwrap().inputs(partition).unwrap();
+            let mut task = begin(&context, unit, settings, inputs);
+            let mut writer = context.run.write_rows(&task.path(&FILTERED), &[]).unwrap();
             let mut counts = Counts::default();
-            for (number, image_id) in self.sound(&unit).into_iter().enumerate() {
-                let score = number as f32 / 8.0;
-                let keep = score >= 0.5;
-                counts.add((!keep).then_some(refused));
-                let row = ScoreRow {
+            for (number, image_id) in survivors(&context, None, partition).into_iter().enumerate() {
+                let reason = (number < 4).then(|| below.clone());
+                counts.add(context.step(), reason.as_ref());
+                let row = FilterRow {
                     image_id,
-                    score,
-                    keep,
+                    keep: reason.is_none(),
+                    detail: reason.as_ref().map(|_| format!("{}", number as f32 / 8.0)),
+                    reason,
                 };
                 writer.push(row).unwrap();
             }
-            task.wrote(writer.finish().unwrap());
+            task.publish(|| writer.finish()).unwrap();
+            task.decides(&[UnitKind::Part]);
             task.commit(counts).unwrap();
         }
     }
 
-    fn sound(&self, unit: &Unit) -> Vec<ImageId> {
-        let path = layout::manifest("read", "images", unit);
-        let rows = self.context.run.rows::<SampleBrief>(&path).unwrap();
-        let rows = rows.map(Result::unwrap);
-        rows.filter(|row| row.status == Status::Ok)
-            .map(|row| row.image_id)
-            .collect()
-    }
-
-    /// The 6th and 7th image of the whole shard duplicate the 5th.
-    pub fn deduplicate(&self) {
-        let plan = self.plan();
-        let whole = &plan.partitions[1];
-        let ids = self.sound(&whole.partition.into());
-        let unit = Unit::numbered("exact", 0);
-        let work = Work {
-            step: &dag::DEDUP_EXACT,
-            version: 1,
-            unit: &unit,
-            units: 1,
-            settings: json!({}),
-            basis: None,
-            inputs: Vec::new(),
-        };
-        let mut task = self.context.begin(work).unwrap().unwrap();
-        let path = task.path("duplicates");
-        let mut writer = self.context.run.write_rows(&path, &[]).unwrap();
+    /// The 2nd and 3rd survivor of the whole shard duplicate the 1st.
+    pub fn deduplicate(&self, step: &str, survivors_of: &str) {
+        let context = self.context(step, "dedup", &EXACT, Some(survivors_of));
+        let of = StepName::new(survivors_of).unwrap();
+        let partition = Partition(1);
+        let ids = survivors(&context, Some(&of), partition);
+        let inputs = context.survivors(Some(&of)).unwrap().all_inputs().unwrap();
+        let unit = Unit::new(UnitKind::Exact, 0);
+        let mut task = begin(&context, unit, Nothing {}, inputs);
+        let mut writer = context
+            .run
+            .write_rows(&task.path(&DUPLICATES), &[])
+            .unwrap();
         let mut counts = Counts::default();
-        for id in &ids[5..7] {
-            counts.add(Some(Reason::ExactDuplicate));
+        for id in &ids[1..3] {
+            counts.add(context.step(), Some(&ReasonKind::ExactDuplicate.into()));
             let row = DuplicateRow {
-                partition: whole.partition,
+                partition,
                 image_id: id.clone(),
-                duplicate_of: ids[4].clone(),
+                duplicate_of: ids[0].clone(),
                 similarity: 1.0,
                 method: Method::Exact,
             };
             writer.push(row).unwrap();
         }
-        task.wrote(writer.finish().unwrap());
+        task.publish(|| writer.finish()).unwrap();
+        task.decides(&[UnitKind::Exact]);
         task.commit(counts).unwrap();
     }
 
-    pub fn decide(&self) {
-        let filters = [Filter::Aesthetic, Filter::Exact];
-        let plan = self.plan();
-        for planned in &plan.partitions {
-            let unit = Unit::from(planned.partition);
-            let work = Work {
-                step: &dag::EXPORT_DECIDE,
-                version: 1,
-                unit: &unit,
-                units: plan.partitions.len(),
-                settings: json!({ "filters": filters }),
-                basis: None,
-                inputs: Vec::new(),
-            };
-            let mut task = self.context.begin(work).unwrap().unwrap();
-            let path = task.path("decisions");
-            let mut writer = self.context.run.write_rows(&path, &[]).unwrap();
+    pub fn decide(&self, survivors_of: Option<&str>) {
+        let context = self.context("export", "export", &DECIDE, survivors_of);
+        let of = survivors_of.map(|step| StepName::new(step).unwrap());
+        let survivors = context.survivors(of.as_ref()).unwrap();
+        for (unit, partition) in units(&context.plan().unwrap()) {
+            let inputs = survivors.inputs(partition).unwrap();
+            let mut task = begin(&context, unit, Nothing {}, inputs);
+            let mut writer = context.run.write_rows(&task.path(&DECISIONS), &[]).unwrap();
             let mut counts = Counts::default();
-            for verdict in Verdicts::open(&self.context, planned.partition, &filters).unwrap() {
+            for verdict in survivors.verdicts::<SampleBrief>(partition).unwrap() {
                 let verdict = verdict.unwrap();
-                counts.add(verdict.dropped);
+                let (step, reason) = match verdict.dropped {
+                    Some(dropped) => (Some(dropped.step), Some(dropped.reason)),
+                    None => (None, None),
+                };
+                counts.add(step.as_ref().unwrap_or(context.step()), reason.as_ref());
                 let row = DecisionRow {
                     bytes: verdict.sample.bytes(),
                     image_id: verdict.sample.image_id,
-                    keep: verdict.dropped.is_none(),
-                    stage: verdict.dropped.map(|reason| reason.stage().to_owned()),
-                    reason: verdict.dropped,
-                    score: verdict.score,
+                    keep: reason.is_none(),
+                    step,
+                    reason,
+                    detail: verdict.detail,
                 };
                 writer.push(row).unwrap();
             }
-            task.wrote(writer.finish().unwrap());
+            task.publish(|| writer.finish()).unwrap();
             task.commit(counts).unwrap();
         }
     }
+}
+
+fn units(plan: &Plan) -> Vec<(Unit, Partition)> {
+    let planned = plan.partitions.iter();
+    planned.map(|p| (p.partition.into(), p.partition)).collect()
+}
+
+fn begin<S: Serialize>(context: &Context, unit: Unit, settings: S, inputs: Vec<Input>) -> Task<'_> {
+    let units = match unit.kind {
+        UnitKind::Part => context.plan().unwrap().partitions.len(),
+        _ => 1,
+    };
+    let work = Work {
+        unit,
+        units,
+        settings,
+        inputs,
+    };
+    context.begin(work).unwrap().unwrap()
+}
+
+fn survivors(context: &Context, of: Option<&StepName>, partition: Partition) -> Vec<ImageId> {
+    let survivors = context.survivors(of).unwrap();
+    let samples = survivors.samples::<NameRow>(partition).unwrap();
+    samples.map(|sample| sample.unwrap().image_id).collect()
+}
+
+fn write_scores(
+    context: &Context,
+    task: &mut Task<'_>,
+    path: &str,
+    ids: &[ImageId],
+    names: [&str; 2],
+    columns: &[Vec<f32>; 2],
+) {
+    use std::sync::Arc;
+
+    use arrow::array::{ArrayRef, Float32Array, RecordBatch, StringArray};
+    let schema = rows::scores(names);
+    let mut writer = context
+        .run
+        .write_table(path, rows::SCORES, schema, &[])
+        .unwrap();
+    let ids: Vec<&str> = ids.iter().map(ImageId::as_str).collect();
+    let mut arrays: Vec<ArrayRef> = vec![Arc::new(StringArray::from(ids))];
+    for values in columns {
+        arrays.push(Arc::new(Float32Array::from(values.clone())));
+    }
+    let batch = RecordBatch::try_new(writer.schema().clone(), arrays).unwrap();
+    writer.write(&batch).unwrap();
+    task.publish(|| writer.finish()).unwrap();
 }

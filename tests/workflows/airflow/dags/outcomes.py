@@ -1,23 +1,28 @@
-"""Programs that fail, each in its own way. The test sets what stands in the environment."""
+"""Programs that fail in different ways. The test sets the variables."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import timedelta
 
 from airflow.sdk import DAG
 from sluice_airflow.operators.local import SluiceLocalOperator
+from sluice_airflow.pipeline import load
 
 PLACE = os.environ.get("TEST_PLACE", "/nowhere")
 STORE = os.environ.get("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
 BUCKET = os.environ.get("TEST_BUCKET", "s3://nowhere")
 AT_ONCE = {"retries": 2, "retry_delay": timedelta(0), "retry_exponential_backoff": 0}
 
+# The encoder on all samples that `read` accepted, without the steps between them.
+EMBED = replace(load().node("embed"), arguments=("--model=${embedder}",))
+
 with DAG("outcomes", schedule=None):
-    # The store is away at first.
+    # The store cannot be reached on the first try.
     SluiceLocalOperator(
         task_id="away",
-        step="partition",
+        node="partition",
         run=f"{BUCKET}/away",
         parameters={"input": f"{BUCKET}/demo"},
         programs=os.environ.get("SLUICE_PROGRAMS"),
@@ -27,10 +32,10 @@ with DAG("outcomes", schedule=None):
         },
         **AT_ONCE,
     )
-    # A program that somebody kills at first.
+    # A program that is killed on the first try.
     SluiceLocalOperator(
         task_id="killed",
-        step="partition",
+        node="partition",
         run=f"{PLACE}/killed",
         parameters={"input": f"{PLACE}/input"},
         programs=f"{PLACE}/programs",
@@ -39,23 +44,23 @@ with DAG("outcomes", schedule=None):
     # A flag that the program refuses.
     SluiceLocalOperator(
         task_id="usage",
-        step="dedup-match",
+        node="dedup-match",
         run=f"{PLACE}/usage",
         parameters={"keep": "nothing"},
         programs=os.environ.get("SLUICE_PROGRAMS"),
         **AT_ONCE,
     )
-    # A run whose plan nobody made.
+    # A run without a plan.
     SluiceLocalOperator(
-        task_id="data", step="read", run=f"{PLACE}/data", programs=os.environ.get("SLUICE_PROGRAMS"), **AT_ONCE
+        task_id="data", node="read", run=f"{PLACE}/data", programs=os.environ.get("SLUICE_PROGRAMS"), **AT_ONCE
     )
     # No such program.
-    SluiceLocalOperator(task_id="missing", step="read", run=f"{PLACE}/data", programs=f"{PLACE}/nothing", **AT_ONCE)
+    SluiceLocalOperator(task_id="missing", node="read", run=f"{PLACE}/data", programs=f"{PLACE}/nothing", **AT_ONCE)
 
 with DAG("long", schedule=None) as long:
     SluiceLocalOperator(
         task_id="embed",
-        step="embed",
+        node=EMBED,
         run=f"{PLACE}/long",
         parameters={"embedder": "efficientnet-lite0"},
         programs=os.environ.get("SLUICE_PROGRAMS"),
@@ -64,7 +69,7 @@ with DAG("long", schedule=None) as long:
     # Takes longer than it may.
     SluiceLocalOperator(
         task_id="slow",
-        step="embed",
+        node=EMBED,
         run=f"{PLACE}/slow",
         parameters={"embedder": "efficientnet-lite0"},
         programs=os.environ.get("SLUICE_PROGRAMS"),

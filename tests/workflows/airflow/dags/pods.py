@@ -1,4 +1,4 @@
-"""The DAG as pods, and pods that fail. The test sets what stands in the environment."""
+"""The default pipeline as pods, and pods that fail. The test sets the variables."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PODS: dict[str, Any] = {
     "config_file": os.environ.get("TEST_CLUSTER"),
     "env_from": [k8s.V1EnvFromSource(secret_ref=k8s.V1SecretEnvSource(name="sluice-store"))],
     "xcom_sidecar_image": "registry.example/sidecar:1",
-    # A test does not wait for seconds.
+    # Tests poll more often.
     "startup_check_interval_seconds": 0.2,
     "base_container_status_polling_interval": 0.2,
 }
@@ -32,7 +32,7 @@ with DAG("pods", schedule=None, params=params(max_tasks=2)):
 with DAG("pod_outcomes", schedule=None):
     SluicePodOperator(
         task_id="away",
-        step="partition",
+        node="partition",
         run=f"{BUCKET}/away",
         parameters={"input": f"{BUCKET}/demo"},
         env_vars={
@@ -43,14 +43,14 @@ with DAG("pod_outcomes", schedule=None):
         **PODS,
     )
     SluicePodOperator(
-        task_id="usage", step="dedup-match", run=f"{BUCKET}/usage", parameters={"keep": "nothing"}, **AT_ONCE, **PODS
+        task_id="usage", node="dedup-match", run=f"{BUCKET}/usage", parameters={"keep": "nothing"}, **AT_ONCE, **PODS
     )
-    SluicePodOperator(task_id="data", step="read", run=f"{BUCKET}/data", **AT_ONCE, **PODS)
-    SluicePodOperator(task_id="unsound", step="verify", run=f"{BUCKET}/data", **AT_ONCE, **PODS)
-    # Waited for by the triggerer.
+    SluicePodOperator(task_id="data", node="read", run=f"{BUCKET}/data", **AT_ONCE, **PODS)
+    verify(task_id="unsound", run=f"{BUCKET}/data", executor="pod", **AT_ONCE, **PODS)
+    # The triggerer waits for these.
     SluicePodOperator(
         task_id="deferred",
-        step="partition",
+        node="partition",
         run=f"{BUCKET}/deferred",
         parameters={"input": f"{BUCKET}/demo"},
         deferrable=True,
@@ -60,7 +60,7 @@ with DAG("pod_outcomes", schedule=None):
     )
     SluicePodOperator(
         task_id="deferred_data",
-        step="read",
+        node="read",
         run=f"{BUCKET}/data",
         deferrable=True,
         poll_interval=0.2,

@@ -1,4 +1,4 @@
-"""Sluice for Apache Airflow: the stages as operators, the whole DAG as a task group."""
+"""Sluice for Apache Airflow: nodes of a pipeline as operators, a whole pipeline as a task group."""
 
 from __future__ import annotations
 

@@ -1,17 +1,19 @@
-"""The whole DAG as a task group."""
+"""A whole pipeline as a task group."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from airflow.sdk import BaseOperator, Param, TaskGroup, XComArg
 from airflow.sdk.configuration import conf
+from airflow.sdk.exceptions import AirflowFailException
 
-from sluice_airflow.definition import Parameter, Step, definition
 from sluice_airflow.operators.base import retries
 from sluice_airflow.operators.local import SluiceLocalOperator
+from sluice_airflow.pipeline import VERIFY, Node, Parameter, Pipeline, PipelineError, PipelineLike, Units, load
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 Executor = Literal["local", "pod"]
 
 MAX_TASKS = 16
-"""Tasks that a step fans out over, unless said otherwise."""
+"""Tasks that a node fans out over, unless set otherwise."""
 
 TIMEOUTS: Mapping[str, timedelta] = {
     "light": timedelta(hours=2),
@@ -27,7 +29,7 @@ TIMEOUTS: Mapping[str, timedelta] = {
     "model": timedelta(hours=24),
     "copy": timedelta(hours=12),
 }
-"""How long one try of a task may take, by class of resources. What it got done stays done."""
+"""Time limit of one try of a task, by class of resources. A retry continues where the last try stopped."""
 
 TYPES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "URI": ("string", {}),
@@ -42,26 +44,38 @@ TYPES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "EPS": ("number", {"minimum": 0}),
     "RATIO": ("number", {"minimum": 1}),
 }
-"""What the form makes of a parameter's kind of value."""
+"""The form's type for each kind of value; text for all others."""
 
 RUN = "{{ params['run'] or params['output'].rstrip('/') ~ '.run' }}"
-"""Where the manifests go: what the form says, or beside the output, as `sluice run` has it."""
+"""The URI of the run: the form's, or that of the output with `.run`, as in `sluice run`."""
+
+FORM = ("run", "max-tasks")
+"""Fields of the form that are no parameters of a pipeline."""
 
 
-def params(**defaults: Any) -> dict[str, Param]:
-    """The form: the DAG's parameters, where the manifests go, and the number of tasks.
+def params(pipeline: PipelineLike = None, **defaults: Any) -> dict[str, Param]:
+    """Returns the form: the pipeline's parameters, the URI of the run, and the number of tasks.
 
     `defaults` sets values, with `_` for `-` in names: `params(embedder="clip-vit-b32", min_aesthetic=5.5)`. A DAG with a schedule
-    needs one for each parameter that is required.
+    needs one for each required parameter.
+
+    :param pipeline: the pipeline, as in :func:`curate`
     """
-    known = definition().parameters
-    given = {name.replace("_", "-"): value for name, value in defaults.items()}
-    form = {parameter.name: _param(parameter, given) for parameter in known}
-    place = Param(
+    known = load(pipeline).parameters
+    names = [parameter.name for parameter in known]
+    for name in names:
+        if name in (*FORM, "pipeline"):
+            raise PipelineError(f"parameter {name}: the form has a field of this name; give the parameter another one")
+    fields = {name.replace("-", "_"): name for name in (*names, *FORM)}
+    given = {fields.get(name, name): value for name, value in defaults.items()}
+    unknown = given.keys() - {*names, *FORM}
+    if unknown:
+        raise TypeError(f"the pipeline has no parameter {', '.join(sorted(unknown))}")
+    run = Param(
         given.get("run"),
         type=["null", "string"],
         title="run",
-        description="Where the run's manifests go, a URI (default: beside the output, its name with .run)",
+        description="URI of the run, for its manifests (default: the output's, with .run)",
     )
     tasks = Param(
         given.get("max-tasks", MAX_TASKS),
@@ -69,21 +83,17 @@ def params(**defaults: Any) -> dict[str, Param]:
         minimum=1,
         maximum=_longest_map(),
         title="max-tasks",
-        description="Tasks that a step fans out over, at most; each takes its share of the units",
+        description="Largest number of tasks of a step; each takes its share of the units",
     )
-    unknown = given.keys() - form.keys() - {"run", "max-tasks"}
-    if unknown:
-        raise TypeError(f"the DAG has no parameter {', '.join(sorted(unknown))}")
-    required = {name: param for name, param in form.items() if definition().parameter(name).required}
-    return {**required, "run": place, **form, "max-tasks": tasks}
+    required = {parameter.name: _param(parameter, given) for parameter in known if parameter.required}
+    optional = {parameter.name: _param(parameter, given) for parameter in known if not parameter.required}
+    return {**required, "run": run, **optional, "max-tasks": tasks}
 
 
 def _param(parameter: Parameter, given: Mapping[str, Any]) -> Param:
     rest: dict[str, Any] = {"title": parameter.name, "description": parameter.help}
-    value = given.get(parameter.name, parameter.default)
-    if parameter.switch:
-        return Param(bool(value), type="boolean", **rest)
-    kind, limits = TYPES.get(parameter.value, ("string", {}))
+    kind, limits = ("boolean", {}) if parameter.switch else TYPES.get(parameter.value, ("string", {}))
+    value = given.get(parameter.name, _default(parameter, kind))
     rest.update(limits)
     if parameter.many:
         kind, rest["items"], rest["minItems"] = "array", {"type": kind}, 1
@@ -94,51 +104,86 @@ def _param(parameter: Parameter, given: Mapping[str, Any]) -> Param:
     return Param(value, type=["null", kind], **rest)
 
 
-def template(parameter: Parameter) -> str:
-    """The template that gives a parameter of the form to an operator."""
-    name = f"params['{parameter.name}']"
+def _default(parameter: Parameter, kind: str) -> Any:
+    """Returns a parameter's default, which the pipeline has as text, in the form's type."""
+    if parameter.default in (None, ""):
+        return None
     if parameter.many:
-        return "{{ %s | tojson }}" % name
-    return "{{ '' if %s is none else %s }}" % (name, name)
+        return parameter.texts(None)
+    if kind == "string":
+        return parameter.texts(None)[0]
+    if not isinstance(parameter.default, str):
+        return parameter.default
+    try:
+        return json.loads(parameter.default)
+    except ValueError as e:
+        raise PipelineError(f"parameter {parameter.name}: expected a default of type {kind}, got {parameter.default!r}") from e
+
+
+def template(parameter: Parameter) -> str:
+    """Returns the template that passes the form's value of a parameter to an operator."""
+    value = f"params[{parameter.name!r}]"
+    given = f"{value} | tojson" if parameter.many or parameter.switch else value
+    return "{{ '' if %s is none else %s }}" % (value, given)
 
 
 class SluiceFanOutOperator(BaseOperator):
-    """Says how many tasks share a step's units: one for each, and at most `max_tasks`.
+    """Turns units into tasks: one for each unit, and at most `max_tasks`.
 
-    Gives one `{"task_index": i, "task_count": n}` for each task. There is always one: a task without a unit does nothing, while
-    a step without a task would be skipped, and all that comes after it.
+    Returns `{"task_index": i, "task_count": n}` for each task. There is always one. A task without units does nothing, but
+    Airflow would skip a node without tasks, and everything after it.
 
-    :param fan_out: what a unit is, as the result that counts them names it
-    :param count: the result of the step that counts them, or their number; none of them given: 1 (templated)
-    :param max_tasks: how many tasks at most (templated)
+    :param units: what the tasks share, and what counts it
+    :param count: the result of the node that counts them; None where a text does (templated)
+    :param parameters: values of the pipeline's parameters, by name (templated)
+    :param max_tasks: the largest number of tasks (templated)
+    :param pipeline: the pipeline, as in :func:`curate`
     """
 
-    template_fields = ("count", "max_tasks")
+    template_fields = ("count", "parameters", "max_tasks")
     ui_color = "#eeeeee"
 
-    def __init__(self, *, fan_out: str, count: Any, max_tasks: int | str, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *,
+        units: Units,
+        count: Any = None,
+        parameters: Mapping[str, Any] | None = None,
+        max_tasks: int | str = MAX_TASKS,
+        pipeline: PipelineLike = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
-        self.fan_out = fan_out
+        self.units = units
         self.count = count
+        self.parameters = dict(parameters or {})
         self.max_tasks = max_tasks
+        self.pipeline = load(pipeline)
 
     def execute(self, context: Context) -> list[dict[str, int]]:
-        """The tasks."""
-        count = self.count
-        if isinstance(count, Mapping):
-            count = count["fan_out"][self.fan_out]
-        units = int(count or 1)
+        """Returns the share of each task."""
+        units = self._counted()
         tasks = tasks_for(units, int(self.max_tasks))
-        self.log.info("%d %s, %d tasks", units, self.fan_out, tasks)
+        self.log.info("%d %s, %d tasks", units, self.units.kind, tasks)
         return [{"task_index": index, "task_count": tasks} for index in range(tasks)]
+
+    def _counted(self) -> int:
+        if self.units.text is None:
+            return int(self.count["fan_out"][self.units.kind])
+        [text] = self.pipeline.fill(self.units.text, self.parameters)
+        try:
+            return int(text or 1)
+        except ValueError as e:
+            raise AirflowFailException(f"{self.units.kind}: expected a number, got {text!r}") from e
 
 
 def tasks_for(units: int, max_tasks: int) -> int:
-    """How many tasks share so many units."""
+    """Returns the number of tasks that share the units."""
     return max(1, min(units, max_tasks, _longest_map()))
 
 
 def curate(
+    pipeline: PipelineLike = None,
     *,
     run: str = RUN,
     parameters: Mapping[str, Any] | None = None,
@@ -151,101 +196,104 @@ def curate(
     prefix_group_id: bool = True,
     **common: Any,
 ) -> TaskGroup:
-    """All steps, from the shards to the report, wired as the DAG's definition says.
+    """Returns the task group of a pipeline: a task for each node, in the pipeline's order.
 
-    Between a step that counts units and those that fan out over them stands a small task, `fan-out-partitions` and so on, which
-    turns units into tasks.
+    A small task in front of the nodes that fan out, `fan-out-partitions` and so on, turns their units into tasks.
 
-    :param run: where the manifests go (templated)
-    :param parameters: the DAG's parameters by name (templated); default: those of the form that :func:`params` makes
+    :param pipeline: the path of a `.json` file with what `sluice dag --pipeline FILE --format json` prints; this JSON as a mapping;
+        or the path of a pipeline's `.toml`, for which the program is run wherever Airflow parses the DAG. Default: the
+        default pipeline
+    :param run: the URI of the run (templated)
+    :param parameters: values of the pipeline's parameters, by name (templated); default: those of the form of :func:`params`
     :param executor: `local`, processes on the workers, or `pod`
     :param operator: an operator in its place: a subclass of one of the two
-    :param max_tasks: how many tasks a step fans out over at most (templated); default: what the form says
-    :param pools: Airflow's pool for each class of resources (`light`, `cpu`, `model`, `copy`); they must exist. One task takes one
+    :param max_tasks: the largest number of tasks of a node (templated); default: the form's
+    :param pools: Airflow's pool for each class of resources (`light`, `cpu`, `model`, `copy`); it must exist. A task takes one
         slot. Default: `default_pool`
-    :param overrides: arguments of operators by class of resources, or by step, which goes first
+    :param overrides: arguments of operators by class of resources, or by node, which has precedence
     :param common: arguments of all operators
     """
     kind = operator or _operator(executor)
-    dag = definition()
+    pipeline = load(pipeline)
     if parameters is None:
-        parameters = {parameter.name: template(parameter) for parameter in dag.parameters}
+        parameters = {parameter.name: template(parameter) for parameter in pipeline.parameters}
+    for name in parameters:
+        pipeline.parameter(name)
     overrides = overrides or {}
-    unknown = overrides.keys() - dag.resources.keys() - {step.name for step in dag.steps}
-    unknown |= (pools or {}).keys() - dag.resources.keys()
+    unknown = overrides.keys() - pipeline.resources.keys() - {node.name for node in pipeline.nodes}
+    unknown |= (pools or {}).keys() - pipeline.resources.keys()
     if unknown:
-        raise ValueError(f"neither a step nor a class of resources: {', '.join(sorted(unknown))}")
+        raise ValueError(f"neither a node nor a class of resources: {', '.join(sorted(unknown))}")
     with TaskGroup(group_id, prefix_group_id=prefix_group_id, tooltip="Sluice: from shards to a curated dataset") as group:
         tasks: dict[str, Any] = {}
-        shares: dict[str, SluiceFanOutOperator] = {}
-        for step in dag.steps:
+        shares: dict[Units, SluiceFanOutOperator] = {}
+        for node in pipeline.nodes:
             arguments = {
-                "step": step.name,
+                "node": node.name,
+                "pipeline": pipeline,
                 "run": run,
-                "parameters": {a.parameter: parameters.get(a.parameter) for a in step.arguments},
-                "execution_timeout": TIMEOUTS[step.resources],
-                "doc_md": describe(step),
+                "parameters": {name: parameters.get(name) for name in node.parameters},
+                "execution_timeout": TIMEOUTS[node.resources],
+                "doc_md": describe(node, pipeline),
                 # The operators have these by themselves, but a mapped one takes Airflow's defaults first.
-                **retries(),
-                **({"pool": pools[step.resources]} if pools and step.resources in pools else {}),
+                **retries(pipeline.retry),
+                **({"pool": pools[node.resources]} if pools and node.resources in pools else {}),
                 **common,
-                **overrides.get(step.resources, {}),
-                **overrides.get(step.name, {}),
+                **overrides.get(node.resources, {}),
+                **overrides.get(node.name, {}),
             }
-            if step.is_mapped:
-                if step.fan_out not in shares:
-                    shares[step.fan_out] = _fan_out(step, tasks, parameters, max_tasks)
+            if node.units is None:
+                tasks[node.name] = kind(task_id=node.name, **arguments)
+            else:
+                if node.units not in shares:
+                    count = XComArg(tasks[node.units.node]) if node.units.node else None
+                    shares[node.units] = _fan_out(node.units, count, pipeline, parameters, max_tasks)
                 mapped = kind.partial(
-                    task_id=step.name,
+                    task_id=node.name,
                     map_index_template="{{ task.task_index }} of {{ task.task_count }}",
                     **arguments,
                 )
-                tasks[step.name] = mapped.expand_kwargs(XComArg(shares[step.fan_out]))
-            else:
-                tasks[step.name] = kind(task_id=step.name, **arguments)
-            for earlier in step.after:
-                tasks[earlier] >> tasks[step.name]
+                tasks[node.name] = mapped.expand_kwargs(XComArg(shares[node.units]))
+            for earlier in node.after:
+                tasks[earlier] >> tasks[node.name]
     return group
 
 
 def verify(*, run: str = RUN, executor: Executor = "local", operator: type[BaseOperator] | None = None, **kwargs: Any) -> Any:
-    """The task `verify`: proves a finished run, and fails where it is not sound."""
+    """Returns the task `verify`, which proves a finished run and fails where it is not sound."""
     kind = operator or _operator(executor)
-    step = definition().step("verify")
-    defaults = {"task_id": step.name, "execution_timeout": TIMEOUTS[step.resources], "doc_md": describe(step)}
-    return kind(**{**defaults, "step": step.name, "run": run, **kwargs})
+    defaults = {"task_id": VERIFY.name, "execution_timeout": TIMEOUTS[VERIFY.resources], "doc_md": describe(VERIFY, load())}
+    return kind(**{**defaults, "node": VERIFY, "run": run, **kwargs})
 
 
-def describe(step: Step) -> str:
-    """What the task's page says about its step."""
-    dag = definition()
-    shared = f"fans out over {step.fan_out}" if step.is_mapped else "one task"
-    needs = dag.resources[step.resources]
+def describe(node: Node, pipeline: Pipeline) -> str:
+    """Returns the text of a task's page."""
+    shared = f"fans out over {node.units.kind}" if node.units else "one task"
+    needs = pipeline.resources[node.resources]
     lines = [
-        f"`{step.title}`: {shared}; class `{step.resources}` ({needs.cpus} CPUs, {needs.memory_mib} MiB).",
+        f"`{node.title}`: {shared}; class `{node.resources}` ({needs.cpus} CPUs, {needs.memory_mib} MiB).",
         "",
-        "The log's first line, and *by_hand* among the rendered templates, is the command line. Run it anywhere that has the program "
-        "and sees the run. Run again, the task does what is not up to date.",
+        "The first line of the log, and *by_hand* among the rendered templates, is the command line. It runs anywhere that has "
+        "the program and access to the run. A second run of the task does only what is not up to date.",
+        *(["", "```text", *node.arguments, "```"] if node.arguments else []),
+        *(["", "| parameter | |", "|---|---|"] if node.parameters else []),
+        *(f"| {name} | {pipeline.parameter(name).help} |" for name in node.parameters),
     ]
-    if step.arguments:
-        lines += ["", "| flag | parameter | |", "|---|---|---|"]
-        lines += [f"| `{a.flag}` | {a.parameter} | {dag.parameter(a.parameter).help} |" for a in step.arguments]
     return "\n".join(lines)
 
 
 def _fan_out(
-    step: Step, tasks: Mapping[str, Any], parameters: Mapping[str, Any], max_tasks: int | str
+    units: Units, count: Any, pipeline: Pipeline, parameters: Mapping[str, Any], max_tasks: int | str
 ) -> SluiceFanOutOperator:
-    count: Any = parameters.get(step.counted_by_parameter) if step.counted_by_parameter else None
-    if step.counted_by_step:
-        count = XComArg(tasks[step.counted_by_step])
     return SluiceFanOutOperator(
-        task_id=f"fan-out-{step.fan_out}",
-        fan_out=step.fan_out,
+        task_id=pipeline.fan_outs[units],
+        units=units,
         count=count,
+        parameters={name: parameters.get(name) for name in units.parameters},
         max_tasks=max_tasks,
+        pipeline=pipeline,
         retries=2,
-        doc_md=f"Turns {step.fan_out} into tasks: one for each, and at most max-tasks.",
+        doc_md=f"Turns {units.kind} into tasks: one for each, and at most max-tasks.",
     )
 
 
@@ -253,13 +301,13 @@ def _operator(executor: Executor) -> type[BaseOperator]:
     if executor == "local":
         return SluiceLocalOperator
     if executor == "pod":
-        # Only here, for it needs the extra.
+        # Imported here, because it needs the extra `kubernetes`.
         from sluice_airflow.operators.pod import SluicePodOperator
 
         return SluicePodOperator
-    raise ValueError(f"executor is local or pod, not {executor!r}")
+    raise ValueError(f"executor: expected local or pod, got {executor!r}")
 
 
 def _longest_map() -> int:
-    """Airflow's limit on the tasks of one mapped step."""
+    """Returns Airflow's limit on the tasks of one mapped node."""
     return int(conf.getint("core", "max_map_length", fallback=1024))

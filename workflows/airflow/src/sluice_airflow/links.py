@@ -1,4 +1,4 @@
-"""The report, one click from its task."""
+"""The link from a task to the report."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
     from airflow.sdk.types import TaskInstanceKey
 
 REPORT = "report/index.html"
-"""Where in a run its report lies."""
+"""The path of the report in a run."""
 
 
 def report_uri(run: str) -> str:
-    """Where a run's report lies."""
+    """Returns the URI of a run's report."""
     return f"{run.rstrip('/')}/{REPORT}"
 
 
 def report_url(run: str, pattern: str | None = None, endpoint: str | None = None) -> str:
-    """What a browser can open.
+    """Returns the URL of a run's report, for a browser.
 
-    `pattern` says how, with `{uri}`, `{bucket}` and `{key}`. Without one: the console of the run's cloud, or the server at
+    `pattern` is this URL with `{uri}`, `{bucket}` and `{key}`. Default: the console of the run's cloud, or the server at
     `endpoint`, for S3 that is not Amazon's.
     """
     uri = report_uri(run)
@@ -46,11 +46,11 @@ def report_url(run: str, pattern: str | None = None, endpoint: str | None = None
 
 @attrs.define()
 class ReportLink(BaseOperatorLink):
-    """The button "Report" of the task `report`; other tasks have none."""
+    """The button "Report" of tasks of the stage `report`; other tasks have none."""
 
     name = "Report"
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        """The URL, once the task ran."""
+        """Returns the URL, after the task has run."""
         link: str | None = getattr(operator, "report_link", None)
         return link or ""

@@ -1,13 +1,13 @@
-"""How a program ended: its exit code, its result, its last words, and what Airflow is told.
+"""How a program ended: its exit code, its result, its last words, and what this means for the task.
 
 | exit code | meaning | the task |
 |---|---|---|
 | 0 | done, or up to date already | succeeds |
-| 75, 137, 143 | storage or network; killed | fails, and is tried again |
+| 75, 137, 143 | storage or network; killed | fails, and is retried |
 | any other | a bug, usage, data | fails at once |
 
-A step that is up to date succeeds, too. It is not skipped: Airflow would skip what comes after it, and a changed setting
-further down would do nothing.
+A task that is up to date succeeds too. It is not skipped: Airflow would skip the tasks after it, and a setting that changes
+only these would have no effect.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
-from sluice_airflow.definition import definition
+from sluice_airflow.pipeline import Retry
 
 MEANINGS: Mapping[int, str] = {
     1: "a bug",
@@ -31,25 +31,20 @@ MEANINGS: Mapping[int, str] = {
 
 
 def exit_code(returncode: int) -> int:
-    """The exit code as a shell or a container has it: 128 and the signal for a program that one ended."""
+    """Returns the exit code as a shell or a container has it: 128 plus the signal for a program that a signal ended."""
     return 128 - returncode if returncode < 0 else returncode
 
 
-def is_retried(code: int) -> bool:
-    """Whether a task that ended with this code is tried again."""
-    return code in definition().retry.exit_codes
-
-
-def failure(title: str, code: int, words: str, by_hand: str) -> AirflowException:
-    """The exception that ends a task whose program failed."""
+def failure(title: str, code: int, words: str, by_hand: str, retry: Retry) -> AirflowException:
+    """Returns the exception that ends a task whose program failed."""
     meaning = MEANINGS.get(code, "unexpected")
     lines = [f"{title} ended with {code} ({meaning}): {words or 'no last words'}", f"by hand: {by_hand}"]
-    kind = AirflowException if is_retried(code) else AirflowFailException
+    kind = AirflowException if code in retry.exit_codes else AirflowFailException
     return kind("\n".join(lines))
 
 
 def last_words(message: str | None) -> str:
-    """A termination message as a sentence. The programs write `error` of their result."""
+    """Returns a termination message as text. The programs write the `error` of their result."""
     error = _json(message or "")
     if isinstance(error, dict) and "message" in error:
         return f"{error.get('kind', 'error')}: {error['message']}"
@@ -57,7 +52,7 @@ def last_words(message: str | None) -> str:
 
 
 def result_of(stdout: str) -> dict[str, Any] | None:
-    """The JSON result in what a program wrote to stdout: its last line, or all of it."""
+    """Returns the JSON result on a program's stdout: its last line, or all of it. None where there is none."""
     lines = stdout.strip().splitlines()
     for text in (lines[-1] if lines else "", stdout):
         found = _json(text)
@@ -67,13 +62,13 @@ def result_of(stdout: str) -> dict[str, Any] | None:
 
 
 def words_of(result: Mapping[str, Any] | None) -> str:
-    """The last words in a result."""
+    """Returns the last words in a result."""
     error = (result or {}).get("error")
     return last_words(json.dumps(error)) if error else ""
 
 
 def small(result: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """What goes into XCom: the result without the names of its outputs."""
+    """Returns what XCom stores: the result without the paths of its outputs."""
     if result is None:
         return None
     kept = dict(result)
@@ -83,7 +78,7 @@ def small(result: Mapping[str, Any] | None) -> dict[str, Any] | None:
 
 
 def readable(line: str) -> tuple[str, str]:
-    """A line of a program's log: its level, and its text for people."""
+    """Returns the level of a line of a program's log, and its text for people."""
     record = _json(line)
     if not isinstance(record, dict) or "message" not in record:
         return "INFO", line

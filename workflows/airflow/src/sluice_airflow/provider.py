@@ -1,4 +1,4 @@
-"""What Airflow wants to know about this package."""
+"""This package as Airflow lists it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def get_provider_info() -> dict[str, Any]:
-    """The entry point `apache_airflow_provider`."""
+    """Returns the information for the entry point `apache_airflow_provider`."""
     return {
         "package-name": "airflow-provider-sluice",
         "name": "Sluice",

@@ -1,17 +1,19 @@
 //! An image's story as text.
 
-use sluice_manifest::Reason;
-use sluice_manifest::rows::{DecisionRow, SampleRow, Status};
+use sluice_manifest::ReasonKind;
+use sluice_manifest::rows::{SampleRow, Status};
 use sluice_report::histogram::number;
 use sluice_report::page::bytes;
 
-use super::story::{Link, Place, Score, Story};
+use super::decisions::{Decision, Fate, Link};
+use super::output::OutputPlace;
+use super::story::{Embedded, Score, Story};
 use crate::text::{columns, shorten};
 
 /// Captions and metadata are shown to this length.
 const TEXT: usize = 100;
 
-/// Tells a story.
+/// Returns a story as text.
 pub fn words(story: &Story) -> String {
     let mut text = format!("{}\n{}\n\n", story.image_id, headline(story));
     let mut rows: Vec<[String; 2]> = vec![[
@@ -22,20 +24,22 @@ pub fn words(story: &Story) -> String {
         Some(sample) => sample_rows(sample, &mut rows),
         None => rows.push(["read".into(), "has not come to it".into()]),
     }
-    if let Some(embedded) = story.embedded {
-        let said = if embedded {
-            "done"
-        } else {
-            "gave no embedding"
+    let embeddings = story.embeddings.iter();
+    rows.extend(embeddings.map(|found| [found.step.to_string(), embedding_words(found)]));
+    let scores = story.scores.iter();
+    rows.extend(scores.map(|score| [score.name.to_string(), score_words(score)]));
+    for decision in &story.decisions {
+        let links: Vec<&Link> = match story.duplicates.first() {
+            Some(first) if first.step == decision.step => story.duplicates.iter().collect(),
+            _ => Vec::new(),
         };
-        rows.push(["embed".into(), said.into()]);
-    }
-    for score in &story.scores {
-        rows.push([score.stage.into(), score_words(score)]);
-    }
-    for (number, link) in story.duplicates.iter().enumerate() {
-        let name = if number == 0 { "dedup" } else { "" };
-        rows.push([name.into(), link_words(link, number == 0)]);
+        if links.is_empty() {
+            rows.push([decision.step.to_string(), decision_words(decision)]);
+        }
+        for (number, link) in links.into_iter().enumerate() {
+            let name = if number == 0 { link.step.as_str() } else { "" };
+            rows.push([name.into(), link_words(link, number == 0)]);
+        }
     }
     if let Some(place) = &story.output {
         rows.push(["output".into(), place_words(place)]);
@@ -51,20 +55,20 @@ pub fn words(story: &Story) -> String {
 
 fn headline(story: &Story) -> String {
     match &story.decision {
-        Some(row) if row.keep => "kept".to_owned(),
-        Some(row) => dropped(row),
-        None => match story.sample.as_ref().and_then(|sample| sample.reason) {
-            Some(reason) => format!("will be dropped by read: {reason}, {}", reason.text()),
-            None => "not decided yet".to_owned(),
-        },
+        Some(fate) if fate.keep => "kept".to_owned(),
+        Some(fate) => dropped(fate),
+        None => "not decided yet".to_owned(),
     }
 }
 
-fn dropped(row: &DecisionRow) -> String {
-    let stage = row.stage.as_deref().unwrap_or("an unknown stage");
-    match row.reason {
-        Some(reason) => format!("dropped by {stage}: {reason}, {}", reason.text()),
-        None => format!("dropped by {stage} without a reason"),
+fn dropped(fate: &Fate) -> String {
+    let step = fate
+        .step
+        .as_ref()
+        .map_or("an unknown step", |step| step.as_str());
+    match &fate.reason {
+        Some(reason) => format!("dropped by {step}: {reason}, {}", reason.text()),
+        None => format!("dropped by {step} without a reason"),
     }
 }
 
@@ -108,7 +112,7 @@ fn sample_rows(sample: &SampleRow, rows: &mut Vec<[String; 2]>) {
             rows.push([name.into(), shorten(value, TEXT)]);
         }
     }
-    let read = match (sample.status, sample.reason) {
+    let read = match (sample.status, &sample.reason) {
         (Status::Ok, _) => "sound".to_owned(),
         (Status::Rejected, Some(reason)) => reason.to_string(),
         (Status::Rejected, None) => "rejected without a reason".to_owned(),
@@ -120,24 +124,33 @@ fn sample_rows(sample: &SampleRow, rows: &mut Vec<[String; 2]>) {
     rows.push(["read".into(), read]);
 }
 
+fn embedding_words(found: &Embedded) -> String {
+    let model = found.model.as_deref().unwrap_or("unknown model");
+    match found.embedded {
+        true => format!("embedded ({model})"),
+        false => format!("no embedding ({model})"),
+    }
+}
+
 fn score_words(score: &Score) -> String {
-    let model = score.model.as_deref().unwrap_or("unknown model");
-    let Some(value) = score.score else {
-        return format!("not scored ({model})");
+    let value = score.score.map_or("not scored".to_owned(), number);
+    match &score.model {
+        Some(model) => format!("{value} ({model})"),
+        None => value,
+    }
+}
+
+fn decision_words(decision: &Decision) -> String {
+    let said = match (decision.keep, &decision.reason) {
+        (None, _) => return "has not come to it".to_owned(),
+        (Some(true), _) => return "kept".to_owned(),
+        (Some(false), None) => "dropped without a reason".to_owned(),
+        (Some(false), Some(reason)) => format!("dropped: {reason}, {}", reason.text()),
     };
-    let option = format!("--{}", score.setting.replace('_', "-"));
-    let threshold = score
-        .threshold
-        .map_or("unknown".to_owned(), |threshold| number(threshold as f32));
-    let outcome = if score.keep {
-        "passes"
-    } else {
-        "does not pass"
-    };
-    format!(
-        "{} ({model}), {outcome} {option} {threshold}",
-        number(value)
-    )
+    match &decision.detail {
+        Some(detail) => format!("{said} ({})", shorten(detail, 2 * TEXT)),
+        None => said,
+    }
 }
 
 fn link_words(link: &Link, first: bool) -> String {
@@ -151,12 +164,14 @@ fn link_words(link: &Link, first: bool) -> String {
     };
     let fate = match &link.other {
         None => "not decided yet".to_owned(),
-        Some(row) if row.keep => "kept".to_owned(),
-        Some(row) => match row.reason {
+        Some(fate) if fate.keep => "kept".to_owned(),
+        Some(fate) => match fate.reason.as_ref().map(|reason| reason.kind) {
             Some(
-                Reason::ExactDuplicate | Reason::PerceptualDuplicate | Reason::SemanticDuplicate,
+                ReasonKind::ExactDuplicate
+                | ReasonKind::PerceptualDuplicate
+                | ReasonKind::SemanticDuplicate,
             ) => "dropped as a duplicate too".to_owned(),
-            _ => dropped(row),
+            _ => dropped(fate),
         },
     };
     let similarity = number(link.similarity);
@@ -173,7 +188,7 @@ fn article(method: &str) -> String {
     }
 }
 
-fn place_words(place: &Place) -> String {
+fn place_words(place: &OutputPlace) -> String {
     match place.written {
         true => format!("{}: {}", place.shard, place.members.join(", ")),
         false => format!("planned for {}, which has not been written", place.shard),

@@ -17,15 +17,15 @@ macro_rules! checks {
         }
 
         impl Check {
-            /// Every check, in the order in which they are told.
+            /// Every check, in the order in which they are printed.
             pub const ALL: &'static [Check] = &[$(Check::$variant,)*];
 
-            /// Its name.
+            /// Returns its name.
             pub fn name(self) -> &'static str {
                 match self { $(Check::$variant => $name,)* }
             }
 
-            /// What it says.
+            /// Returns what it says.
             pub fn about(self) -> &'static str {
                 match self { $(Check::$variant => $about,)* }
             }
@@ -34,21 +34,21 @@ macro_rules! checks {
 }
 
 checks! {
-    Plan, "plan", "run.json and the plan read";
+    Plan, "plan", "run.json and the plan can be read";
     Source, "source", "the shards are those that the plan was made from";
-    Receipts, "receipts", "every step was done for all of its units, and its counts sum";
+    Receipts, "receipts", "every step was done for all of its units in one way, and its counts sum";
     Inputs, "inputs", "every unit was made from what its inputs are now";
     Outputs, "outputs", "everything written is there, with its size and BLAKE3";
     Schemas, "schemas", "every manifest has its schema's columns";
     Shards, "shards", "members of each shard = in samples + skipped + torn";
     Samples, "samples", "every sample found has one row, under its own name";
-    Scores, "scores", "each score's decision agrees with the threshold";
-    Duplicates, "duplicates", "duplicates and what they duplicate are images of the run";
-    Decisions, "decisions", "each decision follows from what the stages said";
+    Scores, "scores", "scores and embeddings are of samples that their step saw, each once";
+    Duplicates, "duplicates", "duplicates and what they duplicate are samples that their step saw";
+    Decisions, "decisions", "each decision follows from the scores, or from what the deciding steps said";
     Conservation, "conservation", "samples in = kept + dropped for a reason";
     Packing, "packing", "each output shard's rows are the kept samples in planned order";
     Members, "members", "each output shard's members have their source's bytes";
-    Index, "index", "index.json tells the shards as they are";
+    Index, "index", "index.json lists the shards as they are";
     Extra, "extra", "the output holds nothing else";
 }
 
@@ -82,7 +82,7 @@ impl Findings {
         }
     }
 
-    /// Either.
+    /// Counts what is as it should be, or notes what is not. Returns `holds`.
     pub fn expect(&mut self, check: Check, holds: bool, failure: impl FnOnce() -> String) -> bool {
         match holds {
             true => self.pass(check),
@@ -91,8 +91,10 @@ impl Findings {
         holds
     }
 
-    /// Takes a result apart: broken data fails the check, other errors (storage, a signal) end the
-    /// verification.
+    /// Returns the value of a result. Broken data fails the check.
+    ///
+    /// # Errors
+    /// Of storage, and after a signal: these end the verification.
     pub fn take<T>(&mut self, check: Check, result: Result<T>) -> Result<Option<T>> {
         match result {
             Ok(value) => {
@@ -103,7 +105,10 @@ impl Findings {
         }
     }
 
-    /// As [`take`](Self::take), for an error.
+    /// Notes broken data.
+    ///
+    /// # Errors
+    /// As [`take`](Self::take).
     pub fn note(&mut self, check: Check, e: Error) -> Result<()> {
         match e.class() {
             Class::Transient | Class::Stopped => Err(e),
@@ -114,7 +119,7 @@ impl Findings {
         }
     }
 
-    /// Adds what another look found.
+    /// Adds other findings.
     pub fn merge(&mut self, other: Findings) {
         for (check, found) in other.0 {
             let mine = self.0.entry(check).or_default();
@@ -125,7 +130,7 @@ impl Findings {
         }
     }
 
-    /// All checks, also those that had nothing to look at.
+    /// Returns all checks, also those that had nothing to look at.
     pub fn iter(&self) -> impl Iterator<Item = (Check, Found)> {
         Check::ALL.iter().map(|&check| {
             let found = self.0.get(&check).cloned().unwrap_or_default();
@@ -133,13 +138,13 @@ impl Findings {
         })
     }
 
-    /// The checks that failed.
+    /// Returns the checks that failed.
     pub fn failed(&self) -> Vec<Check> {
         let failed = self.iter().filter(|(_, found)| found.failed > 0);
         failed.map(|(check, _)| check).collect()
     }
 
-    /// For `--json`.
+    /// Returns the findings for `--json`.
     pub fn as_json(&self) -> Value {
         let checks = self.iter().map(|(check, found)| {
             json!({

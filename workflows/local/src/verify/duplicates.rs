@@ -1,13 +1,16 @@
-//! Duplicates, and what they duplicate, are images of the run.
+//! Duplicates, and what they duplicate, are images that their step saw.
 //!
-//! What a duplicate points to may lie in any partition, and all names do not fit into memory. So the
-//! rows are taken in batches; the names of a batch tell their partitions, and these are read.
+//! What a duplicate points to may be in any partition, and all names do not fit into memory. So the
+//! rows are taken in batches; the names of a batch give their partitions, and these are read. A
+//! batch holds rows of one step, for the survivors differ from step to step.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use sluice_manifest::dag;
-use sluice_manifest::rows::{DuplicateRow, SampleBrief, Status};
-use sluice_manifest::{Partition, Result, Unit, layout};
+use sluice_harness::Survivors;
+use sluice_manifest::layout::DUPLICATES;
+use sluice_manifest::rows::{DuplicateRow, NameRow};
+use sluice_manifest::{ImageId, Partition, Receipt, Result, StepName};
+use sluice_report::steps;
 
 use super::Run;
 use super::checks::{Check, Findings};
@@ -16,99 +19,118 @@ use crate::places::Places;
 /// Rows of a batch.
 const BATCH: usize = 100_000;
 
-/// Checks all duplicates.
+/// Checks all duplicates of all steps.
+///
+/// # Errors
+/// Of storage only.
 pub fn check(run: &Run<'_>, findings: &mut Findings) -> Result<()> {
     let places = Places::new(run.plan);
-    let mut batch = Vec::new();
-    for step in [&dag::DEDUP_EXACT, &dag::DEDUP_PERCEPTUAL, &dag::DEDUP_MATCH] {
-        for receipt in run.receipts.of(step) {
-            let path = layout::manifest(step.stage, "duplicates", &receipt.unit);
-            let rows = match run.context.run.rows::<DuplicateRow>(&path) {
-                Ok(rows) => rows,
-                Err(e) => {
-                    findings.note(Check::Duplicates, e)?;
-                    continue;
-                }
+    for &step in &run.steps {
+        let first = steps::duplicates(run.receipts, step).next();
+        if let Some(survivors) = first.and_then(|receipt| run.survivors.before(receipt)) {
+            let checked = StepCheck {
+                run,
+                step,
+                places: &places,
+                survivors,
             };
-            let mut count = 0;
-            for row in rows {
-                match row {
-                    Ok(row) => batch.push(row),
-                    Err(e) => {
-                        findings.note(Check::Duplicates, e)?;
-                        break;
-                    }
-                }
-                count += 1;
-                if batch.len() == BATCH {
-                    check_batch(run, &places, &mut batch, findings)?;
-                }
-            }
-            let told = receipt.counts.dropped_total();
-            findings.expect(Check::Duplicates, told == count, || {
-                format!("{path}: {count} rows, the receipt counts {told}")
-            });
+            checked.check(findings)?;
         }
-    }
-    check_batch(run, &places, &mut batch, findings)
-}
-
-fn check_batch(
-    run: &Run<'_>,
-    places: &Places<'_>,
-    batch: &mut Vec<DuplicateRow>,
-    findings: &mut Findings,
-) -> Result<()> {
-    let mut wanted: BTreeMap<Partition, BTreeSet<&str>> = BTreeMap::new();
-    for row in batch.iter() {
-        for id in [&row.image_id, &row.duplicate_of] {
-            for shard in places.of(id.as_str()) {
-                wanted
-                    .entry(shard.partition)
-                    .or_default()
-                    .insert(id.as_str());
-            }
-        }
-    }
-    let mut there: HashSet<(Partition, String)> = HashSet::new();
-    for (partition, ids) in wanted {
-        run.context.check_stop()?;
-        let unit = Unit::from(partition);
-        let path = layout::manifest("read", "images", &unit);
-        let rows = match run.context.run.rows::<SampleBrief>(&path) {
-            Ok(rows) => rows,
-            Err(e) => {
-                findings.note(Check::Duplicates, e)?;
-                continue;
-            }
-        };
-        for row in rows {
-            let row = match row {
-                Ok(row) => row,
-                Err(e) => {
-                    findings.note(Check::Duplicates, e)?;
-                    break;
-                }
-            };
-            let id = row.image_id.as_str();
-            if row.status == Status::Ok && ids.contains(id) {
-                there.insert((partition, id.to_owned()));
-            }
-        }
-    }
-    for row in batch.drain(..) {
-        let here = there.contains(&(row.partition, row.image_id.to_string()));
-        let shards = places.of(row.duplicate_of.as_str());
-        let other = shards
-            .iter()
-            .any(|s| there.contains(&(s.partition, row.duplicate_of.to_string())));
-        let holds = here && other && row.image_id != row.duplicate_of;
-        findings.expect(Check::Duplicates, holds, || {
-            format!(
-                "{} ({}), duplicate of {}: not two sound images of the run",
-                row.image_id, row.partition, row.duplicate_of
-            )
-        });
     }
     Ok(())
+}
+
+/// The duplicates of a step.
+struct StepCheck<'a> {
+    run: &'a Run<'a>,
+    step: &'a StepName,
+    places: &'a Places<'a>,
+    survivors: &'a Survivors<'a>,
+}
+
+impl StepCheck<'_> {
+    fn check(&self, findings: &mut Findings) -> Result<()> {
+        let mut batch = Vec::new();
+        for receipt in steps::duplicates(self.run.receipts, self.step) {
+            if let Err(e) = self.unit(receipt, &mut batch, findings) {
+                findings.note(Check::Duplicates, e)?;
+            }
+        }
+        self.batch(&mut batch, findings)
+    }
+
+    fn unit(
+        &self,
+        receipt: &Receipt,
+        batch: &mut Vec<DuplicateRow>,
+        findings: &mut Findings,
+    ) -> Result<()> {
+        let path = DUPLICATES.path(self.step, receipt.unit);
+        let mut rows = 0;
+        for row in self.run.context.run.rows(&path)? {
+            batch.push(row?);
+            rows += 1;
+            if batch.len() == BATCH {
+                self.batch(batch, findings)?;
+            }
+        }
+        let counted = receipt.counts.dropped_total();
+        findings.expect(Check::Duplicates, rows == counted, || {
+            format!("{path}: {rows} rows, the receipt counts {counted}")
+        });
+        Ok(())
+    }
+
+    /// Checks the rows of a batch, and empties it.
+    fn batch(&self, batch: &mut Vec<DuplicateRow>, findings: &mut Findings) -> Result<()> {
+        let mut wanted: BTreeMap<Partition, BTreeSet<&str>> = BTreeMap::new();
+        for row in batch.iter() {
+            for id in [&row.image_id, &row.duplicate_of] {
+                for shard in self.places.of(id.as_str()) {
+                    wanted
+                        .entry(shard.partition)
+                        .or_default()
+                        .insert(id.as_str());
+                }
+            }
+        }
+        let mut there: HashSet<(Partition, ImageId)> = HashSet::new();
+        for (partition, ids) in wanted {
+            self.run.context.check_stop()?;
+            if let Err(e) = self.survivors_among(partition, &ids, &mut there) {
+                findings.note(Check::Duplicates, e)?;
+            }
+        }
+        for row in batch.drain(..) {
+            let others = self.places.of(row.duplicate_of.as_str());
+            let mut others = others
+                .iter()
+                .map(|s| (s.partition, row.duplicate_of.clone()));
+            let holds = there.contains(&(row.partition, row.image_id.clone()))
+                && others.any(|other| there.contains(&other))
+                && row.image_id != row.duplicate_of;
+            findings.expect(Check::Duplicates, holds, || {
+                format!(
+                    "{}: {} ({}), duplicate of {}: not two images that the step saw",
+                    self.step, row.image_id, row.partition, row.duplicate_of
+                )
+            });
+        }
+        Ok(())
+    }
+
+    fn survivors_among(
+        &self,
+        partition: Partition,
+        ids: &BTreeSet<&str>,
+        there: &mut HashSet<(Partition, ImageId)>,
+    ) -> Result<()> {
+        for sample in self.survivors.samples::<NameRow>(partition)? {
+            let id = sample?.image_id;
+            if ids.contains(id.as_str()) {
+                there.insert((partition, id));
+            }
+        }
+        Ok(())
+    }
 }

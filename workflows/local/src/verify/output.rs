@@ -1,23 +1,38 @@
-//! The curated dataset: its shards, its index, and nothing else.
+//! The curated datasets: their shards, their index, and nothing else.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use rayon::prelude::*;
 use serde_json::Value;
+use sluice_manifest::layout::{self, OUTPUT_PLAN};
 use sluice_manifest::rows::{OUTPUT_KEY, OutputPlanRow, WEIGHT_KEY};
-use sluice_manifest::{Error, Result, dag, layout};
+use sluice_manifest::{Error, Result, StepName, Unit, UnitKind};
+use sluice_report::steps;
 use sluice_store::{Location, Store};
 
 use super::Run;
 use super::checks::{Check, Findings};
 use super::shard::{Output, Weight};
 
-/// Checks the curated dataset, where it was planned.
+/// Checks the dataset of every export that has planned one.
+///
+/// # Errors
+/// Of storage only.
 pub fn check(run: &Run<'_>, input: &Store, findings: &mut Findings) -> Result<()> {
-    let Some(receipt) = run.receipts.of(&dag::EXPORT_PLAN).first() else {
-        return Ok(());
-    };
-    let path = layout::manifest(dag::EXPORT_PLAN.stage, "plan", &receipt.unit);
+    for export in steps::exports(run.receipts) {
+        if run
+            .receipts
+            .unit(export, Unit::once(UnitKind::Plan))
+            .is_some()
+        {
+            dataset(run, export, input, findings)?;
+        }
+    }
+    Ok(())
+}
+
+fn dataset(run: &Run<'_>, export: &StepName, input: &Store, findings: &mut Findings) -> Result<()> {
+    let path = OUTPUT_PLAN.path(export, Unit::once(UnitKind::Plan));
     let Some((location, weight, rows)) = findings.take(Check::Packing, plan(run, &path))? else {
         return Ok(());
     };
@@ -26,6 +41,7 @@ pub fn check(run: &Run<'_>, input: &Store, findings: &mut Findings) -> Result<()
     };
     let output = Output {
         run,
+        export,
         input,
         store: &store,
         weight,
@@ -33,17 +49,17 @@ pub fn check(run: &Run<'_>, input: &Store, findings: &mut Findings) -> Result<()
     let rows: Vec<(u32, Vec<OutputPlanRow>)> = rows.into_iter().collect();
     let looked: Vec<(Findings, u64)> = rows
         .par_iter()
-        .map(|(shard, rows)| output.check(&layout::output_shard(*shard), rows))
+        .map(|(shard, rows)| output.check(Unit::new(UnitKind::Shard, *shard), rows))
         .collect::<Result<_>>()?;
     let mut samples = BTreeMap::new();
     for ((shard, _), (found, count)) in rows.iter().zip(looked) {
         findings.merge(found);
-        samples.insert(format!("{}.tar", layout::output_shard(*shard)), count);
+        samples.insert(format!("{}.tar", Unit::new(UnitKind::Shard, *shard)), count);
     }
     let total: u64 = samples.values().sum();
-    let kept = run.receipts.counts(&dag::EXPORT_DECIDE).kept;
+    let kept = run.receipts.counts(export, UnitKind::Part).kept;
     findings.expect(Check::Conservation, total == kept, || {
-        format!("{kept} samples are kept, the output holds {total}")
+        format!("{export}: {kept} samples are kept, the output holds {total}")
     });
     index(&store, &samples, findings)?;
     extra(&store, &samples, findings)
@@ -51,8 +67,8 @@ pub fn check(run: &Run<'_>, input: &Store, findings: &mut Findings) -> Result<()
 
 type Planned = (Location, Weight, BTreeMap<u32, Vec<OutputPlanRow>>);
 
-/// Where the output lies and what goes into each shard. A row for each shard and partition: as
-/// much as the plan of the partitions, and no more.
+/// Returns where the output is and what goes into each shard. There is a row for each shard and
+/// partition: not much more than the plan of the partitions has.
 fn plan(run: &Run<'_>, path: &str) -> Result<Planned> {
     let rows = run.context.run.rows::<OutputPlanRow>(path)?;
     let location = Location::parse(rows.table().required(OUTPUT_KEY)?)?;
@@ -78,24 +94,24 @@ fn index(store: &Store, samples: &BTreeMap<String, u64>, findings: &mut Findings
         Ok(index) => index,
         Err(e) => {
             let uri = store.uri(layout::OUTPUT_INDEX);
-            findings.fail(Check::Index, format!("{uri}: does not read: {e}"));
+            findings.fail(Check::Index, format!("{uri}: cannot parse it: {e}"));
             return Ok(());
         }
     };
-    let mut told = BTreeMap::new();
+    let mut listed = BTreeMap::new();
     for shard in index["shardlist"].as_array().into_iter().flatten() {
         let counts = (shard["nsamples"].as_u64(), shard["filesize"].as_u64());
-        told.insert(shard["url"].as_str().unwrap_or_default().to_owned(), counts);
+        listed.insert(shard["url"].as_str().unwrap_or_default().to_owned(), counts);
     }
     for (name, &count) in samples {
         let size = store.stat(name)?.map(|info| info.bytes);
-        let same = told.remove(name) == Some((Some(count), size));
+        let same = listed.remove(name) == Some((Some(count), size));
         findings.expect(Check::Index, same, || {
-            format!("{name}: the index does not tell {count} samples and its size")
+            format!("{name}: the index does not have its {count} samples and its size")
         });
     }
-    for name in told.keys() {
-        findings.fail(Check::Index, format!("{name}: in the index alone"));
+    for name in listed.keys() {
+        findings.fail(Check::Index, format!("{name}: only in the index"));
     }
     Ok(())
 }

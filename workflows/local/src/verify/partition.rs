@@ -2,13 +2,17 @@
 
 use std::collections::HashMap;
 
-use sluice_harness::{PartitionPlan, Verdicts};
-use sluice_manifest::dag::{self, Step};
-use sluice_manifest::rows::{DecisionRow, SampleRow, ScoreRow, ShardRow, SkippedRow, Status};
-use sluice_manifest::{Counts, Filter, Result, ShardPath, Unit, layout};
+use sluice_harness::PartitionPlan;
+use sluice_manifest::layout::{DECISIONS, EMBEDDINGS, IMAGES, SHARDS, SKIPPED};
+use sluice_manifest::rows::{DecisionRow, SampleBrief, SampleRow, ShardRow, SkippedRow, Status};
+use sluice_manifest::{
+    Counts, Dropped, Partition, Receipt, Result, ShardPath, StepName, Unit, UnitKind,
+};
+use sluice_report::steps;
 
 use super::Run;
 use super::checks::{Check, Findings};
+use super::{filters, scores};
 
 /// Members and samples of a shard, as the manifests have them.
 #[derive(Debug, Default)]
@@ -18,38 +22,60 @@ struct Tally {
     skipped: u64,
 }
 
-/// Looks at a partition.
+/// Checks a partition: what `read` found, then every step that works on partitions.
+///
+/// # Errors
+/// Of storage only.
 pub fn check(run: &Run<'_>, planned: &PartitionPlan) -> Result<Findings> {
     let mut findings = Findings::default();
-    let unit = Unit::from(planned.partition);
-    if run.receipts.unit(&dag::READ, &unit).is_some() {
-        let checked = samples(run, planned, &unit, &mut findings);
-        if let Err(e) = checked {
-            findings.note(Check::Samples, e)?;
+    let (partition, unit) = (planned.partition, Unit::from(planned.partition));
+    for &step in &run.steps {
+        let Some(receipt) = run.receipts.unit(step, unit) else {
+            continue;
+        };
+        if *step == StepName::read() {
+            let checked = samples(run, planned, receipt, &mut findings);
+            note(&mut findings, Check::Samples, checked)?;
         }
-    }
-    for (step, setting) in [(&dag::AESTHETIC, "min_score"), (&dag::NSFW, "max_score")] {
-        if let Err(e) = scores(run, step, setting, &unit, &mut findings) {
-            findings.note(Check::Scores, e)?;
+        if !receipt.scores.is_empty() {
+            let checked = scores::check(run, receipt, partition, &mut findings);
+            note(&mut findings, Check::Scores, checked)?;
         }
-    }
-    if let Err(e) = decisions(run, planned, &unit, &mut findings) {
-        findings.note(Check::Decisions, e)?;
+        if steps::wrote(receipt, |step, unit| EMBEDDINGS.path(step, unit)) {
+            let checked = scores::check_embeddings(run, receipt, partition, &mut findings);
+            note(&mut findings, Check::Scores, checked)?;
+        }
+        if receipt.decides.contains(&UnitKind::Part) {
+            let checked = filters::check(run, receipt, partition, &mut findings);
+            note(&mut findings, Check::Decisions, checked)?;
+        }
+        if receipt.stage == steps::EXPORT {
+            let checked = decisions(run, receipt, partition, &mut findings);
+            note(&mut findings, Check::Decisions, checked)?;
+        }
     }
     Ok(findings)
+}
+
+fn note(findings: &mut Findings, check: Check, result: Result<()>) -> Result<()> {
+    match result {
+        Ok(()) => Ok(()),
+        Err(e) => findings.note(check, e),
+    }
 }
 
 /// Rows of `read/images` against the receipt, and members against `read/shards`.
 fn samples(
     run: &Run<'_>,
     planned: &PartitionPlan,
-    unit: &Unit,
+    receipt: &Receipt,
     findings: &mut Findings,
 ) -> Result<()> {
     let store = &run.context.run;
+    let (read, unit) = (&receipt.step, receipt.unit);
     let mut tallies: HashMap<ShardPath, Tally> = HashMap::new();
     let mut counts = Counts::default();
-    for row in store.rows::<SampleRow>(&layout::manifest("read", "images", unit))? {
+    for row in store.rows::<SampleRow>(&IMAGES.path(read, unit))? {
         let row = row?;
         let id = row.image_id.as_str();
         let named = id
@@ -63,19 +89,18 @@ fn samples(
         let tally = tallies.entry(row.shard).or_default();
         tally.samples += 1;
         tally.in_samples += row.members.len() as u64;
-        counts.add(row.reason);
+        counts.add(read, row.reason.as_ref());
         if counts.input % 1024 == 0 {
             run.context.check_stop()?;
         }
     }
-    let told = run.receipts.unit(&dag::READ, unit).map(|r| &r.counts);
-    findings.expect(Check::Samples, told == Some(&counts), || {
-        format!("read {unit}: the rows do not sum up to what the receipt counts")
+    findings.expect(Check::Samples, receipt.counts == counts, || {
+        format!("{read} {unit}: the rows do not sum up to what the receipt counts")
     });
-    for row in store.rows::<SkippedRow>(&layout::manifest("read", "skipped", unit))? {
+    for row in store.rows::<SkippedRow>(&SKIPPED.path(read, unit))? {
         tallies.entry(row?.shard).or_default().skipped += 1;
     }
-    let mut shards = store.rows::<ShardRow>(&layout::manifest("read", "shards", unit))?;
+    let mut shards = store.rows::<ShardRow>(&SHARDS.path(read, unit))?;
     for planned in &planned.shards {
         let Some(row) = shards.next().transpose()? else {
             findings.fail(Check::Shards, format!("{}: not read", planned.shard));
@@ -100,108 +125,56 @@ fn samples(
     Ok(())
 }
 
-/// Scores are of samples in their order, and their decisions follow from the threshold.
-fn scores(
-    run: &Run<'_>,
-    step: &Step,
-    setting: &str,
-    unit: &Unit,
-    findings: &mut Findings,
-) -> Result<()> {
-    let Some(receipt) = run.receipts.unit(step, unit) else {
-        return Ok(());
-    };
-    let threshold = receipt.settings[setting].as_f64().map(|t| t as f32);
-    let path = layout::manifest(step.stage, "scores", unit);
-    let mut counts = (0, 0);
-    let mut rows = run.context.run.rows::<ScoreRow>(&path)?;
-    let samples = layout::manifest("read", "images", unit);
-    for sample in run
-        .context
-        .run
-        .rows::<sluice_manifest::rows::SampleBrief>(&samples)?
-    {
-        let id = sample?.image_id;
-        let Some(row) = rows.next_if(|row| row.image_id == id)? else {
-            continue;
-        };
-        let passes = threshold.map(|threshold| match setting {
-            "min_score" => row.score >= threshold,
-            _ => row.score < threshold,
-        });
-        counts.0 += 1;
-        counts.1 += u64::from(row.keep);
-        let agrees = row.score.is_finite() && passes.is_none_or(|passes| passes == row.keep);
-        findings.expect(Check::Scores, agrees, || {
-            let (keep, score) = (row.keep, row.score);
-            format!("{} {id}: keep is {keep} at score {score}", step.stage)
-        });
-    }
-    if let Some(row) = rows.next() {
-        let id = row?.image_id;
-        let failure = format!("{} {unit}: {id} is no sample, or out of order", step.stage);
-        findings.fail(Check::Scores, failure);
-    }
-    findings.expect(Check::Scores, receipt.counts.kept == counts.1, || {
-        format!(
-            "{} {unit}: {} of {} are kept, the receipt counts {}",
-            step.stage, counts.1, counts.0, receipt.counts.kept
-        )
-    });
-    Ok(())
-}
-
-/// Makes each decision again.
+/// Makes each decision of an export again.
 fn decisions(
     run: &Run<'_>,
-    planned: &PartitionPlan,
-    unit: &Unit,
+    receipt: &Receipt,
+    partition: Partition,
     findings: &mut Findings,
 ) -> Result<()> {
-    let Some(receipt) = run.receipts.unit(&dag::EXPORT_DECIDE, unit) else {
+    let Some(survivors) = run.survivors.before(receipt) else {
         return Ok(());
     };
-    let filters: Vec<Filter> = match serde_json::from_value(receipt.settings["filters"].clone()) {
-        Ok(filters) => filters,
-        Err(e) => {
-            findings.fail(
-                Check::Decisions,
-                format!("{unit}: filters do not read: {e}"),
-            );
-            return Ok(());
-        }
-    };
-    let path = layout::manifest(dag::EXPORT_DECIDE.stage, "decisions", unit);
-    let mut rows = run.context.run.rows::<DecisionRow>(&path)?;
+    let (export, unit) = (&receipt.step, receipt.unit);
+    let mut rows = run
+        .context
+        .run
+        .rows::<DecisionRow>(&DECISIONS.path(export, unit))?;
     let mut counts = Counts::default();
-    for verdict in Verdicts::open(run.context, planned.partition, &filters)? {
+    for verdict in survivors.verdicts::<SampleBrief>(partition)? {
         let verdict = verdict?;
         let Some(row) = rows.next().transpose()? else {
-            let failure = format!("{}: not decided", verdict.sample.image_id);
+            let failure = format!("{export}: {} is not decided", verdict.sample.image_id);
             findings.fail(Check::Decisions, failure);
             break;
         };
-        counts.add(row.reason);
+        let bytes = verdict.sample.bytes();
         let same = row.image_id == verdict.sample.image_id
-            && row.reason == verdict.dropped
             && row.keep == verdict.dropped.is_none()
-            && row.stage.as_deref() == verdict.dropped.map(|reason| reason.stage())
-            && row.score.map(f32::to_bits) == verdict.score.map(f32::to_bits)
-            && row.bytes == verdict.sample.bytes();
+            && row.step.as_ref() == verdict.dropped.as_ref().map(|dropped| &dropped.step)
+            && row.reason.as_ref() == verdict.dropped.as_ref().map(|dropped| &dropped.reason)
+            && row.detail == verdict.detail
+            && row.bytes == bytes;
         findings.expect(Check::Decisions, same, || {
             let (id, found) = (&verdict.sample.image_id, &row.image_id);
+            let (step, reason) = (row.step.clone(), row.reason.clone());
+            let told = step
+                .zip(reason)
+                .map(|(step, reason)| Dropped { step, reason });
             format!(
-                "{id}: the stages say {}, the row (of {found}) says {}",
-                words(verdict.dropped.map(|r| r.as_str())),
-                words(row.reason.map(|r| r.as_str()))
+                "{export}: {id}: the deciding steps say {}, the row (of {found}) says {}",
+                words(verdict.dropped.as_ref()),
+                words(told.as_ref())
             )
         });
+        counts.add(row.step.as_ref().unwrap_or(export), row.reason.as_ref());
     }
     if rows.next().is_some() {
-        let failure = format!("{unit}: more decisions than samples");
+        let failure = format!("{export} {unit}: more decisions than samples");
         findings.fail(Check::Decisions, failure);
     }
-    let read = run.receipts.unit(&dag::READ, unit).map(|r| r.counts.input);
+    let read = run.receipts.unit(&StepName::read(), unit);
+    let read = read.map(|receipt| receipt.counts.input);
     let conserved =
         counts == receipt.counts && counts.check().is_ok() && read == Some(counts.input);
     findings.expect(Check::Conservation, conserved, || {
@@ -215,6 +188,6 @@ fn decisions(
     Ok(())
 }
 
-fn words(reason: Option<&str>) -> &str {
-    reason.unwrap_or("keep")
+fn words(dropped: Option<&Dropped>) -> String {
+    dropped.map_or("keep".to_owned(), ToString::to_string)
 }

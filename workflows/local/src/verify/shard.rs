@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha2::{Digest, Sha256};
+use sluice_manifest::layout::{DECISIONS, IMAGES};
 use sluice_manifest::rows::{CuratedRow, DecisionRow, MemberRow, OutputPlanRow, SampleRow};
-use sluice_manifest::{Error, Result, Unit, layout};
+use sluice_manifest::{Error, Result, StepName, Unit};
 use sluice_shard::{Sample, safe_member_name};
 use sluice_store::{ObjectReader, RowReader, Store};
 
@@ -19,7 +20,7 @@ use super::source::{Sources, Watched};
 /// Bytes compared at once.
 const CHUNK: usize = 256 << 10;
 
-/// Whether a sample's length on the partition's line is 1 or its bytes.
+/// Whether a sample counts as 1 or as its bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Weight {
     /// 1.
@@ -32,19 +33,21 @@ pub enum Weight {
 pub struct Output<'a> {
     /// The run.
     pub run: &'a Run<'a>,
+    /// The export that wrote it.
+    pub export: &'a StepName,
     /// The source.
     pub input: &'a Store,
     /// The curated dataset.
     pub store: &'a Store,
-    /// What the plan's stretches count.
+    /// What the plan's ranges count.
     pub weight: Weight,
 }
 
 type Entries<'e> = tar::Entries<'e, Watched<ObjectReader>>;
 
-/// What could not be looked at further, and why.
+/// Why the rest cannot be checked.
 enum Stop {
-    /// Broken; noted already.
+    /// It is broken, which was noted.
     Noted,
     /// Storage, a signal.
     Error(Error),
@@ -57,8 +60,11 @@ impl From<Error> for Stop {
 }
 
 impl Output<'_> {
-    /// Looks at a shard; gives the number of its samples.
-    pub fn check(&self, unit: &Unit, rows: &[OutputPlanRow]) -> Result<(Findings, u64)> {
+    /// Checks a shard, and returns the number of its samples.
+    ///
+    /// # Errors
+    /// Of storage only.
+    pub fn check(&self, unit: Unit, rows: &[OutputPlanRow]) -> Result<(Findings, u64)> {
         let mut findings = Findings::default();
         let mut samples = 0;
         match self.compare(unit, rows, &mut findings, &mut samples) {
@@ -70,7 +76,7 @@ impl Output<'_> {
 
     fn compare(
         &self,
-        unit: &Unit,
+        unit: Unit,
         rows: &[OutputPlanRow],
         findings: &mut Findings,
         samples: &mut u64,
@@ -87,12 +93,12 @@ impl Output<'_> {
             findings,
         };
         for row in rows {
-            let partition = self.run.plan.partition(&row.partition.into())?;
+            let partition = self.run.plan.partition(row.partition.into())?;
             let mut sources = match self.run.quick {
                 true => None,
                 false => Some(Sources::new(self.input, partition)),
             };
-            for sample in Stretch::open(self, row)? {
+            for sample in KeptRange::open(self, row)? {
                 self.run.context.check_stop()?;
                 let sample = sample?;
                 shard.row(&sample)?;
@@ -124,8 +130,8 @@ struct ShardCheck<'e, 'f> {
 }
 
 impl ShardCheck<'_, '_> {
-    /// The next row must be this sample's. One that is missing or another one ends the comparison:
-    /// all behind it would be off as well.
+    /// The next row must be this sample's. A missing or a different row ends the comparison: all
+    /// rows after it would differ too.
     fn row(&mut self, sample: &SampleRow) -> Result<(), Stop> {
         let id = &sample.image_id;
         let Some(row) = self.curated.next().transpose()? else {
@@ -294,8 +300,8 @@ fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
     Ok(filled)
 }
 
-/// The kept samples that start in a stretch of a partition.
-struct Stretch {
+/// The kept samples that start in a range of a partition.
+struct KeptRange {
     samples: RowReader<SampleRow>,
     decisions: RowReader<DecisionRow>,
     row: OutputPlanRow,
@@ -303,13 +309,13 @@ struct Stretch {
     position: u64,
 }
 
-impl Stretch {
+impl KeptRange {
     fn open(output: &Output<'_>, row: &OutputPlanRow) -> Result<Self> {
         let unit = Unit::from(row.partition);
         let run = &output.run.context.run;
         Ok(Self {
-            samples: run.rows(&layout::manifest("read", "images", &unit))?,
-            decisions: run.rows(&layout::manifest("export", "decisions", &unit))?,
+            samples: run.rows(&IMAGES.path(&StepName::read(), unit))?,
+            decisions: run.rows(&DECISIONS.path(output.export, unit))?,
             row: row.clone(),
             weight: output.weight,
             position: 0,
@@ -317,7 +323,7 @@ impl Stretch {
     }
 }
 
-impl Iterator for Stretch {
+impl Iterator for KeptRange {
     type Item = Result<SampleRow>;
 
     fn next(&mut self) -> Option<Self::Item> {

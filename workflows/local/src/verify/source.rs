@@ -1,6 +1,4 @@
-//! Samples of the source shards, found anew.
-//!
-//! The shards are indexed again, so that an offset that `read` got wrong is noticed too.
+//! Samples of the source shards, indexed again, so that a wrong offset of `read` is noticed too.
 
 use std::io::{self, Read};
 use std::sync::Arc;
@@ -25,7 +23,7 @@ struct Open {
 }
 
 impl<'a> Sources<'a> {
-    /// Gets ready.
+    /// Returns the samples of a partition.
     pub fn new(input: &'a Store, partition: &'a PartitionPlan) -> Self {
         Self {
             input,
@@ -40,7 +38,10 @@ impl<'a> Sources<'a> {
         planned.ok_or_else(|| Error::data(format!("{shard}: no shard of {partition}")))
     }
 
-    /// The sample with this name, or none where the shard has no more of it.
+    /// Returns the sample with this name, or none where the shard has no more of it.
+    ///
+    /// # Errors
+    /// Data, when the shard is not of the partition or has changed; of storage.
     pub fn sample(&mut self, shard: &ShardPath, id: &ImageId) -> Result<Option<Sample>> {
         let uri = self.input.uri(shard.as_str());
         let failed = |e: io::Error| Error::of_io(e, &uri);
@@ -64,7 +65,10 @@ impl<'a> Sources<'a> {
         Ok(None)
     }
 
-    /// A member that is too large to be held in memory.
+    /// Returns a member that is too large to be held in memory.
+    ///
+    /// # Errors
+    /// As [`sample`](Self::sample).
     pub fn large(&self, shard: &ShardPath, member: &MemberRow) -> Result<impl Read + use<>> {
         let uri = self.input.uri(shard.as_str());
         let failed = |e: io::Error| Error::of_io(e, &uri);
@@ -83,7 +87,7 @@ pub struct Watched<R> {
 }
 
 impl<R> Watched<R> {
-    /// Watches a reader; the flag is set when it fails.
+    /// Returns the reader, and a flag that is set when it fails.
     pub fn new(inner: R) -> (Self, Arc<AtomicBool>) {
         let failed = Arc::new(AtomicBool::new(false));
         let flag = failed.clone();

@@ -1,10 +1,11 @@
 //! `sluice explain` for every fate that an image can have.
 
 use serde_json::Value;
-use sluice_harness::{Shared, run_step};
 use sluice_manifest::Class;
 
-use crate::support::{again, curate, dataset, failure, sluice, store};
+use crate::support::{
+    again, curate, dataset, export, failure, filter, read, sluice, store, usable,
+};
 
 fn story(run: &str, id: &str) -> (String, Value) {
     let words = sluice(&["explain", "--run", run, id]);
@@ -14,15 +15,28 @@ fn story(run: &str, id: &str) -> (String, Value) {
     (words.out, serde_json::from_str(&json.out).unwrap())
 }
 
+/// The steps that decided about an image, each with whether it keeps it.
+fn decisions(json: &Value) -> Vec<(&str, Option<bool>)> {
+    let decisions = json["decisions"].as_array().unwrap().iter();
+    decisions
+        .map(|decision| {
+            (
+                decision["step"].as_str().unwrap(),
+                decision["keep"].as_bool(),
+            )
+        })
+        .collect()
+}
+
 #[test]
-fn every_fate_is_told() {
+fn every_fate_is_explained() {
     let run = curate("explain");
     let fates = [
         ("a/html", "dropped by read: not-an-image"),
         ("a/cut", "dropped by read: truncated-image"),
         ("a/text-only", "dropped by read: no-image"),
         ("torn/torn", "dropped by read: shard-damaged"),
-        ("a/flat", "dropped by aesthetic: below-min-score"),
+        ("a/flat", "dropped by usable: rule:detailed"),
         ("sub/b/exact", "dropped by dedup: exact-duplicate"),
         ("sub/b/perceptual", "dropped by dedup: perceptual-duplicate"),
         ("a/keep-1", "kept"),
@@ -36,6 +50,7 @@ fn every_fate_is_told() {
         assert!(second.starts_with(fate), "{words}");
         assert_eq!(json["image_id"], id);
         assert_eq!(json["decision"]["keep"], fate == "kept");
+        assert_eq!(json["not_run"], Value::Array(Vec::new()), "{words}");
     }
 }
 
@@ -48,7 +63,8 @@ fn a_duplicate_names_what_it_duplicates() {
         "{words}"
     );
     assert_eq!(json["duplicates"][0]["duplicate_of"], "a/keep-1");
-    // Which of the two is better is for the scores to say.
+    assert_eq!(json["duplicates"][0]["step"], "dedup");
+    // Which of the two is better depends on the ranking.
     let (one, other) = (
         story(&run, "sub/b/semantic").1,
         story(&run, "sub/b/keep-3").1,
@@ -63,37 +79,55 @@ fn a_duplicate_names_what_it_duplicates() {
 }
 
 #[test]
-fn scores_stand_beside_their_thresholds() {
+fn scores_and_decisions_are_shown_step_by_step() {
     let run = curate("explain-scores");
-    let (words, json) = story(&run, "a/flat");
-    assert!(words.contains("does not pass --min-score 0.2"), "{words}");
+    let (words, json) = story(&run, "a/keep-1");
+    let kept = Some(true);
+    let expected = [("usable", kept), ("filter", kept), ("dedup", kept)];
+    assert_eq!(decisions(&json), expected, "{words}");
+    let names: Vec<&Value> = json["scores"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| &s["name"])
+        .collect();
+    assert_eq!(names, ["aesthetic", "nsfw"]);
     let score = &json["scores"][0];
     assert_eq!(score["model"], "technical-quality");
-    assert!(score["score"].as_f64().unwrap() < score["threshold"].as_f64().unwrap());
-    let (words, json) = story(&run, "a/keep-1");
-    assert!(words.contains("passes --max-score 2"), "{words}");
+    assert!(score["score"].as_f64().unwrap() >= 0.2, "{words}");
+    assert_eq!(json["embeddings"][0]["embedded"], true);
     let members = &json["output"]["members"];
     assert_eq!(members[0], "a/keep-1.png");
     assert_eq!(members.as_array().unwrap().len(), 3);
+    // What an early filter dropped came to no later step.
+    let (words, json) = story(&run, "a/flat");
+    assert_eq!(decisions(&json), [("usable", Some(false))], "{words}");
+    assert!(words.contains("low_information"), "{words}");
+    for nothing in ["scores", "embeddings", "duplicates"] {
+        assert_eq!(json[nothing], Value::Array(Vec::new()), "{words}");
+    }
 }
 
 #[test]
-fn a_stricter_threshold_is_told() {
+fn a_stricter_threshold_is_explained() {
     let run = curate("explain-nsfw");
-    let line = "sluice-nsfw --model technical-quality --max-score 0.1";
-    again::<sluice_nsfw::Args>(&run, line);
-    again::<sluice_export::Args>(&run, "sluice-export decide");
+    filter(&run, "--min aesthetic=0.2 --max nsfw=0.1");
+    again::<sluice_export::Args>(&run, "sluice-export decide --survivors-of dedup");
     let (words, json) = story(&run, "a/keep-1");
     assert!(
-        words.contains("dropped by nsfw: max-score-reached"),
+        words.contains("dropped by filter: above-max:nsfw"),
         "{words}"
     );
-    assert!(words.contains("does not pass --max-score 0.1"), "{words}");
+    assert!(words.contains(">= 0.1"), "{words}");
+    assert_eq!(
+        decisions(&json),
+        [("usable", Some(true)), ("filter", Some(false))]
+    );
     assert_eq!(json["output"], Value::Null);
 }
 
 #[test]
-fn an_unknown_image_is_answered_with_near_names() {
+fn an_unknown_image_is_answered_with_similar_names() {
     let run = curate("explain-unknown");
     for (id, near) in [("a/kep-1", "a/keep-1"), ("sub/c/exact", "sub/b/exact")] {
         let (class, message) = failure(&sluice(&["explain", "--run", &run, id]));
@@ -106,22 +140,54 @@ fn an_unknown_image_is_answered_with_near_names() {
 fn a_run_that_has_only_begun_is_explained_too() {
     let (input, run) = ("memory://explain-half/in", "memory://explain-half/run");
     dataset(&store(input));
-    let line = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect::<Vec<_>>();
-    let shared = Shared::default();
-    let partition = line(&["sluice-partition", "--run", run, "--input", input]);
-    run_step::<sluice_partition::Args>(&partition, &shared).unwrap();
+    again::<sluice_partition::Args>(run, &format!("sluice-partition --input {input}"));
     let (words, _) = story(run, "a/keep-1");
     assert!(words.contains("has not come to it"), "{words}");
-    run_step::<sluice_read::Args>(&line(&["sluice-read", "--run", run]), &shared).unwrap();
+    again::<sluice_read::Args>(run, "sluice-read");
     let (words, json) = story(run, "a/keep-1");
-    assert!(words.contains("not decided yet"), "{words}");
     assert!(
-        words.contains("not run") && words.contains("a caption"),
+        words.contains("not decided yet") && words.contains("a caption"),
         "{words}"
     );
-    assert_eq!(json["not_run"][0], "embed");
+    assert_eq!(json["decision"], Value::Null);
     let (words, _) = story(run, "a/html");
-    assert!(words.contains("will be dropped by read"), "{words}");
+    assert!(words.contains("dropped by read: not-an-image"), "{words}");
+    usable(run);
+    let (words, json) = story(run, "a/keep-1");
+    assert!(words.contains("not decided yet"), "{words}");
+    assert_eq!(decisions(&json), [("usable", Some(true))]);
+    let (words, _) = story(run, "a/flat");
+    assert!(
+        words.contains("dropped by usable: rule:detailed"),
+        "{words}"
+    );
+}
+
+#[test]
+fn steps_of_the_pipeline_file_that_were_not_run_are_named() {
+    let run = read("explain-planned");
+    let pipeline =
+        "[[steps]]\nstage = \"read\"\n\n[[steps]]\nstage = \"filter\"\nname = \"usable\"\n";
+    store(&run).put("pipeline.toml", pipeline).unwrap();
+    let (words, json) = story(&run, "a/keep-1");
+    assert_eq!(json["not_run"], serde_json::json!(["usable"]), "{words}");
+    usable(&run);
+    let (_, json) = story(&run, "a/keep-1");
+    assert_eq!(json["not_run"], Value::Array(Vec::new()));
+}
+
+#[test]
+fn a_run_of_three_stages_is_explained() {
+    let run = read("explain-three");
+    export(&run, None);
+    let (words, json) = story(&run, "a/flat");
+    assert!(words.lines().nth(1) == Some("kept"), "{words}");
+    assert_eq!(json["output"]["members"][0], "a/flat.png");
+    let (words, _) = story(&run, "a/cut");
+    assert!(
+        words.contains("dropped by read: truncated-image"),
+        "{words}"
+    );
 }
 
 #[test]

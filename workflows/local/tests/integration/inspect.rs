@@ -11,26 +11,26 @@ fn a_manifest_is_printed() {
     let said = sluice(&["inspect", &path, "--columns", "image_id,keep,reason"]);
     said.outcome.unwrap();
     insta::assert_snapshot!(said.out, @r"
-    manifest  memory://inspect/run/export/decisions/part-00000.parquet
-    schema    export/decisions, version 1
-    rows      6
+        manifest  memory://inspect/run/export/decisions/part-00000.parquet
+        schema    export/decisions, version 2
+        rows      6
 
-    columns
-      image_id  Utf8
-      keep      Boolean
-      stage     Utf8     may be null
-      reason    Utf8     may be null
-      score     Float32  may be null
-      bytes     UInt64
+        columns
+          image_id  Utf8
+          keep      Boolean
+          step      Utf8     may be null
+          reason    Utf8     may be null
+          detail    Utf8     may be null
+          bytes     UInt64
 
-    image_id     keep   reason
-    a/keep-1     true   -
-    a/keep-2     true   -
-    a/html       false  not-an-image
-    a/cut        false  truncated-image
-    a/flat       false  below-min-score
-    a/text-only  false  no-image
-    ");
+        image_id     keep   reason
+        a/keep-1     true   -
+        a/keep-2     true   -
+        a/html       false  not-an-image
+        a/cut        false  truncated-image
+        a/flat       false  rule:detailed
+        a/text-only  false  no-image
+        ");
     let said = sluice(&["inspect", &path, "--rows", "1"]);
     assert!(said.out.ends_with("more rows\n"), "{}", said.out);
 }

@@ -6,13 +6,14 @@ use anyhow::Result;
 use arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, StringArray};
 use arrow::datatypes::DataType;
 use clap::Parser;
-use serde_json::json;
+use serde::Serialize;
 use sluice::Args;
-use sluice_harness::{Common, Context, Desk, Shared, Tool, Work, run_step};
+use sluice_harness::{Common, Context, Desk, Node, Program, Shared, Tool, Work, run_step};
+use sluice_manifest::layout::{self, EMBEDDINGS};
 use sluice_manifest::rows::{
-    DIMENSION_KEY, EMBEDDINGS, MODEL_KEY, MODEL_SHA256_KEY, SampleBrief, Status, embeddings,
+    self, DIMENSION_KEY, MODEL_KEY, MODEL_SHA256_KEY, NameRow, embeddings,
 };
-use sluice_manifest::{Counts, Unit, dag, layout};
+use sluice_manifest::{Counts, StepName, Unit};
 use sluice_shard::ShardWriter;
 use sluice_store::{Location, Store};
 
@@ -100,36 +101,39 @@ fn common(run: &str) -> Common {
     }
 }
 
-/// Embeds without a model: a vector of its own for each image, but the one of `semantic` is that of
-/// `keep-3`.
+/// Settings of the made-up encoder.
+#[derive(Serialize)]
+struct Encoding {
+    model: &'static str,
+}
+
+/// Embeds the survivors of `usable` without a model: a vector of its own for each image, but the one
+/// of `semantic` is that of `keep-3`.
 fn embed(run: &str) -> Result<()> {
-    let context = Context::new(&common(run), "made-up", &Shared::default())?;
+    let usable = StepName::fixed("usable");
+    let node = Node {
+        step: StepName::fixed("embed"),
+        stage: "embed",
+        operation: &<sluice_embed::Args as Program>::OPERATIONS[0],
+        survivors_of: Some(usable.clone()),
+    };
+    let context = Context::new(&common(run), "made-up", node, &Shared::default())?;
     let plan = context.plan()?;
+    let survivors = context.survivors(Some(&usable))?;
     let mut number = 0;
-    for unit in plan.units() {
+    for planned in &plan.partitions {
         let work = Work {
-            step: &dag::EMBED,
-            version: 1,
-            unit: &unit,
+            unit: planned.partition.into(),
             units: plan.partitions.len(),
-            settings: json!({ "model": { "name": "made-up" } }),
-            basis: None,
-            inputs: vec![context.input(&dag::READ, &unit)?],
+            settings: Encoding { model: "made-up" },
+            inputs: survivors.inputs(planned.partition)?,
         };
         let Some(mut task) = context.begin(work)? else {
             continue;
         };
-        let mut counts = Counts::default();
         let (mut ids, mut values) = (Vec::new(), Vec::new());
-        for row in context
-            .run
-            .rows::<SampleBrief>(&layout::manifest("read", "images", &unit))?
-        {
-            let row = row?;
-            if row.status == Status::Rejected {
-                continue;
-            }
-            let id = row.image_id.to_string();
+        for row in survivors.samples::<NameRow>(planned.partition)? {
+            let id = row?.image_id.to_string();
             let axis = match id.ends_with("/keep-3") || id.ends_with("/semantic") {
                 true => DIMENSION - 1,
                 false => number,
@@ -137,18 +141,18 @@ fn embed(run: &str) -> Result<()> {
             values.extend((0..DIMENSION).map(|i| f32::from(u8::from(i == axis))));
             ids.push(id);
             number += 1;
-            counts.add(None);
         }
+        let counts = Counts::all_kept(ids.len() as u64);
         let metadata = [
             (MODEL_KEY, "made-up".to_owned()),
             (MODEL_SHA256_KEY, "0".to_owned()),
             (DIMENSION_KEY, DIMENSION.to_string()),
         ];
         let schema = embeddings(DIMENSION);
-        let path = task.path("embeddings");
+        let path = task.path(&EMBEDDINGS);
         let mut writer = context
             .run
-            .write_table(&path, EMBEDDINGS, schema, &metadata)?;
+            .write_table(&path, rows::EMBEDDINGS, schema, &metadata)?;
         let schema = writer.schema().clone();
         let DataType::FixedSizeList(item, length) = schema.field(1).data_type().clone() else {
             panic!("no vectors");
@@ -159,53 +163,76 @@ fn embed(run: &str) -> Result<()> {
             Arc::new(FixedSizeListArray::try_new(item, length, values, None)?),
         ];
         writer.write(&RecordBatch::try_new(schema, columns)?)?;
-        task.wrote(writer.finish()?);
+        task.publish(|| writer.finish())?;
         task.commit(counts)?;
     }
     Ok(())
 }
 
-/// A whole run: `memory://NAME/in` curated into `memory://NAME/out`.
-pub fn curate(name: &str) -> String {
-    let (input, output) = (
+/// Partitions and reads `memory://NAME/in`, and returns the run.
+pub fn read(name: &str) -> String {
+    let (input, run) = (
         format!("memory://{name}/in"),
-        format!("memory://{name}/out"),
+        format!("memory://{name}/run"),
     );
-    let run = format!("memory://{name}/run");
     dataset(&store(&input));
-    let shared = Shared::default();
-    let step = |line: &str| words(&format!("{line} --run {run} --jobs 2"));
-    run_step::<sluice_partition::Args>(
-        &step(&format!("sluice-partition --input {input}")),
-        &shared,
-    )
-    .unwrap();
-    run_step::<sluice_read::Args>(&step("sluice-read"), &shared).unwrap();
-    embed(&run).unwrap();
-    let quality = "--model technical-quality";
-    let aesthetic = step(&format!("sluice-aesthetic {quality} --min-score 0.2"));
-    run_step::<sluice_aesthetic::Args>(&aesthetic, &shared).unwrap();
-    let nsfw = step(&format!("sluice-nsfw {quality} --max-score 2"));
-    run_step::<sluice_nsfw::Args>(&nsfw, &shared).unwrap();
+    let line = format!("sluice-partition --input {input}");
+    again::<sluice_partition::Args>(&run, &line);
+    again::<sluice_read::Args>(&run, "sluice-read");
+    run
+}
+
+/// The early filter.
+pub fn usable(run: &str) {
+    let line = "sluice-filter --step usable --rule detailed=low_information>0.2";
+    again::<sluice_filter::Args>(run, line);
+}
+
+/// The filter of scores, with these thresholds.
+pub fn filter(run: &str, thresholds: &str) {
+    let line = format!("sluice-filter --survivors-of usable {thresholds}");
+    again::<sluice_filter::Args>(run, &line);
+}
+
+/// All duplicates among the survivors of `filter`.
+pub fn deduplicate(run: &str) {
     for part in ["exact", "perceptual", "fit", "assign", "match"] {
-        let line = step(&format!("sluice-dedup {part}"));
-        run_step::<sluice_dedup::Args>(&line, &shared).unwrap();
+        let line = format!("sluice-dedup {part} --survivors-of filter");
+        again::<sluice_dedup::Args>(run, &line);
     }
+}
+
+/// Exports the survivors of a step, or all sound images, to `memory://NAME/out`.
+pub fn export(run: &str, survivors_of: Option<&str>) {
+    let output = run.replace("/run", "/out");
+    let decide = survivors_of.map(|step| format!("decide --survivors-of {step}"));
     for part in [
-        "decide",
+        decide.as_deref().unwrap_or("decide"),
         &format!("plan --output {output} --images-per-shard 2"),
         "write",
         "index",
     ] {
-        let line = step(&format!("sluice-export {part}"));
-        run_step::<sluice_export::Args>(&line, &shared).unwrap();
+        again::<sluice_export::Args>(run, &format!("sluice-export {part}"));
     }
-    run_step::<sluice_report::Args>(&step("sluice-report"), &shared).unwrap();
+}
+
+/// A whole run: `memory://NAME/in` curated into `memory://NAME/out`.
+pub fn curate(name: &str) -> String {
+    let run = read(name);
+    usable(&run);
+    embed(&run).unwrap();
+    let model = "--survivors-of usable --model technical-quality";
+    again::<sluice_aesthetic::Args>(&run, &format!("sluice-aesthetic {model}"));
+    again::<sluice_nsfw::Args>(&run, &format!("sluice-nsfw {model}"));
+    filter(&run, "--min aesthetic=0.2 --max nsfw=1");
+    deduplicate(&run);
+    export(&run, Some("dedup"));
+    again::<sluice_report::Args>(&run, "sluice-report");
     run
 }
 
 /// One more step on a run.
-pub fn again<P: sluice_harness::Program>(run: &str, line: &str) {
+pub fn again<P: Program>(run: &str, line: &str) {
     let line = words(&format!("{line} --run {run} --jobs 2"));
     run_step::<P>(&line, &Shared::default()).unwrap();
 }
@@ -240,12 +267,13 @@ pub fn sluice(arguments: &[&str]) -> Said {
     }
 }
 
-/// The class and the words of a failure.
+/// The class and the message of a failure.
 pub fn failure(said: &Said) -> (sluice_manifest::Class, String) {
     sluice_harness::describe(said.outcome.as_ref().unwrap_err())
 }
 
 /// Deletes a unit's receipt.
-pub fn forget(run: &str, stage: &str, unit: &Unit) {
-    store(run).delete(&layout::receipt(stage, unit)).unwrap();
+pub fn forget(run: &str, step: &'static str, unit: Unit) {
+    let path = layout::receipt(&StepName::fixed(step), unit);
+    store(run).delete(&path).unwrap();
 }

@@ -1,10 +1,15 @@
 //! `sluice verify`: a sound run passes, and each kind of damage is found by the check that is for it.
 
-use sluice_manifest::rows::{DecisionRow, DuplicateRow, Row, ScoreRow};
-use sluice_manifest::{Class, ImageId, ShardPath, Unit};
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, Float32Array, RecordBatch};
+use sluice_manifest::rows::{DecisionRow, DuplicateRow, FilterRow, Row, SCORES};
+use sluice_manifest::{Class, ImageId, ShardPath, Unit, UnitKind};
 use sluice_store::Store;
 
-use crate::support::{Said, curate, failure, forget, sluice, store};
+use crate::support::{
+    Said, again, curate, deduplicate, export, failure, filter, forget, read, sluice, store, usable,
+};
 
 fn verify(run: &str) -> Said {
     sluice(&["verify", "--run", run])
@@ -67,6 +72,26 @@ fn changed<R: Row>(place: &Store, path: &str, change: impl Fn(&mut R)) -> Vec<u8
     bytes.to_vec()
 }
 
+/// A manifest of scores in which all are the same.
+fn same_scores(place: &Store, path: &str, score: f32) -> Vec<u8> {
+    let table = place.table(path, SCORES, &["image_id", "score"]).unwrap();
+    let schema = table.schema().as_ref().clone();
+    let mut writer = place
+        .write_table("changed.parquet", SCORES, schema, &[])
+        .unwrap();
+    for batch in table {
+        let batch = batch.unwrap();
+        let scores: ArrayRef = Arc::new(Float32Array::from(vec![score; batch.num_rows()]));
+        let columns = vec![batch.column(0).clone(), scores];
+        let batch = RecordBatch::try_new(writer.schema().clone(), columns).unwrap();
+        writer.write(&batch).unwrap();
+    }
+    writer.finish().unwrap();
+    let bytes = place.get("changed.parquet").unwrap();
+    place.delete("changed.parquet").unwrap();
+    bytes.to_vec()
+}
+
 #[test]
 fn changed_manifests_are_found() {
     let run = curate("verify-manifests");
@@ -79,7 +104,7 @@ fn changed_manifests_are_found() {
     });
     damaged(&run, &place, path, bytes, &["outputs", "decisions"]);
     let path = "aesthetic/scores/part-00000.parquet";
-    let bytes = changed::<ScoreRow>(&place, path, |row| row.keep = !row.keep);
+    let bytes = same_scores(&place, path, 0.1);
     damaged(
         &run,
         &place,
@@ -87,6 +112,15 @@ fn changed_manifests_are_found() {
         bytes,
         &["outputs", "scores", "decisions"],
     );
+    let path = "filter/decisions/part-00000.parquet";
+    let bytes = changed::<FilterRow>(&place, path, |row| row.keep = !row.keep);
+    damaged(&run, &place, path, bytes, &["outputs", "decisions"]);
+    let path = "usable/decisions/part-00000.parquet";
+    let bytes = changed::<FilterRow>(&place, path, |row| {
+        (row.keep, row.reason) = (true, None);
+    });
+    let checks = ["outputs", "scores", "decisions"];
+    damaged(&run, &place, path, bytes, &checks);
     let path = "dedup/duplicates/exact-00000.parquet";
     let bytes = changed::<DuplicateRow>(&place, path, |row| {
         row.duplicate_of = ImageId::new(&ShardPath::new("a.tar"), "nobody", 0);
@@ -158,7 +192,7 @@ fn a_changed_source_is_found() {
 #[test]
 fn a_missing_receipt_is_named() {
     let run = curate("verify-receipts");
-    forget(&run, "nsfw", &Unit::numbered("part", 1));
+    forget(&run, "nsfw", Unit::new(UnitKind::Part, 1));
     let said = verify(&run);
     assert!(
         said.out.contains("nsfw part-00001: no receipt"),
@@ -169,4 +203,92 @@ fn a_missing_receipt_is_named() {
     let json = sluice(&["verify", "--run", &run, "--json"]);
     let checks: serde_json::Value = serde_json::from_str(&json.out).unwrap();
     assert_eq!(checks["checks"].as_array().unwrap().len(), 16);
+}
+
+#[test]
+fn runs_of_any_steps_are_judged_by_what_they_have() {
+    let run = read("verify-three");
+    let said = verify(&run);
+    assert!(said.outcome.is_ok(), "{}", said.out);
+    assert!(said.out.contains("had nothing to look at"), "{}", said.out);
+    usable(&run);
+    let said = verify(&run);
+    assert!(said.outcome.is_ok(), "{}", said.out);
+    export(&run, Some("usable"));
+    let said = verify(&run);
+    assert!(said.outcome.is_ok(), "{}", said.out);
+    // Scores and duplicates.
+    assert!(
+        said.out.contains("2 had nothing to look at"),
+        "{}",
+        said.out
+    );
+}
+
+#[test]
+fn steps_of_the_pipeline_file_must_have_been_run() {
+    let run = read("verify-planned");
+    let pipeline =
+        "[[steps]]\nstage = \"read\"\n\n[[steps]]\nstage = \"filter\"\nname = \"usable\"\n";
+    store(&run).put("pipeline.toml", pipeline).unwrap();
+    let said = verify(&run);
+    assert_eq!(failed(&said), ["receipts"], "{}", said.out);
+    assert!(
+        said.out.contains("usable: has not been run"),
+        "{}",
+        said.out
+    );
+    usable(&run);
+    assert!(verify(&run).outcome.is_ok());
+}
+
+#[test]
+fn a_step_that_is_older_than_its_inputs_is_stale() {
+    let run = curate("verify-stale");
+    filter(&run, "--min aesthetic=0.1 --max nsfw=1");
+    let said = verify(&run);
+    assert!(failed(&said).contains(&"inputs"), "{}", said.out);
+    for stale in [
+        "dedup exact-00000: filter",
+        "export part-00000: filter/part-00000",
+    ] {
+        assert!(said.out.contains(stale), "{stale}\n{}", said.out);
+    }
+    deduplicate(&run);
+    export(&run, Some("dedup"));
+    again::<sluice_report::Args>(&run, "sluice-report");
+    let said = verify(&run);
+    assert!(said.outcome.is_ok(), "{}", said.out);
+}
+
+#[test]
+fn partitions_with_different_settings_are_found() {
+    let run = curate("verify-mixed");
+    filter(&run, "--min aesthetic=0.1 --max nsfw=1 --partitions 0");
+    let said = verify(&run);
+    assert!(failed(&said).contains(&"receipts"), "{}", said.out);
+    assert!(
+        said.out.contains("filter: part-00000 and part-00001"),
+        "{}",
+        said.out
+    );
+}
+
+#[test]
+fn a_step_that_has_decided_in_part_is_incomplete() {
+    let run = curate("verify-part");
+    forget(&run, "dedup", Unit::new(UnitKind::Group, 0));
+    let said = verify(&run);
+    assert!(
+        said.out.contains("dedup group-00000: no receipt"),
+        "{}",
+        said.out
+    );
+    forget(&run, "export", Unit::new(UnitKind::Shard, 1));
+    let said = verify(&run);
+    assert!(
+        said.out.contains("export shard-00001: no receipt"),
+        "{}",
+        said.out
+    );
 }

@@ -1,7 +1,8 @@
 """Curates a dataset with pods.
 
-Copy it into the folder of DAGs and say where the image is. The secret `sluice-store` has the variables of the object store
-(AWS_ACCESS_KEY_ID and so on) and SLUICE_MODELS, the URI of the folder with the models.
+Copy it into the folder of DAGs and set the image. The secret `sluice-store` has the variables of the object store
+(AWS_ACCESS_KEY_ID and so on) and SLUICE_MODELS, the URI of the models' folder. For a pipeline of your own, pass its file to
+`params` and to `curate`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ with DAG(
     curate(
         executor="pod",
         prefix_group_id=False,
-        # Steps that run a model, on their own nodes, or with more than the DAG's definition asks for:
+        # Nodes that run a model, on their own machines, or with more resources than their class requests:
         # overrides={"model": {"node_selector": {"pool": "big"}, "container_resources": k8s.V1ResourceRequirements(…)}},
         **PODS,
     ) >> verify(executor="pod", **PODS)

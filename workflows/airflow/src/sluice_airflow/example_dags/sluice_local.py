@@ -1,7 +1,8 @@
 """Curates a dataset with processes on the workers.
 
-Copy it into the folder of DAGs. The programs must be on the workers' PATH (or in the folder that SLUICE_PROGRAMS names), the models
-where SLUICE_MODELS says, and the credentials of the object store in the workers' environment.
+Copy it into the folder of DAGs. Workers need the programs on PATH or in the folder that SLUICE_PROGRAMS names, the models in
+the folder that SLUICE_MODELS names, and the variables of the object store. For a pipeline of your own, pass its file to `params`
+and to `curate`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ with DAG(
     dag_id="sluice_local",
     schedule=None,
     params=params(),
-    # Each program uses all CPUs that it finds; more tasks at once need more memory and are hardly faster.
+    # Each program uses all CPUs. More tasks at once need more memory and are hardly faster.
     max_active_tasks=2,
     default_args={"owner": "sluice"},
     tags=["sluice"],

@@ -1,1 +1,1 @@
-"""Steps of the DAG as tasks: local processes, or pods."""
+"""Nodes of a pipeline as tasks: local processes, or pods."""

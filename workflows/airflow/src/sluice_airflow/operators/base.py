@@ -1,4 +1,4 @@
-"""What both operators share: which step they run, and its command line."""
+"""What both operators have in common: the node that they run, and its command line."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from typing import Any
 
 from airflow.sdk import BaseOperatorLink
 
-from sluice_airflow.definition import Step, by_hand, definition
 from sluice_airflow.links import ReportLink, report_url
+from sluice_airflow.pipeline import Node, PipelineLike, Retry, by_hand, load
 
 
-def retries() -> dict[str, Any]:
-    """How the DAG's definition tries a failed task again, as arguments of an operator."""
-    retry = definition().retry
+def retries(retry: Retry) -> dict[str, Any]:
+    """Returns a pipeline's way to retry failed tasks, as arguments of an operator."""
     return {
         "retries": retry.limit,
         "retry_delay": timedelta(seconds=retry.first_seconds),
@@ -24,50 +23,48 @@ def retries() -> dict[str, Any]:
     }
 
 
-class SluiceStep:
-    """A step, what it is told, and this task's share of it.
+class SluiceNode:
+    """A node of a pipeline, its parameters' values, and this task's share of its units.
 
-    `command_line` and `by_hand` follow from the other fields once those are rendered. They are template fields too, so that
-    the task's page shows them; nothing can be assigned to them.
+    `command_line` and `by_hand` are computed from the other fields, after these are rendered. `by_hand` is a template field too,
+    so that the task's page shows it, but it is never rendered: neither the words of the pipeline nor the values of parameters are
+    templates.
     """
 
     own_fields: Sequence[str] = ("run", "parameters", "task_index", "task_count", "by_hand")
     computed_fields: frozenset[str] = frozenset({"by_hand"})
     operator_extra_links: Collection[BaseOperatorLink] = (ReportLink(),)
 
-    def set_step(
+    def set_node(
         self,
-        step: str,
+        node: str | Node,
+        pipeline: PipelineLike,
         run: str,
         parameters: Mapping[str, Any] | None,
         task_index: int | None,
         task_count: int | None,
         report_url: str | None,
     ) -> None:
-        """Takes what the operator was given."""
-        self.step = step
+        """Takes the operator's arguments. Raises PipelineError where the pipeline has no such node or parameter."""
+        self.pipeline = load(pipeline)
+        self.node = node if isinstance(node, Node) else self.pipeline.node(node)
         self.run = run
         self.parameters = dict(parameters or {})
         self.task_index = task_index
         self.task_count = task_count
         self.report_url = report_url
         for name in self.parameters:
-            definition().parameter(name)
+            self.pipeline.parameter(name)
         if (task_index is None) != (task_count is None):
-            raise ValueError("task_index and task_count go together")
-
-    @property
-    def definition_step(self) -> Step:
-        """The step in the DAG's definition."""
-        return definition().step(self.step)
+            raise ValueError("task_index and task_count: expected both or none")
 
     @property
     def command_line(self) -> list[str]:
-        """The step's command line, the program's name first."""
+        """The node's command line, the program's name first."""
         share = None
         if self.task_index is not None and self.task_count is not None:
             share = (int(self.task_index), int(self.task_count))
-        return self.definition_step.command(self.run, self.parameters, share)
+        return self.pipeline.command(self.node, self.run, self.parameters, share)
 
     @property
     def by_hand(self) -> str:
@@ -76,7 +73,7 @@ class SluiceStep:
 
     @by_hand.setter
     def by_hand(self, _: object) -> None:
-        """Rendering assigns to every template field."""
+        """Ignored: Airflow assigns to every template field."""
 
     @property
     def endpoint(self) -> str | None:
@@ -85,15 +82,15 @@ class SluiceStep:
 
     @property
     def report_link(self) -> str | None:
-        """Where a browser finds the report that this task wrote."""
-        if self.step != "report":
+        """The URL of the report that this task wrote."""
+        if self.node.stage != "report":
             return None
         return report_url(self.run, self.report_url, self.endpoint)
 
     def _do_render_template_fields(
         self, parent: Any, template_fields: Iterable[str], *args: Any, **kwargs: Any
     ) -> None:
-        # What follows from rendered values must not be rendered again: a value may hold braces.
+        # A computed field holds rendered values, in which braces are not a template.
         if parent is self:
             template_fields = [field for field in template_fields if field not in self.computed_fields]
         super()._do_render_template_fields(parent, template_fields, *args, **kwargs)  # type: ignore[misc]

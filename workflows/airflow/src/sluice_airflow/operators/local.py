@@ -1,4 +1,4 @@
-"""A step as a process on the worker."""
+"""A node as a process on the worker."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from typing import IO, TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
-from sluice_airflow.definition import by_hand
-from sluice_airflow.operators.base import SluiceStep, retries
+from sluice_airflow.operators.base import SluiceNode, retries
 from sluice_airflow.outcome import exit_code, failure, readable, result_of, small, words_of
+from sluice_airflow.pipeline import Node, PipelineLike, by_hand
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-# Which share a process does its command line says; on a worker in a pod these could say something else.
+# The command line has the share of a process. On a worker in a pod, these variables may have another one.
 SHARES = ("SLUICE_PARTITIONS", "SLUICE_TASK_INDEX", "SLUICE_TASK_COUNT", "SLUICE_RESULT", "JOB_COMPLETION_INDEX")
 
 _PR_SET_PDEATHSIG = 1
@@ -31,36 +31,39 @@ _libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 def _end_with_worker() -> None:
-    """In the new process: SIGTERM when the worker's process dies, for nobody else would stop it."""
+    """Asks the kernel, in the new process, for SIGTERM when the worker's process dies: nothing else would stop it."""
     if _libc is not None:
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-class SluiceLocalOperator(SluiceStep, BaseOperator):
-    """Runs a step as a process on the worker.
+class SluiceLocalOperator(SluiceNode, BaseOperator):
+    """Runs a node as a process on the worker.
 
-    Its log lines go to the task's log, its result (without the outputs' names) to XCom. Exit codes: :mod:`sluice_airflow.outcome`.
+    Its log lines go to the task's log, its result (without the paths of outputs) to XCom. :mod:`sluice_airflow.outcome` has the
+    exit codes.
 
-    :param step: the step's name, such as `read` or `dedup-match`; or `verify`
-    :param run: where the run's manifests lie (templated)
-    :param parameters: the DAG's parameters by name; those that are None or empty are left out (templated)
+    :param node: the node's name, such as `read` or `dedup-match`
+    :param pipeline: the pipeline that has the node, as in :func:`sluice_airflow.curate.curate`
+    :param run: the URI of the run (templated)
+    :param parameters: values of the pipeline's parameters, by name; the default replaces None and empty values (templated)
     :param task_index: this task's number among `task_count` (templated)
-    :param task_count: how many tasks share the step's units (templated)
-    :param programs: the folder with the programs; without it they are looked for on PATH (templated)
-    :param env: variables for the program, besides those of the worker (templated)
-    :param grace: seconds that the program has to end after SIGTERM, before SIGKILL
-    :param report_url: how a browser reaches the report, with `{uri}`, `{bucket}` and `{key}`
+    :param task_count: the number of tasks that share the node's units (templated)
+    :param programs: the folder of the programs; default: PATH (templated)
+    :param env: variables for the program, in addition to the worker's (templated)
+    :param grace: seconds from SIGTERM to SIGKILL
+    :param report_url: the report's URL for a browser, with `{uri}`, `{bucket}` and `{key}`
     """
 
-    template_fields: Sequence[str] = ("programs", "env", *SluiceStep.own_fields)
+    template_fields: Sequence[str] = ("programs", "env", *SluiceNode.own_fields)
     template_fields_renderers = {"env": "json", "parameters": "json", "by_hand": "bash"}
     ui_color = "#d9f0e3"
 
     def __init__(
         self,
         *,
-        step: str,
+        node: str | Node,
         run: str,
+        pipeline: PipelineLike = None,
         parameters: Mapping[str, Any] | None = None,
         task_index: int | None = None,
         task_count: int | None = None,
@@ -70,8 +73,9 @@ class SluiceLocalOperator(SluiceStep, BaseOperator):
         report_url: str | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(**{**retries(), **kwargs})
-        self.set_step(step, run, parameters, task_index, task_count, report_url)
+        # First, because the number of retries is the pipeline's.
+        self.set_node(node, pipeline, run, parameters, task_index, task_count, report_url)
+        super().__init__(**{**retries(self.pipeline.retry), **kwargs})
         self.programs = programs
         self.env = dict(env or {})
         self.grace = grace
@@ -79,7 +83,7 @@ class SluiceLocalOperator(SluiceStep, BaseOperator):
 
     @property
     def command_line(self) -> list[str]:
-        """The step's command line, the program's name or path first."""
+        """The node's command line, the program's name or path first."""
         program, *arguments = super().command_line
         return [os.path.join(self.programs, program) if self.programs else program, *arguments]
 
@@ -106,8 +110,8 @@ class SluiceLocalOperator(SluiceStep, BaseOperator):
                 preexec_fn=_end_with_worker,
             )
         except OSError as e:
-            hint = "install the programs on the worker, put their folder on its PATH, or name it in `programs`"
-            raise AirflowFailException(f"{command[0]} cannot be started: {e.strerror}; {hint}") from e
+            hint = "hint: install the programs on the worker, add their folder to PATH, or pass it as `programs`"
+            raise AirflowFailException(f"cannot start {command[0]}: {e.strerror}; {hint}") from e
         self._process = process
         try:
             stdout, last = self._follow(process)
@@ -115,17 +119,17 @@ class SluiceLocalOperator(SluiceStep, BaseOperator):
         finally:
             self._end(process)
         result = result_of(stdout)
-        told = small(result)
+        pushed = small(result)
         if code != 0:
-            if self.do_xcom_push and told is not None:
-                context["ti"].xcom_push(key="return_value", value=told)
-            raise failure(self.definition_step.title, code, words_of(result) or last, by_hand(command))
+            if self.do_xcom_push and pushed is not None:
+                context["ti"].xcom_push(key="return_value", value=pushed)
+            raise failure(self.node.title, code, words_of(result) or last, by_hand(command), self.pipeline.retry)
         if result is not None and result.get("status") == "up-to-date":
-            self.log.info("up to date: nothing was left to do")
-        return told
+            self.log.info("up to date")
+        return pushed
 
     def _follow(self, process: subprocess.Popen[str]) -> tuple[str, str]:
-        """Hands the program's log on until it ends; gives its stdout, and the last line of its log."""
+        """Logs what the program logs, until it ends. Returns its stdout, and the last line of its log."""
         stdout: list[str] = []
         out, err = process.stdout, process.stderr
         assert out is not None and err is not None
@@ -139,21 +143,21 @@ class SluiceLocalOperator(SluiceStep, BaseOperator):
         return "".join(stdout), last
 
     def on_kill(self) -> None:
-        """SIGTERM to the program and what it started; SIGKILL if that does not help.
+        """Sends SIGTERM to the program and its children, and SIGKILL after `grace` seconds.
 
-        It may run inside of a signal handler while `execute` waits, so it does not wait itself.
+        It may run inside a signal handler while `execute` waits, so it does not wait itself.
         """
         process = self._process
         if process is None or process.returncode is not None:
             return
-        self.log.info("sending SIGTERM to %s (process %d)", self.definition_step.title, process.pid)
+        self.log.info("sending SIGTERM to %s (process %d)", self.node.title, process.pid)
         _signal(process, signal.SIGTERM)
         timer = threading.Timer(self.grace, _signal, (process, signal.SIGKILL))
         timer.daemon = True
         timer.start()
 
     def _end(self, process: subprocess.Popen[str]) -> None:
-        """Sees to it that the program does not outlive the task, whatever ended `execute`."""
+        """Stops the program, if it is still running when `execute` ends."""
         if process.poll() is None:
             _signal(process, signal.SIGTERM)
             deadline = time.monotonic() + self.grace
@@ -177,4 +181,4 @@ def _signal(process: subprocess.Popen[str], number: signal.Signals) -> None:
     try:
         os.killpg(process.pid, number)
     except ProcessLookupError:
-        pass  # It ended by itself.
+        pass  # It has ended.

@@ -1,4 +1,4 @@
-"""A step as a pod. Needs the extra `kubernetes`."""
+"""A node as a pod. Needs the extra `kubernetes`."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from airflow.sdk.exceptions import AirflowException, AirflowSkipException
 from kubernetes.client import models as k8s  # type: ignore[import-untyped]
 
 from sluice_airflow import __version__
-from sluice_airflow.definition import definition
-from sluice_airflow.operators.base import SluiceStep, retries
+from sluice_airflow.operators.base import SluiceNode, retries
 from sluice_airflow.outcome import failure, last_words, readable, small
+from sluice_airflow.pipeline import Node, PipelineLike, Resources
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
 RESULT = f"{PodDefaults.XCOM_MOUNT_PATH}/return.json"
-"""Where Airflow's sidecar looks for what goes into XCom."""
+"""The file that Airflow's sidecar reads for XCom."""
 
 DEFAULT_IMAGE = f"sluice:{__version__}"
 
 USER = 65532
-"""Who the images run as."""
+"""The user of the images."""
 
 
 def pod_security() -> k8s.V1PodSecurityContext:
-    """The pod's security context: not root, and the file group of its volumes."""
+    """Returns the pod's security context: not root, and the group of its volumes."""
     return k8s.V1PodSecurityContext(
         run_as_non_root=True,
         run_as_user=USER,
@@ -39,7 +39,7 @@ def pod_security() -> k8s.V1PodSecurityContext:
 
 
 def container_security() -> k8s.V1SecurityContext:
-    """A container's security context: a read-only root file system, no capability."""
+    """Returns a container's security context: a read-only root file system, no capability."""
     return k8s.V1SecurityContext(
         read_only_root_filesystem=True,
         allow_privilege_escalation=False,
@@ -47,39 +47,38 @@ def container_security() -> k8s.V1SecurityContext:
     )
 
 
-def resources(kind: str) -> k8s.V1ResourceRequirements:
-    """Requests and limits of a class of resources. The limit on CPUs tells the program how many threads to start."""
-    needs = definition().resources[kind]
+def resources(needs: Resources) -> k8s.V1ResourceRequirements:
+    """Returns requests and limits. The program starts as many threads as the limit has CPUs."""
     amounts = {"cpu": str(needs.cpus), "memory": f"{needs.memory_mib}Mi"}
     return k8s.V1ResourceRequirements(requests=dict(amounts), limits=dict(amounts))
 
 
 def log_line(_container: str, line: str) -> str:
-    """A line of a program's log, for people."""
+    """Returns a line of a program's log, for people."""
     level, text = readable(line)
     return text if level == "INFO" else f"{level}: {text}"
 
 
-class SluicePodOperator(SluiceStep, KubernetesPodOperator):
-    """Runs a step as a pod.
+class SluicePodOperator(SluiceNode, KubernetesPodOperator):
+    """Runs a node as a pod.
 
-    Takes what :class:`KubernetesPodOperator` takes, with other defaults, but for `cmds` and `arguments`, which follow from the
-    step. The program writes its result into the sidecar's volume, from where it goes to XCom, on failure too. A permanent exit
-    code ends the task at once, with the container's last words; all else is tried again.
+    Takes the arguments of :class:`KubernetesPodOperator`, with other defaults, except `cmds` and `arguments`, which follow from
+    the node. The program writes its result to the volume of the sidecar, which passes it to XCom, on failure too. A permanent exit
+    code fails the task at once, with the container's last words. All other failures are retried.
 
-    :param step: the step's name, such as `read` or `dedup-match`; or `verify`
-    :param run: where the run's manifests lie (templated)
-    :param parameters: the DAG's parameters by name; those that are None or empty are left out (templated)
+    :param node: the node's name, such as `read` or `dedup-match`
+    :param pipeline: the pipeline that has the node, as in :func:`sluice_airflow.curate.curate`
+    :param run: the URI of the run (templated)
+    :param parameters: values of the pipeline's parameters, by name; the default replaces None and empty values (templated)
     :param task_index: this task's number among `task_count` (templated)
-    :param task_count: how many tasks share the step's units (templated)
-    :param image: the image; `{program}` in it stands for the step's program, for images of one stage each (templated)
-    :param xcom_sidecar_image: the image of the sidecar that hands the result on; default: what the Kubernetes connection says,
-        or Airflow's own
-    :param report_url: how a browser reaches the report, with `{uri}`, `{bucket}` and `{key}`
+    :param task_count: the number of tasks that share the node's units (templated)
+    :param image: the image; `{program}` in it is replaced by the node's program, for images of one stage each (templated)
+    :param xcom_sidecar_image: the image of the sidecar; default: that of the Kubernetes connection, or Airflow's own
+    :param report_url: the report's URL for a browser, with `{uri}`, `{bucket}` and `{key}`
     """
 
     template_fields: Sequence[str] = (
-        *SluiceStep.own_fields,
+        *SluiceNode.own_fields,
         "xcom_sidecar_image",
         *KubernetesPodOperator.template_fields,
     )
@@ -88,14 +87,15 @@ class SluicePodOperator(SluiceStep, KubernetesPodOperator):
         "parameters": "json",
         "by_hand": "bash",
     }
-    computed_fields = SluiceStep.computed_fields | {"cmds", "arguments"}
+    computed_fields = SluiceNode.computed_fields | {"cmds", "arguments"}
     ui_color = "#d9e6f0"
 
     def __init__(
         self,
         *,
-        step: str,
+        node: str | Node,
         run: str,
+        pipeline: PipelineLike = None,
         parameters: Mapping[str, Any] | None = None,
         task_index: int | None = None,
         task_count: int | None = None,
@@ -106,23 +106,22 @@ class SluicePodOperator(SluiceStep, KubernetesPodOperator):
     ) -> None:
         taken = {"cmds", "arguments"} & kwargs.keys()
         if taken:
-            raise TypeError(f"{', '.join(sorted(taken))} of a Sluice pod follow from its step")
-        # Before the rest, which assigns to `arguments`.
-        self.set_step(step, run, parameters, task_index, task_count, report_url)
-        found = self.definition_step
+            raise TypeError(f"{', '.join(sorted(taken))}: not arguments of a Sluice pod, whose node gives them")
+        # First, because the rest assigns to `arguments`.
+        self.set_node(node, pipeline, run, parameters, task_index, task_count, report_url)
         defaults = {
-            **retries(),
-            "name": step,
-            "image": image.replace("{program}", found.program),
-            "do_xcom_push": found.tells_result,
-            "container_resources": resources(found.resources),
+            **retries(self.pipeline.retry),
+            "name": self.node.name,
+            "image": image.replace("{program}", self.node.program),
+            "do_xcom_push": self.node.takes_result,
+            "container_resources": resources(self.pipeline.resources[self.node.resources]),
             "security_context": pod_security(),
             "container_security_context": container_security(),
             "xcom_sidecar_container_security_context": container_security(),
             "automount_service_account_token": False,
             "termination_grace_period": 60,
-            "labels": {"app.kubernetes.io/name": "sluice", "app.kubernetes.io/component": step},
-            # The pod's specification holds the values of its variables, and would stand in the exception.
+            "labels": {"app.kubernetes.io/name": "sluice", "app.kubernetes.io/component": self.node.name},
+            # The pod's specification has the values of its variables, and would be part of the exception.
             "log_pod_spec_on_failure": False,
             "log_formatter": log_line,
         }
@@ -136,21 +135,21 @@ class SluicePodOperator(SluiceStep, KubernetesPodOperator):
 
     @cmds.setter
     def cmds(self, _: object) -> None:
-        """It follows from the step."""
+        """Ignored: it follows from the node."""
 
     @property
     def arguments(self) -> list[str]:
-        """Its arguments, and where its result goes."""
-        result = ["--result", RESULT] if self.do_xcom_push and self.definition_step.tells_result else []
-        return [*self.command_line[1:], *result]
+        """The program's arguments, with the file for its result. Kubernetes turns `$$` into `$`."""
+        result = ["--result", RESULT] if self.do_xcom_push and self.node.takes_result else []
+        return [word.replace("$", "$$") for word in (*self.command_line[1:], *result)]
 
     @arguments.setter
     def arguments(self, _: object) -> None:
-        """They follow from the step."""
+        """Ignored: they follow from the node."""
 
     @property
     def container(self) -> list[str]:
-        """All that the container is told."""
+        """The container's command and arguments."""
         return [*self.cmds, *self.arguments]
 
     @property
@@ -160,19 +159,19 @@ class SluicePodOperator(SluiceStep, KubernetesPodOperator):
         return variables.get("AWS_ENDPOINT_URL") or super().endpoint
 
     def execute(self, context: Context) -> Any:
-        """Runs the pod to its end, or hands it to the triggerer."""
+        """Runs the pod to its end, or defers to the triggerer."""
         self.log.info("by hand: %s", self.by_hand)
         return super().execute(context)
 
     def extract_xcom(self, *args: Any, **kwargs: Any) -> dict[Any, Any] | None:
-        """The program's result, without the names of its outputs."""
+        """Returns the program's result, without the paths of its outputs."""
         result = small(super().extract_xcom(*args, **kwargs))
         if result is not None and result.get("status") == "up-to-date":
-            self.log.info("up to date: nothing was left to do")
+            self.log.info("up to date")
         return result
 
     def build_pod_request_obj(self, *args: Any, **kwargs: Any) -> k8s.V1Pod:
-        """The pod, with the sidecar's image that was asked for."""
+        """Returns the pod, with the sidecar's image as set."""
         pod = super().build_pod_request_obj(*args, **kwargs)
         if self.xcom_sidecar_image:
             for container in pod.spec.containers:
@@ -181,7 +180,7 @@ class SluicePodOperator(SluiceStep, KubernetesPodOperator):
         return pod
 
     def cleanup(self, pod: k8s.V1Pod, remote_pod: k8s.V1Pod, *args: Any, **kwargs: Any) -> None:
-        """Deletes the pod as asked for; ends the task by what the program's exit code means."""
+        """Deletes the pod as set, and ends the task according to the program's exit code."""
         try:
             super().cleanup(pod, remote_pod, *args, **kwargs)
         except AirflowSkipException:
@@ -189,13 +188,13 @@ class SluicePodOperator(SluiceStep, KubernetesPodOperator):
         except AirflowException as e:
             ended = self._terminated(remote_pod)
             if ended is None:
-                raise  # The pod did not start, or its node is lost.
+                raise  # The pod did not start, or the machine is lost.
             words = last_words(ended.message) or ended.reason or ""
-            title = f"pod {remote_pod.metadata.name}: {self.definition_step.title}"
-            raise failure(title, ended.exit_code, words, self.by_hand) from e
+            title = f"pod {remote_pod.metadata.name}: {self.node.title}"
+            raise failure(title, ended.exit_code, words, self.by_hand, self.pipeline.retry) from e
 
     def _terminated(self, pod: k8s.V1Pod) -> k8s.V1ContainerStateTerminated | None:
-        """How the program's container ended, if it did."""
+        """Returns how the program's container failed; None where it did not."""
         statuses = (pod.status.container_statuses if pod and pod.status else None) or []
         for status in statuses:
             if status.name == self.base_container_name and status.state and status.state.terminated:

@@ -1,0 +1,360 @@
+//! Survivors: the samples that no deciding step so far has dropped.
+//!
+//! A step names the deciding step before it, `--survivors-of`, and that step's receipt names the one
+//! before itself. So the chain of deciding steps is known from receipts alone. [`Verdicts`] walks the
+//! samples of a partition in the order of `read` and looks up what each deciding step said: the
+//! decisions of a filter are in the same order, so that join holds one row group of each; of the
+//! duplicates the partition's own rows are held.
+
+use std::collections::HashMap;
+
+use sluice_manifest::layout::{DUPLICATES, FILTERED, IMAGES};
+use sluice_manifest::rows::{
+    DuplicateRow, FilterRow, MeasuredRow, Method, NameRow, PictureRow, Row, SampleBrief, SampleRow,
+    Status,
+};
+use sluice_manifest::{
+    Dropped, Error, ImageId, Input, Partition, Reason, ReasonKind, Receipt, Result, StepName, Unit,
+    UnitKind,
+};
+use sluice_store::RowReader;
+
+use crate::Context;
+
+/// Kinds of units that hold decisions. A deciding step has a unit 0 of one of them.
+const DECIDING: [UnitKind; 4] = [
+    UnitKind::Group,
+    UnitKind::Perceptual,
+    UnitKind::Exact,
+    UnitKind::Part,
+];
+
+/// A deciding step of a chain.
+#[derive(Debug, Clone)]
+pub struct Decider {
+    /// The step.
+    pub step: StepName,
+    /// The deciding step before it.
+    pub survivors_of: Option<StepName>,
+    /// The kinds of its units that hold decisions.
+    pub decides: Vec<UnitKind>,
+    /// All units of each kind but partitions, as inputs.
+    inputs: Vec<Input>,
+}
+
+impl Decider {
+    /// Returns the units of a kind that has other units than partitions.
+    fn units(&self, kind: UnitKind) -> Vec<Unit> {
+        let counted = self.inputs.iter().find_map(|input| match &input.of {
+            sluice_manifest::InputOf::Units {
+                kind: of, count, ..
+            } if *of == kind => Some(*count),
+            _ => None,
+        });
+        Unit::all(kind, counted.unwrap_or(0))
+    }
+}
+
+/// The deciding steps whose survivors a step works on, the earliest first.
+pub struct Survivors<'c> {
+    context: &'c Context,
+    chain: Vec<Decider>,
+}
+
+impl Context {
+    /// Returns the survivors of a deciding step; all samples that `read` accepted where none is
+    /// named.
+    ///
+    /// # Errors
+    /// Data, when a deciding step of the chain has not been run.
+    pub fn survivors(&self, of: Option<&StepName>) -> Result<Survivors<'_>> {
+        if let (Some(of), Some(own)) = (of, self.own_step())
+            && of == own
+        {
+            return Err(
+                Error::usage(format!("--survivors-of {of}: the step itself"))
+                    .hint("name the deciding step before it"),
+            );
+        }
+        let mut chain: Vec<Decider> = Vec::new();
+        let mut next = of.cloned();
+        while let Some(step) = next {
+            if chain.iter().any(|decider| decider.step == step) {
+                return Err(Error::data(format!(
+                    "{step}: the receipts say that it works on its own survivors"
+                ))
+                .hint("run the deciding steps again, in order"));
+            }
+            let decider = self.decider(&step)?;
+            next = decider.survivors_of.clone();
+            chain.push(decider);
+        }
+        chain.reverse();
+        Ok(Survivors {
+            context: self,
+            chain,
+        })
+    }
+
+    fn decider(&self, step: &StepName) -> Result<Decider> {
+        let first = self.deciding_receipt(step)?;
+        let mut inputs = Vec::new();
+        for &kind in &first.decides {
+            let unit = Unit::once(kind);
+            let receipt = self.required_receipt(step, unit)?;
+            if receipt.decides != first.decides || receipt.survivors_of != first.survivors_of {
+                return Err(Error::data(format!(
+                    "{step}: {} and {unit} were not made with the same --methods and --survivors-of",
+                    first.unit
+                ))
+                .hint(format!("run all parts of the step {step} again")));
+            }
+            if kind != UnitKind::Part {
+                inputs.push(self.combined_input(step, kind)?);
+            }
+        }
+        Ok(Decider {
+            step: step.clone(),
+            survivors_of: first.survivors_of,
+            decides: first.decides,
+            inputs,
+        })
+    }
+
+    fn deciding_receipt(&self, step: &StepName) -> Result<Receipt> {
+        for kind in DECIDING {
+            let receipt = self.receipt(step, Unit::once(kind))?;
+            if let Some(receipt) = receipt
+                && !receipt.decides.is_empty()
+            {
+                return Ok(receipt);
+            }
+        }
+        Err(Error::data(format!(
+            "{}: no receipt of a deciding step",
+            self.run.uri(step.as_str())
+        ))
+        .hint(format!(
+            "run the step {step} first; --survivors-of names a filter or dedup step"
+        )))
+    }
+}
+
+impl Survivors<'_> {
+    /// Returns the deciding steps, the earliest first.
+    pub fn chain(&self) -> &[Decider] {
+        &self.chain
+    }
+
+    /// Returns what a unit reads that works on the survivors of one partition.
+    ///
+    /// # Errors
+    /// Data, when `read` or a filter has not come to the partition.
+    pub fn inputs(&self, partition: Partition) -> Result<Vec<Input>> {
+        let unit = Unit::from(partition);
+        let mut inputs = vec![self.context.input(&StepName::read(), unit)?];
+        for decider in &self.chain {
+            if decider.decides.contains(&UnitKind::Part) {
+                inputs.push(self.context.input(&decider.step, unit)?);
+            }
+            inputs.extend(decider.inputs.iter().cloned());
+        }
+        Ok(inputs)
+    }
+
+    /// Returns what a unit reads that works on the survivors of all partitions.
+    ///
+    /// # Errors
+    /// Data, when a step of the chain has not been run for all partitions.
+    pub fn all_inputs(&self) -> Result<Vec<Input>> {
+        let mut inputs = vec![
+            self.context
+                .combined_input(&StepName::read(), UnitKind::Part)?,
+        ];
+        for decider in &self.chain {
+            if decider.decides.contains(&UnitKind::Part) {
+                inputs.push(self.context.combined_input(&decider.step, UnitKind::Part)?);
+            }
+            inputs.extend(decider.inputs.iter().cloned());
+        }
+        Ok(inputs)
+    }
+
+    /// Returns all samples of a partition, in the order of `read`, with what the chain decided.
+    ///
+    /// # Errors
+    /// Data, when a manifest is missing or broken.
+    pub fn verdicts<R: Sample>(&self, partition: Partition) -> Result<Verdicts<R>> {
+        let unit = Unit::from(partition);
+        let run = &self.context.run;
+        let mut deciders = Vec::new();
+        for decider in &self.chain {
+            for &kind in &decider.decides {
+                let said = match kind {
+                    UnitKind::Part => {
+                        Said::Filter(Box::new(run.rows(&FILTERED.path(&decider.step, unit))?))
+                    }
+                    kind => Said::Duplicates(self.duplicates(decider, kind, partition)?),
+                };
+                deciders.push((decider.step.clone(), said));
+            }
+        }
+        Ok(Verdicts {
+            samples: run.rows(&IMAGES.path(&StepName::read(), unit))?,
+            read: StepName::read(),
+            deciders,
+        })
+    }
+
+    /// Returns the samples of a partition that are left, in the order of `read`.
+    ///
+    /// # Errors
+    /// Data, when a manifest is missing or broken.
+    pub fn samples<R: Sample>(
+        &self,
+        partition: Partition,
+    ) -> Result<impl Iterator<Item = Result<R>> + use<R>> {
+        let verdicts = self.verdicts::<R>(partition)?;
+        Ok(verdicts.filter_map(|verdict| match verdict {
+            Ok(verdict) => verdict.dropped.is_none().then_some(Ok(verdict.sample)),
+            Err(e) => Some(Err(e)),
+        }))
+    }
+
+    fn duplicates(
+        &self,
+        decider: &Decider,
+        kind: UnitKind,
+        partition: Partition,
+    ) -> Result<HashMap<ImageId, DuplicateRow>> {
+        let mut found = HashMap::new();
+        for unit in decider.units(kind) {
+            let path = DUPLICATES.path(&decider.step, unit);
+            let rows = self.context.run.rows::<DuplicateRow>(&path)?;
+            for row in rows.within("partition", partition.0..partition.0 + 1)? {
+                let row = row?;
+                if row.partition == partition {
+                    found.insert(row.image_id.clone(), row);
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Some columns of `read/images`.
+pub trait Sample: Row {
+    /// The sample's name.
+    fn image_id(&self) -> &ImageId;
+    /// Why `read` rejected it.
+    fn rejected(&self) -> Option<Reason>;
+}
+
+macro_rules! samples {
+    ($($row:ty),*) => {$(
+        impl Sample for $row {
+            fn image_id(&self) -> &ImageId {
+                &self.image_id
+            }
+
+            fn rejected(&self) -> Option<Reason> {
+                match self.status {
+                    Status::Ok => None,
+                    Status::Rejected => self.reason.clone(),
+                }
+            }
+        }
+    )*};
+}
+
+samples!(SampleRow, SampleBrief, NameRow, PictureRow, MeasuredRow);
+
+/// A sample and what became of it.
+#[derive(Debug, Clone)]
+pub struct Verdict<R> {
+    /// The sample.
+    pub sample: R,
+    /// The step that dropped it, and why.
+    pub dropped: Option<Dropped>,
+    /// The values that decided.
+    pub detail: Option<String>,
+}
+
+/// What a deciding step said about the samples of a partition.
+enum Said {
+    /// A row for each sample that the filter saw.
+    Filter(Box<RowReader<FilterRow>>),
+    /// The samples that were removed.
+    Duplicates(HashMap<ImageId, DuplicateRow>),
+}
+
+/// The samples of a partition in the order of `read/images`, with what was decided.
+pub struct Verdicts<R> {
+    samples: RowReader<R>,
+    read: StepName,
+    deciders: Vec<(StepName, Said)>,
+}
+
+impl<R: Sample> Verdicts<R> {
+    fn judge(&mut self, sample: R) -> Result<Verdict<R>> {
+        if let Some(reason) = sample.rejected() {
+            let step = self.read.clone();
+            return Ok(Verdict {
+                sample,
+                dropped: Some(Dropped { step, reason }),
+                detail: None,
+            });
+        }
+        let id = sample.image_id();
+        for (step, said) in &mut self.deciders {
+            let dropped = match said {
+                Said::Filter(rows) => {
+                    let row = rows.next_if(|row| row.image_id == *id)?;
+                    let row = row.ok_or_else(|| {
+                        Error::data(format!("{step}: its decisions do not mention {id}"))
+                            .hint(format!("run the step {step} again with --force"))
+                    })?;
+                    row.reason
+                        .filter(|_| !row.keep)
+                        .map(|reason| (reason, row.detail))
+                }
+                Said::Duplicates(rows) => rows.get(id).map(|row| {
+                    let reason = Reason::from(reason_of(row.method));
+                    let detail = format!("{} of {}", row.similarity, row.duplicate_of);
+                    (reason, Some(detail))
+                }),
+            };
+            if let Some((reason, detail)) = dropped {
+                let step = step.clone();
+                return Ok(Verdict {
+                    sample,
+                    dropped: Some(Dropped { step, reason }),
+                    detail,
+                });
+            }
+        }
+        Ok(Verdict {
+            sample,
+            dropped: None,
+            detail: None,
+        })
+    }
+}
+
+impl<R: Sample> Iterator for Verdicts<R> {
+    type Item = Result<Verdict<R>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let sample = self.samples.next()?;
+        Some(sample.and_then(|sample| self.judge(sample)))
+    }
+}
+
+/// Returns the reason of a duplicate that was found by a method.
+pub fn reason_of(method: Method) -> ReasonKind {
+    match method {
+        Method::Exact => ReasonKind::ExactDuplicate,
+        Method::Perceptual => ReasonKind::PerceptualDuplicate,
+        Method::Semantic => ReasonKind::SemanticDuplicate,
+    }
+}

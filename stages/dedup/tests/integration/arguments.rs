@@ -1,0 +1,165 @@
+//! Command lines: what is refused when they are parsed or checked, and how they are wired.
+
+use clap::{CommandFactory, Parser};
+use sluice_dedup::{Args, Methods};
+use sluice_harness::{Embedder, Gives, Program, Upstream, Wiring, check_step, wiring};
+use sluice_manifest::rows::Method;
+use sluice_manifest::{Role, ScoreColumn, StepName};
+
+fn words(line: &str) -> Vec<String> {
+    let line = format!("sluice-dedup {line} --run memory://none");
+    line.split_whitespace().map(str::to_owned).collect()
+}
+
+fn methods(line: &str) -> Methods {
+    let args = Args::try_parse_from(words(line)).unwrap();
+    args.command.stage_args().methods()
+}
+
+#[test]
+fn wrong_values_are_refused_when_they_are_parsed() {
+    for line in [
+        "match --eps 15",
+        "match --eps 2.0001",
+        "match --eps NaN",
+        "match --eps inf",
+        "match --eps=-inf",
+        "match --eps -1",
+        "match --eps=-0.01",
+        "match --eps x",
+        "match --groups 0",
+        "match --keep worst",
+        "match --rank-by aesthetic",
+        "exact --ranges 0",
+        "exact --ranges 65537",
+        "exact --methods x",
+        "exact --methods=exact,",
+        "exact --rank-by A",
+        "exact --embeddings embed",
+        "exact --filters aesthetic",
+        "perceptual --max-distance 17",
+        "perceptual --max-distance -1",
+        "fit --clusters 0",
+        "fit --sample 0",
+        "fit --rank-by aesthetic",
+        "fit --embeddings a/b",
+        "assign --survivors-of A",
+    ] {
+        assert!(Args::try_parse_from(words(line)).is_err(), "{line}");
+    }
+    let mut empty = words("exact");
+    empty.extend(["--methods".to_owned(), String::new()]);
+    assert!(Args::try_parse_from(empty).is_err());
+}
+
+#[test]
+fn eps_is_anything_from_0_to_2() {
+    for (line, threshold) in [
+        ("match", 0.99),
+        ("match --eps 2", -1.0),
+        ("match --eps=0.15", 0.85),
+        ("match --eps 0", 1.0 - 1e-6),
+        ("match --eps=-0", 1.0 - 1e-6),
+    ] {
+        let args = Args::try_parse_from(words(line)).unwrap();
+        let sluice_dedup::Command::Match(args) = args.command else {
+            panic!("another subcommand");
+        };
+        assert_eq!(args.eps.threshold(), threshold, "{line}");
+    }
+}
+
+#[test]
+fn order_and_repetition_of_methods_do_not_matter() {
+    let all = Methods::new([Method::Exact, Method::Perceptual, Method::Semantic]);
+    assert_eq!(methods("exact"), all);
+    for line in [
+        "exact --methods=semantic,exact,perceptual",
+        "exact --methods=semantic --methods=perceptual,exact,exact",
+    ] {
+        assert_eq!(methods(line), all, "{line}");
+    }
+    let json = serde_json::to_string(&methods("exact --methods semantic,exact")).unwrap();
+    assert_eq!(json, r#"["exact","semantic"]"#);
+}
+
+#[test]
+fn each_subcommand_is_an_operation() {
+    let command = Args::command();
+    let names: Vec<_> = command
+        .get_subcommands()
+        .map(|sub| sub.get_name())
+        .collect();
+    let operations = Args::OPERATIONS.iter();
+    let operations: Vec<_> = operations
+        .filter_map(|operation| operation.subcommand)
+        .collect();
+    assert_eq!(operations, names);
+    assert_eq!(Args::ROLE, Role::Decider);
+    for name in names {
+        let args = Args::try_parse_from(words(name)).unwrap();
+        assert_eq!(args.node().operation.subcommand, Some(name));
+        assert_eq!(args.node().step.as_str(), "dedup");
+    }
+}
+
+#[test]
+fn methods_choose_the_subcommands() {
+    let active = |list: &str| -> Vec<&str> {
+        let operations = Args::OPERATIONS.iter();
+        let names = operations.filter_map(|operation| operation.subcommand);
+        let is_active = |name: &&str| {
+            let line = words(&format!("{name} --methods={list}"));
+            wiring::<Args>(&line).unwrap().is_active
+        };
+        names.filter(is_active).collect()
+    };
+    assert_eq!(active("exact"), ["exact"]);
+    assert_eq!(active("perceptual,exact"), ["exact", "perceptual"]);
+    assert_eq!(active("semantic"), ["fit", "assign", "match"]);
+}
+
+#[test]
+fn the_steps_that_are_read_are_known() {
+    let needs = |line: &str| -> Vec<String> {
+        let Wiring { needs, .. } = wiring::<Args>(&words(line)).unwrap();
+        needs.iter().map(StepName::to_string).collect()
+    };
+    assert!(needs("exact").is_empty() && needs("match").is_empty());
+    assert_eq!(needs("perceptual --rank-by nsfw.porn"), ["nsfw"]);
+    assert_eq!(needs("fit"), ["embed"]);
+    assert_eq!(needs("assign --embeddings clip --rank-by a"), ["clip", "a"]);
+}
+
+#[test]
+fn scores_and_embeddings_that_no_step_gives_are_refused() {
+    let mut upstream = Upstream::default();
+    let gives = Gives {
+        scores: vec![ScoreColumn::named(ScoreColumn::ONLY)],
+        embedder: None,
+    };
+    upstream.insert(StepName::fixed("aesthetic"), gives);
+    let embedder = Embedder {
+        model: "clip".into(),
+        dimension: None,
+    };
+    let gives = Gives {
+        scores: Vec::new(),
+        embedder: Some(embedder),
+    };
+    upstream.insert(StepName::fixed("embed"), gives);
+    let check = |line: &str| check_step::<Args>(&words(line), &upstream);
+    for line in ["exact --rank-by aesthetic", "fit", "assign", "match"] {
+        assert_eq!(check(line).unwrap(), Gives::default(), "{line}");
+    }
+    for (line, named) in [
+        ("exact --rank-by beauty", "beauty"),
+        ("perceptual --rank-by aesthetic.x", "aesthetic"),
+        ("assign --rank-by embed", "embed"),
+        ("assign --embeddings aesthetic", "aesthetic"),
+        ("fit --embeddings clip", "clip"),
+    ] {
+        let error = check(line).unwrap_err().to_string();
+        assert!(error.contains(named), "{line}: {error}");
+    }
+}

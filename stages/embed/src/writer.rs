@@ -1,0 +1,105 @@
+//! Writes embeddings.
+
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, StringArray};
+use arrow::datatypes::DataType;
+use sluice_manifest::rows::{EMBEDDINGS, embeddings};
+use sluice_manifest::{Error, ImageId, Output, Result};
+use sluice_store::{Store, TableWriter};
+
+/// Rows that wait to be written, at most.
+const BATCH: usize = 1024;
+
+/// Writes the embeddings of a partition.
+pub struct EmbeddingWriter {
+    table: TableWriter,
+    ids: Vec<String>,
+    values: Vec<f32>,
+    rows: u64,
+}
+
+impl EmbeddingWriter {
+    /// Begins the manifest.
+    ///
+    /// # Errors
+    /// Storage errors only.
+    pub fn open(
+        run: &Store,
+        path: &str,
+        dimension: usize,
+        metadata: &[(&str, String)],
+    ) -> Result<Self> {
+        Ok(Self {
+            table: run.write_table(path, EMBEDDINGS, embeddings(dimension), metadata)?,
+            ids: Vec::new(),
+            values: Vec::new(),
+            rows: 0,
+        })
+    }
+
+    /// Adds an embedding of length 1; one that is not finite is left out.
+    ///
+    /// # Errors
+    /// Storage errors only.
+    pub fn push(&mut self, id: ImageId, vector: &[f32]) -> Result<()> {
+        if !vector.iter().all(|value| value.is_finite()) {
+            tracing::warn!(
+                image_id = id.as_str(),
+                "the embedding is not finite, or zero"
+            );
+            return Ok(());
+        }
+        self.values.extend_from_slice(vector);
+        self.ids.push(id.as_str().to_owned());
+        self.rows += 1;
+        if self.ids.len() == BATCH {
+            self.flush()?;
+        }
+        Ok(())
+    }
+
+    /// Returns the number of rows so far.
+    pub fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        let schema = self.table.schema().clone();
+        let DataType::FixedSizeList(item, length) = schema.field(1).data_type().clone() else {
+            return Err(Error::bug("the embedding column is not a fixed-size list"));
+        };
+        let ids: ArrayRef = Arc::new(StringArray::from(std::mem::take(&mut self.ids)));
+        let values = Arc::new(Float32Array::from(std::mem::take(&mut self.values)));
+        let vectors = FixedSizeListArray::try_new(item, length, values, None);
+        let batch = vectors.and_then(|vectors| {
+            RecordBatch::try_new(schema, vec![ids, Arc::new(vectors) as ArrayRef])
+        });
+        let wrong = |e| Error::bug(format!("embeddings do not fit their schema: {e}"));
+        self.table.write(&batch.map_err(wrong)?)
+    }
+
+    /// Makes the manifest appear.
+    ///
+    /// # Errors
+    /// Storage errors only.
+    pub fn finish(mut self) -> Result<Output> {
+        if !self.ids.is_empty() {
+            self.flush()?;
+        }
+        self.table.finish()
+    }
+}
+
+/// Divides a vector by its length. One without a finite length above 0 becomes NaN.
+pub fn normalize(vector: &mut [f32]) {
+    let squares = vector.iter().map(|&x| f64::from(x) * f64::from(x));
+    let length = squares.sum::<f64>().sqrt();
+    let is_valid = length.is_finite() && length > 0.0;
+    for value in vector {
+        *value = match is_valid {
+            true => (f64::from(*value) / length) as f32,
+            false => f32::NAN,
+        };
+    }
+}

@@ -1,0 +1,173 @@
+//! The units that decisions were made from, followed through the receipts.
+//!
+//! A receipt names its inputs with their fingerprints, so the units behind a decision can be found
+//! whatever the pipeline was, and each of them can be compared with what it was made from. Only
+//! units that are reached count: receipts that an earlier pipeline left in the run do not.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sluice_harness::Receipts;
+use sluice_manifest::{Error, Input, InputOf, Receipt, Result, StepName, Unit, UnitKind};
+
+/// Some units and all units that they were made from.
+pub struct Lineage<'r> {
+    receipts: &'r Receipts,
+    units: BTreeSet<(&'r StepName, Unit)>,
+}
+
+impl<'r> Lineage<'r> {
+    /// Follows the inputs of these units.
+    pub fn of(receipts: &'r Receipts, roots: impl IntoIterator<Item = &'r Receipt>) -> Self {
+        let mut units = BTreeSet::new();
+        let mut followed = BTreeSet::new();
+        let mut open: Vec<&Receipt> = roots.into_iter().collect();
+        while let Some(receipt) = open.pop() {
+            if !units.insert((&receipt.step, receipt.unit)) {
+                continue;
+            }
+            for input in &receipt.inputs {
+                match &input.of {
+                    InputOf::Unit { step, unit } => open.extend(receipts.unit(step, *unit)),
+                    InputOf::Units { step, kind, .. } if followed.insert((step, *kind)) => {
+                        open.extend(receipts.of_kind(step, *kind));
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Self { receipts, units }
+    }
+
+    /// Returns the receipts of a step's units.
+    fn receipts_of(&self, step: &StepName) -> impl Iterator<Item = &'r Receipt> {
+        let receipts = self.receipts.of(step).iter();
+        receipts.filter(|receipt| self.units.contains(&(&receipt.step, receipt.unit)))
+    }
+
+    /// Returns all receipts, each step's after those of the steps that it read from.
+    fn all_receipts(&self) -> impl Iterator<Item = &'r Receipt> {
+        let steps = self.receipts.steps().into_iter();
+        steps.flat_map(|step| self.receipts_of(step))
+    }
+
+    /// Checks that no input of any unit has changed since the unit was done.
+    ///
+    /// # Errors
+    /// Data, when one has; the hint names the first step to run again.
+    pub fn refuse_stale(&self) -> Result<()> {
+        let mut current: BTreeMap<(&StepName, UnitKind), Option<Input>> = BTreeMap::new();
+        for receipt in self.all_receipts() {
+            for input in &receipt.inputs {
+                let is_current = match &input.of {
+                    InputOf::Unit { .. } => self.receipts.input_now(input).as_ref() == Some(input),
+                    InputOf::Units { step, kind, .. } => {
+                        let now = current.entry((step, *kind));
+                        let now = now.or_insert_with(|| self.receipts.input_now(input));
+                        now.as_ref() == Some(input)
+                    }
+                    InputOf::Shard { .. } | InputOf::Shards { .. } | InputOf::Object { .. } => true,
+                };
+                if !is_current {
+                    return Err(stale(receipt, input));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks that the units of each of these steps were done with the same settings.
+    ///
+    /// # Errors
+    /// Data, when two units differ.
+    pub fn refuse_mixed<'s>(&self, steps: impl IntoIterator<Item = &'s StepName>) -> Result<()> {
+        for step in steps {
+            let mut first: BTreeMap<UnitKind, &Receipt> = BTreeMap::new();
+            for receipt in self.receipts_of(step) {
+                let first = first.entry(receipt.unit.kind).or_insert(receipt);
+                let same_chain =
+                    receipt.decides.is_empty() || receipt.survivors_of == first.survivors_of;
+                if receipt.settings != first.settings || !same_chain {
+                    let name = name_of(receipt);
+                    return Err(Error::data(format!(
+                        "{name}: {} and {} were done with different settings: {} and {}",
+                        first.unit, receipt.unit, first.settings, receipt.settings
+                    ))
+                    .hint(format!(
+                        "run {name} again for all units, with the same settings"
+                    )));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the steps whose scores these steps read, each after the steps that it read from.
+    pub fn scorers_of<'s>(
+        &self,
+        steps: impl IntoIterator<Item = &'s StepName>,
+    ) -> Vec<&'r StepName> {
+        let receipts = steps.into_iter().flat_map(|step| self.receipts_of(step));
+        let inputs = receipts.flat_map(|receipt| &receipt.inputs);
+        let read: BTreeSet<&StepName> = inputs.filter_map(|input| step_of(input)).collect();
+        let gives_scores = |step: &StepName| {
+            let mut receipts = self.receipts.of(step).iter();
+            receipts.any(|receipt| !receipt.scores.is_empty())
+        };
+        let steps = self.receipts.steps().into_iter();
+        steps
+            .filter(|step| read.contains(step) && gives_scores(step))
+            .collect()
+    }
+
+    /// Returns the first receipt of each node but those of `except`, with the node's name: the step,
+    /// with the subcommand where several of the step's took part.
+    pub fn nodes(&self, except: &StepName) -> Vec<(String, &'r Receipt)> {
+        let mut nodes = Vec::new();
+        let steps = self.receipts.steps().into_iter();
+        for step in steps.filter(|step| *step != except) {
+            let mut firsts: Vec<&Receipt> = Vec::new();
+            for receipt in self.receipts_of(step) {
+                if !firsts
+                    .iter()
+                    .any(|first| first.subcommand == receipt.subcommand)
+                {
+                    firsts.push(receipt);
+                }
+            }
+            let is_only = firsts.len() == 1;
+            nodes.extend(firsts.into_iter().map(|receipt| match &receipt.subcommand {
+                Some(subcommand) if !is_only => (format!("{step}-{subcommand}"), receipt),
+                _ => (step.to_string(), receipt),
+            }));
+        }
+        nodes
+    }
+}
+
+/// Returns the step that an input is of; none for what is not part of the run.
+fn step_of(input: &Input) -> Option<&StepName> {
+    match &input.of {
+        InputOf::Unit { step, .. } | InputOf::Units { step, .. } => Some(step),
+        InputOf::Shard { .. } | InputOf::Shards { .. } | InputOf::Object { .. } => None,
+    }
+}
+
+/// Returns what to run for a unit: the step, with the subcommand where its stage has some.
+fn name_of(receipt: &Receipt) -> String {
+    match &receipt.subcommand {
+        Some(subcommand) => format!("the step {} ({subcommand})", receipt.step),
+        None => format!("the step {}", receipt.step),
+    }
+}
+
+fn stale(receipt: &Receipt, input: &Input) -> Error {
+    let (step, unit) = (&receipt.step, receipt.unit);
+    Error::data(format!(
+        "stale decisions: {} has changed since {step} {unit} was made from it",
+        input.of
+    ))
+    .hint(format!(
+        "run {} again, then the steps after it",
+        name_of(receipt)
+    ))
+}

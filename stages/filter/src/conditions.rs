@@ -1,0 +1,352 @@
+//! The conditions of a filter: as they are given, and with the thresholds that their models state.
+
+use std::collections::BTreeSet;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+use sluice_harness::Upstream;
+use sluice_manifest::{Error, Keep, Result, ScoreColumn, ScoreName, StepName};
+
+use crate::Args;
+use crate::columns::{self, is_column};
+use crate::rules::{RuleError, RuleSet, names};
+
+/// `SCORE` or `SCORE=VALUE`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Threshold {
+    /// The score.
+    pub score: ScoreName,
+    /// The threshold; none: the model's own.
+    pub value: Option<f32>,
+}
+
+impl FromStr for Threshold {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) = text.split_once('=').unwrap_or((text, ""));
+        let score = name.trim().parse().map_err(|e: Error| e.to_string())?;
+        let value = match value.trim() {
+            "" => None,
+            text => Some(finite(text)?),
+        };
+        Ok(Self { score, value })
+    }
+}
+
+/// `SCORE=30%` or `SCORE=0.3`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Top {
+    /// The score.
+    pub score: ScoreName,
+    /// The fraction that stays, above 0 and at most 1.
+    pub fraction: f64,
+}
+
+impl FromStr for Top {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) = text.split_once('=').ok_or("expected SCORE=PERCENT")?;
+        let score = name.trim().parse().map_err(|e: Error| e.to_string())?;
+        let value = value.trim();
+        let fraction = match value.strip_suffix('%') {
+            Some(percent) => f64::from(finite(percent.trim())?) / 100.0,
+            None => f64::from(finite(value)?),
+        };
+        if !(fraction > 0.0 && fraction <= 1.0) {
+            return Err(format!(
+                "expected a fraction above 0% and at most 100%, got {value:?}"
+            ));
+        }
+        Ok(Self { score, fraction })
+    }
+}
+
+fn finite(text: &str) -> Result<f32, String> {
+    let number = text.parse().ok().filter(|number: &f32| number.is_finite());
+    number.ok_or_else(|| format!("expected a finite number, got {text:?}"))
+}
+
+/// `NAME=EXPRESSION`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NamedRule {
+    /// The rule's name.
+    pub name: String,
+    /// The CEL expression.
+    pub expression: String,
+}
+
+impl FromStr for NamedRule {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, expression) = text.split_once('=').ok_or("expected NAME=EXPRESSION")?;
+        Ok(Self {
+            name: name.trim().to_owned(),
+            expression: expression.trim().to_owned(),
+        })
+    }
+}
+
+/// A condition that every image that stays has to meet.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Condition {
+    /// The score is at least the threshold.
+    Min {
+        /// The score.
+        score: ScoreName,
+        /// The threshold.
+        threshold: f32,
+    },
+    /// The score is below the threshold.
+    Max {
+        /// The score.
+        score: ScoreName,
+        /// The threshold.
+        threshold: f32,
+    },
+    /// The score is at least the threshold that keeps this fraction.
+    Top {
+        /// The score.
+        score: ScoreName,
+        /// The fraction.
+        fraction: f64,
+        /// The threshold, once the histograms are known.
+        threshold: Option<f32>,
+        /// How exact it is: the width of the histogram's bins.
+        resolution: Option<f64>,
+    },
+    /// The expression is true.
+    Rule {
+        /// The rule's name.
+        name: String,
+        /// The expression.
+        expression: String,
+    },
+}
+
+impl Condition {
+    /// Returns the score that a threshold is about.
+    pub fn score(&self) -> Option<&ScoreName> {
+        match self {
+            Self::Min { score, .. } | Self::Max { score, .. } | Self::Top { score, .. } => {
+                Some(score)
+            }
+            Self::Rule { .. } => None,
+        }
+    }
+}
+
+/// The settings that shape the decisions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Settings {
+    /// The conditions, in the order in which they are tested.
+    pub conditions: Vec<Condition>,
+}
+
+/// Returns the scorers that the conditions read.
+///
+/// # Errors
+/// Usage, when a rule is not CEL.
+pub fn needed_scores(args: &Args) -> Result<BTreeSet<StepName>> {
+    let thresholds = args.min.iter().chain(&args.max).map(|given| &given.score);
+    let tops = args.top.iter().map(|top| &top.score);
+    let named = thresholds.chain(tops).chain(&args.scores);
+    let mut needed: BTreeSet<StepName> = named.map(|score| score.step.clone()).collect();
+    for rule in &args.rule {
+        for name in names(&rule.name, &rule.expression).map_err(refused)? {
+            if !is_column(&name)
+                && let Ok(step) = StepName::new(&name.replace('_', "-"))
+            {
+                needed.insert(step);
+            }
+        }
+    }
+    Ok(needed)
+}
+
+/// Returns the conditions with their thresholds, and the compiled rules.
+///
+/// # Errors
+/// Usage: no condition at all, a score that no step gives, a threshold outside of the model's range or
+/// none where the model states none, a rule that does not compile.
+pub fn resolve(args: &Args, upstream: &Upstream) -> Result<(Vec<Condition>, RuleSet)> {
+    let mut conditions = Vec::new();
+    for score in &args.scores {
+        let column = upstream.score(score)?;
+        let threshold = own_threshold(score, column)?;
+        let score = score.clone();
+        conditions.push(match column.keep {
+            Keep::AtLeast => Condition::Min { score, threshold },
+            Keep::Below => Condition::Max { score, threshold },
+        });
+    }
+    for given in &args.min {
+        let (score, threshold) = (given.score.clone(), threshold(given, upstream, "--min")?);
+        conditions.push(Condition::Min { score, threshold });
+    }
+    for given in &args.max {
+        let (score, threshold) = (given.score.clone(), threshold(given, upstream, "--max")?);
+        conditions.push(Condition::Max { score, threshold });
+    }
+    for Top { score, fraction } in &args.top {
+        upstream.score(score)?;
+        conditions.push(Condition::Top {
+            score: score.clone(),
+            fraction: *fraction,
+            threshold: None,
+            resolution: None,
+        });
+    }
+    let rules: Vec<(String, String)> = args
+        .rule
+        .iter()
+        .map(|rule| (rule.name.clone(), rule.expression.clone()))
+        .collect();
+    let compiled = RuleSet::compile(&rules, &columns::variables(upstream)).map_err(refused)?;
+    let rules = rules.into_iter();
+    conditions.extend(rules.map(|(name, expression)| Condition::Rule { name, expression }));
+    if conditions.is_empty() {
+        return Err(Error::usage("the filter has no condition")
+            .hint("give --min, --max, --top, --scores or --rule"));
+    }
+    Ok((conditions, compiled))
+}
+
+fn refused(e: RuleError) -> Error {
+    let error = Error::usage(e.message);
+    match e.hint {
+        Some(hint) => error.hint(hint),
+        None => error,
+    }
+}
+
+fn own_threshold(score: &ScoreName, column: &ScoreColumn) -> Result<f32> {
+    column.threshold.ok_or_else(|| {
+        Error::usage(format!("{score} has no threshold of its own")).hint(format!(
+            "give one: --min {score}=VALUE or --max {score}=VALUE"
+        ))
+    })
+}
+
+fn threshold(given: &Threshold, upstream: &Upstream, flag: &str) -> Result<f32> {
+    let column = upstream.score(&given.score)?;
+    let Some(value) = given.value else {
+        return own_threshold(&given.score, column);
+    };
+    match column.range {
+        Some([low, high]) if !(low..=high).contains(&value) => Err(Error::usage(format!(
+            "{flag} {}={value}: the scores are from {low} to {high}",
+            given.score
+        ))
+        .hint("choose a threshold in this range")),
+        _ => Ok(value),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_harness::Gives;
+
+    use super::*;
+
+    fn upstream() -> Upstream {
+        let mut upstream = Upstream::default();
+        let column = |name: &str, keep| ScoreColumn {
+            range: Some([0.0, 1.0]),
+            threshold: Some(0.5),
+            keep,
+            ..ScoreColumn::named(name)
+        };
+        let mut give = |step: &str, scores| {
+            let embedder = None;
+            upstream.insert(StepName::new(step).unwrap(), Gives { scores, embedder });
+        };
+        give("aesthetic", vec![column("score", Keep::AtLeast)]);
+        give("nsfw-2", vec![column("score", Keep::Below)]);
+        give("mine", vec![ScoreColumn::named("score")]);
+        give(
+            "kinds",
+            vec![column("porn", Keep::Below), column("art", Keep::AtLeast)],
+        );
+        upstream
+    }
+
+    fn resolved(words: &[&str]) -> Result<Vec<Condition>, String> {
+        use clap::Parser;
+        let line = ["sluice-filter", "--run", "r"];
+        let args = Args::try_parse_from(line.iter().chain(words)).map_err(|e| e.to_string())?;
+        needed_scores(&args).map_err(|e| e.to_string())?;
+        let resolved = resolve(&args, &upstream());
+        Ok(resolved.map_err(|e| e.to_string())?.0)
+    }
+
+    #[test]
+    fn models_give_thresholds_and_directions() {
+        let conditions = resolved(&["--scores", "nsfw-2,kinds.art", "--min", "aesthetic="]);
+        let name = |text: &str| text.parse().unwrap();
+        let threshold = 0.5;
+        let max = |score| Condition::Max {
+            score: name(score),
+            threshold,
+        };
+        let min = |score| Condition::Min {
+            score: name(score),
+            threshold,
+        };
+        assert_eq!(
+            conditions.unwrap(),
+            [max("nsfw-2"), min("kinds.art"), min("aesthetic")]
+        );
+    }
+
+    #[test]
+    fn wrong_conditions_are_refused() {
+        let cases: &[(&[&str], &str)] = &[
+            (&[], "no condition"),
+            (&["--min", "aesthetic=12"], "from 0 to 1"),
+            (&["--min", "aesthetic=nan"], "finite"),
+            (&["--max", "nsfw-2=inf"], "finite"),
+            (&["--max", "nsfw-2=x"], "finite"),
+            (
+                &["--min", "beauty=1"],
+                "no step before gives the score beauty",
+            ),
+            (&["--min", "Aesthetic=1"], "invalid step name"),
+            (&["--min", "mine"], "no threshold of its own"),
+            (&["--min", "kinds=0.5"], "several outputs"),
+            (&["--min", "kinds.dog=0.5"], "no output"),
+            (&["--top", "aesthetic"], "SCORE=PERCENT"),
+            (&["--top", "aesthetic=0%"], "above 0%"),
+            (&["--top", "aesthetic=130%"], "at most 100%"),
+            (&["--rule", "width > 3"], "NAME=EXPRESSION"),
+            (&["--rule", "a=width >"], "rule a"),
+            (&["--rule", "a=widht > 3"], "widht"),
+            (&["--rule", "a=width"], "rule a"),
+            (&["--rule", "A=true"], "rule name"),
+        ];
+        for (words, part) in cases {
+            let error = resolved(words).unwrap_err();
+            assert!(error.contains(part), "{words:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn rules_name_the_scorers_that_they_read() {
+        use clap::Parser;
+        let line = [
+            "sluice-filter",
+            "--run=r",
+            "--rule=a=nsfw_2 < 0.5 && has(metadata.x) && width > 3",
+        ];
+        let args = Args::try_parse_from(line).unwrap();
+        let needed: Vec<String> = needed_scores(&args)
+            .unwrap()
+            .iter()
+            .map(StepName::to_string)
+            .collect();
+        assert_eq!(needed, ["nsfw-2"]);
+    }
+}

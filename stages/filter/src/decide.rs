@@ -1,0 +1,279 @@
+//! Decides about the survivors of a partition.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use sluice_harness::{Context, Plan, ScoreReader, StepArgs, Survivors, Upstream, Work};
+use sluice_manifest::layout::{FILTERED, receipts};
+use sluice_manifest::rows::{FilterRow, NameRow};
+use sluice_manifest::{
+    Counts, Error, Histogram, Input, Reason, ReasonKind, ScoreColumn, ScoreName, StepName, Unit,
+    UnitKind,
+};
+
+use crate::columns::ColumnReader;
+use crate::conditions::{Condition, Settings};
+use crate::rules::{Row, RuleSet, Value};
+
+/// Samples between two reports of progress.
+const STEP: usize = 1024;
+
+/// A filter at work.
+struct Filter<'a> {
+    context: &'a Context,
+    plan: Plan,
+    survivors: Survivors<'a>,
+    upstream: &'a Upstream,
+    conditions: Vec<Condition>,
+    rules: &'a RuleSet,
+    /// All partitions of the scores of which a fraction stays.
+    whole: Vec<Input>,
+}
+
+/// Decides about the partitions that are this process's share.
+pub fn run(
+    context: &Context,
+    step: &StepArgs,
+    upstream: &Upstream,
+    mut conditions: Vec<Condition>,
+    rules: &RuleSet,
+) -> Result<()> {
+    let plan = context.plan()?;
+    let mut whole = Vec::new();
+    for condition in &mut conditions {
+        if let Condition::Top {
+            score,
+            fraction,
+            threshold,
+            resolution,
+        } = condition
+        {
+            whole.push(context.combined_input(&score.step, UnitKind::Part)?);
+            let histogram = whole_histogram(context, score, upstream)?;
+            *threshold = top_threshold(&histogram, score, *fraction);
+            *resolution = Some(histogram.width());
+        }
+    }
+    // A dedup step may have had the name before.
+    context.remove_units(&receipts(context.step()), |_, unit| {
+        unit.kind != UnitKind::Part
+    })?;
+    let units = plan.units();
+    let filter = Filter {
+        context,
+        plan,
+        survivors: context.survivors(step.survivors_of.as_ref())?,
+        upstream,
+        conditions,
+        rules,
+        whole,
+    };
+    context.each_unit(units, context.jobs, |unit| filter.partition(unit))
+}
+
+/// Returns the histogram of a score over all partitions.
+fn whole_histogram(context: &Context, score: &ScoreName, upstream: &Upstream) -> Result<Histogram> {
+    let position = ScoreColumn::position(upstream.scores(&score.step)?, score)?;
+    let mut histogram = Histogram::default();
+    let units = context.units_of(&score.step, UnitKind::Part)?;
+    for receipt in context.required_receipts(&score.step, &units)? {
+        if let Some(summary) = receipt.scores.get(position) {
+            histogram.merge(&summary.histogram);
+        }
+    }
+    Ok(histogram)
+}
+
+/// Returns the threshold that keeps a fraction of all scores; none where there are no scores.
+fn top_threshold(histogram: &Histogram, score: &ScoreName, fraction: f64) -> Option<f32> {
+    let Some((threshold, kept)) = histogram.top(fraction) else {
+        tracing::warn!(
+            score = score.to_string(),
+            "no image has this score, so none is in the top"
+        );
+        return None;
+    };
+    let (count, resolution) = (histogram.count(), histogram.width());
+    tracing::info!(
+        score = score.to_string(),
+        threshold,
+        resolution,
+        "the top {}% of {count} scores: {kept} are at or above {threshold}",
+        fraction * 100.0
+    );
+    Some(threshold)
+}
+
+impl Filter<'_> {
+    fn partition(&self, unit: Unit) -> Result<()> {
+        let context = self.context;
+        let partition = self.plan.partition(unit)?.partition;
+        let mut inputs = self.survivors.inputs(partition)?;
+        for (step, _) in self.upstream.scorers() {
+            inputs.push(context.input(step, unit)?);
+        }
+        inputs.extend(self.whole.iter().cloned());
+        let work = Work {
+            unit,
+            units: self.plan.partitions.len(),
+            settings: Settings {
+                conditions: self.conditions.clone(),
+            },
+            inputs,
+        };
+        let Some(mut task) = context.begin(work)? else {
+            return Ok(());
+        };
+        let mut rows = context
+            .run
+            .write_rows::<FilterRow>(&task.path(&FILTERED), &[])?;
+        let mut values = self.open_values(unit)?;
+        let mut counts = Counts::default();
+        for verdict in self.survivors.verdicts::<NameRow>(partition)? {
+            let verdict = verdict?;
+            let image_id = verdict.sample.image_id;
+            values.advance(image_id.as_str())?;
+            if verdict.dropped.is_some() {
+                continue;
+            }
+            let failed = self.first_failure(&values);
+            counts.add(context.step(), failed.as_ref().map(|(reason, _)| reason));
+            let (reason, detail) = failed.unzip();
+            rows.push(FilterRow {
+                image_id,
+                keep: reason.is_none(),
+                reason,
+                detail,
+            })?;
+            if (counts.input as usize).is_multiple_of(STEP) {
+                task.advance(STEP)?;
+            }
+        }
+        task.advance(counts.input as usize % STEP)?;
+        task.publish(|| rows.finish())?;
+        task.decides(&[UnitKind::Part]);
+        Ok(task.commit(counts)?)
+    }
+
+    fn open_values(&self, unit: Unit) -> Result<Values> {
+        let references = self.rules.references();
+        let mut scores = BTreeMap::new();
+        for (step, columns) in self.upstream.scorers() {
+            let names: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+            let reader = ScoreReader::open(self.context, step, unit, &names)?;
+            let columns = names.iter().map(|&name| name.to_owned()).collect();
+            let scores_of = Scores {
+                reader,
+                identifier: step.identifier(),
+                is_in_rules: references.contains(step.identifier().as_str()),
+                columns,
+                row: None,
+            };
+            scores.insert(step.clone(), scores_of);
+        }
+        Ok(Values {
+            columns: ColumnReader::open(self.context, unit, |name| references.contains(name))?,
+            scores,
+        })
+    }
+
+    /// Returns why the image at hand is dropped, and the values that decided.
+    fn first_failure(&self, values: &Values) -> Option<(Reason, String)> {
+        for condition in &self.conditions {
+            let Some(score) = condition.score() else {
+                break; // rules come last, and are tested together
+            };
+            if let Some(failed) = self.threshold_failure(condition, score, values) {
+                return Some(failed);
+            }
+        }
+        let mut row = Row::default();
+        values.columns.set(&mut row);
+        for scores in values.scores.values().filter(|scores| scores.is_in_rules) {
+            scores.set(&mut row);
+        }
+        let failure = self.rules.first_failure(&row)?;
+        let reason = Reason::about(ReasonKind::Rule, failure.rule);
+        Some((reason, failure.detail))
+    }
+
+    fn threshold_failure(
+        &self,
+        condition: &Condition,
+        score: &ScoreName,
+        values: &Values,
+    ) -> Option<(Reason, String)> {
+        let columns = self.upstream.scores(&score.step).ok()?;
+        let position = ScoreColumn::position(columns, score).ok()?;
+        let name = score.to_string();
+        let scores = values.scores.get(&score.step)?.row.as_ref();
+        let value = scores
+            .map(|scores| scores[position])
+            .filter(|value| !value.is_nan());
+        let Some(value) = value else {
+            let reason = Reason::about(ReasonKind::NotScored, &name);
+            return Some((reason, format!("{name} is missing")));
+        };
+        let (kind, passes, threshold, sign) = match condition {
+            Condition::Min { threshold, .. } => {
+                (ReasonKind::BelowMin, value >= *threshold, *threshold, "<")
+            }
+            Condition::Max { threshold, .. } => {
+                (ReasonKind::AboveMax, value < *threshold, *threshold, ">=")
+            }
+            Condition::Top { threshold, .. } => {
+                let threshold = threshold.unwrap_or(f32::NEG_INFINITY);
+                (ReasonKind::BelowTop, value >= threshold, threshold, "<")
+            }
+            Condition::Rule { .. } => return None,
+        };
+        let detail = || format!("{name} {value} {sign} {threshold}");
+        (!passes).then(|| (Reason::about(kind, &name), detail()))
+    }
+}
+
+/// What is known of the image at hand.
+struct Values {
+    columns: ColumnReader,
+    scores: BTreeMap<StepName, Scores>,
+}
+
+/// The scores of a step for the image at hand.
+struct Scores {
+    reader: ScoreReader,
+    identifier: String,
+    is_in_rules: bool,
+    columns: Vec<String>,
+    row: Option<Vec<f32>>,
+}
+
+impl Values {
+    /// Moves to the next sample of `read`, which is this image.
+    fn advance(&mut self, image_id: &str) -> Result<(), Error> {
+        self.columns.advance()?;
+        for scores in self.scores.values_mut() {
+            scores.row = scores.reader.next_if(image_id)?;
+        }
+        Ok(())
+    }
+}
+
+impl Scores {
+    /// Sets the step's variable. A score that is missing is not set.
+    fn set<'r>(&'r self, row: &mut Row<'r>) {
+        let Some(values) = &self.row else { return };
+        let known = self
+            .columns
+            .iter()
+            .zip(values)
+            .filter(|(_, value)| !value.is_nan());
+        match values.as_slice() {
+            [only] if !only.is_nan() => row.set(&self.identifier, f64::from(*only)),
+            [_] => {}
+            _ => {
+                let known = known.map(|(name, value)| (name.as_str(), f64::from(*value)));
+                row.set(&self.identifier, Value::Scores(known.collect()));
+            }
+        }
+    }
+}

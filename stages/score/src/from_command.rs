@@ -1,0 +1,193 @@
+//! The scorer that runs a program of the user's, once for each unit.
+
+use std::collections::HashMap;
+
+use anyhow::Result;
+use arrow::array::{Array, AsArray, RecordBatch};
+use arrow::datatypes::Float32Type;
+use serde::{Deserialize, Serialize};
+use sluice_harness::{Context, Plan, Survivors, Task, Upstream, Work};
+use sluice_inference::{Images, Join, Previous, ScoreWriter};
+use sluice_manifest::layout::{EMBEDDINGS, SCORES};
+use sluice_manifest::{Error, ImageId, ScoreColumn, StepName, Unit, rows};
+use sluice_store::Store;
+
+use crate::command::ScoreCommand;
+use crate::command::samples::{SampleBatch, Sent};
+use crate::named_columns;
+use crate::samples::Samples;
+
+/// The settings that shape the scores of a program. What the program does besides is not known: when
+/// it changes, change its command line, or use --force.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Settings {
+    /// The command line.
+    pub command: String,
+    /// What it gets.
+    pub send: Vec<String>,
+    /// The columns of scores.
+    pub outputs: Vec<String>,
+}
+
+/// Scores from a program.
+pub struct FromCommand {
+    command: ScoreCommand,
+    sent: Vec<Sent>,
+    embeddings: StepName,
+}
+
+/// The program's scores by image id, one for each output.
+type Answers = HashMap<String, Vec<f32>>;
+
+/// What all units need.
+struct Run<'a> {
+    scorer: &'a FromCommand,
+    context: &'a Context,
+    plan: &'a Plan,
+    input: &'a Store,
+    survivors: &'a Survivors<'a>,
+}
+
+impl FromCommand {
+    /// Takes the command.
+    ///
+    /// # Errors
+    /// Usage, when a column is sent twice.
+    pub fn new(
+        command: ScoreCommand,
+        sent: Vec<Sent>,
+        embeddings: Option<StepName>,
+    ) -> Result<Self, Error> {
+        SampleBatch::new(&sent, 1)?;
+        Ok(Self {
+            command,
+            sent,
+            embeddings: embeddings.unwrap_or_else(|| StepName::fixed("embed")),
+        })
+    }
+
+    /// Checks the command, and that embeddings are there where they are sent. Returns the columns of
+    /// the scores.
+    ///
+    /// # Errors
+    /// Usage.
+    pub fn check(&self, upstream: &Upstream) -> Result<Vec<ScoreColumn>> {
+        self.command.check()?;
+        if self.sent.contains(&Sent::Embedding) {
+            upstream.embedder(&self.embeddings)?;
+        }
+        Ok(named_columns(&self.command.outputs))
+    }
+
+    /// Scores the partitions that are this process's share.
+    ///
+    /// # Errors
+    /// As the program's end says; of storage.
+    pub fn run(&self, context: &Context) -> Result<()> {
+        self.command.check()?;
+        let plan = context.plan()?;
+        let run = Run {
+            scorer: self,
+            context,
+            input: &plan.input()?,
+            plan: &plan,
+            survivors: &context.survivors(context.node().survivors_of.as_ref())?,
+        };
+        context.each_unit(plan.units(), 1, |unit| run.partition(unit))
+    }
+}
+
+impl Run<'_> {
+    fn partition(&self, unit: Unit) -> Result<()> {
+        let scorer = self.scorer;
+        let planned = self.plan.partition(unit)?;
+        let mut inputs = self.survivors.inputs(planned.partition)?;
+        if scorer.sent.contains(&Sent::Embedding) {
+            inputs.push(self.context.input(&scorer.embeddings, unit)?);
+        }
+        let outputs = &scorer.command.outputs;
+        let work = Work {
+            unit,
+            units: self.plan.partitions.len(),
+            settings: Settings {
+                command: scorer.command.command.clone(),
+                send: scorer.sent.iter().map(Sent::to_string).collect(),
+                outputs: outputs.clone(),
+            },
+            inputs,
+        };
+        let Some(task) = self.context.begin(work)? else {
+            return Ok(());
+        };
+        let names: Vec<&str> = outputs.iter().map(String::as_str).collect();
+        let previous = Previous::of(&task, &SCORES, rows::SCORES, &names)?;
+        let images = Images {
+            context: self.context,
+            input: self.input,
+            partition: planned,
+            survivors: self.survivors,
+        };
+        let (sent, mut answers) = self.ask(&task, images, previous.as_ref())?;
+        let columns = named_columns(outputs);
+        let mut writer = ScoreWriter::open(self.context, &task, &columns, &[])?;
+        let partition = planned.partition;
+        let mut join = Join::open(self.context, self.survivors, partition, previous.as_ref())?;
+        for id in sent {
+            if let Some(scores) = answers.remove(id.as_str()) {
+                join.advance(Some(&id), |id, scores| writer.push(id, scores))?;
+                writer.push(id, &scores)?;
+            }
+        }
+        join.advance(None, |id, scores| writer.push(id, scores))?;
+        Ok(writer.commit(task, join.survivors, join.reused)?)
+    }
+
+    /// Runs the program on the images that have no row yet. Returns those that were sent, in order,
+    /// and the answers.
+    fn ask(
+        &self,
+        task: &Task<'_>,
+        images: Images<'_>,
+        previous: Option<&Previous>,
+    ) -> Result<(Vec<ImageId>, Answers)> {
+        let scorer = self.scorer;
+        let embeddings = EMBEDDINGS.path(&scorer.embeddings, task.unit());
+        let skip = Previous::has_row(previous, self.context)?;
+        let samples = Samples::open(images, &scorer.sent, &embeddings, skip)?;
+        let schema = samples.schema().clone();
+        let sent = samples.sent();
+        let mut answers = HashMap::new();
+        let context = self.context;
+        scorer.command.run(
+            &task.unit().to_string(),
+            &schema,
+            samples,
+            &|| context.check_stop(),
+            |batch| {
+                task.advance(batch.num_rows())?;
+                take_answers(&batch, &scorer.command.outputs, &mut answers)
+            },
+        )?;
+        let sent = std::mem::take(&mut *sent.lock().unwrap_or_else(|e| e.into_inner()));
+        Ok((sent, answers))
+    }
+}
+
+fn take_answers(
+    batch: &RecordBatch,
+    outputs: &[String],
+    answers: &mut Answers,
+) -> Result<(), Error> {
+    let ids = batch["image_id"].as_string::<i32>();
+    for row in 0..batch.num_rows() {
+        let scores = outputs.iter().map(|name| {
+            let column = batch[name.as_str()].as_primitive::<Float32Type>();
+            match column.is_valid(row) {
+                true => column.value(row),
+                false => f32::NAN,
+            }
+        });
+        answers.insert(ids.value(row).to_owned(), scores.collect());
+    }
+    Ok(())
+}

@@ -1,0 +1,170 @@
+//! The scorer that imports a table. The table is read once a process, when the first unit has work to
+//! do.
+
+use std::sync::OnceLock;
+
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+use sluice_harness::{Context, Work};
+use sluice_inference::ScoreWriter;
+use sluice_manifest::rows::SampleRow;
+use sluice_manifest::{Error, Fingerprint, Input, InputOf, ScoreColumn, Unit};
+use sluice_store::{Location, Store};
+
+use crate::import::{ImportOptions, ImportedScores};
+use crate::{TableArgs, named_columns};
+
+/// The settings that shape imported scores.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Settings {
+    /// What of an image the table is matched by.
+    pub by: String,
+    /// The table's column with it.
+    pub by_column: Option<String>,
+    /// The columns of scores.
+    pub columns: Vec<String>,
+}
+
+/// Scores from a table.
+pub struct FromTable {
+    store: Store,
+    path: String,
+    options: ImportOptions,
+    columns: Vec<ScoreColumn>,
+    /// The table as an input: its size and entity tag or modification time.
+    input: Input,
+    loaded: OnceLock<Result<ImportedScores, String>>,
+}
+
+impl FromTable {
+    /// Looks at a table's header.
+    ///
+    /// # Errors
+    /// Usage or data, when the table cannot be used.
+    pub fn new(uri: &str, args: &TableArgs) -> Result<Self, Error> {
+        let location = Location::parse(uri)?;
+        let not_an_object = || Error::usage(format!("--import {uri}: not the path of an object"));
+        let (folder, path) = location.split().ok_or_else(not_an_object)?;
+        let store = Store::open(&folder)?;
+        let options = ImportOptions {
+            by: args.by.clone(),
+            by_column: args.by_column.clone(),
+            columns: args.columns.clone(),
+        };
+        let names = ImportedScores::check(&store, &path, &options)?;
+        let uri = store.uri(&path);
+        let info = store.stat(&path)?;
+        let info = info.ok_or_else(|| Error::data(format!("{uri}: no such object")))?;
+        let stamp = info.etag.or(info.modified).unwrap_or_default();
+        let fingerprint = Fingerprint::of([info.bytes.to_string().as_str(), &stamp]);
+        Ok(Self {
+            columns: named_columns(&names),
+            input: Input {
+                of: InputOf::Object { uri },
+                fingerprint,
+            },
+            options,
+            store,
+            path,
+            loaded: OnceLock::new(),
+        })
+    }
+
+    /// Returns the columns of the scores.
+    pub fn columns(&self) -> &[ScoreColumn] {
+        &self.columns
+    }
+
+    /// Joins the partitions that are this process's share.
+    ///
+    /// # Errors
+    /// Data, when the table is broken; of storage.
+    pub fn run(&self, context: &Context) -> Result<()> {
+        let plan = context.plan()?;
+        let survivors = context.survivors(context.node().survivors_of.as_ref())?;
+        context.each_unit(plan.units(), context.jobs, |unit| {
+            let partition = plan.partition(unit)?.partition;
+            let mut inputs = survivors.inputs(partition)?;
+            inputs.push(self.input.clone());
+            let work = Work {
+                unit,
+                units: plan.partitions.len(),
+                settings: Settings {
+                    by: self.options.by.to_string(),
+                    by_column: self.options.by_column.clone(),
+                    columns: self.columns.iter().map(|c| c.name.clone()).collect(),
+                },
+                inputs,
+            };
+            let Some(mut task) = context.begin(work)? else {
+                return Ok(());
+            };
+            let scores = self.scores()?;
+            let mut writer = ScoreWriter::open(context, &task, &self.columns, &[])?;
+            let (mut samples, mut found) = (0, 0);
+            for sample in survivors.samples::<SampleRow>(partition)? {
+                let sample = sample?;
+                samples += 1;
+                let key = self.options.by.value(&sample);
+                if let Some(row) = key.and_then(|key| scores.lookup(&key)) {
+                    found += 1;
+                    writer.push(sample.image_id, row)?;
+                }
+            }
+            task.advance(samples as usize)?;
+            task.about("table", &told(scores));
+            report(context, unit, samples, found, scores);
+            Ok(writer.commit(task, samples, 0)?)
+        })
+    }
+
+    fn scores(&self) -> Result<&ImportedScores, Error> {
+        let loaded = self.loaded.get_or_init(|| {
+            let loaded = ImportedScores::load(&self.store, &self.path, &self.options);
+            loaded.map_err(|e| e.to_string())
+        });
+        loaded.as_ref().map_err(|e| Error::data(e.clone()))
+    }
+}
+
+/// What the table's rows gave, in words.
+fn told(scores: &ImportedScores) -> String {
+    let counts = scores.counts();
+    format!(
+        "{} rows, {} keys; {} rows without a key, {} repeated, {} in conflict for {} keys, {} without \
+         a score",
+        counts.rows,
+        scores.keys(),
+        counts.rows_without_key,
+        counts.repeated_rows,
+        counts.conflicting_rows,
+        counts.conflicting_keys,
+        counts.rows_without_score,
+    )
+}
+
+fn report(context: &Context, unit: Unit, samples: u64, found: u64, scores: &ImportedScores) {
+    let step = context.step().to_string();
+    let missing = samples - found;
+    tracing::info!(
+        step,
+        unit = unit.to_string(),
+        "{found} of {samples} images are in the table, {missing} are not; the table: {}",
+        told(scores)
+    );
+    let conflicts = scores.conflicts();
+    if !conflicts.is_empty() {
+        tracing::warn!(
+            step,
+            "rows of one key disagree, so these keys have no score: {}; remove the wrong rows",
+            conflicts.join(", ")
+        );
+    }
+    if found == 0 && samples > 0 {
+        tracing::warn!(
+            step,
+            unit = unit.to_string(),
+            "no image of this unit is in the table: look at --by and --by-column"
+        );
+    }
+}

@@ -1,0 +1,3 @@
+fn main() -> std::process::ExitCode {
+    sluice_harness::main::<sluice_score::Args>()
+}

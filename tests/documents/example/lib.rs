@@ -1,0 +1,155 @@
+//! `sluice-colour`: scores how colourful images are.
+//!
+//! The measure of Hasler and Süsstrunk, "Measuring colourfulness in natural images" (2003):
+//! `sqrt(var(rg) + var(yb)) + 0.3 * sqrt(mean(rg)^2 + mean(yb)^2)` over the pixels, with
+//! `rg = R - G` and `yb = (R + G) / 2 - B`. Grey images have 0, very colourful ones about 100.
+
+use anyhow::Result;
+use clap::Parser;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use sluice_harness::{Common, Context, Gives, PartitionPlan, Plan, Program};
+use sluice_harness::{StepArgs, Survivors, Upstream, Work};
+use sluice_inference::{Images, Join, Previous, ScoreWriter};
+use sluice_manifest::layout::SCORES;
+use sluice_manifest::{ImageId, Operation, Resources, Role, ScoreColumn, Unit, UnitKind, rows};
+use sluice_pixels::{Limits, RgbImage, decode};
+use sluice_store::Store;
+
+/// Images that are decoded at once.
+const AT_ONCE: usize = 64;
+
+/// Score how colourful the images are
+///
+/// Example: sluice-colour --run runs/a
+#[derive(Debug, Parser)]
+#[command(name = "sluice-colour", version)]
+pub struct Args {
+    #[command(flatten)]
+    pub step: StepArgs,
+}
+
+/// The settings that shape the scores: none.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Settings {}
+
+impl Program for Args {
+    const NAME: &'static str = "sluice-colour";
+    const ROLE: Role = Role::Scorer;
+    const OPERATIONS: &'static [Operation] = &[Operation {
+        subcommand: None,
+        unit: UnitKind::Part,
+        resources: Resources::Cpu,
+        after: &[],
+        version: 1,
+    }];
+
+    fn common(&self) -> &Common {
+        &self.step.common
+    }
+
+    fn step_args(&self) -> Option<&StepArgs> {
+        Some(&self.step)
+    }
+
+    fn check(&self, _upstream: &Upstream) -> Result<Gives> {
+        Ok(Gives {
+            scores: columns(),
+            embedder: None,
+        })
+    }
+
+    fn run(&self, context: &Context) -> Result<()> {
+        let plan = context.plan()?;
+        let colour = Colour {
+            context,
+            input: &plan.input()?,
+            survivors: &context.survivors(self.step.survivors_of.as_ref())?,
+            plan: &plan,
+        };
+        context.each_unit(plan.units(), 1, |unit| colour.partition(unit))
+    }
+}
+
+/// The score's range, threshold and direction, where there are some, are fields of the column.
+fn columns() -> Vec<ScoreColumn> {
+    vec![ScoreColumn::named(ScoreColumn::ONLY)]
+}
+
+struct Colour<'a> {
+    context: &'a Context,
+    plan: &'a Plan,
+    input: &'a Store,
+    survivors: &'a Survivors<'a>,
+}
+
+impl Colour<'_> {
+    fn partition(&self, unit: Unit) -> Result<()> {
+        let planned: &PartitionPlan = self.plan.partition(unit)?;
+        let work = Work {
+            unit,
+            units: self.plan.partitions.len(),
+            settings: Settings {},
+            inputs: self.survivors.inputs(planned.partition)?,
+        };
+        let Some(task) = self.context.begin(work)? else {
+            return Ok(()); // up to date
+        };
+        // When only the survivors changed, the rows that are there are taken over.
+        let previous = Previous::of(&task, &SCORES, rows::SCORES, &[ScoreColumn::ONLY])?;
+        let previous = previous.as_ref();
+        let images = Images {
+            context: self.context,
+            input: self.input,
+            partition: planned,
+            survivors: self.survivors,
+        };
+        let mut files = images.files(Previous::has_row(previous, self.context)?)?;
+        let mut writer = ScoreWriter::open(self.context, &task, &columns(), &[])?;
+        let mut join = Join::open(self.context, self.survivors, planned.partition, previous)?;
+        loop {
+            let batch = files.by_ref().take(AT_ONCE);
+            let batch = batch.collect::<sluice_manifest::Result<Vec<_>>>()?;
+            if batch.is_empty() {
+                break;
+            }
+            task.advance(batch.len())?;
+            let scored: Vec<(ImageId, f32)> = batch
+                .into_par_iter()
+                .map(|(id, file)| (id, score(&file)))
+                .collect();
+            for (id, score) in scored {
+                join.advance(Some(&id), |id, scores| writer.push(id, scores))?;
+                writer.push(id, &[score])?;
+            }
+        }
+        join.advance(None, |id, scores| writer.push(id, scores))?;
+        Ok(writer.commit(task, join.survivors, join.reused)?)
+    }
+}
+
+/// Returns an image file's score, NaN if it cannot be decoded: then the image has no row.
+fn score(file: &[u8]) -> f32 {
+    match decode(file, &Limits::default()) {
+        Ok(decoded) => colourfulness(&decoded.upright()),
+        Err(_) => f32::NAN,
+    }
+}
+
+/// Returns the colourfulness of an image.
+pub fn colourfulness(image: &RgbImage) -> f32 {
+    let (mut sums, mut squares) = ([0.0_f64; 2], [0.0_f64; 2]);
+    for pixel in image.data.chunks_exact(3) {
+        let [r, g, b] = [pixel[0], pixel[1], pixel[2]].map(f64::from);
+        for (axis, value) in [r - g, (r + g) / 2.0 - b].into_iter().enumerate() {
+            sums[axis] += value;
+            squares[axis] += value * value;
+        }
+    }
+    let count = (image.data.len() / 3).max(1) as f64;
+    let mean_square = |axis: usize| (sums[axis] / count).powi(2);
+    let variance = |axis: usize| squares[axis] / count - mean_square(axis);
+    let deviation = (variance(0) + variance(1)).max(0.0).sqrt();
+    let mean = (mean_square(0) + mean_square(1)).sqrt();
+    (deviation + 0.3 * mean) as f32
+}

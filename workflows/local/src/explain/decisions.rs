@@ -1,0 +1,250 @@
+//! What the deciding steps said about an image, and what it is a duplicate of.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+use sluice_harness::reason_of;
+use sluice_manifest::layout::{DECISIONS, DUPLICATES, FILTERED};
+use sluice_manifest::rows::{DecisionRow, DuplicateRow, FilterRow};
+use sluice_manifest::{ImageId, Partition, Reason, Receipt, Result, StepName, UnitKind};
+use sluice_report::steps;
+
+use super::lookup::Lookup;
+
+/// Duplicates are followed this far; an image that stays comes long before.
+const LINKS: usize = 100;
+
+/// What a deciding step said about an image.
+#[derive(Debug, Clone, Serialize)]
+pub struct Decision {
+    /// The step.
+    pub step: StepName,
+    /// Whether it keeps the image; none where it has not decided.
+    pub keep: Option<bool>,
+    /// Why it drops the image.
+    pub reason: Option<Reason>,
+    /// The values that decided.
+    pub detail: Option<String>,
+}
+
+/// What became of an image.
+#[derive(Debug, Clone, Serialize)]
+pub struct Fate {
+    /// Whether it is in the curated dataset.
+    pub keep: bool,
+    /// The step that dropped it.
+    pub step: Option<StepName>,
+    /// Why.
+    pub reason: Option<Reason>,
+    /// The values that decided.
+    pub detail: Option<String>,
+}
+
+/// One image is a duplicate of another.
+#[derive(Debug, Serialize)]
+pub struct Link {
+    /// The step that removed the duplicate.
+    pub step: StepName,
+    /// The duplicate.
+    pub image_id: ImageId,
+    /// What it duplicates.
+    pub duplicate_of: ImageId,
+    /// How that was found.
+    pub method: String,
+    /// How similar they are.
+    pub similarity: f32,
+    /// What became of the other one, once that is known.
+    pub other: Option<Fate>,
+}
+
+/// What each deciding step of a run said about one image.
+pub type Said<'a> = BTreeMap<&'a StepName, Decision>;
+
+impl<'a> Lookup<'a> {
+    /// Returns what each deciding step of the run said, also those that lead to no export.
+    ///
+    /// # Errors
+    /// Data, when a manifest is missing or broken.
+    pub fn said(&self, id: &ImageId, partition: Partition) -> Result<Said<'a>> {
+        let steps = self.receipts.steps().into_iter();
+        let deciding = steps.filter(|step| !steps::decides(self.receipts, step).is_empty());
+        let said = deciding.map(|step| Ok((step, self.decision(step, id, partition)?)));
+        said.collect()
+    }
+
+    /// Returns what the chain's steps said, up to the one that dropped the image.
+    pub fn chain_of(&self, said: &Said<'a>) -> Vec<Decision> {
+        let mut decisions = Vec::new();
+        for decision in self.chain.iter().filter_map(|step| said.get(step)) {
+            decisions.push(decision.clone());
+            if decision.keep == Some(false) {
+                break;
+            }
+        }
+        decisions
+    }
+
+    /// Whether an image came to a unit: no deciding step before it dropped the image.
+    pub fn came_to(&self, receipt: &Receipt, said: &Said<'a>) -> bool {
+        let before = self.receipts.deciders(receipt.survivors_of.as_ref());
+        let mut before = before.iter().filter_map(|step| said.get(step));
+        before.all(|decision| decision.keep != Some(false))
+    }
+
+    fn decision(&self, step: &StepName, id: &ImageId, partition: Partition) -> Result<Decision> {
+        let mut decision = Decision {
+            step: step.clone(),
+            keep: Some(true),
+            reason: None,
+            detail: None,
+        };
+        for &kind in steps::decides(self.receipts, step) {
+            if kind == UnitKind::Part {
+                let row = self.filter_row(step, id, partition)?;
+                decision.keep = row.as_ref().map(|row| row.keep);
+                (decision.reason, decision.detail) =
+                    row.map_or((None, None), |row| (row.reason, row.detail));
+            } else if !self.receipts.is_complete(step, kind) {
+                decision.keep = decision.keep.filter(|keep| !keep);
+            }
+        }
+        if let Some(row) = self.duplicate_row(step, id, partition)? {
+            decision.keep = Some(false);
+            decision.reason = Some(reason_of(row.method).into());
+            decision.detail = Some(format!("{} of {}", row.similarity, row.duplicate_of));
+        }
+        Ok(decision)
+    }
+
+    fn filter_row(
+        &self,
+        step: &StepName,
+        id: &ImageId,
+        partition: Partition,
+    ) -> Result<Option<FilterRow>> {
+        let path = |step: &StepName, unit| FILTERED.path(step, unit);
+        let rows = self.rows::<FilterRow>(step, partition.into(), path)?;
+        for row in rows.into_iter().flatten() {
+            let row = row?;
+            if row.image_id == *id {
+                return Ok(Some(row));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the first method's row: later methods do not see what an earlier one removed.
+    fn duplicate_row(
+        &self,
+        step: &StepName,
+        id: &ImageId,
+        partition: Partition,
+    ) -> Result<Option<DuplicateRow>> {
+        for receipt in steps::duplicates(self.receipts, step) {
+            let path = DUPLICATES.path(step, receipt.unit);
+            let rows = self.context.run.rows::<DuplicateRow>(&path)?;
+            for row in rows.within("partition", partition.0..partition.0 + 1)? {
+                let row = row?;
+                if row.image_id == *id {
+                    return Ok(Some(row));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns what the export decided; none where it has not come to the partition.
+    ///
+    /// # Errors
+    /// Data, when a manifest is missing or broken.
+    pub fn exported(&self, id: &ImageId, partition: Partition) -> Result<Option<Fate>> {
+        let Some(export) = self.export else {
+            return Ok(None);
+        };
+        let path = |step: &StepName, unit| DECISIONS.path(step, unit);
+        let rows = self.rows::<DecisionRow>(export, partition.into(), path)?;
+        for row in rows.into_iter().flatten() {
+            let row = row?;
+            if row.image_id == *id {
+                return Ok(Some(Fate {
+                    keep: row.keep,
+                    step: row.step,
+                    reason: row.reason,
+                    detail: row.detail,
+                }));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns what an image duplicates, what that one duplicates, and so on to one that is no
+    /// duplicate.
+    ///
+    /// # Errors
+    /// Data, when a manifest is missing or broken.
+    pub fn links(&self, id: &ImageId, partition: Partition) -> Result<Vec<Link>> {
+        let mut links: Vec<Link> = Vec::new();
+        let (mut id, mut partition) = (id.clone(), partition);
+        while links.len() < LINKS {
+            let Some((step, row)) = self.removed(&id, partition)? else {
+                break;
+            };
+            let next = self.partition_of(&row.duplicate_of)?;
+            let other = match next {
+                Some(partition) => self.fate(&row.duplicate_of, partition)?,
+                None => None,
+            };
+            let is_known = links.iter().any(|link| link.image_id == row.duplicate_of);
+            links.push(Link {
+                step: step.clone(),
+                image_id: row.image_id,
+                duplicate_of: row.duplicate_of.clone(),
+                method: format!("{:?}", row.method).to_lowercase(),
+                similarity: row.similarity,
+                other,
+            });
+            match next {
+                Some(next) if !is_known => (id, partition) = (row.duplicate_of, next),
+                _ => break,
+            }
+        }
+        Ok(links)
+    }
+
+    /// Returns the first step of the chain that removed an image as a duplicate.
+    fn removed(
+        &self,
+        id: &ImageId,
+        partition: Partition,
+    ) -> Result<Option<(&'a StepName, DuplicateRow)>> {
+        for &step in &self.chain {
+            if let Some(row) = self.duplicate_row(step, id, partition)? {
+                return Ok(Some((step, row)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns what became of an image that some deciding step saw.
+    fn fate(&self, id: &ImageId, partition: Partition) -> Result<Option<Fate>> {
+        let exported = self.exported(id, partition)?;
+        if exported.is_some() {
+            return Ok(exported);
+        }
+        let said = self.said(id, partition)?;
+        Ok(drop_of(&self.chain_of(&said)))
+    }
+}
+
+/// Returns the fate of an image that one of the decisions drops.
+pub fn drop_of(decisions: &[Decision]) -> Option<Fate> {
+    let dropped = decisions
+        .iter()
+        .find(|decision| decision.keep == Some(false))?;
+    Some(Fate {
+        keep: false,
+        step: Some(dropped.step.clone()),
+        reason: dropped.reason.clone(),
+        detail: dropped.detail.clone(),
+    })
+}

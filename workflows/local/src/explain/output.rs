@@ -1,0 +1,90 @@
+//! Where an image is in the curated dataset.
+
+use arrow::datatypes::Field;
+use serde::{Deserialize, Serialize};
+use sluice_manifest::layout::OUTPUT_PLAN;
+use sluice_manifest::rows::{CuratedRow, OUTPUT_KEY, OutputPlanRow, Row, SampleRow};
+use sluice_manifest::{ImageId, Partition, Result, StepName, Unit, UnitKind};
+use sluice_store::{Location, Store};
+
+use super::lookup::Lookup;
+
+/// A place in the curated dataset.
+#[derive(Debug, Serialize)]
+pub struct OutputPlace {
+    /// The shard.
+    pub shard: String,
+    /// The sample's members in it; empty where the shard has not been written.
+    pub members: Vec<String>,
+    /// Whether the shard has been written.
+    pub written: bool,
+}
+
+/// The column of an output shard's Parquet file that names a sample.
+#[derive(Debug, Serialize, Deserialize)]
+struct CuratedId {
+    image_id: ImageId,
+}
+
+impl Row for CuratedId {
+    const SCHEMA: &'static str = CuratedRow::SCHEMA;
+    const VERSION: u32 = CuratedRow::VERSION;
+    fn fields() -> Vec<Field> {
+        let mut fields = CuratedRow::fields();
+        fields.truncate(1);
+        fields
+    }
+}
+
+impl Lookup<'_> {
+    /// Returns where a kept image is: in one of the shards that take samples from its partition.
+    ///
+    /// # Errors
+    /// Data, when a manifest is missing or broken.
+    pub fn output(&self, sample: &SampleRow, partition: Partition) -> Result<Option<OutputPlace>> {
+        let Some(export) = self.export else {
+            return Ok(None);
+        };
+        let path = |step: &StepName, unit| OUTPUT_PLAN.path(step, unit);
+        let plan = Unit::once(UnitKind::Plan);
+        let Some(rows) = self.rows::<OutputPlanRow>(export, plan, path)? else {
+            return Ok(None);
+        };
+        let output = Location::parse(rows.table().required(OUTPUT_KEY)?)?;
+        let mut unwritten = Vec::new();
+        for row in rows {
+            let row = row?;
+            if row.partition != partition {
+                continue;
+            }
+            let shard = Unit::new(UnitKind::Shard, row.shard);
+            if self.receipts.unit(export, shard).is_none() {
+                unwritten.push(format!("{output}/{shard}.tar"));
+            } else if let Some(place) = place_in(&Store::open(&output)?, shard, sample)? {
+                return Ok(Some(place));
+            }
+        }
+        Ok((!unwritten.is_empty()).then(|| OutputPlace {
+            shard: unwritten.join(" or "),
+            members: Vec::new(),
+            written: false,
+        }))
+    }
+}
+
+fn place_in(store: &Store, shard: Unit, sample: &SampleRow) -> Result<Option<OutputPlace>> {
+    for row in store.rows::<CuratedId>(&format!("{shard}.parquet"))? {
+        if row?.image_id != sample.image_id {
+            continue;
+        }
+        let id = sample.image_id.as_str();
+        let members = sample.members.iter();
+        let members = members.map(|m| sluice_shard::safe_member_name(id, &m.extension));
+        return Ok(Some(OutputPlace {
+            shard: store.uri(&format!("{shard}.tar")),
+            members: members.collect(),
+            written: true,
+        }));
+    }
+    Ok(None)
+}

@@ -1,0 +1,499 @@
+//! From a pipeline file to the nodes of its DAG.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use clap::Arg;
+use sluice_manifest::{Error, Operation, Result, Role, StepName, UnitKind};
+use toml::{Table, Value};
+
+use super::file::{ParameterTable, PipelineFile};
+use super::words::{self, references, words};
+use super::{Node, Parameter, Pipeline, Values};
+use crate::places::Nearest;
+use crate::programs::{PROGRAMS, StageProgram};
+
+/// Flags that the engine or the order of the steps sets.
+const RESERVED: [&str; 9] = [
+    "run",
+    "partitions",
+    "task-index",
+    "task-count",
+    "jobs",
+    "force",
+    "result",
+    "step",
+    "survivors-of",
+];
+
+/// Names that engines use for parameters of their own.
+const ENGINES: [&str; 4] = ["run", "max-tasks", "tasks", "pipeline"];
+
+/// What stands for a parameter that must be given, where no value is known yet: a number, and a path.
+const UNSET: &str = "1";
+
+/// A step of the file, taken apart.
+struct Step {
+    name: StepName,
+    program: &'static StageProgram,
+    settings: Table,
+    survivors_of: Option<StepName>,
+}
+
+impl Pipeline {
+    /// Loads a pipeline file: every command line that it leads to is parsed by its program.
+    ///
+    /// # Errors
+    /// Usage, for unknown stages, flags, values, parameters and scores that no step gives.
+    pub fn load(text: &str, name: &str, place: &str) -> Result<Self> {
+        let mut file = PipelineFile::parse(text, place)?;
+        file.complete();
+        let wrong = |e: Error| e.within(place);
+        let steps = steps(&file).map_err(wrong)?;
+        let mut nodes = Vec::new();
+        for (index, step) in steps.iter().enumerate() {
+            nodes.extend(nodes_of(step, &steps[..index]).map_err(wrong)?);
+        }
+        let parameters = parameters(&file, &nodes).map_err(wrong)?;
+        let values = stand_ins(&parameters);
+        let nodes = wire(nodes, &steps, &values).map_err(wrong)?;
+        Ok(Self {
+            name: name.to_owned(),
+            parameters,
+            nodes,
+            file,
+        })
+    }
+
+    /// Returns the default values of the parameters.
+    pub fn defaults(&self) -> Values {
+        let pairs = self.parameters.iter().filter_map(|parameter| {
+            let default = parameter.default.as_ref().filter(|text| !text.is_empty())?;
+            Some((parameter.name.clone(), vec![default.clone()]))
+        });
+        pairs.collect()
+    }
+}
+
+/// The defaults, with something in place of what must be given: enough to parse command lines.
+fn stand_ins(parameters: &[Parameter]) -> Values {
+    let value = |parameter: &Parameter| match &parameter.default {
+        Some(default) => default.clone(),
+        None => UNSET.to_owned(),
+    };
+    let pairs = parameters.iter().map(|p| (p.name.clone(), vec![value(p)]));
+    pairs.collect()
+}
+
+fn steps(file: &PipelineFile) -> Result<Vec<Step>> {
+    let mut steps: Vec<Step> = Vec::new();
+    let mut last_decider = None;
+    for (index, table) in file.steps.iter().enumerate() {
+        let number = index + 1 - usize::from(file.has_added_first);
+        let mut settings = table.clone();
+        let mut text = |key: &str| match settings.remove(key) {
+            None => Ok(None),
+            Some(Value::String(text)) => Ok(Some(text)),
+            Some(other) => Err(Error::usage(format!(
+                "step {number}: {key} is {}, expected text",
+                other.type_str()
+            ))),
+        };
+        let stage = text("stage")?.ok_or_else(|| {
+            Error::usage(format!("step {number} has no stage"))
+                .hint("write stage = \"read\", for example")
+        })?;
+        let program = StageProgram::of_stage(&stage).ok_or_else(|| unknown_stage(&stage))?;
+        let name = StepName::new(&text("name")?.unwrap_or(stage))?;
+        let is_source = program.role == Role::Source;
+        if is_source && name.as_str() != program.stage() {
+            return Err(Error::usage(format!(
+                "step {name}: this stage cannot be renamed"
+            )));
+        }
+        if steps.iter().any(|step| step.name == name) {
+            return Err(Error::usage(format!("two steps are named {name}"))
+                .hint("give each its own name = \"…\""));
+        }
+        if !is_source && steps.iter().all(|step| step.name != StepName::read()) {
+            return Err(match file.has_stage("read") {
+                true => Error::usage(format!("step {name} comes before read"))
+                    .hint("the steps begin with stage = \"read\""),
+                false => no_read(),
+            });
+        }
+        steps.push(Step {
+            name: name.clone(),
+            program,
+            settings,
+            survivors_of: last_decider.clone(),
+        });
+        if program.role == Role::Decider {
+            last_decider = Some(name);
+        }
+    }
+    if steps.iter().all(|step| step.name != StepName::read()) {
+        return Err(no_read());
+    }
+    Ok(steps)
+}
+
+fn no_read() -> Error {
+    Error::usage("the pipeline has no step of the stage read")
+        .hint("it is the first of every pipeline: [[steps]] stage = \"read\"")
+}
+
+fn unknown_stage(stage: &str) -> Error {
+    let names: Vec<&str> = PROGRAMS.iter().map(StageProgram::stage).collect();
+    let error = Error::usage(format!("unknown stage {stage:?}"));
+    match nearest(stage, &names) {
+        Some(near) => error.hint(format!(
+            "did you mean {near}? The stages are {}",
+            names.join(", ")
+        )),
+        None => error.hint(format!("the stages are {}", names.join(", "))),
+    }
+}
+
+fn nearest(wanted: &str, names: &[&str]) -> Option<String> {
+    let mut nearest = Nearest::new(wanted, 1);
+    names.iter().for_each(|name| nearest.offer(name));
+    nearest.names().pop()
+}
+
+/// The nodes of a step, one for each operation of its stage.
+fn nodes_of(step: &Step, before: &[Step]) -> Result<Vec<Node>> {
+    let mut used = BTreeSet::new();
+    let mut nodes = Vec::new();
+    for operation in step.program.operations {
+        let command = step.program.command_of(operation);
+        let args: Vec<&Arg> = command.get_arguments().collect();
+        let arg_of = |flag: &str| args.iter().find(|arg| arg.get_long() == Some(flag));
+        let mut arguments = automatic(step, operation, before, |flag| arg_of(flag).is_some());
+        // In the order of the definition, whatever the order of the file.
+        for arg in &args {
+            let Some(flag) = arg.get_long() else { continue };
+            let Some(value) = step.settings.get(flag) else {
+                continue;
+            };
+            if RESERVED.contains(&flag) {
+                return Err(
+                    Error::usage(format!("step {}: {flag} cannot be set", step.name))
+                        .hint("the engine or the order of the steps sets it"),
+                );
+            }
+            used.insert(flag.to_owned());
+            arguments.extend(
+                words(arg, value).map_err(|wrong| {
+                    Error::usage(format!("step {}: {flag}: {wrong}", step.name))
+                })?,
+            );
+        }
+        nodes.push(Node {
+            name: match operation.subcommand {
+                Some(subcommand) => format!("{}-{subcommand}", step.name),
+                None => step.name.to_string(),
+            },
+            step: step.name.clone(),
+            program: step.program,
+            operation,
+            arguments,
+            after: Vec::new(),
+        });
+    }
+    match step.settings.keys().find(|key| !used.contains(*key)) {
+        Some(key) => Err(unknown_key(step, key)),
+        None => Ok(nodes),
+    }
+}
+
+fn unknown_key(step: &Step, key: &str) -> Error {
+    let operations = step.program.operations.iter();
+    let commands: Vec<clap::Command> = operations
+        .map(|operation| step.program.command_of(operation))
+        .collect();
+    let flags = commands.iter().flat_map(clap::Command::get_arguments);
+    let flags: BTreeSet<&str> = flags.filter_map(Arg::get_long).collect();
+    let flags: Vec<&str> = flags
+        .into_iter()
+        .filter(|flag| !RESERVED.contains(flag))
+        .collect();
+    let name = step.program.name;
+    let error = Error::usage(format!("step {}: {name} has no flag --{key}", step.name));
+    error.hint(match nearest(key, &flags) {
+        Some(near) => format!("did you mean {near}? The keys are {}", flags.join(", ")),
+        None => "it takes none".to_owned(),
+    })
+}
+
+/// The words that the order of the steps gives.
+fn automatic(
+    step: &Step,
+    operation: &Operation,
+    before: &[Step],
+    has: impl Fn(&str) -> bool,
+) -> Vec<String> {
+    let mut arguments = Vec::new();
+    let is_free = |flag: &str| has(flag) && !step.settings.contains_key(flag);
+    if has("step") && step.name.as_str() != step.program.stage() {
+        arguments.push(format!("--step={}", step.name));
+    }
+    if let Some(decider) = &step.survivors_of
+        && has("survivors-of")
+        && operation.unit != UnitKind::Report
+    {
+        arguments.push(format!("--survivors-of={decider}"));
+    }
+    let of_role = |role: Role| before.iter().filter(move |step| step.program.role == role);
+    if let Some(encoder) = of_role(Role::Encoder).next_back()
+        && is_free("embeddings")
+        && step.program.role != Role::Sink
+    {
+        arguments.push(format!("--embeddings={}", encoder.name));
+    }
+    let scorers: Vec<&str> = of_role(Role::Scorer)
+        .map(|step| step.name.as_str())
+        .collect();
+    if !scorers.is_empty() && is_free("scores") && step.program.role == Role::Sink {
+        arguments.push(format!("--scores={}", scorers.join(",")));
+    }
+    if is_free("models") {
+        arguments.push("--models=${models}".to_owned());
+    }
+    arguments
+}
+
+fn parameters(file: &PipelineFile, nodes: &[Node]) -> Result<Vec<Parameter>> {
+    let mut declared: BTreeMap<String, ParameterTable> = BTreeMap::new();
+    for (name, value) in &file.parameters {
+        let table = match value {
+            Value::String(_) | Value::Integer(_) | Value::Float(_) => ParameterTable {
+                default: words::scalar(value).ok(),
+                ..ParameterTable::default()
+            },
+            Value::Table(table) => table.clone().try_into().map_err(|e| {
+                Error::usage(format!("parameter {name}: {e}"))
+                    .hint("a parameter has default, value and help")
+            })?,
+            other => {
+                return Err(Error::usage(format!(
+                    "parameter {name} is {}, expected text or a table",
+                    other.type_str()
+                )));
+            }
+        };
+        StepName::new(name).map_err(|_| {
+            Error::usage(format!("parameter {name:?} is not a valid name"))
+                .hint("use lower-case letters, digits and '-', a letter first")
+        })?;
+        if ENGINES.contains(&name.as_str()) {
+            return Err(Error::usage(format!(
+                "parameter {name}: engines have one of this name"
+            )));
+        }
+        declared.insert(name.clone(), table);
+    }
+    // In every pipeline that uses them, without a declaration.
+    for (name, default) in [
+        ("input", None),
+        ("output", None),
+        ("models", Some("".to_owned())),
+    ] {
+        declared.entry(name.to_owned()).or_insert(ParameterTable {
+            default,
+            ..ParameterTable::default()
+        });
+    }
+    let all_words = || nodes.iter().flat_map(|node| &node.arguments);
+    for name in all_words().flat_map(|word| references(word)) {
+        if !declared.contains_key(name) {
+            return Err(
+                Error::usage(format!("${{{name}}}: there is no such parameter"))
+                    .hint("declare it under [parameters], with its default"),
+            );
+        }
+    }
+    let is_used = |name: &str| all_words().any(|word| references(word).contains(&name));
+    if let Some(unused) = file.parameters.keys().find(|name| !is_used(name)) {
+        return Err(Error::usage(format!(
+            "parameter {unused} is not used by any step"
+        )));
+    }
+    let used = declared.into_iter().filter(|(name, _)| is_used(name));
+    let mut parameters: Vec<Parameter> = used
+        .map(|(name, table)| parameter(name, table, nodes))
+        .collect();
+    let order = file_order(file, nodes);
+    parameters.sort_by_key(|parameter| order.iter().position(|name| *name == parameter.name));
+    Ok(parameters)
+}
+
+/// Required ones first, then in the order in which the steps use them.
+fn file_order(file: &PipelineFile, nodes: &[Node]) -> Vec<String> {
+    let built_in = ["input", "output"].map(str::to_owned);
+    let words = nodes.iter().flat_map(|node| &node.arguments);
+    let used = words.flat_map(|word| references(word)).map(str::to_owned);
+    let required = file.parameters.iter().filter(|(_, value)| {
+        value
+            .as_table()
+            .is_some_and(|table| !table.contains_key("default"))
+    });
+    let required = required.map(|(name, _)| name.clone());
+    built_in.into_iter().chain(required).chain(used).collect()
+}
+
+/// A parameter with what the flag says that it fills alone, where the file does not say it.
+fn parameter(name: String, table: ParameterTable, nodes: &[Node]) -> Parameter {
+    let filled = nodes.iter().find_map(|node| {
+        let command = node.program.command_of(node.operation);
+        let arg = command.get_arguments().find(|arg| {
+            let flag = arg.get_long().unwrap_or_default();
+            let word = format!("--{flag}=${{{name}}}");
+            node.arguments.contains(&word)
+        });
+        arg.cloned()
+    });
+    let help = filled
+        .as_ref()
+        .and_then(|arg| Some(arg.get_help()?.to_string()));
+    let value = filled.as_ref().and_then(|arg| {
+        let names = arg.get_value_names()?;
+        let name = names.first()?.to_string();
+        Some(if name == "true" { String::new() } else { name })
+    });
+    let many = filled.as_ref().is_some_and(|arg| {
+        let range = arg.get_num_args();
+        range.is_some_and(|range| range.max_values() > 1) && arg.get_value_delimiter().is_none()
+    });
+    Parameter {
+        value: table
+            .value
+            .unwrap_or_else(|| value.unwrap_or_else(|| "TEXT".to_owned())),
+        help: (table.help.or(help)).unwrap_or_else(|| format!("Parameter {name} of the pipeline")),
+        default: table.default,
+        many,
+        name,
+    }
+}
+
+/// Leaves inactive subcommands out, names the others, and finds what each node waits for.
+fn wire(nodes: Vec<Node>, steps: &[Step], values: &Values) -> Result<Vec<Node>> {
+    let mut active: Vec<(Node, Vec<StepName>)> = Vec::new();
+    for node in nodes {
+        let command = node.command(UNSET, values);
+        let wiring = (node.program.wiring)(&command).map_err(|e| match e.downcast::<Error>() {
+            Ok(e) => e.within(&format!("step {}", node.step)),
+            Err(e) => Error::usage(format!("step {}: {e:#}", node.step)),
+        })?;
+        if !wiring.is_active {
+            continue;
+        }
+        for needed in &wiring.needs {
+            let is_before = active.iter().any(|(other, _)| other.step == *needed);
+            if !is_before || *needed == node.step {
+                return Err(missing_step(&node, needed, steps));
+            }
+        }
+        active.push((node, wiring.needs));
+    }
+    rename_single(&mut active);
+    let mut wired: Vec<Node> = Vec::new();
+    for index in 0..active.len() {
+        let (node, needs) = &active[index];
+        let after = waits_for(node, needs, &active[..index], steps);
+        let after = without_implied(after, &wired);
+        wired.push(Node {
+            after,
+            name: node.name.clone(),
+            step: node.step.clone(),
+            program: node.program,
+            operation: node.operation,
+            arguments: node.arguments.clone(),
+        });
+    }
+    Ok(wired)
+}
+
+fn missing_step(node: &Node, needed: &StepName, steps: &[Step]) -> Error {
+    let error = Error::usage(format!(
+        "step {}: no step {needed} comes before it",
+        node.step
+    ));
+    let names = steps.iter().take_while(|step| step.name != node.step);
+    let names: Vec<&str> = names.map(|step| step.name.as_str()).collect();
+    let names = names.join(", ");
+    error.hint(match node.program.role == Role::Decider {
+        true => format!(
+            "the steps before it are {names}; rules also read columns such as width and caption"
+        ),
+        false => format!("the steps before it are {names}"),
+    })
+}
+
+/// A step of which one operation is active has one node, with the step's name.
+fn rename_single(active: &mut [(Node, Vec<StepName>)]) {
+    let steps: Vec<StepName> = active.iter().map(|(node, _)| node.step.clone()).collect();
+    for (node, _) in active {
+        if steps.iter().filter(|step| **step == node.step).count() == 1 {
+            node.name = node.step.to_string();
+        }
+    }
+}
+
+/// The names of all nodes that a node reads from.
+fn waits_for(
+    node: &Node,
+    needs: &[StepName],
+    before: &[(Node, Vec<StepName>)],
+    steps: &[Step],
+) -> BTreeSet<String> {
+    let step = steps.iter().find(|step| step.name == node.step);
+    let survivors_of = step.and_then(|step| step.survivors_of.as_ref());
+    let is_report = node.operation.unit == UnitKind::Report;
+    let mut names = BTreeSet::new();
+    for (other, _) in before {
+        let is_read_from = match &other.step {
+            other if *other == node.step => false,
+            other if Some(other) == survivors_of || needs.contains(other) => true,
+            // The report tells of all steps.
+            _ if is_report => true,
+            other => match node.step.as_str() {
+                "partition" => false,
+                "read" => *other == StepName::partition(),
+                _ => *other == StepName::read(),
+            },
+        };
+        let is_own = other.step == node.step
+            && (other.operation.subcommand)
+                .is_some_and(|subcommand| node.operation.after.contains(&subcommand));
+        if is_read_from || is_own {
+            names.insert(other.name.clone());
+        }
+    }
+    names
+}
+
+/// Leaves out what another one of the nodes waits for already.
+fn without_implied(after: BTreeSet<String>, wired: &[Node]) -> Vec<String> {
+    let implied = |name: &String| {
+        let others = after.iter().filter(|other| *other != name);
+        others.clone().any(|other| comes_before(name, other, wired))
+    };
+    let kept: Vec<String> = after
+        .iter()
+        .filter(|name| !implied(name))
+        .cloned()
+        .collect();
+    let place = |name: &String| wired.iter().position(|node| node.name == *name);
+    let mut kept = kept;
+    kept.sort_by_key(place);
+    kept
+}
+
+/// Whether a node waits, directly or not, for another one.
+fn comes_before(earlier: &str, later: &str, nodes: &[Node]) -> bool {
+    let node = nodes.iter().find(|node| node.name == later);
+    node.is_some_and(|node| {
+        let mut after = node.after.iter();
+        after.any(|name| name == earlier || comes_before(earlier, name, nodes))
+    })
+}

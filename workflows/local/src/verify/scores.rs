@@ -1,0 +1,139 @@
+//! Scores and embeddings: each is of a survivor, and receipts count them as they are.
+
+use arrow::array::{Array, AsArray, StringArray};
+use sluice_harness::ScoreReader;
+use sluice_manifest::layout::{EMBEDDINGS, SCORES};
+use sluice_manifest::rows::{self, NameRow};
+use sluice_manifest::{Counts, Error, Histogram, Partition, Receipt, Result};
+use sluice_store::Table;
+
+use super::Run;
+use super::checks::{Check, Findings};
+
+/// Checks a scorer's rows of a partition.
+///
+/// # Errors
+/// Data, when a manifest is missing or broken.
+pub fn check(
+    run: &Run<'_>,
+    receipt: &Receipt,
+    partition: Partition,
+    findings: &mut Findings,
+) -> Result<()> {
+    let columns: Vec<&str> = receipt
+        .scores
+        .iter()
+        .map(|s| s.column.name.as_str())
+        .collect();
+    let (step, unit) = (&receipt.step, receipt.unit);
+    let mut reader = ScoreReader::open(run.context, step, unit, &columns)?;
+    let mut histograms = vec![Histogram::default(); columns.len()];
+    let path = SCORES.path(step, unit);
+    let rows = run.context.run.table(&path, rows::SCORES, &["image_id"])?;
+    rows_of_survivors(run, receipt, partition, rows.len(), findings, |id| {
+        let scores = reader.next_if(id)?;
+        for (histogram, score) in histograms.iter_mut().zip(scores.iter().flatten()) {
+            histogram.add(*score);
+        }
+        Ok(scores.is_some())
+    })?;
+    for (summary, histogram) in receipt.scores.iter().zip(&histograms) {
+        findings.expect(Check::Scores, summary.histogram == *histogram, || {
+            let column = &summary.column.name;
+            format!("{step} {unit}: the receipt has another histogram of {column:?} than the rows")
+        });
+    }
+    Ok(())
+}
+
+/// Checks an encoder's rows of a partition.
+///
+/// # Errors
+/// Data, when a manifest is missing or broken.
+pub fn check_embeddings(
+    run: &Run<'_>,
+    receipt: &Receipt,
+    partition: Partition,
+    findings: &mut Findings,
+) -> Result<()> {
+    let path = EMBEDDINGS.path(&receipt.step, receipt.unit);
+    let table = run
+        .context
+        .run
+        .table(&path, rows::EMBEDDINGS, &["image_id"])?;
+    let rows = table.len();
+    let mut ids = Ids {
+        table,
+        batch: None,
+        next: 0,
+    };
+    rows_of_survivors(run, receipt, partition, rows, findings, |id| {
+        ids.next_if(id)
+    })
+}
+
+/// Every row is of a survivor, in the order of `read` and once, and the receipt counts them so.
+/// `take` returns whether the next row is this image's.
+fn rows_of_survivors(
+    run: &Run<'_>,
+    receipt: &Receipt,
+    partition: Partition,
+    rows: u64,
+    findings: &mut Findings,
+    mut take: impl FnMut(&str) -> Result<bool>,
+) -> Result<()> {
+    let Some(survivors) = run.survivors.before(receipt) else {
+        return Ok(());
+    };
+    let (step, unit) = (&receipt.step, receipt.unit);
+    let (mut survived, mut found) = (0, 0);
+    for sample in survivors.samples::<NameRow>(partition)? {
+        found += u64::from(take(sample?.image_id.as_str())?);
+        survived += 1;
+        if survived % 1024 == 0 {
+            run.context.check_stop()?;
+        }
+    }
+    findings.expect(Check::Scores, found == rows, || {
+        let wrong = rows.saturating_sub(found);
+        format!("{step} {unit}: {wrong} rows are of no survivor, out of order or there twice")
+    });
+    let counted =
+        receipt.counts == Counts::all_kept(survived) && receipt.sums.unscored == survived - found;
+    findings.expect(Check::Scores, counted, || {
+        let (input, unscored) = (receipt.counts.input, receipt.sums.unscored);
+        format!(
+            "{step} {unit}: {found} of {survived} survivors have a row, \
+             the receipt counts {input} samples, {unscored} of them without"
+        )
+    });
+    Ok(())
+}
+
+/// The image ids of a manifest, in order.
+struct Ids {
+    table: Table,
+    batch: Option<StringArray>,
+    next: usize,
+}
+
+impl Ids {
+    /// Whether the next row is this image's; then it is passed.
+    fn next_if(&mut self, id: &str) -> Result<bool> {
+        while self.batch.as_ref().is_none_or(|ids| self.next >= ids.len()) {
+            let Some(batch) = self.table.next().transpose()? else {
+                return Ok(false);
+            };
+            let ids = batch.column_by_name("image_id");
+            let ids = ids.and_then(|ids| ids.as_string_opt::<i32>().cloned());
+            self.batch = Some(ids.ok_or_else(|| Error::data("column \"image_id\" is not text"))?);
+            self.next = 0;
+        }
+        let is_next = self
+            .batch
+            .as_ref()
+            .is_some_and(|ids| ids.value(self.next) == id);
+        self.next += usize::from(is_next);
+        Ok(is_next)
+    }
+}
