@@ -421,7 +421,7 @@ const TEXTS: &[(&str, &str)] = &[
     ("[step]\nstage = 'read'\n", "unknown field `step`"),
     ("steps = 3\n", "invalid type"),
     (
-        "[parameters]\nsize = 3\n[[steps]]\nstage = 'read'\n",
+        "[parameters]\nsize = [3]\n[[steps]]\nstage = 'read'\n",
         "expected text or a table",
     ),
     (
