@@ -68,7 +68,7 @@ def test_several_steps_of_one_stage_have_their_own_command_lines() -> None:
     by_node = lines(dag_of(PHOTOS), ranges=3)
     share = ["--task-index", "1", "--task-count", "3"]
     assert by_node["filter"] == [
-        "sluice-filter", "--run", "out.run", "--step=filter", "--survivors-of=exact",
+        "sluice-filter", "--run", "out.run", "--survivors-of=exact",
         "--min=quality=0.4", "--max=nsfw=0.8", *share,
     ]  # fmt: skip
     assert by_node["late"] == [

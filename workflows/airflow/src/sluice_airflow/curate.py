@@ -35,7 +35,7 @@ TYPES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "URI": ("string", {}),
     "MODEL": ("string", {}),
     "PRECISION": ("string", {"examples": ["float32", "bfloat16", "int8"]}),
-    "RANKING": ("string", {"examples": ["best", "hard", "easy", "random"]}),
+    "KEEP": ("string", {"examples": ["best", "hard", "easy", "random"]}),
     "N": ("integer", {"minimum": 1}),
     "BYTES": ("integer", {"minimum": 1}),
     "PIXELS": ("integer", {"minimum": 1}),
