@@ -103,7 +103,7 @@ def test_the_example_curates_from_bucket_to_bucket(
     # The same command lines, but for places and for the share of a task.
     there = {line["node"]: line for line in commands.tasks(bag.dags["sluice_local"], conf)}
     for step in json.loads(done.stdout)["steps"]:
-        words = shlex.split(step["command"].replace(f"{tmp_path}/", store.uri("")))
+        words = shlex.split(step["command"].replace(f"{tmp_path}/", store.uri("")).replace("--run=", "--run "))
         share = ["--task-index", "1", "--task-count", "3"] if there[step["step"]]["mapped"] else []
         assert there[step["step"]]["command"] == [f"{machine}/{words[0]}", *words[1:], *share]
 
