@@ -27,7 +27,7 @@ pub struct Node {
     pub step: StepName,
     /// Its stage.
     pub stage: &'static str,
-    /// What of the stage's work it is.
+    /// The operation of the stage that it runs.
     pub operation: &'static Operation,
     /// The deciding step whose survivors it works on.
     pub survivors_of: Option<StepName>,
@@ -109,7 +109,7 @@ impl Context {
     /// Opens a run to look at it: nothing is written, and a run that is not there is not made.
     ///
     /// # Errors
-    /// Data, when there is no such folder.
+    /// Data, when the folder does not exist.
     pub fn look(run: &str, program: &'static str, shared: &Shared) -> Result<Self> {
         let common = Common {
             run: run.to_owned(),

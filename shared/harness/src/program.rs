@@ -49,10 +49,10 @@ pub trait Program: Parser {
         true
     }
 
-    /// Returns the steps whose manifests are read, besides `read` and the deciding steps.
+    /// Returns the steps whose manifests are read, other than `read` and the deciding steps.
     ///
     /// # Errors
-    /// Usage, when the arguments do not tell, such as a rule that does not compile.
+    /// Usage, when an argument cannot be parsed, such as a rule that does not compile.
     fn needs(&self) -> anyhow::Result<Vec<StepName>> {
         Ok(Vec::new())
     }

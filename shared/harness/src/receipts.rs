@@ -150,29 +150,6 @@ impl Receipts {
         }
     }
 
-    /// Returns the first input of a step's units that has changed since, and what it was an input
-    /// of. Follows the inputs' own inputs.
-    pub fn stale_input(&self, step: &StepName) -> Option<(&Receipt, &Input)> {
-        let mut seen = BTreeSet::new();
-        let mut open = vec![step];
-        while let Some(step) = open.pop() {
-            if !seen.insert(step) {
-                continue;
-            }
-            for receipt in self.of(step) {
-                for input in &receipt.inputs {
-                    if let InputOf::Unit { step, .. } | InputOf::Units { step, .. } = &input.of {
-                        if self.input_now(input).as_ref() != Some(input) {
-                            return Some((receipt, input));
-                        }
-                        open.push(step);
-                    }
-                }
-            }
-        }
-        None
-    }
-
     /// Returns what a step's units of a kind counted together.
     pub fn counts(&self, step: &StepName, kind: UnitKind) -> Counts {
         let mut counts = Counts::default();

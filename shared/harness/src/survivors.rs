@@ -269,7 +269,7 @@ macro_rules! samples {
 
 samples!(SampleRow, SampleBrief, NameRow, PictureRow, MeasuredRow);
 
-/// A sample and what became of it.
+/// A sample and the decision about it.
 #[derive(Debug, Clone)]
 pub struct Verdict<R> {
     /// The sample.

@@ -1,7 +1,6 @@
 //! A unit of work, from its beginning to its receipt.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::time::Instant;
 
 use serde::Serialize;
@@ -228,23 +227,7 @@ impl Task<'_> {
             && samples(previous).is_some()
             && samples(previous) == samples(&self.receipt)
             && self.context.output_is_there(output)?
-            && self.hash_of(&path)? == output.blake3)
-    }
-
-    fn hash_of(&self, path: &str) -> Result<String> {
-        let run = &self.context.run;
-        let mut reader = run.reader(path)?;
-        let mut hasher = blake3::Hasher::new();
-        let mut buffer = vec![0; 1 << 20];
-        loop {
-            let length = reader
-                .read(&mut buffer)
-                .map_err(|e| Error::of_io(e, &run.uri(path)))?;
-            if length == 0 {
-                return Ok(hasher.finalize().to_hex().to_string());
-            }
-            hasher.update(&buffer[..length]);
-        }
+            && self.context.run.blake3(&path)? == output.blake3)
     }
 
     /// Adds what is known of the scores.

@@ -129,7 +129,7 @@ pub struct StepDone {
 pub struct Wiring {
     /// Whether its settings ask for the work at all.
     pub is_active: bool,
-    /// The steps whose manifests it reads, besides `read` and the deciding steps.
+    /// The steps whose manifests it reads, other than `read` and the deciding steps.
     pub needs: Vec<StepName>,
 }
 

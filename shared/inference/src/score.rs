@@ -20,7 +20,7 @@ use crate::images::each_batch;
 use crate::reuse::{Join, Previous};
 use crate::writer::ScoreWriter;
 
-/// Arguments of the stages that score with a model, besides the model itself.
+/// Arguments of the stages that score with a model, without the model itself.
 #[derive(Debug, Clone, Args)]
 pub struct ScorerArgs {
     /// The step.
@@ -52,7 +52,7 @@ impl ScorerArgs {
     /// Returns the scorer for what `--model` names.
     ///
     /// # Errors
-    /// Usage, when there is no such model or it gives no scores.
+    /// Usage, when the model does not exist or gives no scores.
     pub fn scorer(&self, model: &str) -> Result<ModelScorer> {
         let model = self.models.find(model)?;
         model.require(&[Kind::Head, Kind::Classifier, Kind::Measure], "--model")?;

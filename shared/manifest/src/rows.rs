@@ -31,9 +31,6 @@ pub const DIMENSION_KEY: &str = "sluice.dimension";
 pub const OUTPUT_KEY: &str = "sluice.output";
 /// Parquet metadata key of what the export's plan counts: `images` or `bytes`.
 pub const WEIGHT_KEY: &str = "sluice.weight";
-/// Parquet metadata key in the export's plan: whether the output carries embeddings, `true` or
-/// `false`.
-pub const EMBEDDINGS_KEY: &str = "sluice.embeddings";
 
 /// A row of a manifest.
 pub trait Row: Serialize + DeserializeOwned + Send + 'static {

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::io;
+use std::io::{self, Read};
 use std::sync::{Arc, LazyLock, Mutex};
 
 use bytes::Bytes;
@@ -263,6 +263,25 @@ impl Store {
         Ok(reader)
     }
 
+    /// Returns the BLAKE3 of an object's content, 64 hexadecimal digits. Streams it.
+    ///
+    /// # Errors
+    /// Data, when there is no such object; of storage.
+    pub fn blake3(&self, path: &str) -> Result<String> {
+        let mut reader = self.reader(path)?;
+        let mut hasher = blake3::Hasher::new();
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            let length = reader
+                .read(&mut buffer)
+                .map_err(|e| Error::of_io(e, &self.uri(path)))?;
+            if length == 0 {
+                return Ok(hasher.finalize().to_hex().to_string());
+            }
+            hasher.update(&buffer[..length]);
+        }
+    }
+
     /// Streams a new object. It appears on [`ObjectWriter::finish`]; dropped before, it never does.
     pub fn writer(&self, path: &str) -> Result<ObjectWriter> {
         ObjectWriter::open(&self.place, path, self.uri(path))
@@ -309,7 +328,7 @@ fn info(path: String, metadata: &opendal::Metadata) -> ObjectInfo {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{Read, Write};
+    use std::io::Write;
 
     use super::*;
 

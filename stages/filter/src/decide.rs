@@ -25,6 +25,8 @@ struct Filter<'a> {
     survivors: Survivors<'a>,
     upstream: &'a Upstream,
     conditions: Vec<Condition>,
+    /// Those of the conditions that are about a score, which are tested first.
+    thresholds: Vec<Threshold>,
     rules: &'a RuleSet,
     /// All partitions of the scores of which a fraction stays.
     whole: Vec<Input>,
@@ -64,6 +66,7 @@ pub fn run(
         plan,
         survivors: context.survivors(step.survivors_of.as_ref())?,
         upstream,
+        thresholds: Threshold::all(&conditions, upstream)?,
         conditions,
         rules,
         whole,
@@ -179,13 +182,9 @@ impl Filter<'_> {
 
     /// Returns why the image at hand is dropped, and the values that decided.
     fn first_failure(&self, values: &Values) -> Option<(Reason, String)> {
-        for condition in &self.conditions {
-            let Some(score) = condition.score() else {
-                break; // rules come last, and are tested together
-            };
-            if let Some(failed) = self.threshold_failure(condition, score, values) {
-                return Some(failed);
-            }
+        let mut thresholds = self.thresholds.iter();
+        if let Some(failed) = thresholds.find_map(|threshold| threshold.failure(values)) {
+            return Some(failed);
         }
         let mut row = Row::default();
         values.columns.set(&mut row);
@@ -196,30 +195,55 @@ impl Filter<'_> {
         let reason = Reason::about(ReasonKind::Rule, failure.rule);
         Some((reason, failure.detail))
     }
+}
 
-    fn threshold_failure(
-        &self,
-        condition: &Condition,
-        score: &ScoreName,
-        values: &Values,
-    ) -> Option<(Reason, String)> {
-        let columns = self.upstream.scores(&score.step).ok()?;
-        let position = ScoreColumn::position(columns, score).ok()?;
-        let name = score.to_string();
-        let scores = values.scores.get(&score.step)?.row.as_ref();
+/// A threshold, with the place of its score.
+struct Threshold {
+    condition: Condition,
+    /// The score's name.
+    name: String,
+    step: StepName,
+    /// The score's place among the columns of its step.
+    position: usize,
+}
+
+impl Threshold {
+    /// Returns the thresholds among the conditions.
+    fn all(conditions: &[Condition], upstream: &Upstream) -> Result<Vec<Self>, Error> {
+        let with_score = conditions.iter().filter_map(|condition| {
+            let score = condition.score()?;
+            Some((condition, score))
+        });
+        with_score
+            .map(|(condition, score)| {
+                let columns = upstream.scores(&score.step)?;
+                Ok(Self {
+                    condition: condition.clone(),
+                    name: score.to_string(),
+                    step: score.step.clone(),
+                    position: ScoreColumn::position(columns, score)?,
+                })
+            })
+            .collect()
+    }
+
+    /// Returns why the image at hand is dropped, and the values that decided.
+    fn failure(&self, values: &Values) -> Option<(Reason, String)> {
+        let name = &self.name;
+        let scores = values.scores.get(&self.step)?.row.as_ref();
         let value = scores
-            .map(|scores| scores[position])
+            .map(|scores| scores[self.position])
             .filter(|value| !value.is_nan());
         let Some(value) = value else {
-            let reason = Reason::about(ReasonKind::NotScored, &name);
+            let reason = Reason::about(ReasonKind::NotScored, name);
             return Some((reason, format!("{name} is missing")));
         };
-        let (kind, passes, threshold, sign) = match condition {
+        let (kind, passes, threshold, sign) = match self.condition {
             Condition::Min { threshold, .. } => {
-                (ReasonKind::BelowMin, value >= *threshold, *threshold, "<")
+                (ReasonKind::BelowMin, value >= threshold, threshold, "<")
             }
             Condition::Max { threshold, .. } => {
-                (ReasonKind::AboveMax, value < *threshold, *threshold, ">=")
+                (ReasonKind::AboveMax, value < threshold, threshold, ">=")
             }
             Condition::Top { threshold, .. } => {
                 let threshold = threshold.unwrap_or(f32::NEG_INFINITY);
@@ -228,7 +252,7 @@ impl Filter<'_> {
             Condition::Rule { .. } => return None,
         };
         let detail = || format!("{name} {value} {sign} {threshold}");
-        (!passes).then(|| (Reason::about(kind, &name), detail()))
+        (!passes).then(|| (Reason::about(kind, name), detail()))
     }
 }
 

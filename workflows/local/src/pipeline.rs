@@ -171,7 +171,7 @@ pub struct Node {
     pub step: StepName,
     /// The stage's program.
     pub program: &'static StageProgram,
-    /// What of the stage's work it is.
+    /// The operation of the stage that it runs.
     pub operation: &'static Operation,
     /// The words of the command line behind the program and the subcommand, with parameters.
     pub arguments: Vec<String>,

@@ -319,8 +319,12 @@ fn parameters(file: &PipelineFile, nodes: &[Node]) -> Result<Vec<Parameter>> {
         )));
     }
     let used = declared.into_iter().filter(|(name, _)| is_used(name));
+    let commands: Vec<(&Node, clap::Command)> = nodes
+        .iter()
+        .map(|node| (node, node.program.command_of(node.operation)))
+        .collect();
     let mut parameters: Vec<Parameter> = used
-        .map(|(name, table)| parameter(name, table, nodes))
+        .map(|(name, table)| parameter(name, table, &commands))
         .collect();
     let order = file_order(file, nodes);
     parameters.sort_by_key(|parameter| order.iter().position(|name| *name == parameter.name));
@@ -342,9 +346,12 @@ fn file_order(file: &PipelineFile, nodes: &[Node]) -> Vec<String> {
 }
 
 /// A parameter with what the flag says that it fills alone, where the file does not say it.
-fn parameter(name: String, table: ParameterTable, nodes: &[Node]) -> Parameter {
-    let filled = nodes.iter().find_map(|node| {
-        let command = node.program.command_of(node.operation);
+fn parameter(
+    name: String,
+    table: ParameterTable,
+    commands: &[(&Node, clap::Command)],
+) -> Parameter {
+    let filled = commands.iter().find_map(|(node, command)| {
         let arg = command.get_arguments().find(|arg| {
             let flag = arg.get_long().unwrap_or_default();
             let word = format!("--{flag}=${{{name}}}");

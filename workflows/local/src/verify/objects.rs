@@ -1,7 +1,5 @@
 //! Everything that receipts name is there as it was written, and manifests have their columns.
 
-use std::io::Read;
-
 use rayon::prelude::*;
 use sluice_harness::Context;
 use sluice_manifest::layout::{
@@ -9,7 +7,7 @@ use sluice_manifest::layout::{
     OUTPUT_PLAN, SCORES, SHARDS, SKIPPED,
 };
 use sluice_manifest::rows::{self, CuratedRow, MODEL_SHA256_KEY, PlanRow, Row};
-use sluice_manifest::{Error, Receipt, Result};
+use sluice_manifest::{Receipt, Result};
 use sluice_store::Store;
 
 use super::Run;
@@ -50,7 +48,7 @@ fn outputs_of(context: &Context, receipt: &Receipt) -> Result<Findings> {
         if !there {
             continue;
         }
-        let hash = hash_of(&store, &path)?;
+        let hash = store.blake3(&path)?;
         findings.expect(Check::Outputs, hash == output.blake3, || {
             format!(
                 "{}: its content has changed since it was written",
@@ -66,21 +64,6 @@ fn outputs_of(context: &Context, receipt: &Receipt) -> Result<Findings> {
         }
     }
     Ok(findings)
-}
-
-fn hash_of(store: &Store, path: &str) -> Result<String> {
-    let mut reader = store.reader(path)?;
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let length = reader
-            .read(&mut buffer)
-            .map_err(|e| Error::of_io(e, &store.uri(path)))?;
-        if length == 0 {
-            return Ok(hasher.finalize().to_hex().to_string());
-        }
-        hasher.update(&buffer[..length]);
-    }
 }
 
 type Open = fn(&Store, &str) -> Result<()>;

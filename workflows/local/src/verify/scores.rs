@@ -1,11 +1,9 @@
 //! Scores and embeddings: each is of a survivor, and receipts count them as they are.
 
-use arrow::array::{Array, AsArray, StringArray};
 use sluice_harness::ScoreReader;
 use sluice_manifest::layout::{EMBEDDINGS, SCORES};
 use sluice_manifest::rows::{self, NameRow};
-use sluice_manifest::{Counts, Error, Histogram, Partition, Receipt, Result};
-use sluice_store::Table;
+use sluice_manifest::{Counts, Histogram, Partition, Receipt, Result};
 
 use super::Run;
 use super::checks::{Check, Findings};
@@ -62,13 +60,9 @@ pub fn check_embeddings(
         .run
         .table(&path, rows::EMBEDDINGS, &["image_id"])?;
     let rows = table.len();
-    let mut ids = Ids {
-        table,
-        batch: None,
-        next: 0,
-    };
+    let mut ids = ScoreReader::open_path(run.context, &path, rows::EMBEDDINGS, &[])?;
     rows_of_survivors(run, receipt, partition, rows, findings, |id| {
-        ids.next_if(id)
+        Ok(ids.next_if(id)?.is_some())
     })
 }
 
@@ -108,32 +102,4 @@ fn rows_of_survivors(
         )
     });
     Ok(())
-}
-
-/// The image ids of a manifest, in order.
-struct Ids {
-    table: Table,
-    batch: Option<StringArray>,
-    next: usize,
-}
-
-impl Ids {
-    /// Whether the next row is this image's; then it is passed.
-    fn next_if(&mut self, id: &str) -> Result<bool> {
-        while self.batch.as_ref().is_none_or(|ids| self.next >= ids.len()) {
-            let Some(batch) = self.table.next().transpose()? else {
-                return Ok(false);
-            };
-            let ids = batch.column_by_name("image_id");
-            let ids = ids.and_then(|ids| ids.as_string_opt::<i32>().cloned());
-            self.batch = Some(ids.ok_or_else(|| Error::data("column \"image_id\" is not text"))?);
-            self.next = 0;
-        }
-        let is_next = self
-            .batch
-            .as_ref()
-            .is_some_and(|ids| ids.value(self.next) == id);
-        self.next += usize::from(is_next);
-        Ok(is_next)
-    }
 }
