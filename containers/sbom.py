@@ -25,14 +25,14 @@ LICENCES = {"certifi": "MPL-2.0", "onnxruntime": "MIT", "onnxruntime-gpu": "MIT"
 
 
 def installed(folder):
-    """cargo-cyclonedx in a folder; compiled into it when it is not there, which takes a minute or two."""
+    """cargo-cyclonedx in a folder; compiled into it when it is not there. Without optimisation that takes half of the time."""
     tool = folder / "bin/cargo-cyclonedx"
     if tool.exists():
         said = subprocess.run([tool, "cyclonedx", "--version"], capture_output=True, text=True)
         if said.stdout.split()[-1:] == [CYCLONEDX]:
             return tool
     package = f"cargo-cyclonedx@{CYCLONEDX}"
-    subprocess.run(["cargo", "install", "--quiet", "--locked", "--force", "--root", folder, package], check=True)
+    subprocess.run(["cargo", "install", "--quiet", "--debug", "--locked", "--force", "--root", folder, package], check=True)
     return tool
 
 

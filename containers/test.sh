@@ -37,7 +37,10 @@ done
 python=python3
 [ ! -x .cache/venv/bin/python ] || python=.cache/venv/bin/python
 weed=${SLUICE_SERVERS:-.cache/servers/bin}/weed
-[ -x "$weed" ] || skip "no S3 server: make servers got no weed (SeaweedFS)"
+if [ ! -x "$weed" ]; then
+    [ -z "${CI:-}" ] || fail "CI lacks an S3 server: make servers got no weed (SeaweedFS)"
+    skip "no S3 server: make servers got no weed (SeaweedFS)"
+fi
 
 work=$(mktemp -d)
 logs=$work/logs
@@ -236,7 +239,7 @@ while IFS=$'\t' read -ra words; do
 done <"$work/steps"
 say "$(wc -l <"$work/steps") steps in $((SECONDS - started)) s"
 container verify "sluice:$version" verify --run "s3://$bucket/run" || fail "sluice verify ended with $?: $(cat "$logs/verify.out")"
-[ "$(names out)" = "$(ls "$work/out")" ] || fail "the output on S3 has other files than the one on local disk: $(names out)"
+[ "$(names out | LC_ALL=C sort)" = "$(ls -A "$work/out" | LC_ALL=C sort)" ] || fail "the output on S3 has other files than the one on local disk: $(names out)"
 # Shards byte for byte; README.md and index.json may name the places, which differ.
 placeless() { sed -E "s#s3://$bucket/|$work/|$PWD/demo/##g"; }
 for file in "$work/out"/*; do
@@ -270,14 +273,19 @@ container stop-partition sluice-partition:bare --run "s3://$bucket/stop" --input
 container stop-read sluice-read:bare --run "s3://$bucket/stop"
 
 receipts() { names stop/embed/receipts 2>/dev/null | wc -l || true; }
-# start NAME CPUS: embeds in the background; waits until one more partition is done.
+threads() { cat "/proc/$pid/task"/*/comm 2>/dev/null | grep -c '^sluice-embed' || true; }
+# start NAME CPUS: embeds in the background; waits until one more partition is done. Sets `most` to
+# the threads that were seen at once.
 start() {
-    local already
+    local already now
     already=$(receipts)
+    most=0
     "${podman[@]}" run -d --name "$1" --cpus "$2" "${confined[@]}" "${credentials[@]}" --env SLUICE_MODELS localhost/sluice-embed:bare \
         --run "s3://$bucket/stop" --model efficientnet-lite0 >"$logs/$1.id" 2>"$logs/$1.err"
     pid=$(podman inspect --format '{{.State.Pid}}' "$1")
     for _ in $(seq 600); do
+        now=$(threads)
+        [ "$most" -ge "$now" ] || most=$now
         [ "$(receipts)" = "$already" ] || return 0
         sleep 0.05
     done
@@ -289,12 +297,11 @@ ended() {
     status=$("${podman[@]}" wait "$1")
     podman logs "$1" >"$logs/$1.out" 2>>"$logs/$1.err"
 }
-threads() { cat "/proc/$pid/task"/*/comm 2>/dev/null | grep -c '^sluice-embed' || true; }
 
 start stopped 0.5
 [ "$(awk '/^Uid:/ { print $2, $3 }' "/proc/$pid/status")" = "65532 65532" ] || fail "does not run as 65532"
 [ "$(awk '/^Cap(Prm|Eff|Bnd):/ { print $2 }' "/proc/$pid/status" | sort -u)" = 0000000000000000 ] || fail "has capabilities"
-threads_of_one=$(threads)
+threads_of_one=$most
 before=$(date +%s%N)
 "${podman[@]}" kill --signal TERM stopped >"$logs/kill"
 ended stopped
@@ -309,7 +316,7 @@ done=$(receipts)
 say "SIGTERM: 143 after $took ms, with $done of 4 partitions done"
 
 start resumed 2
-threads_of_two=$(threads)
+threads_of_two=$most
 ended resumed
 [ "$status" = 0 ] || fail "after SIGTERM, run again: exit code $status"
 grep -q "\"done\":$((4 - done)),\"total\":4,\"up_to_date\":$done" "$logs/resumed.out" ||

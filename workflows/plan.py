@@ -55,9 +55,17 @@ def print_dag(pipeline: str | None, format: str) -> str:
     return done.stdout if done.returncode == 0 else sys.exit(done.returncode)
 
 
-def work(step: dict) -> str:
-    """Returns the stage and subcommand of a step, under which its costs are known whatever the step is called."""
-    return "-".join(filter(None, (step["stage"], step["subcommand"])))
+def work(step: dict, dag: dict) -> str:
+    """Returns what a step does, under which its costs are known whatever the step is called: its stage and subcommand, and for
+    scorers where the scores come from. A head waits for the step that gives it embeddings, a classifier for none."""
+    if step["stage"] not in ("aesthetic", "nsfw", "score"):
+        return "-".join(filter(None, (step["stage"], step["subcommand"])))
+    given = {word.split("=")[0] for word in step["arguments"]}
+    if source := given & {"--command", "--import"}:
+        return f"score-{source.pop()[2:]}"
+    encoders = {other["name"] for other in dag["steps"] if other["stage"] == "embed"}
+    is_head = encoders & set(step["after"])
+    return {"score": "aesthetic"}.get(step["stage"], step["stage"]) if is_head else "classifier"
 
 
 @dataclass
@@ -111,7 +119,7 @@ def rows(dag: dict, a: argparse.Namespace, m: dict) -> list[Row]:
     semaphores = {} if a.no_limits else limits()
     out = []
     for step in dag["steps"]:
-        name, key = step["name"], work(step)
+        name, key = step["name"], work(step, dag)
         count = units[step["fan_out"]]
         tasks = max(1, min(a.max_tasks, count)) if step["counted_by"] else 1
         at_once = min(tasks, semaphores.get(SHARED_LIMIT.get(name, name), tasks))

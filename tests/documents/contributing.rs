@@ -7,7 +7,7 @@ mod colour;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use sluice_harness::{Shared, run_step};
+use sluice_harness::run_step;
 use sluice_testkit::{Shard, pictures};
 use sluice_tests::Run;
 
@@ -95,7 +95,7 @@ fn the_example_scores_and_a_filter_reads_it() {
     sluice_tests::run(&["sluice-partition", &at, &from]).unwrap();
     sluice_tests::run(&["sluice-read", &at]).unwrap();
     let words = ["sluice-colour", &at].map(str::to_owned);
-    let step = || run_step::<colour::Args>(&words, &Shared::default()).unwrap();
+    let step = || run_step::<colour::Args>(&words, sluice_tests::shared()).unwrap();
     assert_eq!(step().units, 1);
     assert_eq!(step().up_to_date, 1);
     let scores: BTreeMap<String, f32> = run.scores(EXAMPLE).unwrap().into_iter().collect();

@@ -93,7 +93,7 @@ fn the_picture_of_the_dag_is_the_dag() {
         .filter(|line| line.contains("[\""))
         .map(str::to_owned)
         .collect();
-    let dag = Dag::of(&pipeline::open(None).unwrap());
+    let dag = Dag::of(&pipeline::open(&sluice_tests::shared().storage, None).unwrap());
     let own = |node: &Node| -> Vec<(String, String)> {
         let pairs = node
             .after

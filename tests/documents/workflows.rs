@@ -49,6 +49,7 @@ fn sample(parameter: &Parameter) -> &'static str {
         ("precision", _) => "int8",
         ("keep", _) => "hard",
         ("eps", _) => "0.1",
+        ("bytes-per-shard", _) => "1000000",
         (_, "") => "true",
         (_, "SCORE") => "0.5",
         (_, "URI") => "data",
@@ -74,7 +75,7 @@ fn command(node: &Node, values: &pipeline::Values) -> Vec<String> {
 
 #[test]
 fn every_command_line_of_the_default_pipeline_parses() {
-    let dag = Dag::of(&pipeline::open(None).unwrap());
+    let dag = Dag::of(&pipeline::open(&sluice_tests::shared().storage, None).unwrap());
     let default = |parameter: &Parameter| match (&parameter.default, parameter.required) {
         (_, true) => sample(parameter).to_owned(),
         (default, false) => default.clone().unwrap_or_default(),
@@ -99,7 +100,7 @@ fn every_command_line_of_the_default_pipeline_parses() {
 
 #[test]
 fn empty_parameters_leave_their_flags_out() {
-    let dag = Dag::of(&pipeline::open(None).unwrap());
+    let dag = Dag::of(&pipeline::open(&sluice_tests::shared().storage, None).unwrap());
     let empty = pipeline::Values::from([("input".to_owned(), vec!["data".to_owned()])]);
     for node in &dag.steps {
         for word in substitute(&node.arguments, &empty) {

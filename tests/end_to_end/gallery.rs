@@ -7,7 +7,7 @@ use sluice_store::{Location, Store};
 use sluice_testkit::Shard;
 use sluice_testkit::onnx::{TinyModel, distance_from, embedder, likeness_to};
 use sluice_testkit::pictures::{noisy, png, waves};
-use sluice_tests::{Said, sluice};
+use sluice_tests::{Said, shared, sluice};
 
 /// A folder, on disk or in memory, with input, models, run and output in it.
 pub struct Gallery {
@@ -17,7 +17,10 @@ pub struct Gallery {
 impl Gallery {
     /// A place with the models in it, and no input yet.
     pub fn new(place: &str) -> Self {
-        let store = Store::create(&Location::parse(place).unwrap()).unwrap();
+        let store = shared()
+            .storage
+            .create(&Location::parse(place).unwrap())
+            .unwrap();
         let gallery = Self { store };
         let (white, red) = ([255; 3], [255, 0, 0]);
         gallery.put_model("tiny-embedder", &embedder("tiny-embedder"));

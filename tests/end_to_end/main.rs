@@ -8,8 +8,8 @@
 //! printed (`cargo test -p sluice-tests -- --nocapture`) and held against floors a little below
 //! what was measured.
 //!
-//! Where the fixtures, the models, ONNX Runtime or Python are not there, a test says `skipped:` and
-//! passes; `make test` fetches all but the fixtures.
+//! A test that lacks fixtures, models, ONNX Runtime or Python is skipped and counted
+//! (`sluice_testkit::Need`). `make test` fetches all but the fixtures.
 
 #![expect(
     clippy::print_stderr,
@@ -27,4 +27,7 @@ mod pipeline;
 mod pipelines;
 mod reasons;
 mod reruns;
+mod signals;
 mod support;
+mod system;
+mod variables;

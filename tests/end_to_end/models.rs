@@ -7,7 +7,7 @@ use std::time::Duration;
 use arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, StringArray};
 use arrow::datatypes::DataType;
 use serde_json::{Value, json};
-use sluice_harness::{Common, Context, Node, Program, Shared, Work};
+use sluice_harness::{Common, Context, Node, Program, Work};
 use sluice_manifest::rows::{
     DIMENSION_KEY, EMBEDDINGS, FilterRow, MODEL_KEY, MODEL_SHA256_KEY, NameRow, embeddings,
 };
@@ -104,8 +104,10 @@ fn tiny_clip(place: &Path, shared: &Path) -> PathBuf {
 /// The lowest cosine is what shared/model/README.md states for random weights, with room.
 #[test]
 fn lower_precisions_stay_near_float32() {
-    let (Some(fixtures), Some(shared), Some(python)) = (fixtures(), shared_models(), python())
-    else {
+    let (Some(fixtures), Some(shared)) = (fixtures(), shared_models()) else {
+        return;
+    };
+    let Some(python) = python("onnx, onnxruntime") else {
         return;
     };
     let place = tempfile::tempdir().unwrap();
@@ -155,7 +157,7 @@ fn has_vnni() -> bool {
 /// What `int8.py` does before it quantises.
 #[test]
 fn a_rewritten_transformer_gives_the_same_numbers() {
-    let (Some(shared), Some(python)) = (shared_models(), python()) else {
+    let (Some(shared), Some(python)) = (shared_models(), python("onnx, onnxruntime")) else {
         return;
     };
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/end_to_end/rewrites.py");
@@ -324,7 +326,13 @@ fn heads_score_as_expected() {
             let place = tempfile::tempdir().unwrap();
             model(place.path(), name, &shared.join(format!("{file}.onnx"))).unwrap();
             let cache = Location::parse(word(place.path())).unwrap();
-            let head = Model::find(name, &cache, Precision::Float32).unwrap();
+            let head = Model::find(
+                &sluice_tests::shared().storage,
+                name,
+                &cache,
+                Precision::Float32,
+            )
+            .unwrap();
             let rows = table.len() - 1;
             let shape = [rows, head.spec.dimension.unwrap()];
             let scores = head.session(1).unwrap().run(&shape, &values).unwrap();
@@ -343,6 +351,7 @@ fn write_embeddings(uri: &str, embedder: &str, values: Vec<f32>, dimension: usiz
         task_index: None,
         task_count: None,
         jobs: None,
+        memory: None,
         force: false,
         result: None,
     };
@@ -352,7 +361,7 @@ fn write_embeddings(uri: &str, embedder: &str, values: Vec<f32>, dimension: usiz
         operation: &<sluice_embed::Args as Program>::OPERATIONS[0],
         survivors_of: None,
     };
-    let context = Context::new(&common, "sluice-embed", node, &Shared::default()).unwrap();
+    let context = Context::new(&common, "sluice-embed", node, sluice_tests::shared()).unwrap();
     let unit = Unit::once(UnitKind::Part);
     let images: Vec<NameRow> = Run::at(uri).unwrap().rows("read/images").unwrap();
     let work = Work {

@@ -61,7 +61,10 @@ fn photos() -> Option<Photos> {
 /// The numbers of a run of the default pipeline agree with each other, from the first step to the
 /// last.
 fn check_sums(run: &Run, said: &Said, samples: u64) {
-    for node in sluice::pipeline::open(None).unwrap().nodes {
+    for node in sluice::pipeline::open(&sluice_tests::shared().storage, None)
+        .unwrap()
+        .nodes
+    {
         let (step, unit) = (node.step.as_str(), node.operation.unit);
         let receipts = run.receipts_of(step, unit).unwrap();
         for receipt in &receipts {
@@ -126,7 +129,7 @@ fn photographs_are_curated_and_come_back_byte_for_byte() {
     assert_eq!(photos.run.counts("read", UnitKind::Part).unwrap().kept, 600);
     verify(&photos.run.uri);
     opennsfw_agrees(&photos);
-    if let Some(python) = python() {
+    if let Some(python) = python("pyarrow, webdataset") {
         read_back(&photos, &python);
     }
 }
@@ -208,7 +211,8 @@ fn a_dataset_in_memory_goes_through_all_steps() {
     let output = Run::at(gallery.at("output")).unwrap();
     let objects: Vec<String> = output.hashes("").unwrap().into_keys().collect();
     let shards = ["00000", "00001", "00002"];
-    let mut expected: Vec<String> = vec!["README.md".into(), "index.json".into()];
+    let named = [".sluice.json", "README.md", "index.json"];
+    let mut expected = named.map(str::to_owned).to_vec();
     for shard in shards {
         expected.push(format!("shard-{shard}.parquet"));
         expected.push(format!("shard-{shard}.tar"));

@@ -4,11 +4,14 @@ mod photographs;
 mod refused;
 mod rules;
 
+use arrow::datatypes::{DataType, Field, Schema};
+use arrow::ipc::writer::StreamWriter;
 use sluice_manifest::rows::{CuratedRow, Row};
 use sluice_manifest::{Class, UnitKind};
 use sluice_tests::{Run, failed, run, runtime, sluice};
 
 use crate::gallery::Gallery;
+use crate::support::word;
 
 /// A pipeline file of steps, each given by its lines.
 fn file(steps: &[&str]) -> String {
@@ -125,6 +128,117 @@ fn pipelines_of_a_few_lines_run_and_verify() {
     }
 }
 
+/// Pipelines that follow each other on one run, and the steps that each leaves over.
+const FOLLOWING: &[(&[&str], &[&str])] = &[
+    (&[READ, LARGE, EXACT, EXPORT], &[]),
+    // Removed, given another name, and in another order.
+    (&[READ, EXACT, EXPORT], &["large"]),
+    (&[READ, TALL, EXACT, EXPORT], &["large"]),
+    (&[READ, EXACT, TALL, EXPORT], &["large"]),
+    // A rule that nothing passes; then all of it is as it was.
+    (
+        &[
+            READ,
+            "stage = 'filter'\nname = 'tall'\nrule = { none = 'false' }",
+            EXPORT,
+        ],
+        &["exact", "large"],
+    ),
+    (&[READ, LARGE, EXACT, EXPORT], &["tall"]),
+];
+
+const LARGE: &str = "stage = 'filter'\nname = 'large'\nrule = { wide = 'width >= 64' }";
+const TALL: &str = "stage = 'filter'\nname = 'tall'\nrule = { tall = 'height >= 48' }";
+const EXACT: &str = "stage = 'dedup'\nname = 'exact'\nmethods = ['exact']";
+
+#[test]
+fn a_run_is_what_its_pipeline_makes_it() {
+    let gallery = Gallery::new("memory://following");
+    for number in 0..2 {
+        gallery.put(&format!("{number:05}.tar"), Gallery::shard(number).finish());
+    }
+    let uri = gallery.at("run");
+    for (steps, left_over) in FOLLOWING {
+        gallery.curate_by(&file(steps), &[]);
+        let said = sluice(&["verify", "--run", &uri]).unwrap();
+        assert_eq!(said.failed, None, "{steps:?}: {}", said.out);
+        let line = "not part of the pipeline any more: ";
+        let named = said.out.lines().find_map(|text| text.strip_prefix(line));
+        let named = named.and_then(|text| text.split(';').next());
+        let expected = (!left_over.is_empty()).then(|| left_over.join(", "));
+        assert_eq!(named, expected.as_deref(), "{steps:?}: {}", said.out);
+        let page = Run::at(&uri)
+            .unwrap()
+            .store
+            .get("report/index.html")
+            .unwrap();
+        let page = std::str::from_utf8(&page).unwrap();
+        let told = sluice(&["explain", "--run", &uri, "00000/0000"])
+            .unwrap()
+            .out;
+        for step in *left_over {
+            let cell = format!("<td>{step}</td>");
+            let is_told = told
+                .lines()
+                .any(|text| text.trim_start().starts_with(&format!("{step} ")));
+            assert!(!page.contains(&cell) && !is_told, "{step}: {told}");
+        }
+        // What was left over is no reason to do anything again, and --force does it all.
+        assert!(gallery.curate_by(&file(steps), &[]).up_to_date, "{steps:?}");
+    }
+    gallery.curate_by(&file(FOLLOWING[0].0), &["--force"]);
+    gallery.verify();
+}
+
+/// An Arrow stream with the columns of scores and no row: a program's answer that scores nothing.
+fn no_scores() -> Vec<u8> {
+    let fields = [("image_id", DataType::Utf8), ("score", DataType::Float32)];
+    let fields = fields.map(|(name, kind)| Field::new(name, kind, true));
+    let mut writer = StreamWriter::try_new(Vec::new(), &Schema::new(fields.to_vec())).unwrap();
+    writer.finish().unwrap();
+    writer.into_inner().unwrap()
+}
+
+/// A program is started for the units that have images for it, and once before the work.
+#[test]
+fn a_program_is_started_where_images_are_left() {
+    let gallery = Gallery::new("memory://started");
+    for number in 0..2 {
+        gallery.put(&format!("{number:05}.tar"), Gallery::shard(number).finish());
+    }
+    let place = tempfile::tempdir().unwrap();
+    let [answer, starts] = ["answer", "starts"].map(|name| place.path().join(name));
+    std::fs::write(&answer, no_scores()).unwrap();
+    let (answer, starts) = (word(&answer), word(&starts));
+    let command = format!("echo $SLUICE_UNIT >> {starts}; cat >/dev/null; cat {answer}");
+    let score = format!("stage = 'score'\ncommand = '{command}'");
+    let pipeline = |rule: &str| {
+        let filter = format!("stage = 'filter'\nrule = {{ some = '{rule}' }}");
+        let partition = "stage = 'partition'\nshards-per-partition = 1";
+        file(&[partition, READ, &filter, &score, EXPORT])
+    };
+    for (rule, units) in [
+        ("image_id.startsWith(\"none\")", &["check"][..]),
+        ("image_id.startsWith(\"00001\")", &["check", "part-00001"]),
+        (
+            "image_id.startsWith(\"0000\")",
+            &["check", "part-00000", "part-00001"],
+        ),
+    ] {
+        let _ = std::fs::remove_file(starts);
+        let said = gallery.curate_by(&pipeline(rule), &[]);
+        let started = std::fs::read_to_string(starts).unwrap();
+        assert_eq!(started.lines().collect::<Vec<_>>(), units, "{rule}");
+        let steps = said.result["steps"].as_array().unwrap();
+        let score = steps.iter().find(|step| step["step"] == "score").unwrap();
+        assert_eq!(
+            (&score["computed"], &score["reused"]),
+            (&0.into(), &0.into())
+        );
+        gallery.verify();
+    }
+}
+
 /// The decisions of a step are followed back to everything that they were made from.
 #[test]
 fn stale_duplicates_are_not_exported() {
@@ -149,15 +263,18 @@ fn stale_duplicates_are_not_exported() {
     dedup(&["assign", "--rank-by", "aesthetic"]);
     dedup(&["match", "--eps", "0.1"]);
     let of_dedup = ["--run", &uri, "--survivors-of", "dedup"];
-    run(&[&["sluice-export", "decide"], &of_dedup[..]].concat()).unwrap();
-    let plan = ["sluice-export", "plan", "--output", &output];
-    let (class, words) = failed(&[&plan, &of_dedup[..]].concat());
-    assert_eq!(class, Class::Data, "{words}");
-    for part in ["stale decisions", "filter", "dedup (exact)", "hint: run"] {
-        assert!(words.contains(part), "{part}: {words}");
+    let plan = ["plan", "--output", &output];
+    for (part, stale) in [(&["decide"][..], "dedup (exact)"), (&plan, "dedup (exact)")] {
+        let (class, words) = failed(&[&["sluice-export"], part, &of_dedup].concat());
+        assert_eq!(class, Class::Data, "{words}");
+        for text in ["stale decisions", "filter", "hint: run", stale] {
+            assert!(words.contains(text), "{text}: {words}");
+        }
     }
-    let (class, words) = failed(&["sluice-export", "write", "--run", &uri]);
-    assert_eq!(class, Class::Data, "{words}");
+    for part in ["write", "index"] {
+        let (class, words) = failed(&["sluice-export", part, "--run", &uri]);
+        assert_eq!(class, Class::Data, "{words}");
+    }
     assert_eq!(
         before,
         written.hashes("").unwrap(),
@@ -236,7 +353,7 @@ fn runs_of_the_first_layout_are_refused_and_left_alone() {
     for (class, words) in of_tools.chain(of_programs) {
         assert_eq!(class, Class::Data, "{words}");
         let is_told = words.contains("layout 1") && words.contains("hint: an older version");
-        assert!(is_told, "{words}");
+        assert!(is_told && !words.contains("--force"), "{words}");
         assert_eq!(before, run.hashes("").unwrap(), "{words}");
     }
     assert!(Run::at(&output).unwrap().hashes("").unwrap().is_empty());

@@ -8,9 +8,9 @@
 //! stated rest, something half-written, and a secret in anything that a program says or writes.
 //! Every program here runs with `SLUICE_LOG=trace`, and all that it says is searched for secrets.
 //!
-//! The photographs are two shards of the fixtures, or the demo's. What is not there (a server,
-//! models, photographs) is named with `skipped:`, and the test passes; `make test` fetches all but
-//! the fixtures.
+//! The photographs are the demo's, each with a member of noise, in two shards of nine megabytes. A
+//! test that lacks a server, a model or the photographs is skipped and counted
+//! (`sluice_testkit::Need`); `make test` fetches all of them.
 
 #![expect(
     clippy::print_stderr,
@@ -18,6 +18,7 @@
     reason = "tests print their figures, and what they compare lies on local disk"
 )]
 
+mod failing;
 mod faults;
 mod memory;
 mod reference;

@@ -1,13 +1,20 @@
 //! What the same run makes on local disk.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use sluice_manifest::rows::{OutputPlanRow, PlanRow};
-use sluice_tests::{Process, Run, demo_input, fixtures, models};
+use sluice_testkit::Shard;
+use sluice_tests::{Process, Run, demo_input, models};
+
+const MODELS: &[&str] = &["efficientnet-lite0", "opennsfw"];
+/// Bytes that each sample has besides its picture, so that a shard takes several requests, and a
+/// large output shard a multipart upload.
+const NOISE: usize = 48 << 10;
 
 /// Images in an output shard: more than fit into one part of a multipart upload.
 pub const LARGE_SHARDS: &str = "90";
@@ -61,24 +68,21 @@ pub fn curate<'a>(
 impl Reference {
     /// The one that all tests share; none, said loudly, where something for it is not there.
     pub fn get() -> Option<&'static Self> {
+        // Each test that goes without says so, not only the first.
+        models(MODELS)?;
+        demo_input()?;
         static REFERENCE: LazyLock<Option<Reference>> = LazyLock::new(Reference::make);
         REFERENCE.as_ref()
     }
 
     fn make() -> Option<Self> {
-        let models = models(&["efficientnet-lite0", "opennsfw"])?;
-        let source = match fixtures() {
-            Some(fixtures) => fixtures.join("imagenet-1k-sample"),
-            None => demo_input()?,
-        };
+        let (models, source) = (models(MODELS)?, demo_input()?);
         let place = place_for_this_process();
         let input = place.join("photos");
         std::fs::create_dir_all(&input).unwrap();
-        for shard in ["00000.tar", "00001.tar"] {
-            let names = [shard.to_owned(), format!("photos-{shard}")];
-            let mut sources = names.iter().map(|name| source.join(name));
-            let source = sources.find(|path| path.exists());
-            std::fs::copy(source.expect("two shards"), input.join(shard)).unwrap();
+        for (shard, of) in [("00000.tar", [0, 1]), ("00001.tar", [2, 3])] {
+            let sources = of.map(|number| source.join(format!("photos-{number:05}.tar")));
+            std::fs::write(input.join(shard), with_noise(&sources)).unwrap();
         }
         let limit = Duration::from_secs(120);
         let process = Process::new(env!("CARGO_BIN_EXE_sluice-tests-step"), limit).unwrap();
@@ -131,6 +135,7 @@ impl Reference {
     /// - `export/plan/plan.parquet`: the fingerprint in its metadata
     /// - `report/index.html`: it names places, and how long the steps took
     /// - the output's `README.md`: it names the input, of a local folder the name alone
+    /// - the output's `.sluice.json`: it names the run
     pub fn differences(
         &self,
         images_per_shard: &str,
@@ -151,6 +156,7 @@ impl Reference {
                     let card = String::from_utf8_lossy(a);
                     card.replace("`photos`", &format!("`{input}`")).as_bytes() == b
                 }
+                ".sluice.json" => true,
                 _ => a == b,
             },
         );
@@ -171,6 +177,36 @@ impl Reference {
         });
         wrong
     }
+}
+
+/// The members of some shards in one, with a member of noise in each sample.
+fn with_noise(shards: &[PathBuf]) -> Vec<u8> {
+    let mut joined = Shard::new();
+    let mut last = String::new();
+    for (number, shard) in shards.iter().enumerate() {
+        let bytes = std::fs::read(shard).unwrap();
+        for entry in tar::Archive::new(bytes.as_slice()).entries().unwrap() {
+            let mut entry = entry.unwrap();
+            let name = format!("{number}-{}", String::from_utf8_lossy(&entry.path_bytes()));
+            let key = name.split('.').next().unwrap_or_default().to_owned();
+            let mut data = Vec::new();
+            entry.read_to_end(&mut data).unwrap();
+            joined = joined.with(&name, data);
+            if key != last {
+                joined = joined.with(&format!("{key}.noise"), noise(&key));
+                last = key;
+            }
+        }
+    }
+    joined.finish()
+}
+
+/// Bytes that follow from a key and cannot be compressed.
+fn noise(key: &str) -> Vec<u8> {
+    let mut noise = vec![0; NOISE];
+    let mut bytes = blake3::Hasher::new().update(key.as_bytes()).finalize_xof();
+    bytes.fill(&mut noise);
+    noise
 }
 
 /// A folder that no other process uses. Nothing ends a static, so the next process removes what
@@ -248,7 +284,7 @@ fn settings(json: &[u8], without: &[&str]) -> Value {
 }
 
 fn receipt(json: &[u8]) -> Value {
-    let mut receipt = settings(json, &["seconds", "fingerprint"]);
+    let mut receipt = settings(json, &["seconds", "fingerprint", "seal"]);
     let settings = receipt["settings"].as_object_mut().unwrap();
     for name in ["input", "patterns", "output", "survivors"] {
         settings.remove(name);
@@ -265,6 +301,7 @@ fn receipt(json: &[u8]) -> Value {
         if ["run.json", "plan.parquet", "index.html", "README.md"].contains(&name.as_str()) {
             output["bytes"].take();
             output["blake3"].take();
+            output["blocks"].take();
         }
     }
     receipt

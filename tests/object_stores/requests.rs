@@ -19,7 +19,7 @@ const MOST: &[(&str, u64)] = &[
     ("sluice-read", 20),
     ("sluice-embed", 24),
     ("sluice-nsfw", 24),
-    ("sluice-export write", 44),
+    ("sluice-export write", 80),
 ];
 
 /// A request for a shard brings about this much.

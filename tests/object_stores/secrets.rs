@@ -158,6 +158,54 @@ fn uris_with_a_password_are_refused_and_not_repeated() {
     assert_eq!(finished.code, 2, "{}", said(&finished));
 }
 
+/// URIs with credentials in unusual places. `HUSH` is what nothing may say.
+const FORMS: [&str; 6] = [
+    "https://user:HUSH@host/x",
+    "S3://user:HUSH@bucket/x",
+    "https://user:HU/SHHUSH@host/x",
+    "https://host/x?X-Amz-Signature=HUSH",
+    "s3://bucket/x?X-Amz-Credential=a&X-Amz-Signature=HUSH",
+    "az://container/x?sv=2024&sig=HUSH",
+];
+
+#[test]
+fn credentials_of_every_form_are_refused_and_not_repeated() {
+    let secret = "hUsH4f1c";
+    let site = |variables: Vec<(&'static str, String)>| Site {
+        bucket: "s3://bucket".to_owned(),
+        missing: String::new(),
+        port: 9,
+        variables,
+        secrets: vec![secret.to_owned()],
+    };
+    let remote = Remote::new(&site(Vec::new()), "x");
+    let local = remote.here("run");
+    let local = local.to_str().unwrap();
+    let mut wrong = Vec::new();
+    for form in FORMS {
+        let uri = form.replace("HUSH", secret);
+        wrong.extend(remote.wrong(&["sluice-read", "--run", &uri], &[2]));
+        let pattern = format!("{uri}*.tar");
+        for input in [&uri, &pattern] {
+            let partition = ["sluice-partition", "--run", local, "--input", input];
+            wrong.extend(remote.wrong(&partition, &[2]));
+        }
+        let unknown = ["sluice", "run", "--input", local, &uri, "--nothing", &uri];
+        wrong.extend(remote.wrong(&unknown, &[2]));
+    }
+    let key = ("AWS_ACCESS_KEY_ID", "key".to_owned());
+    for endpoint in [
+        format!("http://127.0.0.1:9/?x={secret}"),
+        format!("HTTP://{secret}@127.0.0.1:9"),
+        format!("{secret}@127.0.0.1:9"),
+    ] {
+        let variables = vec![("AWS_ENDPOINT_URL", endpoint), key.clone()];
+        let remote = Remote::new(&site(variables), "x");
+        wrong.extend(remote.wrong(&["sluice-read", "--run", &remote.at("run")], &[2]));
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
 #[test]
 fn help_shows_no_values_of_variables() {
     let password = "pAsSwOrD4f1c";

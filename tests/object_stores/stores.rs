@@ -226,6 +226,6 @@ fn one_request_at_a_time_is_enough() {
     step(&["sluice-export", "decide"]);
     step(&["sluice-export", "plan", "--output", &output]);
     step(&["sluice-export", "write"]);
-    let written = ["shard-00000.parquet", "shard-00000.tar"];
+    let written = [".sluice.json", "shard-00000.parquet", "shard-00000.tar"];
     assert_eq!(seaweedfs.names("one/output"), written);
 }

@@ -1,27 +1,47 @@
-//! `copy FROM TO`: all objects under one URI to another one. How tests bring data to an object
-//! store and back, in a process that has the store's variables.
+//! `copy FROM TO`: all objects under one URI to another one. `wipe URI`: deletes all objects under
+//! it. How tests bring data to an object store and back, in a process that has the store's variables.
 
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use sluice_store::{Location, Store};
+use sluice_store::{Location, Storage};
 
-/// The program's `main`.
-#[expect(clippy::print_stderr, reason = "a program without a log")]
+/// The `main` of `copy`.
 pub fn copy_main() -> ExitCode {
-    match copy(std::env::args().skip(1)) {
+    exit(copy(std::env::args().skip(1)))
+}
+
+/// The `main` of `wipe`.
+pub fn wipe_main() -> ExitCode {
+    exit(wipe(std::env::args().skip(1)))
+}
+
+#[expect(clippy::print_stderr, reason = "a program without a log")]
+fn exit(outcome: Result<()>) -> ExitCode {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            eprintln!("copy: {e:#}");
+            eprintln!("{e:#}");
             ExitCode::FAILURE
         }
     }
 }
 
+fn wipe(mut words: impl Iterator<Item = String>) -> Result<()> {
+    let uri = words.next().context("no URI")?;
+    let store = Storage::default().create(&Location::parse(&uri)?)?;
+    for object in store.list("")? {
+        store.delete(&object.path)?;
+    }
+    store.tidy();
+    Ok(())
+}
+
 fn copy(mut words: impl Iterator<Item = String>) -> Result<()> {
+    let storage = Storage::default();
     let [from, to] = [words.next(), words.next()];
-    let from = Store::open(&Location::parse(&from.context("no source")?)?)?;
-    let to = Store::create(&Location::parse(&to.context("no target")?)?)?;
+    let from = storage.open(&Location::parse(&from.context("no source")?)?)?;
+    let to = storage.create(&Location::parse(&to.context("no target")?)?)?;
     for object in from.list("")? {
         to.put(&object.path, from.get(&object.path)?)?;
     }

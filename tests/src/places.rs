@@ -1,94 +1,85 @@
-//! Where the large things lie: the variables that `make test` sets, or else the places in the
+//! Where the large things are: the variables that `make test` sets, or else the places in the
 //! workspace that `make models` fills.
 //!
-//! Each function says, loudly, when something is not there, and gives None; the test then returns.
+//! Each function gives None where something is missing, and the test that asked counts as skipped
+//! ([`Need`]).
 
 use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 
-pub use sluice_testkit::fixtures;
+use sluice_testkit::{Need, place};
+pub use sluice_testkit::{fixtures, python};
 
 /// The file name of ONNX Runtime's library.
 const LIBRARY: &str = "libonnxruntime.so";
 
-#[expect(
-    clippy::print_stderr,
-    reason = "a skipped test must say so, and a test has no logger"
-)]
-fn skipped(what: &str, place: &Path, how: &str) {
-    eprintln!("skipped: no {what} at {} ({how})", place.display());
-}
-
-/// What a variable names, or the place in the workspace's cache.
-fn place(variable: &str, in_cache: &str) -> PathBuf {
-    let cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache");
-    std::env::var_os(variable).map_or_else(|| cache.join(in_cache), PathBuf::from)
-}
-
-fn there(what: &str, variable: &str, in_cache: &str) -> Option<PathBuf> {
-    let place = place(variable, in_cache);
-    if place.exists() {
-        return Some(place);
-    }
-    skipped(what, &place, &format!("make models, or set {variable}"));
-    None
-}
-
 /// ONNX Runtime's library, which this process finds from now on.
 pub fn runtime() -> Option<PathBuf> {
-    static FOUND: LazyLock<Option<PathBuf>> = LazyLock::new(|| {
-        let library = there(
-            "ONNX Runtime",
-            "ORT_DYLIB_PATH",
-            &format!("onnxruntime/{LIBRARY}"),
-        )?;
-        if std::env::var_os("ORT_DYLIB_PATH").is_none() {
-            // A process cannot safely set its own variables, but a library beside the program is
-            // found as well.
-            let program = std::env::current_exe().ok()?;
-            let beside = program.parent()?.join(LIBRARY);
-            let target = std::path::absolute(&library).ok()?;
-            if !beside.exists() {
-                std::os::unix::fs::symlink(target, &beside).ok();
-            }
-            if !beside.exists() {
-                skipped("ONNX Runtime", &beside, "set ORT_DYLIB_PATH");
-                return None;
-            }
-        }
-        Some(library)
-    });
-    if FOUND.is_none() {
-        // Once for each test that goes without.
-        there("ONNX Runtime", "ORT_DYLIB_PATH", "onnxruntime")?;
+    static IS_BESIDE: LazyLock<bool> = LazyLock::new(|| link_beside().is_some());
+    let library = place(
+        Need::Programs,
+        "ONNX Runtime",
+        "ORT_DYLIB_PATH",
+        &format!(".cache/onnxruntime/{LIBRARY}"),
+        "make tools",
+    )?;
+    let is_found = std::env::var_os("ORT_DYLIB_PATH").is_some() || *IS_BESIDE;
+    let what = "ONNX Runtime beside the test program";
+    Need::Programs.found(what, "set ORT_DYLIB_PATH", || is_found.then_some(library))
+}
+
+/// ONNX Runtime's library, for the processes of tests, where it is here.
+pub(crate) fn library() -> Option<PathBuf> {
+    let in_cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/onnxruntime");
+    let given = std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from);
+    let library = given.unwrap_or_else(|| in_cache.join(LIBRARY));
+    library.exists().then_some(library)
+}
+
+/// Links the library into this program's folder, where it is found as well: a process cannot safely
+/// set its own variables.
+fn link_beside() -> Option<()> {
+    let library = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../.cache/onnxruntime")
+        .join(LIBRARY);
+    let program = std::env::current_exe().ok()?;
+    let beside = program.parent()?.join(LIBRARY);
+    if !beside.exists() {
+        let target = std::path::absolute(&library).ok()?;
+        // Another test program may have made it.
+        let _ = std::os::unix::fs::symlink(target, &beside);
     }
-    FOUND.clone()
+    beside.exists().then_some(())
 }
 
 /// The folder of models that `make models` fills, where all of `names` are in it and ONNX Runtime
 /// is there too.
 pub fn models(names: &[&str]) -> Option<PathBuf> {
     runtime()?;
-    let folder = there("models", "SLUICE_MODELS", "models")?;
-    for name in names {
-        let file = folder.join(name).join("model.onnx");
-        if !file.exists() {
-            skipped(name, &file, "make models, or set SLUICE_MODELS");
-            return None;
-        }
-    }
-    Some(folder)
+    let folder = place(
+        Need::Models,
+        "models",
+        "SLUICE_MODELS",
+        ".cache/models",
+        "make models",
+    )?;
+    let missing = names
+        .iter()
+        .find(|name| !folder.join(name).join("model.onnx").exists());
+    let what = format!("model {}", missing.unwrap_or(&""));
+    Need::Models.found(&what, "make models, or set SLUICE_MODELS", || {
+        missing.is_none().then_some(folder)
+    })
 }
 
 /// The folder of the ONNX files of the fixtures, where ONNX Runtime is there too.
 pub fn shared_models() -> Option<PathBuf> {
     runtime()?;
     let folder = fixtures()?.parent()?.join("models");
-    if folder.is_dir() {
-        return Some(folder);
-    }
-    skipped("models for tests", &folder, "set SLUICE_SHARED");
-    None
+    let what = "models for tests beside the fixtures";
+    Need::Fixtures.found(what, "set SLUICE_SHARED", || {
+        folder.is_dir().then_some(folder)
+    })
 }
 
 /// Makes `<folder>/<name>/model.onnx` of a file of [`shared_models`], and gives that folder.
@@ -101,30 +92,24 @@ pub fn model(folder: &Path, name: &str, file: &Path) -> std::io::Result<PathBuf>
 
 /// The folder of the demo's shards.
 pub fn demo_input() -> Option<PathBuf> {
-    let variable = "SLUICE_DEMO_INPUT";
-    let place = place(variable, "../demo/input");
-    if place.exists() {
-        return Some(place);
-    }
-    skipped(
+    place(
+        Need::Demo,
         "demo shards",
-        &place,
-        &format!("make demo-data, or set {variable}"),
-    );
-    None
+        "SLUICE_DEMO_INPUT",
+        "demo/input",
+        "make demo-data",
+    )
 }
 
 /// A server that `tests/servers/install.sh` gets.
 pub(crate) fn server(name: &str) -> Option<PathBuf> {
-    let program = place("SLUICE_SERVERS", "servers/bin").join(name);
-    if program.exists() {
-        return std::path::absolute(program).ok();
-    }
-    skipped(name, &program, "make servers, or set SLUICE_SERVERS");
-    None
-}
-
-/// Python with the packages that the tests name.
-pub fn python() -> Option<PathBuf> {
-    there("Python", "SLUICE_PYTHON", "venv/bin/python")
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let folder = std::env::var_os("SLUICE_SERVERS")
+        .map_or_else(|| root.join(".cache/servers/bin"), PathBuf::from);
+    let program = folder.join(name);
+    Need::Servers.found(name, "make servers, or set SLUICE_SERVERS", || {
+        program
+            .exists()
+            .then(|| std::path::absolute(&program).ok())?
+    })
 }

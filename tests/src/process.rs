@@ -7,6 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::places;
 use crate::servers::Site;
@@ -42,6 +43,15 @@ pub struct Running {
     started: Instant,
 }
 
+/// How a process ended that may have been killed.
+#[derive(Debug, Clone)]
+pub struct Ended {
+    /// Its exit code, or the signal that ended it.
+    pub status: ExitStatus,
+    /// What it wrote to stderr.
+    pub stderr: String,
+}
+
 /// A process that ended.
 #[derive(Debug, Clone)]
 pub struct Finished {
@@ -58,7 +68,8 @@ pub struct Finished {
 }
 
 impl Process {
-    /// `program` is `sluice-tests-step`; a process that takes longer than `limit` is ended.
+    /// `program` is `sluice-tests-step`, or a folder of programs; a process that takes longer than
+    /// `limit` is ended.
     pub fn new(program: &str, limit: Duration) -> Result<Self> {
         Ok(Self {
             program: program.into(),
@@ -100,7 +111,10 @@ impl Process {
         let (name, arguments) = command.split_first().context("no program")?;
         let folder = tempfile::tempdir_in(&self.scratch)?;
         let at = |name: &str| folder.path().join(name);
-        let mut process = Command::new(&self.program);
+        let mut process = match self.program.is_dir() {
+            true => Command::new(self.program.join(name.as_ref())),
+            false => Command::new(&self.program),
+        };
         if self.alone {
             for (variable, _) in std::env::vars_os() {
                 let text = variable.to_string_lossy().to_uppercase();
@@ -120,7 +134,7 @@ impl Process {
             .stdin(Stdio::null())
             .stdout(std::fs::File::create(at("stdout"))?)
             .stderr(std::fs::File::create(at("stderr"))?);
-        if let Some(library) = places::runtime() {
+        if let Some(library) = places::library() {
             process.env("ORT_DYLIB_PATH", library);
         }
         process.envs(self.variables.iter().map(|(name, value)| (name, value)));
@@ -158,19 +172,59 @@ impl Running {
         Ok(self.child.try_wait()?.is_none())
     }
 
-    /// Sends it SIGTERM, as an orchestrator does.
-    pub fn terminate(&self) -> Result<()> {
-        let kill = format!("kill -TERM {}", self.child.id());
-        let sent = Command::new("sh").args(["-c", &kill]).status()?;
-        anyhow::ensure!(sent.success(), "{}: {kill}: {sent}", self.name);
-        Ok(())
+    /// Whether it has a handler of SIGTERM yet.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the kernel's words about a process are in a file"
+    )]
+    pub fn handles_sigterm(&self) -> bool {
+        const SIGTERM: u64 = 1 << 14;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()));
+        let status = status.unwrap_or_default();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+        let caught = caught.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+        caught.is_some_and(|mask| mask & SIGTERM != 0)
     }
 
-    /// Ends it at once, as a lost machine does.
-    pub fn kill(mut self) -> Result<()> {
+    /// Sends it SIGTERM, as an orchestrator does.
+    pub fn terminate(&self) -> Result<()> {
+        self.signal(Signal::TERM)
+    }
+
+    /// Sends it SIGSTOP: it stays, and does nothing.
+    pub fn pause(&self) -> Result<()> {
+        self.signal(Signal::STOP)
+    }
+
+    /// Sends it SIGCONT, after [`pause`](Self::pause).
+    pub fn resume(&self) -> Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    /// Sends it a signal. A process that ended gets none, until it is waited for.
+    fn signal(&self, signal: Signal) -> Result<()> {
+        let process = Pid::from_child(&self.child);
+        kill_process(process, signal).with_context(|| format!("{}: {signal:?}", self.name))
+    }
+
+    /// Ends it at once, as a lost machine does. Returns how it ended.
+    pub fn kill(mut self) -> Result<ExitStatus> {
         self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
+        Ok(self.child.wait()?)
+    }
+
+    /// Waits until it ended, whatever ended it.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "what a process says goes through local files, which never fill up and block it"
+    )]
+    pub fn end(mut self) -> Result<Ended> {
+        let status = self.ended()?;
+        let stderr = std::fs::read(self.folder.path().join("stderr"))?;
+        Ok(Ended {
+            status,
+            stderr: String::from_utf8_lossy(&stderr).into_owned(),
+        })
     }
 
     /// Waits until it ended.
@@ -188,7 +242,8 @@ impl Running {
         };
         Ok(Finished {
             code,
-            peak: read("peak")?.trim().parse()?,
+            // A process that is ended by its deadline writes none.
+            peak: read("peak").map_or(Ok(0), |peak| peak.trim().parse())?,
             stdout: read("stdout")?,
             stderr,
             took,

@@ -1,6 +1,7 @@
 //! The stages' programs, by name, inside of this process.
 
 use std::process::ExitCode;
+use std::sync::LazyLock;
 
 use anyhow::{Result, anyhow};
 use clap::Parser;
@@ -8,6 +9,12 @@ use serde_json::Value;
 use sluice::programs::StageProgram;
 use sluice_harness::{Desk, Shared, StepDone, Tool, describe, tool_main};
 use sluice_manifest::Class;
+
+/// What all tests of this program share. Their memories are told apart by name.
+pub fn shared() -> &'static Shared {
+    static SHARED: LazyLock<Shared> = LazyLock::new(Shared::default);
+    &SHARED
+}
 
 fn stage(name: &str) -> Result<&'static StageProgram> {
     StageProgram::named(name).ok_or_else(|| anyhow!("no program {name:?}"))
@@ -17,14 +24,16 @@ fn stage(name: &str) -> Result<&'static StageProgram> {
 pub fn run<S: AsRef<str>>(command: &[S]) -> Result<StepDone> {
     let command: Vec<String> = command.iter().map(|w| w.as_ref().to_owned()).collect();
     let name = command.first().map(String::as_str).unwrap_or_default();
-    (stage(name)?.run)(&command, &Shared::default())
+    (stage(name)?.run)(&command, shared())
 }
 
-/// The `main` of a program: `sluice`, the stages', and the tests' own `copy`.
+/// The `main` of a program: `sluice`, the stages', and the tests' own `copy` and `wipe`.
 pub fn main_of(name: &str) -> Result<fn() -> ExitCode> {
     match name {
         "sluice" => Ok(tool_main::<sluice::Args>),
         "copy" => Ok(crate::copy_main),
+        "sluice-spin" => Ok(sluice_harness::main::<crate::spin::Spin>),
+        "wipe" => Ok(crate::wipe_main),
         name => stage(name).map(|program| program.main),
     }
 }
@@ -59,7 +68,7 @@ pub fn sluice<S: AsRef<str>>(command: &[S]) -> Result<Said> {
     };
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let mut desk = Desk {
-        shared: Shared::default(),
+        shared: shared().clone(),
         out: &mut out,
         err: &mut err,
         result: None,

@@ -23,7 +23,7 @@ impl Run {
     pub fn at(uri: impl Into<String>) -> Result<Self> {
         let uri = uri.into();
         Ok(Self {
-            store: Store::create(&Location::parse(&uri)?)?,
+            store: crate::shared().storage.create(&Location::parse(&uri)?)?,
             uri,
         })
     }

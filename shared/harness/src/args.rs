@@ -1,10 +1,22 @@
 //! The arguments that every program takes.
 
-use std::collections::BTreeSet;
 use std::ffi::OsString;
+use std::ops::RangeInclusive;
 
-use clap::{Args, Command, Parser};
+use clap::Args;
+use clap::builder::RangedU64ValueParser;
+use sluice_manifest::text::masked_word;
 use sluice_manifest::{Error, Result, StepName, Unit};
+
+use crate::machine::parse_bytes;
+
+/// Threads that a program may have at most: starting many more takes longer than any work gains.
+const MOST_JOBS: u64 = 1024;
+
+/// Parses `--jobs`.
+pub fn jobs() -> RangedU64ValueParser<usize> {
+    RangedU64ValueParser::new().range(1..=MOST_JOBS)
+}
 
 /// Arguments of every program.
 #[derive(Debug, Clone, Args)]
@@ -38,8 +50,15 @@ pub struct Common {
     pub task_count: Option<u32>,
 
     /// Threads that work at once (default: the CPUs that the cgroup grants)
-    #[arg(long, env = "SLUICE_JOBS", value_name = "N")]
+    #[arg(long, env = "SLUICE_JOBS", value_name = "N", value_parser = jobs())]
     pub jobs: Option<usize>,
+
+    /// Memory for decoding, all threads together: bytes, or 768M, 2G (default: 96M for each thread)
+    ///
+    /// Images wait until there is room; one that is larger than this is decoded alone. The default is
+    /// at least 768M, and at most half of what the cgroup grants.
+    #[arg(long, env = "SLUICE_MEMORY", value_name = "BYTES", value_parser = parse_bytes)]
+    pub memory: Option<u64>,
 
     /// Do the work again even where it is up to date
     #[arg(long, env = "SLUICE_FORCE")]
@@ -70,9 +89,10 @@ impl Common {
     /// The units that are this process's share, in order.
     pub(crate) fn share(&self, units: Vec<Unit>) -> Result<Vec<Unit>> {
         if let Some(list) = &self.partitions {
-            let wanted = numbers(list)?;
+            let ranges = numbers(list)?;
             let total = units.len();
-            if let Some(&last) = wanted.last()
+            let last = ranges.iter().map(|range| *range.end()).max();
+            if let Some(last) = last
                 && last as usize >= total
             {
                 return Err(
@@ -80,24 +100,29 @@ impl Common {
                         .hint(format!("the step has {total} units, counted from 0")),
                 );
             }
-            let pairs = units.into_iter().enumerate();
-            let chosen = pairs.filter(|(number, _)| wanted.contains(&(*number as u32)));
-            return Ok(chosen.map(|(_, unit)| unit).collect());
+            let mut chosen: Vec<usize> = ranges
+                .into_iter()
+                .flat_map(|range| *range.start() as usize..=*range.end() as usize)
+                .collect();
+            chosen.sort_unstable();
+            chosen.dedup();
+            return Ok(chosen.into_iter().map(|number| units[number]).collect());
         }
         let Some(count) = self.task_count else {
             return Ok(units);
         };
-        let index = match (self.task_index, std::env::var("JOB_COMPLETION_INDEX")) {
+        let of_job = std::env::var("JOB_COMPLETION_INDEX").unwrap_or_default();
+        let index = match (self.task_index, of_job.as_str()) {
             (Some(index), _) => index,
-            (None, Ok(index)) => index.parse().map_err(|_| {
+            (None, "") => {
+                return Err(Error::usage("--task-count needs --task-index")
+                    .hint("or SLUICE_TASK_INDEX, or Kubernetes' JOB_COMPLETION_INDEX"));
+            }
+            (None, index) => index.parse().map_err(|_| {
                 Error::usage(format!(
                     "JOB_COMPLETION_INDEX: expected a number, got {index:?}"
                 ))
             })?,
-            (None, Err(_)) => {
-                return Err(Error::usage("--task-count needs --task-index")
-                    .hint("or SLUICE_TASK_INDEX, or Kubernetes' JOB_COMPLETION_INDEX"));
-            }
         };
         if index >= count {
             return Err(Error::usage(format!(
@@ -115,22 +140,22 @@ impl Common {
 }
 
 /// Parses `3,8-15`.
-fn numbers(list: &str) -> Result<BTreeSet<u32>> {
+fn numbers(list: &str) -> Result<Vec<RangeInclusive<u32>>> {
     let wrong = || {
         Error::usage(format!("--partitions {list:?} is no list of numbers"))
             .hint("write numbers and ranges, for example 3,8-15")
     };
-    let mut numbers = BTreeSet::new();
+    let mut ranges = Vec::new();
     for part in list.split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let first: u32 = first.trim().parse().map_err(|_| wrong())?;
         let last: u32 = last.trim().parse().map_err(|_| wrong())?;
-        if first > last || last - first > 10_000_000 {
+        if first > last {
             return Err(wrong());
         }
-        numbers.extend(first..=last);
+        ranges.push(first..=last);
     }
-    Ok(numbers)
+    Ok(ranges)
 }
 
 /// What a command line says, for [`parse`].
@@ -163,53 +188,24 @@ pub fn arguments(line: impl Iterator<Item = OsString>) -> Result<Vec<OsString>> 
     Ok(arguments)
 }
 
-/// Parses a command line, the program's name first. `--help` shows the names of variables but no
-/// values, for somebody may have put a secret into one.
-pub fn parse<P: Parser>(arguments: &[OsString]) -> Result<P, clap::Error> {
-    let matches = discreet(P::command()).try_get_matches_from(arguments)?;
-    P::from_arg_matches(&matches)
-}
-
-fn discreet(command: Command) -> Command {
-    let command = command.mut_args(|arg| arg.hide_env_values(true));
-    let names: Vec<String> = command
-        .get_subcommands()
-        .map(|sub| sub.get_name().to_owned())
-        .collect();
-    let each = names.into_iter();
-    each.fold(command, |command, name| {
-        command.mut_subcommand(name, discreet)
-    })
-}
-
-/// A command line for a shell. A user name and a password in a URI are left out.
+/// Returns a command line for a shell. Credentials in URIs are left out.
 pub fn shell<S: AsRef<str>>(command: &[S]) -> String {
     let words: Vec<String> = command.iter().map(|word| quoted(word.as_ref())).collect();
     words.join(" ")
 }
 
 fn quoted(word: &str) -> String {
-    let word = masked(word);
+    let word = masked_word(word);
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
     match !word.is_empty() && word.chars().all(plain) {
-        true => word,
+        true => word.into_owned(),
         false => format!("'{}'", word.replace('\'', r"'\''")),
-    }
-}
-
-fn masked(word: &str) -> String {
-    let Some((scheme, rest)) = word.split_once("://") else {
-        return word.to_owned();
-    };
-    let authority = rest.split('/').next().unwrap_or_default();
-    match authority.rsplit_once('@') {
-        Some((who, _)) => format!("{scheme}://…{}", &rest[who.len()..]),
-        None => word.to_owned(),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
     use sluice_manifest::UnitKind;
 
     use super::*;
@@ -221,6 +217,7 @@ mod tests {
             task_index: None,
             task_count: None,
             jobs: None,
+            memory: None,
             force: false,
             result: None,
         }
@@ -276,6 +273,8 @@ mod tests {
         for wrong in ["", "x", "3-1", "7", "0-4294967295"] {
             assert!(some(wrong).share(units()).is_err(), "{wrong}");
         }
+        let many = some("0-6,0-6,3");
+        assert_eq!(many.share(units()).unwrap(), units());
         let beyond = Common {
             task_index: Some(3),
             task_count: Some(3),
@@ -285,9 +284,30 @@ mod tests {
     }
 
     #[test]
+    fn counts_out_of_range_are_refused_before_any_work() {
+        #[derive(Debug, Parser)]
+        struct Line {
+            #[command(flatten)]
+            common: Common,
+        }
+        let jobs = |count: &str| {
+            let line = ["x", "--run=memory://x", &format!("--jobs={count}")];
+            Line::try_parse_from(line).map(|line| line.common.jobs)
+        };
+        for (count, expected) in [("1", 1), ("1024", 1024)] {
+            assert_eq!(jobs(count).unwrap(), Some(expected));
+        }
+        for count in ["0", "1025", "100000", "18446744073709551616", "-1", "two"] {
+            let refused = jobs(count).unwrap_err().to_string();
+            assert!(refused.contains("--jobs"), "{refused}");
+        }
+    }
+
+    #[test]
     fn a_shell_gets_back_what_was_meant() {
         let words = ["a b", "it's", "", "x-1"];
         assert_eq!(shell(&words), r"'a b' 'it'\''s' '' x-1");
         assert_eq!(shell(&["--run=s3://me:hush@b/x"]), "'--run=s3://…@b/x'");
+        assert_eq!(shell(&["--run=s3://me:hu sh@b/x"]), "'--run=s3://…@b/x'");
     }
 }

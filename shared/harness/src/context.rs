@@ -1,23 +1,62 @@
 //! What a program's `run` works with: the run's store, its share of the units, and the tally.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use rayon::prelude::*;
 use sluice_manifest::{
-    Counts, Error, FanOut, Input, Operation, Receipt, Result, StepName, Unit, UnitKind, layout,
+    Class, Counts, Error, FanOut, Input, Operation, Output, OutputPath, Receipt, Result, StepName,
+    Unit, UnitKind, layout,
 };
-use sluice_store::{Location, Store};
+use sluice_store::{Location, Storage, Store};
 
 use crate::args::Common;
+use crate::budget::MemoryBudget;
 use crate::logs::Progress;
+use crate::machine::default_memory;
+use crate::owner::refuse_other_stage;
+use crate::run::Run;
+use crate::threads::spawn;
 
 /// What the steps of one process share.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Shared {
     /// Set by a signal: stop soon, leave nothing half-written.
     pub stop: Arc<AtomicBool>,
+    /// What opens stores.
+    pub storage: Storage,
+    /// Memory that decoding may take, in all steps together.
+    pub memory: Arc<MemoryBudget>,
+}
+
+impl Shared {
+    /// Returns the same for a process that works with `jobs` threads and decodes in `memory` bytes;
+    /// none are what the machine grants.
+    #[must_use]
+    pub fn with_memory(&self, jobs: Option<usize>, memory: Option<u64>) -> Self {
+        let memory = memory.unwrap_or_else(|| default_memory(threads(jobs)));
+        Self {
+            memory: Arc::new(MemoryBudget::new(memory)),
+            ..self.clone()
+        }
+    }
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        let stop = Arc::<AtomicBool>::default();
+        Self {
+            storage: Storage::new(stop.clone()),
+            memory: Arc::new(MemoryBudget::new(default_memory(threads(None)))),
+            stop,
+        }
+    }
+}
+
+/// Returns the number of threads that work at once: by default the CPUs that the cgroup grants.
+pub(crate) fn threads(jobs: Option<usize>) -> usize {
+    jobs.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from))
 }
 
 /// What runs: a step of the pipeline and the operation of its stage. A node of the DAG.
@@ -46,9 +85,13 @@ impl Node {
 /// A program at work.
 pub struct Context {
     /// The run.
-    pub run: Store,
+    pub run: Run,
+    /// What opens other stores.
+    pub storage: Storage,
     /// Threads that may work at once.
     pub jobs: usize,
+    /// Memory that decoding may take.
+    pub memory: Arc<MemoryBudget>,
     pub(crate) force: bool,
     pub(crate) program: &'static str,
     node: Option<Node>,
@@ -56,6 +99,8 @@ pub struct Context {
     stop: Arc<AtomicBool>,
     progress: Mutex<Option<Progress>>,
     tally: Mutex<Tally>,
+    /// Units that were begun and not committed.
+    uncommitted: Mutex<BTreeSet<Unit>>,
 }
 
 /// What was done, for the result.
@@ -68,21 +113,28 @@ pub(crate) struct Tally {
     pub counts: Counts,
     pub outputs: Vec<String>,
     pub output_bytes: u64,
+    pub damaged_shards: u64,
     pub fan_out: BTreeMap<&'static str, u64>,
+    /// Rows of scores or embeddings that were computed, and that were taken over; none where the step
+    /// gives neither.
+    pub rows: Option<(u64, u64)>,
 }
 
 impl Context {
     /// Opens the run for a stage's program.
     ///
     /// # Errors
-    /// Usage, when the run's URI is not valid.
+    /// Usage, when the run's URI is not valid, or the step's name is taken by another stage.
     pub fn new(
         common: &Common,
         program: &'static str,
         node: Node,
         shared: &Shared,
     ) -> Result<Self> {
-        Self::create(common, program, Some(node), shared)
+        let context = Self::create(common, program, Some(node), shared)?;
+        let Node { step, stage, .. } = context.node();
+        refuse_other_stage(&context.run, step, stage)?;
+        Ok(context)
     }
 
     fn create(
@@ -91,11 +143,14 @@ impl Context {
         node: Option<Node>,
         shared: &Shared,
     ) -> Result<Self> {
-        let run = Store::create(&Location::parse(&common.run)?)?;
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let storage = shared.storage.clone();
+        let run = storage.create(&Location::parse(&common.run)?)?;
+        let run = Run::new(run, node.is_some());
         Ok(Self {
             run,
-            jobs: common.jobs.unwrap_or(cpus).max(1),
+            storage,
+            jobs: threads(common.jobs),
+            memory: shared.memory.clone(),
             force: common.force,
             program,
             node,
@@ -103,6 +158,7 @@ impl Context {
             stop: shared.stop.clone(),
             progress: Mutex::default(),
             tally: Mutex::default(),
+            uncommitted: Mutex::default(),
         })
     }
 
@@ -117,10 +173,11 @@ impl Context {
             task_index: None,
             task_count: None,
             jobs: None,
+            memory: None,
             force: false,
             result: None,
         };
-        Store::open(&Location::parse(run)?)?;
+        shared.storage.open(&Location::parse(run)?)?;
         Self::create(&common, program, None, shared)
     }
 
@@ -150,15 +207,27 @@ impl Context {
         Ok(())
     }
 
+    /// Returns the units that are this process's share.
+    ///
+    /// # Errors
+    /// Usage, when the arguments name units that there are not.
+    pub fn share(&self, units: Vec<Unit>) -> Result<Vec<Unit>> {
+        self.common.share(units)
+    }
+
     /// Does `work` for each unit that is this process's share, `in_flight` units at once. The
     /// first error ends it.
+    ///
+    /// # Errors
+    /// Of `work`; usage, when the share is not valid; a bug, when `work` succeeds and its task was
+    /// not committed.
     pub fn each_unit<E: From<Error> + Send>(
         &self,
         units: Vec<Unit>,
         in_flight: usize,
         work: impl Fn(Unit) -> Result<(), E> + Sync,
     ) -> Result<(), E> {
-        let units = self.common.share(units)?;
+        let units = self.share(units)?;
         self.tally().units += units.len() as u64;
         let progress = Progress::new(&self.node().name(), units.len());
         *lock(&self.progress) = Some(progress.clone());
@@ -166,8 +235,12 @@ impl Context {
         let failed: Mutex<Option<E>> = Mutex::new(None);
         let worker = || {
             while let Some(&unit) = units.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let done = self.check_stop().map_err(E::from).and_then(|()| work(unit));
-                if let Err(e) = done {
+                let done = || -> Result<(), E> {
+                    self.check_stop()?;
+                    work(unit)?;
+                    Ok(self.check_unit_committed(unit)?)
+                };
+                if let Err(e) = done() {
                     lock(&failed).get_or_insert(e);
                     next.store(units.len(), Ordering::Relaxed);
                     return;
@@ -178,7 +251,10 @@ impl Context {
         let workers = in_flight.clamp(1, units.len().max(1));
         std::thread::scope(|scope| {
             for _ in 1..workers {
-                scope.spawn(worker);
+                if let Err(e) = spawn(scope, worker) {
+                    lock(&failed).get_or_insert(e.into());
+                    next.store(units.len(), Ordering::Relaxed);
+                }
             }
             worker();
         });
@@ -189,23 +265,47 @@ impl Context {
         }
     }
 
+    /// Returns whether the first of these units is this process's share. Of the tasks of a fan-out, that
+    /// one does what is to be done once.
+    ///
+    /// # Errors
+    /// Usage, when the share is not valid.
+    pub fn has_first(&self, units: &[Unit]) -> Result<bool> {
+        Ok(self.common.share(units.to_vec())?.first() == units.first())
+    }
+
+    pub(crate) fn begun(&self, unit: Unit) {
+        lock(&self.uncommitted).insert(unit);
+    }
+
+    pub(crate) fn committed(&self, unit: Unit) {
+        lock(&self.uncommitted).remove(&unit);
+    }
+
+    fn check_unit_committed(&self, unit: Unit) -> Result<()> {
+        match lock(&self.uncommitted).contains(&unit) {
+            true => Err(self.not_committed(unit)),
+            false => Ok(()),
+        }
+    }
+
+    /// Fails when a task was dropped without a commit although the work ended without an error.
+    pub(crate) fn check_committed(&self) -> Result<()> {
+        let first = lock(&self.uncommitted).first().copied();
+        first.map_or(Ok(()), |unit| Err(self.not_committed(unit)))
+    }
+
+    fn not_committed(&self, unit: Unit) -> Error {
+        let name = self.node.as_ref().map(Node::name).unwrap_or_default();
+        Error::bug(format!("{name} {unit}: ended without a commit"))
+    }
+
     /// Returns a unit's receipt, where there is one.
     ///
     /// # Errors
-    /// Data, when it cannot be parsed.
+    /// Data, when it is broken or was changed.
     pub fn receipt(&self, step: &StepName, unit: Unit) -> Result<Option<Receipt>> {
-        let path = layout::receipt(step, unit);
-        let Some(json) = self.run.get_if_there(&path)? else {
-            return Ok(None);
-        };
-        let receipt = serde_json::from_slice(&json).map_err(|e| {
-            Error::data(format!(
-                "{}: cannot parse receipt: {e}",
-                self.run.uri(&path)
-            ))
-            .hint("delete it to have the unit done again")
-        })?;
-        Ok(Some(receipt))
+        self.run.receipt(step, unit)
     }
 
     /// Returns the receipt of a unit that must have been done before.
@@ -213,11 +313,13 @@ impl Context {
     /// # Errors
     /// Data, when there is none; the hint names the step to run.
     pub fn required_receipt(&self, step: &StepName, unit: Unit) -> Result<Receipt> {
-        self.receipt(step, unit)?.ok_or_else(|| {
-            let path = layout::receipt(step, unit);
-            Error::data(format!("{}: no such receipt", self.run.uri(&path)))
-                .hint(format!("run the step {step} first, for all of its units"))
-        })
+        self.check_stop()?;
+        let receipt = self.run.required_receipt(step, unit);
+        if receipt.is_err() {
+            // A run of another version has its receipts elsewhere.
+            self.run_info()?;
+        }
+        receipt
     }
 
     /// Returns the receipts of several units that must have been done before, in their order.
@@ -250,13 +352,18 @@ impl Context {
         Ok(Input::units(step, kind, fingerprints))
     }
 
-    /// Returns the units that a step had when it ran. The receipt of the first one has their number.
+    /// Returns the units that a step had when it ran. The receipt of the first one has their number. It
+    /// is not believed beyond the receipts that are there and one more, which is then missing.
     ///
     /// # Errors
     /// As [`Context::required_receipt`].
     pub fn units_of(&self, step: &StepName, kind: UnitKind) -> Result<Vec<Unit>> {
-        let first = self.required_receipt(step, Unit::once(kind))?;
-        Ok(Unit::all(kind, first.units))
+        let stated = self.required_receipt(step, Unit::once(kind))?.units;
+        let listed = self.run.list(&layout::receipts(step))?;
+        let units = listed.iter().filter_map(|o| layout::receipt_at(&o.path));
+        let there = units.filter(|(_, unit)| unit.kind == kind).count();
+        let most = u32::try_from(there + 1).unwrap_or(u32::MAX);
+        Ok(Unit::all(kind, stated.min(most)))
     }
 
     pub(crate) fn tally(&self) -> MutexGuard<'_, Tally> {
@@ -285,10 +392,21 @@ impl Context {
         self.tally().counts.clone()
     }
 
+    /// Returns the number of damaged shards in the units done or found up to date so far.
+    pub fn damaged_shards(&self) -> u64 {
+        self.tally().damaged_shards
+    }
+
     /// Units that were this process's share, and how many of them were up to date already.
     pub fn units(&self) -> (u64, u64) {
         let tally = self.tally();
         (tally.units, tally.up_to_date)
+    }
+
+    /// Rows of scores or embeddings that were computed and rows that were taken over; none where the step
+    /// gives neither. Units that were up to date have none of both.
+    pub fn rows(&self) -> Option<(u64, u64)> {
+        self.tally().rows
     }
 
     pub(crate) fn record(&self, receipt: &Receipt, worked: bool) {
@@ -298,10 +416,16 @@ impl Context {
         } else {
             tally.up_to_date += 1;
         }
+        if let Some(of_unit) = receipt.rows() {
+            let (computed, reused) = if worked { of_unit } else { (0, 0) };
+            let so_far = tally.rows.unwrap_or_default();
+            tally.rows = Some((so_far.0 + computed, so_far.1 + reused));
+        }
         tally.counts.merge(&receipt.counts);
+        tally.damaged_shards += receipt.sums.damaged_shards;
         for output in &receipt.outputs {
-            tally.output_bytes += output.bytes;
-            tally.outputs.push(output.path.clone());
+            tally.output_bytes = tally.output_bytes.saturating_add(output.bytes);
+            tally.outputs.push(output.path.to_string());
         }
     }
 
@@ -316,7 +440,8 @@ impl Context {
         })
     }
 
-    /// Removes the units under a folder of the run that are `stale`, with what they wrote.
+    /// Removes the units under a folder of the run that are `stale`, with what they wrote in the run.
+    /// Of a receipt that cannot be trusted it is not known what it wrote.
     ///
     /// # Errors
     /// Storage errors only.
@@ -326,54 +451,66 @@ impl Context {
         stale: impl Fn(&StepName, Unit) -> bool,
     ) -> Result<()> {
         for object in self.run.list(folder)? {
-            let found = layout::receipt_at(&object.path);
-            if !found.is_some_and(|(step, unit)| stale(&step, unit)) {
+            let Some((step, unit)) = layout::receipt_at(&object.path) else {
+                continue;
+            };
+            if !stale(&step, unit) {
                 continue;
             }
-            // Another task may be removing it too.
-            let json = self.run.get_if_there(&object.path)?;
-            let receipt = json.and_then(|json| serde_json::from_slice::<Receipt>(&json).ok());
+            let receipt = data_or_none(self.receipt(&step, unit))?;
             self.run.delete(&object.path)?;
             for output in receipt.map(|r| r.outputs).unwrap_or_default() {
-                self.delete_output(&output.path)?;
+                if !output.path.is_outside() {
+                    self.run.delete_inside(output.path.as_str())?;
+                }
             }
         }
         Ok(())
     }
 
-    /// Whether an output is there with the size that its receipt tells.
-    pub fn output_is_there(&self, output: &sluice_manifest::Output) -> Result<bool> {
+    /// Whether an output is there with the size that its receipt states.
+    pub fn output_is_there(&self, output: &Output) -> Result<bool> {
         let info = match self.outside(&output.path)? {
             Some((store, name)) => store.stat(&name)?,
-            None => self.run.stat(&output.path)?,
+            None => self.run.stat(output.path.as_str())?,
         };
         Ok(info.is_some_and(|info| info.bytes == output.bytes))
     }
 
-    fn delete_output(&self, path: &str) -> Result<()> {
-        match self.outside(path)? {
-            Some((store, name)) => store.delete(&name),
-            None => self.run.delete(path),
-        }
-    }
-
-    /// Where an output outside of the run lies; such outputs carry whole URIs.
-    pub fn outside(&self, path: &str) -> Result<Option<(Store, String)>> {
-        if !path.starts_with('/') && !path.contains("://") {
+    /// Returns the folder and the name of an output outside of the run; none for one in the run.
+    ///
+    /// # Errors
+    /// Usage or data, when the path is not one of an object.
+    pub fn outside(&self, path: &OutputPath) -> Result<Option<(Store, String)>> {
+        if !path.is_outside() {
             return Ok(None);
         }
-        let location = Location::parse(path)?;
+        let location = Location::parse(path.as_str())?;
         let Some((folder, name)) = location.split() else {
             return Err(Error::data(format!("{path}: not the path of an object")));
         };
-        if folder.as_local().is_some_and(|folder| !folder.is_dir()) {
+        match self.storage.open_if_there(&folder)? {
+            Some(store) => Ok(Some((store, name))),
             // An output folder that was removed holds no outputs; looking must not make it.
-            return Ok(Some((self.run.clone(), format!("missing/{name}"))));
+            None => Ok(Some((Store::clone(&self.run), format!("missing/{name}")))),
         }
-        Ok(Some((Store::open(&folder)?, name)))
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+/// Returns none in place of unusable data, which will be made anew, and logs a warning.
+///
+/// # Errors
+/// All others.
+pub fn data_or_none<T>(found: Result<Option<T>>) -> Result<Option<T>> {
+    match found {
+        Err(e) if e.class() == Class::Data => {
+            tracing::warn!("{e}");
+            Ok(None)
+        }
+        found => found,
+    }
+}
+
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
 }

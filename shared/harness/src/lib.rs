@@ -10,25 +10,41 @@
 //! A [`Tool`] is a program that is no stage: one for people, or one that runs several stages.
 
 mod args;
+mod budget;
 mod context;
 mod logs;
+mod machine;
 mod memory;
+mod output;
+mod owner;
+mod places;
 mod plan;
 mod program;
 mod receipts;
+mod run;
 mod scores;
+mod signals;
 mod survivors;
 mod task;
+mod threads;
 mod tool;
 mod upstream;
+mod variables;
 
-pub use args::{Common, StepArgs, arguments, parse, shell};
-pub use context::{Context, Node, Shared};
+pub use args::{Common, StepArgs, arguments, jobs, shell};
+pub use budget::{MemoryBudget, MemoryShare};
+pub use context::{Context, Node, Shared, data_or_none};
+pub use machine::parse_bytes;
+pub use owner::refuse_other_stage;
+pub use places::{InputPlaces, refuse_overlap, refuse_unwritable};
 pub use plan::{PartitionPlan, Plan, check_unchanged, open_shard, shard_input};
-pub use program::{Program, describe, main};
-pub use receipts::Receipts;
+pub use program::{Program, add_rows, describe, main};
+pub use receipts::{CurrentInputs, Receipts};
+pub use run::Run;
 pub use scores::ScoreReader;
 pub use survivors::{Decider, Sample, Survivors, Verdict, Verdicts, reason_of};
 pub use task::{Task, Work};
-pub use tool::{Desk, StepDone, Tool, Wiring, check_step, run_step, tool_main, wiring};
+pub use threads::spawn;
+pub use tool::{Desk, StepDone, Tool, Wiring, check_step, input_of, run_step, tool_main, wiring};
 pub use upstream::{Embedder, Gives, Upstream};
+pub use variables::{MACHINE_FLAGS, is_set, settings_of};

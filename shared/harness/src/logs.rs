@@ -1,16 +1,25 @@
 //! Logs and progress on stderr: bars and plain lines on a terminal, JSON lines otherwise.
+//!
+//! Credentials are hidden, and what would steer a terminal is escaped, whoever logs it.
 
-use std::io::IsTerminal;
+use std::fmt::Debug;
+use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use indicatif::ProgressStyle;
+use sluice_manifest::text::shown;
+use tracing::field::Field;
 use tracing::{Level, Span};
 use tracing_indicatif::IndicatifLayer;
 use tracing_indicatif::span_ext::IndicatifSpanExt;
+use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::{EnvFilter, FilterFn, filter_fn};
+use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::output::{BestEffort, SafeWriter};
 
 /// Starts logging. `SLUICE_LOG` takes the usual directives (`debug`, `sluice_store=trace`).
 ///
@@ -32,6 +41,7 @@ pub(crate) fn start(quiet: bool) {
         let bars = IndicatifLayer::new().with_progress_style(style());
         let lines = tracing_subscriber::fmt::layer()
             .with_writer(bars.get_stderr_writer())
+            .fmt_fields(debug_fn(write_field).delimited(" "))
             .without_time()
             .with_target(false);
         registry.with(lines).with(bars).try_init()
@@ -42,17 +52,34 @@ pub(crate) fn start(quiet: bool) {
             .with_current_span(false)
             .with_span_list(false)
             .with_target(false)
-            .with_writer(std::io::stderr);
+            .with_writer(|| SafeWriter::words(BestEffort(io::stderr())));
         registry.with(lines).try_init()
     };
     // Within one process (tests) the first caller has set it up.
     drop(started);
 }
 
+/// Libraries that log no word for people: each of their failures reaches us as an error too.
+const SILENT: [&str; 2] = ["opendal", "reqsign"];
+
+/// Writes a field of a log line for people.
+fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> std::fmt::Result {
+    let value = shown(&format!("{value:?}"));
+    match field.name() {
+        "message" => write!(writer, "{value}"),
+        // What the crate `log` says about itself.
+        name if name.starts_with("log.") => Ok(()),
+        name => write!(writer, "{name}={value}"),
+    }
+}
+
 /// Of what libraries say, warnings alone, whatever `SLUICE_LOG` asks for: at the levels below they
 /// tell of requests and credentials.
 fn ours() -> FilterFn {
-    filter_fn(|about| about.target().starts_with("sluice") || *about.level() <= Level::WARN)
+    filter_fn(|about| {
+        let is_silent = SILENT.iter().any(|name| about.target().starts_with(name));
+        about.target().starts_with("sluice") || (*about.level() <= Level::WARN && !is_silent)
+    })
 }
 
 fn style() -> ProgressStyle {
@@ -110,9 +137,78 @@ fn style_for(step: &str) -> ProgressStyle {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+    use std::sync::Mutex;
+
+    use super::*;
+
+    /// What a layer writes about one event.
+    fn logged<L>(layer: impl FnOnce(Arc<Mutex<Vec<u8>>>) -> L) -> String
+    where
+        L: tracing_subscriber::Layer<tracing_subscriber::Registry> + Send + Sync + 'static,
+    {
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let registry = tracing_subscriber::registry().with(layer(lines.clone()));
+        tracing::subscriber::with_default(registry, || {
+            let shard = "\x1b]0;x\x07a\u{202e}.tar\n{";
+            tracing::warn!(shard, at = %"http://h/?x=HUSH", "{shard}: S3://u:HUSH@b is gone");
+        });
+        let lines = lines.lock().unwrap().clone();
+        String::from_utf8(lines).unwrap()
+    }
+
+    fn check(text: &str) {
+        let line = text.trim_end();
+        assert!(
+            !text.contains("HUSH") && text.contains("S3://…@b is gone"),
+            "{text}"
+        );
+        assert!(!line.contains(['\x1b', '\x07', '\u{202e}']), "{text:?}");
+        assert!(
+            line.split('\n').skip(1).all(|line| line.starts_with("  ")),
+            "{text}"
+        );
+    }
+
+    #[test]
+    fn lines_for_people_are_safe() {
+        check(&logged(|lines| {
+            tracing_subscriber::fmt::layer()
+                .with_writer(move || Shared(lines.clone()))
+                .fmt_fields(debug_fn(write_field).delimited(" "))
+                .with_ansi(false)
+        }));
+    }
+
+    #[test]
+    fn json_lines_are_safe_and_stay_json() {
+        let text = logged(|lines| {
+            tracing_subscriber::fmt::layer()
+                .json()
+                .flatten_event(true)
+                .with_writer(move || SafeWriter::words(Shared(lines.clone())))
+        });
+        check(&text);
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(line["shard"], "\x1b]0;x\x07a\u{202e}.tar\n{");
+    }
+
+    /// A buffer that a layer writes to.
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Shared {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(text)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
     #[test]
     fn the_template_parses() {
-        super::style();
-        super::style_for("dedup-match");
+        style();
+        style_for("dedup-match");
     }
 }

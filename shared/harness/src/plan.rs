@@ -1,11 +1,11 @@
 //! The plan: which shards belong to which partition.
 
-use sluice_manifest::rows::PlanRow;
+use sluice_manifest::rows::{PlanRow, ShardRow, ShardStatus};
 use sluice_manifest::{
-    Error, Fingerprint, Input, InputOf, Partition, Result, RunInfo, StepName, Unit, UnitKind,
-    layout,
+    Error, Fingerprint, Input, InputOf, Partition, Result, RunInfo, ShardPath, StepName, Unit,
+    UnitKind, layout,
 };
-use sluice_store::{Location, ObjectReader, Store};
+use sluice_store::{Location, ObjectReader, Storage, Store};
 
 use crate::Context;
 
@@ -16,6 +16,8 @@ pub struct Plan {
     pub info: RunInfo,
     /// The partitions in order.
     pub partitions: Vec<PartitionPlan>,
+    /// What opens the input.
+    pub storage: Storage,
 }
 
 /// A partition's shards.
@@ -44,7 +46,7 @@ impl Plan {
 
     /// The input that the shards lie in.
     pub fn input(&self) -> Result<Store> {
-        Store::open(&Location::parse(&self.info.input)?)
+        self.storage.open(&Location::parse(&self.info.input)?)
     }
 }
 
@@ -89,21 +91,34 @@ pub fn check_unchanged(input: &Store, planned: &PlanRow) -> Result<()> {
 }
 
 impl Context {
-    /// What the run is; none before `partition` wrote it.
+    /// Returns what the run is; none before `partition` was done.
+    ///
+    /// # Errors
+    /// Data, when `run.json` is not what `partition` wrote, or the run has another layout.
     pub fn run_info(&self) -> Result<Option<RunInfo>> {
-        let Some(json) = self.run.get_if_there(layout::RUN_INFO)? else {
+        let uri = self.run.uri(layout::RUN_INFO);
+        let json = self.run.get_if_there(layout::RUN_INFO)?;
+        if let Some(json) = &json {
+            // First, for another version's receipts may have another form.
+            RunInfo::check_layout(json, &uri)?;
+        }
+        let unit = Unit::once(UnitKind::Plan);
+        let Some(receipt) = self.receipt(&StepName::partition(), unit)? else {
             return Ok(None);
         };
-        RunInfo::parse(&json, &self.run.uri(layout::RUN_INFO)).map(Some)
+        let json = self.run.compared(receipt, layout::RUN_INFO, json)?;
+        RunInfo::parse(&json, &uri).map(Some)
     }
 
-    /// The plan that `partition` wrote.
+    /// Returns the plan that `partition` wrote.
+    ///
+    /// # Errors
+    /// As [`run_info`](Self::run_info); data, when there is no plan.
     pub fn plan(&self) -> Result<Plan> {
         let uri = self.run.uri(layout::RUN_INFO);
         let info = self.run_info()?.ok_or_else(|| {
-            Error::data(format!("{uri}: no such object")).hint("run sluice-partition first")
+            Error::data(format!("{uri}: there is no plan yet")).hint("run sluice-partition first")
         })?;
-        self.required_receipt(&StepName::partition(), Unit::once(UnitKind::Plan))?;
         let mut partitions: Vec<PartitionPlan> = Vec::new();
         for row in self.run.rows::<PlanRow>(layout::PLAN)? {
             let row = row?;
@@ -115,6 +130,44 @@ impl Context {
                 }),
             }
         }
-        Ok(Plan { info, partitions })
+        Ok(Plan {
+            info,
+            partitions,
+            storage: self.storage.clone(),
+        })
+    }
+
+    /// Returns the error of an input of which no sample can be used. It names a damaged shard, where
+    /// there is one.
+    pub fn unreadable_input(&self, plan: &Plan) -> Error {
+        let run = &self.run;
+        let hint = |kind: &str| {
+            let path = format!("read/{kind}/part-00000.parquet");
+            format!("`sluice inspect {}` shows the reasons", run.uri(&path))
+        };
+        match self.damaged_shard(plan) {
+            Ok(Some((shard, detail))) => Error::data(format!(
+                "{}: no sample can be read, the shards are damaged; {shard}: {detail}",
+                plan.info.input
+            ))
+            .hint(hint("shards")),
+            Ok(None) => Error::data(format!("{}: no sample can be used", plan.info.input))
+                .hint(hint("images")),
+            Err(e) => e,
+        }
+    }
+
+    /// Returns the first damaged shard, and what is wrong with it.
+    fn damaged_shard(&self, plan: &Plan) -> Result<Option<(ShardPath, String)>> {
+        for unit in plan.units() {
+            let path = layout::SHARDS.path(&StepName::read(), unit);
+            for row in self.run.rows::<ShardRow>(&path)? {
+                let row = row?;
+                if row.status == ShardStatus::Damaged {
+                    return Ok(Some((row.shard, row.detail.unwrap_or_default())));
+                }
+            }
+        }
+        Ok(None)
     }
 }

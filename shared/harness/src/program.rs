@@ -1,5 +1,6 @@
 //! From `main` to the exit code: arguments, signals, the result.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::Write;
 use std::panic::AssertUnwindSafe;
@@ -9,18 +10,21 @@ use std::time::Instant;
 
 use clap::Parser;
 use serde_json::{Value, json};
+use sluice_manifest::text::{self, mask_json};
 use sluice_manifest::{Class, Error, ExitStatus, Operation, Role, StepName};
+use sluice_store::Storage;
 
-use crate::args::{Common, StepArgs, arguments, parse, shell};
+use crate::args::{Common, StepArgs, arguments, shell};
 use crate::context::{Context, Node, Shared};
+use crate::output::{deliver, print_usage, shown};
+use crate::signals::{Deadline, listen};
+use crate::threads::{caught, start_pool};
 use crate::upstream::{Gives, Upstream};
-use crate::{logs, memory};
+use crate::variables::{Reads, parse};
+use crate::{InputPlaces, logs, memory};
 
 /// Outputs that a result names; it counts the others.
 const NAMED_OUTPUTS: usize = 100;
-
-/// Where Kubernetes reads a container's last words.
-const LAST_WORDS: &str = "/dev/termination-log";
 
 /// A stage's program: its parsed arguments, and what it does with them.
 pub trait Program: Parser {
@@ -55,6 +59,14 @@ pub trait Program: Parser {
     /// Usage, when an argument cannot be parsed, such as a rule that does not compile.
     fn needs(&self) -> anyhow::Result<Vec<StepName>> {
         Ok(Vec::new())
+    }
+
+    /// Returns where the samples of the run come from; none for stages that read them from the plan.
+    ///
+    /// # Errors
+    /// Data, when there are no shards; usage, when the run would be written into them.
+    fn input(&self, _storage: &Storage) -> anyhow::Result<Option<InputPlaces>> {
+        Ok(None)
     }
 
     /// Checks all that can be known before the work, given what the steps before give, and returns
@@ -100,51 +112,68 @@ pub trait Program: Parser {
 
 /// Runs a stage's program. Its whole `main`.
 pub fn main<P: Program>() -> ExitCode {
+    let shared = listen();
     memory::settle();
     let started = Instant::now();
+    let deadline = Deadline::start(&shared);
+    let report_to = |file: Option<PathBuf>| {
+        let storage = shared.storage.clone();
+        deadline.report_by(move || report_stopped(P::NAME, started, &storage, file.as_deref()));
+    };
+    report_to(None);
+    let end = |result: Option<&Path>, context: Option<&Context>, outcome| {
+        deadline.conclude();
+        let requests = shared.storage.requests();
+        finish(P::NAME, result, started, requests, context, outcome)
+    };
     let arguments = match arguments(std::env::args_os()) {
         Ok(arguments) => arguments,
-        Err(e) => return finish(P::NAME, None, started, None, Err(e.into())),
+        Err(e) => return end(None, None, Err(e.into())),
     };
-    let program = match parse::<P>(&arguments) {
+    let program = match parse::<P, _>(&arguments, Reads::All) {
         Ok(program) => program,
-        Err(e) if !e.use_stderr() => {
-            // Nothing can be done about a closed stdout.
-            let _ = e.print();
-            return ExitCode::SUCCESS;
-        }
+        Err(e) if !e.use_stderr() => return ExitCode::from(shown(P::NAME, print_usage(&e)) as u8),
         Err(e) => {
-            let _ = e.print();
+            let _ = print_usage(&e);
             let result = named_result(&arguments);
-            let error = Err(unparsed(&e).into());
-            return finish(P::NAME, result.as_deref(), started, None, error);
+            return end(result.as_deref(), None, Err(unparsed(&e).into()));
         }
     };
+    let common = program.common();
+    report_to(common.result.clone());
     logs::start(false);
     let words: Vec<_> = arguments
         .iter()
         .map(|word| word.to_string_lossy())
         .collect();
     tracing::info!(command = shell(&words), "starts");
-    let shared = Shared::default();
-    listen(&shared);
-    let common = program.common();
-    let context = Context::new(common, P::NAME, program.node(), &shared);
-    let (context, outcome) = match context {
-        Ok(context) => {
-            let outcome = guarded(context.jobs, || program.run(&context));
-            context.run.tidy();
-            (Some(context), outcome)
-        }
+    let (context, outcome) = match work(&program, &shared.with_memory(common.jobs, common.memory)) {
+        Ok((context, outcome)) => (Some(context), outcome),
         Err(e) => (None, Err(e.into())),
     };
-    finish(
-        P::NAME,
-        common.result.as_deref(),
-        started,
-        context.as_ref(),
-        outcome,
-    )
+    end(common.result.as_deref(), context.as_ref(), outcome)
+}
+
+/// Opens the run and does the work. The outer error is about opening the run.
+fn work<P: Program>(
+    program: &P,
+    shared: &Shared,
+) -> sluice_manifest::Result<(Context, anyhow::Result<()>)> {
+    let common = program.common();
+    let context = Context::new(common, P::NAME, program.node(), shared)?;
+    let outcome = guarded(context.jobs, || {
+        context.check_stop()?;
+        program.run(&context)?;
+        Ok(context.check_committed()?)
+    });
+    context.run.tidy();
+    Ok((context, outcome))
+}
+
+/// Writes the result of a program that is ended in the middle of its work.
+fn report_stopped(name: &str, started: Instant, storage: &Storage, file: Option<&Path>) {
+    let stopped = Err(Error::stopped().into());
+    finish(name, file, started, storage.requests(), None, stopped);
 }
 
 /// What clap says about arguments that do not parse, without its usage lines.
@@ -159,7 +188,7 @@ pub(crate) fn unparsed(e: &clap::Error) -> Error {
 }
 
 /// The value of `--result` in arguments that do not parse.
-fn named_result(arguments: &[OsString]) -> Option<PathBuf> {
+pub(crate) fn named_result(arguments: &[OsString]) -> Option<PathBuf> {
     let behind = |argument: &OsString| {
         argument
             .to_str()?
@@ -174,56 +203,28 @@ fn named_result(arguments: &[OsString]) -> Option<PathBuf> {
     })
 }
 
-pub(crate) fn listen(shared: &Shared) {
-    sluice_store::heed(&shared.stop);
-    for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGINT] {
-        // Twice the same signal ends the program at once.
-        let conditional = signal_hook::flag::register_conditional_shutdown(
-            signal,
-            ExitStatus::Stopped as i32,
-            shared.stop.clone(),
-        );
-        let flag = signal_hook::flag::register(signal, shared.stop.clone());
-        if let Err(e) = conditional.and(flag) {
-            tracing::warn!("signal {signal} cannot be handled: {e}");
-        }
-    }
-}
-
 /// Starts the pool of `jobs` threads, runs `work`, and turns a panic into an error.
 pub(crate) fn guarded(
     jobs: usize,
     work: impl FnOnce() -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
-    // Within one process (tests) the first caller's pool stays.
-    let _ = rayon::ThreadPoolBuilder::new()
-        .num_threads(jobs)
-        .build_global();
-    std::panic::catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
-        let words = panic
-            .downcast_ref::<String>()
-            .map(String::as_str)
-            .or_else(|| panic.downcast_ref::<&str>().copied())
-            .unwrap_or("no message");
-        Err(Error::bug(format!("panic: {words}"))
-            .hint("please report this")
-            .into())
-    })
+    start_pool(jobs)?;
+    std::panic::catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|panic| Err(caught(&*panic).into()))
 }
 
-/// The class of an error, and its message for people.
+/// Returns the class of an error, and its message for people, safe for a terminal and without
+/// credentials.
 pub fn describe(error: &anyhow::Error) -> (Class, String) {
-    let class = error
-        .chain()
-        .find_map(|cause| cause.downcast_ref::<Error>());
-    let class = class.map_or(Class::Bug, Error::class);
-    (class, format!("{error:#}"))
+    let class = Class::of(error.as_ref()).unwrap_or(Class::Bug);
+    (class, text::shown(&format!("{error:#}")))
 }
 
 fn finish(
     name: &str,
     result_file: Option<&Path>,
     started: Instant,
+    requests: BTreeMap<String, u64>,
     context: Option<&Context>,
     outcome: anyhow::Result<()>,
 ) -> ExitCode {
@@ -239,6 +240,8 @@ fn finish(
     if !tally.fan_out.is_empty() {
         result["fan_out"] = json!(tally.fan_out);
     }
+    add_rows(&mut result, tally.rows);
+    add_requests(&mut result, &requests);
     let up_to_date = tally.units > 0 && tally.units == tally.up_to_date;
     let status = conclude(name, started, up_to_date, &outcome, &mut result);
     if let Some(error) = result["error"]["message"].as_str()
@@ -247,9 +250,23 @@ fn finish(
         // No log was started for errors this early.
         let _ = writeln!(std::io::stderr(), "{name}: {error}");
     }
-    print(&result);
-    publish(&result, result_file);
-    ExitCode::from(status as u8)
+    ExitCode::from(deliver(name, &result, true, result_file, status) as u8)
+}
+
+/// Adds how many rows were computed and how many were taken over, where the step gives scores or
+/// embeddings.
+pub fn add_rows(result: &mut Value, rows: Option<(u64, u64)>) {
+    if let Some((computed, reused)) = rows {
+        result["computed"] = json!(computed);
+        result["reused"] = json!(reused);
+    }
+}
+
+/// Adds the number of HTTP requests, where some were sent.
+pub(crate) fn add_requests(result: &mut Value, requests: &BTreeMap<String, u64>) {
+    if !requests.is_empty() {
+        result["requests"] = json!(requests);
+    }
 }
 
 /// Completes a result with what every program's has, and says how the program ends.
@@ -266,10 +283,6 @@ pub(crate) fn conclude(
         None if up_to_date => "up-to-date",
         None => "done",
     };
-    let requests = sluice_store::requests();
-    if !requests.is_empty() {
-        result["requests"] = json!(requests);
-    }
     result["program"] = json!(name);
     result["version"] = json!(env!("CARGO_PKG_VERSION"));
     result["status"] = json!(status);
@@ -284,30 +297,6 @@ pub(crate) fn conclude(
     } else if up_to_date {
         tracing::info!("up to date");
     }
+    mask_json(result);
     failure.map_or(ExitStatus::Done, |(class, _)| class.exit_status())
-}
-
-/// Writes the result to stdout.
-pub(crate) fn print(result: &Value) {
-    // Nothing can be done about a closed stdout.
-    let _ = writeln!(std::io::stdout(), "{result}");
-}
-
-/// Writes the result to `--result` (atomically), and an error to the container's last words.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the result lies on local disk by definition"
-)]
-pub(crate) fn publish(result: &Value, file: Option<&Path>) {
-    let line = format!("{result}\n");
-    if let Some(file) = file {
-        let part = file.with_extension("part");
-        let written = std::fs::write(&part, &line).and_then(|()| std::fs::rename(&part, file));
-        if let Err(e) = written {
-            tracing::warn!("--result {}: {e}", file.display());
-        }
-    }
-    if result["error"].is_object() && Path::new(LAST_WORDS).exists() {
-        let _ = std::fs::write(LAST_WORDS, result["error"].to_string());
-    }
 }

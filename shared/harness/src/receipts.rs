@@ -11,12 +11,16 @@ use sluice_manifest::{
 };
 
 use crate::Context;
+use crate::run::misplaced;
 
 /// The receipts of a run, each step's in the order of its units.
 #[derive(Debug, Default)]
 pub struct Receipts {
     steps: BTreeMap<StepName, Vec<Receipt>>,
-    /// Objects among the receipts that cannot be parsed.
+    /// Steps that are in the run and not part of the pipeline any more: see
+    /// [`keep_only`](Self::keep_only).
+    pub left_over: Vec<StepName>,
+    /// Objects among the receipts that are broken or were changed.
     pub broken: Vec<Error>,
 }
 
@@ -34,33 +38,32 @@ impl Context {
             .filter(|o| is_receipt(&o.path))
             .collect();
         let read = objects.par_iter().map(|object| {
-            let json = self.run.get(&object.path)?;
-            Ok((&object.path, serde_json::from_slice::<Receipt>(&json)))
+            self.check_stop()?;
+            // Another process may have removed it since, to do the unit again.
+            let json = self.run.get_if_there(&object.path)?;
+            Ok(json.map(|json| parse(&json, &object.path, &self.run.uri(&object.path))))
         });
-        for (path, receipt) in read.collect::<Result<Vec<_>>>()? {
-            let wrong = |what: String| {
-                Error::data(format!("{}: {what}", self.run.uri(path)))
-                    .hint("delete it to have the unit done again")
-            };
+        for receipt in read.collect::<Result<Vec<_>>>()?.into_iter().flatten() {
             match receipt {
-                Ok(receipt) if layout::receipt(&receipt.step, receipt.unit) != **path => {
-                    let (step, unit) = (&receipt.step, receipt.unit);
-                    let broken = wrong(format!("is the receipt of {step} {unit}"));
-                    receipts.broken.push(broken);
-                }
                 Ok(receipt) => {
                     let step = receipts.steps.entry(receipt.step.clone()).or_default();
                     step.push(receipt);
                 }
-                Err(e) => receipts
-                    .broken
-                    .push(wrong(format!("cannot parse receipt: {e}"))),
+                Err(e) => receipts.broken.push(e),
             }
         }
         for step in receipts.steps.values_mut() {
             step.sort_by_key(|receipt| receipt.unit);
         }
         Ok(receipts)
+    }
+}
+
+fn parse(json: &[u8], path: &str, uri: &str) -> Result<Receipt> {
+    let receipt = Receipt::parse(json, uri)?;
+    match layout::receipt(&receipt.step, receipt.unit) == path {
+        true => Ok(receipt),
+        false => Err(misplaced(&receipt, uri)),
     }
 }
 
@@ -71,7 +74,7 @@ impl Receipts {
         let mut left: BTreeMap<&StepName, BTreeSet<&StepName>> = self
             .steps
             .keys()
-            .map(|step| (step, self.before(step)))
+            .map(|step| (step, self.read_by(step)))
             .collect();
         while !left.is_empty() {
             let is_free =
@@ -87,8 +90,8 @@ impl Receipts {
         ordered
     }
 
-    /// The steps that a step read from.
-    fn before(&self, step: &StepName) -> BTreeSet<&StepName> {
+    /// Returns the steps that a step read from.
+    pub fn read_by(&self, step: &StepName) -> BTreeSet<&StepName> {
         let mut before = BTreeSet::new();
         for receipt in self.of(step) {
             let inputs = receipt.inputs.iter().filter_map(|input| match &input.of {
@@ -137,17 +140,16 @@ impl Receipts {
         found.ok().map(|at| &receipts[at])
     }
 
-    /// Returns what an input of a unit is now; none where it is gone or not part of the run.
-    pub fn input_now(&self, input: &Input) -> Option<Input> {
-        match &input.of {
-            InputOf::Unit { step, unit } => self.unit(step, *unit).map(Receipt::as_input),
-            InputOf::Units { step, kind, .. } => {
-                let receipts = self.of_kind(step, *kind);
-                let fingerprints = receipts.iter().map(|receipt| &receipt.fingerprint);
-                (!receipts.is_empty()).then(|| Input::units(step, *kind, fingerprints))
+    /// Keeps the steps that count. The others are listed as left over.
+    pub fn keep_only(&mut self, counts: impl Fn(&StepName) -> bool) {
+        let left_over = &mut self.left_over;
+        self.steps.retain(|step, _| {
+            let counted = counts(step);
+            if !counted {
+                left_over.push(step.clone());
             }
-            InputOf::Shard { .. } | InputOf::Shards { .. } | InputOf::Object { .. } => None,
-        }
+            counted
+        });
     }
 
     /// Returns what a step's units of a kind counted together.
@@ -173,5 +175,50 @@ impl Receipts {
         }
         chain.reverse();
         chain
+    }
+}
+
+/// Compares what units were made from with what it is now. The fingerprint of all units of a step, one
+/// input of many units, is computed once.
+pub struct CurrentInputs<'r> {
+    receipts: &'r Receipts,
+    units: BTreeMap<(StepName, UnitKind), Input>,
+}
+
+impl<'r> CurrentInputs<'r> {
+    /// Begins.
+    pub fn new(receipts: &'r Receipts) -> Self {
+        Self {
+            receipts,
+            units: BTreeMap::new(),
+        }
+    }
+
+    /// Returns the first input of a unit that is not what it was, and whether it is gone. Only inputs
+    /// that are units of the run are looked at.
+    pub fn changed<'i>(&mut self, receipt: &'i Receipt) -> Option<(&'i Input, bool)> {
+        receipt.inputs.iter().find_map(|input| {
+            let now = match &input.of {
+                InputOf::Unit { step, unit } => {
+                    self.receipts.unit(step, *unit).map(Receipt::as_input)
+                }
+                InputOf::Units { step, kind, count } => self.all_units(step, *kind, *count == 0),
+                InputOf::Shard { .. } | InputOf::Shards { .. } | InputOf::Object { .. } => {
+                    return None;
+                }
+            };
+            (now.as_ref() != Some(input)).then_some((input, now.is_none()))
+        })
+    }
+
+    /// Returns all units of a kind as an input; none where there are none, unless that is what `none`
+    /// expects: an export that keeps nothing has no shards.
+    fn all_units(&mut self, step: &StepName, kind: UnitKind, none: bool) -> Option<Input> {
+        let receipts = self.receipts.of_kind(step, kind);
+        let now = self.units.entry((step.clone(), kind)).or_insert_with(|| {
+            let fingerprints = receipts.iter().map(|receipt| &receipt.fingerprint);
+            Input::units(step, kind, fingerprints)
+        });
+        (none || !receipts.is_empty()).then(|| now.clone())
     }
 }

@@ -6,13 +6,13 @@ use std::time::Instant;
 use serde::Serialize;
 use sluice_manifest::layout::Manifest;
 use sluice_manifest::{
-    Counts, Error, Fingerprint, Input, InputOf, Output, Receipt, Result, ScoreSummary, StepName,
-    Sums, Unit, UnitKind, layout,
+    Blocks, Counts, Error, Fingerprint, Input, InputOf, Output, OutputPath, Receipt, Result,
+    ScoreSummary, StepName, Sums, Unit, UnitKind, layout,
 };
 use sluice_store::Store;
 
 use crate::Context;
-use crate::context::Node;
+use crate::context::{Node, data_or_none};
 
 /// What shapes a unit's outputs.
 pub struct Work<S> {
@@ -26,13 +26,17 @@ pub struct Work<S> {
     pub inputs: Vec<Input>,
 }
 
-/// A unit that has work to do.
+/// A unit that has work to do. It is done with [`commit`](Self::commit) only: work that succeeds
+/// without one fails as a bug.
+#[must_use = "a unit is done when its task is committed"]
 pub struct Task<'a> {
     context: &'a Context,
     node: &'a Node,
     receipt: Receipt,
     previous: Option<Receipt>,
     is_previous_removed: bool,
+    /// The receipt of another process that did the same work meanwhile. Its outputs stay.
+    done_meanwhile: Option<Receipt>,
     /// Further sums that later steps need.
     pub sums: Sums,
     started: Instant,
@@ -42,67 +46,33 @@ impl Context {
     /// Begins a unit of work; none when it is up to date.
     ///
     /// # Errors
-    /// Storage errors only. A receipt that cannot be parsed counts as none.
+    /// Storage errors only. A receipt that is broken or was changed counts as none.
     pub fn begin<S: Serialize>(&self, work: Work<S>) -> Result<Option<Task<'_>>> {
         let node = self.node();
-        let unit = work.unit;
-        let settings = serde_json::to_value(&work.settings)
-            .map_err(|e| Error::bug(format!("settings do not serialise: {e}")))?;
-        let operation = node.operation;
-        let name = match operation.subcommand {
-            Some(subcommand) => format!("{} {subcommand}", node.stage),
-            None => node.stage.to_owned(),
-        };
-        let fingerprint = Fingerprint::of_work(
-            &name,
-            operation.version,
-            &settings.to_string(),
-            &work.inputs,
-        );
+        let receipt = new_receipt(node, self.program, work)?;
+        let unit = receipt.unit;
         let previous = match self.force {
             true => None,
-            false => self.receipt(&node.step, unit).unwrap_or_else(|e| {
-                tracing::warn!(step = node.name(), unit = unit.to_string(), "{e}");
-                None
-            }),
+            false => data_or_none(self.receipt(&node.step, unit))?,
         };
         if let Some(previous) = &previous
-            && previous.fingerprint == fingerprint
+            && previous.fingerprint == receipt.fingerprint
             && previous.survivors_of == node.survivors_of
             && self.outputs_are_there(previous)?
         {
             tracing::debug!(step = node.name(), unit = unit.to_string(), "up to date");
-            let receipt = self.with_units(previous.clone(), work.units)?;
-            self.record(&receipt, false);
+            self.keep_units(previous, &receipt)?;
+            self.record(previous, false);
             return Ok(None);
         }
-        let receipt = Receipt {
-            step: node.step.clone(),
-            stage: node.stage.to_owned(),
-            subcommand: operation.subcommand.map(str::to_owned),
-            unit,
-            units: work.units as u32,
-            survivors_of: node.survivors_of.clone(),
-            decides: Vec::new(),
-            revision: operation.version,
-            fingerprint,
-            settings,
-            inputs: work.inputs,
-            outputs: Vec::new(),
-            counts: Counts::default(),
-            sums: Sums::default(),
-            scores: Vec::new(),
-            about: BTreeMap::new(),
-            seconds: 0.0,
-            program: self.program.to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-        };
+        self.begun(unit);
         Ok(Some(Task {
             context: self,
             node,
             receipt,
             previous,
             is_previous_removed: false,
+            done_meanwhile: None,
             sums: Sums::default(),
             started: Instant::now(),
         }))
@@ -119,20 +89,58 @@ impl Context {
 
     /// A receipt has the number of units of its step, which changes when a dataset grows or shrinks.
     /// That alone is no reason to do a unit again.
-    fn with_units(&self, mut receipt: Receipt, units: usize) -> Result<Receipt> {
-        if receipt.units != units as u32 {
-            receipt.units = units as u32;
-            self.put_receipt(&receipt)?;
+    fn keep_units(&self, previous: &Receipt, now: &Receipt) -> Result<()> {
+        if previous.units == now.units {
+            return Ok(());
         }
-        Ok(receipt)
+        // One that another process removed meanwhile vouches for nothing any more.
+        let there = data_or_none(self.receipt(&previous.step, previous.unit))?;
+        if there.as_ref() != Some(previous) {
+            return Ok(());
+        }
+        self.put_receipt(&Receipt {
+            units: now.units,
+            // Equal, but for the last place of numbers that were parsed.
+            settings: now.settings.clone(),
+            ..previous.clone()
+        })
     }
 
     fn put_receipt(&self, receipt: &Receipt) -> Result<()> {
-        let json = serde_json::to_vec_pretty(receipt)
-            .map_err(|e| Error::bug(format!("a receipt does not serialise: {e}")))?;
         let path = layout::receipt(&receipt.step, receipt.unit);
-        self.run.put(&path, json)
+        self.run.put(&path, receipt.to_json()?)
     }
+}
+
+/// Returns the receipt of a unit before its work: what is known of it.
+fn new_receipt<S: Serialize>(node: &Node, program: &'static str, work: Work<S>) -> Result<Receipt> {
+    let settings = serde_json::to_value(&work.settings)
+        .map_err(|e| Error::bug(format!("settings do not serialise: {e}")))?;
+    let units = u32::try_from(work.units);
+    let units = units.map_err(|_| Error::usage(format!("{} units are too many", work.units)))?;
+    let mut receipt = Receipt {
+        step: node.step.clone(),
+        stage: node.stage.to_owned(),
+        subcommand: node.operation.subcommand.map(str::to_owned),
+        unit: work.unit,
+        units,
+        survivors_of: node.survivors_of.clone(),
+        decides: Vec::new(),
+        revision: node.operation.version,
+        fingerprint: Fingerprint::of([]),
+        settings,
+        inputs: work.inputs,
+        outputs: Vec::new(),
+        counts: Counts::default(),
+        sums: Sums::default(),
+        scores: Vec::new(),
+        about: BTreeMap::new(),
+        seconds: 0.0,
+        program: program.to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+    };
+    receipt.fingerprint = receipt.computed_fingerprint();
+    Ok(receipt)
 }
 
 impl Task<'_> {
@@ -162,13 +170,17 @@ impl Task<'_> {
     }
 
     /// Makes an output of the run appear and adds it to the receipt. The receipt of earlier work goes
-    /// first, so that it never vouches for an output that is being replaced.
+    /// first, so that it never vouches for an output that is being replaced. When another process
+    /// has done the same work meanwhile, its outputs and its receipt stay, and this output does not
+    /// appear.
     ///
     /// # Errors
     /// As `finish`, or of storage.
     pub fn publish(&mut self, finish: impl FnOnce() -> Result<Output>) -> Result<()> {
         self.remove_previous()?;
-        self.receipt.outputs.push(finish()?);
+        if self.done_meanwhile.is_none() {
+            self.receipt.outputs.push(finish()?);
+        }
         Ok(())
     }
 
@@ -181,11 +193,17 @@ impl Task<'_> {
         store: &Store,
         finish: impl FnOnce() -> Result<Output>,
     ) -> Result<()> {
-        self.remove_previous()?;
-        let output = finish()?;
-        let path = store.uri(&output.path);
-        self.receipt.outputs.push(Output { path, ..output });
-        Ok(())
+        self.publish(|| {
+            let output = finish()?;
+            let path = OutputPath::new(store.uri(output.path.as_str()))?;
+            // The dataset is the user's: no step reads it back.
+            let blocks = Blocks::default();
+            Ok(Output {
+                path,
+                blocks,
+                ..output
+            })
+        })
     }
 
     /// Marks the unit as one of a deciding step, with the kinds of units that hold its decisions.
@@ -218,8 +236,7 @@ impl Task<'_> {
             of_read.next().cloned()
         };
         let path = self.path(manifest);
-        let output = previous.outputs.iter().find(|output| output.path == path);
-        let Some(output) = output else {
+        let Some(output) = previous.output(&path) else {
             return Ok(false);
         };
         Ok(previous.settings == self.receipt.settings
@@ -236,12 +253,31 @@ impl Task<'_> {
     }
 
     fn remove_previous(&mut self) -> Result<()> {
-        if !self.is_previous_removed {
-            let path = layout::receipt(&self.node.step, self.receipt.unit);
-            self.context.run.delete(&path)?;
-            self.is_previous_removed = true;
+        if self.is_previous_removed {
+            return Ok(());
         }
-        Ok(())
+        self.is_previous_removed = true;
+        let path = layout::receipt(&self.node.step, self.receipt.unit);
+        let Some(json) = self.context.run.get_if_there(&path)? else {
+            return Ok(());
+        };
+        // One that cannot be parsed is replaced.
+        let now = Receipt::parse(&json, &self.context.run.uri(&path));
+        if let Some(now) = data_or_none(now.map(Some))?
+            && self.is_done_by(&now)?
+        {
+            self.done_meanwhile = Some(now);
+            return Ok(());
+        }
+        self.context.run.delete(&path)
+    }
+
+    /// Whether a receipt is one of the same work, written since this task began.
+    fn is_done_by(&self, now: &Receipt) -> Result<bool> {
+        let is_same = now.fingerprint == self.receipt.fingerprint
+            && now.survivors_of == self.receipt.survivors_of
+            && self.previous.as_ref() != Some(now);
+        Ok(is_same && !self.context.force && self.context.outputs_are_there(now)?)
     }
 
     /// Checks that no sample got lost, and writes the receipt: the unit is done.
@@ -254,10 +290,21 @@ impl Task<'_> {
             .check()
             .map_err(|e| Error::bug(format!("{name} {unit}: {e}")))?;
         self.remove_previous()?;
+        if let Some(receipt) = &self.done_meanwhile {
+            tracing::info!(
+                step = name,
+                unit = unit.to_string(),
+                "done by another process"
+            );
+            self.context.committed(unit);
+            self.context.record(receipt, false);
+            return Ok(());
+        }
         self.receipt.counts = counts;
         self.receipt.sums = self.sums;
         self.receipt.seconds = self.started.elapsed().as_secs_f64();
         self.context.put_receipt(&self.receipt)?;
+        self.context.committed(unit);
         let counts = &self.receipt.counts;
         tracing::info!(
             step = name,
@@ -265,6 +312,7 @@ impl Task<'_> {
             samples = counts.input,
             kept = counts.kept,
             dropped = counts.dropped_total(),
+            reused = self.receipt.rows().map(|(_, reused)| reused),
             seconds = (self.receipt.seconds * 1000.0).round() / 1000.0,
             "done"
         );
@@ -272,3 +320,8 @@ impl Task<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod races;
+#[cfg(test)]
+mod tests;

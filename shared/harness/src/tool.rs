@@ -1,19 +1,24 @@
 //! Programs that are no stage: for people, or made of several stages' programs.
 
+use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
 use clap::Parser;
-use serde_json::Value;
-use sluice_manifest::{Counts, ExitStatus, StepName};
+use serde_json::{Value, json};
+use sluice_manifest::{Counts, Error, ExitStatus, StepName};
+use sluice_store::Storage;
 
-use crate::args::{arguments, parse};
-use crate::context::{Context, Shared};
-use crate::program::{Program, conclude, describe, guarded, listen, print, publish, unparsed};
+use crate::args::arguments;
+use crate::context::{Context, Shared, threads};
+use crate::output::{BestEffort, SafeWriter, deliver, print_usage, shown};
+use crate::program::{Program, add_requests, conclude, describe, guarded, named_result, unparsed};
+use crate::signals::{Deadline, listen};
 use crate::upstream::{Gives, Upstream};
-use crate::{logs, memory};
+use crate::variables::{Reads, parse};
+use crate::{InputPlaces, logs, memory};
 
 /// A program that is no stage.
 pub trait Tool: Parser {
@@ -23,9 +28,17 @@ pub trait Tool: Parser {
     fn jobs(&self) -> Option<usize> {
         None
     }
+    /// Memory for decoding in bytes; by default what [`Shared::new`] chooses.
+    fn memory(&self) -> Option<u64> {
+        None
+    }
     /// The file that the result goes to besides stdout.
     fn result_file(&self) -> Option<&Path> {
         None
+    }
+    /// Whether this command line, which may not parse, is answered with one JSON result.
+    fn answers_with_result(_line: &[OsString]) -> bool {
+        false
     }
     /// Does the work.
     fn run(&self, desk: &mut Desk<'_>) -> anyhow::Result<()>;
@@ -48,50 +61,53 @@ pub struct Desk<'a> {
 
 /// Runs a tool. Its whole `main`.
 pub fn tool_main<T: Tool>() -> ExitCode {
+    let shared = listen();
     memory::settle();
     let started = Instant::now();
-    let parsed = arguments(std::env::args_os()).map(|arguments| parse::<T>(&arguments));
-    let tool = match parsed {
-        Ok(Ok(tool)) => tool,
-        Ok(Err(e)) => {
-            // Nothing can be done about a closed stdout or stderr.
-            let _ = e.print();
-            return match e.use_stderr() {
-                true => ExitCode::from(ExitStatus::Usage as u8),
-                false => ExitCode::SUCCESS,
-            };
-        }
+    let deadline = Deadline::start(&shared);
+    deadline.report_by(|| say_stopped(T::NAME));
+    let arguments = match arguments(std::env::args_os()) {
+        Ok(arguments) => arguments,
         Err(e) => {
             let _ = writeln!(std::io::stderr(), "{}: {e}", T::NAME);
-            return ExitCode::from(e.class().exit_status() as u8);
+            let line: Vec<OsString> = std::env::args_os().collect();
+            return refused::<T>(&line, started, e);
         }
     };
+    let tool = match parse::<T, _>(&arguments, Reads::All) {
+        Ok(tool) => tool,
+        Err(e) => {
+            let printed = print_usage(&e);
+            return match e.use_stderr() {
+                true => refused::<T>(&arguments, started, unparsed(&e)),
+                false => ExitCode::from(shown(T::NAME, printed) as u8),
+            };
+        }
+    };
+    if T::answers_with_result(&arguments) {
+        let file = tool.result_file().map(Path::to_owned);
+        deadline.report_by(move || report_stopped(T::NAME, started, file.as_deref()));
+    }
     logs::start(std::io::stderr().is_terminal());
-    let shared = Shared::default();
-    listen(&shared);
-    let (mut out, mut err) = (std::io::stdout(), std::io::stderr());
+    let mut out = SafeWriter::data(std::io::stdout());
+    let mut err = SafeWriter::words(BestEffort(std::io::stderr()));
     let mut desk = Desk {
-        shared,
+        shared: shared.with_memory(tool.jobs(), tool.memory()),
         out: &mut out,
         err: &mut err,
         result: None,
         up_to_date: false,
     };
-    let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let jobs = tool.jobs().unwrap_or(cpus).max(1);
-    let outcome = guarded(jobs, || tool.run(&mut desk));
+    let outcome = guarded(threads(tool.jobs()), || tool.run(&mut desk));
+    deadline.conclude();
     let status = match desk.result.take() {
         Some(mut result) => {
+            add_requests(&mut result, &desk.shared.storage.requests());
             let status = conclude(T::NAME, started, desk.up_to_date, &outcome, &mut result);
-            // Who looks at a terminal has the words on stderr.
-            if !std::io::stdout().is_terminal() {
-                print(&result);
-            }
-            publish(&result, tool.result_file());
-            status
+            answer(T::NAME, &result, tool.result_file(), status)
         }
         None => match &outcome {
-            Ok(()) => ExitStatus::Done,
+            Ok(()) => shown(T::NAME, Ok(())),
             Err(e) if closed(e) => ExitStatus::Done,
             Err(e) => {
                 let (class, message) = describe(e);
@@ -100,6 +116,37 @@ pub fn tool_main<T: Tool>() -> ExitCode {
             }
         },
     };
+    ExitCode::from(status as u8)
+}
+
+/// Writes the result. Whoever looks at a terminal has the words on stderr.
+fn answer(name: &str, result: &Value, file: Option<&Path>, status: ExitStatus) -> ExitStatus {
+    let to_stdout = !std::io::stdout().is_terminal();
+    deliver(name, result, to_stdout, file, status)
+}
+
+/// Writes the result of a tool that is ended in the middle of its work.
+fn report_stopped(name: &str, started: Instant, file: Option<&Path>) {
+    let mut result = json!({});
+    let stopped = Err(Error::stopped().into());
+    let status = conclude(name, started, false, &stopped, &mut result);
+    answer(name, &result, file, status);
+}
+
+/// The same for a tool that answers with words.
+fn say_stopped(name: &str) {
+    // The exit code says it as well.
+    let _ = writeln!(std::io::stderr(), "{name}: {}", Error::stopped());
+}
+
+/// Ends a tool whose arguments do not parse, after people were told.
+fn refused<T: Tool>(line: &[OsString], started: Instant, e: Error) -> ExitCode {
+    let mut status = e.class().exit_status();
+    if T::answers_with_result(line) {
+        let mut result = json!({});
+        status = conclude(T::NAME, started, false, &Err(e.into()), &mut result);
+        status = answer(T::NAME, &result, named_result(line).as_deref(), status);
+    }
     ExitCode::from(status as u8)
 }
 
@@ -120,6 +167,9 @@ pub struct StepDone {
     pub up_to_date: u64,
     /// Samples in, kept and dropped.
     pub counts: Counts,
+    /// Rows of scores or embeddings that were computed and that were taken over; none where the step
+    /// gives neither.
+    pub rows: Option<(u64, u64)>,
     /// Wall time in seconds.
     pub seconds: f64,
 }
@@ -138,11 +188,24 @@ pub struct Wiring {
 /// # Errors
 /// Usage, when the program would refuse it.
 pub fn wiring<P: Program>(command: &[String]) -> anyhow::Result<Wiring> {
-    let program = P::try_parse_from(command).map_err(|e| unparsed(&e))?;
+    let program = parse::<P, _>(command, Reads::Nothing).map_err(|e| unparsed(&e))?;
     Ok(Wiring {
         is_active: program.is_active(),
         needs: program.needs()?,
     })
+}
+
+/// Parses a command line of a stage's program and returns where the samples come from, where the
+/// stage lists them.
+///
+/// # Errors
+/// Usage, when the program would refuse it; data, when there are no shards.
+pub fn input_of<P: Program>(
+    command: &[String],
+    storage: &Storage,
+) -> anyhow::Result<Option<InputPlaces>> {
+    let program = parse::<P, _>(command, Reads::Machine).map_err(|e| unparsed(&e))?;
+    program.input(storage)
 }
 
 /// Checks a command line of a stage's program before the work, and returns what the step gives.
@@ -150,7 +213,7 @@ pub fn wiring<P: Program>(command: &[String]) -> anyhow::Result<Wiring> {
 /// # Errors
 /// Usage, when the program would refuse it.
 pub fn check_step<P: Program>(command: &[String], upstream: &Upstream) -> anyhow::Result<Gives> {
-    let program = P::try_parse_from(command).map_err(|e| unparsed(&e))?;
+    let program = parse::<P, _>(command, Reads::Machine).map_err(|e| unparsed(&e))?;
     program.check(upstream)
 }
 
@@ -158,16 +221,18 @@ pub fn check_step<P: Program>(command: &[String], upstream: &Upstream) -> anyhow
 /// a command line.
 pub fn run_step<P: Program>(command: &[String], shared: &Shared) -> anyhow::Result<StepDone> {
     let started = Instant::now();
-    let program = P::try_parse_from(command).map_err(|e| unparsed(&e))?;
+    let program = parse::<P, _>(command, Reads::Machine).map_err(|e| unparsed(&e))?;
     let context = Context::new(program.common(), P::NAME, program.node(), shared)?;
     let outcome = program.run(&context);
     context.run.tidy();
     outcome?;
+    context.check_committed()?;
     let (units, up_to_date) = context.units();
     Ok(StepDone {
         units,
         up_to_date,
         counts: context.counts(),
+        rows: context.rows(),
         seconds: started.elapsed().as_secs_f64(),
     })
 }

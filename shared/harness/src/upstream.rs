@@ -6,8 +6,9 @@
 use std::collections::BTreeMap;
 
 use sluice_manifest::{Error, Result, ScoreColumn, ScoreName, StepName, Unit, UnitKind};
+use sluice_store::Storage;
 
-use crate::Context;
+use crate::{Context, InputPlaces};
 
 /// What a step gives to the steps after it.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -30,10 +31,22 @@ pub struct Embedder {
 /// What the steps before give, by step.
 #[derive(Debug, Clone, Default)]
 pub struct Upstream {
+    /// What opens the models and the places that a step's check looks at.
+    pub storage: Storage,
     steps: BTreeMap<StepName, Gives>,
+    /// Where the samples come from, as far as it is known.
+    pub input: Option<InputPlaces>,
 }
 
 impl Upstream {
+    /// Returns what a first step finds: nothing.
+    pub fn new(storage: Storage) -> Self {
+        Self {
+            storage,
+            ..Self::default()
+        }
+    }
+
     /// Notes what a step gives.
     pub fn insert(&mut self, step: StepName, gives: Gives) {
         self.steps.insert(step, gives);
@@ -111,7 +124,7 @@ impl Context {
         &self,
         steps: impl IntoIterator<Item = &'s StepName>,
     ) -> Result<Upstream> {
-        let mut upstream = Upstream::default();
+        let mut upstream = Upstream::new(self.storage.clone());
         for step in steps {
             let scores = self.score_columns(step)?;
             let embedder = None;

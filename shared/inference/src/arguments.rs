@@ -4,7 +4,7 @@ use clap::Args;
 use sluice_manifest::Result;
 use sluice_model::{Model, Precision, default_cache};
 use sluice_pixels::Fidelity;
-use sluice_store::Location;
+use sluice_store::{Location, Storage};
 
 /// Where models are found and how they run.
 #[derive(Debug, Clone, Args)]
@@ -46,13 +46,13 @@ impl ModelArgs {
     }
 
     /// Finds what `--model` names.
-    pub fn find(&self, model: &str) -> Result<Model> {
-        self.find_at(model, Precision::default())
+    pub fn find(&self, storage: &Storage, model: &str) -> Result<Model> {
+        self.find_at(storage, model, Precision::default())
     }
 
     /// Finds what `--model` names, for a precision.
-    pub fn find_at(&self, model: &str, precision: Precision) -> Result<Model> {
+    pub fn find_at(&self, storage: &Storage, model: &str, precision: Precision) -> Result<Model> {
         let cache = self.models.clone().unwrap_or_else(default_cache);
-        Model::find(model, &Location::parse(&cache)?, precision)
+        Model::find(storage, model, &Location::parse(&cache)?, precision)
     }
 }

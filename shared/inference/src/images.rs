@@ -7,6 +7,7 @@
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 
 use rayon::prelude::*;
+use sluice_harness::{MemoryBudget, spawn};
 use sluice_manifest::{ImageId, Result};
 use sluice_pixels::{Limits, Preprocess};
 
@@ -38,17 +39,19 @@ pub fn each_batch(
     std::thread::scope(|scope| {
         let (sender, receiver) = sync_channel(0);
         let (spend, spent) = channel();
-        let decoder = Decoder {
+        let memory = &*images.context.memory;
+        let how = How {
             preprocess,
             feed,
-            spent,
+            memory,
         };
-        scope.spawn(move || {
+        let decoder = Decoder { how, spent };
+        spawn(scope, move || {
             if let Err(e) = decoder.send_all(images, skip, &sender) {
                 // The receiver may have given up; then nobody asks for the error.
                 let _ = sender.send(Err(e));
             }
-        });
+        })?;
         for batch in receiver {
             let mut batch = batch?;
             work(&mut batch)?;
@@ -59,66 +62,126 @@ pub fn each_batch(
     })
 }
 
+/// Bytes of files that are held at once, about.
+const FILE_BYTES: usize = 32 << 20;
+
 struct Decoder<'a> {
-    preprocess: &'a Preprocess,
-    feed: Feed,
+    how: How<'a>,
     /// Tensors that were worked on, to be filled again.
     spent: Receiver<Vec<f32>>,
 }
 
+/// How files are decoded.
+#[derive(Clone, Copy)]
+struct How<'a> {
+    preprocess: &'a Preprocess,
+    feed: Feed,
+    memory: &'a MemoryBudget,
+}
+
+impl How<'_> {
+    /// Decodes a file. None: it cannot be decoded.
+    fn decode(self, id: ImageId, bytes: &[u8], tensor: &mut [f32]) -> Option<ImageId> {
+        let (limits, fidelity) = (Limits::default(), self.feed.fidelity);
+        // Held until the tensor is written.
+        let mut _share = None;
+        let mut admit = |bytes| _share = Some(self.memory.take(bytes));
+        let preprocess = self.preprocess;
+        match preprocess.tensor_of_file(bytes, &limits, &mut admit, fidelity, tensor) {
+            Ok(()) => Some(id),
+            Err(e) => {
+                let image_id = id.as_str();
+                tracing::warn!(
+                    image_id,
+                    "cannot be decoded, though read found it sound: {e}"
+                );
+                None
+            }
+        }
+    }
+}
+
 impl Decoder<'_> {
+    /// Large files are decoded while the batch is still filled, so that few of them are held.
     fn send_all(
         &self,
         images: Images<'_>,
         skip: impl FnMut(&ImageId) -> Result<bool>,
         sender: &SyncSender<Result<Batch>>,
     ) -> Result<()> {
-        let mut files: Vec<(ImageId, Vec<u8>)> = Vec::with_capacity(self.feed.batch_size);
+        let mut files: Vec<(ImageId, Vec<u8>)> = Vec::with_capacity(self.how.feed.batch_size);
+        let (mut decoding, mut bytes) = (self.begin(), 0);
         for file in images.files(skip)? {
-            files.push(file?);
-            let is_full = files.len() == self.feed.batch_size;
-            if is_full && sender.send(Ok(self.batch(&mut files))).is_err() {
-                return Ok(());
+            let file = file?;
+            bytes += file.1.len();
+            files.push(file);
+            let is_full = decoding.ids.len() + files.len() == self.how.feed.batch_size;
+            if is_full || bytes >= FILE_BYTES {
+                self.decode(&mut files, &mut decoding);
+                bytes = 0;
+            }
+            if is_full {
+                let batch = self.end(std::mem::replace(&mut decoding, self.begin()));
+                if sender.send(Ok(batch)).is_err() {
+                    return Ok(());
+                }
             }
         }
-        if !files.is_empty() {
-            let _ = sender.send(Ok(self.batch(&mut files)));
+        self.decode(&mut files, &mut decoding);
+        if !decoding.ids.is_empty() {
+            let _ = sender.send(Ok(self.end(decoding)));
         }
         Ok(())
     }
 
-    fn batch(&self, files: &mut Vec<(ImageId, Vec<u8>)>) -> Batch {
-        let (preprocess, fidelity) = (self.preprocess, self.feed.fidelity);
-        let length = preprocess.tensor_len();
+    fn begin(&self) -> Decoding {
+        let length = self.how.feed.batch_size * self.how.preprocess.tensor_len();
         let mut tensor = self.spent.try_recv().unwrap_or_default();
-        tensor.resize(files.len() * length, 0.0);
-        let decoded: Vec<Option<ImageId>> = files
-            .par_drain(..)
-            .zip(tensor.par_chunks_exact_mut(length))
-            .map(|((id, bytes), tensor)| {
-                match preprocess.tensor_of_file(&bytes, &Limits::default(), fidelity, tensor) {
-                    Ok(()) => Some(id),
-                    Err(e) => {
-                        let image_id = id.as_str();
-                        tracing::warn!(
-                            image_id,
-                            "cannot be decoded, though read found it sound: {e}"
-                        );
-                        None
-                    }
-                }
-            })
-            .collect();
-        if decoded.iter().any(Option::is_none) {
-            close_gaps(&mut tensor, length, |index| decoded[index].is_some());
+        if tensor.len() < length {
+            tensor = vec![0.0; length];
         }
-        let ids: Vec<ImageId> = decoded.into_iter().flatten().collect();
-        Batch {
-            shape: preprocess.tensor_shape(ids.len()),
+        Decoding {
+            ids: Vec::with_capacity(self.how.feed.batch_size),
             tensor,
+        }
+    }
+
+    /// Decodes files to the end of the batch's tensor.
+    fn decode(&self, files: &mut Vec<(ImageId, Vec<u8>)>, decoding: &mut Decoding) {
+        let length = self.how.preprocess.tensor_len();
+        let begin = decoding.ids.len() * length;
+        let tensors = decoding.tensor[begin..].par_chunks_exact_mut(length);
+        let how = self.how;
+        let ids = files
+            .par_drain(..)
+            .zip(tensors)
+            .map(|((id, bytes), tensor)| how.decode(id, &bytes, tensor));
+        decoding.ids.extend(ids.collect::<Vec<_>>());
+    }
+
+    fn end(&self, mut decoding: Decoding) -> Batch {
+        let length = self.how.preprocess.tensor_len();
+        decoding.tensor.truncate(decoding.ids.len() * length);
+        if decoding.ids.iter().any(Option::is_none) {
+            close_gaps(&mut decoding.tensor, length, |index| {
+                decoding.ids[index].is_some()
+            });
+        }
+        let ids: Vec<ImageId> = decoding.ids.into_iter().flatten().collect();
+        Batch {
+            shape: self.how.preprocess.tensor_shape(ids.len()),
+            tensor: decoding.tensor,
             ids,
         }
     }
+}
+
+/// A batch in the making.
+struct Decoding {
+    /// For each file its name; none where it cannot be decoded.
+    ids: Vec<Option<ImageId>>,
+    /// Room for all files of the batch.
+    tensor: Vec<f32>,
 }
 
 /// Moves the rows that stay together, to the front.

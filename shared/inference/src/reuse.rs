@@ -3,17 +3,25 @@
 //! When only the survivors of a unit changed, most of its rows are in the unit's previous manifest.
 //! They are taken over, so a looser rule costs the images that it lets through in addition. The rows
 //! of both are parts of one order, so they are joined by walking the samples once.
+//!
+//! The manifest is read twice: ahead, for the images that need not be read, and for the rows. Another
+//! process that works on the same unit may replace it in between, so both must have seen the same rows.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Mutex, PoisonError};
 
 use sluice_harness::{Context, ScoreReader, Survivors, Task, Verdicts};
 use sluice_manifest::layout::Manifest;
 use sluice_manifest::rows::NameRow;
-use sluice_manifest::{ImageId, Partition, Result};
+use sluice_manifest::{Error, ImageId, Partition, Result};
 
 /// The unit's previous manifest, when its rows can be taken over.
 pub struct Previous {
     path: String,
     schema: &'static str,
     columns: Vec<String>,
+    /// The ids of the rows that were seen ahead, in order.
+    seen: Mutex<DefaultHasher>,
 }
 
 impl Previous {
@@ -31,6 +39,7 @@ impl Previous {
             path: task.path(manifest),
             schema,
             columns: columns.iter().map(|&name| name.to_owned()).collect(),
+            seen: Mutex::default(),
         }))
     }
 
@@ -42,18 +51,28 @@ impl Previous {
     ///
     /// # Errors
     /// Data, when the manifest is broken.
-    pub fn has_row(
-        previous: Option<&Self>,
+    pub fn has_row<'p>(
+        previous: Option<&'p Self>,
         context: &Context,
-    ) -> Result<impl FnMut(&ImageId) -> Result<bool> + use<>> {
+    ) -> Result<impl FnMut(&ImageId) -> Result<bool> + use<'p>> {
         let mut ids = match previous {
-            Some(previous) => Some(previous.open(context, &[])?),
+            Some(previous) => Some((previous, previous.open(context, &[])?)),
             None => None,
         };
-        Ok(move |id: &ImageId| match &mut ids {
-            Some(ids) => Ok(ids.next_if(id.as_str())?.is_some()),
-            None => Ok(false),
+        Ok(move |id: &ImageId| {
+            let Some((previous, ids)) = &mut ids else {
+                return Ok(false);
+            };
+            let is_there = ids.next_if(id.as_str())?.is_some();
+            if is_there {
+                id.as_str().hash(&mut *previous.seen());
+            }
+            Ok(is_there)
         })
+    }
+
+    fn seen(&self) -> impl std::ops::DerefMut<Target = DefaultHasher> {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -62,6 +81,8 @@ impl Previous {
 pub struct Join {
     samples: Verdicts<NameRow>,
     previous: Option<ScoreReader>,
+    /// The ids of the rows that were found, in order.
+    found: DefaultHasher,
     /// Survivors passed.
     pub survivors: u64,
     /// Rows taken over.
@@ -89,6 +110,7 @@ impl Join {
         Ok(Self {
             samples: survivors.verdicts(partition)?,
             previous,
+            found: DefaultHasher::new(),
             survivors: 0,
             reused: 0,
         })
@@ -111,6 +133,9 @@ impl Join {
                 Some(previous) => previous.next_if(id.as_str())?,
                 None => None,
             };
+            if numbers.is_some() {
+                id.as_str().hash(&mut self.found);
+            }
             let is_survivor = verdict.dropped.is_none();
             self.survivors += u64::from(is_survivor);
             if to == Some(&id) {
@@ -125,5 +150,22 @@ impl Join {
             }
         }
         Ok(false)
+    }
+
+    /// Checks, at the end, that the rows are those that were seen ahead.
+    ///
+    /// # Errors
+    /// Transient, when another process replaced the manifest meanwhile.
+    pub fn check_same(&self, previous: Option<&Previous>) -> Result<()> {
+        match previous {
+            Some(previous) if previous.seen().finish() != self.found.finish() => {
+                Err(Error::transient(format!(
+                    "{}: was replaced while its rows were taken over",
+                    previous.path
+                ))
+                .hint("another process works on the same unit; try again"))
+            }
+            _ => Ok(()),
+        }
     }
 }

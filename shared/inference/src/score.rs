@@ -12,7 +12,7 @@ use sluice_manifest::rows::{self, DIMENSION_KEY, MODEL_KEY, MODEL_SHA256_KEY, Me
 use sluice_manifest::{Error, ImageId, Result, ScoreColumn, StepName, Unit};
 use sluice_model::{Kind, Model, ModelSettings, Precision, Session, catalogue};
 use sluice_pixels::{Fidelity, Quality, technical_quality};
-use sluice_store::{Store, vectors};
+use sluice_store::{Storage, Store, vectors};
 
 use crate::arguments::{Feed, ModelArgs};
 use crate::files::Images;
@@ -53,8 +53,8 @@ impl ScorerArgs {
     ///
     /// # Errors
     /// Usage, when the model does not exist or gives no scores.
-    pub fn scorer(&self, model: &str) -> Result<ModelScorer> {
-        let model = self.models.find(model)?;
+    pub fn scorer(&self, storage: &Storage, model: &str) -> Result<ModelScorer> {
+        let model = self.models.find(storage, model)?;
         model.require(&[Kind::Head, Kind::Classifier, Kind::Measure], "--model")?;
         let embeddings = self.embeddings.clone();
         Ok(ModelScorer {
@@ -327,7 +327,8 @@ impl Run<'_> {
 /// order of `read`. Rows of `previous` are taken over.
 ///
 /// # Errors
-/// As `run` and `row`; usage, when the model has no preprocessing; of storage.
+/// As `run` and `row`; usage, when the model has no preprocessing; transient, when another process
+/// replaced the manifest of `previous` meanwhile; of storage.
 pub fn each_row(
     images: Images<'_>,
     model: &Model,
@@ -354,6 +355,7 @@ pub fn each_row(
         Ok(())
     })?;
     join.advance(None, &mut row)?;
+    join.check_same(previous)?;
     Ok(join)
 }
 

@@ -206,16 +206,17 @@ impl Counts {
 
     /// Adds another unit's counts.
     pub fn merge(&mut self, other: &Counts) {
-        self.input += other.input;
-        self.kept += other.kept;
+        self.input = self.input.saturating_add(other.input);
+        self.kept = self.kept.saturating_add(other.kept);
         for (dropped, count) in &other.dropped {
-            *self.dropped.entry(dropped.clone()).or_default() += count;
+            let sum = self.dropped.entry(dropped.clone()).or_default();
+            *sum = sum.saturating_add(*count);
         }
     }
 
     /// Returns how many were dropped for all reasons together.
     pub fn dropped_total(&self) -> u64 {
-        self.dropped.values().sum()
+        self.dropped.values().copied().fold(0, u64::saturating_add)
     }
 
     /// Checks that every sample is counted once.
@@ -223,8 +224,9 @@ impl Counts {
     /// # Errors
     /// A bug, when a sample got lost or was counted twice.
     pub fn check(&self) -> Result<()> {
-        let accounted = self.kept + self.dropped_total();
-        if accounted == self.input {
+        let dropped = self.dropped.values().map(|count| u128::from(*count));
+        let accounted = u128::from(self.kept) + dropped.sum::<u128>();
+        if accounted == u128::from(self.input) {
             return Ok(());
         }
         Err(Error::bug(format!(
@@ -262,6 +264,10 @@ mod tests {
         counts.add(&read, Some(&ReasonKind::Corrupt.into()));
         counts.check().unwrap();
         counts.input += 1;
+        assert!(counts.check().is_err());
+        counts.kept = u64::MAX;
+        counts.merge(&counts.clone());
+        assert_eq!(counts.dropped_total(), 2);
         assert!(counts.check().is_err());
     }
 }

@@ -8,7 +8,9 @@
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
+use crate::receipt::canonical;
 use crate::{ShardPath, StepName, Unit, UnitKind};
 
 /// 32 hexadecimal digits (the first 16 bytes of a BLAKE3 hash).
@@ -27,12 +29,15 @@ impl Fingerprint {
         Self(hasher.finalize().to_hex()[..32].to_owned())
     }
 
-    /// Returns the fingerprint of a unit of work. `node` names the step and its subcommand,
-    /// `settings` is the canonical JSON of the settings.
-    pub fn of_work(node: &str, version: u32, settings: &str, inputs: &[Input]) -> Self {
+    /// Returns the fingerprint of a unit of work. `node` names the stage and its subcommand. Settings
+    /// that were read from a receipt give the fingerprint of those that were written to it.
+    pub fn of_work(node: &str, version: u32, settings: &Value, inputs: &[Input]) -> Self {
         let version = version.to_string();
+        // Numbers may change in the last place when they are parsed, so the parsed ones are hashed.
+        let settings = settings.to_string();
+        let settings = canonical(settings.as_bytes()).unwrap_or(settings);
         let names: Vec<String> = inputs.iter().map(|input| input.of.to_string()).collect();
-        let head = [node, &version, settings];
+        let head = [node, &version, &settings];
         let tail = names.iter().zip(inputs);
         let tail = tail.flat_map(|(name, input)| [name.as_str(), input.fingerprint.as_str()]);
         Self::of(head.into_iter().chain(tail))
@@ -147,6 +152,8 @@ impl Input {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -159,12 +166,15 @@ mod tests {
     fn everything_counts() {
         let unit = Unit::new(UnitKind::Part, 0);
         let input = |print: &str| Input::unit(&StepName::read(), unit, &Fingerprint::of([print]));
-        let base = Fingerprint::of_work("embed", 1, "{}", &[input("a")]);
-        assert_eq!(base, Fingerprint::of_work("embed", 1, "{}", &[input("a")]));
-        assert_ne!(base, Fingerprint::of_work("embed", 2, "{}", &[input("a")]));
-        assert_ne!(base, Fingerprint::of_work("embed", 1, "[]", &[input("a")]));
-        assert_ne!(base, Fingerprint::of_work("embed", 1, "{}", &[input("b")]));
-        assert_ne!(base, Fingerprint::of_work("nsfw", 1, "{}", &[input("a")]));
+        let of = |node: &str, version: u32, settings: Value, print: &str| {
+            Fingerprint::of_work(node, version, &settings, &[input(print)])
+        };
+        let base = of("embed", 1, json!({}), "a");
+        assert_eq!(base, of("embed", 1, json!({}), "a"));
+        assert_ne!(base, of("embed", 2, json!({}), "a"));
+        assert_ne!(base, of("embed", 1, json!([]), "a"));
+        assert_ne!(base, of("embed", 1, json!({}), "b"));
+        assert_ne!(base, of("nsfw", 1, json!({}), "a"));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! RUN/<step>/receipts/<unit>.json      receipts
 //! RUN/report/index.html
 //! OUT/shard-00000.tar, OUT/shard-00000.parquet, …, OUT/index.json, OUT/README.md
+//! OUT/.sluice.json
 //! ```
 
 use std::marker::PhantomData;
@@ -13,7 +14,7 @@ use std::marker::PhantomData;
 use crate::rows::{
     DecisionRow, DuplicateRow, FilterRow, OutputPlanRow, SampleRow, ShardRow, SkippedRow,
 };
-use crate::{StepName, Unit};
+use crate::{StepName, Unit, UnitKind};
 
 /// `run.json`.
 pub const RUN_INFO: &str = "run.json";
@@ -27,6 +28,8 @@ pub const REPORT: &str = "report/index.html";
 pub const OUTPUT_INDEX: &str = "index.json";
 /// The curated dataset's card.
 pub const OUTPUT_CARD: &str = "README.md";
+/// The claim of the run that writes the curated dataset.
+pub const OUTPUT_CLAIM: &str = ".sluice.json";
 
 /// A kind of manifest: its folder below a step, and the type of its rows.
 pub struct Manifest<R> {
@@ -98,10 +101,20 @@ pub fn receipt_at(path: &str) -> Option<(StepName, Unit)> {
     Some((StepName::new(step).ok()?, unit))
 }
 
+/// Returns the step and the unit whose receipt vouches for a manifest; none for other objects.
+pub fn written_by(path: &str) -> Option<(StepName, Unit)> {
+    if path == PLAN {
+        return Some((StepName::partition(), Unit::once(UnitKind::Plan)));
+    }
+    let (step, rest) = path.split_once('/')?;
+    let (_, name) = rest.split_once('/')?;
+    let unit = name.strip_suffix(".parquet")?.parse().ok()?;
+    Some((StepName::new(step).ok()?, unit))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::UnitKind;
 
     #[test]
     fn receipts_are_found_by_their_path() {
@@ -109,8 +122,24 @@ mod tests {
         let unit = Unit::new(UnitKind::Exact, 3);
         let path = receipt(&step, unit);
         assert_eq!(path, "dedup/receipts/exact-00003.json");
-        assert_eq!(receipt_at(&path), Some((step, unit)));
+        let manifest = DUPLICATES.path(&step, unit);
+        let both = Some((step, unit));
+        assert_eq!(
+            (receipt_at(&path), written_by(&manifest)),
+            (both.clone(), both)
+        );
         assert_eq!(receipt_at("dedup/receipts/x.json"), None);
-        assert_eq!(receipt_at("dedup/duplicates/exact-00003.parquet"), None);
+        assert_eq!(receipt_at(&manifest), None);
+        let plan = (StepName::partition(), Unit::once(UnitKind::Plan));
+        assert_eq!(written_by(PLAN), Some(plan));
+        for other in [
+            &path,
+            RUN_INFO,
+            REPORT,
+            "dedup/x.parquet",
+            "../a/part-00000.parquet",
+        ] {
+            assert_eq!(written_by(other), None, "{other}");
+        }
     }
 }

@@ -8,19 +8,24 @@
 mod decision;
 mod error;
 mod fingerprint;
+mod histogram;
 mod ids;
 pub mod layout;
 mod operation;
+mod output;
 mod receipt;
 pub mod rows;
 mod run;
 mod score;
+pub mod text;
 
 pub use decision::{Counts, Dropped, Reason, ReasonKind};
 pub use error::{Class, Error, ExitStatus, Result};
 pub use fingerprint::{Fingerprint, Input, InputOf};
+pub use histogram::{Bin, Histogram, TopScores};
 pub use ids::{ImageId, Partition, ScoreName, ShardPath, StepName, Unit, UnitKind};
 pub use operation::{CountedBy, FanOut, Operation, Resources, Role, retry};
-pub use receipt::{Output, Receipt, Sums};
+pub use output::{Blocks, Output, OutputPath};
+pub use receipt::{Receipt, Sums};
 pub use run::RunInfo;
-pub use score::{Histogram, Keep, ScoreColumn, ScoreSummary, curated_column};
+pub use score::{Keep, ScoreColumn, ScoreSummary, curated_column};

@@ -1,23 +1,23 @@
 //! Receipts: what a unit of work did. The last object written for a unit, so that its presence
 //! says that everything else is there.
+//!
+//! Other programs trust what a receipt says, so a receipt that was changed must not be believed. Its
+//! last field, `seal`, is a BLAKE3 hash over all others: one changed value, and the receipt is not
+//! read. The fingerprint is computed again from the fields that it was made of.
 
 use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use crate::{Counts, Error, Fingerprint, Input, Result, ScoreSummary, StepName, Unit, UnitKind};
+use crate::layout::{EMBEDDINGS, SCORES};
+use crate::{
+    Counts, Error, Fingerprint, Input, Output, Result, ScoreSummary, StepName, Unit, UnitKind,
+};
 
-/// An object that a unit of work wrote.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Output {
-    /// Path in the run, or a whole URI for objects outside of it (the curated shards).
-    pub path: String,
-    /// Size in bytes.
-    pub bytes: u64,
-    /// BLAKE3 of the content, 64 hexadecimal digits.
-    pub blake3: String,
-}
+/// The field of the seal.
+const SEAL: &str = "seal";
 
 /// `RUN/<step>/receipts/<unit>.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -65,7 +65,84 @@ pub struct Receipt {
     pub version: String,
 }
 
+/// A receipt as it is written.
+#[derive(Serialize)]
+struct Sealed<'a> {
+    #[serde(flatten)]
+    receipt: &'a Receipt,
+    seal: &'a str,
+}
+
+/// Returns the text of a JSON value that has one form: what was parsed from equal text is equal.
+pub(crate) fn canonical(json: &[u8]) -> serde_json::Result<String> {
+    Ok(serde_json::from_slice::<Value>(json)?.to_string())
+}
+
+fn seal_of(canonical: &str) -> String {
+    blake3::hash(canonical.as_bytes()).to_hex().to_string()
+}
+
 impl Receipt {
+    /// Returns the receipt as JSON, with its seal.
+    ///
+    /// # Errors
+    /// A bug, when it does not serialise.
+    pub fn to_json(&self) -> Result<Vec<u8>> {
+        let sealed = || {
+            let seal = seal_of(&canonical(&serde_json::to_vec(self)?)?);
+            serde_json::to_vec_pretty(&Sealed {
+                receipt: self,
+                seal: &seal,
+            })
+        };
+        sealed().map_err(|e| Error::bug(format!("a receipt does not serialise: {e}")))
+    }
+
+    /// Parses a receipt; `uri` names it in errors.
+    ///
+    /// # Errors
+    /// Data, when it is broken or was changed: when its seal or its fingerprint is not that of what it
+    /// says, when an output is outside of the run, when its samples do not sum.
+    pub fn parse(json: &[u8], uri: &str) -> Result<Self> {
+        Self::parse_sealed(json).map_err(|e| {
+            Error::data(format!("{uri}: not a receipt that can be trusted: {e}"))
+                .hint("run its step again: the unit is done anew")
+        })
+    }
+
+    fn parse_sealed(json: &[u8]) -> Result<Self, String> {
+        let mut value: Value = serde_json::from_slice(json).map_err(|e| e.to_string())?;
+        let seal = value.as_object_mut().and_then(|map| map.remove(SEAL));
+        if seal.as_ref().and_then(Value::as_str) != Some(&*seal_of(&value.to_string())) {
+            return Err("its seal is not that of its content".to_owned());
+        }
+        let receipt = Self::deserialize(value).map_err(|e| e.to_string())?;
+        if receipt.fingerprint != receipt.computed_fingerprint() {
+            return Err("its fingerprint is not that of its settings and inputs".to_owned());
+        }
+        receipt.counts.check().map_err(|e| e.to_string())?;
+        let step = &receipt.step;
+        let strange = receipt.outputs.iter().find(|o| !o.path.may_be_of(step));
+        match strange {
+            Some(output) => Err(format!("{}: not an object of {step}", output.path)),
+            None => Ok(receipt),
+        }
+    }
+
+    /// Returns the fingerprint of what the receipt says of its work.
+    pub fn computed_fingerprint(&self) -> Fingerprint {
+        let node = match &self.subcommand {
+            Some(subcommand) => format!("{} {subcommand}", self.stage),
+            None => self.stage.clone(),
+        };
+        Fingerprint::of_work(&node, self.revision, &self.settings, &self.inputs)
+    }
+
+    /// Returns the output with a path in the run.
+    pub fn output(&self, path: &str) -> Option<&Output> {
+        self.outputs.iter().find(|output| output.path == *path)
+    }
+
     /// Returns the settings as the type that the stage wrote.
     ///
     /// # Errors
@@ -77,6 +154,22 @@ impl Receipt {
                 self.step, self.unit
             ))
         })
+    }
+
+    /// Returns how many rows of scores or embeddings were computed and how many were taken over; none
+    /// for a unit that wrote neither.
+    pub fn rows(&self) -> Option<(u64, u64)> {
+        let made = [
+            SCORES.path(&self.step, self.unit),
+            EMBEDDINGS.path(&self.step, self.unit),
+        ];
+        let mut outputs = self.outputs.iter();
+        outputs.find(|output| made.iter().any(|path| output.path.as_str() == path))?;
+        let Sums {
+            unscored, reused, ..
+        } = self.sums;
+        let rows = self.counts.kept.saturating_sub(unscored);
+        Some((rows.saturating_sub(reused), reused))
     }
 
     /// Returns the receipt's unit as an input of later work.
@@ -115,4 +208,137 @@ sums! {
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
 fn is_zero(sum: &u64) -> bool {
     *sum == 0
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::{Blocks, Histogram, OutputPath, ScoreColumn};
+
+    fn receipt() -> Receipt {
+        let step = StepName::fixed("aesthetic");
+        let unit = Unit::new(UnitKind::Part, 3);
+        let mut histogram = Histogram::default();
+        for score in [0.25, 0.5, -3.0] {
+            histogram.add(score);
+        }
+        let mut receipt = Receipt {
+            step: step.clone(),
+            stage: "aesthetic".into(),
+            subcommand: None,
+            unit,
+            units: 7,
+            survivors_of: Some(StepName::fixed("usable")),
+            decides: vec![UnitKind::Part],
+            revision: 2,
+            fingerprint: Fingerprint::of([]),
+            // The second number is one that serde_json parses to its neighbour.
+            settings: json!({"model": {"sha256": "ab", "mean": [0.48145466, 0.7978845608028654]}}),
+            inputs: vec![Input::unit(&step, unit, &Fingerprint::of(["x"]))],
+            outputs: vec![Output {
+                path: OutputPath::new("aesthetic/scores/part-00003.parquet").unwrap(),
+                bytes: 5,
+                blake3: "cd".into(),
+                blocks: Blocks::default(),
+            }],
+            counts: Counts::all_kept(9),
+            sums: Sums::default(),
+            scores: vec![ScoreSummary {
+                column: ScoreColumn {
+                    range: Some([0.1, 0.9]),
+                    ..ScoreColumn::named("score")
+                },
+                histogram,
+            }],
+            about: BTreeMap::from([("licence".into(), "MIT".into())]),
+            seconds: 1.234_567_890_123,
+            program: "sluice-aesthetic".into(),
+            version: "1".into(),
+        };
+        receipt.fingerprint = receipt.computed_fingerprint();
+        receipt
+    }
+
+    #[test]
+    fn a_receipt_comes_back() {
+        let json = receipt().to_json().unwrap();
+        let back = Receipt::parse(&json, "r").unwrap();
+        assert_eq!(back.scores, receipt().scores);
+        assert_eq!(back.to_json().unwrap(), json);
+    }
+
+    /// Changes each value of a JSON document in turn.
+    fn each_change(value: &Value, mut each: impl FnMut(&str, Value)) {
+        fn walk(at: &str, whole: &Value, each: &mut dyn FnMut(&str, Value)) {
+            let here = whole.pointer(at).expect("a path of the document");
+            let paths: Vec<String> = match here {
+                Value::Object(map) => map.keys().map(|key| format!("{at}/{key}")).collect(),
+                Value::Array(items) => (0..items.len()).map(|i| format!("{at}/{i}")).collect(),
+                _ => Vec::new(),
+            };
+            let changed = match here {
+                Value::String(text) => json!(format!("{text}x")),
+                Value::Number(number) => json!(number.as_f64().unwrap_or_default() + 1.0),
+                Value::Null => json!("x"),
+                _ => Value::Null,
+            };
+            let mut document = whole.clone();
+            *document.pointer_mut(at).expect("a path of the document") = changed;
+            each(at, document);
+            for path in paths {
+                walk(&path, whole, each);
+            }
+        }
+        walk("", value, &mut each);
+    }
+
+    #[test]
+    fn every_changed_value_is_noticed() {
+        let value: Value = serde_json::from_slice(&receipt().to_json().unwrap()).unwrap();
+        let mut changes = 0;
+        each_change(&value, |at, changed| {
+            let json = serde_json::to_vec(&changed).unwrap();
+            assert!(Receipt::parse(&json, "r").is_err(), "{at}: {changed}");
+            changes += 1;
+        });
+        assert!(changes > 40, "{changes}");
+    }
+
+    /// A receipt of ours with wrong content: its seal holds.
+    #[test]
+    fn sealed_nonsense_is_refused() {
+        let refused = |change: &dyn Fn(&mut Value)| {
+            let mut value: Value = serde_json::from_slice(&receipt().to_json().unwrap()).unwrap();
+            value.as_object_mut().unwrap().remove(SEAL);
+            change(&mut value);
+            let seal = seal_of(&value.to_string());
+            value[SEAL] = json!(seal);
+            Receipt::parse(value.to_string().as_bytes(), "r")
+                .map(|_| ())
+                .map_err(|e| e.to_string())
+        };
+        assert_eq!(refused(&|_| {}), Ok(()));
+        for (at, wrong) in [
+            ("/settings/model/sha256", json!("ac")),
+            ("/revision", json!(3)),
+            ("/stage", json!("nsfw")),
+            ("/inputs/0/fingerprint", json!("00")),
+            ("/outputs/0/path", json!("../victim.txt")),
+            ("/outputs/0/path", json!("aesthetic/../../victim.txt")),
+            ("/outputs/0/path", json!("nsfw/scores/part-00003.parquet")),
+            ("/outputs/0/path", json!("/etc/../victim.txt")),
+            ("/outputs/0/path", json!("ftp://host/victim.txt")),
+            ("/counts/in", json!(10)),
+            ("/counts/in", json!(u64::MAX)),
+            ("/counts/kept", json!(u64::MAX)),
+            ("/scores/0/histogram/shift", json!(i32::MAX)),
+            ("/scores/0/histogram/bins", json!("1:0")),
+            ("/units", json!(u64::MAX)),
+        ] {
+            let change = |value: &mut Value| *value.pointer_mut(at).unwrap() = wrong.clone();
+            assert!(refused(&change).is_err(), "{at} {wrong}");
+        }
+    }
 }

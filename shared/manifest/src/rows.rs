@@ -40,6 +40,16 @@ pub trait Row: Serialize + DeserializeOwned + Send + 'static {
     const VERSION: u32 = 1;
     /// The columns.
     fn fields() -> Vec<Field>;
+    /// Bytes of the row's text, about. Writers buffer rows up to a number of bytes. Rows that are only
+    /// read need none.
+    fn text_bytes(&self) -> usize {
+        0
+    }
+}
+
+/// Length of a text that may be missing.
+fn length(text: Option<&String>) -> usize {
+    text.map_or(0, String::len)
 }
 
 fn text(name: &str) -> Field {
@@ -79,6 +89,10 @@ impl Row for PlanRow {
             optional("etag", DataType::Utf8),
             optional("modified", DataType::Utf8),
         ]
+    }
+
+    fn text_bytes(&self) -> usize {
+        self.shard.as_str().len() + length(self.etag.as_ref()) + length(self.modified.as_ref())
     }
 }
 
@@ -195,6 +209,24 @@ impl Row for SampleRow {
             optional("detail", DataType::Utf8),
         ]
     }
+
+    fn text_bytes(&self) -> usize {
+        let members = self.members.iter();
+        let members = members.map(|member| size_of::<MemberRow>() + member.extension.len());
+        let names = [self.image_id.as_str(), self.shard.as_str(), &self.key];
+        let texts = [
+            &self.caption,
+            &self.metadata,
+            &self.detail,
+            &self.image_extension,
+        ];
+        members.sum::<usize>()
+            + names.map(str::len).iter().sum::<usize>()
+            + texts
+                .map(|text| length(text.as_ref()))
+                .iter()
+                .sum::<usize>()
+    }
 }
 
 /// `read/shards`: one row for each shard of the partition.
@@ -242,6 +274,10 @@ impl Row for ShardRow {
             optional("detail", DataType::Utf8),
         ]
     }
+
+    fn text_bytes(&self) -> usize {
+        self.shard.as_str().len() + length(self.detail.as_ref())
+    }
 }
 
 /// `read/skipped`: one row for each member that belongs to no sample.
@@ -267,6 +303,10 @@ impl Row for SkippedRow {
             text("reason"),
         ]
     }
+
+    fn text_bytes(&self) -> usize {
+        self.shard.as_str().len() + self.member.len() + self.reason.len()
+    }
 }
 
 /// `decisions` of a filter: one row for each sample that it saw, in the order of `read/images`.
@@ -291,6 +331,10 @@ impl Row for FilterRow {
             optional("reason", DataType::Utf8),
             optional("detail", DataType::Utf8),
         ]
+    }
+
+    fn text_bytes(&self) -> usize {
+        self.image_id.as_str().len() + length(self.detail.as_ref())
     }
 }
 
@@ -332,6 +376,10 @@ impl Row for DuplicateRow {
             text("method"),
         ]
     }
+
+    fn text_bytes(&self) -> usize {
+        self.image_id.as_str().len() + self.duplicate_of.as_str().len()
+    }
 }
 
 /// `export/decisions`: one row for every sample of `read`, in the same order.
@@ -363,6 +411,10 @@ impl Row for DecisionRow {
             optional("detail", DataType::Utf8),
             number("bytes", DataType::UInt64),
         ]
+    }
+
+    fn text_bytes(&self) -> usize {
+        self.image_id.as_str().len() + length(self.detail.as_ref())
     }
 }
 
@@ -443,6 +495,18 @@ impl Row for CuratedRow {
             optional("sha256", DataType::Utf8),
             optional("phash", DataType::UInt64),
         ]
+    }
+
+    fn text_bytes(&self) -> usize {
+        let names = [
+            self.image_id.as_str(),
+            &self.key,
+            self.source_shard.as_str(),
+            &self.source_key,
+        ];
+        names.map(str::len).iter().sum::<usize>()
+            + length(self.caption.as_ref())
+            + length(self.metadata.as_ref())
     }
 }
 

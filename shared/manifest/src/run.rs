@@ -37,18 +37,33 @@ impl RunInfo {
     /// # Errors
     /// Data, when the JSON is not a run's or the run has another layout.
     pub fn parse(json: &[u8], uri: &str) -> Result<Self> {
-        let wrong = |e: serde_json::Error| Error::data(format!("{uri}: cannot parse it: {e}"));
-        let Layout { layout } = serde_json::from_slice(json).map_err(wrong)?;
-        if layout == Self::LAYOUT {
-            return serde_json::from_slice(json).map_err(wrong);
-        }
+        Self::check_layout(json, uri)?;
+        serde_json::from_slice(json).map_err(|e| {
+            Error::data(format!("{uri}: cannot parse it: {e}"))
+                .hint("run sluice-partition again: it writes it anew")
+        })
+    }
+
+    /// Checks that the run has the layout of this version. What cannot be parsed passes:
+    /// `partition` writes it anew.
+    ///
+    /// # Errors
+    /// Data, when the run has another layout.
+    pub fn check_layout(json: &[u8], uri: &str) -> Result<()> {
+        let layout = match serde_json::from_slice(json) {
+            Ok(Layout { layout }) if layout != Self::LAYOUT => layout,
+            _ => return Ok(()),
+        };
         let expected = Self::LAYOUT;
         let error = Error::data(format!(
             "{uri}: the run has layout {layout}, this version of Sluice reads layout {expected}"
         ));
         Err(error.hint(match layout < expected {
             true => "an older version made this run: choose another --run and curate again",
-            false => "a newer version made this run: use that version, or choose another --run",
+            false => {
+                "a newer version made this run: use that version, or choose another --run; \
+                      a run.json that is damaged can be deleted"
+            }
         }))
     }
 }
@@ -68,6 +83,12 @@ mod tests {
         let later = br#"{"layout": 9}"#;
         let error = RunInfo::parse(later, "r/run.json").unwrap_err().to_string();
         assert!(error.contains("newer"), "{error}");
-        assert!(RunInfo::parse(b"{}", "r/run.json").is_err());
+        for broken in [&b"{}"[..], b"", b"{\"layout\": 2, \"inp"] {
+            RunInfo::check_layout(broken, "r/run.json").unwrap();
+            let error = RunInfo::parse(broken, "r/run.json")
+                .unwrap_err()
+                .to_string();
+            assert!(error.contains("run sluice-partition again"), "{error}");
+        }
     }
 }

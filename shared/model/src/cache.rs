@@ -3,7 +3,7 @@
 use std::io;
 
 use sluice_manifest::{Error, Result};
-use sluice_store::{Location, Store};
+use sluice_store::{Location, Storage};
 
 use crate::catalogue::named;
 use crate::model::{ONNX, ONNX_INT8, SPEC, data_files, sha256_of, spec_in};
@@ -20,10 +20,10 @@ pub fn default_cache() -> String {
 
 /// Puts the model `name` into the cache: copies the folder `from` (or one ONNX file), writes its
 /// spec with the contents' hashes, and gives that spec.
-pub fn pull(cache: &Location, name: &str, from: &Location) -> Result<Spec> {
+pub fn pull(storage: &Storage, cache: &Location, name: &str, from: &Location) -> Result<Spec> {
     let (source, onnx) = match from.split() {
-        Some((folder, file)) if file.ends_with(".onnx") => (Store::open(&folder)?, file),
-        _ => (Store::open(from)?, ONNX.to_owned()),
+        Some((folder, file)) if file.ends_with(".onnx") => (storage.open(&folder)?, file),
+        _ => (storage.open(from)?, ONNX.to_owned()),
     };
     let mut spec = match (spec_in(&source, name)?, named(name)) {
         (Some(spec), _) if onnx == ONNX => spec,
@@ -37,7 +37,7 @@ pub fn pull(cache: &Location, name: &str, from: &Location) -> Result<Spec> {
             )));
         }
     };
-    let target = Store::create(cache)?;
+    let target = storage.create(cache)?;
     let mut files = vec![(onnx.clone(), ONNX.to_owned())];
     files.extend(
         data_files(&source, &onnx)?
@@ -46,6 +46,8 @@ pub fn pull(cache: &Location, name: &str, from: &Location) -> Result<Spec> {
     );
     let int8 = onnx == ONNX && source.stat(ONNX_INT8)?.is_some();
     if int8 {
+        let data = data_files(&source, ONNX_INT8)?.into_iter();
+        files.extend(data.map(|file| (file.clone(), file)));
         files.push((ONNX_INT8.to_owned(), ONNX_INT8.to_owned()));
     }
     for (file, as_file) in files {
@@ -55,7 +57,7 @@ pub fn pull(cache: &Location, name: &str, from: &Location) -> Result<Spec> {
         writer.finish()?;
     }
     spec.name = name.to_owned();
-    let folder = Store::open(&Location::parse(&target.uri(name))?)?;
+    let folder = storage.open(&Location::parse(&target.uri(name))?)?;
     spec.sha256 = Some(sha256_of(&folder, Precision::Float32)?);
     spec.sha256_int8 = int8
         .then(|| sha256_of(&folder, Precision::Int8))

@@ -4,6 +4,7 @@
 //! `image_mean`, `image_std`, `rescale_factor`); `resample` counts Pillow's filters.
 
 use serde::Deserialize;
+use serde_json::Value;
 use sluice_manifest::{Error, Result};
 use sluice_pixels::{Channels, Crop, Filter, Layout, Preprocess, Resize};
 
@@ -12,10 +13,10 @@ use crate::spec::{Kind, Spec};
 #[derive(Deserialize)]
 struct Config {
     do_resize: Option<bool>,
-    size: Option<serde_json::Value>,
+    size: Option<Value>,
     resample: Option<u32>,
     do_center_crop: Option<bool>,
-    crop_size: Option<serde_json::Value>,
+    crop_size: Option<Value>,
     do_rescale: Option<bool>,
     rescale_factor: Option<f64>,
     do_normalize: Option<bool>,
@@ -34,26 +35,34 @@ pub(crate) fn spec(json: &[u8], name: &str, place: &str) -> Result<Spec> {
             "do_resize is false, but a model's input has one size",
         ));
     }
-    let number = |value: &serde_json::Value, key: &str| value.get(key)?.as_u64()?.try_into().ok();
+    let side = |name: &str, value: &Value| {
+        let side = value.as_u64().and_then(|side| u32::try_from(side).ok());
+        side.ok_or_else(|| wrong(&format!("{name} is {value}, expected a number of pixels")))
+    };
+    let sides = |name: &str, value: &Value| match (value.get("width"), value.get("height")) {
+        (Some(width), Some(height)) => Ok((
+            side(&format!("{name}.width"), width)?,
+            side(&format!("{name}.height"), height)?,
+        )),
+        _ => Err(wrong(&format!("{name} is of no known form"))),
+    };
     let size = config.size.ok_or_else(|| wrong("size is missing"))?;
-    let resize = match (size.as_u64(), number(&size, "shortest_edge")) {
-        (Some(edge), _) => Resize::ShortestEdge(edge as u32),
-        (None, Some(edge)) => Resize::ShortestEdge(edge),
-        (None, None) => Resize::Exact {
-            width: number(&size, "width").ok_or_else(|| wrong("size is of no known form"))?,
-            height: number(&size, "height").ok_or_else(|| wrong("size is of no known form"))?,
-        },
+    let resize = match size.get("shortest_edge") {
+        Some(edge) => Resize::ShortestEdge(side("size.shortest_edge", edge)?),
+        None if size.is_number() => Resize::ShortestEdge(side("size", &size)?),
+        None => {
+            let (width, height) = sides("size", &size)?;
+            Resize::Exact { width, height }
+        }
     };
     let crop = match (&config.crop_size, config.do_center_crop) {
-        (Some(crop), Some(true) | None) => Some(match crop.as_u64() {
-            Some(side) => Crop::square(side as u32),
-            None => Crop {
-                width: number(crop, "width")
-                    .ok_or_else(|| wrong("crop_size is of no known form"))?,
-                height: number(crop, "height")
-                    .ok_or_else(|| wrong("crop_size is of no known form"))?,
-            },
-        }),
+        (Some(crop), Some(true) | None) if crop.is_number() => {
+            Some(Crop::square(side("crop_size", crop)?))
+        }
+        (Some(crop), Some(true) | None) => {
+            let (width, height) = sides("crop_size", crop)?;
+            Some(Crop { width, height })
+        }
         _ => None,
     };
     let filter = match config.resample {
@@ -111,6 +120,49 @@ mod tests {
         let ours = crate::catalogue::named("clip-vit-l14").unwrap();
         let theirs = spec(json.as_bytes(), "x", "x").unwrap();
         assert_eq!(theirs.preprocess, ours.preprocess);
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused() {
+        let of = |size: &str, crop: &str| {
+            let json = format!(
+                r#"{{"size": {size}, "crop_size": {crop}, "resample": 3, "rescale_factor": 0.5}}"#
+            );
+            spec(json.as_bytes(), "x", "x")
+                .map(|_| ())
+                .map_err(|e| e.to_string())
+        };
+        assert_eq!(of("8", "8"), Ok(()));
+        assert_eq!(
+            of(r#"{"shortest_edge": 8}"#, r#"{"width": 8, "height": 4}"#),
+            Ok(())
+        );
+        // 2^32 + 32 would be 32 as 32 bits.
+        for wrong in ["4294967328", "-8", "0", "1e300", "8.5", "16385"] {
+            for (size, crop) in [
+                (wrong.to_owned(), "8".to_owned()),
+                ("8".to_owned(), wrong.to_owned()),
+                (format!(r#"{{"shortest_edge": {wrong}}}"#), "8".to_owned()),
+                (
+                    format!(r#"{{"width": {wrong}, "height": 8}}"#),
+                    "8".to_owned(),
+                ),
+                (
+                    format!(r#"{{"width": 8, "height": {wrong}}}"#),
+                    "8".to_owned(),
+                ),
+                (
+                    "8".to_owned(),
+                    format!(r#"{{"width": 8, "height": {wrong}}}"#),
+                ),
+                (
+                    "8".to_owned(),
+                    format!(r#"{{"width": {wrong}, "height": 8}}"#),
+                ),
+            ] {
+                assert!(of(&size, &crop).is_err(), "size {size}, crop_size {crop}");
+            }
+        }
     }
 
     #[test]

@@ -1,64 +1,245 @@
-//! Whether a file is a whole ONNX model, from its outermost structure alone.
+//! What an ONNX file says of itself: whether it is whole, which other files hold its tensors, and how
+//! wide its outputs are.
 //!
-//! An ONNX file is a Protocol Buffers message: fields of a key, a length and that many bytes. The
-//! fields of the outermost message are walked by their lengths, so a cut file, a web page or a pointer
-//! of Git LFS is found out by reading some bytes of it.
+//! An ONNX file is a Protocol Buffers message: fields of a key and a value, some of which are messages.
+//! The messages that lead to tensors and outputs are walked; all else, weights above all, is passed
+//! over by its length. So a cut file, a web page or a pointer of Git LFS is found out, and a gigabyte of
+//! weights takes some megabytes of reading. Numbers of fields are those of `onnx.proto`.
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
-/// The field that holds the graph (`ModelProto.graph`).
-const GRAPH: u64 = 7;
+/// Bytes that are read at once.
+const WINDOW: u64 = 16 << 10;
 /// Most bytes of a field's key and length.
 const HEAD: u64 = 20;
-/// Fields of the outermost message, at most; models have some ten, and one for each metadata entry.
-const FIELDS: usize = 10_000;
+/// Most bytes of an entry of external data or of an output's description.
+const SMALL: u64 = 16 << 10;
+/// Fields that are walked, at most; models have some for each of their nodes and tensors.
+const FIELDS: usize = 10_000_000;
+/// Messages inside of each other, at most: graphs in nodes of graphs.
+const DEPTH: usize = 50;
 
-/// Checks a file of `bytes` bytes, of which `read` gives ranges in order. The inner error says what is
-/// wrong with the file, the outer one is of `read`.
-pub(crate) fn check<E>(
-    bytes: u64,
-    mut read: impl FnMut(Range<u64>) -> Result<Vec<u8>, E>,
-) -> Result<Result<(), String>, E> {
-    let mut position = 0;
-    let mut has_graph = false;
-    for _ in 0..FIELDS {
-        if position == bytes {
-            return Ok(match has_graph {
-                true => Ok(()),
-                false => Err("it has no graph".to_owned()),
-            });
-        }
-        let head = read(position..bytes.min(position + HEAD))?;
-        let Some((field, length)) = field(&head) else {
-            return Ok(Err(format!("byte {position} is not the start of a field")));
-        };
-        has_graph |= field == GRAPH;
-        match position.checked_add(length).filter(|end| *end <= bytes) {
-            Some(end) => position = end,
-            None => {
-                return Ok(Err(format!(
-                    "it has {bytes} bytes, and a field at byte {position} is longer"
-                )));
-            }
-        }
-    }
-    Ok(Err("it has too many fields".to_owned()))
+/// What an ONNX file says of itself.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Contents {
+    /// The files that hold tensors, as paths from the ONNX file's folder.
+    pub external: BTreeSet<String>,
+    /// The outputs of the model, with their last dimension where it is a number.
+    pub outputs: Vec<(String, Option<u64>)>,
 }
 
-/// Returns a field's number and its length with its key; none where the bytes are no field of a model.
-fn field(head: &[u8]) -> Option<(u64, u64)> {
+/// Messages that are walked.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Message {
+    Model,
+    Training,
+    /// The graph of the model.
+    Main,
+    Graph,
+    Function,
+    Node,
+    Attribute,
+    Sparse,
+    Tensor,
+}
+
+/// What a field of a message is to the walk.
+enum Field {
+    Message(Message),
+    /// `TensorProto.external_data`: an entry of key and value.
+    External,
+    /// `GraphProto.output`.
+    Output,
+    Other,
+}
+
+impl Message {
+    fn field(self, number: u64) -> Field {
+        use Message::{Attribute, Function, Graph, Main, Model, Node, Sparse, Tensor, Training};
+        match (self, number) {
+            (Model, 7) => Field::Message(Main),
+            (Model, 20) => Field::Message(Training),
+            (Model, 25) => Field::Message(Function),
+            (Training, 1 | 2) | (Attribute, 6 | 11) => Field::Message(Graph),
+            (Main | Graph, 1) | (Function, 7) => Field::Message(Node),
+            (Main | Graph, 5) | (Attribute, 5 | 10) | (Sparse, 1 | 2) => Field::Message(Tensor),
+            (Main | Graph, 15) | (Attribute, 22 | 23) => Field::Message(Sparse),
+            (Node, 5) | (Function, 11) => Field::Message(Attribute),
+            (Main, 12) => Field::Output,
+            (Tensor, 13) => Field::External,
+            _ => Field::Other,
+        }
+    }
+}
+
+/// Why a walk ended.
+enum Stop<E> {
+    /// What is wrong with the file.
+    File(String),
+    /// An error of reading.
+    Read(E),
+}
+
+/// Reads a file of `bytes` bytes, of which `read` gives ranges. The inner error says what is wrong with
+/// the file, the outer one is of `read`.
+pub(crate) fn contents<E>(
+    bytes: u64,
+    read: impl FnMut(Range<u64>) -> Result<Vec<u8>, E>,
+) -> Result<Result<Contents, String>, E> {
+    let mut walk = Walk {
+        read,
+        window: (0, Vec::new()),
+        bytes,
+        has_graph: false,
+        fields: 0,
+        contents: Contents::default(),
+    };
+    match walk.message(Message::Model, 0..bytes, 0) {
+        Ok(()) if walk.has_graph => Ok(Ok(walk.contents)),
+        Ok(()) => Ok(Err("it has no graph".to_owned())),
+        Err(Stop::File(wrong)) => Ok(Err(wrong)),
+        Err(Stop::Read(e)) => Err(e),
+    }
+}
+
+struct Walk<R> {
+    read: R,
+    /// The bytes at hand, and where they begin.
+    window: (u64, Vec<u8>),
+    bytes: u64,
+    has_graph: bool,
+    fields: usize,
+    contents: Contents,
+}
+
+impl<E, R: FnMut(Range<u64>) -> Result<Vec<u8>, E>> Walk<R> {
+    fn message(
+        &mut self,
+        message: Message,
+        range: Range<u64>,
+        depth: usize,
+    ) -> Result<(), Stop<E>> {
+        let wrong = |what: String| Err(Stop::File(what));
+        if depth > DEPTH {
+            return wrong(format!(
+                "it has more than {DEPTH} messages inside of each other"
+            ));
+        }
+        let mut at = range.start;
+        while at < range.end {
+            self.fields += 1;
+            if self.fields > FIELDS {
+                return wrong("it has too many fields".to_owned());
+            }
+            let head = self.slice(at..range.end.min(at + HEAD))?;
+            let Some((number, value)) = field(head) else {
+                return wrong(format!("byte {at} is not the start of a field"));
+            };
+            let end = at.checked_add(value.end).filter(|end| *end <= range.end);
+            let Some(end) = end else {
+                let bytes = self.bytes;
+                return wrong(format!(
+                    "it has {bytes} bytes, and a field at byte {at} is longer"
+                ));
+            };
+            self.field(message, number, at + value.start..end, depth)?;
+            at = end;
+        }
+        Ok(())
+    }
+
+    fn field(
+        &mut self,
+        message: Message,
+        number: u64,
+        value: Range<u64>,
+        depth: usize,
+    ) -> Result<(), Stop<E>> {
+        match message.field(number) {
+            Field::Message(inner) => {
+                self.has_graph |= inner == Message::Main;
+                self.message(inner, value, depth + 1)
+            }
+            Field::External if value.end - value.start <= SMALL => {
+                let entry = self.slice(value)?;
+                let (key, value) = (bytes_of(entry, 1), bytes_of(entry, 2));
+                let location = value.filter(|_| key == Some(b"location"));
+                let location = location.map(|name| String::from_utf8_lossy(name).into_owned());
+                self.contents.external.extend(location);
+                Ok(())
+            }
+            Field::Output if value.end - value.start <= SMALL => {
+                let output = output(self.slice(value)?);
+                self.contents.outputs.extend(output);
+                Ok(())
+            }
+            Field::External | Field::Output | Field::Other => Ok(()),
+        }
+    }
+
+    /// Returns bytes of the file, no more than a window.
+    fn slice(&mut self, range: Range<u64>) -> Result<&[u8], Stop<E>> {
+        let (start, held) = &self.window;
+        if range.start < *start || range.end > start + held.len() as u64 {
+            let window = range.start..self.bytes.min(range.start + WINDOW);
+            let held = (self.read)(window).map_err(Stop::Read)?;
+            self.window = (range.start, held);
+        }
+        let (start, held) = &self.window;
+        let inner = (range.start - start) as usize..(range.end - start) as usize;
+        held.get(inner)
+            .ok_or_else(|| Stop::File("it is shorter than it was".to_owned()))
+    }
+}
+
+/// `ValueInfoProto`: the name, and the last dimension.
+fn output(value: &[u8]) -> Option<(String, Option<u64>)> {
+    let name = String::from_utf8_lossy(bytes_of(value, 1)?).into_owned();
+    let shape = bytes_of(value, 2).and_then(|kind| bytes_of(kind, 1));
+    let shape = shape.and_then(|tensor| bytes_of(tensor, 2));
+    let last = shape.and_then(|shape| fields(shape).filter(|(n, _)| *n == 1).last());
+    let last = last.and_then(|(_, dimension)| {
+        let size = fields(dimension).find(|(number, _)| *number == 1);
+        size.and_then(|(_, digits)| Some(varint(digits)?.0))
+    });
+    Some((name, last))
+}
+
+/// Returns the bytes of the first field with this number.
+fn bytes_of(message: &[u8], number: u64) -> Option<&[u8]> {
+    let found = fields(message).find(|(found, _)| *found == number);
+    found.map(|(_, value)| value)
+}
+
+/// Returns the fields of a message that is at hand, up to the first that is broken.
+fn fields(mut rest: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
+    std::iter::from_fn(move || {
+        let (number, value) = field(rest)?;
+        let found = rest.get(value.start as usize..usize::try_from(value.end).ok()?)?;
+        rest = &rest[value.end as usize..];
+        Some((number, found))
+    })
+}
+
+/// Returns a field's number and the range of its value, counted from its key; none where the bytes are
+/// no field of a model.
+fn field(head: &[u8]) -> Option<(u64, Range<u64>)> {
     let (key, key_length) = varint(head)?;
     let rest = &head[key_length..];
-    let length = match key & 7 {
-        0 => varint(rest)?.1 as u64,
+    let (start, length) = match key & 7 {
+        0 => (key_length, varint(rest)?.1 as u64),
+        1 => (key_length, 8),
         2 => {
             let (length, digits) = varint(rest)?;
-            length.checked_add(digits as u64)?
+            (key_length + digits, length)
         }
+        5 => (key_length, 4),
         _ => return None,
     };
-    let number = key >> 3;
-    ((1..=100).contains(&number)).then_some((number, length.checked_add(key_length as u64)?))
+    let (number, start) = (key >> 3, start as u64);
+    let end = start.checked_add(length)?;
+    (1..=100).contains(&number).then_some((number, start..end))
 }
 
 /// Returns a number of seven bits a byte and its bytes.
@@ -77,23 +258,101 @@ fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
 mod tests {
     use super::*;
 
-    fn checked(bytes: &[u8]) -> Result<(), String> {
+    fn read(bytes: &[u8]) -> Result<Contents, String> {
         let read = |range: Range<u64>| -> Result<Vec<u8>, ()> {
             Ok(bytes[range.start as usize..range.end as usize].to_vec())
         };
-        check(bytes.len() as u64, read).unwrap()
+        contents(bytes.len() as u64, read).unwrap()
+    }
+
+    /// A field of bytes, with two digits for its key and for its length.
+    fn of(number: u8, content: &[u8]) -> Vec<u8> {
+        let key = usize::from(number) << 3 | 2;
+        let digits = |value: usize| [(value & 0x7f) as u8 | 0x80, (value >> 7) as u8];
+        [&digits(key), &digits(content.len()), content].concat()
+    }
+
+    fn external(location: &str) -> Vec<u8> {
+        let entry = |key: &str, value: &str| {
+            of(
+                13,
+                &[of(1, key.as_bytes()), of(2, value.as_bytes())].concat(),
+            )
+        };
+        [entry("offset", "4096"), entry("location", location)].concat()
     }
 
     #[test]
     fn whole_models_pass_and_cut_ones_do_not() {
-        // ir_version 8, producer "x", a graph of 300 bytes.
-        let mut model = vec![0x08, 8, 0x12, 1, b'x', 0x3a, 0xac, 0x02];
-        model.extend([7; 300]);
-        checked(&model).unwrap();
-        for length in [0, 1, 5, 8, 307] {
-            assert!(checked(&model[..length]).is_err(), "{length}");
+        // ir_version 8, producer "x", a graph with 300 bytes of an unknown field.
+        let graph = of(99, &[7; 300]);
+        let model = [&[0x08, 8, 0x12, 1, b'x'][..], &of(7, &graph)].concat();
+        read(&model).unwrap();
+        for length in [0, 1, 5, 8, model.len() - 1] {
+            assert!(read(&model[..length]).is_err(), "{length}");
         }
-        assert!(checked(b"version https://git-lfs.github.com/spec/v1").is_err());
-        assert!(checked(b"<!doctype html><html></html>").is_err());
+        assert!(read(b"version https://git-lfs.github.com/spec/v1").is_err());
+        assert!(read(b"<!doctype html><html></html>").is_err());
+    }
+
+    #[test]
+    fn files_of_tensors_are_found_wherever_a_tensor_is() {
+        let tensor = |location| [of(8, b"name"), external(location)].concat();
+        let node = |attribute: Vec<u8>| of(1, &of(5, &attribute));
+        let inner = of(5, &tensor("in a graph of a node"));
+        let graph = [
+            of(5, &tensor("weights.bin")),
+            of(5, &[of(9, &[1; 200]), of(8, b"location")].concat()),
+            node(of(5, &tensor("in a node"))),
+            node(of(6, &inner)),
+            of(15, &of(1, &tensor("sparse"))),
+        ];
+        let function = of(25, &of(7, &of(5, &of(10, &tensor("in a function")))));
+        let model = [of(7, &graph.concat()), function].concat();
+        let found = read(&model).unwrap().external;
+        let expected = [
+            "weights.bin",
+            "in a node",
+            "in a graph of a node",
+            "sparse",
+            "in a function",
+        ];
+        assert_eq!(found, expected.map(str::to_owned).into());
+    }
+
+    #[test]
+    fn outputs_have_their_width() {
+        let value = |name: &str, shape: &[u8]| {
+            let kind = of(1, &of(2, shape));
+            of(12, &[of(1, name.as_bytes()), of(2, &kind)].concat())
+        };
+        let rows = of(1, &of(2, b"N"));
+        let size = |size: u8| [rows.clone(), of(1, &[0x08, size])].concat();
+        let outputs = [
+            value("wide", &size(96)),
+            value("none", &size(0)),
+            value("named", &[rows.clone(), rows.clone()].concat()),
+            value("shapeless", b""),
+        ];
+        let found = read(&of(7, &outputs.concat())).unwrap().outputs;
+        let expected = [
+            ("wide", Some(96)),
+            ("none", Some(0)),
+            ("named", None),
+            ("shapeless", None),
+        ];
+        assert_eq!(
+            found,
+            expected.map(|(name, width)| (name.to_owned(), width))
+        );
+    }
+
+    #[test]
+    fn graphs_inside_of_each_other_end_somewhere() {
+        let mut graph = of(2, b"x");
+        for _ in 0..DEPTH {
+            graph = of(1, &of(5, &of(6, &graph)));
+        }
+        assert!(read(&of(7, &graph)).is_err());
     }
 }

@@ -20,6 +20,15 @@ const EMBEDDING_OUTPUTS: [&str; 3] = ["image_embeds", "pooler_output", "embeddin
 
 static ENVIRONMENT: OnceLock<Result<Environment, String>> = OnceLock::new();
 
+/// Returns the output that is read, out of those that a model has: the one of the spec, or a usual one,
+/// or the first.
+pub(crate) fn output_of<'a>(spec: &'a Spec, outputs: &[&'a str]) -> Option<&'a str> {
+    let usual = EMBEDDING_OUTPUTS.into_iter();
+    let mut usual = usual.filter(|name| outputs.contains(name));
+    let stated = spec.output.as_deref();
+    stated.or_else(|| usual.next()).or(outputs.first().copied())
+}
+
 /// A loaded model.
 pub struct Session {
     session: OrtSession,
@@ -85,11 +94,8 @@ impl Session {
                 .map(|name| (*name).to_owned())
                 .ok_or_else(|| Error::usage(format!("{uri}: the model has no {what}"))),
         };
-        let usual = EMBEDDING_OUTPUTS
-            .into_iter()
-            .find(|name| outputs.contains(name));
         let input = pick("input", spec.input.as_deref(), &inputs)?;
-        let output = pick("output", spec.output.as_deref().or(usual), &outputs)?;
+        let output = pick("output", output_of(spec, &outputs), &outputs)?;
         Ok(Self {
             name: spec.name.clone(),
             input,
@@ -114,7 +120,7 @@ impl Session {
         let (shape, values) = outputs[self.output.as_str()]
             .try_extract_tensor::<f32>()
             .map_err(|e| Error::usage(format!("model {}: {e}", self.name)))?;
-        if shape.len() != 2 || shape[0] != rows {
+        if shape.len() != 2 || shape[0] != rows || shape[1] == 0 {
             return Err(Error::usage(format!(
                 "model {}: output {:?} has shape {shape:?}, expected [{rows}, width]",
                 self.name, self.output

@@ -117,6 +117,9 @@ pub struct Spec {
     pub scores: Vec<Score>,
 }
 
+/// Largest length of an embedding, and largest column of an output. Models have thousands.
+const WIDEST: usize = 1 << 20;
+
 impl Spec {
     /// Parses a `model.toml`; `place` names it in errors.
     pub fn parse(text: &str, place: &str) -> Result<Self> {
@@ -154,6 +157,9 @@ impl Spec {
             if !(low.is_finite() && high.is_finite() && low < high) {
                 return wrong("range must be two finite numbers, the lower one first");
             }
+            if score.column >= WIDEST {
+                return wrong("column is larger than any output");
+            }
             if score.threshold.is_some_and(|t| !(low..=high).contains(&t)) {
                 return wrong("threshold is outside of range");
             }
@@ -169,6 +175,13 @@ impl Spec {
                 self.kind.as_str()
             )))
         };
+        if let Some(dimension) = self.dimension
+            && !(1..=WIDEST).contains(&dimension)
+        {
+            return Err(Error::usage(format!(
+                "{place}: dimension is {dimension}, outside 1 to {WIDEST}"
+            )));
+        }
         let pixels = matches!(self.kind, Kind::Embedder | Kind::Classifier);
         match &self.preprocess {
             None if pixels => return needs("[preprocess]"),
@@ -214,5 +227,46 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert!(error.contains("sise"), "{error}");
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused() {
+        let head = |dimension: &str, score: &str| {
+            let text = format!(
+                "name = 'x'\nkind = 'head'\nembedder = 'e'\ndimension = {dimension}\n[score]\n{score}"
+            );
+            Spec::parse(&text, "p")
+                .map(|_| ())
+                .map_err(|e| e.to_string())
+        };
+        let sound = "range = [0, 1]\ncolumn = 3\nthreshold = 0.5";
+        assert_eq!(head("768", sound), Ok(()));
+        for dimension in ["0", "-1", "4294967296", "9223372036854775807", "1.5", "inf"] {
+            assert!(head(dimension, sound).is_err(), "{dimension}");
+        }
+        for score in [
+            "range = [0, 1]\ncolumn = -1",
+            "range = [0, 1]\ncolumn = 4294967296",
+            "range = [0, 1]\nthreshold = nan",
+            "range = [0, 1]\nthreshold = 2",
+            "range = [0, inf]",
+            "range = [0, 1e300]",
+            "range = [1, 0]",
+        ] {
+            assert!(head("768", score).is_err(), "{score}");
+        }
+        let pixels = |edge: &str| {
+            let text = format!(
+                "name = 'x'\nkind = 'embedder'\n[preprocess]\nfilter = 'bicubic'\n\
+                resize = {{ shortest-edge = {edge} }}"
+            );
+            Spec::parse(&text, "p")
+                .map(|_| ())
+                .map_err(|e| e.to_string())
+        };
+        assert_eq!(pixels("224"), Ok(()));
+        for edge in ["0", "-1", "4294967328", "16385", "1e9"] {
+            assert!(pixels(edge).is_err(), "{edge}");
+        }
     }
 }

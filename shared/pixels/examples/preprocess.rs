@@ -45,8 +45,14 @@ fn main() {
             scope.spawn(|| {
                 let mut tensor = vec![0.0; spec.tensor_len()];
                 while let Some(bytes) = files.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    spec.tensor_of_file(bytes, &Limits::default(), fidelity, &mut tensor)
-                        .expect("a sound photo");
+                    spec.tensor_of_file(
+                        bytes,
+                        &Limits::default(),
+                        &mut |_| {},
+                        fidelity,
+                        &mut tensor,
+                    )
+                    .expect("a sound photo");
                     if spoken {
                         checksum.fetch_add(sum(&tensor), Ordering::Relaxed);
                     }

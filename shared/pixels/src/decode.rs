@@ -246,14 +246,32 @@ impl DecodeError {
 /// after its end, a broken Exif block or colour profile, stray bytes between the header's segments,
 /// filling before the end marker of a JPEG.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeError> {
-    decode_reduced(bytes, limits, |_, _| Reduction::None)
+    decode_admitted(bytes, limits, &mut |_| {})
 }
+
+/// [`decode`], but `admit` is called with the bytes of memory that decoding and setting upright take,
+/// as estimated from the header, before they are allocated. It may wait until there is room for them.
+/// It is not called for a file that is refused by its header.
+///
+/// # Errors
+/// Those of [`decode`].
+pub fn decode_admitted(
+    bytes: &[u8],
+    limits: &Limits,
+    admit: Admit<'_>,
+) -> Result<Decoded, DecodeError> {
+    decode_reduced(bytes, limits, admit, |_, _| Reduction::None)
+}
+
+/// Hears how many bytes of memory an image takes, before they are allocated.
+pub type Admit<'a> = &'a mut dyn FnMut(u64);
 
 /// [`decode`], but where the file is a JPEG reduced by what `reduction` says for the width and height
 /// of the upright picture. As strict: all of the file is read.
 pub(crate) fn decode_reduced(
     bytes: &[u8],
     limits: &Limits,
+    admit: Admit<'_>,
     reduction: impl FnOnce(u32, u32) -> Reduction,
 ) -> Result<Decoded, DecodeError> {
     if bytes.is_empty() {
@@ -269,10 +287,11 @@ pub(crate) fn decode_reduced(
     }
     let format = sniff(bytes)?;
     if format == Format::Jpeg {
-        return jpeg::decode(bytes, limits, reduction);
+        return jpeg::decode(bytes, limits, admit, reduction);
     }
     // Only owned values cross the boundary, so a panic leaves nothing half-done behind.
-    catch_unwind(AssertUnwindSafe(|| decode_other(format, bytes, limits))).unwrap_or_else(|_| {
+    let decoded = AssertUnwindSafe(|| decode_other(format, bytes, limits, admit));
+    catch_unwind(decoded).unwrap_or_else(|_| {
         Err(DecodeError::Corrupt {
             format,
             detail: "the decoder gave up".to_owned(),
@@ -351,6 +370,8 @@ fn sniff(bytes: &[u8]) -> Result<Format, DecodeError> {
     let start = start.trim_start_matches('\u{feff}').trim_start();
     if start.starts_with('<') && start.contains("<svg") {
         unsupported("svg")
+    } else if start.starts_with("version https://git-lfs.github.com/spec/") {
+        no_image("git lfs pointer")
     } else if start.starts_with("<!doctype html") || start.contains("<html") {
         no_image("html")
     } else if !start.contains(|c: char| c == '\u{fffd}' || (c.is_control() && !c.is_whitespace())) {
@@ -365,7 +386,12 @@ fn is_bmp_header_size(bytes: &[u8]) -> bool {
     matches!(bytes, [12 | 16 | 40 | 52 | 56 | 64 | 108 | 124, 0, 0, 0])
 }
 
-fn decode_other(format: Format, bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeError> {
+fn decode_other(
+    format: Format,
+    bytes: &[u8],
+    limits: &Limits,
+    admit: Admit<'_>,
+) -> Result<Decoded, DecodeError> {
     let reader = || Cursor::new(bytes);
     let fail = |error| from_image_error(format, limits, error);
     let inner = {
@@ -374,20 +400,21 @@ fn decode_other(format: Format, bytes: &[u8], limits: &Limits) -> Result<Decoded
         inner
     };
     match format {
-        Format::Jpeg => jpeg::decode(bytes, limits, |_, _| Reduction::None),
+        Format::Jpeg => jpeg::decode(bytes, limits, admit, |_, _| Reduction::None),
         Format::Png => {
             // The png crate has a size limit of its own, so look first, for the better message.
             if let (Some(width), Some(height)) = (be_u32(bytes, 16), be_u32(bytes, 20)) {
                 limits.check(width, height, 0)?;
             }
             let decoder = png::PngDecoder::with_limits(reader(), inner).map_err(fail)?;
-            read(format, decoder, 0, limits)
+            read(format, decoder, 0, limits, admit)
         }
         Format::Bmp => read(
             format,
             bmp::BmpDecoder::new(reader()).map_err(fail)?,
             0,
             limits,
+            admit,
         ),
         // The other three hold the picture a second time inside while they decode.
         Format::WebP => {
@@ -403,13 +430,13 @@ fn decode_other(format: Format, bytes: &[u8], limits: &Limits) -> Result<Decoded
             let mut decoder = webp::WebPDecoder::new(reader()).map_err(fail)?;
             decoder.set_limits(inner).map_err(fail)?;
             let inside = if decoder.has_animation() { 8 } else { 4 };
-            read(format, decoder, inside, limits)
+            read(format, decoder, inside, limits, admit)
         }
         Format::Gif => {
             let decoder = gif::GifDecoder::new(reader()).map_err(fail)?;
             let (width, height) = decoder.dimensions();
             limits.check(width, height, 0)?;
-            read(format, decoder, 4, limits)
+            read(format, decoder, 4, limits, admit)
         }
         Format::Tiff => {
             let mut decoder = tiff::TiffDecoder::new(reader()).map_err(fail)?;
@@ -417,7 +444,7 @@ fn decode_other(format: Format, bytes: &[u8], limits: &Limits) -> Result<Decoded
             limits.check(width, height, 0)?;
             decoder.set_limits(inner).map_err(fail)?;
             let inside = u64::from(decoder.color_type().bytes_per_pixel());
-            read(format, decoder, inside, limits)
+            read(format, decoder, inside, limits, admit)
         }
     }
 }
@@ -429,6 +456,7 @@ fn read(
     mut decoder: impl ImageDecoder,
     inside: u64,
     limits: &Limits,
+    admit: Admit<'_>,
 ) -> Result<Decoded, DecodeError> {
     let fail = |error| from_image_error(format, limits, error);
     let (width, height) = decoder.dimensions();
@@ -451,6 +479,7 @@ fn read(
     };
     let memory = pixels.saturating_mul(per_pixel + inside.max(second));
     limits.check(width, height, memory)?;
+    admit(memory);
 
     let mut data = vec![0u8; (pixels * per_pixel) as usize];
     decoder.read_image(&mut data).map_err(fail)?;
@@ -605,6 +634,10 @@ mod tests {
         let kind = |bytes: &[u8]| decode(bytes, &Limits::default()).unwrap_err().to_string();
         assert_eq!(kind(b""), "empty file");
         assert_eq!(kind(b"hello"), "not an image (text)");
+        assert_eq!(
+            kind(b"version https://git-lfs.github.com/spec/v1\noid sha256:0"),
+            "not an image (git lfs pointer)"
+        );
         assert_eq!(kind(b"BMW is a car maker"), "not an image (text)");
         assert_eq!(kind(b"%PDF-1.4"), "not an image (pdf)");
         assert_eq!(kind(b"<!DOCTYPE html><p>404"), "not an image (html)");
@@ -631,5 +664,40 @@ mod tests {
             ..Limits::default()
         };
         assert_eq!(decode(b"12345", &limits).unwrap_err().kind(), "too-large");
+    }
+
+    #[test]
+    fn memory_is_admitted_once_and_before_decoding() {
+        let mut image = image::RgbImage::new(30, 20);
+        image.put_pixel(1, 1, image::Rgb([9, 8, 7]));
+        for format in [
+            image::ImageFormat::Png,
+            image::ImageFormat::Jpeg,
+            image::ImageFormat::Bmp,
+            image::ImageFormat::Gif,
+            image::ImageFormat::Tiff,
+        ] {
+            let mut bytes = Cursor::new(Vec::new());
+            let _ = image.write_to(&mut bytes, format);
+            let bytes = bytes.into_inner();
+            if bytes.is_empty() {
+                continue; // this build has no encoder for the format
+            }
+            let mut admitted = Vec::new();
+            let admit = &mut |memory| admitted.push(memory);
+            decode_admitted(&bytes, &Limits::default(), admit).unwrap();
+            assert!(
+                admitted.len() == 1 && admitted[0] >= 1800,
+                "{format:?}: {admitted:?}"
+            );
+            admitted.clear();
+            let tight = Limits {
+                max_memory: 1,
+                ..Limits::default()
+            };
+            let admit = &mut |memory| admitted.push(memory);
+            decode_admitted(&bytes, &tight, admit).unwrap_err();
+            assert!(admitted.is_empty(), "{format:?}: {admitted:?}");
+        }
     }
 }

@@ -22,7 +22,7 @@
 
 use turbojpeg::{Compressor, Decompressor, Image, PixelFormat, ScalingFactor, Subsamp};
 
-use crate::decode::{DecodeError, Decoded, Format, Limits, Measure, RgbImage, map_pixels};
+use crate::decode::{Admit, DecodeError, Decoded, Format, Limits, Measure, RgbImage, map_pixels};
 use crate::{buffers, orient};
 
 /// Most scans of a progressive file. Encoders write about ten, scripts by hand a few dozen; each
@@ -50,6 +50,7 @@ pub(crate) enum Reduction {
 pub(crate) fn decode(
     bytes: &[u8],
     limits: &Limits,
+    admit: Admit<'_>,
     reduction: impl FnOnce(u32, u32) -> Reduction,
 ) -> Result<Decoded, DecodeError> {
     let header = Header::parse(bytes)?;
@@ -59,6 +60,7 @@ pub(crate) fn decode(
     }
     // The same for a reduced picture, so that all stages accept the same files.
     limits.check(frame.width, frame.height, header.memory())?;
+    admit(header.memory());
 
     let ink = frame.components.len() == 4;
     let format = if ink {
@@ -443,8 +445,12 @@ mod tests {
     }
 
     fn outcome(bytes: &[u8]) -> Result<Vec<u8>, &'static str> {
-        let whole = decode(bytes, &Limits::default(), |_, _| Reduction::None);
-        let reduced = decode(bytes, &Limits::default(), |_, _| Reduction::Eighth);
+        let whole = decode(bytes, &Limits::default(), &mut |_| {}, |_, _| {
+            Reduction::None
+        });
+        let reduced = decode(bytes, &Limits::default(), &mut |_| {}, |_, _| {
+            Reduction::Eighth
+        });
         let kind = |outcome: &Result<Decoded, DecodeError>| {
             outcome.as_ref().err().map(|error| error.kind())
         };

@@ -30,7 +30,9 @@ mod quality;
 mod resize;
 mod tally;
 
-pub use decode::{DecodeError, Decoded, Format, Limits, Measure, RgbImage, decode};
+pub use decode::{
+    Admit, DecodeError, Decoded, Format, Limits, Measure, RgbImage, decode, decode_admitted,
+};
 pub use phash::{hamming, phash};
 pub use preprocess::{Channels, Crop, Fidelity, Layout, Preprocess, Resize, SpecError};
 pub use quality::{Quality, quality, technical_quality};

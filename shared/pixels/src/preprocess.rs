@@ -6,7 +6,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::decode::{DecodeError, Limits, RgbImage, decode_reduced};
+use crate::decode::{Admit, DecodeError, Limits, RgbImage, decode_reduced};
 use crate::jpeg::{self, Reduction};
 use crate::resize::{Filter, Source, Window, resize_window};
 
@@ -192,6 +192,7 @@ impl Preprocess {
     /// The tensor of a picture file: decoded, set upright, [`Self::pixels`], [`Self::write_tensor`].
     ///
     /// The quickest way there is. With [`Fidelity::Near`] a large JPEG is not decoded in full size.
+    /// `admit` is called as by [`decode_admitted`](crate::decode_admitted).
     ///
     /// # Errors
     /// Those of [`decode`](crate::decode); `out` is left as it was.
@@ -202,10 +203,11 @@ impl Preprocess {
         &self,
         bytes: &[u8],
         limits: &Limits,
+        admit: Admit<'_>,
         fidelity: Fidelity,
         out: &mut [f32],
     ) -> Result<(), DecodeError> {
-        let decoded = decode_reduced(bytes, limits, |width, height| match fidelity {
+        let decoded = decode_reduced(bytes, limits, admit, |width, height| match fidelity {
             Fidelity::Exact => Reduction::None,
             Fidelity::Near => self.reduction(width, height),
         })?;
@@ -488,7 +490,7 @@ mod tests {
         let tensor = |fidelity| {
             let mut out = vec![0.0; small.tensor_len()];
             small
-                .tensor_of_file(&bytes, &Limits::default(), fidelity, &mut out)
+                .tensor_of_file(&bytes, &Limits::default(), &mut |_| {}, fidelity, &mut out)
                 .unwrap();
             out
         };

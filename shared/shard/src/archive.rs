@@ -166,7 +166,11 @@ impl<R: Read> Archive<R> {
                 return Ok(false);
             }
             if self.headers == 0 && !(read < BLOCK && header::has_magic(block_read)) {
-                return Err(damage(0, DamageKind::NotATar, "this is not a tar archive"));
+                return Err(damage(
+                    0,
+                    DamageKind::NotATar,
+                    header::describe_foreign(block_read),
+                ));
             }
             if self.zero_blocks >= 2 {
                 let rest = self.discard(u64::MAX);

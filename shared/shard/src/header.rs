@@ -69,6 +69,25 @@ pub(crate) fn has_magic(block: &[u8]) -> bool {
     block.get(257..262) == Some(b"ustar")
 }
 
+/// Says what a file is that begins with this block and is not a tar: what downloads leave in place
+/// of a shard is named.
+pub(crate) fn describe_foreign(block: &[u8]) -> &'static str {
+    let text = String::from_utf8_lossy(block).to_lowercase();
+    let text = text.trim_start_matches('\u{feff}').trim_start();
+    let begins = |words: &[&str]| words.iter().any(|word| text.starts_with(word));
+    if begins(&["version https://git-lfs.github.com/spec/"]) {
+        "this is a Git LFS pointer, not the shard itself: fetch it with git lfs pull"
+    } else if begins(&["<!doctype html", "<html"]) || text.contains("<html") {
+        "this is an HTML page, not a tar archive: the download failed"
+    } else if begins(&["<?xml", "<error>"]) {
+        "this is an XML document, not a tar archive: the download failed"
+    } else if begins(&["{"]) && text.contains("\"") {
+        "this is a JSON document, not a tar archive: the download failed"
+    } else {
+        "this is not a tar archive"
+    }
+}
+
 /// Reads a block whose checksum holds.
 pub(crate) fn parse(block: &[u8; BLOCK]) -> Result<Header, SizeIsNoNumber> {
     let mut name = until_nul(&block[..100]).to_vec();

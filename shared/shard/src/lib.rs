@@ -21,12 +21,14 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! Module by module: `header` reads one block, `source` the decompressed bytes, `archive` the
-//! stream of entries, `reader` groups them; `writer` writes; `names` and `roles` say what names mean.
+//! Module by module: `header` reads one block, `inflate` decompresses, `source` gives the decompressed
+//! bytes, `archive` the stream of entries, `reader` groups them; `writer` writes; `names` and `roles`
+//! say what names mean.
 
 mod archive;
 mod event;
 mod header;
+mod inflate;
 mod names;
 mod reader;
 mod roles;

@@ -8,7 +8,7 @@
 //!
 //! Members that are no part of a sample do not end the sample that they stand in.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
 
@@ -44,6 +44,8 @@ pub struct ShardReader<R: Read> {
 struct Building {
     key: Vec<u8>,
     members: Vec<Member>,
+    /// The members' extensions in lower case.
+    extensions: HashSet<String>,
     buffered: u64,
     problem: Option<SampleProblem>,
 }
@@ -150,9 +152,9 @@ impl<R: Read> ShardReader<R> {
             Err(why) => return self.skip_member(&entry, why),
         };
         let extension = text(extension);
+        // WebDataset's reader lowers extensions and refuses a sample that has one twice.
         let ends_sample = self.current.as_ref().is_some_and(|current| {
-            let same = |member: &Member| same_extension(&member.extension, &extension);
-            current.key != key || current.members.iter().any(same)
+            current.key != key || current.extensions.contains(&extension.to_lowercase())
         });
         if ends_sample {
             self.finish_sample();
@@ -168,6 +170,7 @@ impl<R: Read> ShardReader<R> {
         let current = self.current.get_or_insert_with(|| Building {
             key: key.to_vec(),
             members: Vec::new(),
+            extensions: HashSet::new(),
             buffered: 0,
             problem: None,
         });
@@ -206,6 +209,7 @@ impl<R: Read> ShardReader<R> {
         self.counts.in_samples += 1;
         if let Some(current) = &mut self.current {
             current.buffered += data.len() as u64;
+            current.extensions.insert(extension.to_lowercase());
             current.members.push(Member {
                 extension,
                 name: entry.name.clone(),
@@ -333,11 +337,6 @@ fn classify(entry: &Entry) -> Result<(&[u8], &[u8]), Skip> {
         true => Skip::NoKey,
         false => Skip::NoExtension,
     })
-}
-
-/// WebDataset's reader lowers extensions and refuses a sample that has one twice.
-fn same_extension(a: &str, b: &str) -> bool {
-    a == b || a.to_lowercase() == b.to_lowercase()
 }
 
 #[cfg(test)]

@@ -5,18 +5,14 @@
 //! what it fails with is laid aside, and an error that comes out of a decoder while nothing was
 //! laid aside is the data's fault.
 
-use std::io::{self, BufRead, BufReader, Chain, Cursor, Read};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::io::{self, BufReader, Chain, Cursor, Read};
 use std::sync::{Arc, Mutex, PoisonError};
-
-use flate2::bufread::GzDecoder;
 
 use crate::event::{Compression, Damage, DamageKind, Limits};
 use crate::header::{self, BLOCK};
+use crate::inflate::{Inflated, Stop};
 
 const BUFFER: usize = 64 << 10;
-/// zstd frames that ask for a larger window are refused (as by the `zstd` tool): 128 MiB.
-const ZSTD_WINDOW_LOG_MAX: u32 = 27;
 
 /// Why reading stopped.
 #[derive(Debug)]
@@ -27,36 +23,24 @@ pub(crate) enum Fault {
     Damage(Damage),
 }
 
-/// What the watched reader did.
-#[derive(Debug, Default)]
-struct Watch {
-    read: AtomicU64,
-    failure: Mutex<Option<io::Error>>,
-}
+/// What the watched reader failed with.
+type Watch = Arc<Mutex<Option<io::Error>>>;
 
 #[derive(Debug)]
 struct Watched<R> {
     inner: R,
-    watch: Arc<Watch>,
+    watch: Watch,
 }
 
 impl<R: Read> Read for Watched<R> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         loop {
             match self.inner.read(buf) {
-                Ok(n) => {
-                    self.watch.read.fetch_add(n as u64, Ordering::Relaxed);
-                    return Ok(n);
-                }
+                Ok(n) => return Ok(n),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     let kind = error.kind();
-                    let mut failure = self
-                        .watch
-                        .failure
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner);
-                    *failure = Some(error);
+                    *self.watch.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                     return Err(kind.into());
                 }
             }
@@ -68,54 +52,22 @@ type Buffered<R> = BufReader<Chain<Cursor<Vec<u8>>, Watched<R>>>;
 
 enum Stream<R: Read> {
     Plain(Buffered<R>),
-    Gzip(MultiGz<Buffered<R>>),
-    Zstd(Box<zstd::stream::read::Decoder<'static, Buffered<R>>>),
-}
-
-/// gzip members one after the other. Unlike flate2's own reader, bytes behind the last member that
-/// are no gzip (padding, junk) end the stream instead of failing it.
-struct MultiGz<B: BufRead> {
-    member: Option<GzDecoder<B>>,
-    garbage: bool,
-}
-
-impl<B: BufRead> Read for MultiGz<B> {
-    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        loop {
-            let Some(member) = self.member.as_mut() else {
-                return Ok(0);
-            };
-            let n = member.read(buf)?;
-            if n > 0 || buf.is_empty() {
-                return Ok(n);
-            }
-            let next = member.get_mut().fill_buf()?.first().copied();
-            let ended = self.member.take().map(GzDecoder::into_inner);
-            match (next, ended) {
-                (Some(0x1f), Some(rest)) => self.member = Some(GzDecoder::new(rest)),
-                (Some(_), _) => self.garbage = true,
-                _ => {}
-            }
-        }
-    }
+    Packed(Box<Inflated<Buffered<R>>>),
 }
 
 /// The decompressed bytes of a shard, from front to back, counted and bounded.
 pub(crate) struct Source<R: Read> {
     stream: Stream<R>,
-    watch: Arc<Watch>,
+    watch: Watch,
     position: u64,
     compression: Compression,
-    max_bytes: u64,
-    max_ratio: u64,
-    ratio_from: u64,
 }
 
 impl<R: Read> Source<R> {
     /// Looks at the first block to tell the compression. A first block that is a sound tar header
     /// is a tar, whatever bytes its name begins with.
     pub(crate) fn new(reader: R, limits: &Limits) -> io::Result<Self> {
-        let watch = Arc::new(Watch::default());
+        let watch = Watch::default();
         let mut watched = Watched {
             inner: reader,
             watch: Arc::clone(&watch),
@@ -128,24 +80,14 @@ impl<R: Read> Source<R> {
         let buffered = BufReader::with_capacity(BUFFER, Cursor::new(head).chain(watched));
         let stream = match compression {
             Compression::None => Stream::Plain(buffered),
-            Compression::Gzip => Stream::Gzip(MultiGz {
-                member: Some(GzDecoder::new(buffered)),
-                garbage: false,
-            }),
-            Compression::Zstd => {
-                let mut decoder = zstd::stream::read::Decoder::with_buffer(buffered)?;
-                decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
-                Stream::Zstd(Box::new(decoder))
-            }
+            Compression::Gzip => Stream::Packed(Box::new(Inflated::gzip(buffered, limits))),
+            Compression::Zstd => Stream::Packed(Box::new(Inflated::zstd(buffered, limits)?)),
         };
         Ok(Self {
             stream,
             watch,
             position: 0,
             compression,
-            max_bytes: limits.max_inflated_bytes,
-            max_ratio: limits.max_inflate_ratio,
-            ratio_from: limits.inflate_ratio_from,
         })
     }
 
@@ -160,7 +102,7 @@ impl<R: Read> Source<R> {
 
     /// Whether bytes that are no gzip follow the gzip stream.
     pub(crate) fn compressed_garbage(&self) -> bool {
-        matches!(&self.stream, Stream::Gzip(gzip) if gzip.garbage)
+        matches!(&self.stream, Stream::Packed(packed) if packed.has_garbage())
     }
 
     /// Reads until `buf` is full or the shard ends; gives the bytes read.
@@ -175,39 +117,32 @@ impl<R: Read> Source<R> {
         Ok(filled)
     }
 
-    /// Reads what comes next, and not further: damage behind it is the next call's.
+    /// Reads the next bytes. Damage comes after all bytes before it, whatever the size of `buf`.
     fn read(&mut self, buf: &mut [u8]) -> Result<usize, Fault> {
         let outcome = match &mut self.stream {
-            Stream::Plain(reader) => reader.read(buf),
-            Stream::Gzip(reader) => reader.read(buf),
-            Stream::Zstd(reader) => reader.read(buf),
+            Stream::Plain(reader) => reader.read(buf).map_err(Stop::Failed),
+            Stream::Packed(packed) => packed.read(buf),
         };
-        let count = outcome.map_err(|error| self.fault(&error))?;
+        let count = outcome.map_err(|stop| match stop {
+            Stop::Failed(error) => self.fault(&error),
+            Stop::TooMuch {
+                compressed,
+                allowed,
+            } => self.inflates_too_much(compressed, allowed),
+        })?;
         self.position += count as u64;
-        self.check_inflation()?;
         Ok(count)
     }
 
-    fn check_inflation(&self) -> Result<(), Fault> {
-        if self.compression == Compression::None {
-            return Ok(());
-        }
-        let compressed = self.watch.read.load(Ordering::Relaxed);
-        let allowed = compressed
-            .saturating_mul(self.max_ratio)
-            .max(self.ratio_from)
-            .min(self.max_bytes);
-        if self.position <= allowed {
-            return Ok(());
-        }
-        Err(Fault::Damage(Damage {
+    fn inflates_too_much(&self, compressed: u64, allowed: u64) -> Fault {
+        Fault::Damage(Damage {
             offset: self.position,
             kind: DamageKind::InflatesTooMuch,
             detail: format!(
                 "{compressed} bytes of {} inflate to more than {allowed}",
                 self.compression.as_str()
             ),
-        }))
+        })
     }
 
     fn fault(&self, error: &io::Error) -> Fault {
@@ -260,11 +195,7 @@ impl<R: Read> Read for TarBytes<R> {
 }
 
 fn taken(watch: &Watch) -> Option<io::Error> {
-    watch
-        .failure
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner)
-        .take()
+    watch.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 fn detect(head: &[u8]) -> Compression {

@@ -1,9 +1,7 @@
 //! The shard crate from outside: one program, one module per subject.
 //!
 //! A failure is a member that is lost, counted twice or read wrong; a panic, a hang or memory
-//! beyond the bound on hostile input; damage told as an I/O error or the other way round. The
-//! fixtures are looked for at `$SLUICE_SHARED`, then in `shared` beside the workspace; tests that
-//! need them say `skipped:` where they are absent. What becomes of each odd archive is pinned in
+//! beyond the bound on hostile input; damage told as an I/O error or the other way round. What becomes of each odd archive is pinned in
 //! `hard.rs` (`OUTCOMES`): when a change there is meant, copy the line that the failure prints.
 
 #![expect(

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read};
 use std::ops::Range;
 
-use sluice_harness::{check_unchanged, open_shard};
+use sluice_harness::{Run, check_unchanged, open_shard};
 use sluice_manifest::rows::{PlanRow, ShardRow};
 use sluice_manifest::{Error, Result, ShardPath, StepName, Unit, layout};
 use sluice_shard::{Compression, Limits, TarBytes};
@@ -19,7 +19,7 @@ use sluice_store::{ObjectReader, Store};
 const BUFFER: usize = 64 << 10;
 
 /// How the shards of a partition are packed, by path.
-pub fn packing(run: &Store, unit: Unit) -> Result<HashMap<ShardPath, String>> {
+pub fn packing(run: &Run, unit: Unit) -> Result<HashMap<ShardPath, String>> {
     let path = layout::SHARDS.path(&StepName::read(), unit);
     let rows = run.rows::<ShardRow>(&path)?;
     let pairs = rows.map(|row| row.map(|row| (row.shard, row.compression)));
@@ -149,14 +149,14 @@ impl BufRead for SourceShard {
 #[cfg(test)]
 mod tests {
     use sluice_manifest::Partition;
-    use sluice_store::Location;
+    use sluice_store::{Location, Storage};
 
     use super::*;
 
     #[test]
     fn members_come_out_of_stretches_and_of_compressed_shards() {
         let location = Location::parse("memory://source-members").unwrap();
-        let store = Store::create(&location).unwrap();
+        let store = Storage::default().create(&location).unwrap();
         let size = 3_u64 << 20;
         let content: Vec<u8> = (0..size).map(|i| (i * 31 % 251) as u8).collect();
         store.put("a.tar", content.clone()).unwrap();

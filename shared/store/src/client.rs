@@ -5,47 +5,46 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use opendal::{ErrorKind, Operator, Writer};
-use sluice_manifest::{Error, Result};
+use sluice_manifest::{Class, Error, Result};
 
-use crate::runtime::wait;
-use crate::stop;
+use crate::runtime::Io;
 use crate::transport::is_about_certificates;
 
-/// A process that ends waits no longer to clean up behind itself.
-const ABORT: Duration = Duration::from_secs(5);
-
-/// How a store is spoken to.
+/// How requests to a store are made.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     pub operator: Operator,
+    pub io: Io,
     remote: Option<Remote>,
 }
 
+/// An object store behind an endpoint.
 #[derive(Debug, Clone)]
-struct Remote {
+pub(crate) struct Remote {
     /// Shown in errors.
-    endpoint: Arc<str>,
+    pub endpoint: Arc<str>,
+    /// Where its credentials come from, as a hint.
+    pub credentials: &'static str,
     /// No request takes longer, all its tries together.
-    patience: Duration,
+    pub patience: Duration,
 }
 
 impl Client {
     /// Memory of this process.
-    pub fn near(operator: Operator) -> Self {
+    pub fn near(operator: Operator, io: Io) -> Self {
         Self {
             operator,
+            io,
             remote: None,
         }
     }
 
-    /// An object store behind an endpoint.
-    pub fn remote(operator: Operator, endpoint: String, patience: Duration) -> Self {
+    /// An object store.
+    pub fn remote(operator: Operator, io: Io, remote: Remote) -> Self {
         Self {
             operator,
-            remote: Some(Remote {
-                endpoint: endpoint.into(),
-                patience,
-            }),
+            io,
+            remote: Some(remote),
         }
     }
 
@@ -57,28 +56,29 @@ impl Client {
     /// Makes a request, and gives it up where it takes too long.
     pub fn wait<T>(&self, request: impl Future<Output = opendal::Result<T>>) -> opendal::Result<T> {
         let Some(Remote { patience, .. }) = &self.remote else {
-            return wait(request);
+            return self.io.wait(request);
         };
-        let answered = wait(async {
+        let answered = self.io.wait(async {
             tokio::select! {
-                answer = tokio::time::timeout(*patience, request) => match answer {
-                    Ok(answer) => Ok(answer),
-                    Err(_) => Err(format!("no answer within {} s", patience.as_secs())),
-                },
-                () = stop::asked() => Err(stop::MESSAGE.to_owned()),
+                answer = tokio::time::timeout(*patience, request) => answer.map_err(|_| {
+                    Error::transient(format!("no answer within {} s", patience.as_secs()))
+                }),
+                () = self.io.stop.passed() => Err(Error::stopped()),
             }
         });
-        answered.unwrap_or_else(|message| {
-            Err(opendal::Error::new(ErrorKind::Unexpected, message).set_persistent())
+        answered.unwrap_or_else(|ours| {
+            let error = opendal::Error::new(ErrorKind::Unexpected, "");
+            Err(error.set_source(ours).set_persistent())
         })
     }
 
     /// Takes back what a writer has sent.
     pub fn abort(&self, mut writer: Writer) -> opendal::Result<()> {
-        wait(async {
-            let aborted = tokio::time::timeout(ABORT, writer.abort()).await;
+        self.io.wait(async {
+            let limit = self.io.stop.abort_limit();
+            let aborted = tokio::time::timeout(limit, writer.abort()).await;
             aborted.unwrap_or_else(|_| {
-                let message = format!("no answer within {} s", ABORT.as_secs());
+                let message = format!("no answer within {} s", limit.as_secs_f32());
                 Err(opendal::Error::new(ErrorKind::Unexpected, message))
             })
         })
@@ -91,8 +91,17 @@ impl Client {
             None => String::new(),
         };
         let message = format!("{uri}: {}{endpoint}", words(e));
-        if e.message() == stop::MESSAGE {
-            return Error::stopped();
+        match Class::of_ours(e) {
+            Some(Class::Stopped) => return Error::stopped(),
+            Some(class) => return Error::new(class, message),
+            None => {}
+        }
+        if lacks_credentials(e) {
+            let error = Error::usage(format!("{uri}: no usable credentials{endpoint}"));
+            return match &self.remote {
+                Some(remote) => error.hint(remote.credentials),
+                None => error,
+            };
         }
         if no_bucket(e) {
             return Error::usage(message)
@@ -104,9 +113,7 @@ impl Client {
         }
         match e.kind() {
             ErrorKind::NotFound => Error::data(format!("{uri}: no such object{endpoint}")),
-            ErrorKind::RangeNotSatisfied => {
-                Error::data(format!("{uri}: shorter than it should be"))
-            }
+            ErrorKind::RangeNotSatisfied => Error::data(format!("{uri}: shorter than expected")),
             ErrorKind::PermissionDenied => {
                 Error::usage(format!("{uri}: permission denied{endpoint}"))
                     .hint("check the credentials, what they allow, and the endpoint")
@@ -121,6 +128,20 @@ impl Client {
             _ => Error::transient(message),
         }
     }
+}
+
+/// Whether a request could not be signed for want of credentials. The signer asks each source of
+/// them in turn, so another try asks the same sources again.
+fn lacks_credentials(e: &opendal::Error) -> bool {
+    use reqsign_core::ErrorKind::{ConfigInvalid, CredentialInvalid, PermissionDenied};
+    let cause = std::error::Error::source(e);
+    let signer = cause.and_then(|cause| cause.downcast_ref::<reqsign_core::Error>());
+    signer.is_some_and(|e| {
+        matches!(
+            e.kind(),
+            CredentialInvalid | ConfigInvalid | PermissionDenied
+        )
+    })
 }
 
 /// Whether it is the bucket that is not there, and not the object.
@@ -143,18 +164,21 @@ fn refused(e: &opendal::Error) -> bool {
 /// What happened, in one line. The error's own context has the URL in it, which may be signed.
 pub(crate) fn words(e: &opendal::Error) -> String {
     let message = e.message().trim();
-    let message = match (field(message, "code"), field(message, "message")) {
-        (Some(code), Some(said)) if !code.is_empty() => format!("{code}: {said}"),
-        _ if message.is_empty() => e.kind().to_string(),
-        _ => message.chars().take(200).collect(),
-    };
-    let mut message = message.replace(['\n', '\r'], " ");
+    let mut parts = Vec::new();
+    match (field(message, "code"), field(message, "message")) {
+        (Some(code), Some(said)) if !code.is_empty() => parts.push(format!("{code}: {said}")),
+        _ => parts.push(message.chars().take(200).collect()),
+    }
     let mut source = std::error::Error::source(e);
     while let Some(cause) = source {
-        message = format!("{message}: {cause}");
+        parts.push(cause.to_string());
         source = cause.source();
     }
-    message
+    parts.retain(|part| !part.is_empty());
+    if parts.is_empty() {
+        parts.push(e.kind().to_string());
+    }
+    parts.join(": ").replace(['\n', '\r'], " ")
 }
 
 /// A field of `S3Error { code: "SlowDown", message: "…", … }`, as opendal words what stores answer.
@@ -169,42 +193,4 @@ pub(crate) fn lift<T>(outcome: Result<T>) -> std::io::Result<T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use sluice_manifest::Class;
-
-    use super::*;
-
-    fn far() -> Client {
-        let operator = Operator::new(opendal::services::Memory::default()).unwrap();
-        Client::remote(operator, "http://store".into(), Duration::from_secs(1))
-    }
-
-    #[test]
-    fn errors_name_object_and_endpoint_and_are_classed() {
-        let throttled = opendal::Error::new(
-            ErrorKind::RateLimited,
-            r#"S3Error { code: "SlowDown", message: "Please reduce", resource: "", request_id: "" }"#,
-        );
-        let error = far().error(&throttled.set_temporary(), "s3://b/k");
-        let shown = "s3://b/k: SlowDown: Please reduce (endpoint http://store)";
-        assert_eq!(
-            (error.class(), error.to_string().as_str()),
-            (Class::Transient, shown)
-        );
-        let gone = opendal::Error::new(ErrorKind::NotFound, "x");
-        assert_eq!(far().error(&gone, "s3://b/k").class(), Class::Data);
-        let forbidden = opendal::Error::new(ErrorKind::PermissionDenied, "x");
-        assert_eq!(far().error(&forbidden, "s3://b/k").class(), Class::Usage);
-    }
-
-    #[test]
-    fn a_request_without_an_answer_is_given_up() {
-        let error = far().wait(std::future::pending::<opendal::Result<()>>());
-        let error = far().error(&error.unwrap_err(), "s3://b/k");
-        assert_eq!(error.class(), Class::Transient);
-        assert!(
-            error.to_string().contains("no answer within 1 s"),
-            "{error}"
-        );
-    }
-}
+mod tests;

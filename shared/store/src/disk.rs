@@ -4,30 +4,45 @@
 //! another thread and waits for it, asks for extended attributes, and reads into half a megabyte of
 //! fresh memory, however small the file: a receipt took a dozen times as long.
 
-use std::fs::{self, File};
-use std::hash::{BuildHasher, RandomState};
+use std::collections::HashSet;
+use std::fs::{self, DirEntry, File};
 use std::io::{self, Write};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use opendal::raw::Timestamp;
-use sluice_manifest::Error;
+use sluice_manifest::{Class, Error};
 
+use crate::stop::Stop;
 use crate::store::ObjectInfo;
+use crate::temporary::{self, Temporary};
 
-/// Temporary files lie here until they are renamed to what they are.
+/// The folder of temporary files, which are renamed to what they are.
 const TEMPORARY: &str = ".sluice-tmp";
 
 /// The files under a folder. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Disk {
     root: Arc<Path>,
+    /// Ends reading.
+    pub stop: Stop,
 }
 
 impl Disk {
-    pub fn new(root: &Path) -> Self {
-        Self { root: root.into() }
+    pub fn new(root: &Path, stop: Stop) -> Self {
+        let root = root.into();
+        Self { root, stop }
+    }
+
+    /// Whether the folder is there.
+    pub fn is_there(&self) -> io::Result<bool> {
+        match fs::metadata(&self.root) {
+            Ok(metadata) => Ok(metadata.is_dir()),
+            Err(e) if is_missing(&e) => Ok(false),
+            Err(e) => Err(e),
+        }
     }
 
     fn path(&self, object: &str) -> PathBuf {
@@ -58,35 +73,18 @@ impl Disk {
         }))
     }
 
-    /// The files under a folder, at any depth. A link counts as the file that it links to; folders
-    /// behind links are not entered.
-    pub fn list(&self, folder: &str) -> io::Result<Vec<ObjectInfo>> {
-        let mut objects = Vec::new();
-        let mut folders = vec![folder.trim_matches('/').to_owned()];
-        while let Some(folder) = folders.pop() {
-            let Some(entries) = if_there(fs::read_dir(self.path(&folder)))? else {
-                continue;
-            };
-            for entry in entries {
-                let entry = entry?;
-                let name = entry.file_name();
-                let Some(name) = name.to_str() else {
-                    tracing::warn!(name = %name.display(), "passed over: its name is not UTF-8");
-                    continue;
-                };
-                let object = match folder.as_str() {
-                    "" if name == TEMPORARY => continue,
-                    "" => name.to_owned(),
-                    folder => format!("{folder}/{name}"),
-                };
-                if entry.file_type()?.is_dir() {
-                    folders.push(object);
-                } else {
-                    objects.extend(self.stat(&object)?);
-                }
-            }
-        }
-        Ok(objects)
+    /// The files under a folder, at any depth. A link counts as the file or the folder that it links
+    /// to. See [`Walk`] for what is passed over.
+    pub fn list(&self, folder: &str) -> Result<Vec<ObjectInfo>, Error> {
+        let mut walk = Walk {
+            disk: self,
+            objects: Vec::new(),
+            folders: Vec::new(),
+            links: Vec::new(),
+            seen: HashSet::new(),
+        };
+        walk.all(folder.trim_matches('/'))?;
+        Ok(walk.objects)
     }
 
     /// It need not be there.
@@ -94,71 +92,149 @@ impl Disk {
         if_there(fs::remove_file(self.path(object))).map(drop)
     }
 
+    /// Whether a file's folder is below the root once links are followed, or is not there.
+    pub fn is_inside(&self, object: &str) -> io::Result<bool> {
+        let path = self.path(object);
+        let folder = path.parent().unwrap_or(&self.root);
+        let Some(folder) = if_there(folder.canonicalize())? else {
+            return Ok(true);
+        };
+        Ok(folder.starts_with(self.root.canonicalize()?))
+    }
+
     /// Starts a file that appears when it is finished.
     pub fn create(&self, object: &str) -> io::Result<NewFile> {
-        let folder = self.root.join(TEMPORARY);
-        let temporary = folder.join(format!("{:016x}", RandomState::new().hash_one(object)));
-        let create = || File::create_new(&temporary);
-        let file = create().or_else(|e| match e.kind() {
-            io::ErrorKind::NotFound => fs::create_dir_all(&folder).and_then(|()| create()),
-            _ => Err(e),
-        });
         Ok(NewFile {
-            file: file?,
-            temporary: Some(temporary),
+            temporary: Temporary::create(&self.root.join(TEMPORARY))?,
             target: self.path(object),
         })
     }
 
-    /// Removes the folder of temporary files once nothing is left in it.
+    /// Removes temporary files whose process is gone, and their folder once it is empty.
     pub fn tidy(&self) {
-        // It fails while another program writes here; that one will tidy up.
-        let _ = fs::remove_dir(self.root.join(TEMPORARY));
+        temporary::clean(&self.root.join(TEMPORARY));
+    }
+}
+
+/// A listing under way.
+///
+/// Each folder is listed once: folders first, then what links lead to, in order of their names. So a
+/// link to a folder that is listed already, or that contains the link, is passed over. So are folders
+/// below the first that may not be read (`lost+found`), and links to nothing. Each is logged by name.
+struct Walk<'a> {
+    disk: &'a Disk,
+    objects: Vec<ObjectInfo>,
+    /// Folders that are still to be listed.
+    folders: Vec<String>,
+    /// Links to folders that are still to be listed.
+    links: Vec<String>,
+    /// Device and inode of each folder that was listed.
+    seen: HashSet<(u64, u64)>,
+}
+
+impl Walk<'_> {
+    fn all(&mut self, first: &str) -> Result<(), Error> {
+        self.folder(first).map_err(|e| self.error(&e, first))?;
+        while let Some((path, is_link)) = self.next() {
+            match self.folder(&path) {
+                Ok(true) => {}
+                Ok(false) if is_link => self.pass_over(&path, "the folder is listed already"),
+                Ok(false) => {}
+                Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
+                    self.pass_over(&path, "permission denied");
+                }
+                Err(e) => return Err(self.error(&e, &path)),
+            }
+        }
+        Ok(())
+    }
+
+    fn next(&mut self) -> Option<(String, bool)> {
+        if let Some(folder) = self.folders.pop() {
+            return Some((folder, false));
+        }
+        // What a link leads to must not depend on the order in which the system lists.
+        self.links.sort_by(|a, b| b.cmp(a));
+        self.links.pop().map(|link| (link, true))
+    }
+
+    /// Lists a folder. Returns false when it was listed before.
+    fn folder(&mut self, folder: &str) -> io::Result<bool> {
+        let path = self.disk.path(folder);
+        let Some(metadata) = if_there(fs::metadata(&path))? else {
+            return Ok(true);
+        };
+        if !self.seen.insert((metadata.dev(), metadata.ino())) {
+            return Ok(false);
+        }
+        for entry in if_there(fs::read_dir(&path))?.into_iter().flatten() {
+            self.entry(folder, &entry?)?;
+        }
+        Ok(true)
+    }
+
+    fn entry(&mut self, folder: &str, entry: &DirEntry) -> io::Result<()> {
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else {
+            tracing::warn!(name = %name.display(), "passed over: its name is not UTF-8");
+            return Ok(());
+        };
+        let object = match folder {
+            "" if name == TEMPORARY => return Ok(()),
+            "" => name.to_owned(),
+            folder => format!("{folder}/{name}"),
+        };
+        let kind = entry.file_type()?;
+        if kind.is_dir() {
+            self.folders.push(object);
+            return Ok(());
+        }
+        if !kind.is_symlink() {
+            self.objects.extend(self.disk.stat(&object)?);
+            return Ok(());
+        }
+        match fs::metadata(self.disk.path(&object)) {
+            Ok(target) if target.is_dir() => self.links.push(object),
+            Ok(_) => self.objects.extend(self.disk.stat(&object)?),
+            Err(e) => self.pass_over(&object, &format!("the link leads nowhere: {e}")),
+        }
+        Ok(())
+    }
+
+    fn pass_over(&self, object: &str, why: &str) {
+        let path = self.disk.path(object);
+        tracing::warn!(path = %path.display(), "passed over: {why}");
+    }
+
+    fn error(&self, e: &io::Error, folder: &str) -> Error {
+        error(e, &self.disk.path(folder).display().to_string())
     }
 }
 
 /// A file being written. Dropped unfinished, it never appears.
 pub(crate) struct NewFile {
-    file: File,
-    /// None once it has its name.
-    temporary: Option<PathBuf>,
+    temporary: Temporary,
     target: PathBuf,
 }
 
 impl NewFile {
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(bytes)
+        self.temporary.file.write_all(bytes)
     }
 
     /// Brings it to disk, then gives it its name.
-    pub fn finish(mut self) -> io::Result<()> {
-        self.file.sync_all()?;
-        let Some(temporary) = self.temporary.take() else {
-            return Ok(());
-        };
-        let renamed = fs::rename(&temporary, &self.target).or_else(|e| {
-            let folder = self.target.parent();
-            match (e.kind(), folder) {
-                (io::ErrorKind::NotFound, Some(folder)) => {
-                    fs::create_dir_all(folder).and_then(|()| fs::rename(&temporary, &self.target))
-                }
-                _ => Err(e),
-            }
-        });
-        if renamed.is_err() {
-            self.temporary = Some(temporary);
-        }
-        renamed
+    pub fn finish(self) -> io::Result<()> {
+        self.temporary.file.sync_all()?;
+        self.temporary.rename(&self.target)
     }
 }
 
-impl Drop for NewFile {
-    fn drop(&mut self) {
-        if let Some(temporary) = &self.temporary {
-            // What remains in the folder of temporary files harms nobody.
-            let _ = fs::remove_file(temporary);
-        }
-    }
+/// Whether there is nothing at a path. Any other error leaves open what is there.
+fn is_missing(e: &io::Error) -> bool {
+    matches!(
+        e.kind(),
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory
+    )
 }
 
 /// None where there is no such file.
@@ -170,19 +246,27 @@ pub(crate) fn if_there<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// Tells what a caller can do about an error; `uri` is the file's.
-pub(crate) fn error(e: &io::Error, uri: &str) -> Error {
+/// Returns an error of writing as ours. Nothing that a new file needs has to be there before, so what
+/// is missing was removed by another process: trying again makes it anew.
+pub(crate) fn write_error(e: &io::Error, uri: &str) -> Error {
     match e.kind() {
-        io::ErrorKind::NotFound => Error::data(format!("{uri}: no such object")),
-        io::ErrorKind::UnexpectedEof => Error::data(format!("{uri}: shorter than it should be")),
+        io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists => Error::transient(format!(
+            "{uri}: removed by another process while it was written: {e}"
+        )),
+        _ => error(e, uri),
+    }
+}
+
+/// Returns an error of the system as ours; `uri` is the file's.
+pub(crate) fn error(e: &io::Error, uri: &str) -> Error {
+    let class = Class::of_io(e);
+    match e.kind() {
+        io::ErrorKind::NotFound => Error::new(class, format!("{uri}: no such object")),
+        io::ErrorKind::UnexpectedEof => Error::new(class, format!("{uri}: shorter than expected")),
         io::ErrorKind::PermissionDenied => {
-            Error::usage(format!("{uri}: permission denied")).hint("check the file's mode")
+            Error::new(class, format!("{uri}: permission denied")).hint("check the file's mode")
         }
-        io::ErrorKind::IsADirectory
-        | io::ErrorKind::NotADirectory
-        | io::ErrorKind::InvalidFilename
-        | io::ErrorKind::InvalidInput => Error::usage(format!("{uri}: {e}")),
-        _ => Error::transient(format!("{uri}: {e}")),
+        _ => Error::new(class, format!("{uri}: {e}")),
     }
 }
 

@@ -1,9 +1,12 @@
 //! URIs: plain paths, `file://`, `s3://`, `gs://`, `az://`, `memory://`.
 
 use std::fmt;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
+use sluice_manifest::text::refuse_credentials;
 use sluice_manifest::{Error, Result};
+
+use crate::within::plain;
 
 /// A kind of object store, by the scheme of its URIs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -59,43 +62,44 @@ pub enum Location {
 }
 
 impl Location {
-    /// Parses a URI or a plain path. Relative paths start at the working directory.
+    /// Parses a URI or a plain path. Relative paths start at the working directory. The case of a
+    /// scheme does not matter.
+    ///
+    /// # Errors
+    /// Usage, when there is no store for the scheme, or the URI holds credentials.
     pub fn parse(uri: &str) -> Result<Self> {
         if uri.is_empty() {
             return Err(Error::usage("an empty string is no URI"));
         }
-        match uri.split_once("://") {
-            None => Self::local(uri),
-            Some(("file", path)) => Self::local(path),
-            Some(("memory", rest)) => {
+        let Some((scheme, rest)) = uri.split_once("://") else {
+            return Self::local(uri);
+        };
+        refuse_credentials(uri)?;
+        match scheme.to_ascii_lowercase().as_str() {
+            "file" => match rest.strip_prefix("localhost/") {
+                Some(path) => Self::local(&format!("/{path}")),
+                None => Self::local(rest),
+            },
+            "memory" => {
                 let (name, path) = rest.split_once('/').unwrap_or((rest, ""));
                 Ok(Self::Memory {
                     name: name.to_owned(),
                     path: path.trim_matches('/').to_owned(),
                 })
             }
-            Some((scheme, rest)) => {
-                match Scheme::ALL
-                    .into_iter()
-                    .find(|known| known.as_str() == scheme)
-                {
-                    Some(scheme) => Self::bucket(scheme, rest),
-                    None => Err(Error::usage(format!("{uri}: no store for {scheme}://"))
-                        .hint("there are plain paths, file://, s3://, gs://, az:// and memory://")),
-                }
-            }
+            scheme => match Scheme::ALL
+                .into_iter()
+                .find(|known| known.as_str() == scheme)
+            {
+                Some(scheme) => Self::bucket(scheme, rest),
+                None => Err(Error::usage(format!("{uri}: no store for {scheme}://"))
+                    .hint("there are plain paths, file://, s3://, gs://, az:// and memory://")),
+            },
         }
     }
 
     fn bucket(scheme: Scheme, rest: &str) -> Result<Self> {
         let (bucket, path) = rest.split_once('/').unwrap_or((rest, ""));
-        if bucket.contains('@') {
-            // The URI is not repeated: what stands before the @ may be a password.
-            return Err(Error::usage(format!(
-                "{scheme}://…@…: a user name or a password in a URI"
-            ))
-            .hint("give credentials by the environment, as the cloud's own tools take them"));
-        }
         if bucket.is_empty() {
             return Err(Error::usage(format!("{scheme}://{rest}: names no bucket"))
                 .hint(format!("write {scheme}://bucket/path")));
@@ -110,17 +114,7 @@ impl Location {
     fn local(path: &str) -> Result<Self> {
         let absolute = std::path::absolute(path)
             .map_err(|e| Error::usage(format!("{path}: not a usable path: {e}")))?;
-        let mut plain = PathBuf::new();
-        for component in absolute.components() {
-            match component {
-                Component::ParentDir => {
-                    plain.pop();
-                }
-                Component::CurDir => {}
-                other => plain.push(other),
-            }
-        }
-        Ok(Self::Local(plain))
+        Ok(Self::Local(plain(&absolute)))
     }
 
     /// The folder of this location and the last part of its path.
@@ -180,7 +174,9 @@ mod tests {
     #[test]
     fn uris_parse() {
         let local = Location::Local(PathBuf::from("/data/x"));
-        assert_eq!(Location::parse("file:///data/./a/../x/").unwrap(), local);
+        for uri in ["file:///data/./a/../x/", "FILE://localhost/data//x"] {
+            assert_eq!(Location::parse(uri).unwrap(), local, "{uri}");
+        }
         assert_eq!(Location::parse("/data/x").unwrap().to_string(), "/data/x");
         let memory = Location::parse("memory://t/runs/a/").unwrap();
         assert_eq!(memory.to_string(), "memory://t/runs/a");
@@ -194,10 +190,15 @@ mod tests {
         let (root, file) = Location::parse("az://c/x").unwrap().split().unwrap();
         assert_eq!((root.to_string().as_str(), file.as_str()), ("az://c", "x"));
         assert_eq!(root.split(), None);
+        let upper = Location::parse("S3://b/X").unwrap();
+        assert_eq!(upper.to_string(), "s3://b/X");
         for (wrong, word) in [
             ("ftp://x/y", "ftp://"),
             ("gs:///x", "bucket"),
             ("s3://me:hush@b/x", "environment"),
+            ("S3://me:hush@b/x", "environment"),
+            ("https://me:hush@b/x", "environment"),
+            ("az://c/x?sv=1&sig=hush", "environment"),
         ] {
             let error = Location::parse(wrong).unwrap_err().to_string();
             assert!(error.contains(word) && !error.contains("hush"), "{error}");

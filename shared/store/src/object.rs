@@ -8,12 +8,11 @@ use std::os::unix::fs::FileExt;
 
 use bytes::{Buf, BytesMut};
 use opendal::{Buffer, ErrorKind, Writer};
-use sluice_manifest::{Error, Output, Result};
+use sluice_manifest::{Blocks, Error, Output, OutputPath, Result};
 use tokio::task::JoinHandle;
 
 use crate::client::{Client, lift};
 use crate::disk::{self, Disk, NewFile};
-use crate::runtime::spawn;
 use crate::store::Place;
 
 /// An object store asks for parts of 5 MiB at least.
@@ -204,13 +203,20 @@ impl ObjectReader {
             };
             let (operator, path) = (client.operator.clone(), self.path.clone());
             let wish = range.clone();
-            let bytes = spawn(async move { operator.read_with(&path).range(wish).await });
+            let bytes = client
+                .io
+                .spawn(async move { operator.read_with(&path).range(wish).await });
             asked.push_back(Asked { range, bytes });
         }
     }
 
     /// Takes the next stretch's bytes, and goes to the position in them.
     fn advance(&mut self) -> Result<()> {
+        let stop = match &self.origin {
+            Origin::Disk { disk, .. } => &disk.stop,
+            Origin::Bucket { client, .. } => &client.io.stop,
+        };
+        stop.check()?;
         let range = match &self.origin {
             Origin::Disk { .. } => self.read_block()?,
             Origin::Bucket { .. } => self.receive()?,
@@ -346,7 +352,12 @@ pub struct ObjectWriter {
     uri: String,
     bytes: u64,
     hasher: blake3::Hasher,
+    /// The hashes of the blocks, where they are asked for.
+    blocks: Option<Blocks>,
 }
+
+/// Parts are whole blocks, so that each is hashed while it is at hand.
+const _: () = assert!(BLOCK == Blocks::SIZE && PART.is_multiple_of(Blocks::SIZE));
 
 enum Sink {
     Disk(NewFile),
@@ -358,7 +369,7 @@ impl ObjectWriter {
     pub(crate) fn open(place: &Place, path: &str, uri: String) -> Result<Self> {
         let (sink, part) = match place {
             Place::Disk(disk) => {
-                let file = disk.create(path).map_err(|e| disk::error(&e, &uri))?;
+                let file = disk.create(path).map_err(|e| disk::write_error(&e, &uri))?;
                 (Sink::Disk(file), BLOCK)
             }
             Place::Bucket { client, prefix } => {
@@ -385,17 +396,28 @@ impl ObjectWriter {
             uri,
             bytes: 0,
             hasher: blake3::Hasher::new(),
+            blocks: None,
         })
+    }
+
+    /// Hashes the blocks of the object too, so that its parts can be checked.
+    pub(crate) fn with_blocks(mut self) -> Self {
+        self.blocks = Some(Blocks::default());
+        self
     }
 
     fn send(&mut self) -> Result<()> {
         self.hasher.update(&self.pending);
+        if let Some(blocks) = &mut self.blocks {
+            let pending = self.pending.chunks(Blocks::SIZE);
+            pending.for_each(|block| blocks.push(block));
+        }
         self.bytes += self.pending.len() as u64;
         match &mut self.sink {
             Sink::Disk(file) => {
                 let written = file.write(&self.pending);
                 self.pending.clear();
-                written.map_err(|e| disk::error(&e, &self.uri))
+                written.map_err(|e| disk::write_error(&e, &self.uri))
             }
             Sink::Bucket { client, writer } => {
                 let sent = client.wait(writer.write(self.pending.split().freeze()));
@@ -414,7 +436,10 @@ impl ObjectWriter {
             self.send()?;
         }
         match std::mem::replace(&mut self.sink, Sink::Finished) {
-            Sink::Disk(file) => file.finish().map_err(|e| disk::error(&e, &self.uri))?,
+            Sink::Disk(file) => {
+                let finished = file.finish();
+                finished.map_err(|e| disk::write_error(&e, &self.uri))?;
+            }
             Sink::Bucket { client, mut writer } => {
                 let closed = client.wait(writer.close());
                 if let Err(e) = closed {
@@ -434,9 +459,10 @@ impl ObjectWriter {
             Sink::Finished => {}
         }
         Ok(Output {
-            path: std::mem::take(&mut self.path),
+            path: OutputPath::new(std::mem::take(&mut self.path))?,
             bytes: self.bytes,
             blake3: self.hasher.finalize().to_hex().to_string(),
+            blocks: self.blocks.take().unwrap_or_default(),
         })
     }
 }

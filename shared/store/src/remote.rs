@@ -1,73 +1,89 @@
 //! Connections to object stores: credentials and endpoints from each cloud's own environment, and
 //! one place for timeouts, retries and the number of requests in flight.
 
-use std::collections::HashMap;
 use std::env::var;
-use std::sync::{LazyLock, Mutex};
 
 use opendal::layers::{ConcurrentLimitLayer, RetryEvent, RetryLayer, TimeoutLayer};
 use opendal::{ErrorKind, Operator, services};
+use sluice_manifest::text::masked_word;
 use sluice_manifest::{Error, Result};
 
-use crate::client::Client;
+use crate::client::{Client, Remote};
 use crate::location::Scheme;
-use crate::runtime::wait;
+use crate::runtime::Io;
 use crate::settings::{FIRST_DELAY, LONGEST_DELAY, Settings};
-use crate::transport;
+use crate::transport::{Sent, Transport};
 
-/// What asks S3 for the region of a bucket where no variable tells it.
+/// Shown as the endpoint of Amazon's own S3.
 const AWS: &str = "https://s3.amazonaws.com";
+/// Where the variables name no region, as AWS's own tools have it.
+const REGION: &str = "us-east-1";
 
-/// The client of a bucket. There is one for each bucket in a process.
-pub(crate) fn client(scheme: Scheme, bucket: &str) -> Result<Client> {
-    static CLIENTS: LazyLock<Mutex<HashMap<(Scheme, String), Client>>> =
-        LazyLock::new(Mutex::default);
-    let mut clients = CLIENTS.lock().unwrap_or_else(|e| e.into_inner());
-    let key = (scheme, bucket.to_owned());
-    if let Some(client) = clients.get(&key) {
-        return Ok(client.clone());
-    }
-    let settings = Settings::get()?;
-    transport::install().map_err(|e| {
-        Error::usage(format!("HTTPS cannot be set up: {e}")).hint(
-            "the system's certificates are wanted: install ca-certificates, or set SSL_CERT_FILE",
-        )
-    })?;
-    let (operator, endpoint) = match scheme {
-        Scheme::S3 => s3(bucket, &settings),
-        Scheme::Gs => gs(bucket, &settings),
-        Scheme::Az => az(bucket, &settings),
-    }
-    .map_err(|e| refused(&e, scheme, bucket))?;
-    let client = Client::remote(layered(operator, &settings), endpoint, settings.retry_for);
-    clients.insert(key, client.clone());
-    Ok(client)
+/// What the buckets of a process share.
+pub(crate) struct Connections {
+    settings: Settings,
+    transport: Transport,
+    /// Counts HTTP requests. Operations themselves, which may consist of several or of none, have as
+    /// good as none.
+    limit: ConcurrentLimitLayer,
 }
 
-/// Timeouts, retries and the limit of requests in flight, for every request of every store.
-fn layered(operator: Operator, settings: &Settings) -> Operator {
-    static LIMIT: LazyLock<Mutex<Option<ConcurrentLimitLayer>>> = LazyLock::new(Mutex::default);
-    let mut limit = LIMIT.lock().unwrap_or_else(|e| e.into_inner());
-    // The limit counts HTTP requests; operations themselves, which may consist of several or of
-    // none, have as good as none.
-    let limit = limit.get_or_insert_with(|| {
-        ConcurrentLimitLayer::new(1 << 20).with_http_concurrent_limit(settings.concurrency)
-    });
-    let timeout = TimeoutLayer::new()
-        .with_timeout(settings.timeout)
-        .with_io_timeout(settings.timeout);
-    let retry = RetryLayer::new()
-        .with_min_delay(FIRST_DELAY)
-        .with_max_delay(LONGEST_DELAY)
-        .with_jitter()
-        .with_max_times(settings.retries())
-        .with_notify(told);
-    operator.layer(limit.clone()).layer(timeout).layer(retry)
+impl Connections {
+    pub fn new(sent: Sent) -> Result<Self> {
+        let settings = Settings::from_environment()?;
+        let transport = Transport::new(sent).map_err(|e| {
+            Error::usage(format!("cannot set up HTTPS: {e}")).hint(
+                "the system's certificates are needed: install ca-certificates, or set SSL_CERT_FILE",
+            )
+        })?;
+        let limit = ConcurrentLimitLayer::new(1 << 20);
+        Ok(Self {
+            limit: limit.with_http_concurrent_limit(settings.concurrency),
+            settings,
+            transport,
+        })
+    }
+
+    /// Returns the client of a bucket.
+    pub fn client(&self, scheme: Scheme, bucket: &str, io: Io) -> Result<Client> {
+        let settings = &self.settings;
+        let (operator, endpoint) = match scheme {
+            Scheme::S3 => s3(bucket, settings),
+            Scheme::Gs => gs(bucket, settings),
+            Scheme::Az => az(bucket, settings),
+        }
+        .map_err(|e| refused(&e, scheme, bucket))?;
+        let remote = Remote {
+            endpoint: endpoint.into(),
+            credentials: credentials(scheme),
+            patience: settings.retry_for,
+        };
+        Ok(Client::remote(self.layered(operator), io, remote))
+    }
+
+    /// Timeouts, retries and the limit of requests in flight, for every request of every store.
+    fn layered(&self, operator: Operator) -> Operator {
+        let settings = &self.settings;
+        let timeout = TimeoutLayer::new()
+            .with_timeout(settings.timeout)
+            .with_io_timeout(settings.timeout);
+        let retry = RetryLayer::new()
+            .with_min_delay(FIRST_DELAY)
+            .with_max_delay(LONGEST_DELAY)
+            .with_jitter()
+            .with_max_times(settings.retries())
+            .with_notify(log_retry);
+        let operator = operator.layer(self.transport.clone());
+        operator
+            .layer(self.limit.clone())
+            .layer(timeout)
+            .layer(retry)
+    }
 }
 
 /// Says that a request is made again. What opendal itself would log has the whole URL in it, which
 /// may be signed.
-fn told(event: RetryEvent<'_>) {
+fn log_retry(event: RetryEvent<'_>) {
     tracing::warn!(
         operation = %event.op,
         attempt = event.attempt,
@@ -85,11 +101,16 @@ fn first(names: &[&str]) -> Option<String> {
     values.into_iter().find(|value| !value.is_empty())
 }
 
-/// An endpoint without what must not be shown.
+/// Returns an endpoint, if it holds nothing that must not be shown.
 fn checked(endpoint: String) -> opendal::Result<String> {
-    let authority = endpoint.split("://").nth(1).unwrap_or(&endpoint);
-    if authority.split('/').next().is_some_and(|a| a.contains('@')) {
-        let message = "the endpoint holds a user name or a password";
+    let is_url = endpoint.contains("://");
+    let url = if is_url {
+        endpoint.clone()
+    } else {
+        format!("http://{endpoint}")
+    };
+    if masked_word(&url) != url {
+        let message = "the endpoint holds a user name, a password or a query";
         return Err(opendal::Error::new(ErrorKind::ConfigInvalid, message));
     }
     Ok(endpoint.trim_end_matches('/').to_owned())
@@ -107,14 +128,10 @@ fn s3(bucket: &str, settings: &Settings) -> Built {
         // Servers of one's own seldom care for the region, but it is part of the signature.
         Some(endpoint) => {
             builder = builder.endpoint(&endpoint);
-            (region.unwrap_or_else(|| "us-east-1".into()), endpoint)
+            (region.unwrap_or_else(|| REGION.into()), endpoint)
         }
         None => {
-            let region = region.or_else(|| wait(services::S3::detect_region(AWS, bucket)));
-            let region = region.ok_or_else(|| {
-                let message = "the bucket's region is not known: set AWS_REGION";
-                opendal::Error::new(ErrorKind::ConfigInvalid, message)
-            })?;
+            let region = region.unwrap_or_else(|| REGION.into());
             // A name with dots does not match the certificate of its own host name.
             if !bucket.contains('.') {
                 builder = builder.enable_virtual_host_style();
@@ -186,6 +203,24 @@ fn az(container: &str, settings: &Settings) -> Built {
     }
     let shown = endpoint.unwrap_or_else(|| "Azure, by its connection string".to_owned());
     Ok((Operator::new(builder)?, shown))
+}
+
+/// Where the credentials of a kind of store come from, as a hint.
+fn credentials(scheme: Scheme) -> &'static str {
+    match scheme {
+        Scheme::S3 => {
+            "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or give the machine a role; \
+             SLUICE_STORE_ANONYMOUS=true reads public buckets"
+        }
+        Scheme::Gs => {
+            "set GOOGLE_APPLICATION_CREDENTIALS to a credentials file; \
+             SLUICE_STORE_ANONYMOUS=true reads public buckets"
+        }
+        Scheme::Az => {
+            "set AZURE_STORAGE_CONNECTION_STRING, or AZURE_STORAGE_ACCOUNT with AZURE_STORAGE_KEY or \
+             AZURE_STORAGE_SAS_TOKEN; SLUICE_STORE_ANONYMOUS=true reads public containers"
+        }
+    }
 }
 
 fn refused(e: &opendal::Error, scheme: Scheme, bucket: &str) -> Error {

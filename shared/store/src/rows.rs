@@ -7,20 +7,19 @@ use arrow::datatypes::{Field, FieldRef, Schema};
 use sluice_manifest::rows::Row;
 use sluice_manifest::{Error, Output, Result};
 
+use crate::source::{Checked, Source};
 use crate::store::Store;
-use crate::table::{GROUP_ROWS, Table, TableWriter};
+use crate::table::{GroupSize, Table, TableWriter};
 
 impl Store {
     /// Reads a manifest's rows. Fails at once when a column is missing or of another type.
     pub fn rows<R: Row>(&self, path: &str) -> Result<RowReader<R>> {
-        let fields = R::fields();
-        let names: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
-        let table = Table::open(self, path, R::SCHEMA, R::VERSION, &names)?;
-        check(&table, &fields)?;
-        Ok(RowReader {
-            table,
-            rows: Vec::new().into_iter(),
-        })
+        RowReader::open(Source::open(self, path)?)
+    }
+
+    /// As [`rows`](Self::rows), of bytes that are checked.
+    pub fn checked_rows<R: Row>(&self, checked: Checked) -> Result<RowReader<R>> {
+        RowReader::open(Source::open_checked(self, checked)?)
     }
 
     /// Starts a manifest of rows.
@@ -31,7 +30,7 @@ impl Store {
     ) -> Result<RowWriter<R>> {
         let schema = Schema::new(R::fields());
         let table = TableWriter::open(
-            self.writer(path)?,
+            self.writer(path)?.with_blocks(),
             self.uri(path),
             R::SCHEMA,
             R::VERSION,
@@ -42,6 +41,7 @@ impl Store {
             fields: R::fields().into_iter().map(Arc::new).collect(),
             table,
             rows: Vec::new(),
+            size: GroupSize::default(),
         })
     }
 }
@@ -53,6 +53,17 @@ pub struct RowReader<R> {
 }
 
 impl<R: Row> RowReader<R> {
+    fn open(source: Source) -> Result<Self> {
+        let fields = R::fields();
+        let names: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
+        let table = Table::open(source, R::SCHEMA, R::VERSION, &names)?;
+        check(&table, &fields)?;
+        Ok(Self {
+            table,
+            rows: Vec::new().into_iter(),
+        })
+    }
+
     /// The manifest as a table, before its first row was read.
     pub fn table(&self) -> &Table {
         &self.table
@@ -131,17 +142,15 @@ pub struct RowWriter<R> {
     fields: Vec<FieldRef>,
     table: TableWriter,
     rows: Vec<R>,
+    size: GroupSize,
 }
 
 impl<R: Row> RowWriter<R> {
     /// Adds a row.
     pub fn push(&mut self, row: R) -> Result<()> {
+        let is_full = self.size.add(row.text_bytes());
         self.rows.push(row);
-        if self.rows.len() == GROUP_ROWS {
-            self.flush()
-        } else {
-            Ok(())
-        }
+        if is_full { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<()> {
@@ -152,7 +161,8 @@ impl<R: Row> RowWriter<R> {
             ))
         })?;
         self.rows.clear();
-        self.table.write(&batch)
+        self.size.reset();
+        self.table.write_group(&batch)
     }
 
     /// Makes the manifest appear.
@@ -171,10 +181,12 @@ mod tests {
     use sluice_manifest::{ImageId, ShardPath};
 
     use super::*;
-    use crate::Location;
+    use crate::{Location, Storage};
 
     fn store() -> Store {
-        Store::create(&Location::parse("memory://table-tests").unwrap()).unwrap()
+        Storage::default()
+            .create(&Location::parse("memory://table-tests").unwrap())
+            .unwrap()
     }
 
     fn plan(partition: u32) -> PlanRow {
@@ -210,6 +222,37 @@ mod tests {
         );
         let rows: Result<Vec<_>> = reader.collect();
         assert_eq!(rows.unwrap(), (0..3000).map(plan).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn row_groups_and_batches_are_bounded_in_bytes() {
+        let store = store();
+        let mut writer = store.write_rows::<FilterRow>("long", &[]).unwrap();
+        let row = |number: usize| FilterRow {
+            image_id: ImageId::from_text(format!("s/{number}")),
+            keep: false,
+            reason: None,
+            // Equal texts: the dictionary and the compression make next to nothing of them.
+            detail: Some(if number < 100 {
+                "x".repeat(1 << 20)
+            } else {
+                "short".into()
+            }),
+        };
+        for number in 0..3000 {
+            writer.push(row(number)).unwrap();
+        }
+        writer.finish().unwrap();
+        let table = store.any_table("long").unwrap();
+        let groups = table.footer.row_groups().iter();
+        let rows: Vec<i64> = groups.map(|group| group.num_rows()).collect();
+        assert_eq!(rows[..13], [[8; 12].as_slice(), &[1024]].concat());
+        let batches = table.map(|batch| batch.unwrap().num_rows());
+        assert!(batches.take(20).all(|rows| rows <= 8));
+        let whole = store.rows::<FilterRow>("long").unwrap();
+        for (number, found) in whole.enumerate() {
+            assert!(found.unwrap() == row(number), "{number}");
+        }
     }
 
     #[test]

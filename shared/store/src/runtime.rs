@@ -1,30 +1,71 @@
 //! The threads that requests run on.
 
 use std::future::Future;
-use std::sync::LazyLock;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 
+use sluice_manifest::{Error, Result};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 
-static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
-    Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("sluice-io")
-        .enable_all()
-        .build()
-        // Unwrap safety: without threads for I/O no program of ours can do anything.
-        .expect("the I/O threads start")
-});
+use crate::stop::Stop;
 
-/// Runs a request to its end on the calling thread.
-pub(crate) fn wait<F: Future>(future: F) -> F::Output {
-    RUNTIME.block_on(future)
+/// Threads for requests. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct Io {
+    threads: Arc<Threads>,
+    /// Ends requests.
+    pub stop: Stop,
 }
 
-/// Starts a request that nobody waits for yet.
-pub(crate) fn spawn<F>(future: F) -> JoinHandle<F::Output>
-where
-    F: Future<Output: Send> + Send + 'static,
-{
-    RUNTIME.spawn(future)
+/// A runtime that ends without waiting for what is still in flight.
+#[derive(Debug)]
+struct Threads(Option<Runtime>);
+
+impl Drop for Threads {
+    fn drop(&mut self) {
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
+impl Io {
+    /// Starts the threads. Requests are given up some seconds after `stop` is set.
+    ///
+    /// # Errors
+    /// Transient, when the system has no thread left.
+    pub fn start(stop: Stop) -> Result<Self> {
+        let build = || {
+            let mut builder = Builder::new_multi_thread();
+            builder.worker_threads(2).thread_name("sluice-io");
+            builder.enable_all().build()
+        };
+        // The runtime panics where it cannot start a thread.
+        let runtime = catch_unwind(AssertUnwindSafe(build))
+            .unwrap_or_else(|_| Err(std::io::ErrorKind::WouldBlock.into()));
+        let runtime = runtime.map_err(|e| Error::not_started("the threads for requests", &e))?;
+        Ok(Self {
+            threads: Arc::new(Threads(Some(runtime))),
+            stop,
+        })
+    }
+
+    fn runtime(&self) -> &Runtime {
+        // Unwrap safety: the runtime is taken out when its last user is gone.
+        self.threads.0.as_ref().expect("the threads are at work")
+    }
+
+    /// Runs a request to its end on the calling thread.
+    pub fn wait<F: Future>(&self, future: F) -> F::Output {
+        self.runtime().block_on(future)
+    }
+
+    /// Starts a request that nobody waits for yet.
+    pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        self.runtime().spawn(future)
+    }
 }

@@ -1,6 +1,5 @@
 //! `SLUICE_STORE_…`: how patient requests are, the same for every object store.
 
-use std::sync::LazyLock;
 use std::time::Duration;
 
 use sluice_manifest::{Error, Result};
@@ -18,36 +17,45 @@ pub(crate) struct Settings {
     pub anonymous: bool,
 }
 
+/// Seconds that a request may take at most.
+const DAY: u64 = 86_400;
+/// Requests in flight at most.
+const MOST_REQUESTS: u64 = 1024;
+
 /// The delay before the second try; each further one is twice as long, up to [`LONGEST_DELAY`].
 /// Up to as much again is added by chance, so that a thousand pods do not come back together.
 pub(crate) const FIRST_DELAY: Duration = Duration::from_millis(200);
 pub(crate) const LONGEST_DELAY: Duration = Duration::from_secs(10);
 
 impl Settings {
-    /// What the environment says.
-    pub fn get() -> Result<Self> {
-        static SETTINGS: LazyLock<Result<Settings, String>> =
-            LazyLock::new(|| Settings::read(|name| std::env::var(name).ok()));
-        SETTINGS.clone().map_err(Error::usage)
+    /// Returns what the environment says.
+    ///
+    /// # Errors
+    /// Usage, when a variable's value cannot be parsed.
+    pub fn from_environment() -> Result<Self> {
+        Self::read(|name| std::env::var(name).ok()).map_err(Error::usage)
     }
 
     fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, String> {
-        let number = |name: &str, default: u64| match variable(name).filter(|v| !v.is_empty()) {
-            None => Ok(default),
-            Some(text) => match text.parse() {
-                Ok(0) | Err(_) => Err(format!("{name}={text:?} is no number of 1 or more")),
-                Ok(number) => Ok(number),
-            },
-        };
+        let number =
+            |name: &str, default: u64, most: u64| match variable(name).filter(|v| !v.is_empty()) {
+                None => Ok(default),
+                Some(text) => match text.parse() {
+                    Ok(number) if (1..=most).contains(&number) => Ok(number),
+                    _ => Err(format!(
+                        "{name}={text:?}: expected a number from 1 to {most}"
+                    )),
+                },
+            };
         let flag = |name: &str| match variable(name).as_deref() {
             None | Some("" | "false" | "0") => Ok(false),
             Some("true" | "1") => Ok(true),
             Some(text) => Err(format!("{name}={text:?} is neither true nor false")),
         };
         Ok(Self {
-            timeout: Duration::from_secs(number("SLUICE_STORE_TIMEOUT", 30)?),
-            retry_for: Duration::from_secs(number("SLUICE_STORE_RETRY_FOR", 120)?),
-            concurrency: number("SLUICE_STORE_CONCURRENCY", 32)? as usize,
+            timeout: Duration::from_secs(number("SLUICE_STORE_TIMEOUT", 30, DAY)?),
+            retry_for: Duration::from_secs(number("SLUICE_STORE_RETRY_FOR", 120, DAY)?),
+            concurrency: number("SLUICE_STORE_CONCURRENCY", 32, MOST_REQUESTS)? as usize,
             anonymous: flag("SLUICE_STORE_ANONYMOUS")?,
         })
     }
@@ -86,6 +94,8 @@ mod tests {
         assert!(with("SLUICE_STORE_ANONYMOUS", "true").unwrap().anonymous);
         for (name, value) in [
             ("SLUICE_STORE_TIMEOUT", "0"),
+            ("SLUICE_STORE_RETRY_FOR", "18446744073709551615"),
+            ("SLUICE_STORE_CONCURRENCY", "100000"),
             ("SLUICE_STORE_CONCURRENCY", "many"),
             ("SLUICE_STORE_ANONYMOUS", "perhaps"),
         ] {

@@ -3,15 +3,17 @@
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use opendal::Reader;
 use parquet::DecodeResult;
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, ParquetMetaDataPushDecoder};
-use sluice_manifest::{Error, Result};
+use sluice_manifest::{Blocks, Error, Output, Result};
 
 use crate::client::Client;
 use crate::disk;
+use crate::stop::Stop;
 use crate::store::{Place, Store};
 use crate::table::broken;
 
@@ -20,11 +22,25 @@ const WHOLE: u64 = 256 << 10;
 /// The footer is fetched with so much of what lies before it.
 const FOOTER: u64 = 64 << 10;
 
+/// An object whose bytes are compared, as they are read, with the hashes that vouch for them.
+///
+/// Whole blocks are read, so that each can be hashed. That is more than what is asked for, by less than
+/// two blocks for each range.
+#[derive(Clone)]
+pub struct Checked {
+    /// What was written.
+    pub output: Output,
+    /// Returns the error for other bytes than these, given what is wrong with them.
+    pub damaged: Arc<dyn Fn(&str) -> Error + Send + Sync>,
+}
+
 /// An object that a Parquet decoder asks for ranges of.
 pub(crate) struct Source {
     pub uri: String,
     bytes: u64,
     place: Bytewise,
+    stop: Stop,
+    checked: Option<Checked>,
 }
 
 enum Bytewise {
@@ -34,14 +50,62 @@ enum Bytewise {
 }
 
 impl Source {
-    pub fn open(store: &Store, path: &str, bytes: u64) -> Result<Self> {
+    /// Opens an object whose bytes nothing vouches for.
+    pub fn open(store: &Store, path: &str) -> Result<Self> {
+        let missing = || Error::data(format!("{}: no such manifest", store.uri(path)));
+        let found = store.stat(path)?.ok_or_else(missing)?;
+        Self::open_at(store, path, found.bytes)
+    }
+
+    /// Opens an object whose bytes are checked.
+    pub fn open_checked(store: &Store, checked: Checked) -> Result<Self> {
+        let (path, bytes) = (checked.output.path.as_str(), checked.output.bytes);
+        let whole = match is_fetched_whole(store, bytes) {
+            true => store.get_if_there(path)?,
+            false => None,
+        };
+        let found = match &whole {
+            Some(whole) => Some(whole.len() as u64),
+            None => store.stat(path)?.map(|found| found.bytes),
+        };
+        match found {
+            Some(found) if found == bytes => {}
+            Some(found) => {
+                return Err((checked.damaged)(&format!(
+                    "{found} bytes, written were {bytes}"
+                )));
+            }
+            None => return Err((checked.damaged)("no such manifest")),
+        }
+        let mut source = match whole {
+            Some(whole) => {
+                let stop = store.place().stop().clone();
+                Self::of(store.uri(path), bytes, Bytewise::Whole(whole), stop)
+            }
+            None => Self::open_at(store, path, bytes)?,
+        };
+        source.checked = Some(checked);
+        Ok(source)
+    }
+
+    fn of(uri: String, bytes: u64, place: Bytewise, stop: Stop) -> Self {
+        Self {
+            uri,
+            bytes,
+            place,
+            stop,
+            checked: None,
+        }
+    }
+
+    fn open_at(store: &Store, path: &str, bytes: u64) -> Result<Self> {
         let uri = store.uri(path);
         let place = match store.place() {
             Place::Disk(disk) => {
                 let file = disk.open(path).map_err(|e| disk::error(&e, &uri))?;
                 Bytewise::File(file)
             }
-            Place::Bucket { client, .. } if client.is_remote() && bytes <= WHOLE => {
+            Place::Bucket { .. } if is_fetched_whole(store, bytes) => {
                 Bytewise::Whole(store.get(path)?)
             }
             Place::Bucket { client, prefix } => {
@@ -53,7 +117,8 @@ impl Source {
                 }
             }
         };
-        Ok(Self { uri, bytes, place })
+        let stop = store.place().stop().clone();
+        Ok(Self::of(uri, bytes, place, stop))
     }
 
     /// What Parquet's footer tells.
@@ -81,12 +146,30 @@ impl Source {
 
     /// The bytes of each range.
     pub fn ranges(&self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>> {
+        self.stop.check()?;
         // What a damaged footer says must not become an allocation.
         let inside = |range: &Range<u64>| range.start <= range.end && range.end <= self.bytes;
         if !ranges.iter().all(inside) {
             let end = parquet::errors::ParquetError::EOF("it is shorter than it says".to_owned());
             return Err(broken(&self.uri, end));
         }
+        let Some(checked) = &self.checked else {
+            return self.fetch(ranges);
+        };
+        let wanted = whole_blocks(&ranges, self.bytes);
+        let fetched = self.fetch(wanted.clone())?;
+        for (at, bytes) in wanted.iter().zip(&fetched) {
+            check_blocks(checked, at.start, bytes)?;
+        }
+        let slice = |range: Range<u64>| {
+            let number = wanted.partition_point(|blocks| blocks.end < range.end);
+            let start = wanted[number].start;
+            fetched[number].slice((range.start - start) as usize..(range.end - start) as usize)
+        };
+        Ok(ranges.into_iter().map(slice).collect())
+    }
+
+    fn fetch(&self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>> {
         match &self.place {
             Bytewise::Whole(content) => {
                 let slice =
@@ -106,6 +189,46 @@ impl Source {
     }
 }
 
+/// Whether an object of so many bytes is fetched in one request.
+fn is_fetched_whole(store: &Store, bytes: u64) -> bool {
+    let Place::Bucket { client, .. } = store.place() else {
+        return false;
+    };
+    client.is_remote() && bytes <= WHOLE
+}
+
+/// Returns the blocks that the ranges touch, those that lie together as one range, in order.
+fn whole_blocks(ranges: &[Range<u64>], bytes: u64) -> Vec<Range<u64>> {
+    const SIZE: u64 = Blocks::SIZE as u64;
+    let block = |range: &Range<u64>| {
+        let end = range.end.next_multiple_of(SIZE).min(bytes);
+        range.start / SIZE * SIZE..end
+    };
+    let mut touched: Vec<Range<u64>> = ranges.iter().map(block).collect();
+    touched.sort_by_key(|range| (range.start, range.end));
+    touched.dedup_by(|next, last| {
+        let together = next.start <= last.end;
+        if together {
+            last.end = last.end.max(next.end);
+        }
+        together
+    });
+    touched
+}
+
+fn check_blocks(checked: &Checked, start: u64, bytes: &[u8]) -> Result<()> {
+    let first = start / Blocks::SIZE as u64;
+    for (number, block) in (first..).zip(bytes.chunks(Blocks::SIZE)) {
+        if !checked.output.blocks.hold(number, block) {
+            let at = number * Blocks::SIZE as u64;
+            return Err((checked.damaged)(&format!(
+                "its bytes from {at} on are not those that were written"
+            )));
+        }
+    }
+    Ok(())
+}
+
 fn read(mut file: &File, range: Range<u64>) -> std::io::Result<Bytes> {
     let length = range.end - range.start;
     let mut bytes = Vec::with_capacity(length as usize);
@@ -114,4 +237,84 @@ fn read(mut file: &File, range: Range<u64>) -> std::io::Result<Bytes> {
         return Err(std::io::ErrorKind::UnexpectedEof.into());
     }
     Ok(bytes.into())
+}
+
+#[cfg(test)]
+#[expect(
+    clippy::single_range_in_vec_init,
+    reason = "a list of one byte range is meant"
+)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+    use crate::{Location, Storage};
+
+    const SIZE: u64 = Blocks::SIZE as u64;
+
+    #[test]
+    fn ranges_become_whole_blocks() {
+        let bytes = 3 * SIZE + 7;
+        for (ranges, expected) in [
+            (vec![0..1], vec![0..SIZE]),
+            (vec![0..0], vec![0..0]),
+            (vec![SIZE - 1..SIZE + 1], vec![0..2 * SIZE]),
+            (vec![3 * SIZE..bytes, 0..1], vec![0..SIZE, 3 * SIZE..bytes]),
+            (vec![0..1, 5..9, SIZE..SIZE + 1], vec![0..2 * SIZE]),
+        ] {
+            assert_eq!(whole_blocks(&ranges, bytes), expected, "{ranges:?}");
+        }
+    }
+
+    fn checked(output: Output) -> Checked {
+        Checked {
+            output,
+            damaged: Arc::new(|what| Error::data(format!("damaged: {what}"))),
+        }
+    }
+
+    #[test]
+    fn every_flipped_bit_that_is_read_is_noticed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().to_str().unwrap().to_owned();
+        for uri in [path, "memory://checked".to_owned()] {
+            let location = Location::parse(&uri).unwrap();
+            let store = Storage::default().create(&location).unwrap();
+            let content: Vec<u8> = (0..2 * SIZE + 99).map(|i| (i * 31 % 251) as u8).collect();
+            let mut writer = store.writer("x").unwrap().with_blocks();
+            writer.write_all(&content).unwrap();
+            let output = writer.finish().unwrap();
+            let read = |range: Range<u64>| {
+                let source = Source::open_checked(&store, checked(output.clone()))?;
+                source.ranges(vec![range.clone(), range])
+            };
+            let all = 0..content.len() as u64;
+            let found = read(5..SIZE + 5).unwrap();
+            assert_eq!(found[0], content[5..SIZE as usize + 5]);
+            assert_eq!(found[0], found[1]);
+            assert_eq!(read(all.clone()).unwrap()[1], content);
+            for at in [0, SIZE - 1, SIZE, 2 * SIZE, 2 * SIZE + 98] {
+                let mut flipped = content.clone();
+                flipped[at as usize] ^= 1;
+                store.put("x", flipped).unwrap();
+                assert!(read(all.clone()).is_err() && read(at..at + 1).is_err());
+                let elsewhere = (at + SIZE) % (2 * SIZE);
+                assert!(read(elsewhere..elsewhere + 1).is_ok(), "{at}");
+            }
+            store.put("x", content[1..].to_vec()).unwrap();
+            let error = read(0..1).unwrap_err().to_string();
+            assert!(error.contains("written were"), "{error}");
+            store.delete("x").unwrap();
+            assert!(read(0..1).is_err());
+            // An output without hashes of its blocks vouches for nothing.
+            store.put("x", content).unwrap();
+            let blocks = Blocks::default();
+            let other = checked(Output {
+                blocks,
+                ..output.clone()
+            });
+            let source = Source::open_checked(&store, other).unwrap();
+            assert!(source.ranges(vec![0..1]).is_err());
+        }
+    }
 }

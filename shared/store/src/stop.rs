@@ -1,32 +1,54 @@
-//! A signal ends a program even while a store does not answer.
+//! The flag that ends requests, also while a store does not answer.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-static STOP: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+use sluice_manifest::{Error, Result};
 
-/// What an error says of a request that was given up because the program is to stop.
-pub(crate) const MESSAGE: &str = "stopped by a signal";
+/// How often a waiting request looks at the flag.
+const POLL: Duration = Duration::from_millis(250);
+/// What a request in flight may take once the flag is set.
+const GRACE: Duration = Duration::from_secs(1);
+/// Aborting an upload is given up after so long; once the flag is set there is less time.
+const ABORT: Duration = Duration::from_secs(5);
+const ABORT_STOPPED: Duration = Duration::from_millis(1500);
 
-const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// What is under way may come to its end.
-const GRACE: Duration = Duration::from_secs(5);
+/// A flag that a signal sets. Clones share it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Stop(Arc<AtomicBool>);
 
-/// From now on requests to object stores are given up some seconds after this flag is set, with an
-/// error of the class [`Stopped`](sluice_manifest::Class::Stopped). The first flag counts.
-pub fn heed(stop: &Arc<AtomicBool>) {
-    // A process has one flag; in tests the first caller's stays.
-    let _ = STOP.set(stop.clone());
-}
-
-/// Comes back when the program is to stop, and requests had their time.
-pub(crate) async fn asked() {
-    let Some(stop) = STOP.get() else {
-        return std::future::pending().await;
-    };
-    while !stop.load(Ordering::Relaxed) {
-        tokio::time::sleep(LOOK_EVERY).await;
+impl Stop {
+    pub fn new(flag: Arc<AtomicBool>) -> Self {
+        Self(flag)
     }
-    tokio::time::sleep(GRACE).await;
+
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Fails when the program is to stop. Called before each part of an object that is read, so
+    /// that whoever reads much stops soon.
+    pub fn check(&self) -> Result<()> {
+        match self.is_set() {
+            true => Err(Error::stopped()),
+            false => Ok(()),
+        }
+    }
+
+    /// Returns the time that aborting an upload may take.
+    pub fn abort_limit(&self) -> Duration {
+        match self.is_set() {
+            true => ABORT_STOPPED,
+            false => ABORT,
+        }
+    }
+
+    /// Returns once the program is to stop and requests in flight had their time.
+    pub async fn passed(&self) {
+        while !self.is_set() {
+            tokio::time::sleep(POLL).await;
+        }
+        tokio::time::sleep(GRACE).await;
+    }
 }

@@ -1,19 +1,18 @@
 //! A URI prefix and the objects under it.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::io::{self, Read};
-use std::sync::{Arc, LazyLock, Mutex};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use opendal::{ErrorKind, Operator, services};
+use opendal::ErrorKind;
 use sluice_manifest::{Error, Result};
 
 use crate::client::{Client, no_bucket};
 use crate::disk::{self, Disk, if_there};
 use crate::location::Location;
 use crate::object::{ObjectReader, ObjectWriter};
-use crate::remote;
+use crate::stop::Stop;
 
 /// The objects under a URI prefix. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -32,6 +31,16 @@ pub(crate) enum Place {
     Bucket { client: Client, prefix: Arc<str> },
 }
 
+impl Place {
+    /// Returns what ends reading.
+    pub fn stop(&self) -> &Stop {
+        match self {
+            Place::Disk(disk) => &disk.stop,
+            Place::Bucket { client, .. } => &client.io.stop,
+        }
+    }
+}
+
 /// What a listing or a look at an object tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectInfo {
@@ -45,64 +54,23 @@ pub struct ObjectInfo {
     pub modified: Option<String>,
 }
 
-static MEMORIES: LazyLock<Mutex<HashMap<String, Operator>>> = LazyLock::new(Mutex::default);
-
 impl Store {
-    /// Opens a prefix for reading. A folder on local disk must exist.
-    pub fn open(location: &Location) -> Result<Self> {
-        if let Location::Local(path) = location
-            && !path.is_dir()
-        {
-            return Err(Error::data(format!("{location}: no such folder")));
-        }
-        Self::connect(location)
-    }
-
-    /// Opens a prefix for reading and writing; a folder on local disk is made with
-    /// its first object.
-    pub fn create(location: &Location) -> Result<Self> {
-        Self::connect(location)
-    }
-
-    fn connect(location: &Location) -> Result<Self> {
-        let fail = |e: opendal::Error| Error::usage(format!("{location}: {}", e.message()));
-        let (client, path) = match location {
-            Location::Local(path) => {
-                return Ok(Self {
-                    location: location.clone(),
-                    place: Place::Disk(Disk::new(path)),
-                });
-            }
-            Location::Memory { name, path } => {
-                let mut memories = MEMORIES.lock().unwrap_or_else(|e| e.into_inner());
-                let operator = match memories.get(name) {
-                    Some(operator) => operator.clone(),
-                    None => {
-                        let builder = services::Memory::default();
-                        let operator = Operator::new(builder).map_err(fail)?;
-                        memories.insert(name.clone(), operator.clone());
-                        operator
-                    }
-                };
-                (Client::near(operator), path.as_str())
-            }
-            Location::Bucket {
-                scheme,
-                bucket,
-                path,
-            } => (remote::client(*scheme, bucket)?, path.as_str()),
-        };
-        let prefix = match path.is_empty() {
-            true => String::new(),
-            false => format!("{path}/"),
-        };
-        Ok(Self {
+    pub(crate) fn new(location: &Location, place: Place) -> Self {
+        Self {
             location: location.clone(),
-            place: Place::Bucket {
-                client,
-                prefix: prefix.into(),
-            },
-        })
+            place,
+        }
+    }
+
+    /// Whether it is a folder of local disk that exists, or no folder.
+    pub(crate) fn is_there(&self) -> Result<bool> {
+        match &self.place {
+            Place::Disk(disk) => {
+                let found = disk.is_there();
+                found.map_err(|e| disk::error(&e, &self.location.to_string()))
+            }
+            Place::Bucket { .. } => Ok(true),
+        }
     }
 
     /// The prefix.
@@ -165,7 +133,7 @@ impl Store {
                     file.write(&content)?;
                     file.finish()
                 });
-                self.on_disk(path, written)
+                written.map_err(|e| disk::write_error(&e, &self.uri(path)))
             }
             Place::Bucket { client, prefix } => {
                 let full = format!("{prefix}{path}");
@@ -187,6 +155,21 @@ impl Store {
                 deleted.map_err(|e| client.error(&e, &self.uri(path)))
             }
         }
+    }
+
+    /// Deletes an object as [`delete`](Self::delete) does, unless it is outside of the store: in a
+    /// folder of local disk that a link leads to.
+    pub fn delete_inside(&self, path: &str) -> Result<()> {
+        if let Place::Disk(disk) = &self.place
+            && !self.on_disk(path, disk.is_inside(path))?
+        {
+            tracing::warn!(
+                "{}: not removed: a link leads out of the folder",
+                self.uri(path)
+            );
+            return Ok(());
+        }
+        self.delete(path)
     }
 
     /// All objects under a folder (`""` for all of the store), at any depth, sorted by path.
@@ -213,7 +196,7 @@ impl Store {
 
     fn list_from(&self, beginning: &str) -> Result<Vec<ObjectInfo>> {
         let mut objects = match &self.place {
-            Place::Disk(disk) => self.on_disk(beginning, disk.list(beginning))?,
+            Place::Disk(disk) => disk.list(beginning)?,
             Place::Bucket { client, prefix } => self.list_bucket(client, prefix, beginning)?,
         };
         objects.sort_by(|a, b| a.path.cmp(&b.path));
@@ -291,7 +274,8 @@ impl Store {
         &self.place
     }
 
-    /// Removes the folder of temporary files once nothing is left in it.
+    /// Removes temporary files of processes that are gone, and their folder once it is empty. Files
+    /// that another process is writing stay.
     pub fn tidy(&self) {
         if let Place::Disk(disk) = &self.place {
             disk.tidy();
@@ -329,15 +313,21 @@ fn info(path: String, metadata: &opendal::Metadata) -> ObjectInfo {
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+    use std::path::Path;
 
     use super::*;
+    use crate::Storage;
+
+    fn create(location: &Location) -> Store {
+        Storage::default().create(location).unwrap()
+    }
 
     /// Runs a test on local disk and in a memory of its own.
     fn both(memory: &str, test: impl Fn(Store)) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a b").to_string_lossy().into_owned();
         for uri in [path, format!("memory://{memory}/x")] {
-            test(Store::create(&Location::parse(&uri).unwrap()).unwrap());
+            test(create(&Location::parse(&uri).unwrap()));
         }
     }
 
@@ -443,7 +433,7 @@ mod tests {
     )]
     fn nothing_is_left_beside_the_objects() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::create(&Location::Local(folder.path().to_owned())).unwrap();
+        let store = create(&Location::Local(folder.path().to_owned()));
         store.put("a", "x").unwrap();
         drop(store.writer("b").unwrap());
         store.tidy();
@@ -458,7 +448,7 @@ mod tests {
     #[test]
     fn a_listed_link_is_what_it_links_to() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::create(&Location::Local(folder.path().to_owned())).unwrap();
+        let store = create(&Location::Local(folder.path().to_owned()));
         store.put("elsewhere/a", "twelve bytes").unwrap();
         let link = folder.path().join("a");
         std::os::unix::fs::symlink(folder.path().join("elsewhere/a"), link).unwrap();
@@ -467,11 +457,98 @@ mod tests {
         assert_eq!(store.stat("a").unwrap().as_ref(), listed.first());
     }
 
+    fn link(folder: &Path, target: &str, link: &str) {
+        std::os::unix::fs::symlink(target, folder.join(link)).unwrap();
+    }
+
+    fn listed(store: &Store) -> Vec<String> {
+        let objects = store.list("").unwrap().into_iter();
+        objects.map(|object| object.path).collect()
+    }
+
+    #[test]
+    fn folders_behind_links_are_listed_once() {
+        let (folder, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let store = create(&Location::Local(folder.path().to_owned()));
+        let elsewhere = create(&Location::Local(other.path().to_owned()));
+        elsewhere.put("deep/a", "x").unwrap();
+        store.put("v1/b", "x").unwrap();
+        let target = other.path().to_str().unwrap();
+        link(folder.path(), target, "outside");
+        link(folder.path(), &format!("{target}/deep"), "the-same-again");
+        link(folder.path(), "v1", "latest");
+        link(folder.path(), "..", "v1/loop");
+        link(other.path(), folder.path().to_str().unwrap(), "deep/back");
+        link(folder.path(), "nothing", "v1/broken");
+        assert_eq!(listed(&store), ["outside/deep/a", "v1/b"]);
+    }
+
+    #[test]
+    fn a_link_to_a_folder_above_is_no_loop() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = create(&Location::Local(folder.path().join("in")));
+        store.put("a", "x").unwrap();
+        link(folder.path(), "..", "in/up");
+        link(folder.path(), ".", "in/self");
+        let beside = create(&Location::Local(folder.path().join("beside")));
+        beside.put("b", "x").unwrap();
+        assert_eq!(listed(&store), ["a", "up/beside/b"]);
+    }
+
+    #[expect(unsafe_code, reason = "setfsuid has no safe counterpart")]
+    fn become_nobody() {
+        // SAFETY: it takes an integer, and changes how this thread accesses files and nothing else.
+        unsafe { libc::setfsuid(65534) };
+    }
+
+    #[test]
+    fn what_may_not_be_read_is_passed_over_below_and_named_on_top() {
+        use std::fs::{Permissions, create_dir, set_permissions};
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let store = create(&Location::Local(folder.path().to_owned()));
+        store.put("a", "x").unwrap();
+        let lost = folder.path().join("lost+found");
+        create_dir(&lost).unwrap();
+        set_permissions(&lost, Permissions::from_mode(0o000)).unwrap();
+        set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+        let as_nobody = || {
+            become_nobody();
+            assert_eq!(listed(&store), ["a"]);
+            let error = store.list("lost+found").unwrap_err().to_string();
+            assert!(error.contains("lost+found: permission denied"), "{error}");
+        };
+        std::thread::scope(|scope| scope.spawn(as_nobody).join().unwrap());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn nothing_is_deleted_behind_a_link() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| create(&Location::Local(folder.path().join(name)));
+        let (store, other) = (at("run"), at("other"));
+        store.put("in/x", "x").unwrap();
+        other.put("x", "x").unwrap();
+        let link = |name: &str| folder.path().join("run").join(name);
+        std::os::unix::fs::symlink(folder.path().join("other"), link("out")).unwrap();
+        std::os::unix::fs::symlink(folder.path().join("other/x"), link("in/link")).unwrap();
+        for path in ["out/x", "in/link", "in/x", "in/none", "none/x"] {
+            store.delete_inside(path).unwrap();
+        }
+        assert!(other.stat("x").unwrap().is_some());
+        let left = store.list("in").unwrap();
+        assert!(left.is_empty(), "{left:?}");
+    }
+
     #[test]
     fn a_missing_input_is_not_made() {
         let folder = tempfile::tempdir().unwrap();
         let missing = folder.path().join("none");
-        assert!(Store::open(&Location::Local(missing.clone())).is_err());
+        assert!(
+            Storage::default()
+                .open(&Location::Local(missing.clone()))
+                .is_err()
+        );
         assert!(!missing.exists());
     }
 }

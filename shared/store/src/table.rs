@@ -1,7 +1,9 @@
 //! Manifests: Parquet objects as Arrow batches, a row group at a time.
 //!
 //! Reading fetches the footer, then for each row group the asked-for columns alone. Writing
-//! buffers one row group. So neither side's memory depends on how long a manifest is.
+//! buffers one row group. A row group ends with a number of rows or of bytes, whichever comes first,
+//! and is read in batches bounded in the same way. So neither side's memory depends on how long a
+//! manifest is, nor on how long the texts in it are.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -24,22 +26,33 @@ use sluice_manifest::rows::{SCHEMA_KEY, VERSION_KEY, version_of};
 use sluice_manifest::{Error, Output, Result};
 
 use crate::object::ObjectWriter;
-use crate::source::Source;
+use crate::source::{Checked, Source};
 use crate::store::Store;
 use crate::vectors::{VectorColumn, Vectors};
 
 /// Rows of a row group. Narrow rows take about 1 MB, embeddings of 1280 values 5 MB.
 pub(crate) const GROUP_ROWS: usize = 1024;
+/// Bytes of text from which on a row group is full.
+pub(crate) const GROUP_BYTES: usize = 8 << 20;
+/// Bytes of a batch that is read, about.
+const BATCH_BYTES: u64 = 4 << 20;
 
 impl Store {
     /// Opens a manifest for reading some of its columns as Arrow batches.
     pub fn table(&self, path: &str, schema: &str, columns: &[&str]) -> Result<Table> {
-        Table::open(self, path, schema, version_of(schema), columns)
+        let source = Source::open(self, path)?;
+        Table::open(source, schema, version_of(schema), columns)
+    }
+
+    /// As [`table`](Self::table), of bytes that are checked.
+    pub fn checked_table(&self, checked: Checked, schema: &str, columns: &[&str]) -> Result<Table> {
+        let source = Source::open_checked(self, checked)?;
+        Table::open(source, schema, version_of(schema), columns)
     }
 
     /// Opens a Parquet object of any schema, all columns of it.
     pub fn any_table(&self, path: &str) -> Result<Table> {
-        Table::open_any(self, path)
+        Table::open_any(Source::open(self, path)?)
     }
 
     /// Starts a manifest of Arrow batches.
@@ -51,7 +64,7 @@ impl Store {
         metadata: &[(&str, String)],
     ) -> Result<TableWriter> {
         TableWriter::open(
-            self.writer(path)?,
+            self.writer(path)?.with_blocks(),
             self.uri(path),
             name,
             version_of(name),
@@ -64,7 +77,7 @@ impl Store {
 /// A manifest open for reading.
 pub struct Table {
     source: Source,
-    footer: Arc<ParquetMetaData>,
+    pub(crate) footer: Arc<ParquetMetaData>,
     metadata: HashMap<String, String>,
     schema: SchemaRef,
     rows: u64,
@@ -86,13 +99,12 @@ struct Group {
 
 impl Table {
     pub(crate) fn open(
-        store: &Store,
-        path: &str,
+        source: Source,
         schema: &str,
         version: u32,
         columns: &[&str],
     ) -> Result<Self> {
-        let mut table = Self::open_any(store, path)?;
+        let mut table = Self::open_any(source)?;
         let (uri, metadata) = (table.uri(), &table.metadata);
         let found = metadata.get(SCHEMA_KEY).map_or("none", String::as_str);
         if found != schema {
@@ -120,19 +132,17 @@ impl Table {
             (chosen && Some(leaf) != beside).then_some(leaf)
         });
         let mask = ProjectionMask::leaves(table.footer.file_metadata().schema_descr(), leaves);
-        table.builder = table.builder.map(|builder| builder.with_projection(mask));
+        let rows = batch_rows(&table.footer, |leaf| mask.leaf_included(leaf));
+        table.builder = table
+            .builder
+            .map(|builder| builder.with_projection(mask).with_batch_size(rows));
         Ok(table)
     }
 
-    fn open_any(store: &Store, path: &str) -> Result<Self> {
-        let uri = store.uri(path);
-        let Some(info) = store.stat(path)? else {
-            return Err(Error::data(format!("{uri}: no such manifest")));
-        };
-        let source = Source::open(store, path, info.bytes)?;
+    fn open_any(source: Source) -> Result<Self> {
         let footer = Arc::new(source.metadata()?);
         let builder = ParquetPushDecoderBuilder::try_new_decoder(footer.clone());
-        let builder = builder.map_err(|e| broken(&uri, e))?;
+        let builder = builder.map_err(|e| broken(&source.uri, e))?;
         let pairs = footer.file_metadata().key_value_metadata();
         let metadata = pairs
             .into_iter()
@@ -142,7 +152,7 @@ impl Table {
         Ok(Self {
             rows: footer.file_metadata().num_rows().unsigned_abs(),
             schema: builder.schema().clone(),
-            builder: Some(builder.with_batch_size(GROUP_ROWS)),
+            builder: Some(builder.with_batch_size(batch_rows(&footer, |_| true))),
             column: None,
             skip: 0,
             decoder: None,
@@ -325,6 +335,23 @@ impl Iterator for Table {
     }
 }
 
+/// Returns how many rows of the chosen columns take about [`BATCH_BYTES`], in the row group whose rows
+/// are the longest.
+fn batch_rows(footer: &ParquetMetaData, is_chosen: impl Fn(usize) -> bool) -> usize {
+    let row_bytes = footer.row_groups().iter().map(|group| {
+        let columns = group.columns().iter().enumerate();
+        let chosen = columns.filter(|(leaf, _)| is_chosen(*leaf));
+        // What a dictionary holds once counts as often as it is used.
+        let bytes = chosen.map(|(_, column)| {
+            let text = column.unencoded_byte_array_data_bytes().unwrap_or(0);
+            column.uncompressed_size().max(text).unsigned_abs()
+        });
+        bytes.sum::<u64>() / group.num_rows().unsigned_abs().max(1)
+    });
+    let longest = row_bytes.max().unwrap_or(0).max(1);
+    ((BATCH_BYTES / longest) as usize).clamp(1, GROUP_ROWS)
+}
+
 /// The vectors of a fixed-size list column, one after the other: `rows * dimension` values.
 pub fn vectors<'a>(batch: &'a RecordBatch, column: &str) -> Result<&'a [f32]> {
     let wrong = || Error::data(format!("column {column:?} is no list of float32 vectors"));
@@ -410,6 +437,12 @@ impl TableWriter {
             .map_err(|e| unwritable(&self.uri, e))
     }
 
+    /// Adds rows that end a row group: [`GROUP_ROWS`] of them, or fewer that are long.
+    pub fn write_group(&mut self, batch: &RecordBatch) -> Result<()> {
+        self.write(batch)?;
+        self.writer.flush().map_err(|e| unwritable(&self.uri, e))
+    }
+
     /// Makes the manifest appear.
     pub fn finish(self) -> Result<Output> {
         let object = self
@@ -417,6 +450,28 @@ impl TableWriter {
             .into_inner()
             .map_err(|e| unwritable(&self.uri, e))?;
         object.finish()
+    }
+}
+
+/// Counts rows and bytes that wait to be written as a row group.
+#[derive(Debug, Default)]
+pub struct GroupSize {
+    rows: usize,
+    bytes: usize,
+}
+
+impl GroupSize {
+    /// Counts a row with so many bytes of text. Returns whether the row group is full.
+    #[must_use]
+    pub fn add(&mut self, bytes: usize) -> bool {
+        self.rows += 1;
+        self.bytes += bytes;
+        self.rows >= GROUP_ROWS || self.bytes >= GROUP_BYTES
+    }
+
+    /// Starts the next row group.
+    pub fn reset(&mut self) {
+        *self = Self::default();
     }
 }
 

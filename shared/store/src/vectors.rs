@@ -253,12 +253,14 @@ mod tests {
     use sluice_manifest::rows::{SCHEMA_KEY, VERSION_KEY, embeddings};
 
     use super::*;
-    use crate::{Location, Store, vectors};
+    use crate::{Location, Storage, Store, vectors};
 
     const COLUMNS: [&str; 2] = ["image_id", "embedding"];
 
     fn store() -> Store {
-        Store::create(&Location::parse("memory://vector-tests").unwrap()).unwrap()
+        Storage::default()
+            .create(&Location::parse("memory://vector-tests").unwrap())
+            .unwrap()
     }
 
     fn batch(rows: usize, dimension: usize) -> RecordBatch {

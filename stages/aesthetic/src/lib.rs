@@ -52,10 +52,12 @@ impl Program for Args {
     }
 
     fn check(&self, upstream: &Upstream) -> Result<Gives> {
-        Ok(self.scorer.scorer(&self.model)?.check(upstream)?)
+        let scorer = self.scorer.scorer(&upstream.storage, &self.model)?;
+        Ok(scorer.check(upstream)?)
     }
 
     fn run(&self, context: &Context) -> Result<()> {
-        Ok(self.scorer.scorer(&self.model)?.run(context)?)
+        let scorer = self.scorer.scorer(&context.storage, &self.model)?;
+        Ok(scorer.run(context)?)
     }
 }

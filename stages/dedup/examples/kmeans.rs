@@ -32,10 +32,10 @@ fn main() -> Result<()> {
     let (began, before) = (Instant::now(), common::cpu_seconds());
     let start = match seeding.as_str() {
         "random" => random(&vectors, rows.dim, settings.clusters),
-        _ => start(&vectors, rows.dim, &settings),
+        _ => start(&vectors, rows.dim, &settings, &|| Ok(()))?,
     };
     let seeding_cpu = common::cpu_seconds() - before;
-    let centroids = refine(&vectors, start, &settings);
+    let centroids = refine(&vectors, start, &settings, &|| Ok(()))?;
     let (seconds, cpu) = (
         began.elapsed().as_secs_f64(),
         common::cpu_seconds() - before,

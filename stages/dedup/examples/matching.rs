@@ -43,7 +43,7 @@ fn main() -> Result<()> {
             for &row in members {
                 rows.read(row, 1, &mut vectors, f32::from_le_bytes)?;
             }
-            let found = matches(&vectors, rows.dim, 1.0 - eps, rule);
+            let found = matches(&vectors, rows.dim, 1.0 - eps, rule, &|| Ok(()))?;
             Ok(found.iter().flatten().count())
         })
         .try_reduce(|| 0, |a, b| Ok(a + b))?;

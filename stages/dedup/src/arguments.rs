@@ -11,6 +11,13 @@ use sluice_manifest::{ScoreName, StepName};
 use crate::methods::Methods;
 use crate::ranking::Keep;
 
+/// Clusters at most.
+const MOST_CLUSTERS: i64 = 1 << 24;
+/// Ranges of content hashes at most: each of them passes over all images.
+const MOST_RANGES: i64 = 4096;
+/// Groups of clusters at most.
+const MOST_GROUPS: i64 = 65_536;
+
 /// Find exact, perceptual and semantic duplicates
 #[derive(Debug, Parser)]
 #[command(name = "sluice-dedup", version)]
@@ -166,7 +173,7 @@ pub struct Exact {
 
     /// Units of work: each takes a range of content hashes
     #[arg(long, env = "SLUICE_RANGES", value_name = "N", default_value_t = 1,
-        value_parser = clap::value_parser!(u32).range(1..=65536))]
+        value_parser = clap::value_parser!(u32).range(1..=MOST_RANGES))]
     pub ranges: u32,
 }
 
@@ -193,7 +200,8 @@ pub struct Fit {
     pub source: EmbeddingArgs,
 
     /// Clusters (default: one for every 1000 images)
-    #[arg(long, env = "SLUICE_CLUSTERS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = "SLUICE_CLUSTERS", value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=MOST_CLUSTERS))]
     pub clusters: Option<u32>,
 
     /// Embeddings that the fit reads at most (default: 256 for each cluster, at least 10000)
@@ -201,7 +209,8 @@ pub struct Fit {
     pub sample: Option<u64>,
 
     /// Units of work of `match`; the result reports them to workflow engines
-    #[arg(long, env = "SLUICE_GROUPS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = "SLUICE_GROUPS", value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=MOST_GROUPS))]
     pub groups: Option<u32>,
 
     /// Seed of the first centroids
@@ -250,7 +259,8 @@ pub struct Match {
     pub seed: u64,
 
     /// Units of work: each takes a range of clusters (default: one for every 50000 images)
-    #[arg(long, env = "SLUICE_GROUPS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, env = "SLUICE_GROUPS", value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=MOST_GROUPS))]
     pub groups: Option<u32>,
 }
 

@@ -8,9 +8,7 @@ use arrow::datatypes::{Float32Type, UInt32Type, UInt64Type};
 use rayon::prelude::*;
 use sluice_harness::{Context, Plan, Work, reason_of};
 use sluice_manifest::rows::{ASSIGNMENTS, DuplicateRow, Method};
-use sluice_manifest::{
-    Counts, ImageId, Input, Partition, Reason, StepName, Unit, UnitKind, layout,
-};
+use sluice_manifest::{Counts, ImageId, Input, Partition, Reason, Unit, UnitKind, layout};
 use sluice_store::vectors;
 
 use crate::arguments::Match;
@@ -39,7 +37,10 @@ pub fn match_groups(args: &Match, context: &Context) -> Result<()> {
     let mut images = 0;
     for receipt in &assigned {
         check_same_step(context, &methods, receipt)?;
-        images += receipt.counts.kept - receipt.sums.not_embedded;
+        images += receipt
+            .counts
+            .kept
+            .saturating_sub(receipt.sums.not_embedded);
     }
     let auto = images.div_ceil(IMAGES_PER_GROUP);
     let groups = args.groups.map_or(auto, u64::from);
@@ -72,10 +73,10 @@ pub fn match_groups(args: &Match, context: &Context) -> Result<()> {
             let some = clusters.drain(..clusters.len().min(CLUSTERS_AT_ONCE));
             let some: Vec<Cluster> = some.collect();
             let images = some.iter().map(|cluster| cluster.members.len()).sum();
-            let found: Vec<_> = some
+            let found = some
                 .into_par_iter()
-                .map(|cluster| match_cluster(args, step, &cluster))
-                .collect();
+                .map(|cluster| match_cluster(args, context, &cluster))
+                .collect::<Result<Vec<_>>>()?;
             for (of_cluster, removed) in found {
                 counts.merge(&of_cluster);
                 rows.extend(removed);
@@ -163,7 +164,11 @@ fn read_clusters(
 }
 
 /// Ranks a cluster and finds its duplicates.
-fn match_cluster(args: &Match, step: &StepName, cluster: &Cluster) -> (Counts, Vec<DuplicateRow>) {
+fn match_cluster(
+    args: &Match,
+    context: &Context,
+    cluster: &Cluster,
+) -> Result<(Counts, Vec<DuplicateRow>)> {
     let (members, dimension) = (&cluster.members, cluster.dimension);
     let candidates: Vec<Candidate<'_>> = members
         .iter()
@@ -185,9 +190,10 @@ fn match_cluster(args: &Match, step: &StepName, cluster: &Cluster) -> (Counts, V
     };
     let reason = Reason::from(reason_of(Method::Semantic));
     let (mut counts, mut rows) = (Counts::default(), Vec::new());
-    let found = matches(&ranked, dimension, args.eps.threshold(), rule);
+    let check = || context.check_stop();
+    let found = matches(&ranked, dimension, args.eps.threshold(), rule, &check)?;
     for (place, found) in found.into_iter().enumerate() {
-        counts.add(step, found.as_ref().map(|_| &reason));
+        counts.add(context.step(), found.as_ref().map(|_| &reason));
         if let Some(found) = found {
             let member = &members[order[place]];
             rows.push(DuplicateRow {
@@ -199,5 +205,5 @@ fn match_cluster(args: &Match, step: &StepName, cluster: &Cluster) -> (Counts, V
             });
         }
     }
-    (counts, rows)
+    Ok((counts, rows))
 }

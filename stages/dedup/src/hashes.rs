@@ -86,8 +86,9 @@ pub fn perceptual(args: &Perceptual, context: &Context) -> Result<()> {
         images.sort_by(|a, b| ranking::best_first(&a.candidate(0.0), &b.candidate(0.0)));
         let hashes: Vec<u64> = images.iter().filter_map(|image| image.phash).collect();
         let similar = |(kept, distance): (usize, u32)| (kept, 1.0 - distance as f32 / 64.0);
-        let found = perceptual::duplicates(&hashes, args.max_distance).into_iter();
-        let found = found.map(|found| found.map(similar));
+        let check = || context.check_stop();
+        let found = perceptual::duplicates(&hashes, args.max_distance, &check)?;
+        let found = found.into_iter().map(|found| found.map(similar));
         task.decides(&methods.deciding_kinds());
         finish(context, task, Method::Perceptual, &images, found)
     })

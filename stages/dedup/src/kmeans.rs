@@ -36,7 +36,9 @@
 //!   changes that no duplicate search would notice.
 
 use rayon::prelude::*;
+use sluice_manifest::Result;
 
+use crate::Check;
 use crate::points::Points;
 use crate::products::{dot, mean, squared_norm};
 
@@ -115,40 +117,67 @@ pub struct Assignment {
 ///
 /// There are `settings.clusters` of them, or fewer when fewer vectors differ.
 ///
+/// # Errors
+/// Of `check`.
+///
 /// # Panics
 /// When `vectors` does not hold whole rows of `dim` values, or `dim` is 0.
-pub fn fit(vectors: &[f32], dim: usize, settings: &Settings) -> Centroids {
-    let points = Points::new(vectors, dim);
-    let start = points.start(settings);
+pub fn fit(
+    vectors: &[f32],
+    dim: usize,
+    settings: &Settings,
+    check: Check<'_>,
+) -> Result<Centroids> {
+    let points = Points::new(vectors, dim, check);
+    let start = points.start(settings)?;
     points.refine(start, settings)
 }
 
 /// The centroids from which [`fit`] starts: rows of `vectors`, drawn by
 /// k-means++.
-pub fn start(vectors: &[f32], dim: usize, settings: &Settings) -> Centroids {
-    Points::new(vectors, dim).start(settings)
+///
+/// # Errors
+/// Of `check`.
+pub fn start(
+    vectors: &[f32],
+    dim: usize,
+    settings: &Settings,
+    check: Check<'_>,
+) -> Result<Centroids> {
+    Points::new(vectors, dim, check).start(settings)
 }
 
 /// Lloyd iterations from given centroids. Of `settings`, only `max_iterations`
 /// and `tolerance` count.
-pub fn refine(vectors: &[f32], start: Centroids, settings: &Settings) -> Centroids {
-    Points::new(vectors, start.dim).refine(start, settings)
+///
+/// # Errors
+/// Of `check`.
+pub fn refine(
+    vectors: &[f32],
+    start: Centroids,
+    settings: &Settings,
+    check: Check<'_>,
+) -> Result<Centroids> {
+    Points::new(vectors, start.dim, check).refine(start, settings)
 }
 
 /// The nearest centroid of each of `vectors` (n x `centroids.dim`,
 /// L2-normalised).
 ///
+/// # Errors
+/// Of `check`.
+///
 /// # Panics
 /// When `vectors` does not hold whole rows, or there is no centroid.
-pub fn assign(vectors: &[f32], centroids: &Centroids) -> Vec<Assignment> {
+pub fn assign(vectors: &[f32], centroids: &Centroids, check: Check<'_>) -> Result<Vec<Assignment>> {
     let dim = centroids.dim;
     assert!(
         vectors.is_empty() || !centroids.is_empty(),
         "at least one centroid to assign to"
     );
     let lengths: Vec<f64> = centroids.rows().map(|c| squared_norm(c).sqrt()).collect();
-    Points::around(vectors, mean(&centroids.data, dim))
-        .places(centroids)
+    let places = Points::around(vectors, mean(&centroids.data, dim), check).places(centroids)?;
+    let assignments = places
         .par_iter()
         .zip(vectors.par_chunks(dim))
         .map(|(place, vector)| {
@@ -164,14 +193,17 @@ pub fn assign(vectors: &[f32], centroids: &Centroids) -> Vec<Assignment> {
                 distance: (1.0 - cosine) as f32,
             }
         })
-        .collect()
+        .collect();
+    Ok(assignments)
 }
 
 /// Sum of the squared distances of `vectors` to their nearest centroids: what
 /// k-means minimises.
 pub fn inertia(vectors: &[f32], centroids: &Centroids) -> f64 {
     let dim = centroids.dim;
-    assign(vectors, centroids)
+    // Unwrap safety: the check does not fail.
+    let assignments = assign(vectors, centroids, &|| Ok(())).unwrap();
+    assignments
         .iter()
         .zip(vectors.chunks_exact(dim))
         .map(|(assignment, vector)| {

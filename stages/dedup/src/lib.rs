@@ -43,6 +43,9 @@ pub use crate::settings::{
     AssignSettings, ExactSettings, FitSettings, MatchSettings, PerceptualSettings,
 };
 
+/// Fails when the work is to stop. Long computations call it between their parts, on any thread.
+pub type Check<'a> = &'a (dyn Fn() -> sluice_manifest::Result<()> + Sync);
+
 const fn operation(
     subcommand: &'static str,
     unit: UnitKind,

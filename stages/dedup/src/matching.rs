@@ -33,7 +33,9 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::prelude::*;
+use sluice_manifest::Result;
 
+use crate::Check;
 use crate::estimates::{Estimates, Estimator, Right};
 use crate::products::{at_least, dot, maximum};
 
@@ -66,11 +68,21 @@ pub struct Match {
 /// For each row of `vectors` (n x `dim`, L2-normalised, in rank order) the
 /// earlier row that it duplicates: `Some` means removed.
 ///
+/// # Errors
+/// Of `check`.
+///
 /// # Panics
 /// When `vectors` does not hold whole rows of `dim` values, or `dim` is 0.
-pub fn matches(vectors: &[f32], dim: usize, threshold: f32, rule: Rule) -> Vec<Option<Match>> {
+pub fn matches(
+    vectors: &[f32],
+    dim: usize,
+    threshold: f32,
+    rule: Rule,
+    check: Check<'_>,
+) -> Result<Vec<Option<Match>>> {
     assert!(dim > 0, "vectors have at least one dimension");
-    matches_by(&Estimator::new(vec![0.0; dim]), vectors, threshold, rule)
+    let estimator = Estimator::new(vec![0.0; dim]);
+    matches_by(&estimator, vectors, threshold, rule, check)
 }
 
 fn matches_by(
@@ -78,14 +90,15 @@ fn matches_by(
     vectors: &[f32],
     threshold: f32,
     rule: Rule,
-) -> Vec<Option<Match>> {
+    check: Check<'_>,
+) -> Result<Vec<Option<Match>>> {
     let mut matches = Vec::with_capacity(vectors.len() / estimator.dim());
-    walk(estimator, vectors, threshold, |best| {
+    walk(estimator, vectors, threshold, check, |best| {
         let found = best.filter(|best| best.similarity >= threshold);
         matches.push(found);
         found.is_none() || rule == Rule::AnyEarlier
-    });
-    matches
+    })?;
+    Ok(matches)
 }
 
 /// For each row its most similar earlier row, whatever the similarity; `None`
@@ -98,22 +111,25 @@ pub fn nearest(vectors: &[f32], dim: usize) -> Vec<Option<Match>> {
     assert!(dim > 0, "vectors have at least one dimension");
     let mut matches = Vec::with_capacity(vectors.len() / dim);
     let estimator = Estimator::new(vec![0.0; dim]);
-    walk(&estimator, vectors, f32::NEG_INFINITY, |best| {
+    let walked = walk(&estimator, vectors, f32::NEG_INFINITY, &|| Ok(()), |best| {
         matches.push(best);
         true
     });
+    // Unwrap safety: the check does not fail.
+    walked.unwrap();
     matches
 }
 
 /// Calls `decide` for each row, in order, with the best match among the earlier
 /// rows for which `decide` returned true. Similarities below `floor` may be left
-/// out.
+/// out. Fails when `check` does.
 fn walk(
     estimator: &Estimator,
     vectors: &[f32],
     floor: f32,
+    check: Check<'_>,
     mut decide: impl FnMut(Option<Match>) -> bool,
-) {
+) -> Result<()> {
     let dim = estimator.dim();
     assert!(vectors.len().is_multiple_of(dim), "vectors hold whole rows");
     let row = |index: usize| &vectors[index * dim..][..dim];
@@ -124,12 +140,14 @@ fn walk(
     // Estimates from heads decide nothing, so threads may see this change at any time.
     let heads = AtomicBool::new(estimator.has_heads() && floor > f32::NEG_INFINITY);
     for (block, queries) in vectors.chunks(estimator.rows() * dim).enumerate() {
+        check()?;
         let first = block * estimator.rows();
         let prepared = estimator.prepare(queries);
         let height = queries.len() / dim;
 
         // The best of each row among a part of the earlier blocks' rows.
-        let among = |estimates: &mut Estimates, part: Range<usize>| -> Vec<Option<Match>> {
+        let among = |estimates: &mut Estimates, part: Range<usize>| -> Result<Vec<Option<Match>>> {
+            check()?;
             let columns = &counting[part.clone()];
             let search =
                 |estimates: &Estimates,
@@ -150,22 +168,20 @@ fn walk(
                     at_least(estimates.row(i), floor - margin, &mut open);
                 }
                 if open.len() * HEADS_PAY <= height * columns.len() {
-                    return search(estimates, Estimator::heads_margin);
+                    return Ok(search(estimates, Estimator::heads_margin));
                 }
                 heads.store(false, Ordering::Relaxed);
             }
             estimator.estimate(estimates, &counting_right, part);
-            search(estimates, Estimator::margin)
+            Ok(search(estimates, Estimator::margin))
         };
         let parts: Vec<Range<usize>> = counting_right.parts().collect();
         let found: Vec<Vec<Option<Match>>> = if parts.len() < PARALLEL {
-            parts
-                .into_iter()
-                .map(|part| among(&mut own, part))
-                .collect()
+            let found = parts.into_iter().map(|part| among(&mut own, part));
+            found.collect::<Result<_>>()?
         } else {
-            let parts = parts.into_par_iter();
-            parts.map_init(Estimates::default, &among).collect()
+            let found = parts.into_par_iter().map_init(Estimates::default, &among);
+            found.collect::<Result<_>>()?
         };
 
         let all: Vec<usize> = (first..first + height).collect();
@@ -192,6 +208,7 @@ fn walk(
             counting.push(first + i);
         }
     }
+    Ok(())
 }
 
 /// The search for the earlier row that is most similar to one row.
@@ -267,7 +284,9 @@ mod tests {
             let bytes = Estimator::Bytes(Coder::new(vec![0.0; dim]));
             let floats = Estimator::Floats { dim };
             for rule in [Rule::KeptOnly, Rule::AnyEarlier] {
-                let by = |estimator| matches_by(estimator, &vectors, threshold, rule);
+                let by = |estimator| {
+                    matches_by(estimator, &vectors, threshold, rule, &|| Ok(())).unwrap()
+                };
                 prop_assert_eq!(by(&bytes), by(&floats));
             }
         }

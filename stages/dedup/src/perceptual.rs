@@ -45,6 +45,13 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use sluice_manifest::Result;
+
+use crate::Check;
+
+/// Hashes between two checks. One takes a millisecond where all are compared with a million others.
+const CHECK_EVERY: usize = 256;
+
 const BANDS: usize = 4;
 const BAND_BITS: u32 = 16;
 const BAND_VALUES: usize = 1 << BAND_BITS;
@@ -67,12 +74,22 @@ struct Found {
 
 /// For each hash the row that it duplicates and the distance in bits, or `None`
 /// for those that are kept. `hashes` come in rank order, best first.
-pub fn duplicates(hashes: &[u64], max_distance: u32) -> Vec<Option<(usize, u32)>> {
+///
+/// # Errors
+/// Of `check`.
+pub fn duplicates(
+    hashes: &[u64],
+    max_distance: u32,
+    check: Check<'_>,
+) -> Result<Vec<Option<(usize, u32)>>> {
     let mut kept = KeptHashes::new();
     let mut kept_rows: Vec<usize> = Vec::new();
     let mut answers: HashMap<u64, Answer> = HashMap::new();
     let mut result = Vec::with_capacity(hashes.len());
     for (row, &hash) in hashes.iter().enumerate() {
+        if row.is_multiple_of(CHECK_EVERY) {
+            check()?;
+        }
         let (earlier, seen) = match answers.entry(hash) {
             Entry::Occupied(entry) => match *entry.get() {
                 Answer::Kept(kept_row) => {
@@ -101,7 +118,7 @@ pub fn duplicates(hashes: &[u64], max_distance: u32) -> Vec<Option<(usize, u32)>
             }
         }
     }
-    result
+    Ok(result)
 }
 
 /// A hash filed in a bucket.

@@ -1,7 +1,9 @@
 //! Lloyd's iterations over vectors that are prepared once.
 
 use rayon::prelude::*;
+use sluice_manifest::Result;
 
+use crate::Check;
 use crate::estimates::{Estimates, Estimator, Prepared, Right};
 use crate::kmeans::{Centroids, Settings};
 use crate::members::Members;
@@ -13,6 +15,7 @@ use crate::seeding::plus_plus;
 pub(crate) struct Points<'a> {
     pub estimator: Estimator,
     pub prepared: Prepared<'a>,
+    pub check: Check<'a>,
 }
 
 /// Where a vector belongs.
@@ -33,24 +36,25 @@ impl Place {
 }
 
 impl<'a> Points<'a> {
-    pub fn new(vectors: &'a [f32], dim: usize) -> Self {
+    pub fn new(vectors: &'a [f32], dim: usize, check: Check<'a>) -> Self {
         assert!(dim > 0, "vectors have at least one dimension");
-        Self::around(vectors, mean(vectors, dim))
+        Self::around(vectors, mean(vectors, dim), check)
     }
 
     /// With an origin amid the vectors (see [`Estimator`]).
-    pub fn around(vectors: &'a [f32], origin: Vec<f32>) -> Self {
+    pub fn around(vectors: &'a [f32], origin: Vec<f32>, check: Check<'a>) -> Self {
         assert!(!origin.is_empty(), "vectors have at least one dimension");
-        Self::by(Estimator::new(origin), vectors)
+        Self::by(Estimator::new(origin), vectors, check)
     }
 
-    fn by(estimator: Estimator, vectors: &'a [f32]) -> Self {
+    fn by(estimator: Estimator, vectors: &'a [f32], check: Check<'a>) -> Self {
         let whole = vectors.len().is_multiple_of(estimator.dim());
         assert!(whole, "vectors hold whole rows");
         let prepared = estimator.prepare(vectors);
         Self {
             estimator,
             prepared,
+            check,
         }
     }
 
@@ -65,24 +69,25 @@ impl<'a> Points<'a> {
     }
 
     /// Rows drawn by k-means++.
-    pub fn start(&self, settings: &Settings) -> Centroids {
-        let rows = plus_plus(self, settings.clusters, settings.seed).into_iter();
-        Centroids {
+    pub fn start(&self, settings: &Settings) -> Result<Centroids> {
+        let rows = plus_plus(self, settings.clusters, settings.seed)?.into_iter();
+        Ok(Centroids {
             dim: self.estimator.dim(),
             data: rows.flat_map(|row| self.row(row)).copied().collect(),
-        }
+        })
     }
 
     /// Lloyd's iterations.
-    pub fn refine(&self, start: Centroids, settings: &Settings) -> Centroids {
+    pub fn refine(&self, start: Centroids, settings: &Settings) -> Result<Centroids> {
         let mut centroids = start;
         if centroids.is_empty() || self.len() == 0 {
-            return centroids;
+            return Ok(centroids);
         }
         let mut members = Members::new(self.prepared.vectors, centroids.dim, centroids.len());
-        let mut places = self.places(&centroids);
+        let mut places = self.places(&centroids)?;
         let mut before: Option<f64> = None;
         for iteration in 1..=settings.max_iterations {
+            (self.check)()?;
             members.become_those_of(places.iter().map(|place| place.cluster).collect());
             let inertia = members.inertia(&centroids);
             if before.is_some_and(|before| before - inertia <= settings.tolerance * before) {
@@ -92,21 +97,21 @@ impl<'a> Points<'a> {
             members.fill_empty(&centroids);
             let moved = members.move_to_means(&mut centroids);
             if iteration < settings.max_iterations {
-                self.update(&mut places, &centroids, &moved);
+                self.update(&mut places, &centroids, &moved)?;
             }
         }
-        centroids
+        Ok(centroids)
     }
 
     /// The place of each vector among `centroids`.
-    pub fn places(&self, centroids: &Centroids) -> Vec<Place> {
+    pub fn places(&self, centroids: &Centroids) -> Result<Vec<Place>> {
         let mut places = vec![Place::NOWHERE; self.len()];
-        self.update(&mut places, centroids, &vec![true; centroids.len()]);
-        places
+        self.update(&mut places, centroids, &vec![true; centroids.len()])?;
+        Ok(places)
     }
 
     /// Brings `places` up to date, after some of the centroids have `moved`.
-    fn update(&self, places: &mut [Place], centroids: &Centroids, moved: &[bool]) {
+    fn update(&self, places: &mut [Place], centroids: &Centroids, moved: &[bool]) -> Result<()> {
         let half: Vec<f64> = centroids.rows().map(|c| squared_norm(c) / 2.0).collect();
         let prepared = self.estimator.prepare(&centroids.data);
         let among = |numbers: Vec<usize>| -> Among<'_> {
@@ -123,12 +128,13 @@ impl<'a> Points<'a> {
 
         let (search, compare): (Vec<usize>, Vec<usize>) =
             (0..places.len()).partition(|&row| moved[places[row].cluster]);
-        let searched = self.nearest(&all, &search, |_| None);
-        let compared = self.nearest(&moving, &compare, |row| Some(places[row]));
+        let searched = self.nearest(&all, &search, |_| None)?;
+        let compared = self.nearest(&moving, &compare, |row| Some(places[row]))?;
         let rows = search.into_iter().chain(compare);
         for (row, place) in rows.zip(searched.into_iter().chain(compared)) {
             places[row] = place;
         }
+        Ok(())
     }
 
     /// For each of the vectors `rows` the nearest of some centroids and of the
@@ -138,8 +144,9 @@ impl<'a> Points<'a> {
         among: &Among<'_>,
         rows: &[usize],
         has: impl Fn(usize) -> Option<Place> + Sync,
-    ) -> Vec<Place> {
-        let nearest = |estimates: &mut Estimates, rows: &[usize]| -> Vec<Place> {
+    ) -> Result<Vec<Place>> {
+        let nearest = |estimates: &mut Estimates, rows: &[usize]| -> Result<Vec<Place>> {
+            (self.check)()?;
             let mut searches: Vec<Search> = rows.iter().map(|&row| Search::new(has(row))).collect();
             self.estimator
                 .load(estimates, &self.prepared, rows.iter().copied());
@@ -152,14 +159,14 @@ impl<'a> Points<'a> {
                 }
             }
             let searches = rows.iter().zip(searches);
-            searches
-                .map(|(&row, search)| search.finish(self.row(row), among))
-                .collect()
+            let found = searches.map(|(&row, search)| search.finish(self.row(row), among));
+            Ok(found.collect())
         };
-        rows.par_chunks(self.estimator.rows())
+        let parts: Vec<Vec<Place>> = rows
+            .par_chunks(self.estimator.rows())
             .map_init(Estimates::default, nearest)
-            .flatten_iter()
-            .collect()
+            .collect::<Result<_>>()?;
+        Ok(parts.into_iter().flatten().collect())
     }
 }
 
@@ -265,8 +272,8 @@ mod tests {
             let settings = Settings { clusters, max_iterations: 6, tolerance: 0.0, seed };
             let bytes = Estimator::Bytes(Coder::new(mean(&vectors, dim)));
             let [bytes, floats] = [bytes, Estimator::Floats { dim }].map(|estimator| {
-                let points = Points::by(estimator, &vectors);
-                points.refine(points.start(&settings), &settings)
+                let points = Points::by(estimator, &vectors, &|| Ok(()));
+                points.refine(points.start(&settings).unwrap(), &settings).unwrap()
             });
             prop_assert_eq!(bytes, floats);
         }
@@ -275,10 +282,10 @@ mod tests {
         #[test]
         fn skipping_changes_no_place((vectors, dim) in vectors(), clusters in 1..40_usize, seed: u64) {
             let settings = Settings { clusters, max_iterations: 9, tolerance: 0.0, seed };
-            let points = Points::new(&vectors, dim);
-            let mut centroids = points.start(&settings);
+            let points = Points::new(&vectors, dim, &|| Ok(()));
+            let mut centroids = points.start(&settings).unwrap();
             let mut members = Members::new(&vectors, dim, centroids.len());
-            let mut places = points.places(&centroids);
+            let mut places = points.places(&centroids).unwrap();
             let clusters_of = |places: &[Place]| -> Vec<usize> {
                 places.iter().map(|place| place.cluster).collect()
             };
@@ -286,8 +293,9 @@ mod tests {
                 members.become_those_of(clusters_of(&places));
                 members.fill_empty(&centroids);
                 let moved = members.move_to_means(&mut centroids);
-                points.update(&mut places, &centroids, &moved);
-                prop_assert_eq!(clusters_of(&places), clusters_of(&points.places(&centroids)));
+                points.update(&mut places, &centroids, &moved).unwrap();
+                let all = points.places(&centroids).unwrap();
+                prop_assert_eq!(clusters_of(&places), clusters_of(&all));
             }
         }
     }

@@ -20,6 +20,7 @@
 //! in all.
 
 use rayon::prelude::*;
+use sluice_manifest::Result;
 
 use crate::estimates::Estimates;
 use crate::points::Points;
@@ -35,11 +36,11 @@ const NOISE: f32 = 1e-6;
 
 /// Up to `count` different rows of `points`, drawn by k-means++. Fewer when
 /// there are fewer that differ.
-pub(crate) fn plus_plus(points: &Points<'_>, count: usize, seed: u64) -> Vec<usize> {
+pub(crate) fn plus_plus(points: &Points<'_>, count: usize, seed: u64) -> Result<Vec<usize>> {
     let n = points.len();
     let mut chosen: Vec<usize> = Vec::with_capacity(count.min(n));
     if count == 0 || n == 0 {
-        return chosen;
+        return Ok(chosen);
     }
     let mut random = Random::new(seed);
     let norms: Vec<f32> = (0..n)
@@ -50,7 +51,7 @@ pub(crate) fn plus_plus(points: &Points<'_>, count: usize, seed: u64) -> Vec<usi
     let unknown = |norm: &f32| if norm.is_finite() { f32::INFINITY } else { 0.0 };
     let mut distances: Vec<f32> = norms.iter().map(unknown).collect();
     chosen.push(random.below(n));
-    update(&mut distances, points, &norms, &chosen);
+    update(&mut distances, points, &norms, &chosen)?;
 
     while chosen.len() < count {
         let mut total = 0.0;
@@ -84,47 +85,55 @@ pub(crate) fn plus_plus(points: &Points<'_>, count: usize, seed: u64) -> Vec<usi
                 accepted.push(index);
             }
         }
-        update(&mut distances, points, &norms, &accepted);
+        update(&mut distances, points, &norms, &accepted)?;
         chosen.extend(accepted);
     }
-    chosen
+    Ok(chosen)
 }
 
 /// Lowers `distances` (squared, one for each vector) to the nearest of the
 /// vectors `added`.
-fn update(distances: &mut [f32], points: &Points<'_>, norms: &[f32], added: &[usize]) {
+fn update(
+    distances: &mut [f32],
+    points: &Points<'_>,
+    norms: &[f32],
+    added: &[usize],
+) -> Result<()> {
     let estimator = &points.estimator;
     let biased = added.iter().map(|&index| (index, -norms[index] / 2.0));
     let right = estimator.right(&points.prepared, biased);
     let rows = estimator.rows();
-    let lower = |estimates: &mut Estimates, (block, distances): (usize, &mut [f32])| {
-        let first = block * rows;
-        estimator.load(estimates, &points.prepared, first..first + distances.len());
-        let mut nearer = Vec::new();
-        for columns in right.parts() {
-            estimator.estimate(estimates, &right, columns.clone());
-            for (i, distance) in distances.iter_mut().enumerate() {
-                // |x - c|² < distance says x·c - |c|² / 2 > (|x|² - distance) / 2.
-                let (vector, norm) = (points.row(first + i), norms[first + i]);
-                let margin = estimator.margin(estimates, i, &right);
-                let estimates = estimates.row(i);
-                // Only the nearest counts, so what is surely not nearest is left out, too.
-                let bound = (norm - *distance) / 2.0;
-                let bound = bound.max(maximum(estimates) - margin) - margin;
-                nearer.clear();
-                at_least(estimates, bound, &mut nearer);
-                for column in &nearer {
-                    let index = added[columns.start + column];
-                    let product = dot(vector, points.row(index)) as f32;
-                    *distance = distance.min(squared_distance(norm, norms[index], product));
+    let lower =
+        |estimates: &mut Estimates, (block, distances): (usize, &mut [f32])| -> Result<()> {
+            (points.check)()?;
+            let first = block * rows;
+            estimator.load(estimates, &points.prepared, first..first + distances.len());
+            let mut nearer = Vec::new();
+            for columns in right.parts() {
+                estimator.estimate(estimates, &right, columns.clone());
+                for (i, distance) in distances.iter_mut().enumerate() {
+                    // |x - c|² < distance says x·c - |c|² / 2 > (|x|² - distance) / 2.
+                    let (vector, norm) = (points.row(first + i), norms[first + i]);
+                    let margin = estimator.margin(estimates, i, &right);
+                    let estimates = estimates.row(i);
+                    // Only the nearest counts, so what is surely not nearest is left out, too.
+                    let bound = (norm - *distance) / 2.0;
+                    let bound = bound.max(maximum(estimates) - margin) - margin;
+                    nearer.clear();
+                    at_least(estimates, bound, &mut nearer);
+                    for column in &nearer {
+                        let index = added[columns.start + column];
+                        let product = dot(vector, points.row(index)) as f32;
+                        *distance = distance.min(squared_distance(norm, norms[index], product));
+                    }
                 }
             }
-        }
-    };
+            Ok(())
+        };
     distances
         .par_chunks_mut(rows)
         .enumerate()
-        .for_each_init(Estimates::default, lower);
+        .try_for_each_init(Estimates::default, lower)
 }
 
 /// |a - b|² from |a|², |b|² and a · b; 0 where it is lost in rounding.
@@ -189,7 +198,8 @@ mod tests {
     #[test]
     fn equal_vectors_are_drawn_once() {
         let vectors = [1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0];
-        let mut chosen = plus_plus(&Points::new(&vectors, 2), 4, 7);
+        let points = Points::new(&vectors, 2, &|| Ok(()));
+        let mut chosen = plus_plus(&points, 4, 7).unwrap();
         chosen.iter_mut().for_each(|row| *row %= 2);
         chosen.sort_unstable();
         assert_eq!(chosen, [0, 1]);

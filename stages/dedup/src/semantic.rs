@@ -18,6 +18,7 @@ use sluice_manifest::{
 };
 use sluice_store::vectors;
 
+use crate::Check;
 use crate::arguments::{Assign, Fit};
 use crate::embeddings::{EmbeddingReader, Encoder, open_embeddings};
 use crate::kmeans::{self, Centroids};
@@ -69,7 +70,8 @@ pub fn fit(args: &Fit, context: &Context) -> Result<()> {
         let (encoder, values) = sample_of(context, step, &plan, &rows, settings.sample)?;
         let sampled = values.len() / encoder.dimension.max(1);
         let settings = kmeans::Settings::new(clusters as usize, args.seed);
-        let fitted = kmeans::fit(&values, encoder.dimension, &settings);
+        let check = || context.check_stop();
+        let fitted = kmeans::fit(&values, encoder.dimension, &settings, &check)?;
         task.advance(sampled)?;
         let mut writer = context.run.write_table(
             &task.path(&layout::CENTROIDS),
@@ -200,7 +202,7 @@ pub fn assign(args: &Assign, context: &Context) -> Result<()> {
         }
         let embedded = Embedded::read(&remaining, partition, EmbeddingReader::new(table))?;
         let not_embedded = embedded.not_embedded;
-        let assigned = Assigned::new(embedded, &fitted);
+        let assigned = Assigned::new(embedded, &fitted, &|| context.check_stop())?;
         task.advance(assigned.rows.len())?;
         let mut writer = context.run.write_table(
             &task.path(&layout::ASSIGNMENTS),
@@ -275,8 +277,8 @@ struct AssignedRow {
 }
 
 impl Assigned {
-    fn new(embedded: Embedded, fitted: &Centroids) -> Self {
-        let assignments = kmeans::assign(&embedded.vectors, fitted);
+    fn new(embedded: Embedded, fitted: &Centroids, check: Check<'_>) -> Result<Self> {
+        let assignments = kmeans::assign(&embedded.vectors, fitted, check)?;
         let places = embedded.images.into_iter().zip(assignments).enumerate();
         let mut rows: Vec<AssignedRow> = places
             .map(|(vector, (image, assignment))| AssignedRow {
@@ -287,10 +289,10 @@ impl Assigned {
             })
             .collect();
         rows.sort_by(|a, b| (a.cluster, &a.image.image_id).cmp(&(b.cluster, &b.image.image_id)));
-        Self {
+        Ok(Self {
             rows,
             vectors: embedded.vectors,
-        }
+        })
     }
 
     fn vectors_of(&self, rows: &[AssignedRow], dimension: usize) -> Vec<f32> {

@@ -22,5 +22,6 @@ mod integration {
     mod rank_by;
     mod ranking;
     mod repetition;
+    mod stopped;
     mod support;
 }

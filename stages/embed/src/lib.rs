@@ -21,7 +21,7 @@ use sluice_manifest::rows::{DIMENSION_KEY, EMBEDDINGS, MODEL_KEY, MODEL_SHA256_K
 use sluice_manifest::{Counts, Error, Operation, Resources, Role, Unit, UnitKind};
 use sluice_model::{Kind, Model, ModelSettings, Precision, Session};
 use sluice_pixels::{Fidelity, Preprocess};
-use sluice_store::Store;
+use sluice_store::{Storage, Store};
 
 use crate::writer::{EmbeddingWriter, normalize};
 
@@ -55,8 +55,8 @@ pub struct Args {
 }
 
 impl Args {
-    fn find(&self) -> Result<Model, Error> {
-        let model = self.models.find_at(&self.model, self.precision)?;
+    fn find(&self, storage: &Storage) -> Result<Model, Error> {
+        let model = self.models.find_at(storage, &self.model, self.precision)?;
         model.require(&[Kind::Embedder], "--model")?;
         Ok(model)
     }
@@ -81,8 +81,8 @@ impl Program for Args {
         Some(&self.step)
     }
 
-    fn check(&self, _upstream: &Upstream) -> Result<Gives> {
-        let model = self.find()?;
+    fn check(&self, upstream: &Upstream) -> Result<Gives> {
+        let model = self.find(&upstream.storage)?;
         model.check()?;
         Ok(Gives {
             scores: Vec::new(),
@@ -94,7 +94,7 @@ impl Program for Args {
     }
 
     fn run(&self, context: &Context) -> Result<()> {
-        let model = self.find()?;
+        let model = self.find(&context.storage)?;
         let plan = context.plan()?;
         let encoder = Encoder {
             preprocess: model

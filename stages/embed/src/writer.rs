@@ -103,3 +103,51 @@ pub fn normalize(vector: &mut [f32]) {
         };
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sluice_store::{Location, Storage};
+
+    use super::*;
+
+    #[test]
+    fn vectors_get_length_one_or_no_number() {
+        let cases: [(&[f32], &[f32]); 3] = [
+            (&[3.0, 4.0], &[0.6, 0.8]),
+            (&[-2.0], &[-1.0]),
+            // Squares that a float32 cannot hold.
+            (&[3e30, 4e30], &[0.6, 0.8]),
+        ];
+        for (given, expected) in cases {
+            let mut vector = given.to_vec();
+            normalize(&mut vector);
+            let near = |(a, b): (&f32, &f32)| (a - b).abs() < 1e-6;
+            assert!(vector.iter().zip(expected).all(near), "{given:?}");
+        }
+        for given in [[0.0, 0.0], [f32::NAN, 1.0], [f32::INFINITY, 1.0]] {
+            let mut vector = given;
+            normalize(&mut vector);
+            assert!(vector.iter().all(|value| value.is_nan()), "{given:?}");
+        }
+    }
+
+    #[test]
+    fn vectors_without_a_length_are_left_out_and_the_rest_is_written() {
+        let location = Location::parse("memory://embedding-writer").unwrap();
+        let store = Storage::default().create(&location).unwrap();
+        let mut writer = EmbeddingWriter::open(&store, "x.parquet", 2, &[]).unwrap();
+        for number in 0..BATCH + 7 {
+            let value = match number % 2 {
+                0 => 1.0,
+                _ => f32::NAN,
+            };
+            let id = ImageId::from_text(format!("a/{number:05}"));
+            writer.push(id, &[value, 0.0]).unwrap();
+        }
+        let expected = (BATCH + 7).div_ceil(2) as u64;
+        assert_eq!(writer.rows(), expected);
+        writer.finish().unwrap();
+        let table = store.table("x.parquet", EMBEDDINGS, &["image_id"]).unwrap();
+        assert_eq!(table.len(), expected);
+    }
+}

@@ -7,13 +7,10 @@ use arrow::buffer::{BooleanBuffer, NullBuffer};
 use arrow::datatypes::{DataType, Field, FieldRef, Schema};
 use sluice_manifest::rows::{CuratedRow, Row};
 use sluice_manifest::{Error, Output, Result};
-use sluice_store::{Store, TableWriter};
+use sluice_store::{GroupSize, Store, TableWriter};
 
 use crate::kept::EmbeddingsOf;
 use crate::scores::CuratedScore;
-
-/// Rows that wait to be written, at most.
-const BATCH: usize = 1024;
 
 /// Name of the column of vectors.
 pub const EMBEDDING: &str = "embedding";
@@ -23,6 +20,7 @@ pub struct CuratedWriter {
     table: TableWriter,
     fields: Vec<FieldRef>,
     rows: Vec<CuratedRow>,
+    size: GroupSize,
     scores: Vec<Vec<Option<f32>>>,
     vectors: Option<VectorColumn>,
 }
@@ -52,6 +50,7 @@ impl CuratedWriter {
             table: output.write_table(path, CuratedRow::SCHEMA, Schema::new(columns), metadata)?,
             fields,
             rows: Vec::new(),
+            size: GroupSize::default(),
             scores: vec![Vec::new(); scores.len()],
             vectors,
         })
@@ -73,11 +72,9 @@ impl CuratedWriter {
         if let Some(vectors) = &mut self.vectors {
             vectors.push(embedding);
         }
+        let is_full = self.size.add(row.text_bytes());
         self.rows.push(row);
-        if self.rows.len() == BATCH {
-            self.flush()?;
-        }
-        Ok(())
+        if is_full { self.flush() } else { Ok(()) }
     }
 
     fn flush(&mut self) -> Result<()> {
@@ -86,6 +83,7 @@ impl CuratedWriter {
         };
         let rows = serde_arrow::to_record_batch(&self.fields, &self.rows).map_err(|e| wrong(&e))?;
         self.rows.clear();
+        self.size.reset();
         let mut columns = rows.columns().to_vec();
         for scores in &mut self.scores {
             let scores = Float32Array::from(std::mem::take(scores));
@@ -95,7 +93,7 @@ impl CuratedWriter {
             columns.push(vectors.finish()?);
         }
         let batch = RecordBatch::try_new(self.table.schema().clone(), columns);
-        self.table.write(&batch.map_err(|e| wrong(&e))?)
+        self.table.write_group(&batch.map_err(|e| wrong(&e))?)
     }
 
     /// Makes the file appear.

@@ -7,6 +7,7 @@ use sluice_manifest::rows::{DecisionRow, SampleBrief};
 use sluice_manifest::{Counts, Dropped, Error, Partition, Receipt, StepName, Unit};
 
 use crate::NoSettings;
+use crate::lineage::Lineage;
 
 /// Samples between two progress reports, each with a look at the signals.
 const BATCH: usize = 1024;
@@ -23,14 +24,29 @@ pub struct Args {
 /// Joins the decisions, a partition at a time.
 ///
 /// # Errors
-/// Data, when a deciding step of the chain has not been run.
+/// Data, when a deciding step of the chain has not been run, or something behind its decisions has
+/// changed since.
 pub fn run(context: &Context) -> Result<()> {
     let plan = context.plan()?;
     let survivors = context.survivors(context.node().survivors_of.as_ref())?;
+    if !survivors.chain().is_empty() && context.has_first(&plan.units())? {
+        refuse_stale(context, &survivors)?;
+    }
     context.each_unit(plan.units(), context.jobs, |unit| {
         let partition = plan.partition(unit)?.partition;
         decide(context, &survivors, partition, plan.partitions.len())
     })
+}
+
+/// Checks all units that the chain's decisions were made from. It takes the receipts of all of them, so
+/// one of the tasks does it.
+fn refuse_stale(context: &Context, survivors: &Survivors<'_>) -> Result<()> {
+    let receipts = context.receipts()?;
+    let deciding = survivors.chain().iter().flat_map(|decider| {
+        let kinds = decider.decides.iter();
+        kinds.flat_map(|kind| receipts.of_kind(&decider.step, *kind))
+    });
+    Ok(Lineage::of(&receipts, deciding).refuse_stale()?)
 }
 
 fn decide(

@@ -9,17 +9,18 @@ use std::io::Write;
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::json;
-use sluice_harness::{Context, Plan, StepArgs, Work};
+use sluice_harness::{Context, Plan, StepArgs, Work, data_or_none};
 use sluice_manifest::{Counts, Error, Input, Output, Receipt, StepName, Unit, UnitKind, layout};
 use sluice_store::Store;
 
 use crate::NoSettings;
 use crate::card::{self, Card};
 use crate::lineage::Lineage;
+use crate::place::leftover_shards;
 use crate::plan::{OutputPlan, chain_of};
 use crate::scores::CuratedScore;
 
-/// Write the curated dataset's index and its card, and remove shards of an earlier, longer plan
+/// Write the curated dataset's index and its card, and remove shards that the plan does not have
 ///
 /// Example: sluice-export index --run runs/a
 #[derive(Debug, clap::Args)]
@@ -51,17 +52,20 @@ struct WidsShard {
 /// Data, when an output shard is missing, or was written before the plan; when decisions are stale.
 pub fn run(context: &Context) -> Result<()> {
     let plan = OutputPlan::open(context)?;
-    context.each_unit(vec![Unit::once(UnitKind::Index)], 1, |unit| {
+    let written = context.each_unit(vec![Unit::once(UnitKind::Index)], 1, |unit| {
         index(context, &plan, unit)
-    })?;
+    });
     plan.output.tidy();
-    Ok(())
+    written
 }
 
 fn index(context: &Context, plan: &OutputPlan, unit: Unit) -> Result<()> {
     let step = context.step();
     let written = context.required_receipts(step, &plan.units())?;
     refuse_other_plans(plan, &written)?;
+    let receipts = context.receipts()?;
+    let lineage = Lineage::of(&receipts, receipts.unit(step, plan.receipt.unit));
+    lineage.refuse_stale()?;
     remove_stale(context, plan)?;
     let fingerprints = written.iter().map(|receipt| &receipt.fingerprint);
     let work = Work {
@@ -76,6 +80,10 @@ fn index(context: &Context, plan: &OutputPlan, unit: Unit) -> Result<()> {
     let Some(mut task) = context.begin(work)? else {
         return Ok(());
     };
+    // Also those of a dataset that was there before: the card's patterns would match them.
+    for name in leftover_shards(&plan.output, plan.shards)? {
+        plan.output.delete(&name)?;
+    }
     let source = context.plan()?;
     let decided = context.required_receipts(step, &source.units())?;
     for receipt in &decided {
@@ -83,7 +91,7 @@ fn index(context: &Context, plan: &OutputPlan, unit: Unit) -> Result<()> {
     }
     let counts = conserved(&decided, &written)?;
     let shards = written.iter().map(as_shard).collect::<Result<Vec<_>>>()?;
-    let card = describe(context, plan, &source, counts.clone(), &shards)?;
+    let card = describe(step, plan, &source, &lineage, counts.clone(), &shards);
     let index = WidsIndex {
         kind: "wids-shard-index-v1",
         wids_version: 1,
@@ -130,10 +138,11 @@ fn remove_stale(context: &Context, plan: &OutputPlan) -> Result<()> {
         if unit.kind != UnitKind::Shard || unit.index < plan.shards {
             continue;
         }
-        let receipt = context.receipt(step, unit)?;
-        let mut outputs = receipt.iter().flat_map(|receipt| &receipt.outputs);
-        if outputs.any(|output| !output.path.starts_with(&here)) {
-            context.run.delete(&object.path)?;
+        let receipt = data_or_none(context.receipt(step, unit))?;
+        for output in receipt.iter().flat_map(|receipt| &receipt.outputs) {
+            if let Some(name) = output.path.as_str().strip_prefix(&here) {
+                plan.output.delete_inside(name)?;
+            }
         }
     }
     Ok(context.remove_stale(step, UnitKind::Shard, plan.shards)?)
@@ -156,7 +165,10 @@ fn conserved(decided: &[Receipt], written: &[Receipt]) -> Result<Counts> {
 
 fn as_shard(receipt: &Receipt) -> Result<WidsShard> {
     let url = format!("{}.tar", receipt.unit);
-    let tar = receipt.outputs.iter().find(|o| o.path.ends_with(&url));
+    let tar = receipt
+        .outputs
+        .iter()
+        .find(|o| o.path.as_str().ends_with(&url));
     let filesize = tar.map(|output| output.bytes);
     let no_tar = || Error::data(format!("receipt of {} names no tar", receipt.unit));
     Ok(WidsShard {
@@ -168,22 +180,19 @@ fn as_shard(receipt: &Receipt) -> Result<WidsShard> {
 
 /// Returns what the card says. All of it is known from receipts, whatever the pipeline was.
 fn describe(
-    context: &Context,
+    step: &StepName,
     plan: &OutputPlan,
     source: &Plan,
+    lineage: &Lineage<'_>,
     counts: Counts,
     shards: &[WidsShard],
-) -> Result<Card> {
-    let receipts = context.receipts()?;
-    let step = context.step();
-    let root = receipts.unit(step, plan.receipt.unit);
-    let lineage = Lineage::of(&receipts, root);
-    lineage.refuse_stale()?;
+) -> Card {
+    let receipts = lineage.receipts;
     let decided: Vec<&Receipt> = receipts.of_kind(step, UnitKind::Part).iter().collect();
-    let deciders = chain_of(&receipts, &decided).into_iter().cloned();
+    let deciders = chain_of(receipts, &decided).into_iter().cloned();
     let nodes = lineage.nodes(step).into_iter();
     let scores = plan.settings.scores.iter();
-    Ok(Card {
+    Card {
         source: source.info.input.clone(),
         source_shards: source.info.shards,
         source_bytes: source.info.bytes,
@@ -204,7 +213,7 @@ fn describe(
             })
             .collect(),
         embeddings: plan.settings.embeddings.is_some(),
-    })
+    }
 }
 
 /// Returns what a column of scores holds. Scorers that run a model have its name in their settings.

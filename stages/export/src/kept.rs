@@ -7,13 +7,13 @@
 
 use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::DataType;
-use sluice_harness::{Context, ScoreReader};
+use sluice_harness::{Context, Run, ScoreReader};
 use sluice_manifest::layout::{self, DECISIONS, IMAGES};
 use sluice_manifest::rows::{
     DIMENSION_KEY, DecisionRow, EMBEDDINGS, MODEL_KEY, MODEL_SHA256_KEY, OutputPlanRow, SampleRow,
 };
 use sluice_manifest::{Error, ImageId, Result, StepName, Unit};
-use sluice_store::{RowReader, Store, Table, vectors};
+use sluice_store::{RowReader, Table, vectors};
 
 use crate::plan::PlanSettings;
 use crate::scores::by_step;
@@ -31,7 +31,7 @@ pub struct KeptSample {
 
 /// Reads the kept samples that start in a row of the plan.
 pub struct Kept<'a> {
-    run: Store,
+    run: Run,
     unit: Unit,
     row: OutputPlanRow,
     settings: &'a PlanSettings,
@@ -161,7 +161,7 @@ impl EmbeddingsOf {
     ///
     /// # Errors
     /// Data, when they are missing or broken.
-    pub fn partition(run: &Store, step: &StepName, unit: Unit) -> Result<Self> {
+    pub fn partition(run: &Run, step: &StepName, unit: Unit) -> Result<Self> {
         let path = layout::EMBEDDINGS.path(step, unit);
         let table = run.table(&path, EMBEDDINGS, &["image_id", "embedding"])?;
         let column = table.schema().field_with_name("embedding");
@@ -194,7 +194,7 @@ impl EmbeddingsOf {
 
 /// The embeddings of a partition: names alone up to the first that is needed, vectors from there.
 struct Embeddings {
-    run: Store,
+    run: Run,
     path: String,
     table: Table,
     has_vectors: bool,
@@ -207,7 +207,7 @@ struct Embeddings {
 }
 
 impl Embeddings {
-    fn open(run: &Store, step: &StepName, unit: Unit) -> Result<Self> {
+    fn open(run: &Run, step: &StepName, unit: Unit) -> Result<Self> {
         let path = layout::EMBEDDINGS.path(step, unit);
         Ok(Self {
             table: run.table(&path, EMBEDDINGS, &["image_id"])?,

@@ -4,10 +4,13 @@
 //! [`plan`] packs output shards from the counts in `decide`'s receipts alone: all kept samples lie
 //! on one line, and the line is cut into equal lengths. [`write`] finds the samples of one such
 //! length and copies their members byte for byte, so every output shard can be written by itself.
-//! [`index`] runs when all shards are there: it removes those of an earlier, longer plan, and writes
+//! [`index`] runs when all shards are there: it removes those that the plan does not have, and writes
 //! `index.json` and the dataset card.
+//!
+//! `plan` [claims](claim) the output for its run, and refuses one that is somebody else's.
 
 pub mod card;
+pub mod claim;
 pub mod columns;
 pub mod curated;
 pub mod decide;
@@ -108,7 +111,7 @@ impl Program for Args {
 
     fn check(&self, upstream: &Upstream) -> Result<Gives> {
         if let Command::Plan(args) = &self.command {
-            args.check(upstream)?;
+            args.check(&self.node().step, upstream)?;
         }
         Ok(Gives::default())
     }

@@ -6,12 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sluice_harness::Receipts;
+use sluice_harness::{CurrentInputs, Receipts};
 use sluice_manifest::{Error, Input, InputOf, Receipt, Result, StepName, Unit, UnitKind};
 
 /// Some units and all units that they were made from.
 pub struct Lineage<'r> {
-    receipts: &'r Receipts,
+    /// The run's receipts.
+    pub receipts: &'r Receipts,
     units: BTreeSet<(&'r StepName, Unit)>,
 }
 
@@ -55,24 +56,13 @@ impl<'r> Lineage<'r> {
     /// # Errors
     /// Data, when one has; the hint names the first step to run again.
     pub fn refuse_stale(&self) -> Result<()> {
-        let mut current: BTreeMap<(&StepName, UnitKind), Option<Input>> = BTreeMap::new();
-        for receipt in self.all_receipts() {
-            for input in &receipt.inputs {
-                let is_current = match &input.of {
-                    InputOf::Unit { .. } => self.receipts.input_now(input).as_ref() == Some(input),
-                    InputOf::Units { step, kind, .. } => {
-                        let now = current.entry((step, *kind));
-                        let now = now.or_insert_with(|| self.receipts.input_now(input));
-                        now.as_ref() == Some(input)
-                    }
-                    InputOf::Shard { .. } | InputOf::Shards { .. } | InputOf::Object { .. } => true,
-                };
-                if !is_current {
-                    return Err(stale(receipt, input));
-                }
-            }
+        let mut inputs = CurrentInputs::new(self.receipts);
+        let mut receipts = self.all_receipts();
+        let changed = receipts.find_map(|receipt| Some((receipt, inputs.changed(receipt)?.0)));
+        match changed {
+            Some((receipt, input)) => Err(stale(receipt, input)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Checks that the units of each of these steps were done with the same settings.

@@ -7,7 +7,8 @@ use std::str::FromStr;
 use anyhow::Result;
 use clap::Args as ClapArgs;
 use serde::{Deserialize, Serialize};
-use sluice_harness::{Context, Plan, Receipts, StepArgs, Upstream, Work};
+use serde_json::Value;
+use sluice_harness::{Context, InputPlaces, Plan, Receipts, StepArgs, Upstream, Work};
 use sluice_manifest::layout::OUTPUT_PLAN;
 use sluice_manifest::rows::{OUTPUT_KEY, OutputPlanRow, WEIGHT_KEY};
 use sluice_manifest::{
@@ -15,11 +16,15 @@ use sluice_manifest::{
 };
 use sluice_store::{Location, Store};
 
+use crate::claim::Claim;
 use crate::decide::{chain_name, refuse_other_chain};
 use crate::lineage::Lineage;
 use crate::pack::{KeptLength, Weight, pack};
-use crate::place;
+use crate::place::Place;
 use crate::scores::{CuratedScore, by_step, curated_scores};
+
+/// Bytes of the smallest tar with something in it: a header, a block, and the two blocks of its end.
+const SMALLEST_SHARD: u64 = 4 * 512;
 
 /// The one unit.
 const UNIT: Unit = Unit::once(UnitKind::Plan);
@@ -32,9 +37,15 @@ pub struct Args {
     #[command(flatten)]
     pub step: StepArgs,
 
-    /// Where the curated dataset goes: an empty folder, or one that an earlier export wrote
+    /// Where the curated dataset goes: an empty folder, or one that this run wrote
     #[arg(long, env = "SLUICE_OUTPUT", value_name = "URI")]
     pub output: String,
+
+    /// Replace what is in the output, whoever wrote it
+    ///
+    /// Shards of other datasets are removed, other files stay.
+    #[arg(long, env = "SLUICE_OVERWRITE")]
+    pub overwrite: bool,
 
     #[command(flatten)]
     pub size: Size,
@@ -72,7 +83,7 @@ pub struct Size {
     /// The bytes of the members count, not what tar adds to them (about 1 KB a member). A shard is
     /// full with the sample that reaches this size.
     #[arg(long, env = "SLUICE_BYTES_PER_SHARD", value_name = "BYTES",
-        value_parser = clap::value_parser!(u64).range(1..))]
+        value_parser = clap::value_parser!(u64).range(SMALLEST_SHARD..))]
     pub bytes_per_shard: Option<u64>,
 }
 
@@ -118,11 +129,11 @@ impl Args {
         steps.cloned().collect()
     }
 
-    /// Checks what can be known before the work.
+    /// Checks what can be known before the work, as a step of this name.
     ///
     /// # Errors
     /// Usage, when no step gives the scores or the embeddings, or the output cannot be used.
-    pub fn check(&self, upstream: &Upstream) -> Result<()> {
+    pub fn check(&self, step: &StepName, upstream: &Upstream) -> Result<()> {
         if let Some(step) = &self.embeddings.0 {
             upstream.embedder(step)?;
         }
@@ -133,8 +144,18 @@ impl Args {
             let named = named.map(|step| Ok((step, upstream.scores(step)?)));
             curated_scores(named.collect::<sluice_manifest::Result<Vec<_>>>()?)?;
         }
-        let run = Location::parse(&self.step.common.run)?;
-        Ok(place::check(&Location::parse(&self.output)?, &run)?)
+        let output = Location::parse(&self.output)?;
+        if let Some(input) = &upstream.input {
+            input.refuse("--output", &output)?;
+        }
+        let place = Place {
+            storage: &upstream.storage,
+            output: &output,
+            run: &Location::parse(&self.step.common.run)?,
+            step,
+            overwrite: self.overwrite,
+        };
+        Ok(place.check()?)
     }
 }
 
@@ -167,11 +188,22 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
 fn plan(args: &Args, context: &Context) -> Result<()> {
     let output = Location::parse(&args.output)?;
     let source = context.plan()?;
-    place::check(&output, context.run.location())?;
-    place::refuse_input(&output, &source)?;
+    InputPlaces::of_plan(&source)?.refuse("--output", &output)?;
+    let place = Place {
+        storage: &context.storage,
+        output: &output,
+        run: context.run.location(),
+        step: context.step(),
+        overwrite: args.overwrite,
+    };
+    place.check()?;
     let receipts = context.receipts()?;
     let units = source.units();
     let decided = required(&receipts, context.step(), &units, "sluice-export decide")?;
+    let read = required(&receipts, &StepName::read(), &units, "sluice-read")?;
+    if read.iter().all(|receipt| receipt.counts.kept == 0) {
+        return Err(context.unreadable_input(&source).into());
+    }
     refuse_mixed_chains(&decided)?;
     for receipt in &decided {
         refuse_other_chain(context, receipt)?;
@@ -196,6 +228,7 @@ fn plan(args: &Args, context: &Context) -> Result<()> {
     lineage.refuse_stale()?;
     let chain = chain_of(&receipts, &decided);
     lineage.refuse_mixed(chain.into_iter().chain(settings.score_steps()))?;
+    place.claim()?;
     write_plan(context, &source, settings, &decided, &inputs)
 }
 
@@ -340,6 +373,33 @@ fn refuse_larger_samples(decided: &[&Receipt], limit: u64) -> sluice_manifest::R
     }
 }
 
+/// Returns the output that a run has planned, where it has.
+///
+/// # Errors
+/// Of storage.
+pub fn planned_output(run: &Store, step: &StepName) -> sluice_manifest::Result<Option<Location>> {
+    let json = run.get_if_there(&layout::receipt(step, UNIT))?;
+    let receipt = json.and_then(|json| serde_json::from_slice::<Value>(&json).ok());
+    // Another version's receipt has more or fewer fields, but this one.
+    let output = receipt.as_ref().and_then(|receipt| {
+        let output = receipt.pointer("/settings/output")?;
+        Location::parse(output.as_str()?).ok()
+    });
+    Ok(output)
+}
+
+/// Refuses an output that another run has claimed since it was planned. One without a claim was
+/// planned by an older version.
+fn refuse_taken(output: &Store, context: &Context) -> sluice_manifest::Result<()> {
+    let place = output.location();
+    let Some(claim) = Claim::read(output)? else {
+        return Ok(());
+    };
+    let ours = Claim::new(context.run.location(), context.step(), place);
+    ours.refuse_other(&claim, place)
+        .map_err(|e| e.hint("plan the export again, with another --output or with --overwrite"))
+}
+
 /// The plan, for the subcommands after it.
 pub struct OutputPlan {
     /// The plan's receipt.
@@ -358,19 +418,26 @@ impl OutputPlan {
     /// Reads the plan.
     ///
     /// # Errors
-    /// Data, when it has not been made.
+    /// Data, when it has not been made; usage, when the output has become another run's since.
     pub fn open(context: &Context) -> Result<Self> {
-        let receipt = context.receipt(context.step(), UNIT)?.ok_or_else(|| {
-            let path = layout::receipt(context.step(), UNIT);
-            Error::data(format!("{}: no such receipt", context.run.uri(&path)))
-                .hint("run sluice-export plan first")
-        })?;
+        let receipt = context.required_receipt(context.step(), UNIT)?;
         let settings: PlanSettings = receipt.settings()?;
+        // Each shard holds a sample at least.
+        let shards = u32::try_from(receipt.sums.shards).ok();
+        let shards = shards.filter(|shards| u64::from(*shards) <= receipt.counts.kept);
+        let shards = shards.ok_or_else(|| {
+            Error::data("the plan of the output has more shards than samples")
+                .hint("run sluice-export plan again with --force")
+        })?;
         let inputs = receipt.inputs.iter();
+        let output = context
+            .storage
+            .create(&Location::parse(&settings.output)?)?;
+        refuse_taken(&output, context)?;
         Ok(Self {
-            output: Store::create(&Location::parse(&settings.output)?)?,
+            output,
             settings,
-            shards: u32::try_from(receipt.sums.shards)?,
+            shards,
             counted: inputs.map(|input| input.fingerprint.clone()).collect(),
             receipt,
         })

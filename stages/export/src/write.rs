@@ -6,9 +6,11 @@ use std::ops::Range;
 
 use anyhow::Result;
 use sha2::{Digest, Sha256};
-use sluice_harness::{Context, PartitionPlan, Plan, StepArgs, Task, Work};
-use sluice_manifest::rows::{CuratedRow, OutputPlanRow, PlanRow, SampleRow};
-use sluice_manifest::{Counts, Error, Input, Receipt, ShardPath, StepName, Unit};
+use sluice_harness::{Context, PartitionPlan, Plan, StepArgs, Survivors, Task, Work};
+use sluice_manifest::rows::{CuratedRow, OutputPlanRow, PlanRow, Row as _, SampleRow};
+use sluice_manifest::{
+    Counts, Error, Input, InputOf, Partition, Receipt, ShardPath, StepName, Unit, UnitKind,
+};
 use sluice_shard::{ShardWriter, safe_member_name, split_key};
 use sluice_source::{SourceShard, packing};
 use sluice_store::{ObjectWriter, Store};
@@ -38,6 +40,8 @@ struct Export<'a> {
     source: Plan,
     input: Store,
     plan: OutputPlan,
+    /// What the decisions were made on.
+    survivors: Survivors<'a>,
 }
 
 /// Writes the output shards that are this process's share.
@@ -46,17 +50,20 @@ struct Export<'a> {
 /// Data, when what the plan was made from has changed since, or a source shard has.
 pub fn run(context: &Context) -> Result<()> {
     let source = context.plan()?;
+    let plan = OutputPlan::open(context)?;
+    let decided = context.required_receipt(context.step(), Unit::once(UnitKind::Part))?;
     let export = Export {
         context,
         input: source.input()?,
         source,
-        plan: OutputPlan::open(context)?,
+        plan,
+        survivors: context.survivors(decided.survivors_of.as_ref())?,
     };
-    context.each_unit(export.plan.units(), AT_ONCE * context.jobs, |unit| {
+    let written = context.each_unit(export.plan.units(), AT_ONCE * context.jobs, |unit| {
         export.write_shard(unit)
-    })?;
+    });
     export.plan.output.tidy();
-    Ok(())
+    written
 }
 
 /// The samples of one partition that go into an output shard.
@@ -93,7 +100,6 @@ impl Export<'_> {
         }
         let tar = shard.tar.finish();
         let tar = tar.map_err(|e| Error::of_io(e, &output.uri(&path)))?;
-        // The table first: a tar with its table is how `plan` knows an export's output.
         task.publish_outside(output, || shard.table.finish())?;
         task.publish_outside(output, || tar.finish())?;
         task.sums.bytes = shard.bytes;
@@ -110,7 +116,7 @@ impl Export<'_> {
             let decided = context.required_receipt(context.step(), unit)?;
             plan.refuse_other_decisions(context, &decided)?;
             inputs.push(decided.as_input());
-            inputs.push(unchanged(context, &decided, &StepName::read(), unit)?);
+            inputs.push(self.unchanged(&decided, row.partition)?);
             let steps = plan.settings.score_steps();
             for step in steps.chain(&plan.settings.embeddings) {
                 inputs.push(plan.planned_input(context, step, unit)?);
@@ -121,6 +127,23 @@ impl Export<'_> {
             });
         }
         Ok((parts, inputs))
+    }
+
+    /// Returns `read`'s unit as an input, if it and all decisions are still what the samples that stay
+    /// were chosen from.
+    fn unchanged(&self, decided: &Receipt, partition: Partition) -> Result<Input> {
+        let inputs = self.survivors.inputs(partition)?;
+        if let Some(changed) = inputs.iter().find(|input| !decided.inputs.contains(input)) {
+            let step = &decided.step;
+            return Err(
+                Error::data(format!("{} was done again after {step}", changed.of))
+                    .hint("run sluice-export decide again, then plan")
+                    .into(),
+            );
+        }
+        let is_read = |input: &Input| matches!(&input.of, InputOf::Unit { step, .. } if *step == StepName::read());
+        let read = inputs.into_iter().find(is_read);
+        Ok(read.ok_or_else(|| Error::bug("survivors without a unit of read"))?)
     }
 
     /// Returns what the embeddings of an output shard are: the same in all of its partitions.
@@ -163,7 +186,7 @@ impl Export<'_> {
                     Ok(next) => next.sample.shard == planned.shard,
                     Err(_) => true,
                 };
-                while ahead.is_empty() || (ahead.len() < AHEAD && !source.is_busy()) {
+                while ahead.is_empty() || (has_room(&ahead) && !source.is_busy()) {
                     let Some(next) = kept.next_if(same_shard).transpose()? else {
                         break;
                     };
@@ -180,6 +203,14 @@ impl Export<'_> {
 
 /// Kept samples that are announced to the source shard at once, at most.
 const AHEAD: usize = 64;
+/// Bytes of their captions and metadata, about.
+const AHEAD_BYTES: usize = 2 << 20;
+
+/// Whether another sample may be announced.
+fn has_room(ahead: &VecDeque<KeptSample>) -> bool {
+    let texts = ahead.iter().map(|kept| kept.sample.text_bytes());
+    ahead.len() < AHEAD && texts.sum::<usize>() < AHEAD_BYTES
+}
 
 /// Returns the byte range of a sample's members.
 fn extent(kept: &KeptSample) -> Range<u64> {
@@ -200,18 +231,6 @@ fn planned<'p>(partition: &'p PartitionPlan, path: &ShardPath) -> Result<&'p Pla
         .hint("run sluice-read again")
         .into()
     })
-}
-
-/// Returns a unit of an earlier step as an input, if it is still what the decision was made from.
-fn unchanged(context: &Context, decided: &Receipt, step: &StepName, unit: Unit) -> Result<Input> {
-    let input = context.input(step, unit)?;
-    if decided.inputs.contains(&input) {
-        return Ok(input);
-    }
-    let message = format!("{step} {unit} was done again after {}", decided.step);
-    Err(Error::data(message)
-        .hint("run sluice-export decide again, then plan")
-        .into())
 }
 
 /// An output shard being written.

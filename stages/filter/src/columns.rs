@@ -8,7 +8,7 @@ use sluice_manifest::rows::{Row as _, SampleRow};
 use sluice_manifest::{Error, Result, StepName, Unit};
 use sluice_store::Table;
 
-use crate::rules::{Kind, Row, Value, Variable};
+use crate::rules::{Kind, Row, Value, Variable, is_of_language};
 
 /// The sample's JSON.
 const METADATA: &str = "metadata";
@@ -44,6 +44,28 @@ const COLUMNS: [(&str, Kind); 20] = [
 pub fn is_column(name: &str) -> bool {
     let names = COLUMNS.iter().chain(&COMPUTED);
     names.clone().any(|(column, _)| *column == name)
+}
+
+/// Whether rules cannot read a score of this step, for they read something else under its name: a
+/// column, or a word or a type of CEL.
+pub fn is_reserved(step: &StepName) -> bool {
+    let name = step.identifier();
+    is_column(&name) || is_of_language(&name)
+}
+
+/// Refuses a step whose scores rules cannot read.
+///
+/// # Errors
+/// Usage, when its name is taken.
+pub fn refuse_reserved(step: &StepName) -> Result<()> {
+    match is_reserved(step) {
+        false => Ok(()),
+        true => Err(Error::usage(format!(
+            "step {step}: rules read something else under the name {}",
+            step.identifier()
+        ))
+        .hint("give the step that scores another name")),
+    }
 }
 
 /// Returns the variables that rules can read, given the scores of the steps before.

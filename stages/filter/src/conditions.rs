@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use sluice_harness::Upstream;
-use sluice_manifest::{Error, Keep, Result, ScoreColumn, ScoreName, StepName};
+use sluice_harness::{Context, Upstream};
+use sluice_manifest::{Error, Keep, Result, ScoreColumn, ScoreName, StepName, Unit, UnitKind};
 
 use crate::Args;
-use crate::columns::{self, is_column};
+use crate::columns::{self, is_column, refuse_reserved};
 use crate::rules::{RuleError, RuleSet, names};
 
 /// `SCORE` or `SCORE=VALUE`.
@@ -50,9 +50,9 @@ impl FromStr for Top {
         let (name, value) = text.split_once('=').ok_or("expected SCORE=PERCENT")?;
         let score = name.trim().parse().map_err(|e: Error| e.to_string())?;
         let value = value.trim();
-        let fraction = match value.strip_suffix('%') {
-            Some(percent) => f64::from(finite(percent.trim())?) / 100.0,
-            None => f64::from(finite(value)?),
+        let fraction: f64 = match value.strip_suffix('%') {
+            Some(percent) => finite::<f64>(percent.trim())? / 100.0,
+            None => finite(value)?,
         };
         if !(fraction > 0.0 && fraction <= 1.0) {
             return Err(format!(
@@ -63,8 +63,11 @@ impl FromStr for Top {
     }
 }
 
-fn finite(text: &str) -> Result<f32, String> {
-    let number = text.parse().ok().filter(|number: &f32| number.is_finite());
+fn finite<N: FromStr + Copy + Into<f64>>(text: &str) -> Result<N, String> {
+    let number = text
+        .parse()
+        .ok()
+        .filter(|&number: &N| number.into().is_finite());
     number.ok_or_else(|| format!("expected a finite number, got {text:?}"))
 }
 
@@ -115,7 +118,7 @@ pub enum Condition {
         fraction: f64,
         /// The threshold, once the histograms are known.
         threshold: Option<f32>,
-        /// How exact it is: the width of the histogram's bins.
+        /// How exact it is: the width of the histogram's bins, as a fraction of the threshold.
         resolution: Option<f64>,
     },
     /// The expression is true.
@@ -167,12 +170,36 @@ pub fn needed_scores(args: &Args) -> Result<BTreeSet<StepName>> {
     Ok(needed)
 }
 
+/// Refuses rules that read a column where the run has a score of the same name: nobody can tell which
+/// of the two was meant.
+///
+/// # Errors
+/// Usage, when there is such a score; of storage.
+pub fn refuse_hidden_scores(args: &Args, context: &Context) -> Result<()> {
+    for rule in &args.rule {
+        let names = names(&rule.name, &rule.expression).map_err(refused)?;
+        for name in names.into_iter().filter(|name| is_column(name)) {
+            let Ok(step) = StepName::new(&name.replace('_', "-")) else {
+                continue;
+            };
+            let receipt = context.receipt(&step, Unit::once(UnitKind::Part))?;
+            if receipt.is_some_and(|receipt| !receipt.scores.is_empty()) {
+                refuse_reserved(&step)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Returns the conditions with their thresholds, and the compiled rules.
 ///
 /// # Errors
 /// Usage: no condition at all, a score that no step gives, a threshold outside of the model's range or
 /// none where the model states none, a rule that does not compile.
 pub fn resolve(args: &Args, upstream: &Upstream) -> Result<(Vec<Condition>, RuleSet)> {
+    for (step, _) in upstream.scorers() {
+        refuse_reserved(step)?;
+    }
     let mut conditions = Vec::new();
     for score in &args.scores {
         let column = upstream.score(score)?;
@@ -216,7 +243,7 @@ pub fn resolve(args: &Args, upstream: &Upstream) -> Result<(Vec<Condition>, Rule
 }
 
 fn refused(e: RuleError) -> Error {
-    let error = Error::usage(e.message);
+    let error = Error::new(e.class, e.message);
     match e.hint {
         Some(hint) => error.hint(hint),
         None => error,
@@ -248,6 +275,7 @@ fn threshold(given: &Threshold, upstream: &Upstream, flag: &str) -> Result<f32> 
 
 #[cfg(test)]
 mod tests {
+    use clap::Parser;
     use sluice_harness::Gives;
 
     use super::*;
@@ -267,6 +295,7 @@ mod tests {
         give("aesthetic", vec![column("score", Keep::AtLeast)]);
         give("nsfw-2", vec![column("score", Keep::Below)]);
         give("mine", vec![ScoreColumn::named("score")]);
+        give("x", vec![ScoreColumn::named("score")]);
         give(
             "kinds",
             vec![column("porn", Keep::Below), column("art", Keep::AtLeast)],
@@ -275,7 +304,6 @@ mod tests {
     }
 
     fn resolved(words: &[&str]) -> Result<Vec<Condition>, String> {
-        use clap::Parser;
         let line = ["sluice-filter", "--run", "r"];
         let args = Args::try_parse_from(line.iter().chain(words)).map_err(|e| e.to_string())?;
         needed_scores(&args).map_err(|e| e.to_string())?;
@@ -333,20 +361,60 @@ mod tests {
         }
     }
 
+    fn needed(rule: &str) -> Vec<String> {
+        let args = Args::try_parse_from(["sluice-filter", "--run=r", &format!("--rule=a={rule}")]);
+        let needed = needed_scores(&args.unwrap()).unwrap();
+        needed.iter().map(StepName::to_string).collect()
+    }
+
     #[test]
     fn rules_name_the_scorers_that_they_read() {
-        use clap::Parser;
-        let line = [
-            "sluice-filter",
-            "--run=r",
-            "--rule=a=nsfw_2 < 0.5 && has(metadata.x) && width > 3",
+        let cases: &[(&str, &[&str])] = &[
+            ("nsfw_2 < 0.5 && has(metadata.x) && width > 3", &["nsfw-2"]),
+            ("type(metadata.year) == int", &[]),
+            ("metadata.tags.exists(t, t == 'a')", &[]),
+            ("metadata.tags.all(t, t > mine)", &["mine"]),
+            ("metadata.tags.exists_one(t, t == 'a')", &[]),
+            ("size(metadata.tags.filter(t, t > 1)) > 0", &[]),
+            ("metadata.tags.map(t, t + x) == [mine]", &["mine", "x"]),
+            ("metadata.tags.map(t, t > 1, t * 2) == [2]", &[]),
+            // The variable of the loop around is read in the inner one, and hidden by it.
+            ("metadata.a.all(t, metadata.b.exists(u, u == t))", &[]),
+            ("metadata.a.all(t, metadata.b.exists(t, t == 1))", &[]),
+            ("metadata.a.all(x, x > 1) && x > 2", &["x"]),
+            ("x > 2 && metadata.a.all(x, x > 1)", &["x"]),
+            ("[x].all(x, x > 1)", &["x"]),
+            ("metadata.a.map(x, [x].map(y, x + y)) != [y]", &["y"]),
+            ("metadata.a.all(width, width > 3)", &[]),
+            ("kinds.porn < 0.5 || mine > 1", &["kinds", "mine"]),
         ];
-        let args = Args::try_parse_from(line).unwrap();
-        let needed: Vec<String> = needed_scores(&args)
-            .unwrap()
-            .iter()
-            .map(StepName::to_string)
-            .collect();
-        assert_eq!(needed, ["nsfw-2"]);
+        for (rule, expected) in cases {
+            assert_eq!(needed(rule), *expected, "{rule}");
+        }
+    }
+
+    #[test]
+    fn variables_of_loops_are_no_scores() {
+        let rule = "r=metadata.tags.exists(t, t == 'a') && [1].all(t, t < metadata.n)";
+        resolved(&["--rule", rule]).unwrap();
+    }
+
+    #[test]
+    fn a_score_cannot_have_the_name_of_something_else() {
+        let all = ["pixels", "aspect", "blurry", "metadata", "low-information"];
+        let words = ["in", "int", "string", "true", "null", "package"];
+        for name in all.iter().chain(&words) {
+            let mut upstream = upstream();
+            let scores = vec![ScoreColumn::named("score")];
+            let step = StepName::new(name).unwrap();
+            let embedder = None;
+            upstream.insert(step, Gives { scores, embedder });
+            let args = Args::try_parse_from(["sluice-filter", "--run=r", "--min=mine=1"]).unwrap();
+            let error = resolve(&args, &upstream).map(|_| ()).unwrap_err();
+            assert!(error.to_string().contains(name), "{name}: {error}");
+        }
+        for name in ["aesthetic", "size", "max", "x", "types"] {
+            refuse_reserved(&StepName::new(name).unwrap()).unwrap();
+        }
     }
 }

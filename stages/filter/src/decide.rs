@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use anyhow::Result;
 use sluice_harness::{Context, Plan, ScoreReader, StepArgs, Survivors, Upstream, Work};
-use sluice_manifest::layout::{FILTERED, receipts};
+use sluice_manifest::layout::FILTERED;
 use sluice_manifest::rows::{FilterRow, NameRow};
 use sluice_manifest::{
-    Counts, Error, Histogram, Input, Reason, ReasonKind, ScoreColumn, ScoreName, StepName, Unit,
-    UnitKind,
+    Counts, Error, Histogram, Input, Reason, ReasonKind, ScoreColumn, ScoreName, StepName,
+    TopScores, Unit, UnitKind,
 };
 
 use crate::columns::ColumnReader;
@@ -17,6 +17,8 @@ use crate::rules::{Row, RuleSet, Value};
 
 /// Samples between two reports of progress.
 const STEP: usize = 1024;
+/// `--top` warns when it keeps more than was asked for by more than this fraction of the scored.
+const MORE_THAN_ASKED: f64 = 0.01;
 
 /// A filter at work.
 struct Filter<'a> {
@@ -53,13 +55,9 @@ pub fn run(
             whole.push(context.combined_input(&score.step, UnitKind::Part)?);
             let histogram = whole_histogram(context, score, upstream)?;
             *threshold = top_threshold(&histogram, score, *fraction);
-            *resolution = Some(histogram.width());
+            *resolution = Some(histogram.resolution());
         }
     }
-    // A dedup step may have had the name before.
-    context.remove_units(&receipts(context.step()), |_, unit| {
-        unit.kind != UnitKind::Part
-    })?;
     let units = plan.units();
     let filter = Filter {
         context,
@@ -89,21 +87,34 @@ fn whole_histogram(context: &Context, score: &ScoreName, upstream: &Upstream) ->
 
 /// Returns the threshold that keeps a fraction of all scores; none where there are no scores.
 fn top_threshold(histogram: &Histogram, score: &ScoreName, fraction: f64) -> Option<f32> {
-    let Some((threshold, kept)) = histogram.top(fraction) else {
+    let name = score.to_string();
+    let Some(top) = histogram.top(fraction) else {
         tracing::warn!(
-            score = score.to_string(),
+            score = name,
             "no image has this score, so none is in the top"
         );
         return None;
     };
-    let (count, resolution) = (histogram.count(), histogram.width());
+    let (scored, resolution) = (histogram.count(), histogram.resolution());
+    let TopScores {
+        threshold,
+        kept,
+        wanted,
+    } = top;
     tracing::info!(
-        score = score.to_string(),
+        score = name,
         threshold,
         resolution,
-        "the top {}% of {count} scores: {kept} are at or above {threshold}",
+        "top {} % of the {scored} scored: {kept} are at or above {threshold}",
         fraction * 100.0
     );
+    if (kept - wanted) as f64 > MORE_THAN_ASKED * scored as f64 {
+        tracing::warn!(
+            score = name,
+            "{wanted} were asked for, {kept} are kept: scores that are equal, or nearer to each other \
+             than the resolution, are kept together"
+        );
+    }
     Some(threshold)
 }
 

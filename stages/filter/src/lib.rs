@@ -15,8 +15,9 @@ use clap::Parser;
 use sluice_harness::{Common, Context, Gives, Program, StepArgs, Upstream};
 use sluice_manifest::{Operation, Resources, Role, ScoreName, StepName, UnitKind};
 
+pub use crate::columns::refuse_reserved;
 pub use crate::conditions::{Condition, Settings};
-use crate::conditions::{NamedRule, Threshold, Top, needed_scores, resolve};
+use crate::conditions::{NamedRule, Threshold, Top, needed_scores, refuse_hidden_scores, resolve};
 
 /// Decide which images stay, by thresholds on scores and by rules
 ///
@@ -37,8 +38,10 @@ pub struct Args {
 
     /// Keep this fraction of the images that were scored, those with the highest scores
     ///
-    /// The threshold is taken from the histograms of all partitions, at a bin's edge: it keeps at least
-    /// this fraction, and more by what is in that bin. The log and the receipt state the width of a bin.
+    /// Counted are all images that have the score, whether or not this filter sees them. The threshold is
+    /// taken from the histograms of all partitions: it keeps at least this fraction, and scores that are
+    /// equal or within the resolution of the threshold together. The log and the receipt state the
+    /// resolution.
     #[arg(long, env = "SLUICE_TOP", value_name = "SCORE=PERCENT")]
     pub top: Vec<Top>,
 
@@ -88,6 +91,7 @@ impl Program for Args {
     }
 
     fn run(&self, context: &Context) -> Result<()> {
+        refuse_hidden_scores(self, context)?;
         let scorers = needed_scores(self)?;
         let upstream = context.upstream_scores(&scorers)?;
         let (conditions, rules) = resolve(self, &upstream)?;

@@ -22,13 +22,16 @@ mod values;
 use std::collections::{BTreeSet, HashSet};
 use std::thread;
 
+use cel::common::ast::Expr;
 use cel::common::types::CelBool;
 use cel::{Context, ExecutionError, Value as CelValue};
+
+use sluice_manifest::Class;
 
 pub use self::values::{Row, Value};
 
 use self::describe::{NOT_BOOL, describe, is_type};
-use self::expression::{Expression, PARSER_STACK, children, path};
+use self::expression::{Expression, PARSER_STACK, add_free_names, children, identifier, path};
 use self::values::{Fields, Reading, shorten, show};
 
 /// Characters of a failure's detail.
@@ -66,6 +69,8 @@ pub enum Kind {
 /// A rule that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RuleError {
+    /// What helps: another rule (usage), or another try.
+    pub class: Class,
     /// Names the rule, what is wrong and the expression.
     pub message: String,
     /// What to write instead.
@@ -116,24 +121,40 @@ pub(crate) fn refuse<T>(message: impl Into<String>) -> Result<T, Problem> {
     Err(Problem::new(message))
 }
 
-/// Returns the names of the variables that an expression reads, whether they exist or not.
+/// Returns the names of the variables that an expression reads, whether they exist or not. Variables of
+/// its own loops and the names of types are not among them.
 ///
 /// # Errors
 ///
 /// Fails when the expression is not CEL, or is too long or nested too deeply.
 pub fn names(rule: &str, text: &str) -> Result<BTreeSet<String>, RuleError> {
     let parse = || {
-        expression::parse(text)?;
-        let program = cel::Program::compile(text).map_err(|e| Problem::new(e.to_string()))?;
-        let references = program.references();
-        let variables = references.variables().into_iter();
-        Ok(variables.map(str::to_owned).collect())
+        let expression = expression::parse(text)?;
+        let mut names = BTreeSet::new();
+        add_free_names(&expression, &mut Vec::new(), &mut names);
+        let functions = functions::context();
+        names.retain(|name| !is_value(name, &functions));
+        Ok(names)
     };
     on_large_stack(parse)?.map_err(|problem: Problem| {
         let shown = shorten(text.trim(), EXPRESSION_CHARS);
         let message = format!("{} in `{shown}`", problem.message);
         rule_error(rule, Problem { message, ..problem })
     })
+}
+
+/// Whether a name means something in CEL itself, so that no variable can have it: a word such as `in`,
+/// or a type, which is a value (`type(metadata.year) == int`).
+pub fn is_of_language(name: &str) -> bool {
+    match expression::parse(name) {
+        Ok(node) => !matches!(node.expr, Expr::Ident(_)) || is_value(name, &functions::context()),
+        Err(_) => true,
+    }
+}
+
+/// Whether CEL gives a name a value.
+fn is_value(name: &str, functions: &Context<'_, '_>) -> bool {
+    CelValue::resolve_val(&identifier(0, name), functions).is_ok()
 }
 
 /// Runs `work` on a thread with a stack that the parser's recursion fits into: it recurses once for
@@ -144,6 +165,7 @@ fn on_large_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, RuleErr
         let worker = worker
             .spawn_scoped(scope, work)
             .map_err(|error| RuleError {
+                class: Class::Transient,
                 message: format!("cannot start a thread to compile rules: {error}"),
                 hint: None,
             })?;
@@ -308,6 +330,7 @@ fn check_name(name: &str) -> Result<(), RuleError> {
         return Ok(());
     }
     Err(RuleError {
+        class: Class::Usage,
         message: format!("{:?} is not a rule name", shorten(name, EXPRESSION_CHARS)),
         hint: Some(
             "names are lower-case letters, digits, `-` and `_`: --rule large='width >= 256'"
@@ -318,6 +341,7 @@ fn check_name(name: &str) -> Result<(), RuleError> {
 
 fn rule_error(name: &str, problem: Problem) -> RuleError {
     RuleError {
+        class: Class::Usage,
         message: format!("rule {name}: {}", problem.message),
         hint: problem.hint,
     }

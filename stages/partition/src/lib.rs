@@ -9,12 +9,15 @@ pub mod listing;
 use anyhow::Result;
 use clap::{Args as ClapArgs, Parser};
 use serde::{Deserialize, Serialize};
-use sluice_harness::{Common, Context, Gives, Program, Upstream, Work, shard_input};
+use sluice_harness::{Common, Context, InputPlaces, Program, Work, data_or_none, shard_input};
 use sluice_manifest::rows::PlanRow;
 use sluice_manifest::{
     Counts, Error, FanOut, Fingerprint, Input, InputOf, Operation, Partition, Resources, Role,
     RunInfo, Unit, UnitKind, layout,
 };
+use sluice_store::{Location, Storage};
+
+use crate::listing::Listing;
 
 /// List the shards of a dataset and group them into partitions
 ///
@@ -63,14 +66,27 @@ impl Program for Args {
         &self.common
     }
 
-    fn check(&self, _upstream: &Upstream) -> Result<Gives> {
-        listing::list(&self.input)?;
-        Ok(Gives::default())
+    fn input(&self, storage: &Storage) -> Result<Option<InputPlaces>> {
+        let listing = listing::list(storage, &self.input)?;
+        let run = Location::parse(&self.common.run)?;
+        Ok(Some(self.places(&listing, &run)?))
     }
 
     fn run(&self, context: &Context) -> Result<()> {
         let units = vec![Unit::once(UnitKind::Plan)];
         context.each_unit(units, 1, |unit| plan(self, context, unit))
+    }
+}
+
+impl Args {
+    /// Returns where the samples come from.
+    ///
+    /// # Errors
+    /// Usage, when the run would be written into the input.
+    fn places(&self, listing: &Listing, run: &Location) -> Result<InputPlaces, Error> {
+        let input = InputPlaces::new(&listing.root, &self.input, listing.shards.keys())?;
+        input.refuse("--run", run)?;
+        Ok(input)
     }
 }
 
@@ -88,7 +104,8 @@ pub struct Settings {
 }
 
 fn plan(args: &Args, context: &Context, unit: Unit) -> Result<()> {
-    let listing = listing::list(&args.input)?;
+    let listing = listing::list(&context.storage, &args.input)?;
+    args.places(&listing, context.run.location())?;
     let rows = group(&listing, args.size);
     let info = RunInfo {
         layout: RunInfo::LAYOUT,
@@ -98,7 +115,7 @@ fn plan(args: &Args, context: &Context, unit: Unit) -> Result<()> {
         shards: rows.len() as u64,
         bytes: rows.iter().map(|row| row.bytes).sum(),
     };
-    if let Some(before) = context.run_info()?
+    if let Some(before) = before(context)?
         && before.input != info.input
     {
         return Err(Error::usage(format!(
@@ -141,6 +158,14 @@ fn plan(args: &Args, context: &Context, unit: Unit) -> Result<()> {
     task.sums.shards = info.shards;
     task.sums.bytes = info.bytes;
     Ok(task.commit(Counts::default())?)
+}
+
+/// Returns what the run was before; none where no receipt vouches for it, for it is written anew.
+fn before(context: &Context) -> sluice_manifest::Result<Option<RunInfo>> {
+    if let Some(json) = context.run.get_if_there(layout::RUN_INFO)? {
+        RunInfo::check_layout(&json, &context.run.uri(layout::RUN_INFO))?;
+    }
+    data_or_none(context.run_info())
 }
 
 /// All shards as one input.

@@ -4,11 +4,14 @@ use std::io::{self, Read};
 use std::sync::mpsc::{IntoIter, SyncSender, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
+use sluice_harness::spawn;
+use sluice_manifest::Result;
 use sluice_shard::{Counts, Event, Sample, ShardReader};
 
-/// A batch ends with this many samples or bytes, whichever comes first. Three batches are alive at
-/// once (being read, waiting, being decoded), which bounds the memory.
+/// A batch ends with this many samples, other events or bytes, whichever comes first. Two batches are
+/// alive at once (being read, being decoded), which bounds the memory.
 const BATCH_SAMPLES: usize = 128;
+const BATCH_OTHERS: usize = 1024;
 const BATCH_BYTES: u64 = 32 << 20;
 
 /// Some samples, and what else the shard held between them.
@@ -25,16 +28,20 @@ pub struct Batches;
 
 impl Batches {
     /// Starts reading. The handle gives the shard's member counts.
+    ///
+    /// # Errors
+    /// Transient, when no thread can be started.
     pub fn spawn<'scope, R: Read + Send + 'scope>(
         scope: &'scope Scope<'scope, '_>,
         reader: ShardReader<R>,
-    ) -> (
+    ) -> Result<(
         IntoIter<io::Result<Batch>>,
         ScopedJoinHandle<'scope, Counts>,
-    ) {
-        let (sender, receiver) = sync_channel(1);
-        let handle = scope.spawn(move || send_all(reader, &sender));
-        (receiver.into_iter(), handle)
+    )> {
+        // A batch is handed over when the one before it is done.
+        let (sender, receiver) = sync_channel(0);
+        let handle = spawn(scope, move || send_all(reader, &sender))?;
+        Ok((receiver.into_iter(), handle))
     }
 }
 
@@ -47,15 +54,22 @@ fn send_all<R: Read>(mut reader: ShardReader<R>, sender: &SyncSender<io::Result<
                 bytes += sample.members.iter().map(|member| member.size).sum::<u64>();
                 batch.samples.push(sample);
             }
-            Ok(other) => batch.others.push(other),
+            Ok(other) => {
+                if let Event::Skipped(skipped) = &other {
+                    bytes += skipped.name.len() as u64;
+                }
+                batch.others.push(other);
+            }
             Err(e) => {
                 // The receiver may have given up; then nobody asks for the error.
                 let _ = sender.send(Err(e));
                 return reader.counts();
             }
         }
-        let full = batch.samples.len() >= BATCH_SAMPLES || bytes >= BATCH_BYTES;
-        if full {
+        let is_full = batch.samples.len() >= BATCH_SAMPLES
+            || batch.others.len() >= BATCH_OTHERS
+            || bytes >= BATCH_BYTES;
+        if is_full {
             bytes = 0;
             if sender.send(Ok(std::mem::take(&mut batch))).is_err() {
                 return reader.counts();
@@ -64,4 +78,59 @@ fn send_all<R: Read>(mut reader: ShardReader<R>, sender: &SyncSender<io::Result<
     }
     let _ = sender.send(Ok(batch));
     reader.counts()
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_shard::{Limits, ShardWriter};
+
+    use super::*;
+
+    fn batches(members: impl Iterator<Item = (String, Vec<u8>)>) -> (Vec<Batch>, Counts) {
+        let mut writer = ShardWriter::new(Vec::new());
+        for (name, data) in members {
+            writer.append(name, &data).unwrap();
+        }
+        let shard = writer.finish().unwrap();
+        let reader = ShardReader::new(shard.as_slice(), Limits::default()).unwrap();
+        std::thread::scope(|scope| {
+            let (batches, counts) = Batches::spawn(scope, reader).unwrap();
+            let batches = batches.map(Result::unwrap).collect();
+            (batches, counts.join().unwrap())
+        })
+    }
+
+    #[test]
+    fn batches_end_with_samples_bytes_or_members_without_a_sample() {
+        let small = (0..300).map(|i| (format!("{i}.jpg"), vec![0]));
+        let large = (0..3).map(|i| (format!("{i}.jpg"), vec![0; 17 << 20]));
+        let foreign = (0..2500).map(|i| (format!("{i}"), Vec::new()));
+        let sizes = |(batches, counts): (Vec<Batch>, Counts)| -> (Vec<(usize, usize)>, u64) {
+            let sizes = batches
+                .iter()
+                .map(|batch| (batch.samples.len(), batch.others.len()));
+            (sizes.collect(), counts.members)
+        };
+        assert_eq!(
+            sizes(batches(small)),
+            (vec![(128, 0), (128, 0), (44, 0)], 300)
+        );
+        assert_eq!(sizes(batches(large)), (vec![(2, 0), (1, 0)], 3));
+        let foreign = sizes(batches(foreign));
+        assert_eq!(foreign, (vec![(0, 1024), (0, 1024), (0, 452)], 2500));
+    }
+
+    #[test]
+    fn many_members_of_one_sample_take_no_time() {
+        let started = std::time::Instant::now();
+        let (batches, counts) = batches((0..200_000).map(|i| (format!("a.{i}"), Vec::new())));
+        assert_eq!((counts.samples, counts.skipped), (1, 200_000 - 1024));
+        assert!(
+            batches
+                .iter()
+                .all(|batch| batch.others.len() <= BATCH_OTHERS)
+        );
+        // It took 20 s when each member was compared with those of the sample.
+        assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
+    }
 }

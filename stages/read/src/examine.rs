@@ -2,9 +2,10 @@
 
 use serde::de::IgnoredAny;
 use sha2::{Digest, Sha256};
+use sluice_harness::MemoryBudget;
 use sluice_manifest::rows::{MemberRow, SampleRow, Status};
 use sluice_manifest::{ImageId, ReasonKind, ShardPath};
-use sluice_pixels::{DecodeError, Limits, decode, phash, quality};
+use sluice_pixels::{DecodeError, Limits, decode_admitted, phash, quality};
 use sluice_shard::{
     Member, Missing, Sample, SampleProblem, caption_member, image_member, metadata_member,
 };
@@ -12,8 +13,9 @@ use sluice_shard::{
 /// Longer captions and metadata stay in their shard and are not taken into the manifest.
 const TEXT_BYTES: usize = 1 << 20;
 
-/// Looks at a sample. Never fails: what is wrong with it is the row's reason.
-pub fn examine(sample: Sample, shard: &ShardPath) -> SampleRow {
+/// Looks at a sample. Never fails: what is wrong with it is the row's reason. Its image is decoded when
+/// `memory` has room for it.
+pub fn examine(sample: Sample, shard: &ShardPath, memory: &MemoryBudget) -> SampleRow {
     let image = image_member(&sample.members);
     let mut notes = Vec::new();
     let mut row = SampleRow {
@@ -83,7 +85,7 @@ pub fn examine(sample: Sample, shard: &ShardPath) -> SampleRow {
                 .to_owned(),
         );
     }
-    let outcome = found.and_then(|bytes| measure(bytes, &mut row));
+    let outcome = found.and_then(|bytes| measure(bytes, &mut row, memory));
     if let Err((reason, detail)) = outcome {
         row.status = Status::Rejected;
         row.reason = Some(reason.into());
@@ -115,9 +117,13 @@ fn bytes_of(member: &Member) -> Result<&[u8], Refusal> {
     }
 }
 
-fn measure(bytes: &[u8], row: &mut SampleRow) -> Result<(), Refusal> {
+fn measure(bytes: &[u8], row: &mut SampleRow, memory: &MemoryBudget) -> Result<(), Refusal> {
     row.sha256 = Some(hex::encode(Sha256::digest(bytes)));
-    let decoded = decode(bytes, &Limits::default()).map_err(|e| (reason_of(&e), e.to_string()))?;
+    // Held until the image is measured.
+    let mut _share = None;
+    let mut admit = |bytes| _share = Some(memory.take(bytes));
+    let decoded = decode_admitted(bytes, &Limits::default(), &mut admit);
+    let decoded = decoded.map_err(|e| (reason_of(&e), e.to_string()))?;
     row.format = Some(decoded.format.as_str().to_owned());
     row.orientation = Some(decoded.orientation);
     let image = decoded.upright();

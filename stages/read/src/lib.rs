@@ -31,7 +31,7 @@ pub struct Args {
     #[command(flatten)]
     pub common: Common,
 
-    /// Fail (exit 3) when more than this share of all samples cannot be used
+    /// Fail (exit 3) when more than this share of all samples, or of all shards, cannot be used
     #[arg(
         long,
         env = "SLUICE_MAX_BAD_FRACTION",
@@ -63,7 +63,17 @@ impl Program for Args {
         context.each_unit(plan.units(), 1, |unit| {
             read_partition(context, &plan, &input, unit)
         })?;
-        check_bad_fraction(&context.counts(), self.max_bad_fraction)
+        let share = context.share(plan.units())?;
+        if share.len() == plan.partitions.len() && context.counts().kept == 0 {
+            return Err(context.unreadable_input(&plan).into());
+        }
+        let partitions = share.iter().map(|&unit| plan.partition(unit));
+        let partitions = partitions.collect::<Result<Vec<_>, Error>>()?;
+        let shards = partitions
+            .iter()
+            .map(|partition| partition.shards.len() as u64);
+        Bad::in_samples(&context.counts()).check(self.max_bad_fraction)?;
+        Bad::in_shards(context.damaged_shards(), shards.sum()).check(self.max_bad_fraction)
     }
 }
 
@@ -134,17 +144,18 @@ fn read_shard(
     let reader = open_shard(input, shard)?;
     let reader = ShardReader::new(reader, sluice_shard::Limits::default()).map_err(unreadable)?;
     let compression = reader.compression();
-    let mut details: Vec<String> = Vec::new();
-    let mut status = ShardStatus::Ok;
+    let mut details = Details::default();
+    let mut damaged = None;
     let mut in_samples = 0;
     let counts = std::thread::scope(|scope| {
-        let (batches, counts) = Batches::spawn(scope, reader);
+        let (batches, counts) = Batches::spawn(scope, reader)?;
         for batch in batches {
             let Batch { samples, others } = batch.map_err(unreadable)?;
-            let rows: Vec<SampleRow> = samples
-                .into_par_iter()
-                .map(|sample| examine(sample, &shard.shard))
-                .collect();
+            let rows = samples.into_par_iter().map(|sample| {
+                context.check_stop()?;
+                Ok(examine(sample, &shard.shard, &context.memory))
+            });
+            let rows = rows.collect::<sluice_manifest::Result<Vec<SampleRow>>>()?;
             task.advance(rows.len())?;
             for row in rows {
                 in_samples += row.members.len() as u64;
@@ -161,12 +172,11 @@ fn read_shard(
                         reason: skipped.why.as_str().to_owned(),
                     })?,
                     Event::Note(note) => {
-                        details.push(format!("{} at byte {}", note.kind.as_str(), note.offset))
+                        details.note(format!("{} at byte {}", note.kind.as_str(), note.offset));
                     }
                     Event::Damage(damage) => {
                         tracing::warn!(shard = uri, "{damage}; samples behind it cannot be read");
-                        status = ShardStatus::Damaged;
-                        details.push(damage.to_string());
+                        damaged = Some(damage.to_string());
                     }
                 }
             }
@@ -189,22 +199,82 @@ fn read_shard(
         members: counts.members,
         skipped: counts.skipped,
         torn: counts.torn,
-        status,
-        detail: (!details.is_empty()).then(|| details.join("; ")),
+        status: match &damaged {
+            Some(_) => ShardStatus::Damaged,
+            None => ShardStatus::Ok,
+        },
+        detail: details.text(damaged),
     })
 }
 
-fn check_bad_fraction(counts: &Counts, limit: f64) -> Result<()> {
-    let bad = counts.dropped_total();
-    let fraction = bad as f64 / counts.input.max(1) as f64;
-    if fraction > limit {
-        let message = format!(
-            "{bad} of {} samples cannot be used, more than --max-bad-fraction {limit}",
-            counts.input
-        );
-        return Err(Error::data(message)
-            .hint("`sluice inspect RUN/read/images/part-00000.parquet` shows the reasons")
-            .into());
+/// How many of some things are bad.
+struct Bad {
+    what: &'static str,
+    kind: &'static str,
+    bad: u64,
+    all: u64,
+}
+
+impl Bad {
+    fn in_samples(counts: &Counts) -> Self {
+        Self {
+            what: "samples cannot be used",
+            kind: "images",
+            bad: counts.dropped_total(),
+            all: counts.input,
+        }
     }
-    Ok(())
+
+    fn in_shards(damaged: u64, all: u64) -> Self {
+        Self {
+            what: "shards are damaged",
+            kind: "shards",
+            bad: damaged,
+            all,
+        }
+    }
+
+    /// Fails when the share of what is bad is above the limit.
+    fn check(&self, limit: f64) -> Result<()> {
+        let Self {
+            what,
+            kind,
+            bad,
+            all,
+        } = self;
+        if *bad as f64 <= limit * *all as f64 {
+            return Ok(());
+        }
+        let message = format!("{bad} of {all} {what}, more than --max-bad-fraction {limit}");
+        let hint = format!("`sluice inspect RUN/read/{kind}/part-00000.parquet` shows the reasons");
+        Err(Error::data(message).hint(hint).into())
+    }
+}
+
+/// Notes about one shard that are kept; the others are counted.
+const NOTES: usize = 20;
+
+/// What is wrong or odd with a shard.
+#[derive(Default)]
+struct Details {
+    notes: Vec<String>,
+    further: u64,
+}
+
+impl Details {
+    fn note(&mut self, note: String) {
+        match self.notes.len() < NOTES {
+            true => self.notes.push(note),
+            false => self.further += 1,
+        }
+    }
+
+    /// Returns the notes and the damage as one text.
+    fn text(mut self, damage: Option<String>) -> Option<String> {
+        if self.further > 0 {
+            self.notes.push(format!("{} further notes", self.further));
+        }
+        self.notes.extend(damage);
+        (!self.notes.is_empty()).then(|| self.notes.join("; "))
+    }
 }

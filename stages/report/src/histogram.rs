@@ -1,7 +1,7 @@
 //! Pictures of the scores' histograms.
 //!
-//! The histograms come from the receipts. Their bins are narrow; a bar of the picture holds as many
-//! neighbouring bins as it takes to have at most [`BARS`] bars.
+//! The histograms come from the receipts. Their bins are narrow, and wider the larger the scores are;
+//! a bar of the picture holds the bins whose middle lies in it.
 
 use std::fmt::Write as _;
 
@@ -28,27 +28,28 @@ struct Bars {
 impl Bars {
     /// Returns the bars; none without scores.
     fn of(histogram: &Histogram) -> Option<Self> {
-        let width = histogram.width();
-        let (low, _) = histogram.bins().next()?;
-        let (last, _) = histogram.bins().next_back()?;
-        // Edges are multiples of the width, so these are whole numbers.
-        let number = |edge: f64| ((edge - low) / width).round() as usize;
-        let bins = number(last) + 1;
-        let per_bar = bins.div_ceil(BARS);
-        let mut counts = vec![0; bins.div_ceil(per_bar)];
-        for (edge, count) in histogram.bins() {
-            counts[number(edge) / per_bar] += count;
+        let low = f64::from(histogram.bins().next()?.low);
+        let high = f64::from(histogram.bins().next_back()?.high);
+        let bars = histogram.bins().count().min(BARS);
+        let mut counts = vec![0; bars];
+        for bin in histogram.bins() {
+            let middle = f64::from(bin.low).midpoint(bin.high.into());
+            // In a picture without width, where this is no number, it is the first bar.
+            let bar = (middle - low) / (high - low) * bars as f64;
+            counts[(bar as usize).min(bars - 1)] += bin.count;
         }
-        Some(Self {
-            low,
-            high: low + (counts.len() * per_bar) as f64 * width,
-            counts,
-        })
+        Some(Self { low, high, counts })
     }
 
     /// Returns how far to the right a score is.
     fn position(&self, score: f64) -> f64 {
-        ((score - self.low) / (self.high - self.low)).clamp(0.0, 1.0) * WIDTH
+        let width = self.high - self.low;
+        let place = if width > 0.0 {
+            (score - self.low) / width
+        } else {
+            0.5
+        };
+        place.clamp(0.0, 1.0) * WIDTH
     }
 }
 
@@ -150,7 +151,7 @@ mod tests {
             assert_eq!(bars.counts.iter().sum::<u64>(), scores, "{scores}");
             assert!(bars.counts.len() <= BARS, "{scores}");
             let last = f64::from((scores - 1) as f32 / 700.0 - 3.0);
-            assert!(bars.low <= -3.0 && last < bars.high, "{scores}: {bars:?}");
+            assert!(bars.low <= -3.0 && last <= bars.high, "{scores}: {bars:?}");
         }
         assert_eq!(Bars::of(&histogram([])), None);
     }

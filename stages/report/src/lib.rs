@@ -5,11 +5,13 @@
 //! from a stream over the duplicates and the rejects; only counts and a few examples are held in
 //! memory. A report can be made at any time.
 
+pub mod counted;
 pub mod frequent;
 pub mod funnel;
 pub mod gather;
 pub mod histogram;
 pub mod page;
+pub mod planned;
 pub mod settings;
 pub mod steps;
 pub mod thresholds;
@@ -60,7 +62,7 @@ impl Program for Args {
 
     fn run(&self, context: &Context) -> Result<()> {
         let plan = context.plan()?;
-        let receipts = context.receipts()?;
+        let receipts = counted::receipts(context)?;
         let unit = Unit::once(UnitKind::Report);
         context.each_unit(vec![unit], 1, |unit| {
             let work = Work {

@@ -215,10 +215,14 @@ fn limit(threshold: &Threshold) -> String {
 
 fn step_line(node: NodeDone<'_>) -> StepLine {
     let (units, first) = (node.units, node.first());
-    let state = match node.is_complete() {
+    let mut state = match node.is_complete() {
         true => plural(units.len() as u64, "unit"),
         false => format!("{} of {} units", units.len(), first.units),
     };
+    let reused: u64 = units.iter().map(|receipt| receipt.sums.reused).sum();
+    if reused > 0 {
+        state += &format!("; {} taken over", plural(reused, "row"));
+    }
     let seconds: f64 = units.iter().map(|receipt| receipt.seconds).sum();
     let mut settings = settings::of(first);
     if let Some(step) = &first.survivors_of {

@@ -142,8 +142,7 @@ pub fn duplicates<'r>(
 
 /// Whether a unit wrote a manifest.
 pub fn wrote(receipt: &Receipt, path: impl FnOnce(&StepName, Unit) -> String) -> bool {
-    let path = path(&receipt.step, receipt.unit);
-    receipt.outputs.iter().any(|output| output.path == path)
+    receipt.output(&path(&receipt.step, receipt.unit)).is_some()
 }
 
 /// A curated dataset.
@@ -167,9 +166,9 @@ pub fn dataset(receipts: &Receipts, export: &StepName) -> Option<Dataset> {
         .iter()
         .chain(index)
         .flat_map(|receipt| &receipt.outputs);
-    let (uri, _) = objects.next()?.path.rsplit_once('/')?;
+    let (uri, _) = objects.next()?.path.as_str().rsplit_once('/')?;
     let tars = shards.iter().flat_map(|receipt| &receipt.outputs);
-    let tars = tars.filter(|output| output.path.ends_with(".tar"));
+    let tars = tars.filter(|output| output.path.as_str().ends_with(".tar"));
     let (count, bytes) = tars.fold((0, 0), |(n, bytes), tar| (n + 1, bytes + tar.bytes));
     let planned = receipts.unit(export, Unit::once(UnitKind::Plan));
     Some(Dataset {

@@ -15,14 +15,16 @@ use parquet::basic::Compression;
 use parquet::file::properties::WriterProperties;
 use sluice_manifest::Result;
 use sluice_score::import::{ImportOptions, ImportedScores, KeyField};
-use sluice_store::{Location, Store};
+use sluice_store::{Location, Storage, Store};
 
 const ROWS: usize = 1_000_000;
 
 fn main() {
     let words: Vec<String> = std::env::args().collect();
     let (format, folder) = (words[1].as_str(), words[2].as_str());
-    let store = Store::create(&Location::parse(folder).expect("a folder")).expect("a store");
+    let store = Storage::default()
+        .create(&Location::parse(folder).expect("a folder"))
+        .expect("a store");
     let path = format!("scores.{format}");
     if words.len() > 3 {
         return load(&store, &path);

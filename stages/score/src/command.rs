@@ -6,9 +6,13 @@
 //! everything, and may leave images out: those have no score. A null or a number that is not finite
 //! is no score either. An image that was not sent, or a second answer for one, is an error.
 //!
+//! Before any work the program is started once with a stream that has the columns and no batch
+//! ([`ScoreCommand::rehearse`]): it must end with 0. A unit with no image left to score starts nothing.
+//!
 //! | the program ends with | means |
 //! | --- | --- |
 //! | exit code 0 and a complete stream | done |
+//! | exit code 0 and no output at all, where no image was sent | done |
 //! | exit code 75, a signal, or silence for longer than the time limit | try again |
 //! | exit code 126 or 127 | the command is wrong |
 //! | any other exit code, or a stream that is not complete and valid | the unit failed |
@@ -46,6 +50,7 @@ use arrow::array::RecordBatch;
 use arrow::datatypes::Schema;
 use arrow::error::ArrowError;
 use arrow::ipc::writer::StreamWriter;
+use sluice_harness::spawn;
 use sluice_manifest::{Class, Error, Result};
 
 use answers::{Ledger, ScoreStream};
@@ -85,6 +90,8 @@ enum Event {
 enum Failure {
     /// For a reason that is not the program's.
     Ours(Error),
+    /// The program wrote nothing, which is no fault where it was sent nothing.
+    NoOutput,
     /// The program's fault; the error gets the command and the last lines of stderr.
     Program {
         class: Class,
@@ -122,8 +129,7 @@ impl ScoreCommand {
     /// by one. `on_scores` gets the answers as they come: `image_id` as text, and the outputs as
     /// `f32`, NaN for no score. `stop` is called several times a second and ends the work by failing.
     ///
-    /// What `on_scores` got counts only when this returns `Ok`. With no batches at all, this shows
-    /// whether the program starts and answers with the right columns.
+    /// What `on_scores` got counts only when this returns `Ok`.
     ///
     /// # Errors
     ///
@@ -143,17 +149,17 @@ impl ScoreCommand {
         thread::scope(|scope| {
             let mut process = Process::start(&self.command, &environment, &activity)?;
             let (mut stdin, stdout, stderr) = process.pipes()?;
-            let log = scope.spawn(|| stderr::follow(stderr, &self.step, unit));
+            let log = spawn(scope, || stderr::follow(stderr, &self.step, unit))?;
             let (failed, ledger, activity) = (events.clone(), &ledger, &activity);
-            let feeding = scope.spawn(move || {
+            let feeding = spawn(scope, move || {
                 let fed = feed(&mut stdin, schema, batches, ledger, activity);
                 if fed.is_err() {
                     // Before stdin is closed, so that it comes before what the program says to that.
                     let _ = failed.send(Event::SamplesFailed);
                 }
                 fed
-            });
-            scope.spawn(|| self.receive(stdout, events));
+            })?;
+            spawn(scope, || self.receive(stdout, events))?;
             let watch = Watch {
                 command: self,
                 process: &process,
@@ -169,13 +175,30 @@ impl ScoreCommand {
             }
             activity.give_up();
             let took_all = joined(feeding)?;
-            let outcome = ended.and_then(|ended| ended.outcome(status));
+            let outcome = ended.and_then(|ended| ended.outcome(status, ledger.is_empty()));
             outcome.map_err(|failure| failure.into_error(&self.name(), &joined(log)))?;
             if !took_all {
                 let command = self.name();
                 tracing::warn!(unit, "{command} ended well but did not read all samples");
             }
             Ok(())
+        })
+    }
+
+    /// Starts the program once with no samples, as `SLUICE_UNIT=check`: it starts, ends with 0, and what
+    /// it answers, if anything, has the right columns.
+    ///
+    /// # Errors
+    ///
+    /// As [`run`](Self::run); what would be data there is usage here, for no data was sent.
+    pub fn rehearse(&self, schema: &Schema, stop: &dyn Fn() -> Result<()>) -> Result<()> {
+        let none = std::iter::empty();
+        let done = self.run("check", schema, none, stop, |_| Ok(()));
+        done.map_err(|e| match e.class() {
+            Class::Data => Error::usage(e.to_string()).hint(
+                "before the work the program is started once with no images: it must end with 0",
+            ),
+            _ => e,
         })
     }
 
@@ -331,10 +354,14 @@ impl Watch<'_> {
 
 impl Ended {
     /// The program's own failure explains a broken output, so it counts first.
-    fn outcome(self, status: ExitStatus) -> Result<(), Failure> {
-        match process::failure(status).filter(|_| self.exited) {
-            Some(failure) => Err(failure),
-            None => self.output,
+    fn outcome(self, status: ExitStatus, nothing_sent: bool) -> Result<(), Failure> {
+        match (
+            process::failure(status).filter(|_| self.exited),
+            self.output,
+        ) {
+            (Some(failure), _) => Err(failure),
+            (None, Err(Failure::NoOutput)) if nothing_sent => Ok(()),
+            (None, output) => output,
         }
     }
 }
@@ -362,6 +389,11 @@ impl Failure {
     fn into_error(self, command: &str, last_lines: &[String]) -> Error {
         let (class, what, hint) = match self {
             Self::Ours(e) => return e,
+            Self::NoOutput => (
+                Class::Data,
+                "no output".to_owned(),
+                Some("an Arrow IPC stream is expected on stdout".to_owned()),
+            ),
             Self::Program { class, what, hint } => (class, what, hint),
         };
         let mut text = format!("{command}: {what}");

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use sluice_harness::{Context, Plan, Survivors, Task, Upstream, Work};
 use sluice_inference::{Images, Join, Previous, ScoreWriter};
 use sluice_manifest::layout::{EMBEDDINGS, SCORES};
+use sluice_manifest::text::masked;
 use sluice_manifest::{Error, ImageId, ScoreColumn, StepName, Unit, rows};
 use sluice_store::Store;
 
@@ -21,13 +22,16 @@ use crate::samples::Samples;
 /// it changes, change its command line, or use --force.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Settings {
-    /// The command line.
+    /// The command line, credentials in its URIs left out.
     pub command: String,
     /// What it gets.
     pub send: Vec<String>,
     /// The columns of scores.
     pub outputs: Vec<String>,
 }
+
+/// What the rehearsal states as the length of an embedding where the model's spec does not state it.
+const UNKNOWN_DIMENSION: usize = 1;
 
 /// Scores from a program.
 pub struct FromCommand {
@@ -66,16 +70,21 @@ impl FromCommand {
         })
     }
 
-    /// Checks the command, and that embeddings are there where they are sent. Returns the columns of
-    /// the scores.
+    /// Checks the command, starts the program once with no images, and checks that embeddings are there
+    /// where they are sent. Returns the columns of the scores.
     ///
     /// # Errors
-    /// Usage.
+    /// Usage; transient, when the program asks to be started again.
     pub fn check(&self, upstream: &Upstream) -> Result<Vec<ScoreColumn>> {
         self.command.check()?;
+        let mut dimension = UNKNOWN_DIMENSION;
         if self.sent.contains(&Sent::Embedding) {
-            upstream.embedder(&self.embeddings)?;
+            let embedder = upstream.embedder(&self.embeddings)?;
+            dimension = embedder.dimension.unwrap_or(dimension);
         }
+        let samples = SampleBatch::new(&self.sent, dimension)?;
+        let stop = || upstream.storage.check_stop();
+        self.command.rehearse(samples.schema(), &stop)?;
         Ok(named_columns(&self.command.outputs))
     }
 
@@ -110,7 +119,7 @@ impl Run<'_> {
             unit,
             units: self.plan.partitions.len(),
             settings: Settings {
-                command: scorer.command.command.clone(),
+                command: masked(&scorer.command.command).into_owned(),
                 send: scorer.sent.iter().map(Sent::to_string).collect(),
                 outputs: outputs.clone(),
             },
@@ -157,6 +166,10 @@ impl Run<'_> {
         let schema = samples.schema().clone();
         let sent = samples.sent();
         let mut answers = HashMap::new();
+        let mut samples = samples.peekable();
+        if samples.peek().is_none() {
+            return Ok((Vec::new(), answers)); // nothing is left to score
+        }
         let context = self.context;
         scorer.command.run(
             &task.unit().to_string(),

@@ -9,7 +9,7 @@ use sluice_harness::{Context, Work};
 use sluice_inference::ScoreWriter;
 use sluice_manifest::rows::SampleRow;
 use sluice_manifest::{Error, Fingerprint, Input, InputOf, ScoreColumn, Unit};
-use sluice_store::{Location, Store};
+use sluice_store::{Location, Storage, Store};
 
 use crate::import::{ImportOptions, ImportedScores};
 use crate::{TableArgs, named_columns};
@@ -25,15 +25,16 @@ pub struct Settings {
     pub columns: Vec<String>,
 }
 
+/// Tables up to this many bytes are hashed, so that the same table with another time is the same.
+const HASHED: u64 = 1 << 30;
+
 /// Scores from a table.
 pub struct FromTable {
     store: Store,
     path: String,
     options: ImportOptions,
     columns: Vec<ScoreColumn>,
-    /// The table as an input: its size and entity tag or modification time.
-    input: Input,
-    loaded: OnceLock<Result<ImportedScores, String>>,
+    loaded: OnceLock<Result<ImportedScores, Error>>,
 }
 
 impl FromTable {
@@ -41,28 +42,19 @@ impl FromTable {
     ///
     /// # Errors
     /// Usage or data, when the table cannot be used.
-    pub fn new(uri: &str, args: &TableArgs) -> Result<Self, Error> {
+    pub fn new(storage: &Storage, uri: &str, args: &TableArgs) -> Result<Self, Error> {
         let location = Location::parse(uri)?;
         let not_an_object = || Error::usage(format!("--import {uri}: not the path of an object"));
         let (folder, path) = location.split().ok_or_else(not_an_object)?;
-        let store = Store::open(&folder)?;
+        let store = storage.open(&folder)?;
         let options = ImportOptions {
             by: args.by.clone(),
             by_column: args.by_column.clone(),
             columns: args.columns.clone(),
         };
         let names = ImportedScores::check(&store, &path, &options)?;
-        let uri = store.uri(&path);
-        let info = store.stat(&path)?;
-        let info = info.ok_or_else(|| Error::data(format!("{uri}: no such object")))?;
-        let stamp = info.etag.or(info.modified).unwrap_or_default();
-        let fingerprint = Fingerprint::of([info.bytes.to_string().as_str(), &stamp]);
         Ok(Self {
             columns: named_columns(&names),
-            input: Input {
-                of: InputOf::Object { uri },
-                fingerprint,
-            },
             options,
             store,
             path,
@@ -81,11 +73,12 @@ impl FromTable {
     /// Data, when the table is broken; of storage.
     pub fn run(&self, context: &Context) -> Result<()> {
         let plan = context.plan()?;
+        let table = self.input()?;
         let survivors = context.survivors(context.node().survivors_of.as_ref())?;
         context.each_unit(plan.units(), context.jobs, |unit| {
             let partition = plan.partition(unit)?.partition;
             let mut inputs = survivors.inputs(partition)?;
-            inputs.push(self.input.clone());
+            inputs.push(table.clone());
             let work = Work {
                 unit,
                 units: plan.partitions.len(),
@@ -99,7 +92,7 @@ impl FromTable {
             let Some(mut task) = context.begin(work)? else {
                 return Ok(());
             };
-            let scores = self.scores()?;
+            let scores = self.scores(context)?;
             let mut writer = ScoreWriter::open(context, &task, &self.columns, &[])?;
             let (mut samples, mut found) = (0, 0);
             for sample in survivors.samples::<SampleRow>(partition)? {
@@ -118,12 +111,30 @@ impl FromTable {
         })
     }
 
-    fn scores(&self) -> Result<&ImportedScores, Error> {
-        let loaded = self.loaded.get_or_init(|| {
-            let loaded = ImportedScores::load(&self.store, &self.path, &self.options);
-            loaded.map_err(|e| e.to_string())
-        });
-        loaded.as_ref().map_err(|e| Error::data(e.clone()))
+    /// Returns the table as an input: its size, and its entity tag or the hash of its content. Where a
+    /// store has no entity tags and the table is large, it is the modification time.
+    fn input(&self) -> Result<Input, Error> {
+        let uri = self.store.uri(&self.path);
+        let info = self.store.stat(&self.path)?;
+        let info = info.ok_or_else(|| Error::data(format!("{uri}: no such object")))?;
+        let stamp = match (info.etag, info.modified) {
+            (Some(etag), _) => etag,
+            (None, Some(modified)) if info.bytes > HASHED => modified,
+            (None, _) => self.store.blake3(&self.path)?,
+        };
+        Ok(Input {
+            of: InputOf::Object { uri },
+            fingerprint: Fingerprint::of([info.bytes.to_string().as_str(), &stamp]),
+        })
+    }
+
+    fn scores(&self, context: &Context) -> Result<&ImportedScores, Error> {
+        let load = || -> Result<ImportedScores, Error> {
+            let scores = ImportedScores::load(&self.store, &self.path, &self.options)?;
+            warn_of_conflicts(context, &scores);
+            Ok(scores)
+        };
+        self.loaded.get_or_init(load).as_ref().map_err(Error::clone)
     }
 }
 
@@ -143,6 +154,17 @@ fn told(scores: &ImportedScores) -> String {
     )
 }
 
+fn warn_of_conflicts(context: &Context, scores: &ImportedScores) {
+    let conflicts = scores.conflicts();
+    if !conflicts.is_empty() {
+        tracing::warn!(
+            step = context.step().to_string(),
+            "rows of one key disagree, so these keys have no score: {}; remove the wrong rows",
+            conflicts.join(", ")
+        );
+    }
+}
+
 fn report(context: &Context, unit: Unit, samples: u64, found: u64, scores: &ImportedScores) {
     let step = context.step().to_string();
     let missing = samples - found;
@@ -152,14 +174,6 @@ fn report(context: &Context, unit: Unit, samples: u64, found: u64, scores: &Impo
         "{found} of {samples} images are in the table, {missing} are not; the table: {}",
         told(scores)
     );
-    let conflicts = scores.conflicts();
-    if !conflicts.is_empty() {
-        tracing::warn!(
-            step,
-            "rows of one key disagree, so these keys have no score: {}; remove the wrong rows",
-            conflicts.join(", ")
-        );
-    }
     if found == 0 && samples > 0 {
         tracing::warn!(
             step,

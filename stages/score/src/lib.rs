@@ -14,10 +14,12 @@ mod samples;
 use std::time::Duration;
 
 use anyhow::Result;
+use clap::builder::NonEmptyStringValueParser;
 use clap::{Args as ClapArgs, Parser};
 use sluice_harness::{Common, Context, Gives, Program, StepArgs, Upstream};
 use sluice_inference::ScorerArgs;
 use sluice_manifest::{Error, Operation, Resources, Role, ScoreColumn, StepName, UnitKind};
+use sluice_store::Storage;
 
 use crate::command::samples::Sent;
 use crate::from_command::FromCommand;
@@ -67,21 +69,29 @@ pub struct TableArgs {
     #[arg(
         long,
         env = "SLUICE_SCORE_BY",
+        conflicts_with_all = ["model", "command"],
         value_name = "FIELD",
         default_value = "image_id"
     )]
     pub by: KeyField,
 
     /// The table's column with it (default: the column of the same name)
-    #[arg(long, env = "SLUICE_SCORE_BY_COLUMN", value_name = "COLUMN")]
+    #[arg(
+        long,
+        env = "SLUICE_SCORE_BY_COLUMN",
+        conflicts_with_all = ["model", "command"],
+        value_name = "COLUMN"
+    )]
     pub by_column: Option<String>,
 
     /// The table's columns of scores (default: all numeric columns)
     #[arg(
         long,
         env = "SLUICE_SCORE_COLUMNS",
+        conflicts_with_all = ["model", "command"],
         value_name = "COLUMNS",
-        value_delimiter = ','
+        value_delimiter = ',',
+        value_parser = NonEmptyStringValueParser::new()
     )]
     pub columns: Vec<String>,
 }
@@ -93,6 +103,7 @@ pub struct ProgramArgs {
     #[arg(
         long,
         env = "SLUICE_SCORE_SEND",
+        conflicts_with_all = ["model", "import"],
         value_name = "COLUMNS",
         value_delimiter = ',',
         default_value = "image"
@@ -103,8 +114,10 @@ pub struct ProgramArgs {
     #[arg(
         long,
         env = "SLUICE_SCORE_OUTPUTS",
+        conflicts_with_all = ["model", "import"],
         value_name = "NAMES",
         value_delimiter = ',',
+        value_parser = NonEmptyStringValueParser::new(),
         default_value = "score"
     )]
     pub outputs: Vec<String>,
@@ -113,6 +126,7 @@ pub struct ProgramArgs {
     #[arg(
         long,
         env = "SLUICE_SCORE_TIME_LIMIT",
+        conflicts_with_all = ["model", "import"],
         value_name = "SECONDS",
         default_value_t = 600
     )]
@@ -127,12 +141,16 @@ enum Scorer {
 }
 
 impl Args {
-    fn scorer(&self) -> Result<Scorer, Error> {
+    fn scorer(&self, storage: &Storage) -> Result<Scorer, Error> {
         if let Some(model) = &self.source.model {
-            return Ok(Scorer::Model(Box::new(self.scorer.scorer(model)?)));
+            return Ok(Scorer::Model(Box::new(self.scorer.scorer(storage, model)?)));
         }
         if let Some(uri) = &self.source.import {
-            return Ok(Scorer::Table(Box::new(FromTable::new(uri, &self.table)?)));
+            return Ok(Scorer::Table(Box::new(FromTable::new(
+                storage,
+                uri,
+                &self.table,
+            )?)));
         }
         let step = self.node().step;
         let limit = self.program.time_limit;
@@ -180,7 +198,7 @@ impl Program for Args {
     }
 
     fn check(&self, upstream: &Upstream) -> Result<Gives> {
-        let scores = match self.scorer()? {
+        let scores = match self.scorer(&upstream.storage)? {
             Scorer::Model(scorer) => return Ok(scorer.check(upstream)?),
             Scorer::Table(scorer) => scorer.columns().to_vec(),
             Scorer::Program(scorer) => scorer.check(upstream)?,
@@ -190,7 +208,7 @@ impl Program for Args {
     }
 
     fn run(&self, context: &Context) -> Result<()> {
-        match self.scorer()? {
+        match self.scorer(&context.storage)? {
             Scorer::Model(scorer) => Ok(scorer.run(context)?),
             Scorer::Table(scorer) => scorer.run(context),
             Scorer::Program(scorer) => scorer.run(context),

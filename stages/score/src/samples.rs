@@ -5,16 +5,18 @@ use std::sync::{Arc, Mutex};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use rayon::prelude::*;
-use sluice_harness::{ScoreReader, Verdicts};
+use sluice_harness::{MemoryBudget, ScoreReader, Verdicts};
 use sluice_inference::Images;
 use sluice_manifest::rows::{EMBEDDINGS, SampleRow};
 use sluice_manifest::{ImageId, Result};
-use sluice_pixels::{Filter, Limits, decode, resize};
+use sluice_pixels::{Filter, Limits, decode_admitted, resize};
 
 use crate::command::samples::{Sample, SampleBatch, Sent};
 
 /// Images that are decoded at once.
 const AT_ONCE: usize = 64;
+/// Bytes of the files, and of the pixels, of images that are decoded at once, about.
+const BYTES_AT_ONCE: usize = 32 << 20;
 
 /// What a sample is made of, before it is in a batch.
 struct Part {
@@ -31,6 +33,7 @@ pub struct Samples<'a> {
     embeddings: Option<ScoreReader>,
     pixels: Option<(u32, u32)>,
     keeps_image: bool,
+    memory: Arc<MemoryBudget>,
     batch: SampleBatch,
     sent: Arc<Mutex<Vec<ImageId>>>,
 }
@@ -76,6 +79,7 @@ impl<'a> Samples<'a> {
                 _ => None,
             }),
             keeps_image: has(Sent::Image),
+            memory: context.memory.clone(),
             batch: SampleBatch::new(sent, dimension)?,
             sent: Arc::default(),
         })
@@ -93,18 +97,14 @@ impl<'a> Samples<'a> {
 
     fn next_batch(&mut self) -> Result<Option<RecordBatch>> {
         while !self.batch.is_full() {
-            let files = self
-                .files
-                .by_ref()
-                .take(AT_ONCE)
-                .collect::<Result<Vec<_>>>()?;
+            let files = self.next_files()?;
             if files.is_empty() {
                 break;
             }
-            let (pixels, keeps_image) = (self.pixels, self.keeps_image);
+            let (pixels, keeps_image, memory) = (self.pixels, self.keeps_image, &self.memory);
             let parts: Vec<Option<Part>> = files
                 .into_par_iter()
-                .map(|(id, image)| part(id, image, pixels, keeps_image))
+                .map(|(id, image)| part(id, image, pixels, keeps_image, memory))
                 .collect();
             for part in parts.into_iter().flatten() {
                 self.push(part)?;
@@ -114,6 +114,21 @@ impl<'a> Samples<'a> {
             true => Ok(None),
             false => self.batch.take().map(Some),
         }
+    }
+
+    /// Returns the files of the next images, as many as are held at once.
+    fn next_files(&mut self) -> Result<Vec<(ImageId, Vec<u8>)>> {
+        let pixels = self.pixels.map_or(0, |(width, height)| 3 * width * height) as usize;
+        let mut files = Vec::new();
+        let mut bytes = 0;
+        while files.len() < AT_ONCE && bytes < BYTES_AT_ONCE {
+            let Some(file) = self.files.next().transpose()? else {
+                break;
+            };
+            bytes += file.1.len().max(pixels);
+            files.push(file);
+        }
+        Ok(files)
     }
 
     fn push(&mut self, part: Part) -> Result<()> {
@@ -164,10 +179,14 @@ fn part(
     image: Vec<u8>,
     pixels: Option<(u32, u32)>,
     keeps_image: bool,
+    memory: &MemoryBudget,
 ) -> Option<Part> {
+    // Held until the pixels are resized.
+    let mut _share = None;
+    let mut admit = |bytes| _share = Some(memory.take(bytes));
     let pixels = match pixels {
         None => Vec::new(),
-        Some((width, height)) => match decode(&image, &Limits::default()) {
+        Some((width, height)) => match decode_admitted(&image, &Limits::default(), &mut admit) {
             Ok(decoded) => resize(&decoded.upright(), width, height, Filter::Bicubic).data,
             Err(e) => {
                 let image_id = id.as_str();

@@ -1,8 +1,6 @@
 //! A pipeline with every kind of score and of decision, on real photographs.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
-use std::process::Command;
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::Float32Type;
@@ -107,19 +105,6 @@ const LIKED: [&str; 7] = [
     "progressive",
 ];
 
-/// Python with the packages that the program of the example needs.
-fn python_with_arrow() -> Option<PathBuf> {
-    let python = python()?;
-    let tried = Command::new(&python)
-        .args(["-c", "import pyarrow, PIL"])
-        .output();
-    if tried.is_ok_and(|tried| tried.status.success()) {
-        return Some(python);
-    }
-    eprintln!("skipped: {python:?} has no pyarrow and Pillow (make tools)");
-    None
-}
-
 /// The `kind` that a sample's metadata states.
 fn kind(metadata: &str) -> String {
     let metadata: Value = serde_json::from_str(metadata).unwrap();
@@ -128,7 +113,7 @@ fn kind(metadata: &str) -> String {
 
 #[test]
 fn a_pipeline_with_scores_of_every_kind_curates_photographs() {
-    let (Some(input), Some(python)) = (demo_input(), python_with_arrow()) else {
+    let (Some(input), Some(python)) = (demo_input(), python("pyarrow, PIL")) else {
         return;
     };
     let Some(models) = models(&["efficientnet-lite0", "opennsfw"]) else {

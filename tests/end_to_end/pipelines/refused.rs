@@ -12,6 +12,9 @@ use crate::support::word;
 /// word stand for the places, `HERE` for the folder that they are in.
 type Line = (&'static [&'static str], Class, &'static str);
 
+const SIDE: &str = "parameter min-side: expected a whole number of at least 0";
+const ASPECT: &str = "parameter max-aspect: expected a number of at least 1";
+
 /// Wrong values for the default pipeline, wrong models, and wrong places.
 const LINES: &[Line] = &[
     (
@@ -37,7 +40,15 @@ const LINES: &[Line] = &[
     (&["--eps", "nan"], Usage, "expected a number from 0 to 2"),
     (&["--keep", "worst"], Usage, "invalid value 'worst'"),
     (&["--max-distance", "60"], Usage, "60 is not in 0..=16"),
-    (&["--ranges", "0"], Usage, "0 is not in 1..=65536"),
+    (&["--ranges", "0"], Usage, "0 is not in 1..=4096"),
+    (&["--ranges", "100000"], Usage, "100000 is not in 1..=4096"),
+    (&["--jobs", "0"], Usage, "0 is not in 1..=1024"),
+    (&["--jobs", "100000"], Usage, "100000 is not in 1..=1024"),
+    (
+        &["--clusters", "100000000"],
+        Usage,
+        "100000000 is not in 1..=16777216",
+    ),
     (&["--clusters", "0"], Usage, "0 is not in 1.."),
     (&["--shards-per-partition", "0"], Usage, "0 is not in 1.."),
     (&["--images-per-shard", "0"], Usage, "0 is not in 1.."),
@@ -47,10 +58,11 @@ const LINES: &[Line] = &[
         "invalid value 'many'",
     ),
     (
-        &["--images-per-shard", "5", "--bytes-per-shard", "1000"],
+        &["--images-per-shard", "5", "--bytes-per-shard", "100000"],
         Usage,
         "cannot be used with",
     ),
+    (&["--bytes-per-shard", "1"], Usage, "1 is not in 2048.."),
     (
         &["--precision", "float64"],
         Usage,
@@ -61,12 +73,20 @@ const LINES: &[Line] = &[
         Usage,
         "invalid value 'perhaps'",
     ),
-    (
-        &["--min-side", "small"],
-        Usage,
-        "unknown variable \"small\"",
-    ),
-    (&["--max-aspect", "3)"], Usage, "unexpected ')'"),
+    (&["--min-side", "small"], Usage, SIDE),
+    (&["--min-side=-1"], Usage, SIDE),
+    (&["--min-side", "1.5"], Usage, SIDE),
+    (&["--min-side", "1 || true"], Usage, SIDE),
+    (&["--min-side", "99999999999999999999"], Usage, SIDE),
+    (&["--set", "min-side=+1"], Usage, SIDE),
+    (&["--max-aspect", "3)"], Usage, ASPECT),
+    (&["--max-aspect", "0"], Usage, ASPECT),
+    (&["--max-aspect", "0.5"], Usage, ASPECT),
+    (&["--max-aspect", "-3"], Usage, ASPECT),
+    (&["--max-aspect", "inf"], Usage, ASPECT),
+    (&["--max-aspect", "nan"], Usage, ASPECT),
+    (&["--max-aspect", "3 || true"], Usage, ASPECT),
+    (&["--set", "max-aspect=0"], Usage, ASPECT),
     (
         &["--min-beauty", "3"],
         Usage,
@@ -106,6 +126,11 @@ const LINES: &[Line] = &[
     (&["--output", "HERE"], Usage, "lies inside of --output"),
     (&["--run", "OUT/run"], Usage, "lies inside of --output"),
     (&["--run", "IN/run"], Usage, "lies inside of --input"),
+    (
+        &["--run", "/proc/x/run"],
+        Usage,
+        "--run /proc/x/run: cannot write to /proc",
+    ),
     (&["--output", "RUN/out"], Usage, "lies inside of --run"),
     (
         &["--output", "HERE/theirs"],
@@ -136,6 +161,12 @@ type Steps = (&'static [&'static str], Class, &'static str);
 
 const MINE: &str = "stage = 'score'\nname = 'mine'\nimport = 'HERE/mine.csv'";
 const KINDS: &str = "stage = 'score'\nname = 'kinds'\nmodel = 'kinds'";
+
+const HIDDEN: &str = "rules read something else under the name";
+const HIDDEN_COMPUTED: &str = "stage = 'score'\nname = 'pixels'\nimport = 'HERE/mine.csv'";
+const HIDDEN_WORD: &str = "stage = 'score'\nname = 'in'\nimport = 'HERE/mine.csv'";
+const HIDDEN_TYPE: &str = "stage = 'score'\nname = 'int'\nimport = 'HERE/mine.csv'";
+const HIDDEN_DASHED: &str = "stage = 'score'\nname = 'odd-size'\nimport = 'HERE/mine.csv'";
 
 const FILES: &[Steps] = &[
     (&[], Usage, "stage = \"read\""),
@@ -353,6 +384,44 @@ const FILES: &[Steps] = &[
         "no program \"no-such-program\"",
     ),
     (
+        &[READ, "stage = 'score'\ncommand = 'sh HERE/none.sh'", EXPORT],
+        Usage,
+        "none.sh",
+    ),
+    (
+        &[
+            READ,
+            "stage = 'score'\ncommand = 'echo no module >&2; exit 1'",
+            EXPORT,
+        ],
+        Usage,
+        "stderr: no module",
+    ),
+    (
+        &[READ, "stage = 'score'\ncommand = 'cat'", EXPORT],
+        Usage,
+        "no column \"score\"",
+    ),
+    (
+        &[
+            READ,
+            "stage = 'score'\ncommand = 'cat'\noutputs = ['a', '']",
+            EXPORT,
+        ],
+        Usage,
+        "a value is required",
+    ),
+    (
+        &[READ, "stage = 'colour'"],
+        Usage,
+        "hint: the stages are partition, read",
+    ),
+    (
+        &[READ, "stage = 'filter'\ncolour = 3"],
+        Usage,
+        "hint: the keys are",
+    ),
+    (
         &[
             READ,
             "stage = 'score'\ncommand = 'cat'\nsend = 'embedding'",
@@ -406,7 +475,143 @@ const FILES: &[Steps] = &[
             EXPORT,
         ],
         Usage,
-        "the column \"width\"",
+        HIDDEN,
+    ),
+    (&[READ, HIDDEN_COMPUTED, EXPORT], Usage, HIDDEN),
+    (&[READ, HIDDEN_WORD, EXPORT], Usage, HIDDEN),
+    (&[READ, HIDDEN_TYPE, EXPORT], Usage, HIDDEN),
+    (&[READ, HIDDEN_DASHED, EXPORT], Usage, HIDDEN),
+    (
+        &[
+            READ,
+            EMBED,
+            "stage = 'dedup'",
+            "stage = 'filter'\nname = 'dedup-fit'\nrule = { r = 'width > 3' }",
+            EXPORT,
+        ],
+        Usage,
+        "steps dedup and dedup-fit: both have a node dedup-fit",
+    ),
+    (
+        &[
+            READ,
+            "stage = 'filter'\nname = 'export-plan'\nrule = { r = 'width > 3' }",
+            EXPORT,
+        ],
+        Usage,
+        "both have a node export-plan",
+    ),
+    (
+        &[READ, EXPORT, "stage = 'export'\nname = 'second'"],
+        Usage,
+        "lies inside of step export:",
+    ),
+    (
+        &[
+            READ,
+            EXPORT,
+            "stage = 'export'\nname = 'second'\noutput = '${output}/second'",
+        ],
+        Usage,
+        "lies inside of step export:",
+    ),
+    (
+        &[
+            READ,
+            "stage = 'export'\noutput = 'HERE/a'",
+            "stage = 'export'\nname = 'second'\noutput = 'HERE/x/../a'",
+        ],
+        Usage,
+        "lies inside of step export:",
+    ),
+    (
+        &[READ, EXPORT, "stage = 'filter'\nrule = { r = 'width > 3' }"],
+        Usage,
+        "step filter: it has no effect, for no export comes after it",
+    ),
+    (
+        &[READ, EXPORT, "stage = 'dedup'\nmethods = ['exact']"],
+        Usage,
+        "step dedup: it has no effect",
+    ),
+    (
+        &[
+            READ,
+            "stage = 'dedup'\nmethods = ['exact']\neps = 0.1",
+            EXPORT,
+        ],
+        Usage,
+        "step dedup: eps has no effect, for match does not run",
+    ),
+    (
+        &[
+            READ,
+            "stage = 'dedup'\nmethods = ['exact']\nembeddings = 'embed'",
+            EXPORT,
+        ],
+        Usage,
+        "embeddings has no effect",
+    ),
+    (
+        &[
+            READ,
+            "stage = 'dedup'\nmethods = ['exact']\nmax-distance = 3",
+            EXPORT,
+        ],
+        Usage,
+        "max-distance has no effect, for perceptual does not run",
+    ),
+    (
+        &[READ, "stage = 'dedup'\nmethods = []", EXPORT],
+        Usage,
+        "step dedup: methods: the list is empty",
+    ),
+    (
+        &[READ, "stage = 'export'\nscores = []"],
+        Usage,
+        "step export: scores: the list is empty",
+    ),
+    (
+        &[
+            READ,
+            KINDS,
+            "stage = 'filter'\nmin = { kinds.cat = 1 }",
+            EXPORT,
+        ],
+        Usage,
+        "quote a name with a dot: \"kinds.cat\"",
+    ),
+    (
+        &[READ, "stage = 'score'\ncommand = 'cat'\nby = 'key'", EXPORT],
+        Usage,
+        "cannot be used with",
+    ),
+    (
+        &[
+            READ,
+            "stage = 'score'\nimport = 'HERE/mine.csv'\nsend = 'caption'",
+            EXPORT,
+        ],
+        Usage,
+        "cannot be used with",
+    ),
+    (
+        &[
+            READ,
+            "stage = 'score'\nimport = 'HERE/mine.csv'\noutputs = ['a']",
+            EXPORT,
+        ],
+        Usage,
+        "cannot be used with",
+    ),
+    (
+        &[
+            READ,
+            "stage = 'embed'\nname = 'clip'\nmodel = 'tiny-embedder'",
+            "stage = 'export'\nembeddings = true",
+        ],
+        Usage,
+        "write embeddings = \"clip\"",
     ),
     (
         &[READ, "stage = 'export'\nimages-per-shard = '${size}'"],
@@ -435,6 +640,19 @@ const TEXTS: &[(&str, &str)] = &[
     (
         "[parameters]\nencoder = {}\n[[steps]]\nstage = 'read'\n[[steps]]\nstage = 'embed'\nmodel = '${encoder}'\n",
         "parameter encoder is required",
+    ),
+    (
+        "[parameters]\nside = { min = 3 }\n[[steps]]\nstage = 'read'\n",
+        "parameter side: min without a type",
+    ),
+    (
+        "[parameters]\nside = { default = '-1', type = 'integer', min = 0 }\n[[steps]]\nstage = 'read'\n\
+        [[steps]]\nstage = 'filter'\nrule = { r = 'width > ${side}' }\n",
+        "parameter side: expected a whole number of at least 0, got \"-1\"",
+    ),
+    (
+        "[parameters]\nside = { default = '1', type = 'side' }\n[[steps]]\nstage = 'read'\n",
+        "unknown variant `side`",
     ),
 ];
 
@@ -536,7 +754,7 @@ impl Scene {
     fn refused_file(&self, text: &str, class: Class, part: &str) {
         let text = text.replace("HERE", word(self.place.path()));
         let file = self.gallery.put_pipeline(&text);
-        let loaded = sluice::pipeline::open(Some(&file));
+        let loaded = sluice::pipeline::open(&sluice_tests::shared().storage, Some(&file));
         let parameters = loaded
             .map(|pipeline| pipeline.parameters)
             .unwrap_or_default();
@@ -577,5 +795,23 @@ fn wrong_pipeline_files_are_refused_before_any_image_is_read() {
     }
     for (text, part) in TEXTS {
         scene.refused_file(text, Usage, part);
+    }
+}
+
+#[test]
+fn a_pipeline_of_any_size_is_read_or_refused_at_once() {
+    let scene = Scene::new();
+    let many: Vec<String> = (0..3000)
+        .map(|n| format!("stage = 'score'\nname = 's{n}'\nmodel = 'kinds'"))
+        .collect();
+    let steps: Vec<&str> = std::iter::once(READ)
+        .chain(many.iter().map(String::as_str))
+        .collect();
+    scene.refused_file(&file(&steps), Usage, "a pipeline has at most 500");
+    let large = format!("{}#{}", file(&[READ]), " ".repeat(1 << 20));
+    scene.refused_file(&large, Usage, "too large for a pipeline file");
+    let sound = [PLACES[0], PLACES[1], PLACES[2]];
+    for device in ["/dev/zero", "/dev/null", "HERE"] {
+        scene.refused(&["--pipeline", device], &sound, Usage, "not a regular file");
     }
 }

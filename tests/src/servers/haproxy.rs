@@ -26,11 +26,11 @@ impl Faults {
         delayed: 0,
         lost: 0,
     };
-    /// A store in trouble.
+    /// A store in trouble. Each fault costs the program a wait of some tenths of a second.
     pub const MANY: Self = Self {
-        unavailable: 150,
-        closed: 50,
-        delayed: 100,
+        unavailable: 40,
+        closed: 20,
+        delayed: 20,
         lost: 0,
     };
     /// A store that stays away.

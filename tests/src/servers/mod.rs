@@ -1,7 +1,7 @@
 //! Real object stores on this machine, and a proxy that spoils their answers.
 //!
-//! `tests/servers/install.sh` gets the programs; where one is not there, starting it says
-//! `skipped:`, loudly, and gives None, and the test returns. A server lives on free ports and in a
+//! `tests/servers/install.sh` gets the programs. Where one is missing, starting it gives None and the
+//! test counts as skipped. A server lives on free ports and in a
 //! temporary folder, and ends with the value that stands for it, or with this process.
 
 mod azurite;

@@ -1,13 +1,12 @@
 """The places of what the tests need: the variables that `make test-airflow` sets, or else defaults in the repository.
 
-Each function skips the test, with the reason, where something is missing.
+Each function skips the test, with the reason, where something is missing. With `CI` set it fails the test.
 """
 
 from __future__ import annotations
 
 import os
 import subprocess
-import warnings
 from functools import cache
 from pathlib import Path
 
@@ -21,7 +20,10 @@ def there(what: str, variable: str | None, default: Path, how: str) -> Path:
     """Returns the place that a variable names, or the default."""
     place = Path(os.environ[variable]) if variable and variable in os.environ else default
     if not place.exists():
-        pytest.skip(f"SKIPPED: no {what} at {place} ({how}{f', or set {variable}' if variable else ''})")
+        missing = f"no {what} at {place} ({how}{f', or set {variable}' if variable else ''})"
+        if os.environ.get("CI"):
+            pytest.fail(f"CI lacks something: {missing}")
+        pytest.skip(f"SKIPPED: {missing}")
     return place.absolute()
 
 
@@ -70,12 +72,3 @@ def demo() -> list[Path]:
     """Returns the demo's shards."""
     folder = there("demo shards", "SLUICE_DEMO_INPUT", ROOT / "demo" / "input", "make demo-data")
     return sorted(folder.glob("*.tar"))
-
-
-def photos() -> list[Path]:
-    """Returns shards with about 200 photographs: those of the fixtures, or else the demo's."""
-    shared = Path(os.environ.get("SLUICE_SHARED", ROOT.parent / "shared"))
-    shards = sorted((shared / "fixtures" / "imagenet-1k-sample").glob("*.tar"))[:2]
-    if not shards:
-        warnings.warn(f"SKIPPED: no fixtures in {shared} (set SLUICE_SHARED): using the demo's shards", stacklevel=2)
-    return shards or demo()

@@ -51,7 +51,7 @@ def test_the_example_curates_from_bucket_to_bucket(
 ) -> None:
     from airflow.dag_processing.dagbag import DagBag
 
-    shards = places.photos()
+    shards = places.demo()
     for shard in shards:
         store.put(shard, f"photos/{shard.name}")
     for name, value in store.variables.items():
@@ -129,7 +129,7 @@ def test_a_pipeline_file_curates_to_the_bytes_of_sluice_run(
     programs = places.with_pipelines()
     for name in ("input", "airflow", "alone"):
         (tmp_path / name).mkdir()
-    for shard in places.photos():
+    for shard in places.demo():
         (tmp_path / "input" / shard.name).symlink_to(shard)
 
     conf = {"input": [str(tmp_path / "input")], "output": str(tmp_path / "airflow/curated"), "max-tasks": 2}

@@ -26,7 +26,7 @@ from store import Store, free_ports
 def test_a_run_under_the_scheduler(
     machine: Path, store: Store, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    for shard in places.photos():
+    for shard in places.demo():
         store.put(shard, f"scheduled/{shard.name}")
     port, logs, triggers = free_ports(3)
     environment = {

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
+import textwrap
 import unittest
 
 import places
@@ -20,6 +22,26 @@ class Plan(unittest.TestCase):
         done = plan()
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertIn(f"```text\n{done.stdout}```", (places.REPOSITORY / "workflows/README.md").read_text(), "workflows/README.md is not up to date")
+
+    def test_scorers_cost_what_they_run(self):
+        file = '''
+            steps = [
+                { stage = "read" }, { stage = "embed" },
+                { stage = "score", name = "head", model = "laion-aesthetic" },
+                { stage = "score", name = "classifier", model = "opennsfw" },
+                { stage = "score", name = "command", command = "cat" },
+                { stage = "score", name = "table", import = "scores.csv" },
+                { stage = "export" },
+            ]'''
+        with tempfile.NamedTemporaryFile("w", suffix=".toml") as pipeline:
+            pipeline.write(textwrap.dedent(file))
+            pipeline.flush()
+            done = plan("--pipeline", pipeline.name)
+        lines = {words[0]: words for line in done.stdout.splitlines() if (words := line.split())}
+        hours = {name: int(lines[name][5].replace(",", "")) for name in ("head", "classifier", "command", "table")}
+        self.assertEqual(hours["classifier"], hours["command"], done.stdout)
+        self.assertGreater(hours["classifier"], 100 * hours["head"])
+        self.assertLess(hours["table"], hours["head"])
 
     def test_limits_are_seen(self):
         for flags, limit in (

@@ -13,6 +13,7 @@ use sluice_harness::Desk;
 use sluice_manifest as manifest;
 use sluice_manifest::retry;
 
+use crate::pipeline::commands::Parameters;
 use crate::pipeline::{self, Pipeline};
 
 /// A pipeline as the nodes that an engine runs.
@@ -121,6 +122,10 @@ pub struct DagArgs {
     /// What is printed
     #[arg(long, env = "SLUICE_FORMAT", value_enum, default_value_t)]
     pub format: Format,
+
+    /// Values that become the defaults of the DAG's parameters
+    #[command(flatten)]
+    pub parameters: Parameters,
 }
 
 /// A form of the DAG.
@@ -140,13 +145,33 @@ pub enum Format {
 /// # Errors
 /// Usage, when the pipeline cannot be loaded.
 pub fn dag(args: &DagArgs, desk: &mut Desk<'_>) -> Result<()> {
-    let dag = Dag::of(&pipeline::open(args.pipeline.as_deref())?);
-    match args.format {
-        Format::Json => writeln!(desk.out, "{}", serde_json::to_string_pretty(&dag)?)?,
-        Format::Argo => write!(desk.out, "{}", argo::argo(&dag)?)?,
-        Format::Kubernetes => write!(desk.out, "{}", kubernetes::kubernetes(&dag)?)?,
+    let file = args.pipeline.as_deref();
+    let mut pipeline = pipeline::open(&desk.shared.storage, file)?;
+    let given = args.parameters.elsewhere(&pipeline, file)?;
+    let preset = pipeline.preset(&given);
+    preset.map_err(|e| args.parameters.name_variables(e))?;
+    if args.format != Format::Json {
+        for warning in engine::needs_of_image(&pipeline) {
+            writeln!(desk.err, "sluice: warning: {warning}")?;
+        }
     }
+    let dag = Dag::of(&pipeline);
+    write!(desk.out, "{}", args.format.print(&dag)?)?;
     Ok(())
+}
+
+impl Format {
+    /// Returns a DAG in this form.
+    ///
+    /// # Errors
+    /// When it cannot be serialised: a bug.
+    pub fn print(self, dag: &Dag) -> Result<String> {
+        match self {
+            Self::Json => Ok(serde_json::to_string_pretty(dag)? + "\n"),
+            Self::Argo => Ok(argo::argo(dag)?),
+            Self::Kubernetes => Ok(kubernetes::kubernetes(dag)?),
+        }
+    }
 }
 
 impl Dag {

@@ -11,6 +11,7 @@ mod words;
 use anyhow::Result;
 use clap::Args;
 use sluice_harness::{Context, Desk};
+use sluice_report::counted;
 
 use self::lookup::Lookup;
 
@@ -39,7 +40,7 @@ pub struct ExplainArgs {
 pub fn explain(args: &ExplainArgs, desk: &mut Desk<'_>) -> Result<()> {
     let context = Context::look(&args.run, "sluice", &desk.shared)?;
     let plan = context.plan()?;
-    let receipts = context.receipts()?;
+    let receipts = counted::receipts(&context)?;
     let story = Lookup::new(&context, &plan, &receipts).story(&args.image_id)?;
     match args.json {
         true => writeln!(desk.out, "{}", serde_json::to_string(&story)?)?,

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use serde_json::{Value, json};
-use sluice_harness::StepDone;
+use sluice_harness::{StepDone, add_rows};
 use sluice_report::Funnel;
 use sluice_report::page::{bytes, plural, thousands};
 
@@ -50,7 +50,7 @@ impl Summary {
     /// Returns the summary as the program's result.
     pub fn as_json(&self) -> Value {
         let steps = self.steps.iter().map(|line| {
-            json!({
+            let mut step = json!({
                 "step": line.step,
                 "status": if line.is_up_to_date() { "up-to-date" } else { "done" },
                 "units": {
@@ -60,7 +60,9 @@ impl Summary {
                 },
                 "seconds": (line.done.seconds * 1000.0).round() / 1000.0,
                 "command": line.command,
-            })
+            });
+            add_rows(&mut step, line.done.rows);
+            step
         });
         json!({
             "run": self.run,
@@ -140,7 +142,15 @@ fn steps_text(steps: &[StepLine]) -> String {
                 (units, old) => format!("{} of {}", units - old, plural(units, "unit")),
             };
             let seconds = format!("{:.1} s", line.done.seconds);
-            vec![line.step.clone(), did, seconds]
+            let rows = match line.done.rows {
+                Some((computed, reused)) if units > old => format!(
+                    "{} computed, {} taken over",
+                    thousands(computed),
+                    thousands(reused)
+                ),
+                _ => String::new(),
+            };
+            vec![line.step.clone(), did, seconds, rows]
         })
         .collect();
     columns(&rows, &[2], "")
@@ -174,13 +184,14 @@ mod tests {
             ]
             .into(),
         };
-        let line = |step: &str, units, up_to_date, seconds| StepLine {
+        let line = |step: &str, units, up_to_date, seconds, rows| StepLine {
             step: step.to_owned(),
             command: format!("sluice-{step} --run runs/a"),
             done: StepDone {
                 units,
                 up_to_date,
                 counts: Counts::default(),
+                rows,
                 seconds,
             },
         };
@@ -192,9 +203,10 @@ mod tests {
             output_shards: 9,
             output_bytes: 1_234_567_890,
             steps: vec![
-                line("partition", 1, 1, 0.01),
-                line("read", 4, 3, 12.34),
-                line("embed", 4, 0, 100.0),
+                line("partition", 1, 1, 0.01, None),
+                line("read", 4, 3, 12.34, None),
+                line("embed", 4, 0, 100.0, Some((1_240, 11_000))),
+                line("nsfw", 4, 4, 0.02, Some((0, 0))),
             ],
         }
     }
@@ -216,7 +228,8 @@ mod tests {
 
         partition  up to date      0.0 s
         read       1 of 4 units   12.3 s
-        embed      4 units       100.0 s
+        embed      4 units       100.0 s  1,240 computed, 11,000 taken over
+        nsfw       up to date      0.0 s
 
         dataset  out
         run      runs/a
@@ -237,5 +250,8 @@ mod tests {
         let kept = funnel["kept"].as_u64().unwrap();
         assert_eq!(funnel["in"].as_u64().unwrap(), kept + dropped);
         assert_eq!(result["steps"][1]["units"]["done"], 1);
+        assert_eq!(result["steps"][1]["computed"], Value::Null);
+        assert_eq!(result["steps"][2]["computed"], 1_240);
+        assert_eq!(result["steps"][2]["reused"], 11_000);
     }
 }

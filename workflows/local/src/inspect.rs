@@ -57,7 +57,7 @@ pub fn inspect(args: &InspectArgs, desk: &mut Desk<'_>) -> Result<()> {
     let Some((folder, name)) = location.split() else {
         return Err(Error::usage(format!("{location}: not the path of a file")).into());
     };
-    let mut table = sluice_store::Store::open(&folder)?.any_table(&name)?;
+    let mut table = desk.shared.storage.open(&folder)?.any_table(&name)?;
     for column in &args.columns {
         if table.schema().field_with_name(column).is_err() {
             let fields = table.schema().fields().iter();

@@ -16,6 +16,7 @@ pub mod run;
 pub mod text;
 pub mod verify;
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -70,11 +71,22 @@ impl Tool for Args {
         }
     }
 
+    fn memory(&self) -> Option<u64> {
+        match &self.command {
+            Command::Run(args) => args.memory,
+            _ => None,
+        }
+    }
+
     fn result_file(&self) -> Option<&Path> {
         match &self.command {
             Command::Run(args) => args.result.as_deref(),
             _ => None,
         }
+    }
+
+    fn answers_with_result(line: &[OsString]) -> bool {
+        line.get(1).is_some_and(|command| command == "run")
     }
 
     fn run(&self, desk: &mut Desk<'_>) -> Result<()> {

@@ -6,7 +6,7 @@ use serde_json::json;
 use sluice_harness::Desk;
 use sluice_manifest::{Class, Error};
 use sluice_model::{Kind, Model, Precision, catalogue, default_cache, pull};
-use sluice_store::Location;
+use sluice_store::{Location, Storage};
 
 use crate::text::{columns, shorten};
 
@@ -80,12 +80,12 @@ enum State {
 }
 
 impl State {
-    fn of(name: &str, cache: &Location) -> Result<Self, Error> {
-        match verified(name, cache) {
+    fn of(storage: &Storage, name: &str, cache: &Location) -> Result<Self, Error> {
+        match verified(storage, name, cache) {
             Ok(model) if model.spec.kind == Kind::Measure => Ok(State::BuiltIn),
             Ok(_) => Ok(State::Cached),
-            Err(e) if e.class() == Class::Transient => Err(e),
-            Err(e) if !is_cached(name, cache)? => {
+            Err(e) if is_passing(&e) => Err(e),
+            Err(e) if !is_cached(storage, name, cache)? => {
                 drop(e);
                 Ok(State::Missing)
             }
@@ -103,17 +103,22 @@ impl State {
     }
 }
 
-fn verified(name: &str, cache: &Location) -> Result<Model, Error> {
-    let model = Model::find(name, cache, Precision::Float32)?;
+/// Whether an error says nothing about the model.
+fn is_passing(e: &Error) -> bool {
+    matches!(e.class(), Class::Transient | Class::Stopped)
+}
+
+fn verified(storage: &Storage, name: &str, cache: &Location) -> Result<Model, Error> {
+    let model = Model::find(storage, name, cache, Precision::Float32)?;
     model.verify()?;
     Ok(model)
 }
 
-fn is_cached(name: &str, cache: &Location) -> Result<bool, Error> {
+fn is_cached(storage: &Storage, name: &str, cache: &Location) -> Result<bool, Error> {
     let folder = Location::parse(&format!("{cache}/{name}"))?;
-    match sluice_store::Store::open(&folder) {
-        Ok(store) => Ok(store.stat("model.onnx")?.is_some()),
-        Err(_) => Ok(false),
+    match storage.open_if_there(&folder)? {
+        Some(store) => Ok(store.stat("model.onnx")?.is_some()),
+        None => Ok(false),
     }
 }
 
@@ -123,7 +128,7 @@ pub fn models(args: &ModelsArgs, desk: &mut Desk<'_>) -> Result<()> {
         ModelsCommand::List { cache, json } => list(&cache.location()?, *json, desk),
         ModelsCommand::Pull { name, from, cache } => {
             let cache = cache.location()?;
-            let spec = pull(&cache, name, &Location::parse(from)?)?;
+            let spec = pull(&desk.shared.storage, &cache, name, &Location::parse(from)?)?;
             let hash = spec.sha256.unwrap_or_default();
             writeln!(desk.out, "{name}: {cache}/{name}, SHA-256 {hash}")?;
             Ok(())
@@ -139,7 +144,7 @@ fn list(cache: &Location, as_json: bool, desk: &mut Desk<'_>) -> Result<()> {
         let state = match spec.kind {
             Kind::Measure => State::BuiltIn,
             // Hashing a gigabyte is for `check`.
-            _ if is_cached(&spec.name, cache)? => State::Cached,
+            _ if is_cached(&desk.shared.storage, &spec.name, cache)? => State::Cached,
             _ => State::Missing,
         };
         if as_json {
@@ -185,10 +190,10 @@ fn check(names: &[String], cache: &Location, desk: &mut Desk<'_>) -> Result<()> 
     for name in names {
         let state = match all {
             // Of the catalogue, what is not here is nothing to complain about.
-            true => State::of(name, cache)?,
-            false => match verified(name, cache) {
+            true => State::of(&desk.shared.storage, name, cache)?,
+            false => match verified(&desk.shared.storage, name, cache) {
                 Ok(_) => State::Cached,
-                Err(e) if e.class() == Class::Transient => return Err(e.into()),
+                Err(e) if is_passing(&e) => return Err(e.into()),
                 Err(e) => State::Broken(e.to_string()),
             },
         };
@@ -196,7 +201,7 @@ fn check(names: &[String], cache: &Location, desk: &mut Desk<'_>) -> Result<()> 
             State::Missing => continue,
             State::Broken(why) => {
                 bad += 1;
-                format!("failed: {why}")
+                format!("failed: {}", why.replace('\n', " "))
             }
             State::BuiltIn | State::Cached => "ok".to_owned(),
         };

@@ -71,6 +71,13 @@ impl Nearest {
     pub fn names(self) -> Vec<String> {
         self.found.into_iter().map(|(_, name)| name).collect()
     }
+
+    /// Returns the nearest one, if it may be a slip: two letters differ at most, and half of them.
+    pub fn slip(self) -> Option<String> {
+        let most = (self.wanted.len() / 2).min(2);
+        let (changes, name) = self.found.into_iter().next()?;
+        (changes <= most).then_some(name)
+    }
 }
 
 /// Returns Levenshtein's distance: letters to insert, delete or replace.
@@ -92,6 +99,8 @@ fn distance(a: &[char], b: &str) -> usize {
 mod tests {
     use sluice_harness::PartitionPlan;
     use sluice_manifest::{Partition, RunInfo, ShardPath};
+
+    use sluice_store::Storage;
 
     use super::*;
 
@@ -116,6 +125,7 @@ mod tests {
                 partition: Partition(0),
                 shards: shards.iter().map(row).collect(),
             }],
+            storage: Storage::default(),
         }
     }
 
@@ -132,6 +142,27 @@ mod tests {
         assert_eq!(of("c.tar.gz/1"), ["c.tar.gz"]);
         assert_eq!(of("d/1"), [""; 0]);
         assert_eq!(places.near("q/1", 1)[0].shard.as_str(), "a.tar");
+    }
+
+    #[test]
+    fn only_slips_are_corrected() {
+        let slip = |wanted: &str| {
+            let mut nearest = Nearest::new(wanted, 1);
+            ["filter", "score", "read"]
+                .iter()
+                .for_each(|name| nearest.offer(name));
+            nearest.slip()
+        };
+        for (wanted, expected) in [
+            ("filer", Some("filter")),
+            ("Score", Some("score")),
+            ("raed", Some("read")),
+            ("colour", None),
+            ("x", None),
+            ("", None),
+        ] {
+            assert_eq!(slip(wanted).as_deref(), expected, "{wanted}");
+        }
     }
 
     #[test]

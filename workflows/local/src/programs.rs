@@ -4,9 +4,11 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use sluice_harness::{
-    Gives, Program, Shared, StepDone, Upstream, Wiring, check_step, run_step, wiring,
+    Gives, InputPlaces, Program, Shared, StepDone, Upstream, Wiring, check_step, input_of,
+    run_step, wiring,
 };
 use sluice_manifest::{Operation, Role};
+use sluice_store::Storage;
 
 /// A stage's program, its argument types forgotten.
 pub struct StageProgram {
@@ -20,6 +22,9 @@ pub struct StageProgram {
     pub command: fn() -> clap::Command,
     /// Parses a command line, of which the first word is its name, and returns how it is wired.
     pub wiring: fn(&[String]) -> Result<Wiring>,
+    /// Lists the input that a command line names, and returns where it is; none for stages that read
+    /// the plan.
+    pub input: fn(&[String], &Storage) -> Result<Option<InputPlaces>>,
     /// Checks a command line before the work, and returns what the step gives.
     pub check: fn(&[String], &Upstream) -> Result<Gives>,
     /// Runs a command line in this process.
@@ -35,6 +40,7 @@ const fn program<P: Program>() -> StageProgram {
         operations: P::OPERATIONS,
         command: P::command,
         wiring: wiring::<P>,
+        input: input_of::<P>,
         check: check_step::<P>,
         run: run_step::<P>,
         main: sluice_harness::main::<P>,

@@ -13,10 +13,14 @@ use std::sync::mpsc::channel;
 use anyhow::{Context as _, Result};
 use clap::Args;
 use serde_json::json;
-use sluice_harness::{Context, Desk, Shared, shell};
+use sluice_harness::{
+    Context, Desk, Shared, parse_bytes, refuse_other_stage, refuse_overlap, refuse_unwritable,
+    shell, spawn,
+};
+use sluice_manifest::text::masked;
 use sluice_manifest::{Error, RunInfo, UnitKind, layout};
-use sluice_report::Funnel;
-use sluice_store::{Location, Store};
+use sluice_report::{Funnel, counted};
+use sluice_store::{Location, Storage, Store};
 
 use crate::Args as Sluice;
 use crate::funnel::{StepLine, Summary, write};
@@ -51,12 +55,22 @@ pub struct RunArgs {
     pub run: Option<String>,
 
     /// Threads that work at once (default: the CPUs that the cgroup grants)
-    #[arg(long, env = "SLUICE_JOBS", value_name = "N")]
+    #[arg(long, env = "SLUICE_JOBS", value_name = "N", value_parser = sluice_harness::jobs())]
     pub jobs: Option<usize>,
+
+    /// Memory for decoding, all threads together: bytes, or 768M, 2G (default: 96M for each thread)
+    ///
+    /// At least 768M, and at most half of what the cgroup grants.
+    #[arg(long, env = "SLUICE_MEMORY", value_name = "BYTES", value_parser = parse_bytes)]
+    pub memory: Option<u64>,
 
     /// Do all work again even where it is up to date
     #[arg(long, env = "SLUICE_FORCE")]
     pub force: bool,
+
+    /// Replace what is in the output, whoever wrote it
+    #[arg(long, env = "SLUICE_OVERWRITE")]
+    pub overwrite: bool,
 
     /// Write the JSON result to this file too
     #[arg(long, env = "SLUICE_RESULT", value_name = "FILE")]
@@ -68,27 +82,24 @@ impl RunArgs {
     ///
     /// # Errors
     /// Usage, when the pipeline cannot be loaded or a required parameter is missing.
-    pub fn load(&self) -> Result<(Pipeline, Values), Error> {
-        let pipeline = pipeline::open(self.pipeline.as_deref())?;
-        let mut given = self.parameters.of(&pipeline)?;
+    pub fn load(&self, storage: &Storage) -> Result<(Pipeline, Values), Error> {
+        let mut pipeline = pipeline::open(storage, self.pipeline.as_deref())?;
+        if self.overwrite {
+            pipeline.switch_on("overwrite");
+        }
+        let mut given = self.parameters.of(&pipeline, self.pipeline.as_deref())?;
         given.extend(gathered(&self.set));
         let values = pipeline.values(&given)?;
-        let missing = pipeline
-            .parameters
-            .iter()
-            .find(|parameter| parameter.default.is_none() && !values.contains_key(&parameter.name));
-        match missing {
-            None => Ok((pipeline, values)),
-            Some(parameter) => {
-                let name = &parameter.name;
-                let is_flag = ["input", "output"].contains(&name.as_str());
-                Err(match is_flag {
-                    true => Error::usage(format!("--{name} is required: {}", parameter.help)),
-                    false => Error::usage(format!("parameter {name} is required"))
-                        .hint(format!("give it a value: --set {name}=VALUE")),
-                })
-            }
+        if let Some(parameter) = pipeline.missing(&values).next() {
+            let name = &parameter.name;
+            let is_flag = ["input", "output"].contains(&name.as_str());
+            return Err(match is_flag {
+                true => Error::usage(format!("--{name} is required: {}", parameter.help)),
+                false => Error::usage(format!("parameter {name} is required"))
+                    .hint(format!("give it a value: --set {name}=VALUE")),
+            });
         }
+        Ok((pipeline, values))
     }
 
     /// Returns where the run is, and refuses places that would get in each other's way: the input is
@@ -110,47 +121,19 @@ impl RunArgs {
                 );
             }
         };
-        let apart = |a: &str, b: &Location, c: &str, d: &Location| match is_inside(b, d) {
-            true => Err(Error::usage(format!("{a} {b} lies inside of {c} {d}"))
-                .hint("choose places beside each other")),
-            false => Ok(()),
-        };
         if let Some(output) = &output {
-            apart("--run", &run, "--output", output)?;
-            apart("--output", output, "--run", &run)?;
+            refuse_overlap(("--run", &run), ("--output", output))?;
         }
         for input in values.get("input").into_iter().flatten() {
             let input = Location::parse(input)?;
-            apart("--run", &run, "--input", &input)?;
+            refuse_overlap(("--run", &run), ("--input", &input))?;
             if let Some(output) = &output {
-                apart("--output", output, "--input", &input)?;
-                apart("--input", &input, "--output", output)?;
+                refuse_overlap(("--output", output), ("--input", &input))?;
             }
         }
         Ok(run.to_string())
     }
 }
-
-/// Whether `a` is `b` or lies in it.
-fn is_inside(a: &Location, b: &Location) -> bool {
-    let (a, b) = (a.to_string(), b.to_string());
-    a == b || a.strip_prefix(&b).is_some_and(|rest| rest.starts_with('/'))
-}
-
-/// Variables that would reach several steps alike. A pipeline says for each step what it does, and
-/// `run` does all units.
-const REFUSED_VARIABLES: [&str; 10] = [
-    "SLUICE_PARTITIONS",
-    "SLUICE_TASK_INDEX",
-    "SLUICE_TASK_COUNT",
-    "SLUICE_STEP",
-    "SLUICE_SURVIVORS_OF",
-    "SLUICE_MIN",
-    "SLUICE_MAX",
-    "SLUICE_TOP",
-    "SLUICE_RULE",
-    "SLUICE_SCORES",
-];
 
 /// Does all steps, and reports where the samples went.
 ///
@@ -158,18 +141,21 @@ const REFUSED_VARIABLES: [&str; 10] = [
 /// Usage, before any work; of the first step that fails.
 pub fn run(args: &RunArgs, desk: &mut Desk<'_>) -> Result<()> {
     desk.result = Some(json!({}));
-    let mut names = REFUSED_VARIABLES.iter();
-    if let Some(name) = names.find(|name| std::env::var_os(name).is_some()) {
-        let refused = Error::usage(format!("{name} is set, which would change several steps"));
-        return Err(refused.hint(format!("unset {name}")).into());
-    }
-    let (pipeline, values) = args.load()?;
+    let storage = &desk.shared.storage;
+    let loaded = args.load(storage);
+    let (pipeline, values) = loaded.map_err(|e| args.parameters.name_variables(e.into()))?;
     let place = args.place(&values)?;
-    let store = Store::create(&Location::parse(&place)?)?;
+    let location = Location::parse(&place)?;
+    refuse_unwritable("--run", &location)?;
+    let store = storage.create(&location)?;
     if let Some(json) = store.get_if_there(layout::RUN_INFO)? {
-        RunInfo::parse(&json, &store.uri(layout::RUN_INFO))?;
+        RunInfo::check_layout(&json, &store.uri(layout::RUN_INFO))?;
     }
-    pipeline.check(&place, &values)?;
+    for node in &pipeline.nodes {
+        refuse_other_stage(&store, &node.step, node.program.stage())?;
+    }
+    let checked = pipeline.check(storage, &place, &values);
+    checked.map_err(|e| args.parameters.name_variables(e))?;
     tracing::info!(run = place, "the run's manifests");
     let work = Work {
         args,
@@ -230,10 +216,14 @@ impl Work<'_> {
                 for node in free.into_iter().filter(|_| outcome.is_ok()) {
                     begun.insert(&node.name);
                     let sender = sender.clone();
-                    scope.spawn(move || {
+                    let failed = sender.clone();
+                    let begun = spawn(scope, move || {
                         // The receiver waits for every node that was begun.
                         let _ = sender.send((node, self.one_node(node)));
                     });
+                    if let Err(e) = begun {
+                        let _ = failed.send((node, Err(e.into())));
+                    }
                 }
                 if begun.len() == done.len() {
                     break; // after a failure
@@ -284,7 +274,9 @@ impl Work<'_> {
     fn put_pipeline(&self) -> Result<()> {
         let resolved = self.pipeline.file.resolved(self.values);
         let text = toml::to_string(&resolved)?;
-        Ok(self.store.put(layout::PIPELINE, text)?)
+        Ok(self
+            .store
+            .put(layout::PIPELINE, masked(&text).into_owned())?)
     }
 }
 
@@ -296,7 +288,7 @@ fn summary(
     shared: &Shared,
 ) -> Result<Summary, Error> {
     let context = Context::look(place, <Sluice as sluice_harness::Tool>::NAME, shared)?;
-    let receipts = context.receipts()?;
+    let receipts = counted::receipts(&context)?;
     let funnel = Funnel::of_run(&receipts);
     let written = receipts
         .steps()
@@ -304,7 +296,7 @@ fn summary(
         .flat_map(|step| receipts.of_kind(step, UnitKind::Shard));
     let shards = written
         .flat_map(|receipt| &receipt.outputs)
-        .filter(|output| output.path.ends_with(".tar"));
+        .filter(|output| output.path.as_str().ends_with(".tar"));
     let (output_shards, output_bytes) = shards.fold((0, 0), |(n, b), o| (n + 1, b + o.bytes));
     let output = values.get("output").and_then(|values| values.first());
     let output = output.map(|uri| Location::parse(uri)).transpose()?;
@@ -336,7 +328,7 @@ mod tests {
 
     fn place(line: &str) -> Result<String, Error> {
         let args = args(line);
-        let (_, values) = args.load()?;
+        let (_, values) = args.load(&Storage::default())?;
         args.place(&values)
     }
 
@@ -359,6 +351,10 @@ mod tests {
             "sluice run --input /out/a.tar --output /out",
             "sluice run --input /data",
             "sluice run --output /out",
+            "sluice run --input /data --output file:///data/./out",
+            "sluice run --input /data/ --output /x/../data",
+            "sluice run --input s3://b/in --output S3://b//in/out",
+            "sluice run --input s3://b/in --output s3://b/out --run s3://b/out/run",
         ] {
             assert!(place(line).is_err(), "{line}");
         }
@@ -367,7 +363,7 @@ mod tests {
     /// The command lines of the default pipeline.
     fn lines(line: &str) -> String {
         let args = args(line);
-        let (pipeline, mut values) = args.load().unwrap();
+        let (pipeline, mut values) = args.load(&Storage::default()).unwrap();
         if !line.contains("--models") {
             values.remove("models"); // may be set in the environment
         }

@@ -1,7 +1,16 @@
 //! Text for people: aligned columns, shortened values.
 
+use std::borrow::Cow;
+
+use sluice_manifest::text::one_line;
+
 /// Returns rows as aligned columns; those of `right` are aligned to the right. No spaces at line ends.
+/// A cell is one line, whatever the name or value in it holds.
 pub fn columns(rows: &[Vec<String>], right: &[usize], indent: &str) -> String {
+    let rows: Vec<Vec<Cow<'_, str>>> = rows
+        .iter()
+        .map(|row| row.iter().map(|cell| one_line(cell)).collect())
+        .collect();
     let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |column: usize| {
         let cells = rows.iter().filter_map(|row| row.get(column));
@@ -9,16 +18,16 @@ pub fn columns(rows: &[Vec<String>], right: &[usize], indent: &str) -> String {
     };
     let widths: Vec<usize> = (0..count).map(width).collect();
     let mut text = String::new();
-    for row in rows {
+    for row in &rows {
         let mut line = indent.to_owned();
-        for (column, cell) in row.iter().enumerate() {
+        for (column, cell) in row.iter().map(|cell| &**cell).enumerate() {
             let space = " ".repeat(widths[column] - cell.chars().count());
             if column > 0 {
                 line.push_str("  ");
             }
             match right.contains(&column) {
-                true => line.extend([space.as_str(), cell.as_str()]),
-                false => line.extend([cell.as_str(), space.as_str()]),
+                true => line.extend([space.as_str(), cell]),
+                false => line.extend([cell, space.as_str()]),
             }
         }
         text.push_str(line.trim_end());
@@ -52,6 +61,8 @@ mod tests {
             vec!["bcd".into(), "22".into()],
         ];
         assert_eq!(columns(&rows, &[1], "> "), "> a     1\n> bcd  22\n");
+        let rows = [vec!["\x1b[2J\nkept".into()]];
+        assert_eq!(columns(&rows, &[], ""), "\\u001b[2J\\u000akept\n");
     }
 
     #[test]

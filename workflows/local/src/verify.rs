@@ -3,7 +3,8 @@
 //! The receipts name the steps, what each was made from and what it wrote. The manifests are read
 //! again, the decisions are made again from what the deciding steps wrote, and every member of the
 //! curated dataset is compared with the bytes that it came from. A run without an export is checked
-//! as far as it goes. Everything streams: units are checked one by one, `--jobs` at once.
+//! as far as it goes. Steps that are not part of the pipeline any more are named and not checked.
+//! Everything streams: units are checked one by one, `--jobs` at once.
 
 mod checks;
 mod duplicates;
@@ -12,7 +13,6 @@ mod inputs;
 mod objects;
 mod output;
 mod partition;
-pub(crate) mod planned;
 mod receipts;
 mod scores;
 mod shard;
@@ -26,8 +26,10 @@ use clap::Args;
 use rayon::prelude::*;
 use serde_json::json;
 use sluice_harness::{Context, Desk, Plan, Receipts, check_unchanged};
+use sluice_manifest::text::shown;
 use sluice_manifest::{Error, Receipt, StepName};
 use sluice_report::page::{plural, thousands};
+use sluice_report::{counted, planned};
 use sluice_store::Store;
 
 use self::checks::{Check, Findings};
@@ -57,7 +59,7 @@ pub struct VerifyArgs {
     pub json: bool,
 
     /// Threads that work at once (default: the CPUs that the cgroup grants)
-    #[arg(long, env = "SLUICE_JOBS", value_name = "N")]
+    #[arg(long, env = "SLUICE_JOBS", value_name = "N", value_parser = sluice_harness::jobs())]
     pub jobs: Option<usize>,
 }
 
@@ -86,31 +88,63 @@ impl<'a> Run<'a> {
 pub fn verify(args: &VerifyArgs, desk: &mut Desk<'_>) -> Result<()> {
     let context = Context::look(&args.run, "sluice", &desk.shared)?;
     let mut findings = Findings::default();
-    check(&context, args.quick, &mut findings)?;
+    let left_over = check(&context, args.quick, &mut findings)?;
     match args.json {
-        true => writeln!(desk.out, "{}", json!({ "checks": findings.as_json() }))?,
-        false => print(&findings, desk.out)?,
+        true => {
+            let result = json!({ "checks": findings.as_json(), "left_over": left_over });
+            writeln!(desk.out, "{result}")?;
+        }
+        false => {
+            print(&findings, desk.out)?;
+            write!(desk.out, "{}", told(&context, &left_over))?;
+        }
     }
-    let failed = findings.failed();
-    if failed.is_empty() {
-        return Ok(());
+    match findings.failed().as_slice() {
+        [] => Ok(()),
+        failed => Err(refused(failed).into()),
     }
+}
+
+/// Returns the line about steps that are not part of the pipeline any more; empty where there are
+/// none.
+fn told(context: &Context, left_over: &[StepName]) -> String {
+    if left_over.is_empty() {
+        return String::new();
+    }
+    let names: Vec<&str> = left_over.iter().map(StepName::as_str).collect();
+    let folders: Vec<String> = names.iter().map(|name| context.run.uri(name)).collect();
+    format!(
+        "not part of the pipeline any more: {}; remove {} to free the space\n",
+        names.join(", "),
+        folders.join(", ")
+    )
+}
+
+fn refused(failed: &[Check]) -> Error {
     let names: Vec<&str> = failed.iter().map(|check| check.name()).collect();
     let message = format!(
         "{} failed: {}",
         plural(names.len() as u64, "check"),
         names.join(", ")
     );
-    Err(Error::data(message)
-        .hint("run the step that wrote it again with --force, then the steps after it")
-        .into())
+    match failed {
+        // A run without a plan that can be read needs something else, which the check has said.
+        [Check::Plan] => Error::data(message),
+        _ => Error::data(message)
+            .hint("run the step that wrote it again with --force, then the steps after it"),
+    }
 }
 
-fn check(context: &Context, quick: bool, findings: &mut Findings) -> Result<()> {
+/// Makes all checks. Returns the steps that are not part of the pipeline any more.
+fn check(context: &Context, quick: bool, findings: &mut Findings) -> Result<Vec<StepName>> {
     let Some(plan) = findings.take(Check::Plan, context.plan())? else {
-        return Ok(());
+        return Ok(Vec::new());
     };
-    let receipts = context.receipts()?;
+    let planned = findings.take(Check::Plan, planned::steps(context))?;
+    let planned = planned.flatten();
+    let mut receipts = context.receipts()?;
+    counted::retain(&mut receipts, planned.as_deref());
+    let left_over = receipts.left_over.clone();
     let steps = receipts.steps();
     let all = steps.iter().flat_map(|step| receipts.of(step));
     let run = Run {
@@ -121,7 +155,6 @@ fn check(context: &Context, quick: bool, findings: &mut Findings) -> Result<()> 
         steps,
         quick,
     };
-    let planned = findings.take(Check::Plan, planned::steps(context))?;
     receipts::check(&run, &planned.unwrap_or_default(), findings);
     inputs::check(&run, findings);
     findings.merge(objects::check(&run)?);
@@ -138,7 +171,7 @@ fn check(context: &Context, quick: bool, findings: &mut Findings) -> Result<()> 
         duplicates::check(&run, findings)?;
         output::check(&run, &input, findings)?;
     }
-    Ok(())
+    Ok(left_over)
 }
 
 fn source_unchanged(run: &Run<'_>, input: &Store, findings: &mut Findings) -> Result<(), Error> {
@@ -171,7 +204,7 @@ fn print(findings: &Findings, out: &mut dyn Write) -> std::io::Result<()> {
         }
         writeln!(out, "\n{}:", check.name())?;
         for failure in &result.failures {
-            writeln!(out, "  {}", failure.replace('\n', "\n    "))?;
+            writeln!(out, "  {}", shown(failure).replace('\n', "\n    "))?;
         }
         let more = result.failed - result.failures.len() as u64;
         if more > 0 {

@@ -4,6 +4,8 @@
 //! A test fails when a run that is sound is called unsound or the other way round, when an image's
 //! story is not what happened to it, or when an option does not reach its step.
 
+#[path = "integration/damage.rs"]
+mod damage;
 #[path = "integration/documents.rs"]
 mod documents;
 #[path = "integration/explain.rs"]
@@ -14,5 +16,7 @@ mod inspect;
 mod run;
 #[path = "integration/support.rs"]
 mod support;
+#[path = "integration/unusable.rs"]
+mod unusable;
 #[path = "integration/verify.rs"]
 mod verify;

@@ -35,7 +35,8 @@ fn outcomes(fixtures: &Path, shard: &str) -> Vec<(Value, Result<Decoded, DecodeE
 fn reduced(bytes: &[u8]) -> Result<(), DecodeError> {
     let spec = "resize = { shortest-edge = 1 }\nfilter = \"box\"\ncrop = { width = 1, height = 1 }";
     let spec: Preprocess = toml::from_str(spec).unwrap();
-    spec.tensor_of_file(bytes, &Limits::default(), Fidelity::Near, &mut [0.0; 3])
+    let out = &mut [0.0; 3];
+    spec.tensor_of_file(bytes, &Limits::default(), &mut |_| {}, Fidelity::Near, out)
 }
 
 fn mean(image: &RgbImage) -> [f64; 3] {

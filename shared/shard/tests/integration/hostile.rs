@@ -3,10 +3,11 @@
 //! The child is this same test program, asked for `child` alone and told the shard by an
 //! environment variable.
 
+use sluice_testkit::{Need, fixtures};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{fixtures, read, skipped};
+use crate::support::read;
 
 const SHARD: &str = "SLUICE_SHARD_TEST_CHILD";
 const TIME: Duration = Duration::from_secs(30);
@@ -32,11 +33,13 @@ fn peak_kb() -> Option<u64> {
 
 #[test]
 fn hostile_shards_cost_little() {
-    let Some(fixtures) = fixtures() else {
-        return skipped("no fixtures, so no hostile shards");
-    };
-    if peak_kb().is_none() {
-        return skipped("no /proc here, so peak memory cannot be told");
+    let Some(fixtures) = fixtures() else { return };
+    let proc = || peak_kb().is_some().then_some(());
+    if Need::Programs
+        .found("/proc", "peak memory is known on Linux only", proc)
+        .is_none()
+    {
+        return;
     }
     for shard in [
         "tar-gz-bomb.tar.gz",

@@ -6,8 +6,9 @@ use std::process::Command;
 
 use proptest::prelude::*;
 use sluice_shard::{DamageKind, ShardWriter};
+use sluice_testkit::python;
 
-use crate::support::{read, sha256, skipped};
+use crate::support::{read, sha256};
 
 type Members = Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -186,14 +187,14 @@ for m in tarfile.open(sys.argv[1], encoding='utf-8', errors='surrogateescape'):
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("shard.tar");
     std::fs::write(&path, write(&examples())).unwrap();
-    let output = match Command::new("python3")
+    let Some(python) = python("tarfile") else {
+        return;
+    };
+    let output = Command::new(python)
         .args(["-c", SCRIPT])
         .arg(&path)
         .output()
-    {
-        Ok(output) => output,
-        Err(error) => return skipped(&format!("no python3 to read a shard with: {error}")),
-    };
+        .unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{errors}");
     let expected: String = examples()

@@ -1,25 +1,9 @@
 //! What the tests share.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
 
 use sha2::{Digest, Sha256};
 use sluice_shard::{Counts, Damage, Event, Limits, Note, Sample, ShardReader, Skipped};
-
-/// Where the fixtures are, if they are here at all.
-pub fn fixtures() -> Option<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    let shared = std::env::var_os("SLUICE_SHARED")
-        .map_or_else(|| root.join("../shared"), PathBuf::from)
-        .join("fixtures");
-    shared.is_dir().then_some(shared)
-}
-
-/// Says on stderr that a test did nothing.
-#[expect(clippy::print_stderr, reason = "a skipped test has to say so")]
-pub fn skipped(why: &str) {
-    eprintln!("skipped: {why}");
-}
 
 /// Everything a shard gives.
 #[derive(Debug, Default, PartialEq)]

@@ -92,7 +92,7 @@ fn check(name: &str) {
         data: floats(&format!("{name}.centroids.f32")),
     };
 
-    let assignments = assign(&vectors, &centroids);
+    let assignments = assign(&vectors, &centroids, &|| Ok(())).unwrap();
     let clusters: Vec<u32> = assignments.iter().map(|a| a.cluster).collect();
     let distances: Vec<Near> = assignments.iter().map(|a| Near(a.distance)).collect();
     assert_eq!(clusters, golden.clusters);
@@ -138,7 +138,8 @@ fn check(name: &str) {
                 .flat_map(|&row| &vectors[row * dim..][..dim])
                 .copied()
                 .collect();
-            let matches = matches(&cluster, dim, 1.0 - expected.eps, rule);
+            let threshold = 1.0 - expected.eps;
+            let matches = matches(&cluster, dim, threshold, rule, &|| Ok(())).unwrap();
             for (&row, found_match) in rows.iter().zip(matches) {
                 if let Some(Match { of, similarity }) = found_match {
                     found.push((row, rows[of], Near(similarity)));

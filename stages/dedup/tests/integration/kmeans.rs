@@ -1,6 +1,22 @@
-use sluice_dedup::kmeans::{Centroids, Settings, assign, fit, inertia, refine, start};
+use sluice_dedup::kmeans::{self, Assignment, Centroids, Settings, inertia};
 
 use super::data::{Numbers, unit, vectors, with_threads};
+
+fn fit(vectors: &[f32], dim: usize, settings: &Settings) -> Centroids {
+    kmeans::fit(vectors, dim, settings, &|| Ok(())).unwrap()
+}
+
+fn start(vectors: &[f32], dim: usize, settings: &Settings) -> Centroids {
+    kmeans::start(vectors, dim, settings, &|| Ok(())).unwrap()
+}
+
+fn refine(vectors: &[f32], start: Centroids, settings: &Settings) -> Centroids {
+    kmeans::refine(vectors, start, settings, &|| Ok(())).unwrap()
+}
+
+fn assign(vectors: &[f32], centroids: &Centroids) -> Vec<Assignment> {
+    kmeans::assign(vectors, centroids, &|| Ok(())).unwrap()
+}
 
 fn squared_distance(a: &[f32], b: &[f32]) -> f64 {
     a.iter().zip(b).map(|(x, y)| f64::from(x - y).powi(2)).sum()

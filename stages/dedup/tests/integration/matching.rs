@@ -1,7 +1,11 @@
 use proptest::prelude::*;
-use sluice_dedup::matching::{Match, Rule, matches, nearest};
+use sluice_dedup::matching::{self, Match, Rule, nearest};
 
 use super::data::{unit, vectors, with_threads};
+
+fn matches(vectors: &[f32], dim: usize, threshold: f32, rule: Rule) -> Vec<Option<Match>> {
+    matching::matches(vectors, dim, threshold, rule, &|| Ok(())).unwrap()
+}
 
 const RULES: [Rule; 2] = [Rule::KeptOnly, Rule::AnyEarlier];
 

@@ -1,7 +1,11 @@
 use proptest::prelude::*;
-use sluice_dedup::perceptual::duplicates;
+use sluice_dedup::perceptual;
 
 use super::data::Numbers;
+
+fn duplicates(hashes: &[u64], max_distance: u32) -> Vec<Option<(usize, u32)>> {
+    perceptual::duplicates(hashes, max_distance, &|| Ok(())).unwrap()
+}
 
 /// The definition, word for word.
 fn brute_force(hashes: &[u64], max_distance: u32) -> Vec<Option<(usize, u32)>> {

@@ -1,7 +1,8 @@
 //! Runs in memory whose steps before `dedup` are made up.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::io::Write;
+use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Schema};
@@ -18,6 +19,12 @@ use sluice_manifest::{
     Counts, Histogram, ImageId, Operation, Partition, Reason, ReasonKind, Receipt, Resources,
     RunInfo, ScoreColumn, ScoreSummary, ShardPath, StepName, Unit, UnitKind,
 };
+
+/// What all tests of this program share. Their memories are told apart by name.
+pub fn shared() -> &'static Shared {
+    static SHARED: LazyLock<Shared> = LazyLock::new(Shared::default);
+    &SHARED
+}
 
 static PLAN_OPERATION: Operation = operation(UnitKind::Plan);
 static PART_OPERATION: Operation = operation(UnitKind::Part);
@@ -89,7 +96,12 @@ impl Run {
         };
         let node = Node {
             step: StepName::new(step).unwrap(),
-            stage: "made-up",
+            stage: match step {
+                "partition" => "partition",
+                "read" => "read",
+                // Whatever it makes, the tests also run the stage itself under that name.
+                _ => "dedup",
+            },
             operation,
             survivors_of: survivors_of.map(|step| StepName::new(step).unwrap()),
         };
@@ -99,10 +111,11 @@ impl Run {
             task_index: None,
             task_count: None,
             jobs: Some(1),
+            memory: None,
             force: false,
             result: None,
         };
-        Context::new(&common, "made-up", node, &Shared::default()).unwrap()
+        Context::new(&common, "made-up", node, shared()).unwrap()
     }
 
     /// Runs a subcommand. `words` begin with its name.
@@ -110,7 +123,7 @@ impl Run {
         let words = ["sluice-dedup"].into_iter().chain(words.split(' '));
         let mut words: Vec<String> = words.map(str::to_owned).collect();
         words.extend(["--run".to_owned(), self.uri.clone()]);
-        run_step::<Args>(&words, &Shared::default())
+        run_step::<Args>(&words, shared())
     }
 
     /// Runs all active subcommands of a step with these flags, each with those that it takes.
@@ -179,7 +192,8 @@ impl Run {
             bytes: 0,
         };
         let json = serde_json::to_vec(&info).unwrap();
-        context.run.put(RUN_INFO, json).unwrap();
+        let mut object = context.run.writer(RUN_INFO).unwrap();
+        object.write_all(&json).unwrap();
         let mut writer = context.run.write_rows(PLAN, &[]).unwrap();
         for number in 0..self.samples.len() {
             let row = PlanRow {
@@ -192,6 +206,7 @@ impl Run {
             writer.push(row).unwrap();
         }
         let mut task = begin(&context, Unit::once(UnitKind::Plan), 1).unwrap();
+        task.publish(|| object.finish()).unwrap();
         task.publish(|| writer.finish()).unwrap();
         task.commit(Counts::default()).unwrap();
     }

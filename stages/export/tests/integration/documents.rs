@@ -48,6 +48,7 @@ fn the_readme_names_every_flag() {
                 "task-index",
                 "task-count",
                 "jobs",
+                "memory",
                 "force",
                 "result",
                 "step",

@@ -76,12 +76,13 @@ fn the_card_explains_what_was_left_out() {
 fn an_earlier_longer_plan_leaves_nothing_behind() {
     let run = small("index-stale");
     run.export_all(None, &["--images-per-shard", "4"]);
-    assert_eq!(run.output().len(), 7 * 2 + 2);
+    assert_eq!(run.output().len(), 7 * 2 + 3);
     run.export_all(None, &["--images-per-shard", "10"]);
     let names: Vec<String> = run.output().into_keys().collect();
     assert_eq!(
         names,
         [
+            ".sluice.json",
             "README.md",
             "index.json",
             "shard-00000.parquet",
@@ -97,6 +98,28 @@ fn an_earlier_longer_plan_leaves_nothing_behind() {
 }
 
 #[test]
+fn shards_that_were_there_before_do_not_mix_into_the_dataset() {
+    let run = small("index-before");
+    for name in [
+        "shard-00001.tar",
+        "shard-00009.tar",
+        "shard-00009.parquet",
+        "LICENSE",
+    ] {
+        run.store("out").put(name, "somebody's").unwrap();
+    }
+    run.export_all(None, &["--images-per-shard", "20", "--overwrite"]);
+    let names: Vec<String> = run.output().into_keys().collect();
+    let shards = ["00000", "00001"].map(|shard| format!("shard-{shard}.tar"));
+    let tars = names.iter().filter(|name| name.ends_with(".tar"));
+    assert!(tars.eq(&shards), "{names:?}");
+    assert!(
+        names.contains(&"LICENSE".to_owned()) && names.len() == 2 * 2 + 4,
+        "{names:?}"
+    );
+}
+
+#[test]
 fn an_earlier_output_elsewhere_stays_whole() {
     let run = small("index-elsewhere");
     run.export_all(None, &["--images-per-shard", "4"]);
@@ -107,7 +130,7 @@ fn an_earlier_output_elsewhere_stays_whole() {
     run.export(&["write"]).unwrap();
     run.export(&["index"]).unwrap();
     assert_eq!(run.output(), before);
-    assert_eq!(run.store("other").list("").unwrap().len(), 3 * 2 + 2);
+    assert_eq!(run.store("other").list("").unwrap().len(), 3 * 2 + 3);
     let receipts = run.store("run").list("export/receipts").unwrap();
     assert_eq!(receipts.len(), 1 + 1 + 3 + 1);
 }
@@ -125,9 +148,11 @@ fn shards_of_another_plan_are_not_listed() {
 #[test]
 fn nothing_kept_is_a_valid_output() {
     let run = Run::new("index-empty");
-    run.shard("a.tar", &vec![("1.jpg".to_owned(), b"no picture".to_vec())]);
+    run.shard("a.tar", &samples(0..3));
     run.read(1);
-    run.export_all(None, &[]);
+    run.score("clear", &["score"]);
+    run.filter("none", None, "clear", 9.0);
+    run.export_all(Some("none"), &[]);
     let names: Vec<String> = run.output().into_keys().collect();
-    assert_eq!(names, ["README.md", "index.json"]);
+    assert_eq!(names, [".sluice.json", "README.md", "index.json"]);
 }

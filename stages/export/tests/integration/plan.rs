@@ -7,7 +7,7 @@ use sluice_harness::{Embedder, Gives, Program, Upstream};
 use sluice_manifest::rows::OutputPlanRow;
 use sluice_manifest::{Class, Error, ScoreColumn, StepName};
 
-use crate::support::{Run, exit, samples, words};
+use crate::support::{Run, exit, samples, shared, words};
 
 fn read(name: &str) -> Run {
     let run = Run::new(name);
@@ -35,6 +35,10 @@ fn chain(name: &str) -> Run {
 
 fn run_chain(run: &Run, threshold: f32) {
     run.filter("usable", None, "clear", threshold);
+    after_usable(run);
+}
+
+fn after_usable(run: &Run) {
     run.dedup("dedup", Some("usable"), "aesthetic", &[]);
     run.filter("filter", Some("dedup"), "aesthetic", 0.1);
     run.decide(Some("filter")).unwrap();
@@ -91,17 +95,103 @@ fn an_interrupted_export_goes_on_and_another_replaces_it() {
     run.plan(&["--images-per-shard", "6"]).unwrap();
 }
 
+/// What a step did: units done and units in all.
+type Done = anyhow::Result<(u64, u64)>;
+
+/// Two runs of one base, and the receipts of the second one's plan.
+fn two_runs(name: &str) -> (Run, impl Fn(&[&str]) -> Done) {
+    let run = decided(name);
+    for object in run.store("run").list("").unwrap() {
+        let content = run.store("run").get(&object.path).unwrap();
+        run.store("second").put(&object.path, content).unwrap();
+    }
+    let uri = format!("{}/second", run.base);
+    let second = move |words: &[&str]| {
+        let words = words
+            .iter()
+            .map(|&word| word.to_owned())
+            .collect::<Vec<_>>();
+        let line = [
+            vec!["sluice-export".to_owned()],
+            words,
+            vec!["--run".to_owned(), uri.clone()],
+        ];
+        let done = sluice_harness::run_step::<Args>(&line.concat(), shared())?;
+        Ok((done.units, done.up_to_date))
+    };
+    (run, second)
+}
+
 #[test]
-fn a_sample_larger_than_a_shard_is_refused() {
-    let run = decided("plan-large");
-    let text = words(run.plan(&["--bytes-per-shard", "10"]));
+fn the_output_of_another_run_is_not_overwritten() {
+    let (run, second) = two_runs("plan-claims");
+    run.export_all(None, &["--images-per-shard", "5"]);
+    let before = run.output();
+    let output = format!("{}/out", run.base);
+    let plan = ["plan", "--output", &output, "--images-per-shard", "20"];
+    let text = words(second(&plan));
     assert!(
-        text.contains("--bytes-per-shard 10: the largest sample has"),
+        text.contains("the run ../run") && text.contains("--overwrite"),
         "{text}"
     );
-    assert_eq!(exit(run.plan(&["--bytes-per-shard", "10"])), 2);
-    let both = ["--bytes-per-shard", "10", "--images-per-shard", "10"];
+    assert_eq!(exit(second(&plan)), 2);
+    assert_eq!(run.output(), before);
+
+    // The second run takes it over: nothing of the first stays, and the first one notices.
+    second(&[&plan[..], &["--overwrite"]].concat()).unwrap();
+    for subcommand in ["write", "index"] {
+        let text = words(run.export(&[subcommand, "--force"]));
+        assert!(text.contains("the run ../second"), "{text}");
+        assert_eq!(exit(run.export(&[subcommand])), 2);
+    }
+    second(&["write"]).unwrap();
+    second(&["index"]).unwrap();
+    let names: Vec<String> = run.output().into_keys().collect();
+    assert_eq!(names.len(), 2 * 2 + 3, "{names:?}");
+    // It stays the second one's without saying so again.
+    assert_eq!(second(&plan).unwrap(), (1, 1));
+}
+
+#[test]
+fn two_exports_of_a_run_do_not_share_an_output() {
+    let run = decided("plan-steps");
+    run.plan(&[]).unwrap();
+    run.export(&["decide", "--step", "again"]).unwrap();
+    let text = words(run.plan(&["--step", "again"]));
+    assert!(text.contains("step export"), "{text}");
+}
+
+#[test]
+fn an_output_of_an_older_version_is_claimed_by_its_run_alone() {
+    let (run, second) = two_runs("plan-older");
+    run.export_all(None, &[]);
+    run.store("out").delete(".sluice.json").unwrap();
+    let output = format!("{}/out", run.base);
+    assert_eq!(exit(second(&["plan", "--output", &output])), 2);
+    // Its tasks go on, and the plan claims it.
+    assert_eq!(run.export(&["write"]).unwrap(), (1, 1));
+    assert_eq!(run.plan(&[]).unwrap(), (1, 1));
+    assert!(run.output().contains_key(".sluice.json"));
+}
+
+#[test]
+fn a_sample_larger_than_a_shard_is_refused() {
+    let run = Run::new("plan-large");
+    run.shard("a.tar", &samples(300..301)); // with a member of 3900 bytes
+    run.read(1);
+    run.decide(None).unwrap();
+    let text = words(run.plan(&["--bytes-per-shard", "2048"]));
+    assert!(
+        text.contains("--bytes-per-shard 2048: the largest sample has"),
+        "{text}"
+    );
+    assert_eq!(exit(run.plan(&["--bytes-per-shard", "2048"])), 2);
+    let both = ["--bytes-per-shard", "2048", "--images-per-shard", "10"];
     assert!(words(run.plan(&both)).contains("cannot be used with"));
+    for impossible in ["0", "1", "2047"] {
+        let text = words(run.plan(&["--bytes-per-shard", impossible]));
+        assert!(text.contains("is not in 2048.."), "{text}");
+    }
 }
 
 #[test]
@@ -139,12 +229,13 @@ fn stale_decisions_are_refused() {
     // The early filter lets other samples through, and dedup is not run again.
     run.filter("usable", None, "clear", 0.1);
     run.filter("filter", Some("dedup"), "aesthetic", 0.1);
-    run.decide(Some("filter")).unwrap();
-    let text = words(run.plan(&[]));
+    let decide = || run.decide(Some("filter"));
+    let text = words(decide());
     assert!(
         text.contains("usable") && text.contains("hint: run the step dedup (exact) again"),
         "{text}"
     );
+    assert_eq!(exit(decide()), 3);
     assert_eq!(exit(run.plan(&[])), 3);
     run_chain(&run, 0.1);
     run.plan(&[]).unwrap();
@@ -163,12 +254,11 @@ fn stale_decisions_are_refused() {
 #[test]
 fn units_with_different_settings_are_refused() {
     let run = chain("plan-thresholds");
-    let before = run.store("run");
-    let kept = before.get("usable/receipts/part-00000.json").unwrap();
-    let old = std::str::from_utf8(&kept).unwrap();
-    let new = old.replace("\"threshold\": 0.2", "\"threshold\": 0.3");
-    assert_ne!(new, old);
-    before.put("usable/receipts/part-00000.json", new).unwrap();
+    run.filter_by("usable", None, "clear", |unit| match unit.index {
+        0 => 0.3,
+        _ => 0.2,
+    });
+    after_usable(&run);
     let text = words(run.plan(&[]));
     assert!(text.contains("part-00000 and part-00001"), "{text}");
     assert_eq!(exit(run.plan(&[])), 3);

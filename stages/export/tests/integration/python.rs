@@ -1,26 +1,14 @@
 //! The output as Python reads it: `tarfile`, `webdataset`, and `wids` where that is installed.
 
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use sluice_testkit::python;
 
 use crate::support::{Members, Run, picture, samples};
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/read_output.py");
-
-/// A Python that has webdataset: `$SLUICE_PYTHON`, or the workspace's own.
-fn python() -> Option<PathBuf> {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache/venv/bin/python");
-    let python = std::env::var_os("SLUICE_PYTHON").map_or(own, PathBuf::from);
-    let works = Command::new(&python)
-        .args(["-c", "import webdataset"])
-        .output();
-    works
-        .is_ok_and(|output| output.status.success())
-        .then_some(python)
-}
 
 fn described(run: &Run, shards: u32) -> Value {
     let sample = |(key, members): (String, Members)| {
@@ -39,10 +27,9 @@ fn described(run: &Run, shards: u32) -> Value {
 }
 
 #[test]
-#[expect(clippy::print_stderr, reason = "a skipped test must say so")]
+#[expect(clippy::print_stderr, reason = "it prints what Python read")]
 fn python_reads_the_same_samples() {
-    let Some(python) = python() else {
-        eprintln!("SKIPPED: no Python with webdataset (set SLUICE_PYTHON, or run `make tools`)");
+    let Some(python) = python("webdataset") else {
         return;
     };
     let folder = tempfile::tempdir().unwrap();

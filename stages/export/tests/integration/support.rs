@@ -3,24 +3,30 @@
 
 use std::collections::BTreeMap;
 use std::io::Cursor;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field};
 use clap::Parser;
 use serde::Serialize;
 use sluice_harness::{Common, Context, Node, Program, Shared, Task, Work};
-use sluice_manifest::layout::{DUPLICATES, EMBEDDINGS, FILTERED, SCORES};
+use sluice_manifest::layout::{self, DUPLICATES, EMBEDDINGS, FILTERED, SCORES};
 use sluice_manifest::rows::{
     self, DIMENSION_KEY, DuplicateRow, FilterRow, MODEL_KEY, MODEL_SHA256_KEY, Method, Row,
     SampleRow,
 };
 use sluice_manifest::{
-    Counts, Error, Histogram, ImageId, Input, Operation, Reason, ReasonKind, Receipt, Resources,
-    ScoreColumn, ScoreSummary, StepName, Unit, UnitKind,
+    Counts, Error, Histogram, ImageId, Input, Operation, Output, Reason, ReasonKind, Receipt,
+    Resources, ScoreColumn, ScoreSummary, StepName, Unit, UnitKind,
 };
 use sluice_shard::{Event, Limits, ShardReader, ShardWriter};
 use sluice_store::{Location, Store};
+
+/// What all tests of this program share. Their memories are told apart by name.
+pub fn shared() -> &'static Shared {
+    static SHARED: LazyLock<Shared> = LazyLock::new(Shared::default);
+    &SHARED
+}
 
 /// Members of a shard: name and bytes.
 pub type Members = Vec<(String, Vec<u8>)>;
@@ -43,7 +49,10 @@ impl Run {
 
     pub fn store(&self, folder: &str) -> Store {
         let uri = format!("{}/{folder}", self.base);
-        Store::create(&Location::parse(&uri).unwrap()).unwrap()
+        shared()
+            .storage
+            .create(&Location::parse(&uri).unwrap())
+            .unwrap()
     }
 
     /// Puts a plain shard into the input.
@@ -60,7 +69,7 @@ impl Run {
         line.extend(["--run".to_owned(), run]);
         let program = P::try_parse_from(line)?;
         let node = program.node();
-        let context = Context::new(program.common(), P::NAME, node, &Shared::default())?;
+        let context = Context::new(program.common(), P::NAME, node, shared())?;
         program.run(&context)?;
         Ok(context.units())
     }
@@ -105,6 +114,16 @@ impl Run {
 
     pub fn receipt(&self, path: &str) -> Receipt {
         serde_json::from_slice(&self.store("run").get(path).unwrap()).unwrap()
+    }
+
+    /// Has the receipt of a part vouch for a manifest that was written anew.
+    pub fn vouch(&self, step: &str, part: u32, output: Output) {
+        let unit = Unit::new(UnitKind::Part, part);
+        let path = layout::receipt(&StepName::new(step).unwrap(), unit);
+        let mut receipt = self.receipt(&path);
+        receipt.outputs = vec![output];
+        let json = receipt.to_json().unwrap();
+        self.store("run").put(&path, json).unwrap();
     }
 
     pub fn rows<R: Row>(&self, path: &str) -> Vec<R> {
@@ -213,11 +232,23 @@ impl Run {
 
     /// Keeps the samples whose score is at least the threshold, as `sluice-filter` does.
     pub fn filter(&self, step: &str, survivors_of: Option<&str>, scorer: &str, threshold: f32) {
+        self.filter_by(step, survivors_of, scorer, |_| threshold);
+    }
+
+    /// As [`filter`](Self::filter), with a threshold for each unit.
+    pub fn filter_by(
+        &self,
+        step: &str,
+        survivors_of: Option<&str>,
+        scorer: &str,
+        threshold: impl Fn(Unit) -> f32,
+    ) {
         let context = self.context("filter", &PARTITIONS, step, survivors_of);
         let survivors = context.survivors(name(survivors_of).as_ref()).unwrap();
         let plan = context.plan().unwrap();
         for partition in &plan.partitions {
             let unit = Unit::from(partition.partition);
+            let threshold = threshold(unit);
             let mut inputs = survivors.inputs(partition.partition).unwrap();
             inputs.push(
                 context
@@ -307,7 +338,7 @@ impl Run {
             operation,
             survivors_of: name(survivors_of),
         };
-        Context::new(&line.common, "test", node, &Shared::default()).unwrap()
+        Context::new(&line.common, "test", node, shared()).unwrap()
     }
 }
 

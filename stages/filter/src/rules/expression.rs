@@ -1,5 +1,6 @@
 //! Expressions: parsing within limits, and the rewriting that [`super::functions`] describes.
 
+use std::collections::BTreeSet;
 use std::mem;
 
 use cel::common::ast::{CallExpr, EntryExpr, Expr, LiteralValue, operators};
@@ -166,7 +167,7 @@ fn call(name: &str, args: Vec<Expression>) -> Expr {
     })
 }
 
-fn identifier(id: u64, name: &str) -> Expression {
+pub(crate) fn identifier(id: u64, name: &str) -> Expression {
     Expression {
         id,
         expr: Expr::Ident(name.to_owned()),
@@ -175,6 +176,36 @@ fn identifier(id: u64, name: &str) -> Expression {
 
 fn is_internal(node: &Expression) -> bool {
     matches!(&node.expr, Expr::Ident(name) if name.starts_with('@'))
+}
+
+/// Adds the names that an expression reads from outside of it: all but the variables of its own loops.
+/// `bound` are the variables of the loops around it.
+pub(crate) fn add_free_names<'e>(
+    node: &'e Expression,
+    bound: &mut Vec<&'e str>,
+    names: &mut BTreeSet<String>,
+) {
+    match &node.expr {
+        Expr::Ident(name) if !is_internal(node) && !bound.contains(&name.as_str()) => {
+            names.insert(name.clone());
+        }
+        Expr::Comprehension(each) => {
+            add_free_names(&each.iter_range, bound, names);
+            add_free_names(&each.accu_init, bound, names);
+            let around = bound.len();
+            bound.extend([each.iter_var.as_str(), each.accu_var.as_str()]);
+            bound.extend(each.iter_var2.as_deref());
+            for part in [&each.loop_cond, &each.loop_step, &each.result] {
+                add_free_names(part, bound, names);
+            }
+            bound.truncate(around);
+        }
+        _ => {
+            for child in children(node) {
+                add_free_names(child, bound, names);
+            }
+        }
+    }
 }
 
 /// A variable, or a field of one, as it is written: `metadata.sizes[0]`.

@@ -1,5 +1,7 @@
 //! A small run, step by step.
 
+use std::sync::LazyLock;
+
 use serde::Serialize;
 use sluice_harness::{Common, Context, Node, Plan, Shared, StepDone, Task, Work, run_step};
 use sluice_manifest::layout::{self, DECISIONS, DUPLICATES, FILTERED, SCORES};
@@ -12,6 +14,12 @@ use sluice_manifest::{
 };
 use sluice_shard::ShardWriter;
 use sluice_store::{Location, Store};
+
+/// What all tests of this program share. Their memories are told apart by name.
+pub fn shared() -> &'static Shared {
+    static SHARED: LazyLock<Shared> = LazyLock::new(Shared::default);
+    &SHARED
+}
 
 pub const HOSTILE: &str = "<script>alert('&\"x')</script>";
 
@@ -73,7 +81,10 @@ impl Run {
     /// Partitioned: one sound shard, one that is torn.
     pub fn new(name: &str) -> Self {
         let input = format!("memory://{name}/in");
-        let store = Store::create(&Location::parse(&input).unwrap()).unwrap();
+        let store = shared()
+            .storage
+            .create(&Location::parse(&input).unwrap())
+            .unwrap();
         let mut writer = ShardWriter::new(Vec::new());
         for number in 0..8 {
             let name = format!("{number:04}.png");
@@ -94,7 +105,7 @@ impl Run {
     pub fn step<P: sluice_harness::Program>(&self, words: &[&str]) -> StepDone {
         let mut words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
         words.extend(["--run".to_owned(), self.uri.clone()]);
-        run_step::<P>(&words, &Shared::default()).unwrap()
+        run_step::<P>(&words, shared()).unwrap()
     }
 
     pub fn read(&self) {
@@ -109,7 +120,10 @@ impl Run {
     }
 
     pub fn store(&self) -> Store {
-        Store::open(&Location::parse(&self.uri).unwrap()).unwrap()
+        shared()
+            .storage
+            .open(&Location::parse(&self.uri).unwrap())
+            .unwrap()
     }
 
     pub fn forget(&self, step: &str, unit: Unit) {
@@ -130,6 +144,7 @@ impl Run {
             task_index: None,
             task_count: None,
             jobs: Some(1),
+            memory: None,
             force: false,
             result: None,
         };
@@ -139,7 +154,7 @@ impl Run {
             operation,
             survivors_of: survivors_of.map(|step| StepName::new(step).unwrap()),
         };
-        Context::new(&common, "made-up", node, &Shared::default()).unwrap()
+        Context::new(&common, "made-up", node, shared()).unwrap()
     }
 
     /// Scores every sound image in two outputs: the n-th of its partition gets n / 8 and 1 - n / 8.

@@ -70,7 +70,7 @@ impl<'a> ScoreStream<'a> {
         let _ = (&mut self.stdout).take(more as u64).read_to_end(&mut start);
         let text = String::from_utf8_lossy(&start);
         Err(match start.is_empty() {
-            true => Failure::data("no output").hint("an Arrow IPC stream is expected on stdout"),
+            true => Failure::NoOutput,
             false => Failure::data(format!(
                 "its output is not an Arrow IPC stream, it starts with {text:?}"
             ))
@@ -208,6 +208,11 @@ impl Ledger {
             )));
         }
         Ok(())
+    }
+
+    /// Returns whether nothing was sent.
+    pub fn is_empty(&self) -> bool {
+        self.lock().is_empty()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<KeyDigest, bool>> {

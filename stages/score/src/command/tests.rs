@@ -2,8 +2,7 @@
 
 #![expect(
     clippy::disallowed_methods,
-    clippy::print_stderr,
-    reason = "files on local disk carry answers and process ids; a skipped test must say so"
+    reason = "files on local disk carry answers and process ids"
 )]
 
 use std::path::{Path, PathBuf};
@@ -146,13 +145,40 @@ fn a_program_scores_images() {
 }
 
 #[test]
-fn no_samples_at_all_are_a_rehearsal() {
-    assert!(run(&command("cat"), &[]).unwrap().is_empty());
+fn a_program_is_tried_with_no_samples() {
+    let rehearse = |text: &str| command(text).rehearse(&three().schema(), &|| Ok(()));
+    // The second opens its writer at the first batch.
+    for script in [
+        "cat",
+        "cat >/dev/null",
+        "true",
+        "test $SLUICE_UNIT = check && cat",
+    ] {
+        rehearse(script).unwrap();
+    }
+    for (script, class, text) in [
+        ("sluice-no-such-program", Class::Usage, "exit code 127"),
+        ("sh /no/such/script.sh", Class::Usage, "stderr: "),
+        (
+            "echo no module >&2; exit 1",
+            Class::Usage,
+            "stderr: no module",
+        ),
+        ("cat >/dev/null; echo ready", Class::Usage, "\"ready\\n\""),
+        ("exit 75", Class::Transient, "exit code 75"),
+        ("kill -9 $$", Class::Transient, "signal 9"),
+    ] {
+        let error = rehearse(script).unwrap_err();
+        assert_eq!(error.class(), class, "{script}: {error}");
+        assert!(error.to_string().contains(text), "{script}: {error}");
+    }
     let mut other = command("cat");
     other.outputs = vec!["sharpness".to_owned()];
-    let error = run(&other, &[]).unwrap_err().to_string();
-    assert!(error.contains("no column \"sharpness\""), "{error}");
-    assert!(error.contains("\"image_id\", \"score\"") && error.contains("--outputs"));
+    let error = other.rehearse(&three().schema(), &|| Ok(())).unwrap_err();
+    let text = error.to_string();
+    assert_eq!(error.class(), Class::Usage);
+    assert!(text.contains("no column \"sharpness\""), "{text}");
+    assert!(text.contains("\"image_id\", \"score\"") && text.contains("must end with 0"));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! A CSV table of the user's: comma separated, with a header, plain or gzipped.
 //!
 //! CSV has no types. A column counts as numeric where the first [`SAMPLED`] records hold numbers in
-//! it and nothing else. Text that is not a number costs the row its score, not the import.
+//! it and nothing else; where they hold nothing in it, its first value further on decides. Text that is not a number costs the row its score, not the import.
 
 use std::io::{self, Read};
 
@@ -33,19 +33,21 @@ impl CsvTable {
         let names = records.header()?;
         let mut samples = vec![Sample::default(); names.len()];
         let mut record = ByteRecord::new();
-        for index in 0..SAMPLED {
-            if !records.next(&mut record)? {
-                if index == 0 {
-                    return Err(Error::data(format!("{}: has no rows", object.uri)));
-                }
-                break;
-            }
+        let mut count = 0;
+        while (count < SAMPLED || samples.iter().any(Sample::is_empty))
+            && records.next(&mut record)?
+        {
+            count += 1;
             let fields = samples.iter_mut().zip(&record);
+            let fields = fields.filter(|(sample, _)| count <= SAMPLED || sample.is_empty());
             fields.for_each(|(sample, field)| sample.add(field));
+        }
+        if count == 0 {
+            return Err(Error::data(format!("{}: has no rows", object.uri)));
         }
         let columns = names.into_iter().zip(samples).map(|(name, sample)| Column {
             name,
-            kind: "text".to_owned(),
+            kind: if sample.is_empty() { "empty" } else { "text" }.to_owned(),
             numbers: sample.numbers(),
             key: true,
         });
@@ -70,7 +72,7 @@ impl CsvTable {
     }
 }
 
-/// What the first records hold in a column.
+/// What some records hold in a column.
 #[derive(Debug, Clone, Default)]
 struct Sample {
     numbers: usize,
@@ -85,6 +87,10 @@ impl Sample {
             None if is_missing(field) => {}
             None => self.texts += 1,
         }
+    }
+
+    fn is_empty(&self) -> bool {
+        (self.numbers, self.texts) == (0, 0)
     }
 
     fn numbers(&self) -> Numbers {

@@ -17,12 +17,14 @@ use arrow::datatypes::DataType;
 use bytes::Bytes;
 use flate2::write::GzEncoder;
 use sluice_manifest::Class;
-use sluice_store::Location;
+use sluice_store::{Location, Storage};
 
 use super::*;
 
 fn store(name: &str) -> Store {
-    Store::create(&Location::parse(&format!("memory://import-{name}")).unwrap()).unwrap()
+    Storage::default()
+        .create(&Location::parse(&format!("memory://import-{name}")).unwrap())
+        .unwrap()
 }
 
 fn by(field: &str) -> ImportOptions {
@@ -101,6 +103,26 @@ fn floats(values: &[Option<f64>]) -> ArrayRef {
 }
 
 const ROWS: &str = "url,label,clip,nsfw\nhttp://a,\"x, y\",0.25,1\nhttp://b,z,-3e-2,0\n";
+
+#[test]
+fn a_column_of_csv_counts_by_its_first_values() {
+    let rows = |late: &str| {
+        let rows = (0..3000).map(|row| match row {
+            2500 => format!("k{row},,{late}\n"),
+            _ => format!("k{row},,\n"),
+        });
+        format!("key,empty,late\n{}", rows.collect::<String>())
+    };
+    let scores = load("t.csv", rows("0.5"), &by("key")).unwrap();
+    assert_eq!(scores.columns(), ["late"]);
+    assert_eq!(scores.lookup("k2500"), Some(&[0.5][..]));
+    let (class, text) = fail("t.csv", rows("yes"), &by("key"));
+    assert_eq!(class, Class::Usage);
+    assert!(
+        text.contains("\"empty\" (empty), \"late\" (text)"),
+        "{text}"
+    );
+}
 
 #[test]
 fn the_same_rows_come_from_every_format() {
@@ -336,11 +358,8 @@ fn csv_text_is_numeric_by_its_first_rows() {
         let mixed = if row == 3 { "0,5" } else { "0.5" };
         rows.push_str(&format!("{row},{late},\"{mixed}\",x\n"));
     }
-    let (_, error) = fail("t.csv", &*rows, &by("key"));
-    assert!(
-        error.contains("no numeric column among \"key\" (text), \"late\" (text)"),
-        "{error}"
-    );
+    let scores = load("t.csv", &*rows, &by("key")).unwrap();
+    assert_eq!(scores.columns(), ["late"], "mixed is text somewhere");
     let scores = load("t.csv", &*rows, &columns(by("key"), &["late", "mixed"])).unwrap();
     assert!(scores.lookup("3").unwrap()[1].is_nan());
     assert_eq!(scores.lookup("1150"), Some(&[1.5, 0.5][..]));
@@ -610,7 +629,9 @@ fn pages_of_many_row_groups_are_read_in_turn() {
     ];
     let batch = RecordBatch::try_from_iter(table).unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let disk = Store::create(&Location::Local(folder.path().to_owned())).unwrap();
+    let disk = Storage::default()
+        .create(&Location::Local(folder.path().to_owned()))
+        .unwrap();
     for compression in [
         Compression::UNCOMPRESSED,
         Compression::LZ4_RAW,

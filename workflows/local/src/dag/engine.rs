@@ -1,7 +1,9 @@
 //! What the files of all engines share: the image, command lines, names, and text in YAML.
 
 use super::{Dag, Node, Parameter, Resources};
+use crate::pipeline::Pipeline;
 use sluice_manifest::{Error, Result};
+use sluice_store::Location;
 
 /// The image, which holds all programs.
 pub const IMAGE: &str = concat!("sluice:", env!("CARGO_PKG_VERSION"));
@@ -119,6 +121,34 @@ pub fn default(parameter: &Parameter) -> Option<&str> {
     }
 }
 
+/// Returns what the pods of a pipeline need besides the image: programs of the user's, and files that
+/// are on a local disk. One line for each.
+pub fn needs_of_image(pipeline: &Pipeline) -> Vec<String> {
+    let mut needs = Vec::new();
+    for node in &pipeline.nodes {
+        let command = node.argument("command");
+        if !command.is_empty() {
+            needs.push(format!(
+                "step {}: the image must have what its command runs: {command}",
+                node.step
+            ));
+        }
+        for flag in ["import", "model"] {
+            let value = node.argument(flag);
+            // Without a slash a model is a name of the catalogue.
+            let is_path = value.contains('/') || flag == "import";
+            let is_local = Location::parse(value).is_ok_and(|place| place.as_local().is_some());
+            if is_path && is_local && !value.is_empty() && !value.contains("${") {
+                needs.push(format!(
+                    "step {}: pods do not see the local {flag} {value}; put it into an object store",
+                    node.step
+                ));
+            }
+        }
+    }
+    needs
+}
+
 /// Returns the parameters, the required ones first.
 pub fn parameters(dag: &Dag) -> Vec<&Parameter> {
     let mut parameters: Vec<&Parameter> = dag.parameters.iter().collect();
@@ -217,7 +247,7 @@ mod tests {
 
     #[test]
     fn placeholders_of_unknown_parameters_are_text() {
-        let dag = Dag::of(&crate::pipeline::open(None).unwrap());
+        let dag = Dag::of(&crate::pipeline::default().unwrap());
         for (text, expected) in [
             ("", vec![]),
             (
@@ -298,7 +328,7 @@ pub mod readers {
     /// Returns the default pipeline with a parameter `mine` of the given default, and with an option
     /// of the first node that has the text between two values of it.
     pub fn pipeline(text: &str) -> Dag {
-        let mut dag = Dag::of(&crate::pipeline::open(None).unwrap());
+        let mut dag = Dag::of(&crate::pipeline::default().unwrap());
         let mut mine = dag.parameters[2].clone();
         mine.name = "mine".to_owned();
         mine.default = Some(text.to_owned());

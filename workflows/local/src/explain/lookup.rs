@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use sluice_harness::{Context, Plan, Receipts};
 use sluice_manifest::layout::IMAGES;
 use sluice_manifest::rows::{PlanRow, Row, SampleRow};
+use sluice_manifest::text::one_line;
 use sluice_manifest::{Error, ImageId, Partition, Result, StepName, Unit};
 use sluice_report::steps;
 use sluice_store::{RowReader, Table};
@@ -140,6 +141,7 @@ impl<'a> Lookup<'a> {
             }
         }
         let names = nearest.names();
+        let names: Vec<_> = names.iter().map(|name| one_line(name)).collect();
         let error = Error::usage(format!("{image_id}: no such image in this run"));
         Ok(match names.as_slice() {
             [] => error.hint("an id is the shard's path without .tar, a slash, and the key"),

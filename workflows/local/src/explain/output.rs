@@ -60,7 +60,9 @@ impl Lookup<'_> {
             let shard = Unit::new(UnitKind::Shard, row.shard);
             if self.receipts.unit(export, shard).is_none() {
                 unwritten.push(format!("{output}/{shard}.tar"));
-            } else if let Some(place) = place_in(&Store::open(&output)?, shard, sample)? {
+            } else if let Some(place) =
+                place_in(&self.context.storage.open(&output)?, shard, sample)?
+            {
                 return Ok(Some(place));
             }
         }

@@ -8,12 +8,11 @@ use sluice_manifest::rows::{self, PlanRow, SampleRow, Status};
 use sluice_manifest::{
     ImageId, Partition, Receipt, Result, ScoreName, ShardPath, StepName, Unit, UnitKind,
 };
-use sluice_report::{settings, steps};
+use sluice_report::{planned, settings, steps};
 
 use super::decisions::{Decision, Fate, Link, drop_of};
 use super::lookup::{Lookup, row_of};
 use super::output::OutputPlace;
-use crate::verify::planned;
 
 /// Everything that is known about an image.
 #[derive(Debug, Serialize)]
@@ -137,7 +136,7 @@ impl Lookup<'_> {
                 names.push(step.to_string());
             }
         }
-        let planned = planned::steps(self.context)?.into_iter();
+        let planned = planned::steps(self.context)?.into_iter().flatten();
         let planned = planned.filter(|planned| self.receipts.of(&planned.name).is_empty());
         let planned = planned.filter(|planned| planned.stage != "report");
         names.extend(planned.map(|planned| planned.name.to_string()));

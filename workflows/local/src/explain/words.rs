@@ -2,6 +2,7 @@
 
 use sluice_manifest::ReasonKind;
 use sluice_manifest::rows::{SampleRow, Status};
+use sluice_manifest::text::one_line;
 use sluice_report::histogram::number;
 use sluice_report::page::bytes;
 
@@ -15,7 +16,8 @@ const TEXT: usize = 100;
 
 /// Returns a story as text.
 pub fn words(story: &Story) -> String {
-    let mut text = format!("{}\n{}\n\n", story.image_id, headline(story));
+    let id = one_line(story.image_id.as_str());
+    let mut text = format!("{id}\n{}\n\n", one_line(&headline(story)));
     let mut rows: Vec<[String; 2]> = vec![[
         "shard".into(),
         format!("{} ({})", story.shard, story.partition),

@@ -1,13 +1,15 @@
 //! `sluice pipeline`: shows the default pipeline, checks a file. And parameters as flags.
 
+use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use anyhow::Result;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Subcommand};
-use sluice_harness::{Desk, shell};
+use sluice_harness::{Desk, MACHINE_FLAGS, is_set, settings_of, shell};
 use sluice_manifest::Error;
 
-use super::{Parameter, Pipeline, open};
+use super::{Parameter, Pipeline, default, open};
+use crate::programs::PROGRAMS;
 
 /// Show the default pipeline, or check a pipeline file
 #[derive(Debug, Args)]
@@ -41,6 +43,9 @@ pub enum PipelineCommand {
         /// The value of a parameter
         #[arg(long, value_name = "NAME=VALUE")]
         set: Vec<Setting>,
+        /// Parameters that the default pipeline has too.
+        #[command(flatten)]
+        parameters: Parameters,
     },
 }
 
@@ -84,12 +89,16 @@ pub fn gathered(settings: &[Setting]) -> Vec<(String, Vec<String>)> {
 pub fn pipeline(args: &PipelineArgs, desk: &mut Desk<'_>) -> Result<()> {
     match &args.command {
         PipelineCommand::Show { file, steps } => show(file.as_deref(), *steps, desk),
-        PipelineCommand::Check { file, set } => check(file, set, desk),
+        PipelineCommand::Check {
+            file,
+            set,
+            parameters,
+        } => check(file, set, parameters, desk),
     }
 }
 
 fn show(file: Option<&str>, steps: bool, desk: &mut Desk<'_>) -> Result<()> {
-    let pipeline = open(file)?;
+    let pipeline = open(&desk.shared.storage, file)?;
     if !steps {
         let text = match file {
             None => super::DEFAULT.to_owned(),
@@ -110,13 +119,34 @@ fn show(file: Option<&str>, steps: bool, desk: &mut Desk<'_>) -> Result<()> {
     Ok(())
 }
 
-fn check(file: &str, set: &[Setting], desk: &mut Desk<'_>) -> Result<()> {
-    let pipeline = open(Some(file))?;
-    let values = pipeline.values(&gathered(set))?;
-    pipeline.check("memory://check", &values)?;
+fn check(file: &str, set: &[Setting], parameters: &Parameters, desk: &mut Desk<'_>) -> Result<()> {
+    let pipeline = open(&desk.shared.storage, Some(file))?;
+    let mut given = parameters.of(&pipeline, Some(file))?;
+    given.extend(gathered(set));
+    let mut values = pipeline.values(&given)?;
+    let missing: Vec<String> = pipeline.missing(&values).map(|p| p.name.clone()).collect();
+    if missing.iter().any(|name| name == OUTPUT) {
+        // The rest of the export can be checked.
+        values.insert(OUTPUT.to_owned(), vec!["memory://check-output".to_owned()]);
+    }
+    pipeline.check(&desk.shared.storage, "memory://check", &values)?;
     writeln!(desk.out, "{file}: {} steps can run", pipeline.nodes.len())?;
+    for name in missing {
+        let what = match name.as_str() {
+            OUTPUT => "its place was not checked".to_owned(),
+            _ => {
+                let nodes = pipeline.nodes_with(&name).map(|node| node.name.as_str());
+                let nodes: Vec<&str> = nodes.collect();
+                format!("{} was not checked", nodes.join(", "))
+            }
+        };
+        writeln!(desk.out, "{name} is not given: {what}")?;
+    }
     Ok(())
 }
+
+/// The parameter of the curated dataset's place.
+const OUTPUT: &str = "output";
 
 /// The parameters of the default pipeline as flags, with the values that were given.
 #[derive(Debug, Clone)]
@@ -128,12 +158,18 @@ pub struct Parameters {
 }
 
 impl Parameters {
-    /// Returns what applies to a pipeline. A variable of the environment for a parameter that the
-    /// pipeline does not have is ignored.
+    /// Returns what applies to a pipeline: what the command line gave; places that the environment
+    /// gave; and for the default pipeline, which has no `file`, the settings that it gave.
     ///
     /// # Errors
-    /// Usage, when the command line gave a parameter that the pipeline does not have.
-    pub fn of(&self, pipeline: &Pipeline) -> Result<Vec<(String, Vec<String>)>, Error> {
+    /// Usage, when the command line gave a parameter that the pipeline does not have, or a variable is
+    /// set that would change steps and does not count.
+    pub fn of(
+        &self,
+        pipeline: &Pipeline,
+        file: Option<&str>,
+    ) -> Result<Vec<(String, Vec<String>)>, Error> {
+        refuse_settings(file, |name| is_set(name))?;
         let has = |name: &str| pipeline.parameters.iter().any(|p| p.name == name);
         if let Some(name) = self.from_line.iter().find(|name| !has(name)) {
             return Err(Error::usage(format!(
@@ -145,12 +181,71 @@ impl Parameters {
         let given = self.given.iter().filter(|(name, _)| has(name));
         Ok(given.cloned().collect())
     }
+
+    /// Names the variables that gave settings, in an error that may be about one of them.
+    pub fn name_variables(&self, e: anyhow::Error) -> anyhow::Error {
+        let given = DEFAULTS.iter().filter(|(parameter, _)| {
+            let name = &parameter.name;
+            let is_given = self.given.iter().any(|(given, _)| given == name);
+            is_given && !self.from_line.contains(name) && !MACHINE_FLAGS.contains(&name.as_str())
+        });
+        let names: Vec<&str> = given.map(|(_, variable)| variable.as_str()).collect();
+        match names.is_empty() {
+            true => e,
+            false => e.context(format!("with {} of the environment", names.join(", "))),
+        }
+    }
+
+    /// As [`of`](Self::of), without the places that the environment gave: for what another machine
+    /// runs.
+    ///
+    /// # Errors
+    /// As [`of`](Self::of).
+    pub fn elsewhere(
+        &self,
+        pipeline: &Pipeline,
+        file: Option<&str>,
+    ) -> Result<Vec<(String, Vec<String>)>, Error> {
+        let mut given = self.of(pipeline, file)?;
+        given.retain(|(name, _)| {
+            self.from_line.contains(name) || !MACHINE_FLAGS.contains(&name.as_str())
+        });
+        Ok(given)
+    }
+}
+
+/// Refuses variables that are settings of steps: all for a pipeline file, and those that are no
+/// parameters for the default pipeline. The rule is [`sluice_harness::MACHINE_FLAGS`]'s.
+fn refuse_settings(file: Option<&str>, has_variable: impl Fn(&str) -> bool) -> Result<(), Error> {
+    let settings = PROGRAMS.iter();
+    let settings = settings.flat_map(|program| settings_of(&(program.command)()));
+    let mut settings: BTreeSet<String> = settings.collect();
+    let own = DEFAULTS
+        .iter()
+        .filter(|(parameter, _)| !MACHINE_FLAGS.contains(&parameter.name.as_str()))
+        .map(|(_, variable)| variable);
+    match file {
+        Some(_) => settings.extend(own.cloned()),
+        None => settings.retain(|name| own.clone().all(|variable| variable != name)),
+    }
+    let Some(name) = settings.iter().find(|name| has_variable(name)) else {
+        return Ok(());
+    };
+    let error = Error::usage(format!(
+        "{name} is set, which would change steps of the pipeline"
+    ));
+    Err(match file {
+        Some(file) => error.hint(format!("unset {name}, and write the setting into {file}")),
+        None => error.hint(format!(
+            "unset {name}, and write a pipeline file with the setting"
+        )),
+    })
 }
 
 /// The parameters of the default pipeline, with their variables: clap wants texts that stay.
 static DEFAULTS: LazyLock<Vec<(Parameter, String)>> = LazyLock::new(|| {
     // Unwrap safety: the default pipeline is part of the program, and the tests load it.
-    let pipeline = open(None).expect("the default pipeline loads");
+    let pipeline = default().expect("the default pipeline loads");
     let parameters = pipeline.parameters.into_iter();
     parameters.map(|p| (p.clone(), p.variable())).collect()
 });
@@ -220,5 +315,69 @@ impl FromArgMatches for Parameters {
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
         *self = Self::from_arg_matches(matches)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The variables of all flags, with their flags.
+    fn all_variables() -> Vec<(String, String)> {
+        fn of(command: &clap::Command) -> Vec<(String, String)> {
+            let own = command.get_arguments().filter_map(|arg| {
+                let variable = arg.get_env()?.to_str()?.to_owned();
+                Some((arg.get_long()?.to_owned(), variable))
+            });
+            let inner = command.get_subcommands().flat_map(of);
+            own.chain(inner).collect()
+        }
+        let mut variables: Vec<(String, String)> = PROGRAMS
+            .iter()
+            .flat_map(|program| of(&(program.command)()))
+            .collect();
+        variables.sort();
+        variables.dedup();
+        variables
+    }
+
+    #[test]
+    fn variables_of_settings_count_for_short_parameters_alone() {
+        let refused = |file, variable: &str| refuse_settings(file, |name| name == variable);
+        let variables = all_variables();
+        assert!(variables.len() > 40, "{}", variables.len());
+        for (flag, variable) in &variables {
+            let of_machine = MACHINE_FLAGS.contains(&flag.as_str());
+            let is_short = DEFAULTS.iter().any(|(_, name)| name == variable);
+            let counts = [refused(None, variable), refused(Some("F"), variable)];
+            let expected = [of_machine || is_short, of_machine];
+            assert_eq!(counts.each_ref().map(Result::is_ok), expected, "{variable}");
+            for error in counts.into_iter().filter_map(Result::err) {
+                assert!(error.to_string().contains(variable), "{error}");
+            }
+        }
+        for (parameter, variable) in DEFAULTS.iter() {
+            let of_machine = MACHINE_FLAGS.contains(&parameter.name.as_str());
+            assert!(refused(None, variable).is_ok(), "{variable}");
+            assert_eq!(
+                refused(Some("F"), variable).is_ok(),
+                of_machine,
+                "{variable}"
+            );
+        }
+        for (variable, is_refused) in [
+            ("SLUICE_METHODS", [true, true]),
+            ("SLUICE_RULE", [true, true]),
+            ("SLUICE_TASK_INDEX", [true, true]),
+            ("SLUICE_EPS", [false, true]),
+            ("SLUICE_IMAGES_PER_SHARD", [false, true]),
+            ("SLUICE_MIN_SIDE", [false, true]),
+            ("SLUICE_MODELS", [false, false]),
+            ("SLUICE_BATCH_SIZE", [false, false]),
+            ("SLUICE_OUTPUT", [false, false]),
+        ] {
+            let found = [None, Some("F")].map(|file| refused(file, variable).is_err());
+            assert_eq!(found, is_refused, "{variable}");
+        }
     }
 }

@@ -11,7 +11,7 @@ pub const DEFAULT: &str = include_str!("../../pipelines/curate.toml");
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PipelineFile {
-    /// Parameters: a default, or a table with `default`, `value` and `help`.
+    /// Parameters: a default, or a table with `default`, `value`, `help`, `type` and `min`.
     #[serde(default, skip_serializing_if = "Table::is_empty")]
     pub parameters: Table,
     /// The steps, in order.
@@ -32,6 +32,33 @@ pub struct ParameterTable {
     pub value: Option<String>,
     /// What it is, in a line.
     pub help: Option<String>,
+    /// What its values have to be; none: any text.
+    #[serde(rename = "type")]
+    pub kind: Option<Kind>,
+    /// The least value of a number.
+    pub min: Option<f64>,
+}
+
+/// What the values of a parameter have to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// A whole number.
+    Integer,
+    /// A finite number.
+    Number,
+}
+
+impl Kind {
+    /// Returns the number that a text is, as rules and flags read it; none where it is something else.
+    pub fn number(self, text: &str) -> Option<f64> {
+        let is_plain = text.starts_with(|c: char| c.is_ascii_digit() || c == '-');
+        let number = match self {
+            Self::Integer => text.parse::<i64>().ok().map(|number| number as f64),
+            Self::Number => text.parse::<f64>().ok(),
+        };
+        number.filter(|number| is_plain && number.is_finite())
+    }
 }
 
 impl PipelineFile {
@@ -111,5 +138,62 @@ fn resolve(value: &Value, values: &super::Values) -> Option<Value> {
             Some(Value::Table(entries.collect()))
         }
         other => Some(other.clone()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pipeline::Values;
+
+    #[test]
+    fn tables_keep_the_order_of_the_file() {
+        let text = "[[steps]]\nrule = { z = 'width > 1', a = 'width > 2', m = 'width > 3' }\n\
+            stage = 'filter'\n";
+        let file = PipelineFile::parse(text, "test").unwrap();
+        let names = |file: &PipelineFile| -> Vec<String> {
+            let rules = file.steps[0]["rule"].as_table().unwrap();
+            rules.keys().cloned().collect()
+        };
+        assert_eq!(names(&file), ["z", "a", "m"]);
+        let recorded = toml::to_string(&file.resolved(&Values::new())).unwrap();
+        let again = PipelineFile::parse(&recorded, "test").unwrap();
+        assert_eq!(names(&again), ["z", "a", "m"]);
+        assert_eq!(again, file);
+    }
+
+    #[test]
+    fn numbers_are_those_of_rules_and_flags() {
+        let fits = |kind: Kind, texts: &[&str]| -> Vec<bool> {
+            texts
+                .iter()
+                .map(|text| kind.number(text).is_some())
+                .collect()
+        };
+        assert_eq!(fits(Kind::Integer, &["0", "256", "-3"]), [true; 3]);
+        let wrong = [
+            "",
+            "+1",
+            "1.5",
+            "1e3",
+            "one",
+            "1 || true",
+            " 1",
+            "9223372036854775808",
+        ];
+        assert_eq!(fits(Kind::Integer, &wrong), [false; 8]);
+        assert_eq!(fits(Kind::Number, &["0", "2.5", "-3", "1e3"]), [true; 4]);
+        let wrong = [
+            "",
+            "+1",
+            "nan",
+            "inf",
+            "-inf",
+            "1e999",
+            "3)",
+            "(3)",
+            "3 || true",
+        ];
+        assert_eq!(fits(Kind::Number, &wrong), [false; 9]);
     }
 }

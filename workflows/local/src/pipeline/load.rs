@@ -7,18 +7,20 @@ use sluice_manifest::{Error, Operation, Result, Role, StepName, UnitKind};
 use toml::{Table, Value};
 
 use super::file::{ParameterTable, PipelineFile};
+use super::wire::{refuse_unread, wire};
 use super::words::{self, references, words};
 use super::{Node, Parameter, Pipeline, Values};
 use crate::places::Nearest;
 use crate::programs::{PROGRAMS, StageProgram};
 
 /// Flags that the engine or the order of the steps sets.
-const RESERVED: [&str; 9] = [
+const RESERVED: [&str; 10] = [
     "run",
     "partitions",
     "task-index",
     "task-count",
     "jobs",
+    "memory",
     "force",
     "result",
     "step",
@@ -28,15 +30,18 @@ const RESERVED: [&str; 9] = [
 /// Names that engines use for parameters of their own.
 const ENGINES: [&str; 4] = ["run", "max-tasks", "tasks", "pipeline"];
 
+/// Steps that a pipeline may have.
+const MOST_STEPS: usize = 500;
+
 /// What stands for a parameter that must be given, where no value is known yet: a number, and a path.
-const UNSET: &str = "1";
+pub(super) const UNSET: &str = "1";
 
 /// A step of the file, taken apart.
-struct Step {
-    name: StepName,
-    program: &'static StageProgram,
-    settings: Table,
-    survivors_of: Option<StepName>,
+pub(super) struct Step {
+    pub(super) name: StepName,
+    pub(super) program: &'static StageProgram,
+    pub(super) settings: Table,
+    pub(super) survivors_of: Option<StepName>,
 }
 
 impl Pipeline {
@@ -56,12 +61,27 @@ impl Pipeline {
         let parameters = parameters(&file, &nodes).map_err(wrong)?;
         let values = stand_ins(&parameters);
         let nodes = wire(nodes, &steps, &values).map_err(wrong)?;
-        Ok(Self {
+        refuse_unread(&steps).map_err(wrong)?;
+        let pipeline = Self {
             name: name.to_owned(),
             parameters,
             nodes,
             file,
-        })
+        };
+        let outputs = pipeline.refuse_shared_outputs(&pipeline.texts());
+        outputs.map_err(wrong)?;
+        Ok(pipeline)
+    }
+
+    /// The defaults, with its placeholder for each parameter that must be given.
+    fn texts(&self) -> Values {
+        let mut values = self.defaults();
+        for Parameter { name, default, .. } in &self.parameters {
+            if default.is_none() {
+                values.insert(name.clone(), vec![format!("${{{name}}}")]);
+            }
+        }
+        values
     }
 
     /// Returns the default values of the parameters.
@@ -75,7 +95,7 @@ impl Pipeline {
 }
 
 /// The defaults, with something in place of what must be given: enough to parse command lines.
-fn stand_ins(parameters: &[Parameter]) -> Values {
+pub(super) fn stand_ins(parameters: &[Parameter]) -> Values {
     let value = |parameter: &Parameter| match &parameter.default {
         Some(default) => default.clone(),
         None => UNSET.to_owned(),
@@ -85,6 +105,12 @@ fn stand_ins(parameters: &[Parameter]) -> Values {
 }
 
 fn steps(file: &PipelineFile) -> Result<Vec<Step>> {
+    if file.steps.len() > MOST_STEPS {
+        return Err(Error::usage(format!(
+            "{} steps: a pipeline has at most {MOST_STEPS}",
+            file.steps.len()
+        )));
+    }
     let mut steps: Vec<Step> = Vec::new();
     let mut last_decider = None;
     for (index, table) in file.steps.iter().enumerate() {
@@ -109,6 +135,9 @@ fn steps(file: &PipelineFile) -> Result<Vec<Step>> {
             return Err(Error::usage(format!(
                 "step {name}: this stage cannot be renamed"
             )));
+        }
+        if program.role == Role::Scorer {
+            sluice_filter::refuse_reserved(&name)?;
         }
         if steps.iter().any(|step| step.name == name) {
             return Err(Error::usage(format!("two steps are named {name}"))
@@ -157,7 +186,7 @@ fn unknown_stage(stage: &str) -> Error {
 fn nearest(wanted: &str, names: &[&str]) -> Option<String> {
     let mut nearest = Nearest::new(wanted, 1);
     names.iter().for_each(|name| nearest.offer(name));
-    nearest.names().pop()
+    nearest.slip()
 }
 
 /// The nodes of a step, one for each operation of its stage.
@@ -183,9 +212,8 @@ fn nodes_of(step: &Step, before: &[Step]) -> Result<Vec<Node>> {
             }
             used.insert(flag.to_owned());
             arguments.extend(
-                words(arg, value).map_err(|wrong| {
-                    Error::usage(format!("step {}: {flag}: {wrong}", step.name))
-                })?,
+                words(arg, value)
+                    .map_err(|wrong| wrong.within(&format!("step {}: {flag}", step.name)))?,
             );
         }
         nodes.push(Node {
@@ -219,9 +247,11 @@ fn unknown_key(step: &Step, key: &str) -> Error {
         .collect();
     let name = step.program.name;
     let error = Error::usage(format!("step {}: {name} has no flag --{key}", step.name));
+    let keys = flags.join(", ");
     error.hint(match nearest(key, &flags) {
-        Some(near) => format!("did you mean {near}? The keys are {}", flags.join(", ")),
-        None => "it takes none".to_owned(),
+        Some(near) => format!("did you mean {near}? The keys are {keys}"),
+        None if flags.is_empty() => "it takes none".to_owned(),
+        None => format!("the keys are {keys}"),
     })
 }
 
@@ -272,7 +302,7 @@ fn parameters(file: &PipelineFile, nodes: &[Node]) -> Result<Vec<Parameter>> {
             },
             Value::Table(table) => table.clone().try_into().map_err(|e| {
                 Error::usage(format!("parameter {name}: {e}"))
-                    .hint("a parameter has default, value and help")
+                    .hint("a parameter has default, value, help, type and min")
             })?,
             other => {
                 return Err(Error::usage(format!(
@@ -281,6 +311,7 @@ fn parameters(file: &PipelineFile, nodes: &[Node]) -> Result<Vec<Parameter>> {
                 )));
             }
         };
+        check_type(name, &table)?;
         StepName::new(name).map_err(|_| {
             Error::usage(format!("parameter {name:?} is not a valid name"))
                 .hint("use lower-case letters, digits and '-', a letter first")
@@ -326,9 +357,22 @@ fn parameters(file: &PipelineFile, nodes: &[Node]) -> Result<Vec<Parameter>> {
     let mut parameters: Vec<Parameter> = used
         .map(|(name, table)| parameter(name, table, &commands))
         .collect();
+    for parameter in &parameters {
+        parameter.check(parameter.default.as_deref().unwrap_or_default())?;
+    }
     let order = file_order(file, nodes);
     parameters.sort_by_key(|parameter| order.iter().position(|name| *name == parameter.name));
     Ok(parameters)
+}
+
+fn check_type(name: &str, table: &ParameterTable) -> Result<()> {
+    match (table.min, table.kind) {
+        (Some(_), None) => Err(
+            Error::usage(format!("parameter {name}: min without a type"))
+                .hint("write type = \"integer\" or type = \"number\""),
+        ),
+        _ => Ok(()),
+    }
 }
 
 /// Required ones first, then in the order in which the steps use them.
@@ -377,130 +421,9 @@ fn parameter(
             .unwrap_or_else(|| value.unwrap_or_else(|| "TEXT".to_owned())),
         help: (table.help.or(help)).unwrap_or_else(|| format!("Parameter {name} of the pipeline")),
         default: table.default,
+        kind: table.kind,
+        min: table.min,
         many,
         name,
     }
-}
-
-/// Leaves inactive subcommands out, names the others, and finds what each node waits for.
-fn wire(nodes: Vec<Node>, steps: &[Step], values: &Values) -> Result<Vec<Node>> {
-    let mut active: Vec<(Node, Vec<StepName>)> = Vec::new();
-    for node in nodes {
-        let command = node.command(UNSET, values);
-        let wiring = (node.program.wiring)(&command).map_err(|e| match e.downcast::<Error>() {
-            Ok(e) => e.within(&format!("step {}", node.step)),
-            Err(e) => Error::usage(format!("step {}: {e:#}", node.step)),
-        })?;
-        if !wiring.is_active {
-            continue;
-        }
-        for needed in &wiring.needs {
-            let is_before = active.iter().any(|(other, _)| other.step == *needed);
-            if !is_before || *needed == node.step {
-                return Err(missing_step(&node, needed, steps));
-            }
-        }
-        active.push((node, wiring.needs));
-    }
-    rename_single(&mut active);
-    let mut wired: Vec<Node> = Vec::new();
-    for index in 0..active.len() {
-        let (node, needs) = &active[index];
-        let after = waits_for(node, needs, &active[..index], steps);
-        let after = without_implied(after, &wired);
-        wired.push(Node {
-            after,
-            name: node.name.clone(),
-            step: node.step.clone(),
-            program: node.program,
-            operation: node.operation,
-            arguments: node.arguments.clone(),
-        });
-    }
-    Ok(wired)
-}
-
-fn missing_step(node: &Node, needed: &StepName, steps: &[Step]) -> Error {
-    let error = Error::usage(format!(
-        "step {}: no step {needed} comes before it",
-        node.step
-    ));
-    let names = steps.iter().take_while(|step| step.name != node.step);
-    let names: Vec<&str> = names.map(|step| step.name.as_str()).collect();
-    let names = names.join(", ");
-    error.hint(match node.program.role == Role::Decider {
-        true => format!(
-            "the steps before it are {names}; rules also read columns such as width and caption"
-        ),
-        false => format!("the steps before it are {names}"),
-    })
-}
-
-/// A step of which one operation is active has one node, with the step's name.
-fn rename_single(active: &mut [(Node, Vec<StepName>)]) {
-    let steps: Vec<StepName> = active.iter().map(|(node, _)| node.step.clone()).collect();
-    for (node, _) in active {
-        if steps.iter().filter(|step| **step == node.step).count() == 1 {
-            node.name = node.step.to_string();
-        }
-    }
-}
-
-/// The names of all nodes that a node reads from.
-fn waits_for(
-    node: &Node,
-    needs: &[StepName],
-    before: &[(Node, Vec<StepName>)],
-    steps: &[Step],
-) -> BTreeSet<String> {
-    let step = steps.iter().find(|step| step.name == node.step);
-    let survivors_of = step.and_then(|step| step.survivors_of.as_ref());
-    let is_report = node.operation.unit == UnitKind::Report;
-    let mut names = BTreeSet::new();
-    for (other, _) in before {
-        let is_read_from = match &other.step {
-            other if *other == node.step => false,
-            other if Some(other) == survivors_of || needs.contains(other) => true,
-            // The report tells of all steps.
-            _ if is_report => true,
-            other => match node.step.as_str() {
-                "partition" => false,
-                "read" => *other == StepName::partition(),
-                _ => *other == StepName::read(),
-            },
-        };
-        let is_own = other.step == node.step
-            && (other.operation.subcommand)
-                .is_some_and(|subcommand| node.operation.after.contains(&subcommand));
-        if is_read_from || is_own {
-            names.insert(other.name.clone());
-        }
-    }
-    names
-}
-
-/// Leaves out what another one of the nodes waits for already.
-fn without_implied(after: BTreeSet<String>, wired: &[Node]) -> Vec<String> {
-    let implied = |name: &String| {
-        let others = after.iter().filter(|other| *other != name);
-        others.clone().any(|other| comes_before(name, other, wired))
-    };
-    let kept: Vec<String> = after
-        .iter()
-        .filter(|name| !implied(name))
-        .cloned()
-        .collect();
-    let place = |name: &String| wired.iter().position(|node| node.name == *name);
-    let mut kept = kept;
-    kept.sort_by_key(place);
-    kept
-}
-
-/// Whether a node waits, directly or not, for another one.
-fn comes_before(earlier: &str, later: &str, nodes: &[Node]) -> bool {
-    let node = nodes.iter().find(|node| node.name == later);
-    node.is_some_and(|node| {
-        let mut after = node.after.iter();
-        after.any(|name| name == earlier || comes_before(earlier, name, nodes))
-    })
 }

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use clap::Arg;
-use toml::Value;
+use sluice_manifest::{Error, Result};
+use toml::{Table, Value};
 
 /// The values of the parameters by name. One that is missing or has no values is empty.
 pub type Values = BTreeMap<String, Vec<String>>;
@@ -11,8 +12,8 @@ pub type Values = BTreeMap<String, Vec<String>>;
 /// Returns the words that give a value to a flag: `--flag=value`.
 ///
 /// # Errors
-/// Says what the flag cannot take, without its name.
-pub fn words(arg: &Arg, value: &Value) -> Result<Vec<String>, String> {
+/// Usage, when the flag cannot take the value; without the flag's name.
+pub fn words(arg: &Arg, value: &Value) -> Result<Vec<String>> {
     let flag = arg.get_long().unwrap_or_default();
     let takes_values = match arg.get_num_args() {
         Some(range) => range.takes_values(),
@@ -22,46 +23,78 @@ pub fn words(arg: &Arg, value: &Value) -> Result<Vec<String>, String> {
         return match value {
             Value::Boolean(true) => Ok(vec![format!("--{flag}")]),
             Value::Boolean(false) => Ok(Vec::new()),
-            _ => Err("expected true or false".to_owned()),
+            _ => Err(Error::usage("expected true or false")),
         };
     }
     let word = |text: &str| format!("--{flag}={text}");
     match value {
         Value::Array(values) => {
-            let texts = values.iter().map(scalar).collect::<Result<Vec<_>, _>>()?;
+            refuse_empty("list", values.is_empty())?;
+            let texts = values.iter().map(scalar).collect::<Result<Vec<_>>>()?;
             match arg.get_value_delimiter() {
-                Some(delimiter) => {
-                    let mut separator = [0; 4];
-                    Ok(vec![word(
-                        &texts.join(delimiter.encode_utf8(&mut separator)),
-                    )])
-                }
+                Some(delimiter) => Ok(vec![word(&texts.join(&delimiter.to_string()))]),
                 None => Ok(texts.iter().map(|text| word(text)).collect()),
             }
         }
         Value::Table(table) => {
-            let pairs = table.iter().map(|(key, value)| {
-                let value = scalar(value)?;
-                Ok(word(&format!("{key}={value}")))
-            });
-            pairs.collect()
+            refuse_empty("table", table.is_empty())?;
+            table
+                .iter()
+                .map(|(key, value)| Ok(word(&pair(key, value)?)))
+                .collect()
         }
         value => Ok(vec![word(&scalar(value)?)]),
+    }
+}
+
+/// A flag without values would be left out, and its default would apply.
+fn refuse_empty(what: &str, is_empty: bool) -> Result<()> {
+    match is_empty {
+        false => Ok(()),
+        true => Err(Error::usage(format!("the {what} is empty"))
+            .hint("leave the key out for the program's default")),
+    }
+}
+
+/// Returns an entry of a table as `KEY=VALUE`.
+fn pair(key: &str, value: &Value) -> Result<String> {
+    let quoted = |inner: &Table| {
+        let name = inner.keys().next().map_or("OUTPUT", String::as_str);
+        Error::usage(format!("{key} is a table, expected a value"))
+            .hint(format!("quote a name with a dot: \"{key}.{name}\" = …"))
+    };
+    match value {
+        Value::Table(inner) => Err(quoted(inner)),
+        value => Ok(format!("{key}={}", scalar(value)?)),
     }
 }
 
 /// Returns a text, a number or a truth value as text.
 ///
 /// # Errors
-/// Says what else it is.
-pub fn scalar(value: &Value) -> Result<String, String> {
+/// Usage, when it is something else.
+pub fn scalar(value: &Value) -> Result<String> {
     match value {
         Value::String(text) => Ok(text.clone()),
         Value::Integer(number) => Ok(number.to_string()),
         Value::Float(number) => Ok(number.to_string()),
         Value::Boolean(on) => Ok(on.to_string()),
-        Value::Datetime(_) => Err("expected text or a number, got a date".to_owned()),
-        Value::Array(_) | Value::Table(_) => Err("expected a value, got a list".to_owned()),
+        other => Err(Error::usage(format!(
+            "expected text or a number, got {}",
+            type_of(other)
+        ))),
+    }
+}
+
+/// Returns a value's type as a noun with its article.
+pub fn type_of(value: &Value) -> &'static str {
+    match value {
+        Value::String(_) => "a text",
+        Value::Integer(_) | Value::Float(_) => "a number",
+        Value::Boolean(_) => "true or false",
+        Value::Datetime(_) => "a date",
+        Value::Array(_) => "a list",
+        Value::Table(_) => "a table",
     }
 }
 
@@ -142,10 +175,8 @@ mod tests {
         let switch = Arg::new("s")
             .long("switch")
             .action(clap::ArgAction::SetTrue);
-        let values: toml::Table = toml::from_str(
-            "a = ['x', 2]\nb = { k = 1.5, q = '' }\nc = true\nd = 'te xt'\ne = [['x']]",
-        )
-        .unwrap();
+        let values: toml::Table =
+            toml::from_str("a = ['x', 2]\nb = { k = 1.5, q = '' }\nc = true\nd = 'te xt'").unwrap();
         assert_eq!(words(&list, &values["a"]).unwrap(), ["--list=x,2"]);
         assert_eq!(
             words(&plain, &values["a"]).unwrap(),
@@ -157,6 +188,31 @@ mod tests {
         );
         assert_eq!(words(&switch, &values["c"]).unwrap(), ["--switch"]);
         assert_eq!(words(&plain, &values["d"]).unwrap(), ["--plain=te xt"]);
-        assert!(words(&switch, &values["d"]).is_err() && words(&plain, &values["e"]).is_err());
+        let wrong: Table = toml::from_str(
+            "switch = 'te xt'\nnested = [['x']]\nnone = []\nempty = {}\ndotted = { s.a = 1 }\n\
+            listed = { s = [1] }\ndate = 2020-01-01",
+        )
+        .unwrap();
+        let refused = |arg: &Arg, key: &str| words(arg, &wrong[key]).unwrap_err().to_string();
+        assert_eq!(refused(&switch, "switch"), "expected true or false");
+        for (key, part) in [
+            ("nested", "got a list"),
+            ("none", "the list is empty"),
+            ("empty", "the table is empty"),
+            (
+                "dotted",
+                "s is a table, expected a value\n  hint: quote a name with a dot: \"s.a\"",
+            ),
+            ("listed", "got a list"),
+            ("date", "got a date"),
+        ] {
+            for arg in [&plain, &list] {
+                assert!(
+                    refused(arg, key).contains(part),
+                    "{key}: {}",
+                    refused(arg, key)
+                );
+            }
+        }
     }
 }

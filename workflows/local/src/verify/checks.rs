@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sluice_manifest::{Class, Error, Result};
 
 /// Failures that a check names; it counts the others.
-const NAMED: usize = 20;
+pub const NAMED: usize = 20;
 
 macro_rules! checks {
     ($($variant:ident, $name:literal, $about:literal;)*) => {
@@ -36,7 +36,7 @@ macro_rules! checks {
 checks! {
     Plan, "plan", "run.json and the plan can be read";
     Source, "source", "the shards are those that the plan was made from";
-    Receipts, "receipts", "every step was done for all of its units in one way, and its counts sum";
+    Receipts, "receipts", "receipts are as written, and every step was done for all of its units in one way";
     Inputs, "inputs", "every unit was made from what its inputs are now";
     Outputs, "outputs", "everything written is there, with its size and BLAKE3";
     Schemas, "schemas", "every manifest has its schema's columns";

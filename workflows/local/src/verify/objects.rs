@@ -36,7 +36,8 @@ fn outputs_of(context: &Context, receipt: &Receipt) -> Result<Findings> {
         context.check_stop()?;
         let outside = context.outside(&output.path)?;
         let is_outside = outside.is_some();
-        let (store, path) = outside.unwrap_or_else(|| (context.run.clone(), output.path.clone()));
+        let inside = || (Store::clone(&context.run), output.path.to_string());
+        let (store, path) = outside.unwrap_or_else(inside);
         let size = store.stat(&path)?.map(|info| info.bytes);
         let there = findings.expect(Check::Outputs, size == Some(output.bytes), || match size {
             None => format!("{}: no such object", output.path),

@@ -36,7 +36,7 @@ fn dataset(run: &Run<'_>, export: &StepName, input: &Store, findings: &mut Findi
     let Some((location, weight, rows)) = findings.take(Check::Packing, plan(run, &path))? else {
         return Ok(());
     };
-    let Some(store) = findings.take(Check::Packing, Store::open(&location))? else {
+    let Some(store) = findings.take(Check::Packing, run.context.storage.open(&location))? else {
         return Ok(());
     };
     let output = Output {
@@ -116,12 +116,17 @@ fn index(store: &Store, samples: &BTreeMap<String, u64>, findings: &mut Findings
     Ok(())
 }
 
-/// Nothing but the shards, their Parquet files, the index and the card.
+/// Nothing but the shards, their Parquet files, the index, the card and the claim.
 fn extra(store: &Store, samples: &BTreeMap<String, u64>, findings: &mut Findings) -> Result<()> {
     let mut known: BTreeSet<String> = samples.keys().cloned().collect();
     let tables = samples.keys().map(|tar| tar.replace(".tar", ".parquet"));
     known.extend(tables);
-    known.extend([layout::OUTPUT_INDEX, layout::OUTPUT_CARD].map(str::to_owned));
+    let named = [
+        layout::OUTPUT_INDEX,
+        layout::OUTPUT_CARD,
+        layout::OUTPUT_CLAIM,
+    ];
+    known.extend(named.map(str::to_owned));
     for object in store.list("")? {
         let expected = known.contains(&object.path);
         findings.expect(Check::Extra, expected, || {

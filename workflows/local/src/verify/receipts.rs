@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use sluice_manifest::{Receipt, StepName, Unit, UnitKind};
+use sluice_report::planned::PlannedStep;
 use sluice_report::steps;
 
 use super::Run;
-use super::checks::{Check, Findings};
-use super::planned::PlannedStep;
+use super::checks::{Check, Findings, NAMED};
 
 /// Checks the receipts of all steps. Steps of the pipeline file must have some.
 pub fn check(run: &Run<'_>, planned: &[PlannedStep], findings: &mut Findings) {
@@ -61,10 +61,10 @@ fn complete(run: &Run<'_>, step: &StepName, kind: UnitKind, findings: &mut Findi
     let receipts = run.receipts.of_kind(step, kind);
     let wanted: BTreeSet<Unit> = match (kind, planned_shards(run, step)) {
         (UnitKind::Part, _) => run.plan.units().into_iter().collect(),
-        (UnitKind::Shard, Some(shards)) => Unit::all(kind, shards as u32).into_iter().collect(),
+        (UnitKind::Shard, Some(shards)) => units(kind, shards, receipts),
         _ => {
-            let units = receipts.first().map_or(1, |receipt| receipt.units);
-            Unit::all(kind, units).into_iter().collect()
+            let stated = receipts.first().map_or(1, |receipt| receipt.units);
+            units(kind, stated.into(), receipts)
         }
     };
     let there: BTreeSet<Unit> = receipts.iter().map(|receipt| receipt.unit).collect();
@@ -101,6 +101,16 @@ fn complete(run: &Run<'_>, step: &StepName, kind: UnitKind, findings: &mut Findi
             findings.fail(Check::Receipts, failure);
         }
     }
+}
+
+/// Returns the units that a step must have. However many a receipt states, they are some more than there
+/// are: enough to name those that are missing.
+fn units(kind: UnitKind, stated: u64, receipts: &[Receipt]) -> BTreeSet<Unit> {
+    let most = receipts.len().saturating_add(NAMED);
+    let count = u32::try_from(most.min(usize::try_from(stated).unwrap_or(most)));
+    Unit::all(kind, count.unwrap_or(u32::MAX))
+        .into_iter()
+        .collect()
 }
 
 /// All units that hold a step's decisions belong to the same deciding step.

@@ -3,19 +3,17 @@
 //! The tar is read with another implementation than the one that wrote it.
 
 use std::io::Read;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use sha2::{Digest, Sha256};
 use sluice_manifest::layout::{DECISIONS, IMAGES};
 use sluice_manifest::rows::{CuratedRow, DecisionRow, MemberRow, OutputPlanRow, SampleRow};
-use sluice_manifest::{Error, Result, StepName, Unit};
+use sluice_manifest::{Class, Error, Result, StepName, Unit};
 use sluice_shard::{Sample, safe_member_name};
 use sluice_store::{ObjectReader, RowReader, Store};
 
 use super::Run;
 use super::checks::{Check, Findings};
-use super::source::{Sources, Watched};
+use super::source::Sources;
 
 /// Bytes compared at once.
 const CHUNK: usize = 256 << 10;
@@ -43,7 +41,7 @@ pub struct Output<'a> {
     pub weight: Weight,
 }
 
-type Entries<'e> = tar::Entries<'e, Watched<ObjectReader>>;
+type Entries<'e> = tar::Entries<'e, ObjectReader>;
 
 /// Why the rest cannot be checked.
 enum Stop {
@@ -82,14 +80,12 @@ impl Output<'_> {
         samples: &mut u64,
     ) -> Result<(), Stop> {
         let tar = format!("{unit}.tar");
-        let (reader, failed) = Watched::new(self.store.reader(&tar)?);
-        let mut archive = tar::Archive::new(reader);
+        let mut archive = tar::Archive::new(self.store.reader(&tar)?);
         let entries = archive.entries();
         let mut shard = ShardCheck {
             uri: self.store.uri(&tar),
             entries: entries.map_err(|e| Error::data(format!("{tar}: {e}")))?,
             curated: self.store.rows(&format!("{unit}.parquet"))?,
-            failed,
             findings,
         };
         for row in rows {
@@ -125,7 +121,6 @@ struct ShardCheck<'e, 'f> {
     uri: String,
     entries: Entries<'e>,
     curated: RowReader<CuratedRow>,
-    failed: Arc<AtomicBool>,
     findings: &'f mut Findings,
 }
 
@@ -257,8 +252,9 @@ impl ShardCheck<'_, '_> {
 
     fn broken(&mut self, e: &std::io::Error) -> Stop {
         let message = format!("{}: {e}", self.uri);
-        if self.failed.load(Ordering::Relaxed) {
-            return Stop::Error(Error::transient(message));
+        // The readers below fail with errors of ours, whatever the tar's reader puts around them.
+        if let Some(class) = Class::of_ours(e) {
+            return Stop::Error(Error::new(class, message));
         }
         self.findings.fail(Check::Members, message);
         Stop::Noted

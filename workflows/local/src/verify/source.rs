@@ -1,8 +1,6 @@
 //! Samples of the source shards, indexed again, so that a wrong offset of `read` is noticed too.
 
 use std::io::{self, Read};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use sluice_harness::{PartitionPlan, open_shard};
 use sluice_manifest::rows::{MemberRow, PlanRow};
@@ -76,31 +74,5 @@ impl<'a> Sources<'a> {
         let mut bytes = TarBytes::new(object, &Limits::default()).map_err(failed)?;
         io::copy(&mut (&mut bytes).take(member.offset), &mut io::sink()).map_err(failed)?;
         Ok(bytes.take(member.size))
-    }
-}
-
-/// A reader that remembers whether reading failed: an archive's own errors are findings, those of
-/// the storage are not.
-pub struct Watched<R> {
-    inner: R,
-    failed: Arc<AtomicBool>,
-}
-
-impl<R> Watched<R> {
-    /// Returns the reader, and a flag that is set when it fails.
-    pub fn new(inner: R) -> (Self, Arc<AtomicBool>) {
-        let failed = Arc::new(AtomicBool::new(false));
-        let flag = failed.clone();
-        (Self { inner, failed }, flag)
-    }
-}
-
-impl<R: Read> Read for Watched<R> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer);
-        if read.is_err() {
-            self.failed.store(true, Ordering::Relaxed);
-        }
-        read
     }
 }

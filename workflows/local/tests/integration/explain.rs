@@ -4,7 +4,8 @@ use serde_json::Value;
 use sluice_manifest::Class;
 
 use crate::support::{
-    again, curate, dataset, export, failure, filter, read, sluice, store, usable,
+    again, curate, dataset, deduplicate, export, failure, filter, picture, read, shard, sluice,
+    store, usable,
 };
 
 fn story(run: &str, id: &str) -> (String, Value) {
@@ -51,6 +52,53 @@ fn every_fate_is_explained() {
         assert_eq!(json["image_id"], id);
         assert_eq!(json["decision"]["keep"], fate == "kept");
         assert_eq!(json["not_run"], Value::Array(Vec::new()), "{words}");
+    }
+}
+
+/// Names from outside reach a terminal in `explain`, `inspect`, `verify` and errors.
+#[test]
+fn names_do_not_steer_the_terminal() {
+    let base = "memory://explain-terminal";
+    let (name, caption) = ("1\u{1b}]0;x\u{7}\u{202e}\n", "\u{9b}31mred\r\u{2066}");
+    let picture = picture(1, 0);
+    let members = [
+        (format!("{name}.png"), picture.as_slice()),
+        (format!("{name}.txt"), caption.as_bytes()),
+    ];
+    let members = members
+        .each_ref()
+        .map(|(name, bytes)| (name.as_str(), *bytes));
+    let input = store(&format!("{base}/in"));
+    input.put("a\u{1b}[2J.tar", shard(&members)).unwrap();
+    let run = format!("{base}/run");
+    again::<sluice_partition::Args>(&run, &format!("sluice-partition --input {base}/in"));
+    again::<sluice_read::Args>(&run, "sluice-read");
+    export(&run, None);
+
+    let id = format!("a\u{1b}[2J/{name}");
+    let (words, json) = story(&run, &id);
+    assert_eq!(json["image_id"], id);
+    assert_eq!(
+        words.lines().next(),
+        Some(r"a\u001b[2J/1\u001b]0;x\u0007\u202e\u000a")
+    );
+    let images = format!("{run}/read/images/part-00000.parquet");
+    let inspected = sluice(&["inspect", &images]);
+    let unknown = sluice(&["explain", "--run", &run, "a\u{1b}[2J/2"]);
+    let unknown = failure(&unknown).1;
+    for path in store(&format!("{base}/out")).list("").unwrap() {
+        if path.path.ends_with(".tar") {
+            store(&format!("{base}/out"))
+                .put(&path.path, "changed")
+                .unwrap();
+        }
+    }
+    let verified = sluice(&["verify", "--run", &run]);
+    assert!(verified.outcome.is_err());
+    for text in [words, inspected.out, unknown, verified.out] {
+        let steers = |c: char| (c.is_control() && c != '\n') || "\u{202e}\u{2066}".contains(c);
+        assert!(!text.contains(steers), "{text:?}");
+        assert!(!text.lines().any(|line| line.starts_with("]0")), "{text:?}");
     }
 }
 
@@ -112,6 +160,7 @@ fn scores_and_decisions_are_shown_step_by_step() {
 fn a_stricter_threshold_is_explained() {
     let run = curate("explain-nsfw");
     filter(&run, "--min aesthetic=0.2 --max nsfw=0.1");
+    deduplicate(&run);
     again::<sluice_export::Args>(&run, "sluice-export decide --survivors-of dedup");
     let (words, json) = story(&run, "a/keep-1");
     assert!(

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use sluice_manifest::Class;
+use sluice_testkit::Need;
 
 use crate::support::{dataset, failure, sluice, store};
 
@@ -36,6 +37,116 @@ fn a_missing_model_is_reported_before_any_work() {
     );
 }
 
+/// A pipeline without models, beside the input of `base`.
+fn plain_pipeline(base: &str) -> String {
+    dataset(&store(&format!("{base}/in")));
+    let text = "[[steps]]\nstage = 'read'\n[[steps]]\nstage = 'export'\n";
+    store(base).put("mine.toml", text).unwrap();
+    format!("{base}/mine.toml")
+}
+
+/// Curates `in` below a base to `output`, with flags.
+fn curate_into(base: &str, output: &str, more: &[&str]) -> crate::support::Said {
+    let (pipeline, input) = (format!("{base}/mine.toml"), format!("{base}/in"));
+    let words = [
+        "run",
+        "--pipeline",
+        &pipeline,
+        "--input",
+        &input,
+        "--output",
+        output,
+    ];
+    sluice(&[&words[..], more].concat())
+}
+
+#[test]
+fn an_output_of_others_is_refused_before_any_work() {
+    let base = "memory://run-foreign";
+    plain_pipeline(base);
+    let [output, first, second] = ["out", "first", "second"].map(|name| format!("{base}/{name}"));
+    curate_into(base, &output, &["--run", &first])
+        .outcome
+        .unwrap();
+    let objects = |uri: &str| store(uri).list("").unwrap();
+    let before = objects(&output);
+    for (flag, expected) in [
+        ("second", "the run ../first"),
+        ("third", "the run ../first"),
+    ] {
+        let said = curate_into(base, &output, &["--run", &format!("{base}/{flag}")]);
+        let (class, message) = failure(&said);
+        assert_eq!(class, Class::Usage);
+        assert!(
+            message.contains(expected) && message.contains("--overwrite"),
+            "{message}"
+        );
+    }
+    let theirs = format!("{base}/theirs");
+    store(&theirs).put("index.json", "{}").unwrap();
+    let said = curate_into(base, &theirs, &[]);
+    assert!(failure(&said).1.contains("\"index.json\""));
+    assert_eq!(objects(&output), before);
+    assert!(objects(&second).is_empty());
+
+    curate_into(base, &output, &["--run", &second, "--overwrite"])
+        .outcome
+        .unwrap();
+    let said = sluice(&["verify", "--run", &second]);
+    said.outcome.unwrap();
+    assert_eq!(
+        failure(&curate_into(base, &output, &["--run", &first])).0,
+        Class::Usage
+    );
+}
+
+/// Other names of the input and of the run, as an output.
+#[cfg(unix)]
+#[test]
+fn links_to_the_input_are_refused_before_any_work() {
+    let folder = tempfile::tempdir().unwrap();
+    let base = folder.path().to_str().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let link = |to: &str, name: &str| std::os::unix::fs::symlink(to, path(name)).unwrap();
+    plain_pipeline(base);
+    link("in", "link");
+    link("in/later", "later");
+    link("r/out", "into-the-run");
+    for output in ["link", "link/out", "later", "in/../link/x", "into-the-run"] {
+        let run = format!("{base}/r");
+        let said = curate_into(base, &format!("{base}/{output}"), &["--run", &run]);
+        let (class, message) = failure(&said);
+        assert_eq!(class, Class::Usage, "{output}: {message}");
+        assert!(!path("r").exists(), "{output}");
+    }
+    // A folder of links to shards, of which the output is the folder of their targets.
+    std::fs::create_dir(path("links")).unwrap();
+    link("../in/a.tar", "links/a.tar");
+    let (pipeline, input) = (format!("{base}/mine.toml"), format!("{base}/links"));
+    let (output, run) = (format!("{base}/in"), format!("{base}/r"));
+    for run in [format!("{base}/in/r"), run] {
+        let places = [
+            "--input",
+            &input,
+            "--output",
+            &output,
+            "--run",
+            &run,
+            "--overwrite",
+        ];
+        let said = sluice(&[&["run", "--pipeline", &pipeline][..], &places].concat());
+        assert_eq!(failure(&said).0, Class::Usage);
+    }
+    let said = sluice(&[
+        "run",
+        "--input",
+        &input,
+        "--output",
+        &format!("{base}/links/x"),
+    ]);
+    assert_eq!(failure(&said).0, Class::Usage);
+}
+
 #[test]
 fn a_wrong_option_is_reported_before_any_work() {
     let base = "memory://run-wrong";
@@ -65,21 +176,14 @@ fn a_wrong_option_is_reported_before_any_work() {
 }
 
 /// The folder of models, where ONNX Runtime and the demo's models are here.
-#[expect(
-    clippy::print_stderr,
-    reason = "a skipped test must say so, and a test has no logger"
-)]
 fn models() -> Option<PathBuf> {
-    let models = std::env::var_os("SLUICE_MODELS").map(PathBuf::from);
-    let found = models.filter(|models| {
-        std::env::var_os("ORT_DYLIB_PATH").is_some()
-            && models.join("efficientnet-lite0/model.onnx").exists()
-            && models.join("opennsfw/model.onnx").exists()
-    });
-    if found.is_none() {
-        eprintln!("skipped: no models (`make test` makes them and says where they are)");
-    }
-    found
+    let hint = "`make test` makes them and sets SLUICE_MODELS and ORT_DYLIB_PATH";
+    Need::Models.found("models of the demo", hint, || {
+        let models = std::env::var_os("SLUICE_MODELS").map(PathBuf::from)?;
+        let has = |name: &str| models.join(name).join("model.onnx").exists();
+        let runs = std::env::var_os("ORT_DYLIB_PATH").is_some();
+        (runs && has("efficientnet-lite0") && has("opennsfw")).then_some(models)
+    })
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Shards with images of every kind, a run over them, and the program in this process.
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use anyhow::Result;
 use arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, StringArray};
@@ -17,10 +17,19 @@ use sluice_manifest::{Counts, StepName, Unit};
 use sluice_shard::ShardWriter;
 use sluice_store::{Location, Store};
 
+/// What all tests of this program share. Their memories are told apart by name.
+pub fn shared() -> &'static Shared {
+    static SHARED: LazyLock<Shared> = LazyLock::new(Shared::default);
+    &SHARED
+}
+
 const DIMENSION: usize = 16;
 
 pub fn store(uri: &str) -> Store {
-    Store::create(&Location::parse(uri).unwrap()).unwrap()
+    shared()
+        .storage
+        .create(&Location::parse(uri).unwrap())
+        .unwrap()
 }
 
 /// A picture of random blocks, different for each seed, a little brighter if asked for.
@@ -47,7 +56,8 @@ fn png(image: image::GrayImage) -> Vec<u8> {
     bytes.into_inner()
 }
 
-fn shard(members: &[(&str, &[u8])]) -> Vec<u8> {
+/// A plain shard.
+pub fn shard(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut writer = ShardWriter::new(Vec::new());
     for (name, bytes) in members {
         writer.append(name, bytes).unwrap();
@@ -85,7 +95,8 @@ pub fn dataset(input: &Store) {
     input.put("torn.tar", torn).unwrap();
 }
 
-fn words(line: &str) -> Vec<String> {
+/// The words of a command line.
+pub fn words(line: &str) -> Vec<String> {
     line.split(' ').map(str::to_owned).collect()
 }
 
@@ -96,6 +107,7 @@ fn common(run: &str) -> Common {
         task_index: None,
         task_count: None,
         jobs: Some(2),
+        memory: None,
         force: false,
         result: None,
     }
@@ -109,7 +121,7 @@ struct Encoding {
 
 /// Embeds the survivors of `usable` without a model: a vector of its own for each image, but the one
 /// of `semantic` is that of `keep-3`.
-fn embed(run: &str) -> Result<()> {
+pub fn embed(run: &str) -> Result<()> {
     let usable = StepName::fixed("usable");
     let node = Node {
         step: StepName::fixed("embed"),
@@ -117,7 +129,7 @@ fn embed(run: &str) -> Result<()> {
         operation: &<sluice_embed::Args as Program>::OPERATIONS[0],
         survivors_of: Some(usable.clone()),
     };
-    let context = Context::new(&common(run), "made-up", node, &Shared::default())?;
+    let context = Context::new(&common(run), "made-up", node, shared())?;
     let plan = context.plan()?;
     let survivors = context.survivors(Some(&usable))?;
     let mut number = 0;
@@ -169,16 +181,27 @@ fn embed(run: &str) -> Result<()> {
     Ok(())
 }
 
-/// Partitions and reads `memory://NAME/in`, and returns the run.
+/// Partitions and reads [`dataset`] in `memory://NAME/in`, and returns the run.
 pub fn read(name: &str) -> String {
+    dataset(&store(&format!("memory://{name}/in")));
+    read_input(name)
+}
+
+/// Partitions and reads `memory://NAME/in`, and returns the run.
+pub fn read_input(name: &str) -> String {
+    let run = partition(name);
+    again::<sluice_read::Args>(&run, "sluice-read");
+    run
+}
+
+/// Partitions `memory://NAME/in`, and returns the run.
+pub fn partition(name: &str) -> String {
     let (input, run) = (
         format!("memory://{name}/in"),
         format!("memory://{name}/run"),
     );
-    dataset(&store(&input));
     let line = format!("sluice-partition --input {input}");
     again::<sluice_partition::Args>(&run, &line);
-    again::<sluice_read::Args>(&run, "sluice-read");
     run
 }
 
@@ -233,8 +256,13 @@ pub fn curate(name: &str) -> String {
 
 /// One more step on a run.
 pub fn again<P: Program>(run: &str, line: &str) {
+    step::<P>(run, line).unwrap();
+}
+
+/// One more step on a run, which may fail.
+pub fn step<P: Program>(run: &str, line: &str) -> Result<()> {
     let line = words(&format!("{line} --run {run} --jobs 2"));
-    run_step::<P>(&line, &Shared::default()).unwrap();
+    run_step::<P>(&line, shared()).map(drop)
 }
 
 /// What the program said.
@@ -251,7 +279,7 @@ pub fn sluice(arguments: &[&str]) -> Said {
     let args = Args::try_parse_from(line).unwrap();
     let (mut out, mut err) = (Vec::new(), Vec::new());
     let mut desk = Desk {
-        shared: Shared::default(),
+        shared: shared().clone(),
         out: &mut out,
         err: &mut err,
         result: None,

@@ -243,6 +243,47 @@ fn steps_of_the_pipeline_file_must_have_been_run() {
 }
 
 #[test]
+fn steps_that_are_left_over_are_named_and_not_judged() {
+    let run = read("verify-left-over");
+    usable(&run);
+    let other = "sluice-filter --step other --rule none=false";
+    again::<sluice_filter::Args>(&run, other);
+    export(&run, Some("other"));
+    // By hand: what leads to no export counts while it is up to date.
+    let said = verify(&run);
+    assert!(
+        said.outcome.is_ok() && !said.out.contains("any more"),
+        "{}",
+        said.out
+    );
+    let input = run.replace("/run", "/in");
+    store(&input)
+        .put("more.tar", store(&input).get("a.tar").unwrap())
+        .unwrap();
+    again::<sluice_partition::Args>(&run, &format!("sluice-partition --input {input}"));
+    again::<sluice_read::Args>(&run, "sluice-read");
+    again::<sluice_filter::Args>(&run, other);
+    export(&run, Some("other"));
+    let said = verify(&run);
+    assert!(said.outcome.is_ok(), "{}", said.out);
+    let line = format!(
+        "not part of the pipeline any more: usable; remove {run}/usable to free the space\n"
+    );
+    assert!(said.out.contains(&line), "{}", said.out);
+    let said = sluice(&["verify", "--run", &run, "--json"]);
+    let result: serde_json::Value = serde_json::from_str(&said.out).unwrap();
+    assert_eq!(result["left_over"], serde_json::json!(["usable"]));
+    // A pipeline file says which steps count.
+    let planned = |name: &str| {
+        let text = format!("[[steps]]\nstage = \"filter\"\nname = \"{name}\"\n");
+        store(&run).put("pipeline.toml", text).unwrap();
+        verify(&run)
+    };
+    assert!(failed(&planned("usable")).contains(&"inputs"));
+    assert!(planned("other").outcome.is_ok());
+}
+
+#[test]
 fn a_step_that_is_older_than_its_inputs_is_stale() {
     let run = curate("verify-stale");
     filter(&run, "--min aesthetic=0.1 --max nsfw=1");

@@ -1,29 +1,9 @@
 //! Programs in Python: the example, and what numpy makes of tensors.
 
+use sluice_testkit::python;
+
 use super::*;
 use crate::command::samples::{Sample, SampleBatch, Sent};
-
-/// A Python that has pyarrow and Pillow: `$SLUICE_PYTHON`, or `.venv/bin/python` here, or `python3`.
-fn python(modules: &str) -> Option<String> {
-    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join(".venv/bin/python");
-    let given = std::env::var("SLUICE_PYTHON").ok();
-    let candidates = [
-        given,
-        Some(beside.display().to_string()),
-        Some("python3".to_owned()),
-    ];
-    let found = candidates.into_iter().flatten().find(|python| {
-        let imported = Command::new(python)
-            .args(["-c", &format!("import {modules}")])
-            .output();
-        imported.is_ok_and(|output| output.status.success())
-    });
-    if found.is_none() {
-        eprintln!("skipped: no python with {modules} (set SLUICE_PYTHON to one)");
-        assert!(std::env::var_os("CI").is_none(), "CI must have one");
-    }
-    found
-}
 
 /// A picture of 64 by 64 pixels that Pillow reads: flat, or a checkerboard.
 fn picture(sharp: bool) -> Vec<u8> {
@@ -47,7 +27,7 @@ fn the_python_example_scores_sharpness() {
     let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/score_sharpness.py");
     let text = std::fs::read_to_string(&example).unwrap();
     assert!(text.lines().count() < 20);
-    let program = command(&format!("{python} {}", example.display()));
+    let program = command(&format!("{} {}", python.display(), example.display()));
     let mut samples = SampleBatch::new(&[Sent::Image], 0).unwrap();
     assert!(
         run_on(&program, samples.schema(), std::iter::empty())
@@ -109,7 +89,7 @@ with pa.ipc.open_stream(sys.stdin.buffer) as samples, pa.ipc.new_stream(sys.stdo
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("score.py");
     std::fs::write(&file, script).unwrap();
-    let mut program = command(&format!("{python} {}", file.display()));
+    let mut program = command(&format!("{} {}", python.display(), file.display()));
     program.outputs = vec!["mean".to_owned(), "norm".to_owned()];
     let pixels = Sent::Pixels {
         width: 2,

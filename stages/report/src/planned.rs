@@ -29,13 +29,13 @@ struct Entry {
     name: Option<StepName>,
 }
 
-/// Returns the steps of the run's pipeline file; none where there is no file.
+/// Returns the steps of the run's pipeline file; none at all where there is no file.
 ///
 /// # Errors
 /// Data, when the file cannot be parsed.
-pub fn steps(context: &Context) -> Result<Vec<PlannedStep>> {
+pub fn steps(context: &Context) -> Result<Option<Vec<PlannedStep>>> {
     let Some(text) = context.run.get_if_there(layout::PIPELINE)? else {
-        return Ok(Vec::new());
+        return Ok(None);
     };
     let wrong = |e: String| {
         let uri = context.run.uri(layout::PIPELINE);
@@ -53,5 +53,5 @@ pub fn steps(context: &Context) -> Result<Vec<PlannedStep>> {
             stage: entry.stage,
         })
     });
-    steps.collect()
+    steps.collect::<Result<_>>().map(Some)
 }

@@ -1,0 +1,139 @@
+//! The memory of the machine, as far as the cgroup grants it.
+
+use std::path::{Path, PathBuf};
+
+/// Memory for decoding that each thread gets by default: a photograph of 24 megapixels.
+const EACH_THREAD: u64 = 96 << 20;
+/// Memory for decoding at least: the largest image that the limits allow.
+const AT_LEAST: u64 = 768 << 20;
+
+/// Returns the memory that images may take by default while they are decoded by `jobs` threads: at
+/// most half of what the machine or the cgroup has.
+pub(crate) fn default_memory(jobs: usize) -> u64 {
+    let wanted = AT_LEAST.max(EACH_THREAD.saturating_mul(jobs as u64));
+    granted().map_or(wanted, |granted| wanted.min(granted / 2))
+}
+
+/// Returns the memory of the machine, or the cgroup's limit where that is lower.
+fn granted() -> Option<u64> {
+    let machine = read(Path::new("/proc/meminfo")).and_then(|text| total(&text));
+    let groups = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
+    let limits = limit_files(&groups);
+    let limits = limits
+        .iter()
+        .filter_map(|file| read(file)?.trim().parse().ok());
+    limits.chain(machine).min()
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the kernel tells of itself in files of local disk"
+)]
+fn read(file: &Path) -> Option<String> {
+    std::fs::read_to_string(file).ok()
+}
+
+/// `MemTotal` of `/proc/meminfo`, in bytes.
+fn total(text: &str) -> Option<u64> {
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemTotal:"))?;
+    let kib: u64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kib * 1024)
+}
+
+/// The files that may hold a limit of the groups of `/proc/self/cgroup`: each group and those above it.
+fn limit_files(groups: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for line in groups.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
+            continue;
+        };
+        let (root, name) = match controllers {
+            "" => ("/sys/fs/cgroup", "memory.max"),
+            _ if controllers.split(',').any(|name| name == "memory") => {
+                ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")
+            }
+            _ => continue,
+        };
+        let group = Path::new(path.trim_start_matches('/'));
+        let groups = group.ancestors().map(|group| Path::new(root).join(group));
+        files.extend(groups.map(|group| group.join(name)));
+    }
+    files
+}
+
+/// Parses a number of bytes, with or without a unit: `805306368`, `768M`, `768Mi`, `768MiB`. Units are
+/// powers of 1024.
+///
+/// # Errors
+/// When it is no such number, or 0.
+pub fn parse_bytes(text: &str) -> Result<u64, String> {
+    let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
+    let factor: Option<u64> = match &text[digits.len()..] {
+        "" | "B" => Some(1),
+        "K" | "Ki" | "KiB" => Some(1 << 10),
+        "M" | "Mi" | "MiB" => Some(1 << 20),
+        "G" | "Gi" | "GiB" => Some(1 << 30),
+        _ => None,
+    };
+    let number: Option<u64> = digits.parse().ok();
+    let bytes = number
+        .zip(factor)
+        .and_then(|(number, factor)| number.checked_mul(factor));
+    bytes
+        .filter(|&bytes| bytes > 0)
+        .ok_or_else(|| "expected a number of bytes, such as 805306368, 768M or 2G".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_have_units() {
+        for (text, bytes) in [
+            ("1", 1),
+            ("64Ki", 65536),
+            ("768M", AT_LEAST),
+            ("2GiB", 2 << 30),
+        ] {
+            assert_eq!(parse_bytes(text), Ok(bytes), "{text}");
+        }
+        for wrong in [
+            "",
+            "0",
+            "-1",
+            "1.5G",
+            "G",
+            "1T",
+            "NaN",
+            "99999999999G",
+            "1 G",
+        ] {
+            assert!(parse_bytes(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn limits_of_all_groups_above_count() {
+        let files = limit_files("0::/a/b\n3:cpu:/x\n5:memory,misc:/y\n");
+        let expected = [
+            "/sys/fs/cgroup/a/b/memory.max",
+            "/sys/fs/cgroup/a/memory.max",
+            "/sys/fs/cgroup/memory.max",
+            "/sys/fs/cgroup/memory/y/memory.limit_in_bytes",
+            "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        ];
+        assert_eq!(files, expected.map(PathBuf::from));
+        assert_eq!(total("MemFree: 1 kB\nMemTotal:  2048 kB\n"), Some(2 << 20));
+    }
+
+    #[test]
+    fn the_default_is_for_the_largest_image_and_grows_with_the_threads() {
+        let most = granted().map_or(u64::MAX, |granted| granted / 2);
+        assert_eq!(default_memory(1), AT_LEAST.min(most));
+        assert_eq!(default_memory(64), (EACH_THREAD * 64).min(most));
+    }
+}

@@ -1,0 +1,159 @@
+//! The objects of a run.
+//!
+//! Whatever a program reads from a run is compared with the receipt that vouches for it, here and
+//! nowhere else: manifests block by block as they are read, `run.json` as a whole. So damage ends the
+//! program that meets it, and never becomes part of what a new receipt vouches for.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use sluice_manifest::rows::Row;
+use sluice_manifest::{Class, Error, Output, Receipt, Result, StepName, Unit, layout};
+use sluice_store::{Checked, RowReader, Store, Table};
+
+/// The objects of a run. Those that are read by their path alone ([`Store::get`], [`Store::reader`])
+/// are not checked.
+#[derive(Debug, Clone)]
+pub struct Run {
+    store: Store,
+    /// Whether receipts of damaged outputs are removed.
+    mends: bool,
+}
+
+impl Deref for Run {
+    type Target = Store;
+
+    fn deref(&self) -> &Store {
+        &self.store
+    }
+}
+
+impl Run {
+    /// Returns the run in a store. A run that `mends` removes a receipt once an output turns out to be
+    /// other bytes than it says: the next run of its step does the unit again.
+    pub fn new(store: Store, mends: bool) -> Self {
+        Self { store, mends }
+    }
+
+    /// Reads a manifest's rows.
+    ///
+    /// # Errors
+    /// Data, when it was not written, or its bytes are not those that were.
+    pub fn rows<R: Row>(&self, path: &str) -> Result<RowReader<R>> {
+        self.store.checked_rows(self.vouched(path)?)
+    }
+
+    /// Opens a manifest for reading some of its columns as Arrow batches.
+    ///
+    /// # Errors
+    /// As [`rows`](Self::rows).
+    pub fn table(&self, path: &str, schema: &str, columns: &[&str]) -> Result<Table> {
+        let checked = self.vouched(path)?;
+        self.store.checked_table(checked, schema, columns)
+    }
+
+    /// Compares the content of a whole object with the receipt of the unit that wrote it.
+    ///
+    /// # Errors
+    /// As [`rows`](Self::rows).
+    pub fn compared<B: AsRef<[u8]>>(
+        &self,
+        receipt: Receipt,
+        path: &str,
+        content: Option<B>,
+    ) -> Result<B> {
+        let checked = self.checked(receipt, path)?;
+        let content = content.ok_or_else(|| (checked.damaged)("no such object"))?;
+        match checked.output.is(content.as_ref()) {
+            true => Ok(content),
+            false => Err((checked.damaged)(
+                "its bytes are not those that were written",
+            )),
+        }
+    }
+
+    /// Returns a unit's receipt, where there is one.
+    ///
+    /// # Errors
+    /// Data, when it is broken or was changed.
+    pub fn receipt(&self, step: &StepName, unit: Unit) -> Result<Option<Receipt>> {
+        let path = layout::receipt(step, unit);
+        let Some(json) = self.store.get_if_there(&path)? else {
+            return Ok(None);
+        };
+        let uri = self.store.uri(&path);
+        let receipt = Receipt::parse(&json, &uri)?;
+        match (&receipt.step, receipt.unit) == (step, unit) {
+            true => Ok(Some(receipt)),
+            false => Err(misplaced(&receipt, &uri)),
+        }
+    }
+
+    /// Returns the receipt of a unit that must have been done before.
+    ///
+    /// # Errors
+    /// Data, when there is none; the hint names the step to run.
+    pub fn required_receipt(&self, step: &StepName, unit: Unit) -> Result<Receipt> {
+        self.receipt(step, unit)?.ok_or_else(|| {
+            let path = layout::receipt(step, unit);
+            Error::data(format!("{}: no such receipt", self.store.uri(&path)))
+                .hint(format!("run the step {step} first, for all of its units"))
+        })
+    }
+
+    /// Returns what a manifest was when its unit was done.
+    fn vouched(&self, path: &str) -> Result<Checked> {
+        let written_by = layout::written_by(path);
+        let (step, unit) = written_by
+            .ok_or_else(|| Error::bug(format!("{path} is not the path of a manifest")))?;
+        self.checked(self.required_receipt(&step, unit)?, path)
+    }
+
+    fn checked(&self, receipt: Receipt, path: &str) -> Result<Checked> {
+        let output: Option<&Output> = receipt.output(path);
+        let output = output.cloned().ok_or_else(|| {
+            let (step, unit) = (&receipt.step, receipt.unit);
+            Error::data(format!(
+                "{}: {step} {unit} did not write it",
+                self.store.uri(path)
+            ))
+            .hint(format!("run the step {step} again with --force"))
+        })?;
+        let (run, path) = (self.clone(), path.to_owned());
+        let hash = output.blake3.clone();
+        Ok(Checked {
+            output,
+            damaged: Arc::new(move |what| match run.store.blake3(&path) {
+                Ok(now) if now == hash => {
+                    let uri = run.store.uri(&path);
+                    Error::transient(format!("{uri}: {what}, but they are there: try again"))
+                }
+                Err(e) if e.class() != Class::Data => e,
+                _ => run.damaged(&receipt, &path, what),
+            }),
+        })
+    }
+
+    /// Removes the receipt of a damaged output, and returns the error for it.
+    fn damaged(&self, receipt: &Receipt, path: &str, what: &str) -> Error {
+        let (step, unit, uri) = (&receipt.step, receipt.unit, self.store.uri(path));
+        if let Ok(Some(now)) = self.receipt(step, unit)
+            && now != *receipt
+        {
+            return Error::transient(format!("{uri}: {step} {unit} was done again meanwhile"));
+        }
+        let path = layout::receipt(step, unit);
+        let removed = self.mends && self.store.delete(&path).is_ok();
+        let force = if removed { "" } else { " with --force" };
+        Error::data(format!("{uri}: damaged: {what}")).hint(format!(
+            "run the step {step} again{force}: it makes {unit} anew; then the steps after it"
+        ))
+    }
+}
+
+/// Returns the error for a receipt at another one's path.
+pub(crate) fn misplaced(receipt: &Receipt, uri: &str) -> Error {
+    let (step, unit) = (&receipt.step, receipt.unit);
+    Error::data(format!("{uri}: is the receipt of {step} {unit}"))
+        .hint("run its step again: the unit is done anew")
+}

@@ -1,0 +1,4 @@
+//! What `read` finds in a shard, later readers of the shard get.
+
+#[path = "integration/damaged.rs"]
+mod damaged;

@@ -1,0 +1,81 @@
+//! The steps of a run that count.
+//!
+//! A step that is removed from a pipeline, or gets another name, leaves what it wrote in the run. Its
+//! units are then older than what they were made from, which is no fault of the run. Which steps
+//! count:
+//!
+//! - where `RUN/pipeline.toml` is there: its steps, exports besides them that are up to date, and all
+//!   steps that these read from;
+//! - in a run that was made by hand: exports, all steps that they read from, and others that are up to
+//!   date. Without an export: all.
+//!
+//! A report reads whatever counts, so what it has read says nothing.
+
+use std::collections::BTreeSet;
+
+use sluice_harness::{Context, CurrentInputs, Receipts};
+use sluice_manifest::{Result, StepName, UnitKind};
+
+use crate::planned::{self, PlannedStep};
+use crate::steps;
+
+/// Returns the receipts of the steps that count; the other steps are listed as left over.
+///
+/// # Errors
+/// Data, when the run's pipeline file cannot be parsed; of storage.
+pub fn receipts(context: &Context) -> Result<Receipts> {
+    let planned = planned::steps(context)?;
+    let mut receipts = context.receipts()?;
+    retain(&mut receipts, planned.as_deref());
+    Ok(receipts)
+}
+
+/// Keeps the receipts of the steps that count.
+pub fn retain(receipts: &mut Receipts, planned: Option<&[PlannedStep]>) {
+    let counted = counted(receipts, planned).into_iter().cloned();
+    let counted: BTreeSet<StepName> = counted.collect();
+    receipts.keep_only(|step| counted.contains(step));
+}
+
+fn counted<'r>(receipts: &'r Receipts, planned: Option<&[PlannedStep]>) -> BTreeSet<&'r StepName> {
+    let exports = steps::exports(receipts);
+    let current = current(receipts);
+    let is_root = |step: &StepName| match planned {
+        Some(planned) => {
+            let is_planned = planned.iter().any(|planned| planned.name == *step);
+            is_planned || (exports.contains(&step) && current.contains(step))
+        }
+        None => {
+            let is_sink = exports.contains(&step) || is_report(receipts, step);
+            exports.is_empty() || is_sink || current.contains(step)
+        }
+    };
+    let mut open = receipts.steps();
+    open.retain(|step| is_root(step));
+    let mut counted = BTreeSet::new();
+    while let Some(step) = open.pop() {
+        if counted.insert(step) && !is_report(receipts, step) {
+            open.extend(receipts.read_by(step));
+        }
+    }
+    counted
+}
+
+fn is_report(receipts: &Receipts, step: &StepName) -> bool {
+    let mut units = receipts.of(step).iter();
+    units.any(|receipt| receipt.unit.kind == UnitKind::Report)
+}
+
+/// Returns the steps that were made from what the run holds now, and so were the steps before them.
+fn current(receipts: &Receipts) -> BTreeSet<&StepName> {
+    let mut inputs = CurrentInputs::new(receipts);
+    let mut current = BTreeSet::new();
+    for step in receipts.steps() {
+        let mut units = receipts.of(step).iter();
+        let before = receipts.read_by(step);
+        if before.is_subset(&current) && units.all(|receipt| inputs.changed(receipt).is_none()) {
+            current.insert(step);
+        }
+    }
+    current
+}

@@ -1,0 +1,121 @@
+//! What happens to the processes of a run.
+
+use serde::{Deserialize, Serialize};
+
+/// What happens in the course of one run.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Case {
+    /// Whether the run is on S3.
+    pub on_s3: bool,
+    /// Whether `sluice run` does all steps, in place of one process for each step.
+    pub whole: bool,
+    /// In the order of the nodes.
+    pub disturbances: Vec<Disturbance>,
+}
+
+/// Something that happens to the process of a node.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Disturbance {
+    /// The node, counted from 0.
+    pub node: usize,
+    /// When, as a fraction of the time that the node takes undisturbed.
+    pub at: f64,
+    /// What.
+    pub what: What,
+}
+
+/// Kinds of disturbances.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum What {
+    /// The process is killed.
+    Kill,
+    /// It gets SIGTERM.
+    Terminate,
+    /// A second process does the same at the same time.
+    Rival,
+    /// The same, and the first one is killed.
+    RivalOfKilled,
+    /// It is stopped, and goes on when a later node begins.
+    Zombie {
+        /// The node before which it goes on; beyond the last one, when all are done.
+        until: usize,
+        /// Whether it has other settings than the run that overtakes it.
+        stale: bool,
+    },
+}
+
+impl Case {
+    /// A case for a run of so many nodes.
+    pub fn random(random: &mut Random, (nodes, on_s3): (usize, bool)) -> Self {
+        // A process for each step takes long on S3.
+        let whole = random.below(4) < if on_s3 { 3 } else { 1 };
+        let nodes = if whole { 1 } else { nodes };
+        let most = if whole { 5 } else { 16 };
+        let count = 1 + random.below(most);
+        let mut disturbances: Vec<Disturbance> = (0..count)
+            .map(|_| Disturbance::random(random, nodes))
+            .collect();
+        disturbances.sort_by_key(|disturbance| disturbance.node);
+        Self {
+            on_s3,
+            whole,
+            disturbances,
+        }
+    }
+
+    /// As JSON.
+    pub fn to_json(&self) -> String {
+        serde_json::to_string_pretty(self).unwrap()
+    }
+
+    /// Of JSON.
+    pub fn of_json(json: &str) -> Self {
+        serde_json::from_str(json).unwrap()
+    }
+}
+
+impl Disturbance {
+    fn random(random: &mut Random, nodes: usize) -> Self {
+        let node = random.below(nodes);
+        Self {
+            node,
+            at: 1.1 * random.unit(),
+            what: match random.below(20) {
+                0..12 => What::Kill,
+                12 => What::Terminate,
+                13 | 14 => What::Rival,
+                15 | 16 => What::RivalOfKilled,
+                _ => What::Zombie {
+                    until: node + 1 + random.below(nodes - node),
+                    stale: random.below(2) == 0,
+                },
+            },
+        }
+    }
+}
+
+/// SplitMix64.
+pub struct Random(u64);
+
+impl Random {
+    /// The numbers of a seed.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    }
+
+    fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
+    }
+
+    fn unit(&mut self) -> f64 {
+        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
+    }
+}

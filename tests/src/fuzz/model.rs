@@ -1,0 +1,116 @@
+//! Models: `model.toml`, `preprocessor_config.json` and the outer structure of ONNX files.
+
+use std::sync::LazyLock;
+
+use serde_json::Value;
+use sluice_model::{Model, Precision, Spec};
+use sluice_pixels::{Crop, Resize, RgbImage};
+use sluice_store::Location;
+use sluice_testkit::onnx::embedder;
+
+use super::{choice, refused_well};
+use crate::{Run, shared};
+
+const PLACE: &str = "memory://fuzz-model";
+/// Sides of tensors that are computed.
+const SMALL: u32 = 512;
+
+pub fn run(data: &[u8]) {
+    match choice(data) {
+        (0, data) => spec(data),
+        (1, data) => config(data),
+        (_, data) => onnx(data),
+    }
+}
+
+/// What passes the checks makes a tensor, and is the same when written and read.
+fn spec(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let spec = match Spec::parse(text, "model.toml") {
+        Ok(spec) => spec,
+        Err(e) => return refused_well(&e),
+    };
+    let json = serde_json::to_string(&spec).expect("a spec can be written");
+    let again: Spec = serde_json::from_str(&json).expect("a spec can be read");
+    assert_eq!(format!("{again:?}"), format!("{spec:?}"));
+    use_spec(&spec);
+}
+
+fn use_spec(spec: &Spec) {
+    let _ = spec
+        .score_outputs()
+        .map(sluice_model::Score::as_column)
+        .count();
+    let Some(preprocess) = &spec.preprocess else {
+        return;
+    };
+    let (width, height) = preprocess.output_size();
+    let edge = match preprocess.resize {
+        Resize::ShortestEdge(edge) => edge,
+        Resize::Exact { width, height } => width.max(height),
+    };
+    if preprocess.validate().is_err() || width.max(height).max(edge) > SMALL {
+        return;
+    }
+    let mut tensor = vec![0.0; preprocess.tensor_len()];
+    preprocess.tensor(&RgbImage::filled(3, 2, [9, 99, 199]), &mut tensor);
+}
+
+/// A Hugging Face export's configuration. The sizes of the spec are those that it states.
+fn config(data: &[u8]) {
+    let Some(spec) = found("config", "preprocessor_config.json", data) else {
+        return;
+    };
+    let stated: Value = serde_json::from_slice(data).expect("it was parsed before");
+    let preprocess = spec.preprocess.as_ref().expect("an embedder has one");
+    let number = |value: &Value, key: &str| value.as_u64().or_else(|| value.get(key)?.as_u64());
+    match preprocess.resize {
+        Resize::ShortestEdge(edge) => {
+            assert_eq!(number(&stated["size"], "shortest_edge"), Some(edge.into()));
+        }
+        Resize::Exact { width, height } => {
+            assert_eq!(number(&stated["size"], "width"), Some(width.into()));
+            assert_eq!(number(&stated["size"], "height"), Some(height.into()));
+        }
+    }
+    if let Some(Crop { width, height }) = preprocess.crop {
+        assert_eq!(number(&stated["crop_size"], "width"), Some(width.into()));
+        assert_eq!(number(&stated["crop_size"], "height"), Some(height.into()));
+    }
+    use_spec(&spec);
+}
+
+fn onnx(data: &[u8]) {
+    found("onnx", "model.onnx", data);
+}
+
+/// The spec of a tiny model, one of whose files has these bytes; none where it is refused.
+fn found(model: &str, file: &str, data: &[u8]) -> Option<Spec> {
+    static RUN: LazyLock<Run> = LazyLock::new(|| {
+        let run = Run::at(PLACE).expect("memory can be opened");
+        let tiny = embedder("tiny");
+        for (path, bytes) in [
+            ("config/model.onnx", tiny.onnx),
+            ("onnx/model.toml", tiny.spec.into_bytes()),
+        ] {
+            run.store.put(path, bytes).expect("memory can be written");
+        }
+        run
+    });
+    let path = format!("{model}/{file}");
+    RUN.store
+        .put(&path, data.to_vec())
+        .expect("memory can be written");
+    let cache = Location::parse(PLACE).expect("a URI");
+    let uri = format!("{PLACE}/{model}");
+    let model = Model::find(&shared().storage, &uri, &cache, Precision::Float32);
+    match model.and_then(|model| model.check().map(|()| model.spec)) {
+        Ok(spec) => Some(spec),
+        Err(e) => {
+            refused_well(&e);
+            None
+        }
+    }
+}

@@ -1,0 +1,61 @@
+//! Rules: compiled, and evaluated on a few rows.
+
+use sluice_filter::rules::{Kind, Row, RuleSet, Value, Variable, names};
+
+/// Rows differ in what they lack.
+const ROWS: usize = 3;
+
+fn variables() -> Vec<Variable> {
+    let kinds = [
+        ("width", Kind::Int),
+        ("aspect", Kind::Float),
+        ("caption", Kind::Text),
+        ("metadata", Kind::Json),
+        ("score", Kind::Score),
+        (
+            "tags",
+            Kind::ScoreMap(vec!["cat".to_owned(), "dog".to_owned()]),
+        ),
+    ];
+    let kinds = kinds.into_iter();
+    kinds
+        .map(|(name, kind)| Variable {
+            name: name.to_owned(),
+            kind,
+        })
+        .collect()
+}
+
+fn row(number: usize) -> Row<'static> {
+    let metadata = [r#"{"license":"cc0","n":[1,{"x":null}]}"#, "[]", "{"][number];
+    let caption = [Some("a cat"), Some(""), None][number];
+    let score = [Some(0.5), Some(f64::NAN), None][number];
+    let mut row = Row::default();
+    row.set("width", 640_i64);
+    row.set("aspect", f64::INFINITY);
+    row.set("caption", caption);
+    row.set("metadata", Value::json(Some(metadata)));
+    row.set("score", score);
+    row.set("tags", Value::Scores(vec![("cat", 1.0), ("dog", f64::NAN)]));
+    row
+}
+
+pub fn run(data: &[u8]) {
+    let Ok(text) = std::str::from_utf8(data) else {
+        return;
+    };
+    let read = names("rule", text);
+    let rules = RuleSet::compile(&[("rule".to_owned(), text.to_owned())], &variables());
+    let Ok(rules) = rules else {
+        return;
+    };
+    let read = read.expect("what compiles can be parsed");
+    for name in rules.references() {
+        assert!(read.contains(name), "{name} is read: {text}");
+    }
+    for number in 0..ROWS {
+        let row = row(number);
+        let details = [(); 2].map(|()| rules.first_failure(&row).map(|failure| failure.detail));
+        assert_eq!(details[0], details[1], "{text}");
+    }
+}
