@@ -49,13 +49,14 @@ help: ## this list
 
 .PHONY: demo
 demo: build models demo-data ## curate real photographs with real models, into demo/
-	target/release/sluice run --input $(demo)/input --run $(demo)/run --output $(demo)/curated \
-	    --embedder efficientnet-lite0 --aesthetic technical-quality --nsfw opennsfw --eps 0.15 $(DEMO_FLAGS) > $(demo)/result.json
+	target/release/sluice run --preset small --input $(demo)/input --run $(demo)/run --output $(demo)/curated \
+	    $(DEMO_FLAGS) > $(demo)/result.json
 	@target/release/sluice verify --run $(demo)/run | tail -n 1
 	@echo
-	@echo "the curated dataset:      $(demo)/curated"
-	@echo "what every sample was:    $(demo)/truth.csv"
-	@echo "the report:               $(CURDIR)/$(demo)/run/report/index.html"
+	@echo "the curated dataset:       $(demo)/curated"
+	@echo "what every sample was:     $(demo)/truth.csv"
+	@echo "the report, for a browser: $(CURDIR)/$(demo)/run/report/index.html"
+	@echo "pictures of your own:      target/release/sluice run --preset small --models $(cache)/models --input FOLDER --output out"
 
 .PHONY: build
 build: tools ## the programs, in target/release
@@ -145,6 +146,7 @@ test-images: build models demo-data servers ## the images at work, from containe
 .PHONY: image-tools
 image-tools: tools
 	@$(python) -B containers/sbom.py --tools $(cache)/tools/cargo
+	@containers/base.sh >/dev/null || true # whoever needs it tells
 
 # ---------------------------------------------------------------------------------------- workflow engines
 
@@ -180,7 +182,7 @@ models: $(cache)/models/efficientnet-lite0/model.onnx $(cache)/models/opennsfw/m
 demo-data: $(demo)/truth.csv ## the demo's shards, in demo/input
 
 .PHONY: servers
-servers: tools ## the servers that tests start: SeaweedFS, Azurite, fake-gcs-server, HAProxy
+servers: tools ## what tests start: SeaweedFS, Azurite, fake-gcs-server, HAProxy, Chromium
 	@tests/servers/install.sh $(cache)
 
 .PHONY: find-tools

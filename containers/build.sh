@@ -43,6 +43,11 @@ if [ "${1:-}" = --list ]; then
     exit
 fi
 
+# Builds share a folder: one at a time.
+mkdir -p .cache/images
+exec {lock}>.cache/images/.lock
+! has flock || flock "$lock"
+
 accelerator=${ACCELERATOR:-cpu}
 version=${VERSION:-$(sed -n '/^\[workspace.package\]/,/^$/s/^version = "\(.*\)"/\1/p' Cargo.toml)}
 revision=$(git describe --always --dirty --abbrev=40 --exclude '*' 2>/dev/null || echo unknown)
@@ -109,7 +114,6 @@ if [ -n "${PROGRAMS:-}" ]; then
 fi
 
 # docker finds the list of what it does not send by the Dockerfile's name.
-mkdir -p .cache/images
 cp containers/Dockerfile.dockerignore .cache/images/
 for target in "${targets[@]}"; do
     more=()

@@ -4,10 +4,9 @@
 #
 #   containers/test.sh     (make test-images)
 #
-# Needs root on Debian or Ubuntu, `make build models demo-data`, and weed (SeaweedFS) from `make servers`. buildah, podman,
-# runc, debootstrap and curl are installed when missing. Where any of that cannot be had it says SKIPPED, and ends with 0.
-# A failed check ends it at once, with 1. The base is kept in .cache/images; all else lies in one scratch folder and goes
-# with it.
+# Needs what containers/base.sh needs, `make build models demo-data`, and weed (SeaweedFS) from `make servers`. Where any of
+# that cannot be had it says SKIPPED, and ends with 0. A failed check ends it at once, with 1. All that it makes lies in one
+# scratch folder and goes with it.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -20,17 +19,10 @@ fail() {
     printf '%s\n' "FAILED: containers/test.sh: $*" >&2
     exit 1
 }
-# shellcheck source=workflows/local/demo/packages.sh
-. workflows/local/demo/packages.sh
 
 # --------------------------------------------------------------------------------------------------------- what it needs
 
-is_root || skip "images are built and run as root, and this is not root"
-missing=()
-for tool in buildah podman runc debootstrap curl; do
-    has "$tool" || missing+=("$tool")
-done
-[ ${#missing[@]} = 0 ] || apt_install "${missing[@]}" || skip "no ${missing[*]}, and apt-get does not install them"
+base_tar=$(containers/base.sh) || skip "no base, see above"
 for needed in target/release/sluice demo/truth.csv .cache/models/opennsfw/model.onnx; do
     [ -e "$needed" ] || fail "no $needed: make build models demo-data"
 done
@@ -83,22 +75,7 @@ confined=(--pull never --read-only --read-only-tmpfs=false --cap-drop all --secu
 
 # ------------------------------------------------------------------------------------------------------------- the images
 
-# The programs were built on this system, so the base is this system's release, from where this system gets its packages.
-codename=$(. /etc/os-release && echo "${VERSION_CODENAME:-}")
-base_tar=.cache/images/base-$codename.tar
-base=localhost/base:$codename
-if [ ! -e "$base_tar" ]; then
-    # shellcheck disable=SC2016  # apt-get fills these in
-    mirror=$(apt-get indextargets --format '$(REPO_URI) $(RELEASE)' | awk -v name="$codename" '$2 == name { print $1; exit }')
-    [ -n "$mirror" ] || skip "apt knows no repository of $codename"
-    say "making the base: $codename, by debootstrap"
-    debootstrap --variant=minbase "$codename" "$work/rootfs" "$mirror" >"$logs/debootstrap.err" 2>&1 ||
-        skip "debootstrap cannot make $codename here: $(tail -n 1 "$logs/debootstrap.err")"
-    mkdir -p "${base_tar%/*}"
-    tar -C "$work/rootfs" --exclude='./var/cache/apt/*' --exclude='./var/lib/apt/lists/*' --exclude='./dev/*' -cf "$base_tar.part" .
-    mv "$base_tar.part" "$base_tar"
-    rm -rf "$work/rootfs"
-fi
+base=localhost/$(basename "$base_tar" .tar | tr - :)
 podman import -q "$base_tar" "$base" >"$logs/import" 2>"$logs/import.err"
 "${podman[@]}" run --rm "${confined[@]}" "$base" true 2>"$logs/true.err" ||
     skip "podman cannot run a container here: $(tail -n 1 "$logs/true.err")"
@@ -139,11 +116,11 @@ while read -r target inference; do
     printf '%18s %6.1f\n' "$name" "$(awk -v bytes="$bytes" 'BEGIN { print bytes / 1e6 }')" >&2
     case $inference in
         inference)
-            limit=90
+            limit=100
             [ -e "$rootfs/usr/local/lib/onnxruntime/libonnxruntime.so" ] || fail "$image lacks ONNX Runtime"
             ;;
         *)
-            limit=40
+            limit=50
             [ ! -e "$rootfs/usr/local/lib/onnxruntime" ] || fail "$image holds ONNX Runtime, which it does not need"
             ;;
     esac

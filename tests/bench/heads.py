@@ -21,7 +21,7 @@ from paired import BENCH, Side
 
 MODELS = BENCH / "models"
 HEADS = {"aesthetic-mlp": "aesthetic", "aesthetic-affine": "aesthetic", "nsfw": "nsfw"}
-# shared/model/convert/heads.py folds V2's five layers into one, so that is what Sluice runs.
+# `sluice models pull` folds V2's five layers into one, so that is what Sluice runs.
 FOLDED = {"aesthetic-mlp": "aesthetic-affine"}
 
 

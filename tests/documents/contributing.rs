@@ -130,6 +130,8 @@ fn is_source(path: &str) -> bool {
         "tests/",
         "workflows/argo/",
         "workflows/kubernetes/",
+        // Labels of classifiers.
+        "shared/model/src/labels.rs",
     ];
     let name = path.rsplit('/').next().unwrap_or(path);
     let kinds = [

@@ -7,8 +7,8 @@ use clap::{Arg, ArgAction, Args};
 use sluice::programs::PROGRAMS;
 use sluice_harness::{Common, StepArgs};
 use sluice_manifest::rows::{
-    CuratedRow, DecisionRow, DuplicateRow, FilterRow, OutputPlanRow, PlanRow, Row, SampleRow,
-    ShardRow, SkippedRow, assignments, centroids, embeddings, scores,
+    CuratedRow, DecisionRow, DuplicateRow, FileRow, FilterRow, OutputPlanRow, PlanRow, Row,
+    SampleRow, ShardRow, SkippedRow, assignments, centroids, embeddings, scores,
 };
 use sluice_manifest::{Class, ExitStatus, Keep, ReasonKind, ScoreColumn};
 
@@ -74,6 +74,11 @@ fn columns() {
             "stages/partition/README.md",
             "`partition/plan`",
             PlanRow::fields(),
+        ),
+        (
+            "stages/partition/README.md",
+            "`partition/files`",
+            FileRow::fields(),
         ),
         (
             "stages/read/README.md",

@@ -48,6 +48,7 @@ fn sample(parameter: &Parameter) -> &'static str {
     match (parameter.name.as_str(), parameter.value.as_str()) {
         ("precision", _) => "int8",
         ("keep", _) => "hard",
+        ("images", _) => "all",
         ("eps", _) => "0.1",
         ("bytes-per-shard", _) => "1000000",
         (_, "") => "true",

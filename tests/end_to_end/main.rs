@@ -25,6 +25,7 @@ mod memory;
 mod models;
 mod pipeline;
 mod pipelines;
+mod pull;
 mod reasons;
 mod reruns;
 mod signals;

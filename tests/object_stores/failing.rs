@@ -214,6 +214,7 @@ fn timeless(objects: &Objects) -> BTreeMap<&str, Value> {
         let value = match serde_json::from_slice(bytes) {
             Ok(Value::Object(mut receipt)) if path.contains("/receipts/") => {
                 receipt.remove("seconds");
+                receipt.remove("times");
                 receipt.remove("seal");
                 if path.contains("report/") {
                     receipt.remove("outputs");

@@ -284,7 +284,7 @@ fn settings(json: &[u8], without: &[&str]) -> Value {
 }
 
 fn receipt(json: &[u8]) -> Value {
-    let mut receipt = settings(json, &["seconds", "fingerprint", "seal"]);
+    let mut receipt = settings(json, &["seconds", "times", "fingerprint", "seal"]);
     let settings = receipt["settings"].as_object_mut().unwrap();
     for name in ["input", "patterns", "output", "survivors"] {
         settings.remove(name);

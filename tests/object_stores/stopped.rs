@@ -65,7 +65,7 @@ impl Unfinished {
             std::thread::sleep(Duration::from_millis(20));
         }
         // Some parts are there.
-        std::thread::sleep(Duration::from_millis(500));
+        std::thread::sleep(Duration::from_millis(100));
         Some((remote, proxy, running))
     }
 

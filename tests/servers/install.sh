@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Gets the servers that the object store tests start.
+# Gets the servers that the object store tests start, and the browser that opens the report.
 #
 #   install.sh CACHE     links what it got into CACHE/servers/bin, where the tests look for them
 #
@@ -98,7 +98,14 @@ unpacked_haproxy() {
     chmod +x "$bin/haproxy"
 }
 
+# Chromium, in which the report is opened. Any Chrome that is there will do.
+get_browser() {
+    has chromium || has chromium-browser || has google-chrome || apt_install chromium ||
+        skipped "the report (Chromium)" "install the package chromium"
+}
+
 get_seaweedfs
 get_azurite
 get_fake_gcs_server
 get_haproxy
+get_browser

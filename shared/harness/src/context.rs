@@ -13,10 +13,11 @@ use sluice_store::{Location, Storage, Store};
 
 use crate::args::Common;
 use crate::budget::MemoryBudget;
+use crate::cpu::CpuClock;
 use crate::logs::Progress;
 use crate::machine::default_memory;
 use crate::owner::refuse_other_stage;
-use crate::run::Run;
+use crate::run::{Run, run_at};
 use crate::threads::spawn;
 
 /// What the steps of one process share.
@@ -28,6 +29,8 @@ pub struct Shared {
     pub storage: Storage,
     /// Memory that decoding may take, in all steps together.
     pub memory: Arc<MemoryBudget>,
+    /// Divides the CPU time of the process between the units in work.
+    pub cpu: CpuClock,
 }
 
 impl Shared {
@@ -49,6 +52,7 @@ impl Default for Shared {
         Self {
             storage: Storage::new(stop.clone()),
             memory: Arc::new(MemoryBudget::new(default_memory(threads(None)))),
+            cpu: CpuClock::default(),
             stop,
         }
     }
@@ -94,6 +98,7 @@ pub struct Context {
     pub memory: Arc<MemoryBudget>,
     pub(crate) force: bool,
     pub(crate) program: &'static str,
+    pub(crate) cpu: CpuClock,
     node: Option<Node>,
     common: Common,
     stop: Arc<AtomicBool>,
@@ -153,6 +158,7 @@ impl Context {
             memory: shared.memory.clone(),
             force: common.force,
             program,
+            cpu: shared.cpu.clone(),
             node,
             common: common.clone(),
             stop: shared.stop.clone(),
@@ -162,13 +168,15 @@ impl Context {
         })
     }
 
-    /// Opens a run to look at it: nothing is written, and a run that is not there is not made.
+    /// Opens a run to look at it, named by its own place or by that of its output: nothing is written,
+    /// and a run that is not there is not made.
     ///
     /// # Errors
     /// Data, when the folder does not exist.
     pub fn look(run: &str, program: &'static str, shared: &Shared) -> Result<Self> {
+        let place = run_at(&shared.storage, &Location::parse(run)?)?;
         let common = Common {
-            run: run.to_owned(),
+            run: place.to_string(),
             partitions: None,
             task_index: None,
             task_count: None,
@@ -177,7 +185,6 @@ impl Context {
             force: false,
             result: None,
         };
-        shared.storage.open(&Location::parse(run)?)?;
         Self::create(&common, program, None, shared)
     }
 

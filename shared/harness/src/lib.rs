@@ -12,6 +12,7 @@
 mod args;
 mod budget;
 mod context;
+mod cpu;
 mod logs;
 mod machine;
 mod memory;

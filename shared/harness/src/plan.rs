@@ -59,15 +59,26 @@ pub fn open_shard(input: &Store, planned: &PlanRow) -> Result<ObjectReader> {
     Ok(reader)
 }
 
-/// A shard as an input of `read`: its size and entity tag or modification time.
+/// A shard as an input of `read`: its size and entity tag or modification time, and what else says
+/// how it is read.
 pub fn shard_input(planned: &PlanRow) -> Input {
     let stamp = planned.etag.as_deref().or(planned.modified.as_deref());
     let bytes = planned.bytes.to_string();
+    let parts = [bytes.as_str(), stamp.unwrap_or_default()].into_iter();
+    let how = [
+        ("image", &planned.image_column),
+        ("caption", &planned.caption_column),
+        ("sidecar", &planned.sidecar_stamp),
+    ];
+    let how = how
+        .iter()
+        .filter_map(|(name, value)| Some([*name, value.as_deref()?]))
+        .flatten();
     Input {
         of: InputOf::Shard {
             shard: planned.shard.clone(),
         },
-        fingerprint: Fingerprint::of([bytes.as_str(), stamp.unwrap_or_default()]),
+        fingerprint: Fingerprint::of(parts.chain(how)),
     }
 }
 

@@ -18,7 +18,7 @@ use crate::args::{Common, StepArgs, arguments, shell};
 use crate::context::{Context, Node, Shared};
 use crate::output::{deliver, print_usage, shown};
 use crate::signals::{Deadline, listen};
-use crate::threads::{caught, start_pool};
+use crate::threads::{caught, report_panics, start_pool};
 use crate::upstream::{Gives, Upstream};
 use crate::variables::{Reads, parse};
 use crate::{InputPlaces, logs, memory};
@@ -112,6 +112,7 @@ pub trait Program: Parser {
 
 /// Runs a stage's program. Its whole `main`.
 pub fn main<P: Program>() -> ExitCode {
+    report_panics();
     let shared = listen();
     memory::settle();
     let started = Instant::now();

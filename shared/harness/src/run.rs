@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use sluice_manifest::rows::Row;
 use sluice_manifest::{Class, Error, Output, Receipt, Result, StepName, Unit, layout};
-use sluice_store::{Checked, RowReader, Store, Table};
+use sluice_store::{Checked, Location, RowReader, Storage, Store, Table};
 
 /// The objects of a run. Those that are read by their path alone ([`Store::get`], [`Store::reader`])
 /// are not checked.
@@ -18,6 +18,35 @@ pub struct Run {
     store: Store,
     /// Whether receipts of damaged outputs are removed.
     mends: bool,
+}
+
+/// Returns the place of a run: the given one, or the run that wrote the curated dataset there.
+///
+/// # Errors
+/// Data, when the folder does not exist; of storage.
+pub(crate) fn run_at(storage: &Storage, place: &Location) -> Result<Location> {
+    let store = storage.open(place)?;
+    if store.stat(layout::RUN_INFO)?.is_some() {
+        return Ok(place.clone());
+    }
+    let claim = store.get_if_there(layout::OUTPUT_CLAIM)?;
+    let claim = claim.and_then(|json| serde_json::from_slice::<serde_json::Value>(&json).ok());
+    match claim.as_ref().and_then(|claim| claim["run"].as_str()) {
+        Some(run) if run.contains("://") => Location::parse(run),
+        Some(run) => relative(place, run),
+        None => Ok(place.clone()),
+    }
+}
+
+/// Returns a place that is given as a path relative to another one.
+fn relative(from: &Location, path: &str) -> Result<Location> {
+    path.split('/').try_fold(from.clone(), |at, part| {
+        if part != ".." {
+            return Location::parse(&format!("{at}/{part}"));
+        }
+        let above = at.split().map(|(above, _)| above);
+        above.ok_or_else(|| Error::data(format!("{from}: the run {path} is not a place")))
+    })
 }
 
 impl Deref for Run {
@@ -156,4 +185,38 @@ pub(crate) fn misplaced(receipt: &Receipt, uri: &str) -> Error {
     let (step, unit) = (&receipt.step, receipt.unit);
     Error::data(format!("{uri}: is the receipt of {step} {unit}"))
         .hint("run its step again: the unit is done anew")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_is_found_by_its_output() {
+        let storage = Storage::default();
+        let at = |place: &str| Location::parse(place).unwrap();
+        let put = |place: &str, name: &str, text: &str| {
+            let store = storage.create(&at(place)).unwrap();
+            store.put(name, text.to_owned()).unwrap();
+        };
+        put("memory://m/data/out.run", layout::RUN_INFO, "{}");
+        for (output, run) in [
+            ("memory://m/data/out", "../out.run"),
+            ("memory://m/else/where/out", "../../../data/out.run"),
+            ("memory://other/out", "memory://m/data/out.run"),
+        ] {
+            put(
+                output,
+                layout::OUTPUT_CLAIM,
+                &format!(r#"{{"run": {run:?}}}"#),
+            );
+            let found = run_at(&storage, &at(output)).unwrap();
+            assert_eq!(found.to_string(), "memory://m/data/out.run", "{output}");
+        }
+        let itself = at("memory://m/data/out.run");
+        assert_eq!(run_at(&storage, &itself).unwrap(), itself);
+        put("memory://m/no-claim", "a.tar", "");
+        let other = at("memory://m/no-claim");
+        assert_eq!(run_at(&storage, &other).unwrap(), other);
+    }
 }

@@ -1,18 +1,19 @@
 //! A unit of work, from its beginning to its receipt.
 
 use std::collections::BTreeMap;
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use serde::Serialize;
 use sluice_manifest::layout::Manifest;
 use sluice_manifest::{
     Blocks, Counts, Error, Fingerprint, Input, InputOf, Output, OutputPath, Receipt, Result,
-    ScoreSummary, StepName, Sums, Unit, UnitKind, layout,
+    ScoreSummary, StepName, Sums, Times, Unit, UnitKind, layout,
 };
 use sluice_store::Store;
 
 use crate::Context;
 use crate::context::{Node, data_or_none};
+use crate::cpu::CpuShare;
 
 /// What shapes a unit's outputs.
 pub struct Work<S> {
@@ -40,6 +41,8 @@ pub struct Task<'a> {
     /// Further sums that later steps need.
     pub sums: Sums,
     started: Instant,
+    started_at: SystemTime,
+    cpu: CpuShare,
 }
 
 impl Context {
@@ -75,6 +78,8 @@ impl Context {
             done_meanwhile: None,
             sums: Sums::default(),
             started: Instant::now(),
+            started_at: SystemTime::now(),
+            cpu: self.cpu.begin(),
         }))
     }
 
@@ -136,6 +141,7 @@ fn new_receipt<S: Serialize>(node: &Node, program: &'static str, work: Work<S>) 
         scores: Vec::new(),
         about: BTreeMap::new(),
         seconds: 0.0,
+        times: None,
         program: program.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };
@@ -272,6 +278,15 @@ impl Task<'_> {
         self.context.run.delete(&path)
     }
 
+    fn times(&self) -> Times {
+        let milliseconds = |seconds: f64| (seconds * 1000.0).round() / 1000.0;
+        let since = self.started_at.duration_since(SystemTime::UNIX_EPOCH);
+        Times {
+            started: milliseconds(since.unwrap_or_default().as_secs_f64()),
+            cpu_seconds: milliseconds(self.cpu.seconds()),
+        }
+    }
+
     /// Whether a receipt is one of the same work, written since this task began.
     fn is_done_by(&self, now: &Receipt) -> Result<bool> {
         let is_same = now.fingerprint == self.receipt.fingerprint
@@ -303,6 +318,7 @@ impl Task<'_> {
         self.receipt.counts = counts;
         self.receipt.sums = self.sums;
         self.receipt.seconds = self.started.elapsed().as_secs_f64();
+        self.receipt.times = Some(self.times());
         self.context.put_receipt(&self.receipt)?;
         self.context.committed(unit);
         let counts = &self.receipt.counts;

@@ -1,9 +1,10 @@
 //! Threads: that there are none left is no bug, and worth another try.
 
 use std::any::Any;
-use std::io;
+use std::io::{self, Write};
 use std::thread::{Builder, Scope, ScopedJoinHandle};
 
+use sluice_manifest::text::safe;
 use sluice_manifest::{Class, Error, Result};
 
 /// Starts a thread of a scope. `Scope::spawn` panics where this returns an error.
@@ -34,6 +35,15 @@ pub(crate) fn start_pool(jobs: usize) -> Result<()> {
         // Within one process (tests) the first caller's pool stays.
         _ => Ok(()),
     }
+}
+
+/// Prints panics of this process without credentials and control characters. Their messages may hold
+/// names and addresses from outside.
+pub(crate) fn report_panics() {
+    std::panic::set_hook(Box::new(|panic| {
+        // Without a terminal or a log there is nobody left to report to.
+        let _ = writeln!(io::stderr(), "{}", safe(&panic.to_string()));
+    }));
 }
 
 /// Returns a panic as an error. Libraries panic when the system has no thread left for them, with

@@ -16,6 +16,7 @@ use crate::context::{Context, Shared, threads};
 use crate::output::{BestEffort, SafeWriter, deliver, print_usage, shown};
 use crate::program::{Program, add_requests, conclude, describe, guarded, named_result, unparsed};
 use crate::signals::{Deadline, listen};
+use crate::threads::report_panics;
 use crate::upstream::{Gives, Upstream};
 use crate::variables::{Reads, parse};
 use crate::{InputPlaces, logs, memory};
@@ -61,6 +62,7 @@ pub struct Desk<'a> {
 
 /// Runs a tool. Its whole `main`.
 pub fn tool_main<T: Tool>() -> ExitCode {
+    report_panics();
     let shared = listen();
     memory::settle();
     let started = Instant::now();

@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use sluice_harness::{Context, PartitionPlan, Survivors, Verdicts};
 use sluice_manifest::rows::{MemberRow, PictureRow};
 use sluice_manifest::{Error, ImageId, Result, ShardPath};
-use sluice_source::{SourceShard, packing};
+use sluice_source::{InputReader, SourceShard, packing};
 use sluice_store::Store;
 
 /// Images whose byte ranges are requested ahead, at most.
@@ -32,7 +32,9 @@ impl<'a> Images<'a> {
     /// Data, when a manifest is missing or broken.
     pub fn files<S: FnMut(&ImageId) -> Result<bool>>(self, skip: S) -> Result<ImageFiles<'a, S>> {
         let partition = self.partition.partition;
+        let context = self.context;
         Ok(ImageFiles {
+            reader: InputReader::new(&context.run, self.input, &context.storage),
             pictures: self.survivors.verdicts(partition)?,
             packing: packing(&self.context.run, partition.into())?,
             images: self,
@@ -48,6 +50,7 @@ impl<'a> Images<'a> {
 pub struct ImageFiles<'a, S> {
     images: Images<'a>,
     pictures: Verdicts<PictureRow>,
+    reader: InputReader,
     packing: HashMap<ShardPath, String>,
     skip: S,
     /// The shard that is being read.
@@ -64,7 +67,7 @@ impl<S: FnMut(&ImageId) -> Result<bool>> ImageFiles<'_, S> {
         let (Some((id, image)), Some((_, shard))) = (self.ahead.pop_front(), &mut self.open) else {
             return Ok(None);
         };
-        Ok(Some((id, shard.read_member(image.offset, image.size)?)))
+        Ok(Some((id, shard.read_member(&image)?)))
     }
 
     fn request_ahead(&mut self) -> Result<()> {
@@ -89,7 +92,7 @@ impl<S: FnMut(&ImageId) -> Result<bool>> ImageFiles<'_, S> {
                 self.open = Some((path.clone(), self.open_shard(&path)?));
             }
             if let Some((_, shard)) = &mut self.open {
-                shard.want(image.offset..image.offset + image.size);
+                shard.want([&image])?;
             }
             self.ahead.push_back((id, image));
         }
@@ -102,7 +105,7 @@ impl<S: FnMut(&ImageId) -> Result<bool>> ImageFiles<'_, S> {
             let number = partition.partition;
             Error::data(format!("{path}: not a shard of {number}")).hint("run sluice-read again")
         })?;
-        SourceShard::open(self.images.input, planned, &self.packing)
+        self.reader.shard(planned, &self.packing)
     }
 
     fn next_image(&mut self) -> Result<Option<(ImageId, ShardPath, MemberRow)>> {

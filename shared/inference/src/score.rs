@@ -91,11 +91,11 @@ impl ModelScorer {
     /// # Errors
     /// Usage, when something does not fit.
     pub fn check(&self, upstream: &Upstream) -> Result<Gives> {
-        self.model.check()?;
         if self.model.spec.kind == Kind::Head {
             let embedder = upstream.embedder(&self.embeddings)?;
             self.check_embeddings(&embedder.model, embedder.dimension)?;
         }
+        self.model.check()?;
         Ok(Gives {
             scores: self.columns.clone(),
             embedder: None,
@@ -304,22 +304,7 @@ impl Run<'_> {
             none => none.insert(self.scorer.model.session(self.context.jobs)?),
         };
         let output = session.run(shape, values)?;
-        let width = output.len() / shape[0].max(1);
-        let spec = &self.scorer.model.spec;
-        let columns: Vec<usize> = spec.score_outputs().map(|score| score.column).collect();
-        if let Some(column) = columns
-            .iter()
-            .find(|column| **column >= width && shape[0] > 0)
-        {
-            return Err(Error::usage(format!(
-                "model {:?} gives {width} values, its spec asks for column {column}",
-                spec.name
-            )));
-        }
-        let rows = output.chunks_exact(width.max(1));
-        Ok(rows
-            .flat_map(|row| columns.iter().map(|&column| row[column]))
-            .collect())
+        self.scorer.model.spec.scores(output, shape[0])
     }
 }
 

@@ -42,6 +42,7 @@ macro_rules! reasons {
 reasons! {
     NoImage, "no-image", "read", "the sample has no image member";
     EmptyFile, "empty-file", "read", "the image member has no bytes";
+    Missing, "missing-object", "read", "the object that a list names cannot be read";
     NotAnImage, "not-an-image", "read", "the bytes are not in a known image format";
     UnsupportedFormat, "unsupported-format", "read", "the image format is known but not supported";
     Truncated, "truncated-image", "read", "the image ends before its last pixel";

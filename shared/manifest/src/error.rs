@@ -162,6 +162,7 @@ impl Error {
     /// The program was asked to stop.
     pub fn stopped() -> Self {
         Self::new(Class::Stopped, "stopped by a signal")
+            .hint("what is done is kept: run the same command again to go on")
     }
 
     /// Returns an error of a stream with its class; `object` names what was read or written. An error

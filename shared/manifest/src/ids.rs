@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// A shard's path relative to the input's root, for example `2024/00017.tar`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+/// A shard's path relative to the input's root, for example `2024/00017.tar`. Files have the key of
+/// the first one and the number of those after it: `cats/0001+411`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ShardPath(String);
 
@@ -24,10 +25,12 @@ impl ShardPath {
         &self.0
     }
 
-    /// Returns the path without `.tar`. Names of compressed shards stay whole, so that `a.tar` and
-    /// `a.tar.gz` in one folder give different image ids.
+    /// Returns the path without `.tar` or `.parquet`. Names of compressed shards stay whole, so that
+    /// `a.tar` and `a.tar.gz` in one folder give different image ids.
     pub fn stem(&self) -> &str {
-        self.0.strip_suffix(".tar").unwrap_or(&self.0)
+        let stem = self.0.strip_suffix(".tar");
+        let stem = stem.or_else(|| self.0.strip_suffix(".parquet"));
+        stem.unwrap_or(&self.0)
     }
 }
 
@@ -50,6 +53,14 @@ impl ImageId {
         Self(match occurrence {
             0 => format!("{stem}/{key}"),
             n => format!("{stem}/{key}#{n}"),
+        })
+    }
+
+    /// Names the sample whose key is a file's path without its extension.
+    pub fn of_file(key: &str, occurrence: u32) -> Self {
+        Self(match occurrence {
+            0 => key.to_owned(),
+            n => format!("{key}#{n}"),
         })
     }
 
@@ -210,7 +221,9 @@ impl fmt::Display for ScoreName {
 }
 
 /// A partition's number. It prints as its unit's name, `part-00007`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Partition(pub u32);
 

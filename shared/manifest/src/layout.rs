@@ -12,7 +12,7 @@
 use std::marker::PhantomData;
 
 use crate::rows::{
-    DecisionRow, DuplicateRow, FilterRow, OutputPlanRow, SampleRow, ShardRow, SkippedRow,
+    DecisionRow, DuplicateRow, FileRow, FilterRow, OutputPlanRow, SampleRow, ShardRow, SkippedRow,
 };
 use crate::{StepName, Unit, UnitKind};
 
@@ -61,6 +61,8 @@ impl<R> Manifest<R> {
 #[derive(Debug)]
 pub struct Batches;
 
+/// One row for each member of the samples in files; the units are partitions.
+pub const FILES: Manifest<FileRow> = Manifest::new("files");
 /// One row for every sample that `read` found.
 pub const IMAGES: Manifest<SampleRow> = Manifest::new("images");
 /// One row for each shard.
@@ -103,7 +105,7 @@ pub fn receipt_at(path: &str) -> Option<(StepName, Unit)> {
 
 /// Returns the step and the unit whose receipt vouches for a manifest; none for other objects.
 pub fn written_by(path: &str) -> Option<(StepName, Unit)> {
-    if path == PLAN {
+    if path.starts_with("partition/") {
         return Some((StepName::partition(), Unit::once(UnitKind::Plan)));
     }
     let (step, rest) = path.split_once('/')?;

@@ -59,10 +59,23 @@ pub struct Receipt {
     pub about: BTreeMap<String, String>,
     /// Wall time of the unit in seconds.
     pub seconds: f64,
+    /// When the work was done, and with how much CPU time; none in receipts of earlier versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub times: Option<Times>,
     /// Program that did the work.
     pub program: String,
     /// Its version.
     pub version: String,
+}
+
+/// When a unit was worked on.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Times {
+    /// Start of the work, in seconds since 1970.
+    pub started: f64,
+    /// CPU time in seconds. A process that works on several units at once divides its CPU time
+    /// between them in equal parts, so the sum over units is the CPU time of the step.
+    pub cpu_seconds: f64,
 }
 
 /// A receipt as it is written.
@@ -254,6 +267,10 @@ mod tests {
             }],
             about: BTreeMap::from([("licence".into(), "MIT".into())]),
             seconds: 1.234_567_890_123,
+            times: Some(Times {
+                started: 1_700_000_000.25,
+                cpu_seconds: 2.5,
+            }),
             program: "sluice-aesthetic".into(),
             version: "1".into(),
         };

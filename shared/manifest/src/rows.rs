@@ -64,8 +64,21 @@ fn optional(name: &str, kind: DataType) -> Field {
     Field::new(name, kind, true)
 }
 
+/// What a shard of the plan is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ShardKind {
+    /// A tar.
+    #[default]
+    Tar,
+    /// Image files and their captions, which `partition/files` lists.
+    Files,
+    /// A Parquet file with a column of images.
+    Parquet,
+}
+
 /// `partition/plan.parquet`: one row for each shard, by partition and path.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PlanRow {
     /// Partition that the shard belongs to.
     pub partition: Partition,
@@ -73,10 +86,31 @@ pub struct PlanRow {
     pub shard: ShardPath,
     /// Size in bytes.
     pub bytes: u64,
-    /// The store's entity tag, where it has one.
+    /// The store's entity tag, where it has one. Of files: the hash of what `partition/files` lists.
     pub etag: Option<String>,
     /// Modification time, RFC 3339, where the store tells it.
     pub modified: Option<String>,
+    /// What it is.
+    pub kind: ShardKind,
+    /// The column of the images in a Parquet file.
+    pub image_column: Option<String>,
+    /// The column of the captions in a Parquet file.
+    pub caption_column: Option<String>,
+    /// The Parquet file whose columns are metadata of the samples in a tar, below the input's root.
+    pub sidecar: Option<String>,
+    /// The size and the entity tag or modification time of that file.
+    pub sidecar_stamp: Option<String>,
+}
+
+impl PlanRow {
+    /// Names a sample of the shard; `occurrence` counts earlier samples with that key. The key of
+    /// files is their path, which is their name in the run.
+    pub fn image_id(&self, key: &str, occurrence: u32) -> ImageId {
+        match self.kind {
+            ShardKind::Files => ImageId::of_file(key, occurrence),
+            ShardKind::Tar | ShardKind::Parquet => ImageId::new(&self.shard, key, occurrence),
+        }
+    }
 }
 
 impl Row for PlanRow {
@@ -88,6 +122,11 @@ impl Row for PlanRow {
             number("bytes", DataType::UInt64),
             optional("etag", DataType::Utf8),
             optional("modified", DataType::Utf8),
+            text("kind"),
+            optional("image_column", DataType::Utf8),
+            optional("caption_column", DataType::Utf8),
+            optional("sidecar", DataType::Utf8),
+            optional("sidecar_stamp", DataType::Utf8),
         ]
     }
 
@@ -96,16 +135,78 @@ impl Row for PlanRow {
     }
 }
 
+/// `partition/files`: one row for each member of the samples in files, in the order of the samples.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct FileRow {
+    /// The shard of the plan that it belongs to.
+    pub shard: ShardPath,
+    /// Its sample's key.
+    pub key: String,
+    /// Earlier samples with that key.
+    pub occurrence: u32,
+    /// Extension of the member.
+    pub extension: String,
+    /// The file, below the input's root or as a URI. None: the member is `text`.
+    pub path: Option<String>,
+    /// Size in bytes. None: the file cannot be read.
+    pub bytes: Option<u64>,
+    /// The store's entity tag, where it has one.
+    pub etag: Option<String>,
+    /// Modification time, RFC 3339, where the store reports it.
+    pub modified: Option<String>,
+    /// The content of a member that is not a file, or why the file cannot be read.
+    pub text: Option<String>,
+}
+
+impl Row for FileRow {
+    const SCHEMA: &'static str = "partition/files";
+    fn fields() -> Vec<Field> {
+        vec![
+            text("shard"),
+            text("key"),
+            number("occurrence", DataType::UInt32),
+            text("extension"),
+            optional("path", DataType::Utf8),
+            optional("bytes", DataType::UInt64),
+            optional("etag", DataType::Utf8),
+            optional("modified", DataType::Utf8),
+            optional("text", DataType::Utf8),
+        ]
+    }
+
+    fn text_bytes(&self) -> usize {
+        self.shard.as_str().len()
+            + self.key.len()
+            + length(self.path.as_ref())
+            + length(self.text.as_ref())
+    }
+}
+
 /// One member of a sample.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MemberRow {
     /// What follows the key and its dot, as written: `jpg`, `JPG`, `mask.png`.
     pub extension: String,
-    /// Offset of the member's bytes in the (decompressed) shard.
+    /// Where the member is in its shard: the offset of its bytes in the (decompressed) tar, its row
+    /// in `partition/files`, or the row of the Parquet file. [`IN_ROW`](Self::IN_ROW): it is the
+    /// caption or the metadata in the sample's own row.
     pub offset: u64,
-    /// Their number.
+    /// Number of its bytes.
     pub size: u64,
 }
+
+impl MemberRow {
+    /// The offset of a member that has no bytes of its own in the shard.
+    pub const IN_ROW: u64 = u64::MAX;
+
+    /// Whether the member is the caption or the metadata in the sample's row.
+    pub fn is_in_row(&self) -> bool {
+        self.offset == Self::IN_ROW
+    }
+}
+
+/// Longer captions and metadata stay in their shard and are not taken into the manifest.
+pub const TEXT_BYTES: usize = 1 << 20;
 
 /// `read/images`: one row for every sample found, good or bad, in shard order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -166,6 +267,23 @@ pub enum Status {
     Ok,
     /// Set aside, for a reason.
     Rejected,
+}
+
+impl SampleRow {
+    /// Returns the number of members that have bytes of their own in the shard.
+    pub fn own_members(&self) -> u64 {
+        let own = self.members.iter().filter(|member| !member.is_in_row());
+        own.count() as u64
+    }
+
+    /// Returns the text of a member that is in the row.
+    pub fn text_of(&self, member: &MemberRow) -> Option<&str> {
+        let text = match member.extension.as_str() {
+            "json" => &self.metadata,
+            _ => &self.caption,
+        };
+        text.as_deref().filter(|_| member.is_in_row())
+    }
 }
 
 impl Row for SampleRow {
@@ -575,6 +693,21 @@ impl SampleBrief {
     /// Size of all members together.
     pub fn bytes(&self) -> u64 {
         self.members.iter().map(|member| member.size).sum()
+    }
+
+    /// Returns how much text the sample has: 2 for a caption, 1 for metadata, 3 for both. Empty members
+    /// do not count.
+    pub fn texts(&self) -> u8 {
+        let has = |extensions: &[&str]| {
+            let mut members = self.members.iter().filter(|member| member.size > 0);
+            members.any(|member| {
+                let last = member.extension.rsplit('.').next().unwrap_or_default();
+                extensions
+                    .iter()
+                    .any(|known| last.eq_ignore_ascii_case(known))
+            })
+        };
+        2 * u8::from(has(&["txt", "caption"])) + u8::from(has(&["json"]))
     }
 }
 

@@ -1,8 +1,6 @@
-"""Read published weight files with numpy alone: no torch, no tensorflow.
+"""Read published weight files with numpy alone, without torch.
 
-    read_pth(file)                -> {name: array}            torch state dict, zip form or the older stream form
-    read_tf_bundle(prefix)        -> {name: array}            TF2 checkpoint: PREFIX.index, PREFIX.data-00000-of-00001
-    read_saved_model_tables(path) -> [(name, [bytes, ...])]   string constants of a saved_model.pb
+    read_pth(file) -> {name: array}   torch state dict, zip form or the older stream form
 
 A torch file is a pickle, and a pickle can run any code. The reader here knows the few names that a state dict
 needs and refuses every other one.
@@ -15,8 +13,6 @@ import zipfile
 from collections import OrderedDict
 
 import numpy as np
-
-# ---------------------------------------------------------------------------------------------- torch
 
 STORAGE_TYPES = {
     "FloatStorage": np.dtype("<f4"),
@@ -122,115 +118,3 @@ def _read_stream(file, storages):
             raise ValueError(f"storage {key}: {count} numbers, expected {storage.count}")
         storage.data = np.frombuffer(file.read(count * storage.dtype.itemsize), storage.dtype, count)
     return state
-
-
-# ------------------------------------------------------------------------------- protobuf wire format
-
-
-def _varint(data, at):
-    value = shift = 0
-    while True:
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-
-
-def _fields(message):
-    """(field number, value) of one message; length-delimited values are bytes."""
-    at = 0
-    while at < len(message):
-        tag, at = _varint(message, at)
-        wire = tag & 7
-        if wire == 0:
-            value, at = _varint(message, at)
-        else:
-            if wire == 2:
-                size, at = _varint(message, at)
-            elif wire in (1, 5):
-                size = 8 if wire == 1 else 4
-            else:
-                raise ValueError(f"protobuf wire type {wire}")
-            value, at = message[at : at + size], at + size
-        yield tag >> 3, value
-
-
-def _all(message, number):
-    return [value for field, value in _fields(message) if field == number]
-
-
-# --------------------------------------------------------------------------------------- tensorflow
-
-TF_TYPES = {1: np.dtype("<f4"), 2: np.dtype("<f8"), 3: np.dtype("<i4"), 9: np.dtype("<i8")}
-TABLE_MAGIC = bytes.fromhex("57fb808b247547db")
-
-
-def _table_block(table, offset, size):
-    """Key/value pairs of one block of a sorted table: keys share prefixes, restart points stand at the end."""
-    if table[offset + size] != 0:
-        raise ValueError("compressed table block")
-    block = table[offset : offset + size]
-    (restarts,) = struct.unpack_from("<I", block, len(block) - 4)
-    end = len(block) - 4 - 4 * restarts
-    at, key = 0, b""
-    while at < end:
-        shared, at = _varint(block, at)
-        fresh, at = _varint(block, at)
-        length, at = _varint(block, at)
-        key = key[:shared] + block[at : at + fresh]
-        at += fresh
-        yield key, block[at : at + length]
-        at += length
-
-
-def _handle(data, at=0):
-    offset, at = _varint(data, at)
-    size, at = _varint(data, at)
-    return offset, size, at
-
-
-def read_tf_bundle(prefix):
-    """Every numeric variable of a TF2 checkpoint."""
-    with open(prefix + ".index", "rb") as file:
-        table = file.read()
-    with open(prefix + ".data-00000-of-00001", "rb") as file:
-        numbers = file.read()
-    if table[-8:] != TABLE_MAGIC:
-        raise ValueError(f"{prefix}.index: not a table file")
-    footer = table[-48:]
-    _, _, at = _handle(footer)  # the metaindex, which is empty
-    offset, size, _ = _handle(footer, at)
-    variables = {}
-    for _, pointer in _table_block(table, offset, size):
-        for key, entry in _table_block(table, *_handle(pointer)[:2]):
-            if not key:
-                continue  # the header
-            fields = dict(_fields(entry))
-            dtype = TF_TYPES.get(fields.get(1, 0))
-            if dtype is None:
-                continue
-            shape = [dict(_fields(dim)).get(1, 0) for dim in _all(fields.get(2, b""), 2)]
-            start = fields.get(4, 0)
-            data = numbers[start : start + fields.get(5, 0)]
-            variables[key.decode()] = np.frombuffer(data, dtype).reshape(shape).copy()
-    return variables
-
-
-def read_saved_model_tables(path):
-    """Every top-level string constant of a SavedModel that has more than one entry, in file order."""
-    with open(path, "rb") as file:
-        saved_model = file.read()
-    tables = []
-    for meta_graph in _all(saved_model, 2):
-        for graph in _all(meta_graph, 2):
-            for node in _all(graph, 1):
-                if _all(node, 2) != [b"Const"]:
-                    continue
-                attributes = [dict(_fields(a)) for a in _all(node, 5)]
-                for tensor in [dict(_fields(a[2])).get(8) for a in attributes if a.get(1) == b"value"]:
-                    strings = _all(tensor, 8) if tensor is not None else []
-                    if len(strings) > 1:
-                        tables.append((_all(node, 1)[0].decode(), strings))
-    return tables

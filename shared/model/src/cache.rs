@@ -1,14 +1,18 @@
 //! The folder of models: `<cache>/<name>/model.onnx` and `model.toml`.
 
-use std::io;
+use std::collections::BTreeSet;
 
 use sluice_manifest::{Error, Result};
 use sluice_store::{Location, Storage};
 
-use crate::catalogue::named;
-use crate::model::{ONNX, ONNX_INT8, SPEC, data_files, sha256_of, spec_in};
-use crate::precision::Precision;
-use crate::spec::Spec;
+use crate::model::{ONNX, SPEC};
+
+/// The scheme of the Hub's repositories.
+const HUB: &str = "hf://";
+/// The folder of what was pulled by the URI of a repository.
+const HUB_FOLDER: &str = "hf/";
+/// What the folder of a model has after its name that was pulled by the URI of an ONNX file.
+const OF_FILE: &str = ".d";
 
 /// Where models are kept when neither `--models` nor `SLUICE_MODELS` says: `sluice/models` in the
 /// user's cache folder.
@@ -18,53 +22,129 @@ pub fn default_cache() -> String {
     format!("{cache}/sluice/models")
 }
 
-/// Puts the model `name` into the cache: copies the folder `from` (or one ONNX file), writes its
-/// spec with the contents' hashes, and gives that spec.
-pub fn pull(storage: &Storage, cache: &Location, name: &str, from: &Location) -> Result<Spec> {
-    let (source, onnx) = match from.split() {
-        Some((folder, file)) if file.ends_with(".onnx") => (storage.open(&folder)?, file),
-        _ => (storage.open(from)?, ONNX.to_owned()),
+/// Returns the path in the folder of models of a model that `--model` names: a name is its own, and
+/// `hf://ORG/NAME@REVISION/PATH` is `hf/ORG/NAME@REVISION/PATH`, with `.d` after an ONNX file. None for other URIs and for paths, which
+/// are elsewhere.
+///
+/// # Errors
+/// Usage, when a repository's URI has an empty part or `..`.
+pub fn folder_of(model: &str) -> Result<Option<String>> {
+    let scheme = model.get(..HUB.len());
+    if !scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(HUB)) {
+        return Ok((!model.contains('/')).then(|| model.to_owned()));
+    }
+    let rest = model[HUB.len()..].trim_end_matches('/');
+    let rest = rest.strip_prefix("models/").unwrap_or(rest);
+    let is_sound = |part: &str| !matches!(part, "" | "." | "..");
+    if !rest.contains('/') || !rest.split('/').all(is_sound) {
+        return Err(Error::usage(format!(
+            "{model:?}: expected hf://ORG/NAME[@REVISION][/PATH]"
+        )));
+    }
+    let ending = if rest.ends_with(".onnx") { OF_FILE } else { "" };
+    Ok(Some(format!("{HUB_FOLDER}{rest}{ending}")))
+}
+
+/// Returns where a model is that `--model` names.
+///
+/// # Errors
+/// Usage, when it is no name, path or URI.
+pub(crate) fn location_of(model: &str, cache: &Location) -> Result<Location> {
+    match folder_of(model)? {
+        Some(folder) => Location::parse(&format!("{cache}/{folder}")),
+        None => Location::parse(model),
+    }
+}
+
+/// Returns the names of the models that the folder of models has, sorted: each is what `--model` takes.
+///
+/// # Errors
+/// Of storage.
+pub fn cached(storage: &Storage, cache: &Location) -> Result<Vec<String>> {
+    let Some(store) = storage.open_if_there(cache)? else {
+        return Ok(Vec::new());
     };
-    let mut spec = match (spec_in(&source, name)?, named(name)) {
-        (Some(spec), _) if onnx == ONNX => spec,
-        (_, Some(spec)) => spec.clone(),
-        _ => {
-            return Err(Error::usage(format!(
-                "{from}: neither model.toml nor preprocessor_config.json"
-            ))
-            .hint(format!(
-                "and {name:?} is no model of the catalogue; `sluice models list` names those"
-            )));
+    let objects = store.list("")?;
+    let names = objects.iter().filter_map(|object| {
+        let (folder, file) = object.path.rsplit_once('/')?;
+        let is_model = file == ONNX || file == SPEC;
+        let hub = folder.strip_prefix(HUB_FOLDER);
+        let name = match hub {
+            Some(rest) if rest.ends_with(".onnx.d") => {
+                format!("{HUB}{}", rest.trim_end_matches(OF_FILE))
+            }
+            Some(rest) => format!("{HUB}{rest}"),
+            None => folder.to_owned(),
+        };
+        (is_model && (hub.is_some() || !folder.contains('/'))).then_some(name)
+    });
+    let names: BTreeSet<String> = names.collect();
+    Ok(names.into_iter().collect())
+}
+
+/// Removes a model from the folder of models. Its `model.toml` goes first.
+///
+/// # Errors
+/// Usage, when it is not there; of storage.
+pub fn remove(storage: &Storage, cache: &Location, name: &str) -> Result<()> {
+    let missing = || Error::usage(format!("model {name:?}: not in {cache}"));
+    let folder = folder_of(name)?.ok_or_else(missing)?;
+    let store = storage.open_if_there(cache)?.ok_or_else(missing)?;
+    let objects = store.list(&folder)?;
+    if objects.is_empty() {
+        return Err(missing());
+    }
+    store.delete(&format!("{folder}/{SPEC}"))?;
+    for object in objects {
+        store.delete_inside(&object.path)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_repositories_have_a_folder() {
+        let folder = |model: &str| folder_of(model).unwrap();
+        assert_eq!(folder("clip").as_deref(), Some("clip"));
+        assert_eq!(folder("hf://a/b@c/d").as_deref(), Some("hf/a/b@c/d"));
+        assert_eq!(folder("HF://models/a/b/").as_deref(), Some("hf/a/b"));
+        assert_eq!(
+            folder("hf://a/b/c.onnx").as_deref(),
+            Some("hf/a/b/c.onnx.d")
+        );
+        assert_eq!(folder("s3://a/b"), None);
+        assert_eq!(folder("./clip"), None);
+        for wrong in ["hf://", "hf://a", "hf://a/../b", "hf://../a/b", "hf://a//b"] {
+            assert!(folder_of(wrong).is_err(), "{wrong}");
         }
-    };
-    let target = storage.create(cache)?;
-    let mut files = vec![(onnx.clone(), ONNX.to_owned())];
-    files.extend(
-        data_files(&source, &onnx)?
-            .into_iter()
-            .map(|file| (file.clone(), file)),
-    );
-    let int8 = onnx == ONNX && source.stat(ONNX_INT8)?.is_some();
-    if int8 {
-        let data = data_files(&source, ONNX_INT8)?.into_iter();
-        files.extend(data.map(|file| (file.clone(), file)));
-        files.push((ONNX_INT8.to_owned(), ONNX_INT8.to_owned()));
     }
-    for (file, as_file) in files {
-        let mut reader = source.reader(&file)?;
-        let mut writer = target.writer(&format!("{name}/{as_file}"))?;
-        io::copy(&mut reader, &mut writer).map_err(|e| Error::of_io(e, &source.uri(&file)))?;
-        writer.finish()?;
+
+    #[test]
+    fn what_is_cached_is_listed_by_its_name() {
+        let storage = Storage::default();
+        let cache = Location::parse("memory://models/m").unwrap();
+        let store = storage.create(&cache).unwrap();
+        for path in [
+            "clip/model.onnx",
+            "clip/model.toml",
+            "clip/weights/0",
+            "hf/org/name@v1/model.toml",
+            "hf/org/name/x.onnx.d/model.toml",
+            "deep/er/model.onnx",
+            "stray.txt",
+        ] {
+            store.put(path, "x").unwrap();
+        }
+        let names = || cached(&storage, &cache).unwrap();
+        assert_eq!(
+            names(),
+            ["clip", "hf://org/name/x.onnx", "hf://org/name@v1"]
+        );
+        remove(&storage, &cache, "clip").unwrap();
+        assert_eq!(names(), ["hf://org/name/x.onnx", "hf://org/name@v1"]);
+        assert!(remove(&storage, &cache, "clip").is_err());
     }
-    spec.name = name.to_owned();
-    let folder = storage.open(&Location::parse(&target.uri(name))?)?;
-    spec.sha256 = Some(sha256_of(&folder, Precision::Float32)?);
-    spec.sha256_int8 = int8
-        .then(|| sha256_of(&folder, Precision::Int8))
-        .transpose()?;
-    let text = toml::to_string(&spec)
-        .map_err(|e| Error::bug(format!("a spec does not serialise: {e}")))?;
-    target.put(&format!("{name}/{SPEC}"), text)?;
-    target.tidy();
-    Ok(spec)
 }

@@ -14,6 +14,10 @@ static CATALOGUE: LazyLock<Vec<Spec>> = LazyLock::new(|| {
     let files = specs![
         "clip-vit-l14",
         "clip-vit-b32",
+        "siglip-base",
+        "siglip2-base",
+        "dinov2-small",
+        "dinov2-base",
         "efficientnet-lite0",
         "laion-aesthetic-v2",
         "laion-aesthetic-v1",
@@ -21,6 +25,7 @@ static CATALOGUE: LazyLock<Vec<Spec>> = LazyLock::new(|| {
         "laion-nsfw",
         "laion-nsfw-b32",
         "opennsfw",
+        "vit-nsfw",
         "technical-quality",
     ];
     let parse = |(name, text)| {
@@ -36,7 +41,7 @@ pub fn catalogue() -> &'static [Spec] {
 }
 
 /// The built-in spec of that name.
-pub(crate) fn named(name: &str) -> Option<&'static Spec> {
+pub fn named(name: &str) -> Option<&'static Spec> {
     catalogue().iter().find(|spec| spec.name == name)
 }
 
@@ -53,6 +58,9 @@ mod tests {
                 "{}",
                 spec.name
             );
+            let source = spec.source.as_ref();
+            let pinned = source.is_some_and(|source| source.sha256.is_some());
+            assert_eq!(pinned, spec.kind != Kind::Measure, "{}", spec.name);
             if spec.kind == Kind::Head {
                 let embedder = spec.embedder.as_deref().and_then(named).unwrap();
                 assert_eq!(

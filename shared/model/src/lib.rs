@@ -1,7 +1,7 @@
 //! Models: an ONNX file with a spec that says how to feed it.
 //!
 //! The one crate that names ort. A [`Spec`] comes from the built-in [`catalogue`], from a
-//! `model.toml`, or from the `preprocessor_config.json` of a Hugging Face export. [`Model::find`]
+//! `model.toml`, or from the files that transformers, timm and open_clip publish with a model. [`Model::find`]
 //! resolves what `--model` names, [`Model::session`] loads it into ONNX Runtime.
 
 #![expect(
@@ -11,16 +11,33 @@
 
 mod cache;
 mod catalogue;
-mod hugging_face;
+mod choose;
+mod convert;
+mod exports;
+mod install;
+mod keys;
+mod labels;
+mod layout;
 mod model;
 mod onnx;
+mod open_clip;
+mod pooling;
 mod precision;
+mod processors;
+mod scores;
 mod session;
+mod source;
 mod spec;
+mod timm;
+mod wiring;
 
-pub use cache::{default_cache, pull};
-pub use catalogue::catalogue;
-pub use model::{Model, ModelSettings};
+pub use cache::{cached, default_cache, folder_of, remove};
+pub use catalogue::{catalogue, named};
+pub use choose::{Choice, data_names, is_weights};
+pub use convert::Conversion;
+pub use install::{Candidate, Installed, file_sha256, install};
+pub use model::{Model, ModelSettings, ScoreColumns};
 pub use precision::Precision;
 pub use session::Session;
-pub use spec::{Kind, Score, Spec};
+pub use source::Source;
+pub use spec::{Activation, Column, Kind, Label, Pooling, Score, Spec};

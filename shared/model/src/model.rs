@@ -6,20 +6,19 @@ use std::path::{Component, Path};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use sluice_manifest::{Error, Result, ScoreColumn};
-use sluice_pixels::Preprocess;
+use sluice_pixels::{Preprocess, RgbImage};
 use sluice_store::{Location, Storage, Store};
 
+use crate::cache::{folder_of, location_of};
 use crate::catalogue::named;
-use crate::hugging_face;
+use crate::exports;
+use crate::layout::{DESCRIPTIONS, Files};
+pub(crate) use crate::layout::{ONNX, ONNX_INT8, SPEC};
 use crate::onnx::{self, Contents};
 use crate::precision::Precision;
-use crate::session::{Session, output_of};
-use crate::spec::{Kind, Score, Spec};
-
-pub(crate) const ONNX: &str = "model.onnx";
-pub(crate) const ONNX_INT8: &str = "model.int8.onnx";
-pub(crate) const SPEC: &str = "model.toml";
-const HUGGING_FACE: &str = "preprocessor_config.json";
+use crate::session::{self, Session};
+use crate::spec::{Activation, Kind, Pooling, Score, Spec};
+use crate::wiring::{self, Wiring};
 
 /// A model: its spec, and its ONNX file's content.
 #[derive(Debug, Clone)]
@@ -31,7 +30,9 @@ pub struct Model {
     pub sha256: String,
     /// What its matrix products are computed in.
     pub precision: Precision,
-    folder: Option<Store>,
+    /// None for measures.
+    files: Option<Files>,
+    graph: Contents,
 }
 
 /// What of a model can change an output.
@@ -49,13 +50,42 @@ pub struct ModelSettings {
     pub preprocess: Option<Preprocess>,
     /// Name of the ONNX output.
     pub output: Option<String>,
+    /// How an output of many vectors becomes one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pooling: Option<Pooling>,
+    /// What is done with the output's numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation: Option<Activation>,
     /// Columns of the output that are scores.
-    pub columns: Vec<usize>,
+    pub columns: Vec<ScoreColumns>,
+}
+
+/// The columns of an output that make a score.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum ScoreColumns {
+    /// One column.
+    One(usize),
+    /// The sum of several.
+    Sum(Vec<usize>),
+}
+
+impl From<Vec<usize>> for ScoreColumns {
+    fn from(columns: Vec<usize>) -> Self {
+        match columns.as_slice() {
+            [one] => Self::One(*one),
+            _ => Self::Sum(columns),
+        }
+    }
 }
 
 impl Model {
-    /// Finds what `--model` names: a model of the catalogue, which lies in the folder of models, or
-    /// the URI of a folder with `model.onnx` and its spec.
+    /// Finds what `--model` names: a model of the catalogue, in the folder of models, or the URI of an
+    /// ONNX file or of a folder with one, and of what describes it.
+    ///
+    /// # Errors
+    /// Usage, when there is no such model, or it cannot be fed as it was trained; data, when the ONNX
+    /// file is cut or is none; of storage.
     pub fn find(
         storage: &Storage,
         model: &str,
@@ -70,110 +100,180 @@ impl Model {
                 spec: spec.clone(),
                 sha256: String::new(),
                 precision,
-                folder: None,
+                files: None,
+                graph: Contents::default(),
             });
         }
         let onnx = onnx_file(precision);
-        let is_name = !model.contains('/');
-        let location = match is_name {
-            true => Location::parse(&format!("{cache}/{model}"))?,
-            false => Location::parse(model)?,
-        };
+        let is_name = folder_of(model)?.is_some();
+        let location = location_of(model, cache)?;
         let missing = || {
             let error = Error::usage(format!("model {model:?}: no {onnx} in {location}"));
             match (is_name, known) {
                 _ if precision == Precision::Int8 => error.hint(format!("shared/model/convert/int8.py makes it of the {ONNX} in that folder")),
-                (true, None) => error.hint("`sluice models list` names the models of the catalogue; a folder is named by a path with a slash"),
-                (true, Some(spec)) => error.hint(format!(
-                    "`sluice models pull {model} --from FOLDER_OR_FILE.onnx` puts it there; origin: {}",
-                    spec.origin
+                (true, None) if !model.contains('/') => error.hint("`sluice models list` names the models of the catalogue; a folder is named by a path with a slash"),
+                (true, _) => error.hint(format!(
+                    "`sluice models pull {model}` puts it there (`sluice run --pull` does so before the run)"
                 )),
                 (false, _) => error,
             }
         };
-        let folder = storage.open_if_there(&location)?.ok_or_else(missing)?;
-        if folder.stat(onnx)?.is_none() {
-            return Err(missing());
-        }
-        let spec = match spec_in(&folder, model)? {
-            Some(spec) => spec,
-            None => known.cloned().ok_or_else(|| {
-                Error::usage(format!("{location}: neither {SPEC} nor {HUGGING_FACE}"))
-            })?,
-        };
+        let files = Files::locate(storage, &location, precision)?.ok_or_else(missing)?;
+        let graph = contents(&files.folder, &files.onnx)?.map_err(|wrong| {
+            Error::data(format!("{}: not a whole ONNX file: {wrong}", files.uri()))
+                .hint("pull the model again")
+        })?;
+        let mut spec = described(&files, &graph, known)?;
+        fit(&mut spec, &graph).map_err(|what| {
+            let uri = files.uri();
+            Error::usage(format!("{uri}: {what}"))
+        })?;
         let sha256 = match spec.sha256_at(precision) {
             Some(stated) => stated.to_owned(),
-            None => sha256_of(&folder, precision)?,
+            None => sha256_of_file(&files.folder, &files.onnx)?,
         };
         Ok(Self {
             spec,
             sha256,
             precision,
-            folder: Some(folder),
+            files: Some(files),
+            graph,
         })
     }
 
     /// Fails when the ONNX file's content is not what its spec says.
     pub fn verify(&self) -> Result<()> {
-        let (Some(folder), Some(expected)) = (&self.folder, self.spec.sha256_at(self.precision))
+        let (Some(files), Some(expected)) = (&self.files, self.spec.sha256_at(self.precision))
         else {
             return Ok(());
         };
-        let found = sha256_of(folder, self.precision)?;
+        let found = sha256_of_file(&files.folder, &files.onnx)?;
         if found == expected {
             return Ok(());
         }
-        let onnx = folder.uri(onnx_file(self.precision));
         Err(Error::data(format!(
-            "{onnx}: SHA-256 is {found}, the spec says {expected}"
+            "{}: SHA-256 is {found}, the spec says {expected}",
+            files.uri()
         ))
         .hint("pull the model again"))
     }
 
-    /// Checks the model before the work: the ONNX file is whole, as far as its own lengths say, the
-    /// files of its external data are there, and its output is as wide as the spec needs it. Whether
-    /// its bytes are those that the spec states is verified when the model is loaded.
+    /// Checks the model before the work: the files of its external data are there, its inputs can be
+    /// fed, its output is as wide as the spec needs it, and one sample goes through it. Whether its
+    /// bytes are those that the spec states is verified when the model is loaded for work.
     ///
     /// # Errors
-    /// Data, when the file is cut or is not an ONNX file, or external data are missing; usage, when the
-    /// output does not fit.
+    /// Data, when external data are missing; usage, when inputs or output do not fit, or the model does
+    /// not run.
     pub fn check(&self) -> Result<()> {
-        let Some(folder) = &self.folder else {
+        let Some(files) = &self.files else {
             return Ok(());
         };
-        let onnx = onnx_file(self.precision);
-        let uri = folder.uri(onnx);
-        let contents = contents(folder, onnx)?.map_err(|wrong| {
-            Error::data(format!("{uri}: not a whole ONNX file: {wrong}"))
-                .hint("pull the model again")
-        })?;
-        external(folder, &contents, onnx)?;
-        self.check_width(&contents, &uri)
+        self.check_graph(files)?;
+        self.try_out(files).map(drop)
     }
 
-    /// Checks the width of the output, where the ONNX file states it.
-    fn check_width(&self, contents: &Contents, uri: &str) -> Result<()> {
-        let names: Vec<&str> = contents.outputs.iter().map(|(name, _)| &**name).collect();
-        let chosen = output_of(&self.spec, &names);
-        let chosen = contents
-            .outputs
-            .iter()
-            .find(|(name, _)| Some(&**name) == chosen);
-        let Some((name, Some(width))) = chosen else {
+    /// Checks the model as [`check`](Self::check) does; without ONNX Runtime, all but the sample.
+    /// Returns how many numbers came out for the sample.
+    ///
+    /// # Errors
+    /// As of [`check`](Self::check).
+    pub fn check_what_can_be(&self) -> Result<Option<usize>> {
+        let Some(files) = &self.files else {
+            return Ok(None);
+        };
+        self.check_graph(files)?;
+        match session::is_there() {
+            true => self.try_out(files),
+            false => Ok(None),
+        }
+    }
+
+    fn check_graph(&self, files: &Files) -> Result<()> {
+        external(&files.folder, &self.graph, &files.onnx)?;
+        Wiring::of(&self.spec, &self.graph, &files.uri())?;
+        self.check_widths(&files.uri())
+    }
+
+    /// Checks the widths of input and output, where the ONNX file states them.
+    fn check_widths(&self, uri: &str) -> Result<()> {
+        let wrong = |what: String| Error::usage(format!("{uri}: {what}"));
+        let output = wiring::output_of(&self.spec, &self.graph).map_err(wrong)?;
+        let Some(width) = width_of(output) else {
             return Ok(());
         };
-        let columns = self
-            .spec
-            .score_outputs()
-            .map(|score| score.column as u64 + 1);
-        let needed = columns.max().unwrap_or(1);
-        match *width >= needed {
-            true => Ok(()),
-            false => Err(Error::usage(format!(
-                "{uri}: output {name:?} has {width} values, at least {needed} are needed"
-            ))
-            .hint("name the right output and columns in model.toml")),
+        let name = &output.name;
+        if let (Kind::Embedder, Some(dimension)) = (self.spec.kind, self.spec.dimension)
+            && width != dimension as u64
+        {
+            let what = format!("output {name:?} has {width} values, expected {dimension}");
+            return Err(wrong(what).hint(PROJECTION));
         }
+        let columns = self.spec.columns();
+        let needed = columns
+            .iter()
+            .flatten()
+            .max()
+            .map_or(1, |column| column + 1);
+        if width < needed as u64 {
+            let what = format!("output {name:?} has {width} values, at least {needed} are needed");
+            return Err(wrong(what).hint("name the right output and columns in model.toml"));
+        }
+        let labels = self.spec.labels.len();
+        if labels > 0 && width != labels as u64 {
+            let what = format!("output {name:?} has {width} values, but there are {labels} labels");
+            return Err(wrong(what));
+        }
+        Ok(())
+    }
+
+    /// Runs the model on one sample. Returns how many numbers come out.
+    fn try_out(&self, files: &Files) -> Result<Option<usize>> {
+        let Some((shape, values)) = self.sample() else {
+            return Ok(None);
+        };
+        let mut session = self.load(files, 1)?;
+        let output = session.run(&shape, &values)?;
+        let uri = files.uri();
+        let wrong = |what: String| Err(Error::usage(format!("{uri}: {what}")));
+        let count = Some(output.len());
+        if self.spec.kind != Kind::Embedder {
+            return self.spec.scores(output, 1).map(|_| count);
+        }
+        if output.iter().any(|value| !value.is_finite()) {
+            return wrong("the embedding of a sample is not finite".to_owned());
+        }
+        if let Some(dimension) = self.spec.dimension.filter(|it| *it != output.len()) {
+            let found = output.len();
+            let what = format!("gives embeddings of {found} values, expected {dimension}");
+            return wrong(what).map_err(|e| e.hint(PROJECTION));
+        }
+        if session.has_text() {
+            session.set_text(1);
+            if session.run(&shape, &values)? != output {
+                return wrong("its embeddings depend on the text inputs".to_owned());
+            }
+        }
+        Ok(count)
+    }
+
+    /// Returns an input of one row: a picture with edges and gradients, or a vector of length 1. None
+    /// where its size is not known.
+    fn sample(&self) -> Option<(Vec<usize>, Vec<f32>)> {
+        if let Some(preprocess) = &self.spec.preprocess {
+            let picture = RgbImage::from_fn(96, 64, |x, y| {
+                [
+                    (x * 2) as u8,
+                    (y * 3) as u8,
+                    ((x / 8 + y / 8) % 2 * 200) as u8,
+                ]
+            });
+            let mut tensor = vec![0.0; preprocess.tensor_len()];
+            preprocess.tensor(&picture, &mut tensor);
+            return Some((preprocess.tensor_shape(1).to_vec(), tensor));
+        }
+        let width = self.spec.dimension?;
+        Some((vec![1, width], vec![(width as f32).sqrt().recip(); width]))
     }
 
     /// Returns what of the model can change an output, for fingerprints and cards.
@@ -185,11 +285,9 @@ impl Model {
             precision: self.precision,
             preprocess: self.spec.preprocess.clone(),
             output: self.spec.output.clone(),
-            columns: self
-                .spec
-                .score_outputs()
-                .map(|score| score.column)
-                .collect(),
+            pooling: self.spec.pooling,
+            activation: self.spec.activation,
+            columns: self.spec.columns().into_iter().map(Into::into).collect(),
         }
     }
 
@@ -200,32 +298,64 @@ impl Model {
 
     /// Fails unless the model is of one of the kinds; `flag` named it.
     pub fn require(&self, kinds: &[Kind], flag: &str) -> Result<()> {
-        if kinds.contains(&self.spec.kind) {
-            return Ok(());
+        let name = &self.spec.name;
+        if !kinds.contains(&self.spec.kind) {
+            let kinds: Vec<_> = kinds.iter().map(|kind| kind.as_str()).collect();
+            let found = self.spec.kind.as_str();
+            let error = Error::usage(format!(
+                "{flag} {name}: a model of kind {found:?}, expected {}",
+                kinds.join(" or ")
+            ));
+            return Err(match self.spec.kind {
+                Kind::Classifier => error.hint(
+                    "export the model without its classification head, such as with \
+                    `optimum-cli export onnx --task feature-extraction`",
+                ),
+                _ => error,
+            });
         }
-        let kinds: Vec<_> = kinds.iter().map(|kind| kind.as_str()).collect();
-        Err(Error::usage(format!(
-            "{flag} {}: a model of kind {:?}, expected {}",
-            self.spec.name,
-            self.spec.kind.as_str(),
-            kinds.join(" or ")
-        )))
+        if self.spec.kind == Kind::Classifier && self.score_columns().is_empty() {
+            return Err(Error::usage(format!(
+                "{flag} {name}: it is not clear which of its labels is the score: {}",
+                shown(&self.spec.labels)
+            ))
+            .hint("write a model.toml with [score] and column, labels and activation"));
+        }
+        Ok(())
     }
 
     /// Loads the model into ONNX Runtime with `threads` threads, and verifies it meanwhile.
     pub fn session(&self, threads: usize) -> Result<Session> {
-        let folder = self
-            .folder
+        let files = self
+            .files
             .as_ref()
             .ok_or_else(|| Error::bug(format!("model {:?} has no ONNX file", self.spec.name)))?;
         std::thread::scope(|scope| {
             let verified = std::thread::Builder::new().spawn_scoped(scope, || self.verify());
             let verified = verified.map_err(|e| Error::not_started("a thread", &e))?;
-            let session = Session::load(folder, &self.spec, self.precision, threads);
+            let session = self.load(files, threads);
             // Unwrap safety: a panic over there is a panic here.
             verified.join().expect("verifying does not panic")?;
             session
         })
+    }
+
+    fn load(&self, files: &Files, threads: usize) -> Result<Session> {
+        let wiring = Wiring::of(&self.spec, &self.graph, &files.uri())?;
+        Session::load(files, &self.spec.name, wiring, self.precision, threads)
+    }
+}
+
+/// What may be wrong with an embedder whose embeddings have another length.
+const PROJECTION: &str = "an export without the projection gives other vectors: CLIP needs \
+    CLIPVisionModelWithProjection and its output image_embeds";
+
+/// Returns labels for people.
+fn shown(labels: &[String]) -> String {
+    match labels.len() {
+        0 => "they have no names".to_owned(),
+        1..=10 => labels.join(", "),
+        many => format!("{}, … ({many} of them)", labels[..10].join(", ")),
     }
 }
 
@@ -237,26 +367,80 @@ pub(crate) fn onnx_file(precision: Precision) -> &'static str {
     }
 }
 
-/// The spec that lies beside the ONNX file.
-pub(crate) fn spec_in(folder: &Store, model: &str) -> Result<Option<Spec>> {
-    if let Some(text) = folder.get_if_there(SPEC)? {
-        let place = folder.uri(SPEC);
-        let text = std::str::from_utf8(&text).map_err(|e| Error::usage(format!("{place}: {e}")))?;
-        return Spec::parse(text, &place).map(Some);
+/// Returns the spec that the model's files state, or the catalogue's.
+fn described(files: &Files, graph: &Contents, known: Option<&Spec>) -> Result<Spec> {
+    if let Some(spec) = written(files)? {
+        return Ok(spec);
     }
-    let Some(json) = folder.get_if_there(HUGGING_FACE)? else {
+    match (exports::spec(files, graph)?, known) {
+        (None, Some(known)) => Ok(known.clone()),
+        (Some(spec), None) => Ok(spec),
+        // A file cannot say what only the catalogue knows.
+        (Some(spec), Some(known)) => Ok(Spec {
+            preprocess: spec.preprocess,
+            ..known.clone()
+        }),
+        (None, None) => Err(Error::usage(format!(
+            "{}: nothing describes the model: none of {} is beside it",
+            files.uri(),
+            DESCRIPTIONS.join(", ")
+        ))
+        .hint("write a model.toml, or export with the library's own files")),
+    }
+}
+
+/// Returns the spec of a `model.toml`.
+fn written(files: &Files) -> Result<Option<Spec>> {
+    let Some(description) = files.description(SPEC)? else {
         return Ok(None);
     };
-    let name = model
-        .trim_end_matches('/')
-        .rsplit('/')
-        .next()
-        .unwrap_or(model);
-    hugging_face::spec(&json, name, &folder.uri(HUGGING_FACE)).map(Some)
+    let place = &description.uri;
+    let text = std::str::from_utf8(&description.content)
+        .map_err(|e| Error::usage(format!("{place}: {e}")))?;
+    Spec::parse(text, place).map(Some)
+}
+
+/// Brings a spec in line with the graph.
+fn fit(spec: &mut Spec, graph: &Contents) -> Result<(), String> {
+    if graph.inputs.is_empty() {
+        return Ok(());
+    }
+    let input = wiring::main_input(spec, graph)?;
+    if let Some(preprocess) = &mut spec.preprocess {
+        wiring::fit(preprocess, input)?;
+        let valid = preprocess.validate();
+        valid.map_err(|e| e.to_string())?;
+    }
+    let stated = match spec.kind {
+        Kind::Embedder => wiring::output_of(spec, graph).ok().and_then(width_of),
+        Kind::Head => input.width(),
+        Kind::Classifier | Kind::Measure => None,
+    };
+    let stated = stated.and_then(|width| usize::try_from(width).ok());
+    match (spec.kind, spec.dimension, stated) {
+        (Kind::Head, Some(dimension), Some(stated)) if dimension != stated => Err(format!(
+            "input {:?} takes {stated} values, the spec says {dimension}",
+            input.name
+        )),
+        (_, None, stated) => {
+            spec.dimension = stated.filter(|width| *width > 0);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Returns how many numbers an output has for each image, where the graph states it.
+fn width_of(output: &onnx::Value) -> Option<u64> {
+    match output.rank() {
+        Some(4) if output.size(1) != Some(1) => output.size(1),
+        Some(0 | 1) => Some(1),
+        _ => output.width(),
+    }
 }
 
 /// Returns what an ONNX file says of itself. The inner error says what is wrong with the file.
-fn contents(folder: &Store, onnx: &str) -> Result<Result<Contents, String>> {
+pub(crate) fn contents(folder: &Store, onnx: &str) -> Result<Result<Contents, String>> {
     let bytes = folder.stat(onnx)?.map_or(0, |info| info.bytes);
     onnx::contents(bytes, |range| {
         let mut reader = folder.stretches(onnx, bytes);
@@ -297,19 +481,18 @@ pub(crate) fn data_files(folder: &Store, onnx: &str) -> Result<Vec<String>> {
     external(folder, &contents, onnx)
 }
 
-/// The files that a precision loads: the ONNX file, then its external data.
-pub(crate) fn files(folder: &Store, precision: Precision) -> Result<Vec<String>> {
-    let onnx = onnx_file(precision);
-    let mut files = vec![onnx.to_owned()];
-    files.extend(data_files(folder, onnx)?);
-    Ok(files)
+/// Returns the SHA-256 of a precision's ONNX file and its external data.
+pub(crate) fn sha256_of(folder: &Store, precision: Precision) -> Result<String> {
+    sha256_of_file(folder, onnx_file(precision))
 }
 
-/// SHA-256 of the ONNX file followed by its external data.
-pub(crate) fn sha256_of(folder: &Store, precision: Precision) -> Result<String> {
+/// Returns the SHA-256 of an ONNX file followed by its external data.
+fn sha256_of_file(folder: &Store, onnx: &str) -> Result<String> {
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
-    for file in files(folder, precision)? {
+    let mut files = vec![onnx.to_owned()];
+    files.extend(data_files(folder, onnx)?);
+    for file in files {
         let mut reader = folder.reader(&file)?;
         loop {
             let count = reader
@@ -338,9 +521,15 @@ mod tests {
     /// A model with weights in a file, and an output of so many values.
     fn model(location: &str, width: u8) -> Vec<u8> {
         let entry = [of(1, b"location"), of(2, location.as_bytes())].concat();
-        let shape = of(2, &of(1, &[0x08, width]));
-        let output = [of(1, b"out"), of(2, &of(1, &shape))].concat();
-        let graph = [of(5, &of(13, &entry)), of(12, &output)].concat();
+        let sizes = [of(1, b""), of(1, &[0x08, width])].concat();
+        let shape = of(2, &sizes);
+        let value = |name: &[u8], shape: &[u8]| [of(1, name), of(2, &of(1, shape))].concat();
+        let graph = [
+            of(5, &of(13, &entry)),
+            of(11, &value(b"in", &[])),
+            of(12, &value(b"out", &shape)),
+        ];
+        let graph = graph.concat();
         of(7, &graph)
     }
 
@@ -350,6 +539,10 @@ mod tests {
         for (file, content) in files {
             folder.put(file, content.to_vec()).unwrap();
         }
+    }
+
+    fn check(model: &Model) -> Result<()> {
+        model.check_graph(model.files.as_ref().unwrap())
     }
 
     fn find(storage: &Storage) -> Result<Model> {
@@ -372,7 +565,7 @@ mod tests {
             put(&storage, &[(file, b"one")]);
             let settings = || find(&storage).unwrap().settings();
             let first = settings();
-            find(&storage).unwrap().check().unwrap();
+            check(&find(&storage).unwrap()).unwrap();
             put(&storage, &[("unused.data", b"x"), ("README.md", b"x")]);
             assert_eq!(settings(), first, "{file}");
             put(&storage, &[(file, b"two")]);
@@ -393,7 +586,7 @@ mod tests {
     #[test]
     fn data_that_are_missing_or_elsewhere_are_refused() {
         for file in ["gone", "../w", "/etc/passwd", ""] {
-            let refused = find(&head(file, 1, HEAD)).and_then(|model| model.check());
+            let refused = find(&head(file, 1, HEAD)).and_then(|model| check(&model));
             let error = refused.unwrap_err().to_string();
             assert!(error.contains(file) && error.contains("hint"), "{error}");
         }
@@ -404,7 +597,7 @@ mod tests {
         for (width, column, fits) in [(0, 0, false), (1, 0, true), (1, 1, false), (2, 1, true)] {
             let storage = head("w", width, &format!("{HEAD}column = {column}\n"));
             put(&storage, &[("w", b"one")]);
-            let checked = find(&storage).unwrap().check();
+            let checked = check(&find(&storage).unwrap());
             assert_eq!(checked.is_ok(), fits, "{width} {column}");
         }
     }

@@ -1,19 +1,19 @@
-//! What an ONNX file says of itself: whether it is whole, which other files hold its tensors, and how
-//! wide its outputs are.
+//! What an ONNX file says of itself: whether it is whole, which other files hold its tensors, and the
+//! names, types and shapes of its inputs and outputs.
 //!
 //! An ONNX file is a Protocol Buffers message: fields of a key and a value, some of which are messages.
 //! The messages that lead to tensors and outputs are walked; all else, weights above all, is passed
 //! over by its length. So a cut file, a web page or a pointer of Git LFS is found out, and a gigabyte of
 //! weights takes some megabytes of reading. Numbers of fields are those of `onnx.proto`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::ops::Range;
 
 /// Bytes that are read at once.
 const WINDOW: u64 = 16 << 10;
 /// Most bytes of a field's key and length.
 const HEAD: u64 = 20;
-/// Most bytes of an entry of external data or of an output's description.
+/// Most bytes of a name, an entry of external data, or the description of an input or output.
 const SMALL: u64 = 16 << 10;
 /// Fields that are walked, at most; models have some for each of their nodes and tensors.
 const FIELDS: usize = 10_000_000;
@@ -21,12 +21,61 @@ const FIELDS: usize = 10_000_000;
 const DEPTH: usize = 50;
 
 /// What an ONNX file says of itself.
-#[derive(Debug, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Contents {
     /// The files that hold tensors, as paths from the ONNX file's folder.
     pub external: BTreeSet<String>,
-    /// The outputs of the model, with their last dimension where it is a number.
-    pub outputs: Vec<(String, Option<u64>)>,
+    /// The inputs of the model that have no value in the file.
+    pub inputs: Vec<Value>,
+    /// The outputs of the model.
+    pub outputs: Vec<Value>,
+    /// Whether it quantises activations at run time, with one scale for all rows of a batch.
+    pub quantizes_batches: bool,
+}
+
+/// An input or output.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Value {
+    pub name: String,
+    /// The number of `TensorProto.DataType`.
+    pub element: Option<u64>,
+    pub shape: Option<Vec<Dimension>>,
+}
+
+/// A dimension of a tensor.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Dimension {
+    Size(u64),
+    /// Any size; dimensions with the same name have the same size.
+    Name(String),
+    Unknown,
+}
+
+impl Dimension {
+    /// Returns the size, where it is a number.
+    pub fn size(&self) -> Option<u64> {
+        match self {
+            Dimension::Size(size) => Some(*size),
+            Dimension::Name(_) | Dimension::Unknown => None,
+        }
+    }
+}
+
+impl Value {
+    /// Returns the number of dimensions, where it is known.
+    pub fn rank(&self) -> Option<usize> {
+        self.shape.as_ref().map(Vec::len)
+    }
+
+    /// Returns the size of a dimension, where it is a number.
+    pub fn size(&self, dimension: usize) -> Option<u64> {
+        self.shape.as_ref()?.get(dimension)?.size()
+    }
+
+    /// Returns the size of the last dimension, where it is a number.
+    pub fn width(&self) -> Option<u64> {
+        self.shape.as_ref()?.last()?.size()
+    }
 }
 
 /// Messages that are walked.
@@ -42,6 +91,8 @@ enum Message {
     Attribute,
     Sparse,
     Tensor,
+    /// A tensor that gives an input of the model its value.
+    Initializer,
 }
 
 /// What a field of a message is to the walk.
@@ -49,25 +100,37 @@ enum Field {
     Message(Message),
     /// `TensorProto.external_data`: an entry of key and value.
     External,
+    /// `GraphProto.input`.
+    Input,
     /// `GraphProto.output`.
     Output,
+    /// `TensorProto.name` of an initializer.
+    Name,
+    /// `NodeProto.op_type`.
+    Operation,
     Other,
 }
 
 impl Message {
     fn field(self, number: u64) -> Field {
-        use Message::{Attribute, Function, Graph, Main, Model, Node, Sparse, Tensor, Training};
+        use Message::{
+            Attribute, Function, Graph, Initializer, Main, Model, Node, Sparse, Tensor, Training,
+        };
         match (self, number) {
             (Model, 7) => Field::Message(Main),
             (Model, 20) => Field::Message(Training),
             (Model, 25) => Field::Message(Function),
             (Training, 1 | 2) | (Attribute, 6 | 11) => Field::Message(Graph),
             (Main | Graph, 1) | (Function, 7) => Field::Message(Node),
-            (Main | Graph, 5) | (Attribute, 5 | 10) | (Sparse, 1 | 2) => Field::Message(Tensor),
+            (Main, 5) => Field::Message(Initializer),
+            (Graph, 5) | (Attribute, 5 | 10) | (Sparse, 1 | 2) => Field::Message(Tensor),
             (Main | Graph, 15) | (Attribute, 22 | 23) => Field::Message(Sparse),
+            (Node, 4) => Field::Operation,
             (Node, 5) | (Function, 11) => Field::Message(Attribute),
+            (Main, 11) => Field::Input,
             (Main, 12) => Field::Output,
-            (Tensor, 13) => Field::External,
+            (Initializer, 8) => Field::Name,
+            (Tensor | Initializer, 13) => Field::External,
             _ => Field::Other,
         }
     }
@@ -93,10 +156,11 @@ pub(crate) fn contents<E>(
         bytes,
         has_graph: false,
         fields: 0,
+        initializers: HashSet::new(),
         contents: Contents::default(),
     };
     match walk.message(Message::Model, 0..bytes, 0) {
-        Ok(()) if walk.has_graph => Ok(Ok(walk.contents)),
+        Ok(()) if walk.has_graph => Ok(Ok(walk.finish())),
         Ok(()) => Ok(Err("it has no graph".to_owned())),
         Err(Stop::File(wrong)) => Ok(Err(wrong)),
         Err(Stop::Read(e)) => Err(e),
@@ -110,10 +174,18 @@ struct Walk<R> {
     bytes: u64,
     has_graph: bool,
     fields: usize,
+    /// Names of tensors that have a value.
+    initializers: HashSet<String>,
     contents: Contents,
 }
 
 impl<E, R: FnMut(Range<u64>) -> Result<Vec<u8>, E>> Walk<R> {
+    fn finish(mut self) -> Contents {
+        let has_value = |value: &Value| self.initializers.contains(&value.name);
+        self.contents.inputs.retain(|value| !has_value(value));
+        self.contents
+    }
+
     fn message(
         &mut self,
         message: Message,
@@ -161,20 +233,33 @@ impl<E, R: FnMut(Range<u64>) -> Result<Vec<u8>, E>> Walk<R> {
                 self.has_graph |= inner == Message::Main;
                 self.message(inner, value, depth + 1)
             }
-            Field::External if value.end - value.start <= SMALL => {
-                let entry = self.slice(value)?;
-                let (key, value) = (bytes_of(entry, 1), bytes_of(entry, 2));
+            Field::Other => Ok(()),
+            _ if value.end - value.start > SMALL => Ok(()),
+            small => {
+                let bytes = self.slice(value)?.to_vec();
+                self.small(&small, &bytes);
+                Ok(())
+            }
+        }
+    }
+
+    fn small(&mut self, field: &Field, bytes: &[u8]) {
+        match field {
+            Field::External => {
+                let (key, value) = (bytes_of(bytes, 1), bytes_of(bytes, 2));
                 let location = value.filter(|_| key == Some(b"location"));
-                let location = location.map(|name| String::from_utf8_lossy(name).into_owned());
-                self.contents.external.extend(location);
-                Ok(())
+                self.contents.external.extend(location.map(text));
             }
-            Field::Output if value.end - value.start <= SMALL => {
-                let output = output(self.slice(value)?);
-                self.contents.outputs.extend(output);
-                Ok(())
+            Field::Input => self.contents.inputs.extend(value(bytes)),
+            Field::Output => self.contents.outputs.extend(value(bytes)),
+            Field::Name => {
+                self.initializers.insert(text(bytes));
             }
-            Field::External | Field::Output | Field::Other => Ok(()),
+            Field::Operation => {
+                // DynamicQuantizeLinear, and what ONNX Runtime fuses it with.
+                self.contents.quantizes_batches |= bytes.starts_with(b"DynamicQuantize");
+            }
+            Field::Message(_) | Field::Other => {}
         }
     }
 
@@ -193,17 +278,33 @@ impl<E, R: FnMut(Range<u64>) -> Result<Vec<u8>, E>> Walk<R> {
     }
 }
 
-/// `ValueInfoProto`: the name, and the last dimension.
-fn output(value: &[u8]) -> Option<(String, Option<u64>)> {
-    let name = String::from_utf8_lossy(bytes_of(value, 1)?).into_owned();
-    let shape = bytes_of(value, 2).and_then(|kind| bytes_of(kind, 1));
-    let shape = shape.and_then(|tensor| bytes_of(tensor, 2));
-    let last = shape.and_then(|shape| fields(shape).filter(|(n, _)| *n == 1).last());
-    let last = last.and_then(|(_, dimension)| {
-        let size = fields(dimension).find(|(number, _)| *number == 1);
-        size.and_then(|(_, digits)| Some(varint(digits)?.0))
-    });
-    Some((name, last))
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Reads a `ValueInfoProto`.
+fn value(value: &[u8]) -> Option<Value> {
+    let tensor = bytes_of(value, 2).and_then(|kind| bytes_of(kind, 1));
+    let shape = tensor.and_then(|tensor| bytes_of(tensor, 2));
+    let dimensions = |shape| fields(shape).filter(|(number, _)| *number == 1);
+    Some(Value {
+        name: text(bytes_of(value, 1)?),
+        element: tensor.and_then(|tensor| number_of(tensor, 1)),
+        shape: shape.map(|shape| dimensions(shape).map(|(_, it)| dimension(it)).collect()),
+    })
+}
+
+fn dimension(bytes: &[u8]) -> Dimension {
+    match (number_of(bytes, 1), bytes_of(bytes, 2)) {
+        (Some(size), _) => Dimension::Size(size),
+        (None, Some(name)) if !name.is_empty() => Dimension::Name(text(name)),
+        _ => Dimension::Unknown,
+    }
+}
+
+/// Returns the first field with this number, as a number.
+fn number_of(message: &[u8], number: u64) -> Option<u64> {
+    Some(varint(bytes_of(message, number)?)?.0)
 }
 
 /// Returns the bytes of the first field with this number.
@@ -213,7 +314,7 @@ fn bytes_of(message: &[u8], number: u64) -> Option<&[u8]> {
 }
 
 /// Returns the fields of a message that is at hand, up to the first that is broken.
-fn fields(mut rest: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
+pub(crate) fn fields(mut rest: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
     std::iter::from_fn(move || {
         let (number, value) = field(rest)?;
         let found = rest.get(value.start as usize..usize::try_from(value.end).ok()?)?;
@@ -243,7 +344,7 @@ fn field(head: &[u8]) -> Option<(u64, Range<u64>)> {
 }
 
 /// Returns a number of seven bits a byte and its bytes.
-fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
+pub(crate) fn varint(bytes: &[u8]) -> Option<(u64, usize)> {
     let mut value = 0_u64;
     for (index, byte) in bytes.iter().take(10).enumerate() {
         value |= u64::from(byte & 0x7f) << (7 * index as u32).min(63);
@@ -321,29 +422,38 @@ mod tests {
     }
 
     #[test]
-    fn outputs_have_their_width() {
-        let value = |name: &str, shape: &[u8]| {
-            let kind = of(1, &of(2, shape));
-            of(12, &[of(1, name.as_bytes()), of(2, &kind)].concat())
+    fn inputs_and_outputs_have_names_types_and_shapes() {
+        let value = |field: u8, name: &str, shape: &[u8]| {
+            let kind = of(1, &[&[0x08, 10][..], &of(2, shape)].concat());
+            of(field, &[of(1, name.as_bytes()), of(2, &kind)].concat())
         };
         let rows = of(1, &of(2, b"N"));
-        let size = |size: u8| [rows.clone(), of(1, &[0x08, size])].concat();
-        let outputs = [
-            value("wide", &size(96)),
-            value("none", &size(0)),
-            value("named", &[rows.clone(), rows.clone()].concat()),
-            value("shapeless", b""),
+        let size = |size: u8| of(1, &[0x08, size]);
+        let graph = [
+            value(11, "pixels", &[rows.clone(), size(3)].concat()),
+            value(11, "weight", &size(9)),
+            of(5, &of(8, b"weight")),
+            value(12, "wide", &[rows.clone(), of(1, b""), size(96)].concat()),
+            value(12, "scalar", b""),
+            of(12, &of(1, b"shapeless")),
         ];
-        let found = read(&of(7, &outputs.concat())).unwrap().outputs;
-        let expected = [
-            ("wide", Some(96)),
-            ("none", Some(0)),
-            ("named", None),
-            ("shapeless", None),
-        ];
+        let found = read(&of(7, &graph.concat())).unwrap();
+        let named = || Dimension::Name("N".to_owned());
+        let value = |name: &str, shape: Vec<Dimension>| Value {
+            name: name.to_owned(),
+            element: Some(10),
+            shape: Some(shape),
+        };
         assert_eq!(
-            found,
-            expected.map(|(name, width)| (name.to_owned(), width))
+            found.inputs,
+            [value("pixels", vec![named(), Dimension::Size(3)])]
+        );
+        let wide = vec![named(), Dimension::Unknown, Dimension::Size(96)];
+        assert_eq!(found.outputs[0], value("wide", wide));
+        assert_eq!(found.outputs[1], value("scalar", Vec::new()));
+        assert_eq!(
+            (found.outputs[2].rank(), found.outputs[2].element),
+            (None, None)
         );
     }
 

@@ -1,12 +1,14 @@
 //! What a model is and how it is fed: `model.toml`.
 
 use std::collections::BTreeSet;
+use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use sluice_manifest::{Error, Keep, Result, ScoreColumn};
 use sluice_pixels::Preprocess;
 
 use crate::precision::Precision;
+use crate::source::Source;
 
 /// What goes into a model and what comes out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +36,75 @@ impl Kind {
     }
 }
 
+/// What is done with the numbers of an output, before scores are read from them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Activation {
+    /// Nothing.
+    None,
+    /// The numbers become probabilities that add up to 1.
+    Softmax,
+    /// Each number becomes a probability of its own.
+    Sigmoid,
+}
+
+/// How an output of many vectors for an image becomes one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Pooling {
+    /// The output is one vector already.
+    None,
+    /// The first vector.
+    Cls,
+    /// The mean of all vectors.
+    Mean,
+}
+
+/// A column of an output: its number, counted from 0, or its label.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Label {
+    /// The number.
+    Number(usize),
+    /// One of the model's labels.
+    Name(String),
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Label::Number(number) => write!(f, "{number}"),
+            Label::Name(name) => write!(f, "{name:?}"),
+        }
+    }
+}
+
+/// The columns of an output that make a score: one, or several that are added.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Column {
+    /// One column.
+    One(Label),
+    /// The sum of several.
+    Sum(Vec<Label>),
+}
+
+impl Default for Column {
+    fn default() -> Self {
+        Column::One(Label::Number(0))
+    }
+}
+
+impl Column {
+    /// Returns the columns that are added.
+    pub fn labels(&self) -> &[Label] {
+        match self {
+            Column::One(label) => std::slice::from_ref(label),
+            Column::Sum(labels) => labels,
+        }
+    }
+}
+
 /// How a score is read from a model's output.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -41,17 +112,22 @@ pub struct Score {
     /// The score's name, for models with several; `score` where none is given.
     #[serde(default = "only", skip_serializing_if = "is_only")]
     pub name: String,
-    /// Column of the output that is the score.
+    /// Column of the output that is the score, or several whose values are added.
     #[serde(default)]
-    pub column: usize,
-    /// Lowest and highest score to expect. Scores may be outside.
+    pub column: Column,
+    /// Lowest and highest score to expect: 0 and 1 where none is given. Scores may be outside.
+    #[serde(default = "unit")]
     pub range: [f32; 2],
     /// The threshold where none is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f32>,
     /// Which side of the threshold stays.
-    #[serde(default)]
+    #[serde(default, alias = "direction")]
     pub keep: Keep,
+}
+
+fn unit() -> [f32; 2] {
+    [0.0, 1.0]
 }
 
 fn only() -> String {
@@ -63,6 +139,17 @@ fn is_only(name: &String) -> bool {
 }
 
 impl Score {
+    /// Returns a score between 0 and 1 without a threshold.
+    pub(crate) fn of(column: Column) -> Self {
+        Self {
+            name: only(),
+            column,
+            range: unit(),
+            threshold: None,
+            keep: Keep::default(),
+        }
+    }
+
     /// Returns it as a column of `scores`.
     pub fn as_column(&self) -> ScoreColumn {
         ScoreColumn {
@@ -97,15 +184,24 @@ pub struct Spec {
     /// Name of the ONNX input; the first one where none is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<String>,
-    /// Name of the ONNX output; `image_embeds`, `pooler_output` or the first one where none is given.
+    /// Name of the ONNX output; where none is given, a usual one or the only one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output: Option<String>,
+    /// Embedders: how an output of many vectors becomes one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pooling: Option<Pooling>,
     /// Embedders: length of the embedding. Heads: length of the embedding they take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dimension: Option<usize>,
     /// Heads: name of the embedder that they belong to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub embedder: Option<String>,
+    /// Heads and classifiers: what is done with the output's numbers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub activation: Option<Activation>,
+    /// Heads and classifiers: names of the output's columns.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub labels: Vec<String>,
     /// Embedders and classifiers: how pixels become their input.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preprocess: Option<Preprocess>,
@@ -115,12 +211,38 @@ pub struct Spec {
     /// The same for models with several scores, in place of `score`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scores: Vec<Score>,
+    /// Where the file is published. Changes nothing but what is said of the model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
 }
 
 /// Largest length of an embedding, and largest column of an output. Models have thousands.
 const WIDEST: usize = 1 << 20;
 
 impl Spec {
+    /// Returns a spec that says nothing but the name and the kind.
+    pub(crate) fn new(name: &str, kind: Kind) -> Self {
+        Self {
+            name: name.to_owned(),
+            kind,
+            licence: String::new(),
+            origin: String::new(),
+            sha256: None,
+            sha256_int8: None,
+            input: None,
+            output: None,
+            pooling: None,
+            dimension: None,
+            embedder: None,
+            activation: None,
+            labels: Vec::new(),
+            preprocess: None,
+            score: None,
+            scores: Vec::new(),
+            source: None,
+        }
+    }
+
     /// Parses a `model.toml`; `place` names it in errors.
     pub fn parse(text: &str, place: &str) -> Result<Self> {
         let spec: Self = toml::from_str(text).map_err(|e| Error::usage(format!("{place}: {e}")))?;
@@ -141,6 +263,49 @@ impl Spec {
         self.score.iter().chain(&self.scores)
     }
 
+    /// Returns the number of a column.
+    fn number_of(&self, label: &Label) -> Option<usize> {
+        match label {
+            Label::Number(number) => (*number < WIDEST).then_some(*number),
+            Label::Name(name) => {
+                let is_same = |known: &String| known.eq_ignore_ascii_case(name);
+                self.labels.iter().position(is_same)
+            }
+        }
+    }
+
+    /// Returns the columns that make each score. Columns without a number are left out; a spec that
+    /// was checked has none.
+    pub(crate) fn columns(&self) -> Vec<Vec<usize>> {
+        let numbers = |score: &Score| {
+            let labels = score.column.labels().iter();
+            labels.filter_map(|label| self.number_of(label)).collect()
+        };
+        self.score_outputs().map(numbers).collect()
+    }
+
+    fn check_columns(&self, column: &Column) -> Result<(), String> {
+        let mut seen = BTreeSet::new();
+        for label in column.labels() {
+            let Some(number) = self.number_of(label) else {
+                return Err(match (label, self.labels.as_slice()) {
+                    (Label::Number(_), _) => "column is larger than any output".to_owned(),
+                    (Label::Name(_), []) => format!("column is {label}, but there are no labels"),
+                    (Label::Name(_), labels) => {
+                        format!("no label {label}; there are {}", labels.join(", "))
+                    }
+                });
+            };
+            if !seen.insert(number) {
+                return Err(format!("column {label} occurs twice"));
+            }
+        }
+        match seen.is_empty() {
+            true => Err("column is an empty list".to_owned()),
+            false => Ok(()),
+        }
+    }
+
     fn check_scores(&self, place: &str) -> Result<()> {
         let mut names = BTreeSet::new();
         for score in self.score_outputs() {
@@ -157,8 +322,8 @@ impl Spec {
             if !(low.is_finite() && high.is_finite() && low < high) {
                 return wrong("range must be two finite numbers, the lower one first");
             }
-            if score.column >= WIDEST {
-                return wrong("column is larger than any output");
+            if let Err(what) = self.check_columns(&score.column) {
+                return wrong(&what);
             }
             if score.threshold.is_some_and(|t| !(low..=high).contains(&t)) {
                 return wrong("threshold is outside of range");
@@ -230,6 +395,27 @@ mod tests {
     }
 
     #[test]
+    fn columns_are_numbers_labels_or_lists_of_them() {
+        let columns = |column: &str| {
+            let text = format!(
+                "name = 'x'\nkind = 'head'\nembedder = 'e'\nlabels = ['SFW', 'porn', 'hentai']\n\
+                activation = 'softmax'\n[score]\ncolumn = {column}\ndirection = 'below'"
+            );
+            let spec = Spec::parse(&text, "p").map_err(|e| e.to_string())?;
+            assert_eq!(spec.score.as_ref().unwrap().keep, Keep::Below);
+            Ok::<_, String>(spec.columns())
+        };
+        assert_eq!(columns("2"), Ok(vec![vec![2]]));
+        assert_eq!(columns("'sfw'"), Ok(vec![vec![0]]));
+        assert_eq!(columns("['porn', 2]"), Ok(vec![vec![1, 2]]));
+        let error = columns("'pron'").unwrap_err();
+        assert!(
+            error.contains("pron") && error.contains("hentai"),
+            "{error}"
+        );
+    }
+
+    #[test]
     fn numbers_out_of_range_are_refused() {
         let head = |dimension: &str, score: &str| {
             let text = format!(
@@ -247,6 +433,9 @@ mod tests {
         for score in [
             "range = [0, 1]\ncolumn = -1",
             "range = [0, 1]\ncolumn = 4294967296",
+            "column = []",
+            "column = [1, 1]",
+            "column = 'nsfw'",
             "range = [0, 1]\nthreshold = nan",
             "range = [0, 1]\nthreshold = 2",
             "range = [0, inf]",

@@ -13,10 +13,12 @@ use serde::{Deserialize, Serialize};
 /// Fractional bits of a weight: 32, less 8 for the pixel and 2 for overshoot.
 pub(crate) const PRECISION: u32 = 32 - 8 - 2;
 
-/// How pixels are weighed. All are antialiased when shrinking.
+/// How pixels are weighed. All but `nearest` are antialiased when shrinking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Filter {
+    /// The pixel whose centre is nearest; no antialiasing.
+    Nearest,
     /// The mean of the pixels below.
     Box,
     Bilinear,
@@ -28,20 +30,20 @@ pub enum Filter {
 
 impl Filter {
     /// Half the width over which the filter is not zero, in pixels of the coarser grid.
-    fn support(self) -> f64 {
+    pub(crate) fn support(self) -> f64 {
         match self {
-            Self::Box => 0.5,
+            Self::Nearest | Self::Box => 0.5,
             Self::Bilinear => 1.0,
             Self::Bicubic => 2.0,
             Self::Lanczos => 3.0,
         }
     }
 
-    fn weight(self, x: f64) -> f64 {
+    pub(crate) fn weight(self, x: f64) -> f64 {
         const A: f64 = -0.5;
         let distance = x.abs();
         match self {
-            Self::Box => f64::from(u8::from(x > -0.5 && x <= 0.5)),
+            Self::Nearest | Self::Box => f64::from(u8::from(x > -0.5 && x <= 0.5)),
             Self::Bilinear => (1.0 - distance).max(0.0),
             Self::Bicubic if distance < 1.0 => {
                 ((A + 2.0) * distance - (A + 3.0)) * distance * distance + 1.0

@@ -126,12 +126,23 @@ pub(crate) fn decode(
 /// Writes the picture as a baseline JPEG with 4:2:0 chroma and reads it back: what Pillow's
 /// `save(quality=quality)` and `open` do. Quality is 1 to 100, the sides at most 65500.
 pub(crate) fn round_trip(image: &RgbImage, quality: u8) -> Result<RgbImage, String> {
+    let bytes = encode(image, quality)?;
+    let decoded = turbojpeg::decompress(&bytes, PixelFormat::RGB).map_err(message)?;
+    Ok(RgbImage {
+        width: image.width,
+        height: image.height,
+        data: decoded.pixels,
+    })
+}
+
+/// Returns the picture as a baseline JPEG with 4:2:0 chroma.
+pub(crate) fn encode(image: &RgbImage, quality: u8) -> Result<Vec<u8>, String> {
     let mut compressor = Compressor::new().map_err(message)?;
     compressor
         .set_quality(i32::from(quality))
         .map_err(message)?;
     compressor.set_subsamp(Subsamp::Sub2x2).map_err(message)?;
-    let bytes = compressor
+    compressor
         .compress_to_vec(Image {
             pixels: image.data.as_slice(),
             width: image.width as usize,
@@ -139,13 +150,7 @@ pub(crate) fn round_trip(image: &RgbImage, quality: u8) -> Result<RgbImage, Stri
             height: image.height as usize,
             format: PixelFormat::RGB,
         })
-        .map_err(message)?;
-    let decoded = turbojpeg::decompress(&bytes, PixelFormat::RGB).map_err(message)?;
-    Ok(RgbImage {
-        width: image.width,
-        height: image.height,
-        data: decoded.pixels,
-    })
+        .map_err(message)
 }
 
 /// Inverted CMYK, as Adobe writes it and as Pillow takes every four-component JPEG, to RGB by

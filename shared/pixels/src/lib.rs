@@ -20,6 +20,7 @@
 
 mod axis;
 mod buffers;
+mod center;
 mod decode;
 mod jpeg;
 mod orient;
@@ -29,11 +30,15 @@ mod preprocess;
 mod quality;
 mod resize;
 mod tally;
+mod thumbnail;
+mod torch;
 
+pub use center::Center;
 pub use decode::{
     Admit, DecodeError, Decoded, Format, Limits, Measure, RgbImage, decode, decode_admitted,
 };
 pub use phash::{hamming, phash};
-pub use preprocess::{Channels, Crop, Fidelity, Layout, Preprocess, Resize, SpecError};
+pub use preprocess::{Channels, Crop, Fidelity, Layout, Preprocess, Resampler, Resize, SpecError};
 pub use quality::{Quality, quality, technical_quality};
 pub use resize::{Filter, resize};
+pub use thumbnail::{Thumbnail, thumbnail};

@@ -1,14 +1,16 @@
 //! From an upright picture to a model's input, as the model's spec says.
 //!
 //! The geometry is that of the Hugging Face image processors: with `shortest-edge` the short side
-//! becomes n and the long one `int(n * long / short)`; the crop begins at `floor((size - crop) / 2)`;
-//! where the crop is larger than the picture, zeros stand around it.
+//! becomes n and the long one `int(n * long / short)`; the crop is from the middle, as [`Center`]
+//! rounds it; a crop larger than the picture is padded with zeros.
 
 use serde::{Deserialize, Serialize};
 
+use crate::center::Center;
 use crate::decode::{Admit, DecodeError, Limits, RgbImage, decode_reduced};
 use crate::jpeg::{self, Reduction};
 use crate::resize::{Filter, Source, Window, resize_window};
+use crate::torch;
 
 /// How near a tensor comes to what Pillow and the models' own processors make of the picture.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -52,6 +54,17 @@ impl Crop {
             height: side,
         }
     }
+}
+
+/// The library whose resizing is reproduced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Resampler {
+    /// Pillow, on images.
+    #[default]
+    Pillow,
+    /// torchvision, on tensors of bytes: `nearest`, `bilinear` and `bicubic` only.
+    Torchvision,
 }
 
 /// The order of the numbers in a tensor: planes (`nchw`) or pixels (`nhwc`).
@@ -107,6 +120,16 @@ pub struct Preprocess {
     pub layout: Layout,
     #[serde(default)]
     pub channels: Channels,
+    /// The library whose resizing is reproduced.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub resampler: Resampler,
+    /// Whose rounding the crop follows.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub center: Center,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 fn one_255th() -> f64 {
@@ -126,11 +149,30 @@ pub enum SpecError {
     Quality(u8),
     #[error("preprocess: {0} is zero or not a finite number")]
     Number(&'static str),
+    #[error("preprocess: resampler torchvision has no filter {0:?}")]
+    Filter(Filter),
 }
 
 impl Preprocess {
     /// Longest side of a resize or crop. Models take hundreds, a JPEG at most 65500.
     pub const MAX_SIDE: u32 = 16_384;
+
+    /// Returns the preprocessing with everything else at its default.
+    pub fn new(resize: Resize, filter: Filter) -> Self {
+        Self {
+            resize,
+            filter,
+            crop: None,
+            jpeg_round_trip: None,
+            rescale: one_255th(),
+            mean: [0.0; 3],
+            std: ones(),
+            layout: Layout::default(),
+            channels: Channels::default(),
+            resampler: Resampler::default(),
+            center: Center::default(),
+        }
+    }
 
     /// Whether every number is usable. A spec that passes never makes the other functions panic.
     pub fn validate(&self) -> Result<(), SpecError> {
@@ -161,7 +203,11 @@ impl Preprocess {
         if self.std.iter().any(|&v| !v.is_finite() || v == 0.0) {
             return Err(SpecError::Number("std"));
         }
-        Ok(())
+        let is_torch = self.resampler == Resampler::Torchvision;
+        match self.filter {
+            Filter::Box | Filter::Lanczos if is_torch => Err(SpecError::Filter(self.filter)),
+            _ => Ok(()),
+        }
     }
 
     /// Width and height of what the model sees, the same for every picture.
@@ -244,6 +290,9 @@ impl Preprocess {
     /// The largest reduction after which the picture still has [`MARGIN`] times as many pixels along
     /// each side as it is then resized to.
     fn reduction(&self, width: u32, height: u32) -> Reduction {
+        if self.resampler != Resampler::Pillow || self.filter == Filter::Nearest {
+            return Reduction::None;
+        }
         let (across, down) = self.resized(width, height);
         let enough = |side: u32, by: Reduction, wanted: u64| {
             u64::from(side.div_ceil(by as u32)) >= MARGIN * wanted
@@ -275,15 +324,15 @@ impl Preprocess {
     fn resize_and_crop(&self, source: Source<'_>) -> RgbImage {
         let (width, height) = self.output_size();
         let (full_width, full_height) = self.resized(source.size.0, source.size.1);
-        let across = Span::center(full_width, width);
-        let down = Span::center(full_height, height);
+        let across = self.center.span(full_width, width);
+        let down = self.center.span(full_height, height);
         let window = Window {
             left: across.start,
             top: down.start,
             width: across.length,
             height: down.length,
         };
-        let part = resize_window(source, (full_width, full_height), self.filter, window);
+        let part = self.resize_window(source, (full_width, full_height), window);
         if (part.width, part.height) == (width, height) {
             return part;
         }
@@ -294,6 +343,18 @@ impl Preprocess {
             out.data[at..at + part.stride()].copy_from_slice(part.row(y));
         }
         out
+    }
+
+    fn resize_window(&self, source: Source<'_>, full: (u64, u64), window: Window) -> RgbImage {
+        match (self.filter, self.resampler) {
+            (Filter::Nearest, library) => {
+                torch::nearest_window(source.image, full, library, window)
+            }
+            (filter, Resampler::Torchvision) => {
+                torch::resize_window(source.image, full, filter, window)
+            }
+            (filter, Resampler::Pillow) => resize_window(source, full, filter, window),
+        }
     }
 
     /// The size of the whole picture after resizing.
@@ -354,48 +415,15 @@ impl Preprocess {
     }
 }
 
-/// A centred crop along one axis.
-struct Span {
-    /// Where it begins in the picture.
-    start: u64,
-    /// How much of the picture it takes.
-    length: u32,
-    /// Zeros before it.
-    padding: u32,
-}
-
-impl Span {
-    fn center(full: u64, crop: u32) -> Self {
-        match full.checked_sub(crop.into()) {
-            Some(surplus) => Self {
-                start: surplus / 2,
-                length: crop,
-                padding: 0,
-            },
-            None => Self {
-                start: 0,
-                length: full as u32,
-                padding: (crop - full as u32).div_ceil(2),
-            },
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn spec(resize: Resize, crop: Option<Crop>) -> Preprocess {
         Preprocess {
-            resize,
-            filter: Filter::Bicubic,
             crop,
-            jpeg_round_trip: None,
             rescale: 1.0,
-            mean: [0.0; 3],
-            std: [1.0; 3],
-            layout: Layout::Nchw,
-            channels: Channels::Rgb,
+            ..Preprocess::new(resize, Filter::Bicubic)
         }
     }
 

@@ -157,16 +157,22 @@ pub enum SampleProblem {
     },
     /// It has more members than the limit; the further ones are reported as skipped.
     TooManyMembers,
+    /// Its image is an object that cannot be read.
+    Missing {
+        /// Why.
+        detail: String,
+    },
 }
 
 impl SampleProblem {
-    /// `truncated`, `cut-short`, `sparse`, `too-many-members`.
+    /// `truncated`, `cut-short`, `sparse`, `too-many-members`, `missing`.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Truncated { .. } => "truncated",
             Self::CutShort => "cut-short",
             Self::Sparse { .. } => "sparse",
             Self::TooManyMembers => "too-many-members",
+            Self::Missing { .. } => "missing",
         }
     }
 
@@ -324,11 +330,13 @@ pub enum DamageKind {
     CompressedCorrupt,
     /// It inflates to more than the limits allow.
     InflatesTooMuch,
+    /// A Parquet file whose rows cannot be decoded.
+    BrokenTable,
 }
 
 impl DamageKind {
     /// Every kind there is.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Empty,
         Self::NotATar,
         Self::BadHeader,
@@ -338,6 +346,7 @@ impl DamageKind {
         Self::CompressedTruncated,
         Self::CompressedCorrupt,
         Self::InflatesTooMuch,
+        Self::BrokenTable,
     ];
 
     /// The stable name, such as `truncated-member`.
@@ -352,6 +361,7 @@ impl DamageKind {
             Self::CompressedTruncated => "compressed-truncated",
             Self::CompressedCorrupt => "compressed-corrupt",
             Self::InflatesTooMuch => "inflates-too-much",
+            Self::BrokenTable => "broken-table",
         }
     }
 }

@@ -41,6 +41,6 @@ pub use event::{
 };
 pub use names::{safe_member_name, split_key};
 pub use reader::ShardReader;
-pub use roles::{IMAGE_EXTENSIONS, caption_member, image_member, metadata_member};
+pub use roles::{IMAGE_EXTENSIONS, caption_member, image_member, image_members, metadata_member};
 pub use source::TarBytes;
 pub use writer::ShardWriter;

@@ -20,6 +20,15 @@ pub fn split_key(name: &[u8]) -> Option<(&[u8], &[u8])> {
     (dot > last).then(|| (&name[..dot], &name[dot + 1..]))
 }
 
+/// The name without the `./` that `tar -C folder .` puts before every name.
+pub(crate) fn without_dot(name: &[u8]) -> &[u8] {
+    let mut name = name;
+    while let Some(rest) = name.strip_prefix(b"./") {
+        name = rest;
+    }
+    name
+}
+
 /// Whether the last part of a name has a dot at all.
 pub(crate) fn has_extension(name: &[u8]) -> bool {
     name[last_part(name)..].contains(&b'.')

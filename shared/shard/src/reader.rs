@@ -17,7 +17,7 @@ use crate::event::{
     Compression, Counts, Damage, Event, Limits, Member, Missing, Sample, SampleProblem, Skip,
     Skipped,
 };
-use crate::names::{has_extension, is_reserved, split_key, text};
+use crate::names::{has_extension, is_reserved, split_key, text, without_dot};
 use crate::source::Fault;
 
 /// Reads a shard, plain or compressed, as [`Event`]s.
@@ -330,10 +330,11 @@ fn classify(entry: &Entry) -> Result<(&[u8], &[u8]), Skip> {
         Kind::NameTooLong => return Err(Skip::NameTooLong),
         Kind::BadExtendedHeader => return Err(Skip::BadExtendedHeader),
     }
-    if is_reserved(&entry.name) {
+    let name = without_dot(&entry.name);
+    if is_reserved(name) {
         return Err(Skip::Reserved);
     }
-    split_key(&entry.name).ok_or_else(|| match has_extension(&entry.name) {
+    split_key(name).ok_or_else(|| match has_extension(name) {
         true => Skip::NoKey,
         false => Skip::NoExtension,
     })

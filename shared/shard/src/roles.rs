@@ -5,9 +5,10 @@
 use crate::event::Member;
 
 /// Extensions that name a picture.
-pub const IMAGE_EXTENSIONS: [&str; 24] = [
-    "jpg", "jpeg", "jpe", "jfif", "pjpeg", "png", "apng", "webp", "gif", "bmp", "dib", "tif",
-    "tiff", "avif", "avifs", "heic", "heif", "jp2", "j2k", "jxl", "ppm", "pgm", "pnm", "tga",
+pub const IMAGE_EXTENSIONS: [&str; 25] = [
+    "jpg", "jpeg", "jpe", "jfif", "pjpeg", "mpo", "png", "apng", "webp", "gif", "bmp", "dib",
+    "tif", "tiff", "avif", "avifs", "heic", "heif", "jp2", "j2k", "jxl", "ppm", "pgm", "pnm",
+    "tga",
 ];
 const CAPTION_EXTENSIONS: [&str; 2] = ["txt", "caption"];
 const METADATA_EXTENSIONS: [&str; 1] = ["json"];
@@ -16,10 +17,23 @@ const METADATA_EXTENSIONS: [&str; 1] = ["json"];
 /// [`IMAGE_EXTENSIONS`]; else the first whose extension ends in one behind a dot
 /// (`2.final.jpg`). So `seg.mask.png` never stands in for `seg.jpg`.
 pub fn image_member(members: &[Member]) -> Option<usize> {
+    image_members(members).first().copied()
+}
+
+/// All pictures of a sample that could be its [`image_member`], in shard order: `jpg` and `png`, or
+/// `0.jpg` and `1.jpg`. A mask beside a picture (`jpg`, `mask.png`) is none.
+pub fn image_members(members: &[Member]) -> Vec<usize> {
     let simple = |m: &Member| one_of(&m.extension, &IMAGE_EXTENSIONS);
     let compound = |m: &Member| one_of(stem_and_last(&m.extension).1, &IMAGE_EXTENSIONS);
-    let position = members.iter().position(simple);
-    position.or_else(|| members.iter().position(compound))
+    let all = |is_image: &dyn Fn(&Member) -> bool| -> Vec<usize> {
+        let members = members.iter().enumerate();
+        let images = members.filter(|(_, member)| is_image(member));
+        images.map(|(number, _)| number).collect()
+    };
+    match all(&simple) {
+        none if none.is_empty() => all(&compound),
+        images => images,
+    }
 }
 
 /// The caption: the first `.txt`, else the first `.caption`; beside a picture with a compound
@@ -89,6 +103,8 @@ mod tests {
         );
         assert_eq!(image_member(&members(&["txt", "cls", "npy"])), None);
         assert_eq!(image_member(&[]), None);
+        assert_eq!(image_members(&members(&["0.jpg", "txt", "1.jpg"])), [0, 2]);
+        assert_eq!(image_members(&members(&["jpg", "mask.png", "PNG"])), [0, 2]);
     }
 
     #[test]

@@ -50,6 +50,7 @@ fn write_rows(store: &Store) -> Result<Output> {
             bytes: u64::from(number.wrapping_mul(2_654_435_761)),
             etag: Some(format!("{:032x}", u128::from(number).pow(3))),
             modified: None,
+            ..PlanRow::default()
         })?;
     }
     writer.finish()

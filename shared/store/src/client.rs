@@ -113,6 +113,10 @@ impl Client {
         }
         match e.kind() {
             ErrorKind::NotFound => Error::data(format!("{uri}: no such object{endpoint}")),
+            ErrorKind::ConditionNotMatch => {
+                Error::data(format!("{uri}: changed since the plan was made"))
+                    .hint("run sluice-partition again, then the steps after it")
+            }
             ErrorKind::RangeNotSatisfied => Error::data(format!("{uri}: shorter than expected")),
             ErrorKind::PermissionDenied => {
                 Error::usage(format!("{uri}: permission denied{endpoint}"))

@@ -58,6 +58,8 @@ pub struct ObjectReader {
     path: String,
     uri: String,
     size: u64,
+    /// The entity tag that a bucket's object must have.
+    etag: Option<String>,
     pace: Pace,
     /// What is wanted and not asked for yet, in order and apart by more than a gap.
     wanted: VecDeque<Range<u64>>,
@@ -112,10 +114,19 @@ impl ObjectReader {
             path,
             uri,
             size,
+            etag: None,
             pace,
             wanted: VecDeque::new(),
             position: 0,
         }
+    }
+
+    /// Reads the object with this entity tag and no other, where the store can compare.
+    #[must_use]
+    pub fn only(mut self, etag: Option<&str>) -> Self {
+        // As HTTP has it.
+        self.etag = etag.map(|etag| format!("\"{etag}\""));
+        self
     }
 
     /// Says that these bytes are going to be read. Stretches are named in order; what lies between
@@ -136,6 +147,13 @@ impl ObjectReader {
     /// Whether enough is wanted to keep the connection busy; naming more only takes memory.
     pub fn is_busy(&self) -> bool {
         self.ahead() + self.wanted.iter().map(length).sum::<u64>() >= self.pace.ahead
+    }
+
+    /// Requests what is wanted now, not with the first read. Local disk has no need of it.
+    pub fn request(&mut self) {
+        if let Origin::Bucket { .. } = self.origin {
+            self.ask();
+        }
     }
 
     /// Goes to a later byte.
@@ -202,10 +220,16 @@ impl ObjectReader {
                 return;
             };
             let (operator, path) = (client.operator.clone(), self.path.clone());
+            let can_compare = operator.info().capability().read_with_if_match;
+            let etag = self.etag.clone().filter(|_| can_compare);
             let wish = range.clone();
-            let bytes = client
-                .io
-                .spawn(async move { operator.read_with(&path).range(wish).await });
+            let bytes = client.io.spawn(async move {
+                let read = operator.read_with(&path).range(wish);
+                match etag {
+                    Some(etag) => read.if_match(&etag).await,
+                    None => read.await,
+                }
+            });
             asked.push_back(Asked { range, bytes });
         }
     }

@@ -196,6 +196,7 @@ mod tests {
             bytes: 7,
             etag: None,
             modified: Some("2026".into()),
+            ..PlanRow::default()
         }
     }
 

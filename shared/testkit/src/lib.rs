@@ -1,10 +1,11 @@
 //! sluice-testkit: what the crates' tests share.
 
 pub mod failing;
+pub mod hub;
 mod need;
 pub mod onnx;
 pub mod pictures;
 mod shards;
 
-pub use need::{Need, fixtures, place, python};
+pub use need::{Need, browser, fixtures, place, python};
 pub use shards::Shard;

@@ -157,6 +157,20 @@ pub fn python(modules: &str) -> Option<PathBuf> {
     })
 }
 
+/// Returns a Chromium, which not every machine has to have: without one the calling test is skipped,
+/// also with `CI` set.
+pub fn browser() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = ["chromium", "chromium-browser", "google-chrome"]
+        .iter()
+        .flat_map(|name| std::env::split_paths(&path).map(move |folder| folder.join(name)))
+        .find(|program| program.is_file());
+    if found.is_none() {
+        skip(Need::Programs, "Chromium", "install the package chromium");
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,7 @@
 //! Tiny ONNX models, written field by field: what they compute can be told in a sentence, so a
 //! test knows what must come out.
 //!
-//! All take `pixel_values` of shape [N, 3, 8, 8], from pictures that are shrunk to 8x8.
+//! All but [`graph`] take `pixel_values` of shape [N, 3, 8, 8], from pictures that are shrunk to 8x8.
 
 /// A model: `model.onnx` and the `model.toml` beside it.
 #[derive(Debug, Clone)]
@@ -74,38 +74,67 @@ fn preprocess(mean: [u8; 3]) -> String {
     )
 }
 
-/// `ModelProto`: IR version 8, opset 17.
 fn model(nodes: &[Vec<u8>], (output, width): (&str, u64)) -> Vec<u8> {
-    let mut graph = Vec::new();
-    for node in nodes {
-        graph.extend(field(1, node));
-    }
+    let (side, width) = (SIDE.to_string(), width.to_string());
+    let input = Tensor("pixel_values", FLOAT32, &["N", "3", &side, &side]);
+    graph(nodes, &[input], &[Tensor(output, FLOAT32, &["N", &width])])
+}
+
+/// `TensorProto.DataType` of the types that the tests need.
+pub const FLOAT32: u64 = 1;
+/// Bytes.
+pub const UINT8: u64 = 2;
+/// Integers, as token ids have them.
+pub const INT64: u64 = 7;
+/// Half precision.
+pub const FLOAT16: u64 = 10;
+
+/// An input or output: its name, its type, and its sizes, of which those that are no numbers are free.
+#[derive(Debug, Clone, Copy)]
+pub struct Tensor<'a>(pub &'a str, pub u64, pub &'a [&'a str]);
+
+/// Returns an ONNX file of these nodes: IR version 8, opset 17.
+pub fn graph(nodes: &[Vec<u8>], inputs: &[Tensor<'_>], outputs: &[Tensor<'_>]) -> Vec<u8> {
+    let mut graph: Vec<u8> = nodes.iter().flat_map(|node| field(1, node)).collect();
     graph.extend(field(2, b"tiny"));
-    let side = u64::from(SIDE);
-    graph.extend(field(11, &value("pixel_values", &[3, side, side])));
-    graph.extend(field(12, &value(output, &[width])));
+    graph.extend(inputs.iter().flat_map(|input| field(11, &value(*input))));
+    graph.extend(outputs.iter().flat_map(|output| field(12, &value(*output))));
     let opset = [field(1, b""), number(2, 17)].concat();
     [number(1, 8), field(7, &graph), field(8, &opset)].concat()
 }
 
-/// `ValueInfoProto`: float32 of shape [N, rest…].
-fn value(name: &str, rest: &[u64]) -> Vec<u8> {
-    let mut shape = field(1, &field(2, b"N"));
-    for &size in rest {
-        shape.extend(field(1, &number(1, size)));
-    }
-    let tensor = [number(1, 1), field(2, &shape)].concat();
+/// `ValueInfoProto`.
+fn value(Tensor(name, element, sizes): Tensor<'_>) -> Vec<u8> {
+    let dimension = |size: &&str| match size.parse() {
+        Ok(size) => field(1, &number(1, size)),
+        Err(_) => field(1, &field(2, size.as_bytes())),
+    };
+    let shape: Vec<u8> = sizes.iter().flat_map(dimension).collect();
+    let tensor = [number(1, element), field(2, &shape)].concat();
     [field(1, name.as_bytes()), field(2, &field(1, &tensor))].concat()
 }
 
-/// `NodeProto`.
-fn node(operation: &str, input: &str, output: &str, attributes: &[Vec<u8>]) -> Vec<u8> {
-    let mut node = [
-        field(1, input.as_bytes()),
-        field(2, output.as_bytes()),
-        field(4, operation.as_bytes()),
-    ]
-    .concat();
+/// `NodeProto` of one input.
+pub fn node(operation: &str, input: &str, output: &str, attributes: &[Vec<u8>]) -> Vec<u8> {
+    node_of(operation, &[input], output, attributes)
+}
+
+/// `NodeProto` of several inputs.
+pub fn node_of(operation: &str, inputs: &[&str], output: &str, attributes: &[Vec<u8>]) -> Vec<u8> {
+    node_with(operation, inputs, &[output], attributes)
+}
+
+/// `NodeProto` of several inputs and outputs.
+pub fn node_with(
+    operation: &str,
+    inputs: &[&str],
+    outputs: &[&str],
+    attributes: &[Vec<u8>],
+) -> Vec<u8> {
+    let inputs = inputs.iter().map(|input| field(1, input.as_bytes()));
+    let outputs = outputs.iter().map(|output| field(2, output.as_bytes()));
+    let mut node: Vec<u8> = inputs.chain(outputs).flatten().collect();
+    node.extend(field(4, operation.as_bytes()));
     for attribute in attributes {
         node.extend(field(5, attribute));
     }
@@ -113,12 +142,12 @@ fn node(operation: &str, input: &str, output: &str, attributes: &[Vec<u8>]) -> V
 }
 
 /// `AttributeProto` of one integer.
-fn int(name: &str, value: u64) -> Vec<u8> {
+pub fn int(name: &str, value: u64) -> Vec<u8> {
     [field(1, name.as_bytes()), number(3, value), number(20, 2)].concat()
 }
 
 /// `AttributeProto` of a list of integers.
-fn ints(name: &str, values: &[u64]) -> Vec<u8> {
+pub fn ints(name: &str, values: &[u64]) -> Vec<u8> {
     let mut attribute = field(1, name.as_bytes());
     for &value in values {
         attribute.extend(number(8, value));

@@ -145,7 +145,7 @@ pub struct RankArgs {
     /// pixels)
     ///
     /// STEP, or STEP.OUTPUT where the step's model has several outputs. Equal scores are decided by
-    /// most pixels, then by the smallest image_id.
+    /// most pixels, then by a caption, metadata, and the smallest image_id.
     #[arg(long, env = "SLUICE_RANK_BY", value_name = "SCORE")]
     pub rank_by: Option<ScoreName>,
 }
@@ -277,6 +277,12 @@ impl Eps {
     /// Returns the least cosine similarity of duplicates.
     pub fn threshold(self) -> f32 {
         1.0 - self.0.max(Self::ROUNDING)
+    }
+}
+
+impl std::fmt::Display for Eps {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
     }
 }
 

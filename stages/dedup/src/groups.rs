@@ -176,6 +176,7 @@ fn match_cluster(
             image_id: member.image_id.as_str(),
             score: member.score,
             pixels: member.pixels,
+            texts: 0,
             distance: member.distance,
         })
         .collect();

@@ -56,7 +56,7 @@ const fn operation(
         unit,
         resources: Resources::Cpu,
         after,
-        version: 2,
+        version: 3,
     }
 }
 

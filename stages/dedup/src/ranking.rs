@@ -3,9 +3,10 @@
 //! Whoever ranks first is kept, so the ranking decides which image of a group
 //! survives:
 //!
-//! - `best` (ours): highest score of `--rank-by`, then most pixels, then the
-//!   smallest `image_id`. A function of the image alone, so it is the same for
-//!   all three methods (exact, perceptual, semantic).
+//! - `best` (ours): highest score of `--rank-by`, then most pixels, then one
+//!   with a caption, with metadata, then the smallest `image_id`. A function
+//!   of the sample alone. Semantic duplicates are ranked without looking at
+//!   captions and metadata.
 //! - `hard`, `easy` (NeMo Curator's `which_to_keep`): farthest from, or nearest
 //!   to, the cluster's centroid first. Ties go by `image_id` in the *same*
 //!   direction, as NeMo sorts both columns with one `ascending` flag.
@@ -33,7 +34,7 @@ use sha2::{Digest, Sha256};
 )]
 #[serde(rename_all = "kebab-case")]
 pub enum Keep {
-    /// Highest score of `--rank-by`, then most pixels, then smallest image id.
+    /// Highest score of `--rank-by`, then most pixels, then with a caption, then smallest image id.
     #[default]
     Best,
     /// Farthest from the centroid of its cluster (NeMo Curator's `hard`).
@@ -53,6 +54,8 @@ pub struct Candidate<'a> {
     pub score: Option<f32>,
     /// Width times height.
     pub pixels: u64,
+    /// 2 for a caption, 1 for metadata, their sum for both.
+    pub texts: u8,
     /// Cosine distance to the centroid of its cluster: 1 minus the dot product
     /// with the normalised centroid. Unused by `best` and `random`.
     pub distance: f32,
@@ -60,8 +63,8 @@ pub struct Candidate<'a> {
 
 /// The order of [`Keep::Best`]: whoever compares as less is preferred.
 ///
-/// Highest score (none, or not a number, last), then most pixels, then the
-/// smallest `image_id`. A total order, since ids are unique.
+/// Highest score (none, or not a number, last), then most pixels, then most
+/// texts, then the smallest `image_id`. A total order, since ids are unique.
 pub fn best_first(a: &Candidate, b: &Candidate) -> Ordering {
     // None < Some(_), so the descending order puts images without a score last.
     let score = |c: &Candidate| c.score.filter(|score| !score.is_nan());
@@ -69,6 +72,7 @@ pub fn best_first(a: &Candidate, b: &Candidate) -> Ordering {
         .partial_cmp(&score(a))
         .unwrap_or(Ordering::Equal)
         .then_with(|| b.pixels.cmp(&a.pixels))
+        .then_with(|| b.texts.cmp(&a.texts))
         .then_with(|| a.image_id.cmp(b.image_id))
 }
 

@@ -29,6 +29,8 @@ pub struct Image {
     /// The score that ranks, where there is one.
     pub score: Option<f32>,
     pub pixels: u64,
+    /// As [`Candidate::texts`].
+    pub texts: u8,
 }
 
 impl Image {
@@ -42,6 +44,7 @@ impl Image {
             phash: sample.phash,
             score,
             pixels: sample.pixels(),
+            texts: sample.texts(),
             image_id: sample.image_id,
         }
     }
@@ -52,6 +55,7 @@ impl Image {
             image_id: self.image_id.as_str(),
             score: self.score,
             pixels: self.pixels,
+            texts: self.texts,
             distance,
         }
     }

@@ -2,18 +2,17 @@
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Read};
-use std::ops::Range;
 
 use anyhow::Result;
 use sha2::{Digest, Sha256};
 use sluice_harness::{Context, PartitionPlan, Plan, StepArgs, Survivors, Task, Work};
-use sluice_manifest::rows::{CuratedRow, OutputPlanRow, PlanRow, Row as _, SampleRow};
+use sluice_manifest::rows::{CuratedRow, MemberRow, OutputPlanRow, PlanRow, Row as _, SampleRow};
 use sluice_manifest::{
     Counts, Error, Input, InputOf, Partition, Receipt, ShardPath, StepName, Unit, UnitKind,
 };
 use sluice_shard::{ShardWriter, safe_member_name, split_key};
-use sluice_source::{SourceShard, packing};
-use sluice_store::{ObjectWriter, Store};
+use sluice_source::{InputReader, SourceShard, packing};
+use sluice_store::ObjectWriter;
 
 use crate::NoSettings;
 use crate::curated::CuratedWriter;
@@ -38,7 +37,7 @@ pub struct Args {
 struct Export<'a> {
     context: &'a Context,
     source: Plan,
-    input: Store,
+    input: InputReader,
     plan: OutputPlan,
     /// What the decisions were made on.
     survivors: Survivors<'a>,
@@ -54,7 +53,7 @@ pub fn run(context: &Context) -> Result<()> {
     let decided = context.required_receipt(context.step(), Unit::once(UnitKind::Part))?;
     let export = Export {
         context,
-        input: source.input()?,
+        input: InputReader::new(&context.run, &source.input()?, &context.storage),
         source,
         plan,
         survivors: context.survivors(decided.survivors_of.as_ref())?,
@@ -178,8 +177,8 @@ impl Export<'_> {
         let mut ahead: VecDeque<KeptSample> = VecDeque::new();
         while let Some(first) = kept.next().transpose()? {
             let planned = planned(part.partition, &first.sample.shard)?;
-            let mut source = SourceShard::open(&self.input, planned, &packing)?;
-            source.want(extent(&first));
+            let mut source = self.input.shard(planned, &packing)?;
+            source.want(&first.sample.members)?;
             ahead.push_back(first);
             while let Some(sample) = ahead.pop_front() {
                 let same_shard = |next: &sluice_manifest::Result<KeptSample>| match next {
@@ -190,7 +189,7 @@ impl Export<'_> {
                     let Some(next) = kept.next_if(same_shard).transpose()? else {
                         break;
                     };
-                    source.want(extent(&next));
+                    source.want(&next.sample.members)?;
                     ahead.push_back(next);
                 }
                 shard.copy(&mut source, sample)?;
@@ -210,14 +209,6 @@ const AHEAD_BYTES: usize = 2 << 20;
 fn has_room(ahead: &VecDeque<KeptSample>) -> bool {
     let texts = ahead.iter().map(|kept| kept.sample.text_bytes());
     ahead.len() < AHEAD && texts.sum::<usize>() < AHEAD_BYTES
-}
-
-/// Returns the byte range of a sample's members.
-fn extent(kept: &KeptSample) -> Range<u64> {
-    let members = &kept.sample.members;
-    let begin = members.iter().map(|member| member.offset).min();
-    let end = members.iter().map(|m| m.offset + m.size).max();
-    begin.unwrap_or(0)..end.unwrap_or(0)
 }
 
 /// Returns a shard of a partition.
@@ -251,15 +242,14 @@ impl OutputShard {
         let mut key = None;
         for member in &sample.members {
             let name = safe_member_name(sample.image_id.as_str(), &member.extension);
-            let mut bytes = Hashing {
-                inner: source.member(member.offset, member.size)?,
-                hasher: Sha256::new(),
-            };
-            let copied = self.tar.append_from(&name, member.size, &mut bytes);
-            let sha256 = hex::encode(bytes.hasher.finalize());
-            copied.map_err(|e| Error::of_io(e, source.uri()))?;
-            if sample.image_extension.as_ref() == Some(&member.extension) {
-                check_image(&sample, &sha256)?;
+            if let Some(text) = sample.text_of(member) {
+                let appended = self.tar.append(&name, text.as_bytes());
+                appended.map_err(|e| Error::of_io(e, &name))?;
+            } else {
+                let sha256 = self.copy_member(source, member, &name)?;
+                if sample.image_extension.as_ref() == Some(&member.extension) {
+                    check_image(&sample, &sha256)?;
+                }
             }
             self.bytes += member.size;
             let split = split_key(name.as_bytes());
@@ -283,6 +273,23 @@ impl OutputShard {
         self.table.push(row, &scores, embedding.as_deref())?;
         self.counts.merge(&Counts::all_kept(1));
         Ok(())
+    }
+
+    /// Copies a member's bytes, and returns their SHA-256.
+    fn copy_member(
+        &mut self,
+        source: &mut SourceShard,
+        member: &MemberRow,
+        name: &str,
+    ) -> Result<String> {
+        let mut bytes = Hashing {
+            inner: source.member(member)?,
+            hasher: Sha256::new(),
+        };
+        let copied = self.tar.append_from(name, member.size, &mut bytes);
+        let sha256 = hex::encode(bytes.hasher.finalize());
+        copied.map_err(|e| Error::of_io(e, source.uri()))?;
+        Ok(sha256)
     }
 }
 

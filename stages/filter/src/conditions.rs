@@ -159,15 +159,56 @@ pub fn needed_scores(args: &Args) -> Result<BTreeSet<StepName>> {
     let named = thresholds.chain(tops).chain(&args.scores);
     let mut needed: BTreeSet<StepName> = named.map(|score| score.step.clone()).collect();
     for rule in &args.rule {
-        for name in names(&rule.name, &rule.expression).map_err(refused)? {
-            if !is_column(&name)
-                && let Ok(step) = StepName::new(&name.replace('_', "-"))
-            {
-                needed.insert(step);
-            }
+        needed.extend(scorers_of_rule(&rule.name, &rule.expression)?);
+    }
+    Ok(needed)
+}
+
+/// Returns the scorers that conditions read.
+///
+/// # Errors
+/// Usage, when a rule is not CEL.
+pub fn scorers_of(conditions: &[Condition]) -> Result<BTreeSet<StepName>> {
+    let mut needed = BTreeSet::new();
+    for condition in conditions {
+        needed.extend(condition.score().map(|score| score.step.clone()));
+        if let Condition::Rule { name, expression } = condition {
+            needed.extend(scorers_of_rule(name, expression)?);
         }
     }
     Ok(needed)
+}
+
+fn scorers_of_rule(rule: &str, expression: &str) -> Result<Vec<StepName>> {
+    let names = names(rule, expression).map_err(refused)?.into_iter();
+    let names = names.filter(|name| !is_column(name));
+    Ok(names
+        .filter_map(|name| StepName::new(&name.replace('_', "-")).ok())
+        .collect())
+}
+
+/// Checks conditions whose thresholds are known, and compiles their rules.
+///
+/// # Errors
+/// Usage, when a rule does not compile, a threshold is outside of the scores' range, or there is no
+/// such score.
+pub fn compiled(conditions: &[Condition], upstream: &Upstream) -> Result<RuleSet> {
+    let mut rules = Vec::new();
+    for condition in conditions {
+        match condition {
+            Condition::Min { score, threshold } => {
+                check_range(score, *threshold, upstream.score(score)?, "--min")?;
+            }
+            Condition::Max { score, threshold } => {
+                check_range(score, *threshold, upstream.score(score)?, "--max")?;
+            }
+            Condition::Top { score, .. } => {
+                upstream.score(score)?;
+            }
+            Condition::Rule { name, expression } => rules.push((name.clone(), expression.clone())),
+        }
+    }
+    RuleSet::compile(&rules, &columns::variables(upstream)).map_err(refused)
 }
 
 /// Refuses rules that read a column where the run has a score of the same name: nobody can tell which
@@ -263,13 +304,17 @@ fn threshold(given: &Threshold, upstream: &Upstream, flag: &str) -> Result<f32> 
     let Some(value) = given.value else {
         return own_threshold(&given.score, column);
     };
+    check_range(&given.score, value, column, flag)?;
+    Ok(value)
+}
+
+fn check_range(score: &ScoreName, value: f32, column: &ScoreColumn, flag: &str) -> Result<()> {
     match column.range {
         Some([low, high]) if !(low..=high).contains(&value) => Err(Error::usage(format!(
-            "{flag} {}={value}: the scores are from {low} to {high}",
-            given.score
+            "{flag} {score}={value}: the scores are from {low} to {high}"
         ))
         .hint("choose a threshold in this range")),
-        _ => Ok(value),
+        _ => Ok(()),
     }
 }
 

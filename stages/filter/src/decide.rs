@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use sluice_harness::{Context, Plan, ScoreReader, StepArgs, Survivors, Upstream, Work};
+use sluice_harness::{Context, Plan, ScoreReader, Survivors, Upstream, Work};
 use sluice_manifest::layout::FILTERED;
 use sluice_manifest::rows::{FilterRow, NameRow};
 use sluice_manifest::{
@@ -37,7 +37,7 @@ struct Filter<'a> {
 /// Decides about the partitions that are this process's share.
 pub fn run(
     context: &Context,
-    step: &StepArgs,
+    survivors_of: Option<&StepName>,
     upstream: &Upstream,
     mut conditions: Vec<Condition>,
     rules: &RuleSet,
@@ -62,7 +62,7 @@ pub fn run(
     let filter = Filter {
         context,
         plan,
-        survivors: context.survivors(step.survivors_of.as_ref())?,
+        survivors: context.survivors(survivors_of)?,
         upstream,
         thresholds: Threshold::all(&conditions, upstream)?,
         conditions,

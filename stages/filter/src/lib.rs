@@ -16,8 +16,8 @@ use sluice_harness::{Common, Context, Gives, Program, StepArgs, Upstream};
 use sluice_manifest::{Operation, Resources, Role, ScoreName, StepName, UnitKind};
 
 pub use crate::columns::refuse_reserved;
-pub use crate::conditions::{Condition, Settings};
-use crate::conditions::{NamedRule, Threshold, Top, needed_scores, refuse_hidden_scores, resolve};
+pub use crate::conditions::{Condition, NamedRule, Settings, Threshold, Top, scorers_of};
+use crate::conditions::{compiled, needed_scores, refuse_hidden_scores, resolve};
 
 /// Decide which images stay, by thresholds on scores and by rules
 ///
@@ -62,6 +62,21 @@ pub struct Args {
     pub rule: Vec<NamedRule>,
 }
 
+/// Decides by conditions whose thresholds are known, such as those of a receipt.
+///
+/// # Errors
+/// Usage, when a rule does not compile or a threshold is outside of the scores' range; data, when a step
+/// before has not been run; of storage.
+pub fn decide(
+    context: &Context,
+    survivors_of: Option<&StepName>,
+    conditions: Vec<Condition>,
+) -> Result<()> {
+    let upstream = context.upstream_scores(&scorers_of(&conditions)?)?;
+    let rules = compiled(&conditions, &upstream)?;
+    decide::run(context, survivors_of, &upstream, conditions, &rules)
+}
+
 impl Program for Args {
     const NAME: &'static str = "sluice-filter";
     const ROLE: Role = Role::Decider;
@@ -95,6 +110,7 @@ impl Program for Args {
         let scorers = needed_scores(self)?;
         let upstream = context.upstream_scores(&scorers)?;
         let (conditions, rules) = resolve(self, &upstream)?;
-        decide::run(context, &self.step, &upstream, conditions, &rules)
+        let survivors_of = self.step.survivors_of.as_ref();
+        decide::run(context, survivors_of, &upstream, conditions, &rules)
     }
 }

@@ -1,25 +1,36 @@
-//! `sluice-partition`: lists the shards under `--input`, groups them, writes the plan.
+//! `sluice-partition`: lists what is under `--input`, groups it, writes the plan.
 //!
-//! Shards are sorted by path and cut into partitions in that order, so the same input gives the
+//! A shard of the plan is a tar, a Parquet file with images, or a number of image files. Shards are sorted by path and cut into partitions in that order, so the same input gives the
 //! same plan. The plan records each shard's size and entity tag or modification time: when one
 //! changes, its partition is done again and nothing else.
 
+pub mod contents;
+pub mod files;
+pub mod found;
+mod groups;
+pub mod kinds;
 pub mod listing;
+pub mod lists;
+mod ranges;
+
+use std::collections::BTreeMap;
 
 use anyhow::Result;
 use clap::{Args as ClapArgs, Parser};
 use serde::{Deserialize, Serialize};
-use sluice_harness::{Common, Context, InputPlaces, Program, Work, data_or_none, shard_input};
-use sluice_manifest::rows::PlanRow;
+use sluice_harness::{
+    Common, Context, InputPlaces, Program, Task, Work, data_or_none, shard_input,
+};
+use sluice_manifest::rows::{FileRow, PlanRow};
 use sluice_manifest::{
     Counts, Error, FanOut, Fingerprint, Input, InputOf, Operation, Partition, Resources, Role,
-    RunInfo, Unit, UnitKind, layout,
+    RunInfo, ShardPath, StepName, Unit, UnitKind, layout,
 };
 use sluice_store::{Location, Storage};
 
-use crate::listing::Listing;
+use crate::contents::{Contents, Options};
 
-/// List the shards of a dataset and group them into partitions
+/// List the images of a dataset and group them into partitions
 ///
 /// Example: sluice-partition --input data/ --run runs/a --shards-per-partition 2
 #[derive(Debug, Parser)]
@@ -28,9 +39,29 @@ pub struct Args {
     #[command(flatten)]
     pub common: Common,
 
-    /// Where the shards are: folders, shards, globs (quoted), or ranges like train-{000..099}.tar
+    /// What to curate: shards, folders of images, Parquet files, lists of paths or URIs
+    ///
+    /// Folders and files by their names, globs (quoted), or ranges like train-{000..099}.tar. A table
+    /// or text file that is named is a list.
     #[arg(long, env = "SLUICE_INPUT", value_name = "URI", required = true, num_args = 1..)]
     pub input: Vec<String>,
+
+    /// Take each --input as a name, without globs and ranges
+    #[arg(long, env = "SLUICE_LITERAL", value_name = "true", num_args = 0..=1,
+        require_equals = true, default_value_t = false, default_missing_value = "true")]
+    pub literal: bool,
+
+    /// The column of the images in Parquet files (default: the only one with bytes)
+    #[arg(long, env = "SLUICE_IMAGE_COLUMN", value_name = "COLUMN")]
+    pub image_column: Option<String>,
+
+    /// The column of the captions in tables (default: caption, text, prompt, ...)
+    #[arg(long, env = "SLUICE_CAPTION_COLUMN", value_name = "COLUMN")]
+    pub caption_column: Option<String>,
+
+    /// The column of the paths or URIs in lists (default: url, uri, path, file_name, ...)
+    #[arg(long, env = "SLUICE_URL_COLUMN", value_name = "COLUMN")]
+    pub url_column: Option<String>,
 
     #[command(flatten)]
     pub size: Size,
@@ -40,7 +71,7 @@ pub struct Args {
 #[derive(Debug, Clone, Copy, ClapArgs)]
 #[group(multiple = false)]
 pub struct Size {
-    /// Shards in a partition
+    /// Shards in a partition; files count as shards of 128 MiB
     #[arg(long, env = "SLUICE_SHARDS_PER_PARTITION", value_name = "N", default_value_t = 1,
         value_parser = clap::value_parser!(u64).range(1..))]
     pub shards_per_partition: u64,
@@ -59,7 +90,7 @@ impl Program for Args {
         unit: UnitKind::Plan,
         resources: Resources::Light,
         after: &[],
-        version: 2,
+        version: 3,
     }];
 
     fn common(&self) -> &Common {
@@ -67,9 +98,9 @@ impl Program for Args {
     }
 
     fn input(&self, storage: &Storage) -> Result<Option<InputPlaces>> {
-        let listing = listing::list(storage, &self.input)?;
+        let contents = Contents::of(storage, &self.options())?;
         let run = Location::parse(&self.common.run)?;
-        Ok(Some(self.places(&listing, &run)?))
+        Ok(Some(self.places(&contents, &run)?))
     }
 
     fn run(&self, context: &Context) -> Result<()> {
@@ -79,12 +110,22 @@ impl Program for Args {
 }
 
 impl Args {
+    fn options(&self) -> Options {
+        Options {
+            patterns: self.input.clone(),
+            literal: self.literal,
+            image_column: self.image_column.clone(),
+            caption_column: self.caption_column.clone(),
+            url_column: self.url_column.clone(),
+        }
+    }
+
     /// Returns where the samples come from.
     ///
     /// # Errors
     /// Usage, when the run would be written into the input.
-    fn places(&self, listing: &Listing, run: &Location) -> Result<InputPlaces, Error> {
-        let input = InputPlaces::new(&listing.root, &self.input, listing.shards.keys())?;
+    fn places(&self, contents: &Contents, run: &Location) -> Result<InputPlaces, Error> {
+        let input = InputPlaces::new(&contents.root, &self.input, contents.places.iter())?;
         input.refuse("--run", run)?;
         Ok(input)
     }
@@ -104,12 +145,21 @@ pub struct Settings {
 }
 
 fn plan(args: &Args, context: &Context, unit: Unit) -> Result<()> {
-    let listing = listing::list(&context.storage, &args.input)?;
-    args.places(&listing, context.run.location())?;
-    let rows = group(&listing, args.size);
+    let mut contents = Contents::of(&context.storage, &args.options())?;
+    args.places(&contents, context.run.location())?;
+    tracing::info!(input = %contents.root, "found {}", contents.found);
+    contents.report_namesakes();
+    let root = contents.root.clone();
+    lists::look_up(
+        &context.storage,
+        &context.storage.create(&root)?,
+        &mut contents.samples,
+    )?;
+    let shards = contents.into_shards(args.size.bytes_per_partition);
+    let (rows, files) = group(shards, args.size);
     let info = RunInfo {
         layout: RunInfo::LAYOUT,
-        input: listing.root.to_string(),
+        input: root.to_string(),
         patterns: args.input.clone(),
         partitions: rows.last().map_or(0, |row| row.partition.0 + 1),
         shards: rows.len() as u64,
@@ -150,6 +200,7 @@ fn plan(args: &Args, context: &Context, unit: Unit) -> Result<()> {
         writer.push(row)?;
     }
     task.publish(|| writer.finish())?;
+    write_files(context, &mut task, files)?;
     // What later steps wrote about partitions that the plan no longer has.
     context.remove_units("", |_, unit| {
         unit.kind == UnitKind::Part && unit.index >= info.partitions
@@ -182,27 +233,48 @@ fn all_shards(shards: &[Input]) -> Input {
     }
 }
 
-/// Cuts the sorted shards into partitions.
-fn group(listing: &listing::Listing, size: Size) -> Vec<PlanRow> {
-    let mut rows: Vec<PlanRow> = Vec::with_capacity(listing.shards.len());
+/// Writes the lists of files, one for each partition that has files.
+fn write_files(
+    context: &Context,
+    task: &mut Task<'_>,
+    files: Vec<(Partition, Vec<FileRow>)>,
+) -> Result<()> {
+    for (partition, rows) in files {
+        let path = layout::FILES.path(&StepName::partition(), partition.into());
+        let mut writer = context.run.write_rows(&path, &[])?;
+        for row in rows {
+            writer.push(row)?;
+        }
+        task.publish(|| writer.finish())?;
+    }
+    Ok(())
+}
+
+/// Shards of the plan, and what is in those that are files.
+type Shards = BTreeMap<ShardPath, (PlanRow, Vec<FileRow>)>;
+
+/// Cuts the sorted shards into partitions. Returns the plan, and the files of each partition.
+fn group(all: Shards, size: Size) -> (Vec<PlanRow>, Vec<(Partition, Vec<FileRow>)>) {
+    let mut rows: Vec<PlanRow> = Vec::with_capacity(all.len());
+    let mut files: Vec<(Partition, Vec<FileRow>)> = Vec::new();
     let (mut partition, mut shards, mut bytes) = (0, 0, 0);
-    for (shard, object) in &listing.shards {
+    for (row, listed) in all.into_values() {
         let full = match size.bytes_per_partition {
-            Some(limit) => bytes + object.bytes > limit,
+            Some(limit) => bytes + row.bytes > limit,
             None => shards >= size.shards_per_partition,
         };
         if shards > 0 && full {
             (partition, shards, bytes) = (partition + 1, 0, 0);
         }
         shards += 1;
-        bytes += object.bytes;
-        rows.push(PlanRow {
-            partition: Partition(partition),
-            shard: shard.clone(),
-            bytes: object.bytes,
-            etag: object.etag.clone(),
-            modified: object.modified.clone(),
-        });
+        bytes += row.bytes;
+        let partition = Partition(partition);
+        match files.last_mut() {
+            _ if listed.is_empty() => {}
+            Some((last, files)) if *last == partition => files.extend(listed),
+            _ => files.push((partition, listed)),
+        }
+        rows.push(PlanRow { partition, ..row });
     }
-    rows
+    (rows, files)
 }

@@ -1,12 +1,13 @@
 //! A shard's samples in batches, read on a thread of their own while earlier ones are decoded.
 
-use std::io::{self, Read};
+use std::io;
 use std::sync::mpsc::{IntoIter, SyncSender, sync_channel};
 use std::thread::{Scope, ScopedJoinHandle};
 
 use sluice_harness::spawn;
 use sluice_manifest::Result;
-use sluice_shard::{Counts, Event, Sample, ShardReader};
+use sluice_shard::{Counts, Event, Sample};
+use sluice_source::Samples;
 
 /// A batch ends with this many samples, other events or bytes, whichever comes first. Two batches are
 /// alive at once (being read, being decoded), which bounds the memory.
@@ -31,21 +32,21 @@ impl Batches {
     ///
     /// # Errors
     /// Transient, when no thread can be started.
-    pub fn spawn<'scope, R: Read + Send + 'scope>(
+    pub fn spawn<'scope>(
         scope: &'scope Scope<'scope, '_>,
-        reader: ShardReader<R>,
+        samples: Samples,
     ) -> Result<(
         IntoIter<io::Result<Batch>>,
         ScopedJoinHandle<'scope, Counts>,
     )> {
         // A batch is handed over when the one before it is done.
         let (sender, receiver) = sync_channel(0);
-        let handle = spawn(scope, move || send_all(reader, &sender))?;
+        let handle = spawn(scope, move || send_all(samples, &sender))?;
         Ok((receiver.into_iter(), handle))
     }
 }
 
-fn send_all<R: Read>(mut reader: ShardReader<R>, sender: &SyncSender<io::Result<Batch>>) -> Counts {
+fn send_all(mut reader: Samples, sender: &SyncSender<io::Result<Batch>>) -> Counts {
     let mut batch = Batch::default();
     let mut bytes = 0;
     while let Some(event) = reader.next() {
@@ -82,7 +83,12 @@ fn send_all<R: Read>(mut reader: ShardReader<R>, sender: &SyncSender<io::Result<
 
 #[cfg(test)]
 mod tests {
-    use sluice_shard::{Limits, ShardWriter};
+    use sluice_harness::Run;
+    use sluice_manifest::ShardPath;
+    use sluice_manifest::rows::PlanRow;
+    use sluice_shard::ShardWriter;
+    use sluice_source::InputReader;
+    use sluice_store::{Location, Storage};
 
     use super::*;
 
@@ -92,7 +98,20 @@ mod tests {
             writer.append(name, &data).unwrap();
         }
         let shard = writer.finish().unwrap();
-        let reader = ShardReader::new(shard.as_slice(), Limits::default()).unwrap();
+        let storage = Storage::default();
+        let location = Location::parse("memory://batches").unwrap();
+        let store = storage.create(&location).unwrap();
+        store.put("a.tar", shard).unwrap();
+        let info = store.stat("a.tar").unwrap().unwrap();
+        let planned = PlanRow {
+            shard: ShardPath::new("a.tar"),
+            bytes: info.bytes,
+            etag: info.etag,
+            modified: info.modified,
+            ..PlanRow::default()
+        };
+        let input = InputReader::new(&Run::new(store.clone(), false), &store, &storage);
+        let reader = input.samples(&planned).unwrap();
         std::thread::scope(|scope| {
             let (batches, counts) = Batches::spawn(scope, reader).unwrap();
             let batches = batches.map(Result::unwrap).collect();

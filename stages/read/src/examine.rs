@@ -3,29 +3,34 @@
 use serde::de::IgnoredAny;
 use sha2::{Digest, Sha256};
 use sluice_harness::MemoryBudget;
-use sluice_manifest::rows::{MemberRow, SampleRow, Status};
-use sluice_manifest::{ImageId, ReasonKind, ShardPath};
+use sluice_manifest::ReasonKind;
+use sluice_manifest::rows::{MemberRow, PlanRow, SampleRow, ShardKind, Status, TEXT_BYTES};
 use sluice_pixels::{DecodeError, Limits, decode_admitted, phash, quality};
 use sluice_shard::{
-    Member, Missing, Sample, SampleProblem, caption_member, image_member, metadata_member,
+    Member, Missing, Sample, SampleProblem, caption_member, image_members, metadata_member,
 };
 
-/// Longer captions and metadata stay in their shard and are not taken into the manifest.
-const TEXT_BYTES: usize = 1 << 20;
+use crate::{Images, Settings};
 
 /// Looks at a sample. Never fails: what is wrong with it is the row's reason. Its image is decoded when
 /// `memory` has room for it.
-pub fn examine(sample: Sample, shard: &ShardPath, memory: &MemoryBudget) -> SampleRow {
-    let image = image_member(&sample.members);
+pub fn examine(
+    sample: Sample,
+    shard: &PlanRow,
+    settings: &Settings,
+    memory: &MemoryBudget,
+) -> SampleRow {
+    let images = image_members(&sample.members);
+    let image = images.first().copied();
+    let caption = match &settings.caption_member {
+        Some(name) => sample.members.iter().position(|m| m.extension == *name),
+        None => caption_member(&sample.members),
+    };
     let mut notes = Vec::new();
     let mut row = SampleRow {
-        image_id: ImageId::new(shard, &sample.key, sample.occurrence),
-        shard: shard.clone(),
-        caption: text_of(
-            caption_member(&sample.members).map(|i| &sample.members[i]),
-            "caption",
-            &mut notes,
-        ),
+        image_id: shard.image_id(&sample.key, sample.occurrence),
+        shard: shard.shard.clone(),
+        caption: text_of(caption.map(|i| &sample.members[i]), "caption", &mut notes),
         metadata: text_of(
             metadata_member(&sample.members).map(|i| &sample.members[i]),
             "metadata",
@@ -69,7 +74,8 @@ pub fn examine(sample: Sample, shard: &ShardPath, memory: &MemoryBudget) -> Samp
             ReasonKind::TooLarge,
             format!("more than {} members", sample.members.len()),
         )),
-        (_, None) if sample.occurrence > 0 => Err((
+        (Some(SampleProblem::Missing { detail }), _) => Err((ReasonKind::Missing, detail.clone())),
+        (_, None) if sample.occurrence > 0 && shard.kind == ShardKind::Tar => Err((
             ReasonKind::NoImage,
             "the key stood in the shard before: its members are not next to each other".to_owned(),
         )),
@@ -85,7 +91,16 @@ pub fn examine(sample: Sample, shard: &ShardPath, memory: &MemoryBudget) -> Samp
                 .to_owned(),
         );
     }
-    let outcome = found.and_then(|bytes| measure(bytes, &mut row, memory));
+    let mut outcome = found.and_then(|bytes| measure(bytes, &mut row, memory));
+    if let [_, others @ ..] = images.as_slice()
+        && !others.is_empty()
+    {
+        let others = others.iter().map(|&number| &sample.members[number]);
+        match settings.images {
+            Images::First => notes.push(several(images.len())),
+            Images::All => outcome = outcome.and_then(|()| check_all(others, memory)),
+        }
+    }
     if let Err((reason, detail)) = outcome {
         row.status = Status::Rejected;
         row.reason = Some(reason.into());
@@ -140,6 +155,30 @@ fn measure(bytes: &[u8], row: &mut SampleRow, memory: &MemoryBudget) -> Result<(
     image.recycle();
     Ok(())
 }
+
+/// Checks that the other images of a sample can be decoded.
+fn check_all<'m>(
+    images: impl Iterator<Item = &'m Member>,
+    memory: &MemoryBudget,
+) -> Result<(), Refusal> {
+    for member in images {
+        let named = |(reason, detail)| (reason, format!("{}: {detail}", member.extension));
+        let bytes = bytes_of(member).map_err(named)?;
+        let mut _share = None;
+        let mut admit = |bytes| _share = Some(memory.take(bytes));
+        let decoded = decode_admitted(bytes, &Limits::default(), &mut admit);
+        decoded.map_err(|e| named((reason_of(&e), e.to_string())))?;
+    }
+    Ok(())
+}
+
+/// Says that a sample has images that nobody looks at.
+fn several(images: usize) -> String {
+    format!("{SEVERAL}: {images}, of which only the first is judged")
+}
+
+/// How the note about several images begins.
+pub const SEVERAL: &str = "several images";
 
 fn reason_of(error: &DecodeError) -> ReasonKind {
     match error {

@@ -12,15 +12,16 @@ use anyhow::Result;
 use clap::Parser;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use sluice_harness::{Common, Context, Plan, Program, Task, Work, open_shard, shard_input};
+use sluice_harness::{Common, Context, Plan, Program, Task, Work, shard_input};
 use sluice_manifest::layout::{IMAGES, SHARDS, SKIPPED};
 use sluice_manifest::rows::{PlanRow, SampleRow, ShardRow, ShardStatus, SkippedRow};
 use sluice_manifest::{Counts, Error, Operation, Resources, Role, Unit, UnitKind};
-use sluice_shard::{Event, ShardReader};
-use sluice_store::{RowWriter, Store};
+use sluice_shard::Event;
+use sluice_source::InputReader;
+use sluice_store::RowWriter;
 
 use crate::batches::{Batch, Batches};
-use crate::examine::examine;
+use crate::examine::{SEVERAL, examine};
 
 /// Index the samples of the shards, validate and measure their images
 ///
@@ -40,6 +41,9 @@ pub struct Args {
         default_value_t = 1.0
     )]
     pub max_bad_fraction: f64,
+
+    #[command(flatten)]
+    pub settings: Settings,
 }
 
 impl Program for Args {
@@ -59,9 +63,9 @@ impl Program for Args {
 
     fn run(&self, context: &Context) -> Result<()> {
         let plan = context.plan()?;
-        let input = plan.input()?;
+        let input = InputReader::new(&context.run, &plan.input()?, &context.storage);
         context.each_unit(plan.units(), 1, |unit| {
-            read_partition(context, &plan, &input, unit)
+            read_partition(context, &self.settings, &plan, &input, unit)
         })?;
         let share = context.share(plan.units())?;
         if share.len() == plan.partitions.len() && context.counts().kept == 0 {
@@ -84,17 +88,58 @@ fn fraction(text: &str) -> Result<f64, String> {
     inside.ok_or_else(|| "expected a number from 0 to 1".to_owned())
 }
 
-/// `read` has no settings that can change what it writes.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Settings {}
+/// Which images of a sample with several are judged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Images {
+    /// The first one; the others are exported unseen
+    #[default]
+    First,
+    /// The first one; a sample is dropped when another one cannot be decoded
+    All,
+}
+
+impl Images {
+    fn is_first(&self) -> bool {
+        *self == Self::First
+    }
+}
+
+/// The settings that can change what `read` writes. Those that were not given are left out.
+#[derive(Debug, Clone, Default, clap::Args, Serialize, Deserialize)]
+pub struct Settings {
+    /// What becomes of the further images of a sample with several (a.0.jpg, a.1.jpg)
+    #[arg(
+        long,
+        env = "SLUICE_IMAGES",
+        value_name = "WHICH",
+        value_enum,
+        default_value_t
+    )]
+    #[serde(default, skip_serializing_if = "Images::is_first")]
+    pub images: Images,
+
+    /// The member that is the caption, by its extension, such as caption.txt
+    ///
+    /// Default: txt, else caption.
+    #[arg(long, env = "SLUICE_CAPTION_MEMBER", value_name = "EXTENSION")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub caption_member: Option<String>,
+}
 
 /// Reads the shards of one partition.
-fn read_partition(context: &Context, plan: &Plan, input: &Store, unit: Unit) -> Result<()> {
+fn read_partition(
+    context: &Context,
+    settings: &Settings,
+    plan: &Plan,
+    input: &InputReader,
+    unit: Unit,
+) -> Result<()> {
     let shards = &plan.partition(unit)?.shards;
     let work = Work {
         unit,
         units: plan.partitions.len(),
-        settings: Settings {},
+        settings: settings.clone(),
         inputs: shards.iter().map(shard_input).collect(),
     };
     let Some(mut task) = context.begin(work)? else {
@@ -106,14 +151,16 @@ fn read_partition(context: &Context, plan: &Plan, input: &Store, unit: Unit) -> 
         skipped: context.run.write_rows(&task.path(&SKIPPED), &[])?,
         counts: Counts::default(),
         members: 0,
+        several: 0,
     };
     let mut damaged = 0;
     for shard in shards {
-        let row = read_shard(context, input, shard, &task, &mut outputs)?;
+        let row = read_shard(context, settings, input, shard, &task, &mut outputs)?;
         damaged += u64::from(row.status == ShardStatus::Damaged);
         outputs.members += row.members;
         outputs.shards.push(row)?;
     }
+    outputs.report_several(unit);
     task.publish(|| outputs.images.finish())?;
     task.publish(|| outputs.shards.finish())?;
     task.publish(|| outputs.skipped.finish())?;
@@ -129,20 +176,36 @@ struct Outputs {
     skipped: RowWriter<SkippedRow>,
     counts: Counts,
     members: u64,
+    /// Samples with several images, of which one was judged.
+    several: u64,
+}
+
+impl Outputs {
+    /// Warns of images that leave unjudged.
+    fn report_several(&self, unit: Unit) {
+        if self.several > 0 {
+            tracing::warn!(
+                "{unit}: {} samples have several images, of which only the first is judged; \
+                 --images all checks them too. A key ends at the first dot: if these are samples of \
+                 their own, give them names without further dots",
+                self.several
+            );
+        }
+    }
 }
 
 /// Reads one shard to its end or its damage, and says how it went.
 fn read_shard(
     context: &Context,
-    input: &Store,
+    settings: &Settings,
+    input: &InputReader,
     shard: &PlanRow,
     task: &Task<'_>,
     outputs: &mut Outputs,
 ) -> Result<ShardRow> {
-    let uri = input.uri(shard.shard.as_str());
+    let uri = input.uri(shard);
     let unreadable = |e: std::io::Error| Error::of_io(e, &uri);
-    let reader = open_shard(input, shard)?;
-    let reader = ShardReader::new(reader, sluice_shard::Limits::default()).map_err(unreadable)?;
+    let reader = input.samples(shard)?;
     let compression = reader.compression();
     let mut details = Details::default();
     let mut damaged = None;
@@ -153,12 +216,17 @@ fn read_shard(
             let Batch { samples, others } = batch.map_err(unreadable)?;
             let rows = samples.into_par_iter().map(|sample| {
                 context.check_stop()?;
-                Ok(examine(sample, &shard.shard, &context.memory))
+                Ok(examine(sample, shard, settings, &context.memory))
             });
             let rows = rows.collect::<sluice_manifest::Result<Vec<SampleRow>>>()?;
             task.advance(rows.len())?;
             for row in rows {
-                in_samples += row.members.len() as u64;
+                in_samples += row.own_members();
+                let several = row
+                    .detail
+                    .as_ref()
+                    .is_some_and(|detail| detail.contains(SEVERAL));
+                outputs.several += u64::from(several);
                 outputs.counts.add(context.step(), row.reason.as_ref());
                 outputs.images.push(row)?;
             }

@@ -94,19 +94,24 @@ impl Funnel {
         if !receipts.is_complete(&read, UnitKind::Part) {
             return None;
         }
-        let mut counts = receipts.counts(&read, UnitKind::Part);
         let complete = chain
             .iter()
             .take_while(|step| steps::has_decided(receipts, step));
         let complete: Vec<&StepName> = complete.copied().collect();
-        for step in &complete {
+        Some(Self::of_chain(receipts, &complete))
+    }
+
+    /// Returns where the samples went by the counts of `read` and of deciding steps, in their order.
+    pub fn of_chain(receipts: &Receipts, chain: &[&StepName]) -> Self {
+        let mut counts = receipts.counts(&StepName::read(), UnitKind::Part);
+        for step in chain {
             for &kind in steps::decides(receipts, step) {
                 let dropped = receipts.counts(step, kind).dropped;
                 counts.kept = counts.kept.saturating_sub(dropped.values().sum());
                 counts.dropped.extend(dropped);
             }
         }
-        Some(Self::of(&counts, &complete))
+        Self::of(&counts, chain)
     }
 }
 

@@ -4,10 +4,7 @@
 //! `score` and `threshold`; the key that it is under, `min`, `max` or `top`, says which side stays.
 
 use serde_json::Value;
-use sluice_harness::Receipts;
-use sluice_manifest::{Keep, ReasonKind, Receipt, ScoreName, StepName};
-
-use crate::steps;
+use sluice_manifest::{Keep, ReasonKind, Receipt, ScoreName};
 
 /// A threshold of a filter.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,28 +27,19 @@ impl Threshold {
     }
 }
 
-/// Returns the thresholds of all filters, with the filters.
-pub fn of_run(receipts: &Receipts) -> Vec<(&StepName, Threshold)> {
-    let mut found = Vec::new();
-    for step in receipts.steps() {
-        if !steps::decides(receipts, step).is_empty()
-            && let Some(first) = receipts.of(step).first()
-        {
-            found.extend(
-                of_receipt(first)
-                    .into_iter()
-                    .map(|threshold| (step, threshold)),
-            );
-        }
-    }
-    found
-}
-
 /// Returns the thresholds in a receipt's settings, in their order.
 pub fn of_receipt(receipt: &Receipt) -> Vec<Threshold> {
     let mut found = Vec::new();
     collect(&receipt.settings, "", &mut found);
     found
+}
+
+/// Returns the names of the rules in a receipt's settings, in their order.
+pub fn rules_of(receipt: &Receipt) -> Vec<String> {
+    let conditions = receipt.settings["conditions"].as_array();
+    let rules = conditions.into_iter().flatten();
+    let names = rules.filter_map(|condition| condition["rule"]["name"].as_str());
+    names.map(str::to_owned).collect()
 }
 
 fn collect(value: &Value, key: &str, found: &mut Vec<Threshold>) {

@@ -10,7 +10,6 @@
 
 mod csv;
 mod key;
-mod object;
 mod parquet;
 mod table;
 

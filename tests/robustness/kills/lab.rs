@@ -327,7 +327,7 @@ fn collect(folder: &Path, name: &str, files: &mut Objects) -> Result<()> {
     Ok(())
 }
 
-/// An object's bytes without what depends on the past: `seconds`, `reused` and the seal in
+/// An object's bytes without what depends on the past: `seconds`, `times`, `reused` and the seal in
 /// receipts, and the report.
 fn without_time(path: &str, bytes: Vec<u8>) -> Result<Vec<u8>> {
     if path == "run/report/index.html" {
@@ -340,6 +340,7 @@ fn without_time(path: &str, bytes: Vec<u8>) -> Result<Vec<u8>> {
     }
     let mut receipt: Value = serde_json::from_slice(&bytes)?;
     receipt["seconds"].take();
+    receipt["times"].take();
     receipt["seal"].take();
     // Rows that were taken over were computed before, by a process that was disturbed.
     if let Some(sums) = receipt["sums"].as_object_mut() {

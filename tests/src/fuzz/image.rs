@@ -23,8 +23,6 @@ fn preprocess(choice: usize) -> Preprocess {
         },
     };
     Preprocess {
-        resize,
-        filter: FILTERS[choice / 2 % FILTERS.len()],
         crop: (choice & 8 != 0).then(|| Crop::square(5)),
         jpeg_round_trip: (choice & 16 != 0).then_some(80),
         rescale: 1.0 / 255.0,
@@ -40,6 +38,7 @@ fn preprocess(choice: usize) -> Preprocess {
         } else {
             Channels::Bgr
         },
+        ..Preprocess::new(resize, FILTERS[choice / 2 % FILTERS.len()])
     }
 }
 

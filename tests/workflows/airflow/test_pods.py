@@ -39,7 +39,7 @@ def why_no_podman() -> str:
 
 
 def base() -> Path | None:
-    """Returns the base image that containers/test.sh made."""
+    """Returns the base image that containers/base.sh made."""
     found = sorted((places.ROOT / ".cache" / "images").glob("base-*.tar"))
     return found[0] if found else None
 

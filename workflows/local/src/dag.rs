@@ -13,7 +13,7 @@ use sluice_harness::Desk;
 use sluice_manifest as manifest;
 use sluice_manifest::retry;
 
-use crate::pipeline::commands::Parameters;
+use crate::pipeline::commands::{Given, Parameters};
 use crate::pipeline::{self, Pipeline};
 
 /// A pipeline as the nodes that an engine runs.
@@ -50,6 +50,8 @@ pub struct Parameter {
     pub many: bool,
     /// One line about it.
     pub help: String,
+    /// The heading that forms list it under; none: the first one.
+    pub section: Option<String>,
 }
 
 /// What an engine runs: a step, or one subcommand of a step.
@@ -148,8 +150,10 @@ pub fn dag(args: &DagArgs, desk: &mut Desk<'_>) -> Result<()> {
     let file = args.pipeline.as_deref();
     let mut pipeline = pipeline::open(&desk.shared.storage, file)?;
     let given = args.parameters.elsewhere(&pipeline, file)?;
+    let storage = &desk.shared.storage;
+    let attempt = |given: &[Given]| pipeline::open(storage, file)?.preset(given);
     let preset = pipeline.preset(&given);
-    preset.map_err(|e| args.parameters.name_variables(e))?;
+    preset.map_err(|e| args.parameters.name_culprit(e, &given, attempt))?;
     if args.format != Format::Json {
         for warning in engine::needs_of_image(&pipeline) {
             writeln!(desk.err, "sluice: warning: {warning}")?;
@@ -211,6 +215,7 @@ impl Parameter {
             default: parameter.default.clone(),
             many: parameter.many,
             help: parameter.help.clone(),
+            section: parameter.section.clone(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde_json::{Value, json};
 use sluice_harness::{StepDone, add_rows};
 use sluice_report::Funnel;
-use sluice_report::page::{bytes, plural, thousands};
+use sluice_report::numbers::{bytes, plural, thousands};
 
 use crate::text::columns;
 

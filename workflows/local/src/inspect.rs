@@ -1,4 +1,8 @@
-//! `sluice inspect`: what a Parquet file holds.
+//! `sluice inspect`: what Parquet files hold: one, those of a folder or a pattern, or what a run
+//! consists of.
+
+mod files;
+mod filter;
 
 use anyhow::Result;
 use arrow::json::WriterBuilder;
@@ -9,9 +13,11 @@ use serde_json::{Map, Value};
 use sluice_harness::Desk;
 use sluice_manifest::Error;
 use sluice_manifest::rows::{SCHEMA_KEY, VERSION_KEY};
-use sluice_report::page::thousands;
+use sluice_report::numbers::{plural, thousands};
 use sluice_store::{Location, Table};
 
+use self::files::{File, Found};
+use self::filter::Filter;
 use crate::text::{columns, shorten};
 
 /// A cell of the table has at most this many characters.
@@ -21,17 +27,25 @@ const WIDE: usize = 160;
 /// Metadata that Arrow writes for itself.
 const ARROW: &str = "ARROW:schema";
 
-/// Print a manifest: its schema, its columns and its first rows
+/// Print manifests: their schema, their columns and their first rows
 ///
-/// Example: sluice inspect runs/a/read/images/part-00000.parquet --columns image_id,reason
+/// Of a run: its steps with what each wrote. Of a folder or a pattern: the rows of all Parquet files.
+///
+/// Example: sluice inspect runs/a/read/images --columns image_id,reason --where "status == 'rejected'"
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// The Parquet file, ours or any other
+    /// A Parquet file, ours or any other; a folder or a pattern with * of such files; or a run
     #[arg(value_name = "MANIFEST")]
     pub manifest: String,
 
     /// Rows to print
-    #[arg(long, env = "SLUICE_ROWS", value_name = "N", default_value_t = 10)]
+    #[arg(
+        long,
+        visible_alias = "head",
+        env = "SLUICE_ROWS",
+        value_name = "N",
+        default_value_t = 10
+    )]
     pub rows: usize,
 
     /// Print these columns only, with commas between them
@@ -43,60 +57,79 @@ pub struct InspectArgs {
     )]
     pub columns: Vec<String>,
 
+    /// Print the rows for which this CEL expression over their columns is true
+    #[arg(long = "where", value_name = "EXPRESSION")]
+    pub condition: Option<String>,
+
     /// Print the rows alone, one JSON object a line, with nothing shortened
     #[arg(long)]
     pub json: bool,
 }
 
-/// Prints a manifest.
+/// Prints manifests, or what a run consists of.
 ///
 /// # Errors
-/// Usage, when there is no such column; data, when the file cannot be read as Parquet.
+/// Usage, when there is no such column or file; data, when a file cannot be read as Parquet.
 pub fn inspect(args: &InspectArgs, desk: &mut Desk<'_>) -> Result<()> {
     let location = Location::parse(&args.manifest)?;
-    let Some((folder, name)) = location.split() else {
-        return Err(Error::usage(format!("{location}: not the path of a file")).into());
-    };
-    let mut table = desk.shared.storage.open(&folder)?.any_table(&name)?;
-    for column in &args.columns {
-        if table.schema().field_with_name(column).is_err() {
-            let fields = table.schema().fields().iter();
-            let names: Vec<&str> = fields.map(|field| field.name().as_str()).collect();
-            return Err(Error::usage(format!("{location}: no column {column:?}"))
-                .hint(format!("columns are {}", names.join(", ")))
-                .into());
+    let files = match files::find(&location, desk)? {
+        Found::Run(context) => {
+            let rows = files::overview(&context)?;
+            write!(desk.out, "{}", columns(&rows, &[2, 3, 4], ""))?;
+            return Ok(());
         }
-    }
+        Found::Files(files) => files,
+    };
+    let first = files[0].open()?;
+    check_columns(&args.columns, &first, &location)?;
+    let condition = args.condition.as_deref();
+    let filter = condition
+        .map(|text| Filter::new(text, first.schema()))
+        .transpose()?;
+    let mut rows = Rows {
+        left: args.rows,
+        columns: &args.columns,
+        filter,
+    };
     if args.json {
-        return each_row(&mut table, args, |row| {
-            writeln!(desk.out, "{}", Value::Object(row))?;
-            Ok(())
+        return rows.each(&files, |row| {
+            Ok(writeln!(desk.out, "{}", Value::Object(row))?)
         });
     }
-    write!(desk.out, "{}", head(&table, &location))?;
-    let mut rows = Vec::new();
-    each_row(&mut table, args, |row| {
-        rows.push(row);
+    let total = files::total(&files)?;
+    write!(desk.out, "{}", head(&first, &location, files.len(), total))?;
+    let mut found = Vec::new();
+    rows.each(&files, |row| {
+        found.push(row);
         Ok(())
     })?;
     let names: Vec<String> = match args.columns.as_slice() {
-        [] => table
-            .schema()
-            .fields()
-            .iter()
-            .map(|f| f.name().clone())
-            .collect(),
+        [] => names(&first),
         chosen => chosen.to_vec(),
     };
-    write!(desk.out, "{}", body(&names, &rows))?;
-    let more = table.len().saturating_sub(rows.len() as u64);
-    if more > 0 {
+    write!(desk.out, "{}", body(&names, &found))?;
+    let more = total.saturating_sub(found.len() as u64);
+    if more > 0 && args.condition.is_none() {
         writeln!(desk.out, "… {} more rows", thousands(more))?;
     }
     Ok(())
 }
 
-fn head(table: &Table, location: &Location) -> String {
+fn names(table: &Table) -> Vec<String> {
+    let fields = table.schema().fields().iter();
+    fields.map(|field| field.name().clone()).collect()
+}
+
+fn check_columns(wanted: &[String], table: &Table, location: &Location) -> Result<(), Error> {
+    let names = names(table);
+    match wanted.iter().find(|column| !names.contains(column)) {
+        None => Ok(()),
+        Some(column) => Err(Error::usage(format!("{location}: no column {column:?}"))
+            .hint(format!("columns are {}", names.join(", ")))),
+    }
+}
+
+fn head(table: &Table, location: &Location, files: usize, rows: u64) -> String {
     let metadata = table.all_metadata();
     let schema = match (metadata.get(SCHEMA_KEY), metadata.get(VERSION_KEY)) {
         (Some(name), Some(version)) => format!("{name}, version {version}"),
@@ -105,8 +138,11 @@ fn head(table: &Table, location: &Location) -> String {
     let mut lines = vec![
         vec!["manifest".to_owned(), location.to_string()],
         vec!["schema".to_owned(), schema],
-        vec!["rows".to_owned(), thousands(table.len())],
+        vec!["rows".to_owned(), thousands(rows)],
     ];
+    if files > 1 {
+        lines.push(vec!["files".to_owned(), plural(files as u64, "file")]);
+    }
     for (key, value) in metadata {
         if ![SCHEMA_KEY, VERSION_KEY, ARROW].contains(&key) {
             lines.push(vec![key.to_owned(), shorten(value, WIDE / 2)]);
@@ -179,33 +215,63 @@ fn long(value: &Value, limit: usize) -> String {
     }
 }
 
-/// Calls `each` with the first rows.
-fn each_row(
-    table: &mut Table,
-    args: &InspectArgs,
-    mut each: impl FnMut(Map<String, Value>) -> Result<()>,
-) -> Result<()> {
-    let mut left = args.rows;
-    while left > 0 {
-        let Some(batch) = table.next() else { break };
-        let batch = batch?;
-        let batch = batch.slice(0, left.min(batch.num_rows()));
-        left -= batch.num_rows();
-        let batch = match args.columns.as_slice() {
-            [] => batch,
-            names => {
-                let indices: Result<Vec<usize>, _> = names
-                    .iter()
-                    .map(|name| batch.schema().index_of(name))
-                    .collect();
-                batch.project(&indices?)?
+/// The rows that are printed.
+struct Rows<'a> {
+    left: usize,
+    columns: &'a [String],
+    filter: Option<Filter>,
+}
+
+impl Rows<'_> {
+    /// Calls `each` with the first rows that pass.
+    fn each(
+        &mut self,
+        files: &[File],
+        mut each: impl FnMut(Map<String, Value>) -> Result<()>,
+    ) -> Result<()> {
+        for file in files {
+            let mut table = file.open()?;
+            while self.left > 0
+                && let Some(batch) = table.next()
+            {
+                self.of_batch(&batch?, &mut each)?;
             }
+        }
+        Ok(())
+    }
+
+    fn of_batch(
+        &mut self,
+        batch: &RecordBatch,
+        each: &mut impl FnMut(Map<String, Value>) -> Result<()>,
+    ) -> Result<()> {
+        // Rows that are tested have all columns; others only as many and as wide as are printed.
+        let batch = match (&self.filter, self.columns) {
+            (None, []) => batch.slice(0, self.left.min(batch.num_rows())),
+            (None, names) => {
+                let indices = names.iter().map(|name| batch.schema().index_of(name));
+                let indices = indices.collect::<Result<Vec<usize>, _>>()?;
+                batch
+                    .slice(0, self.left.min(batch.num_rows()))
+                    .project(&indices)?
+            }
+            (Some(_), _) => batch.clone(),
         };
-        for row in json_rows(&batch)? {
+        for mut row in json_rows(&batch)? {
+            if self.left == 0 {
+                break;
+            }
+            if let Some(filter) = &self.filter {
+                if !filter.passes(&row) {
+                    continue;
+                }
+                row.retain(|name, _| self.columns.is_empty() || self.columns.contains(name));
+            }
+            self.left -= 1;
             each(row)?;
         }
+        Ok(())
     }
-    Ok(())
 }
 
 fn json_rows(batch: &RecordBatch) -> Result<Vec<Map<String, Value>>> {

@@ -1,19 +1,24 @@
 //! `sluice`: the program for people.
 //!
 //! `run` does all steps of a pipeline in this process, `pipeline` shows and checks pipelines, `dag`
-//! prints them for workflow engines, `inspect` prints a manifest, `explain` reports what became of one
-//! image, `verify` proves a finished run, `models` manages the models.
+//! prints them for workflow engines, `inspect` prints a manifest, `explain` reports what became of an
+//! image, `gallery` shows pictures, `try` what other thresholds would keep, `search` the nearest images,
+//! `verify` proves a finished run, `models` manages the models, `completions` and `man` are for the shell.
 
 pub mod dag;
+pub mod documents;
 pub mod explain;
 pub mod funnel;
+pub mod gallery;
 pub mod inspect;
 pub mod models;
 pub mod pipeline;
 pub mod places;
 pub mod programs;
 pub mod run;
+pub mod search;
 pub mod text;
+pub mod try_out;
 pub mod verify;
 
 use std::ffi::OsString;
@@ -54,10 +59,15 @@ pub enum Command {
     Run(Box<run::RunArgs>),
     Inspect(inspect::InspectArgs),
     Explain(explain::ExplainArgs),
+    Gallery(gallery::GalleryArgs),
+    Try(try_out::TryArgs),
+    Search(search::SearchArgs),
     Verify(verify::VerifyArgs),
     Models(models::ModelsArgs),
     Pipeline(pipeline::commands::PipelineArgs),
     Dag(dag::DagArgs),
+    Completions(documents::CompletionsArgs),
+    Man(documents::ManArgs),
 }
 
 impl Tool for Args {
@@ -94,10 +104,15 @@ impl Tool for Args {
             Command::Run(args) => run::run(args, desk),
             Command::Inspect(args) => inspect::inspect(args, desk),
             Command::Explain(args) => explain::explain(args, desk),
+            Command::Gallery(args) => gallery::gallery(args, desk),
+            Command::Try(args) => try_out::try_out(args, desk),
+            Command::Search(args) => search::search(args, desk),
             Command::Verify(args) => verify::verify(args, desk),
             Command::Models(args) => models::models(args, desk),
             Command::Pipeline(args) => pipeline::commands::pipeline(args, desk),
             Command::Dag(args) => dag::dag(args, desk),
+            Command::Completions(args) => documents::completions(args, desk),
+            Command::Man(args) => documents::man(args, desk),
         }
     }
 }

@@ -1,16 +1,23 @@
-//! `sluice models`: which models there are, and whether they are here.
+//! `sluice models`: which models there are, which are here, and how others get here.
+
+mod fetch;
+mod pull;
+mod show;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use serde_json::json;
 use sluice_harness::Desk;
 use sluice_manifest::{Class, Error};
-use sluice_model::{Kind, Model, Precision, catalogue, default_cache, pull};
+use sluice_model::{
+    Kind, Model, Precision, cached, catalogue, default_cache, folder_of, named, remove,
+};
 use sluice_store::{Location, Storage};
 
-use crate::text::{columns, shorten};
+pub use pull::pull_missing;
 
-/// List, pull and check models
+use crate::text::columns;
+
+/// List, pull, show and check models
 #[derive(Debug, Args)]
 pub struct ModelsArgs {
     /// What to do.
@@ -21,7 +28,7 @@ pub struct ModelsArgs {
 /// What is done with models.
 #[derive(Debug, Subcommand)]
 pub enum ModelsCommand {
-    /// List the catalogue: kinds, licences, and which models are cached
+    /// List the catalogue and what was pulled: kinds, dimensions, licences, and which are here
     ///
     /// Example: sluice models list
     List {
@@ -31,32 +38,61 @@ pub enum ModelsCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Put a model into the cache
+    /// Get a model: download, verify, convert where needed, check
     ///
-    /// Example: sluice models pull clip-vit-l14 --from exports/clip-vit-large-patch14/
+    /// The Hub's variables apply (HF_TOKEN, HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE), and
+    /// what it downloads is in the Hub's own cache.
+    ///
+    /// Example: sluice models pull clip-vit-l14
     Pull {
-        /// The model's name, of the catalogue or a new one
+        /// A name of the catalogue, hf://ORG/NAME[@REVISION][/PATH], or a new name
         #[arg(value_name = "NAME")]
         name: String,
-        /// A folder with model.onnx and its spec, or an ONNX file
+        /// Where it is: hf://…, https://…, s3://…, a folder or an ONNX file
         #[arg(long, value_name = "URI")]
-        from: String,
+        from: Option<String>,
         #[command(flatten)]
         cache: Cache,
     },
-    /// Check models: the spec reads, and the file is the one that the spec names
+    /// Show what is known of a model: licence, source, dimension, preprocessing, heads
+    ///
+    /// Example: sluice models show clip-vit-l14
+    Show {
+        /// A name, a URI or a path
+        #[arg(value_name = "MODEL")]
+        name: String,
+        #[command(flatten)]
+        cache: Cache,
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check models: the spec can be read, and the files are those that the spec names
     ///
     /// Example: sluice models check
     Check {
-        /// Names or URIs (default: all of the catalogue that are cached)
+        /// Names or URIs (default: all that are in the folder of models)
         #[arg(value_name = "MODEL")]
         names: Vec<String>,
+        #[command(flatten)]
+        cache: Cache,
+        /// Print one JSON object a line
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove a model from the folder of models
+    ///
+    /// Example: sluice models remove clip-vit-l14
+    Remove {
+        /// Its name
+        #[arg(value_name = "NAME")]
+        name: String,
         #[command(flatten)]
         cache: Cache,
     },
 }
 
-/// Where models are cached.
+/// Where models are kept.
 #[derive(Debug, Args)]
 pub struct Cache {
     /// The folder of models (default: sluice/models in the user's cache folder)
@@ -70,6 +106,13 @@ impl Cache {
     }
 }
 
+/// Returns the folder of models of programs that are given none: `SLUICE_MODELS`, or the default.
+pub fn models_folder() -> String {
+    let set = std::env::var("SLUICE_MODELS").ok();
+    set.filter(|uri| !uri.is_empty())
+        .unwrap_or_else(default_cache)
+}
+
 /// Whether a model can be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
@@ -80,15 +123,17 @@ enum State {
 }
 
 impl State {
-    fn of(storage: &Storage, name: &str, cache: &Location) -> Result<Self, Error> {
-        match verified(storage, name, cache) {
+    /// Verifies a model's files.
+    fn verified(storage: &Storage, name: &str, cache: &Location) -> Result<Self, Error> {
+        let checked = Model::find(storage, name, cache, Precision::Float32).and_then(|model| {
+            model.verify()?;
+            model.check_what_can_be()?;
+            Ok(model)
+        });
+        match checked {
             Ok(model) if model.spec.kind == Kind::Measure => Ok(State::BuiltIn),
             Ok(_) => Ok(State::Cached),
-            Err(e) if is_passing(&e) => Err(e),
-            Err(e) if !is_cached(storage, name, cache)? => {
-                drop(e);
-                Ok(State::Missing)
-            }
+            Err(e) if matches!(e.class(), Class::Transient | Class::Stopped) => Err(e),
             Err(e) => Ok(State::Broken(e.to_string())),
         }
     }
@@ -96,120 +141,89 @@ impl State {
     fn words(&self) -> &str {
         match self {
             State::BuiltIn => "built in",
-            State::Cached => "cached",
+            State::Cached => "yes",
             State::Missing => "-",
             State::Broken(_) => "broken",
         }
     }
 }
 
-/// Whether an error says nothing about the model.
-fn is_passing(e: &Error) -> bool {
-    matches!(e.class(), Class::Transient | Class::Stopped)
-}
-
-fn verified(storage: &Storage, name: &str, cache: &Location) -> Result<Model, Error> {
-    let model = Model::find(storage, name, cache, Precision::Float32)?;
-    model.verify()?;
-    Ok(model)
-}
-
+/// Whether the folder of models has a model of that name.
 fn is_cached(storage: &Storage, name: &str, cache: &Location) -> Result<bool, Error> {
-    let folder = Location::parse(&format!("{cache}/{name}"))?;
-    match storage.open_if_there(&folder)? {
-        Some(store) => Ok(store.stat("model.onnx")?.is_some()),
+    let Some(folder) = folder_of(name)? else {
+        return Ok(false);
+    };
+    match storage.open_if_there(cache)? {
+        Some(store) => Ok(store.stat(&format!("{folder}/model.onnx"))?.is_some()),
         None => Ok(false),
     }
+}
+
+/// The names of the catalogue in its order, then of what was pulled besides.
+fn all_names(storage: &Storage, cache: &Location) -> Result<Vec<String>, Error> {
+    let mut names: Vec<String> = catalogue().iter().map(|spec| spec.name.clone()).collect();
+    let pulled = cached(storage, cache)?.into_iter();
+    names.extend(pulled.filter(|name| named(name).is_none()));
+    Ok(names)
 }
 
 /// Looks after models.
 pub fn models(args: &ModelsArgs, desk: &mut Desk<'_>) -> Result<()> {
     match &args.command {
-        ModelsCommand::List { cache, json } => list(&cache.location()?, *json, desk),
+        ModelsCommand::List { cache, json } => show::list(&cache.location()?, *json, desk),
         ModelsCommand::Pull { name, from, cache } => {
+            pull::pull(name, from.as_deref(), &cache.location()?, desk)
+        }
+        ModelsCommand::Show { name, cache, json } => {
+            show::show(name, &cache.location()?, *json, desk)
+        }
+        ModelsCommand::Check { names, cache, json } => {
+            check(names, &cache.location()?, *json, desk)
+        }
+        ModelsCommand::Remove { name, cache } => {
             let cache = cache.location()?;
-            let spec = pull(&desk.shared.storage, &cache, name, &Location::parse(from)?)?;
-            let hash = spec.sha256.unwrap_or_default();
-            writeln!(desk.out, "{name}: {cache}/{name}, SHA-256 {hash}")?;
+            remove(&desk.shared.storage, &cache, name)?;
+            writeln!(desk.out, "{name}: removed from {cache}")?;
             Ok(())
         }
-        ModelsCommand::Check { names, cache } => check(names, &cache.location()?, desk),
     }
 }
 
-fn list(cache: &Location, as_json: bool, desk: &mut Desk<'_>) -> Result<()> {
-    let head = ["name", "kind", "here", "licence", "from"];
-    let mut rows = vec![head.map(str::to_owned).to_vec()];
-    for spec in catalogue() {
-        let state = match spec.kind {
-            Kind::Measure => State::BuiltIn,
-            // Hashing a gigabyte is for `check`.
-            _ if is_cached(&desk.shared.storage, &spec.name, cache)? => State::Cached,
-            _ => State::Missing,
-        };
-        if as_json {
-            let line = json!({
-                "name": spec.name,
-                "kind": spec.kind.as_str(),
-                "here": state != State::Missing,
-                "licence": spec.licence,
-                "origin": spec.origin,
-                "embedder": spec.embedder,
-                "sha256": spec.sha256,
-            });
-            writeln!(desk.out, "{line}")?;
-            continue;
+fn check(names: &[String], cache: &Location, as_json: bool, desk: &mut Desk<'_>) -> Result<()> {
+    let storage = &desk.shared.storage;
+    let names = match names {
+        // Of the catalogue, what is not here is nothing to complain about.
+        [] => {
+            let mut names = all_names(storage, cache)?;
+            let here = cached(storage, cache)?;
+            let is_measure =
+                |name: &str| named(name).is_some_and(|spec| spec.kind == Kind::Measure);
+            names.retain(|name| here.contains(name) || is_measure(name));
+            names
         }
-        let kind = match &spec.embedder {
-            Some(embedder) => format!("{} of {embedder}", spec.kind.as_str()),
-            None => spec.kind.as_str().to_owned(),
-        };
-        rows.push(vec![
-            spec.name.clone(),
-            kind,
-            state.words().to_owned(),
-            spec.licence.clone(),
-            shorten(&spec.origin, 72),
-        ]);
-    }
-    if !as_json {
-        write!(desk.out, "{}", columns(&rows, &[], ""))?;
-        writeln!(desk.out, "\nthe cache: {cache}")?;
-    }
-    Ok(())
-}
-
-fn check(names: &[String], cache: &Location, desk: &mut Desk<'_>) -> Result<()> {
-    let all = names.is_empty();
-    let names: Vec<&str> = match all {
-        true => catalogue().iter().map(|spec| spec.name.as_str()).collect(),
-        false => names.iter().map(String::as_str).collect(),
+        names => names.to_vec(),
     };
     let mut bad = 0;
     let mut rows = Vec::new();
-    for name in names {
-        let state = match all {
-            // Of the catalogue, what is not here is nothing to complain about.
-            true => State::of(&desk.shared.storage, name, cache)?,
-            false => match verified(&desk.shared.storage, name, cache) {
-                Ok(_) => State::Cached,
-                Err(e) if is_passing(&e) => return Err(e.into()),
-                Err(e) => State::Broken(e.to_string()),
-            },
+    for name in &names {
+        let state = State::verified(storage, name, cache)?;
+        let wrong = match &state {
+            State::Broken(why) => Some(why.replace('\n', " ")),
+            _ => None,
         };
-        let said = match state {
-            State::Missing => continue,
-            State::Broken(why) => {
-                bad += 1;
-                format!("failed: {}", why.replace('\n', " "))
-            }
-            State::BuiltIn | State::Cached => "ok".to_owned(),
-        };
-        rows.push(vec![name.to_owned(), said]);
+        bad += usize::from(wrong.is_some());
+        if as_json {
+            let line = serde_json::json!({"name": name, "ok": wrong.is_none(), "error": wrong});
+            writeln!(desk.out, "{line}")?;
+        }
+        let said = wrong.map_or("ok".to_owned(), |why| format!("failed: {why}"));
+        rows.push(vec![name.clone(), said]);
     }
-    write!(desk.out, "{}", columns(&rows, &[], ""))?;
+    if !as_json {
+        write!(desk.out, "{}", columns(&rows, &[], ""))?;
+    }
     if bad > 0 {
-        let hint = "`sluice models pull NAME --from URI` puts a sound one there";
+        let hint = "`sluice models pull NAME` gets it again";
         return Err(
             Error::data(format!("{bad} of {} models failed", rows.len()))
                 .hint(hint)

@@ -240,6 +240,8 @@ pub struct Parameter {
     pub kind: Option<Kind>,
     /// The least value of a number.
     pub min: Option<f64>,
+    /// The heading of the help and of forms that it is listed under; none: the first one.
+    pub section: Option<String>,
 }
 
 impl Parameter {

@@ -1,21 +1,27 @@
-//! Which partition an image belongs to: its id begins with its shard's stem.
+//! Which partition an image belongs to: its id begins with its shard's stem, or is the path of a file.
 
 use std::collections::HashMap;
 
 use sluice_harness::Plan;
-use sluice_manifest::rows::PlanRow;
+use sluice_manifest::rows::{PlanRow, ShardKind};
 
 /// The shards of a plan by their stems.
 pub struct Places<'p> {
     stems: HashMap<&'p str, &'p PlanRow>,
+    /// Shards that are files. Their images may have any id.
+    files: Vec<&'p PlanRow>,
 }
 
 impl<'p> Places<'p> {
     /// Indexes the plan's shards.
     pub fn new(plan: &'p Plan) -> Self {
         let shards = plan.partitions.iter().flat_map(|p| &p.shards);
+        let is_files = |row: &&PlanRow| row.kind == ShardKind::Files;
+        let (files, others): (Vec<_>, Vec<_>) = shards.partition(is_files);
+        let stems = others.into_iter().map(|row| (row.shard.stem(), row));
         Self {
-            stems: shards.map(|row| (row.shard.stem(), row)).collect(),
+            stems: stems.collect(),
+            files,
         }
     }
 
@@ -23,9 +29,8 @@ impl<'p> Places<'p> {
     /// several: `a/b/1` is sample `1` of `a/b.tar` or sample `b/1` of `a.tar`.
     pub fn of(&self, image_id: &str) -> Vec<&'p PlanRow> {
         let slashes = image_id.rmatch_indices('/');
-        slashes
-            .filter_map(|(at, _)| self.stems.get(&image_id[..at]).copied())
-            .collect()
+        let shards = slashes.filter_map(|(at, _)| self.stems.get(&image_id[..at]).copied());
+        shards.chain(self.files.iter().copied()).collect()
     }
 
     /// Returns the shards whose names are nearest to an id that is in none.
@@ -59,7 +64,12 @@ impl Nearest {
 
     /// Takes a name into account.
     pub fn offer(&mut self, name: &str) {
-        let entry = (distance(&self.wanted, name), name.to_owned());
+        self.offer_as(name, name);
+    }
+
+    /// Takes a name into account by another text that stands for it.
+    pub fn offer_as(&mut self, text: &str, name: &str) {
+        let entry = (distance(&self.wanted, text), name.to_owned());
         let at = self.found.partition_point(|other| *other < entry);
         if at < self.count {
             self.found.insert(at, entry);
@@ -111,6 +121,7 @@ mod tests {
             bytes: 0,
             etag: None,
             modified: None,
+            ..PlanRow::default()
         };
         Plan {
             info: RunInfo {

@@ -5,7 +5,7 @@
 //! engine's reach. All that can be known before the work is checked before it. Running it again does
 //! what is not up to date.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
@@ -24,16 +24,20 @@ use sluice_store::{Location, Storage, Store};
 
 use crate::Args as Sluice;
 use crate::funnel::{StepLine, Summary, write};
-use crate::pipeline::commands::{Parameters, Setting, gathered};
+use crate::models::{models_folder, pull_missing};
+use crate::pipeline::commands::{Given, Parameters, Setting, gathered};
 use crate::pipeline::{self, Node, Pipeline, Values};
 
 /// Cores for each step that runs beside others.
 const CORES_A_STEP: usize = 2;
 
+/// Presets: other defaults for parameters of the default pipeline, as TOML.
+const PRESETS: [(&str, &str); 1] = [("small", include_str!("../pipelines/small.preset.toml"))];
+
 /// Curate a dataset on this machine: all steps of a pipeline, from the shards to the report
 ///
 /// Run it again to go on where it stopped, or after changing an option: only what the change
-/// affects is done again. The flags in capitals' help belong to the default pipeline.
+/// affects is done again. The flags under headings belong to the default pipeline.
 ///
 /// Example: sluice run --input data/ --output out/ --min-aesthetic 5.0 --max-nsfw 0.5
 #[derive(Debug, Clone, Args)]
@@ -41,6 +45,11 @@ pub struct RunArgs {
     /// The pipeline file (default: the default pipeline, which `sluice pipeline show` prints)
     #[arg(long, env = "SLUICE_PIPELINE", value_name = "URI")]
     pub pipeline: Option<String>,
+
+    /// Other defaults for the default pipeline: small (models for a laptop, less exact than the usual
+    /// ones)
+    #[arg(long, env = "SLUICE_PRESET", value_name = "NAME", value_parser = PRESETS.map(|(name, _)| name), conflicts_with = "pipeline")]
+    pub preset: Option<String>,
 
     /// The value of a parameter of the pipeline file
     #[arg(long, value_name = "NAME=VALUE")]
@@ -64,9 +73,17 @@ pub struct RunArgs {
     #[arg(long, env = "SLUICE_MEMORY", value_name = "BYTES", value_parser = parse_bytes)]
     pub memory: Option<u64>,
 
+    /// Check everything and print the command line of each step; nothing is written
+    #[arg(long)]
+    pub dry_run: bool,
+
     /// Do all work again even where it is up to date
     #[arg(long, env = "SLUICE_FORCE")]
     pub force: bool,
+
+    /// Get the models that are missing first: of the catalogue, and hf://ORG/NAME
+    #[arg(long)]
+    pub pull: bool,
 
     /// Replace what is in the output, whoever wrote it
     #[arg(long, env = "SLUICE_OVERWRITE")]
@@ -82,24 +99,55 @@ impl RunArgs {
     ///
     /// # Errors
     /// Usage, when the pipeline cannot be loaded or a required parameter is missing.
-    pub fn load(&self, storage: &Storage) -> Result<(Pipeline, Values), Error> {
+    pub fn load(&self, storage: &Storage) -> Result<(Pipeline, Vec<Given>)> {
         let mut pipeline = pipeline::open(storage, self.pipeline.as_deref())?;
         if self.overwrite {
             pipeline.switch_on("overwrite");
         }
-        let mut given = self.parameters.of(&pipeline, self.pipeline.as_deref())?;
+        let mut given = self.preset_values()?;
+        given.extend(self.parameters.of(&pipeline, self.pipeline.as_deref())?);
         given.extend(gathered(&self.set));
+        let attempt = |given: &[Given]| pipeline.values(given).map(drop).map_err(Into::into);
+        let checked = attempt(&given);
+        checked.map_err(|e| self.parameters.name_culprit(e, &given, attempt))?;
         let values = pipeline.values(&given)?;
         if let Some(parameter) = pipeline.missing(&values).next() {
             let name = &parameter.name;
             let is_flag = ["input", "output"].contains(&name.as_str());
-            return Err(match is_flag {
+            let error = match is_flag {
                 true => Error::usage(format!("--{name} is required: {}", parameter.help)),
                 false => Error::usage(format!("parameter {name} is required"))
                     .hint(format!("give it a value: --set {name}=VALUE")),
-            });
+            };
+            return Err(error.into());
         }
-        Ok((pipeline, values))
+        Ok((pipeline, given))
+    }
+
+    /// Checks all that can be known before the work.
+    ///
+    /// # Errors
+    /// Of the first step that could not work, with the flag or the variable that it is about.
+    fn check(
+        &self,
+        storage: &Storage,
+        pipeline: &Pipeline,
+        given: &[Given],
+        place: &str,
+    ) -> Result<()> {
+        let attempt = |given: &[Given]| pipeline.check(storage, place, &pipeline.values(given)?);
+        attempt(given).map_err(|e| self.parameters.name_culprit(e, given, attempt))
+    }
+
+    fn preset_values(&self) -> Result<Vec<Given>> {
+        let named = |(name, _): &&(&str, &str)| Some(*name) == self.preset.as_deref();
+        let Some((name, text)) = PRESETS.iter().find(named) else {
+            return Ok(Vec::new());
+        };
+        let values: BTreeMap<String, String> = toml::from_str(text)
+            .map_err(|e| Error::bug(format!("the preset {name} does not parse: {e}")))?;
+        let values = values.into_iter();
+        Ok(values.map(|(name, value)| (name, vec![value])).collect())
     }
 
     /// Returns where the run is, and refuses places that would get in each other's way: the input is
@@ -142,20 +190,24 @@ impl RunArgs {
 pub fn run(args: &RunArgs, desk: &mut Desk<'_>) -> Result<()> {
     desk.result = Some(json!({}));
     let storage = &desk.shared.storage;
-    let loaded = args.load(storage);
-    let (pipeline, values) = loaded.map_err(|e| args.parameters.name_variables(e.into()))?;
+    let (pipeline, given) = args.load(storage)?;
+    let values = pipeline.values(&given)?;
     let place = args.place(&values)?;
     let location = Location::parse(&place)?;
     refuse_unwritable("--run", &location)?;
+    if let Some(store) = storage.open_if_there(&location)? {
+        refuse_other_run(&store, &pipeline)?;
+    }
+    if args.pull && !args.dry_run {
+        let models = models_of(&pipeline, &place, &values)?;
+        pull_missing(&models, desk)?;
+    }
+    let storage = &desk.shared.storage;
+    args.check(storage, &pipeline, &given, &place)?;
+    if args.dry_run {
+        return print(&pipeline, &place, &values, desk);
+    }
     let store = storage.create(&location)?;
-    if let Some(json) = store.get_if_there(layout::RUN_INFO)? {
-        RunInfo::check_layout(&json, &store.uri(layout::RUN_INFO))?;
-    }
-    for node in &pipeline.nodes {
-        refuse_other_stage(&store, &node.step, node.program.stage())?;
-    }
-    let checked = pipeline.check(storage, &place, &values);
-    checked.map_err(|e| args.parameters.name_variables(e))?;
     tracing::info!(run = place, "the run's manifests");
     let work = Work {
         args,
@@ -182,6 +234,46 @@ pub fn run(args: &RunArgs, desk: &mut Desk<'_>) -> Result<()> {
     desk.result = Some(summary.as_json());
     write(&summary, desk.up_to_date, desk.err)?;
     Ok(())
+}
+
+/// Refuses a place with a run of another layout, or with steps of other stages.
+fn refuse_other_run(store: &Store, pipeline: &Pipeline) -> Result<()> {
+    if let Some(json) = store.get_if_there(layout::RUN_INFO)? {
+        RunInfo::check_layout(&json, &store.uri(layout::RUN_INFO))?;
+    }
+    for node in &pipeline.nodes {
+        refuse_other_stage(store, &node.step, node.program.stage())?;
+    }
+    Ok(())
+}
+
+/// Prints what would be done.
+fn print(pipeline: &Pipeline, place: &str, values: &Values, desk: &mut Desk<'_>) -> Result<()> {
+    writeln!(desk.err, "nothing was done; these are the steps:")?;
+    for node in &pipeline.nodes {
+        writeln!(desk.err, "{}", shell(&node.command(place, values)))?;
+    }
+    Ok(())
+}
+
+/// Returns the models that the steps' command lines name, with the folder of models of each.
+fn models_of(
+    pipeline: &Pipeline,
+    place: &str,
+    values: &Values,
+) -> Result<Vec<(String, Location)>, Error> {
+    let mut models = Vec::new();
+    for node in &pipeline.nodes {
+        let command = node.command(place, values);
+        let value = |flag: &str| command.iter().find_map(|word| word.strip_prefix(flag));
+        let Some(model) = value("--model=") else {
+            continue;
+        };
+        let cache = value("--models=").map_or_else(models_folder, str::to_owned);
+        models.push((model.to_owned(), Location::parse(&cache)?));
+    }
+    models.dedup();
+    Ok(models)
 }
 
 /// A pipeline at work.
@@ -326,10 +418,10 @@ mod tests {
         }
     }
 
-    fn place(line: &str) -> Result<String, Error> {
+    fn place(line: &str) -> Result<String> {
         let args = args(line);
-        let (_, values) = args.load(&Storage::default())?;
-        args.place(&values)
+        let (pipeline, given) = args.load(&Storage::default())?;
+        Ok(args.place(&pipeline.values(&given)?)?)
     }
 
     #[test]
@@ -360,10 +452,63 @@ mod tests {
         }
     }
 
+    /// Returns why a command line is refused; not `typed`: with its values from the environment.
+    fn refused(line: &str, typed: bool) -> String {
+        let line = format!("sluice run --input memory://in --output memory://out {line}");
+        let mut args = args(&line);
+        if !typed {
+            args.parameters.from_line.clear();
+        }
+        let storage = Storage::default();
+        let loaded = args.load(&storage);
+        let checked = loaded
+            .and_then(|(pipeline, given)| args.check(&storage, &pipeline, &given, "memory://run"));
+        format!("{:#}", checked.unwrap_err())
+    }
+
+    #[test]
+    fn errors_name_the_flag_or_the_variable() {
+        for (line, flag, variable) in [
+            (
+                "--max-nsfw abc",
+                "--max-nsfw: step filter: ",
+                "SLUICE_MAX_NSFW",
+            ),
+            (
+                "--min-aesthetic nan",
+                "--min-aesthetic: step filter: ",
+                "SLUICE_MIN_AESTHETIC",
+            ),
+            ("--eps 3", "'--eps <EPS>'", "SLUICE_EPS"),
+            ("--keep foo", "best, hard, easy, random", "SLUICE_KEEP"),
+            ("--min-side -1", "parameter min-side: ", "SLUICE_MIN_SIDE"),
+            ("--eps 0.1 --ranges 0", "'--ranges <N>'", "SLUICE_RANGES"),
+        ] {
+            let (typed, set) = (refused(line, true), refused(line, false));
+            assert!(typed.contains(flag), "{line}: {typed}");
+            let start = format!("{variable} of the environment: ");
+            assert!(set.starts_with(&start), "{line}: {set}");
+        }
+    }
+
+    #[test]
+    fn a_preset_is_a_set_of_defaults() {
+        let all = lines("sluice run --input data --output out --preset small --eps 0.2");
+        for word in [
+            "efficientnet-lite0",
+            "technical-quality",
+            "opennsfw",
+            "--eps=0.2",
+        ] {
+            assert!(all.contains(word), "{word}");
+        }
+    }
+
     /// The command lines of the default pipeline.
     fn lines(line: &str) -> String {
         let args = args(line);
-        let (pipeline, mut values) = args.load(&Storage::default()).unwrap();
+        let (pipeline, given) = args.load(&Storage::default()).unwrap();
+        let mut values = pipeline.values(&given).unwrap();
         if !line.contains("--models") {
             values.remove("models"); // may be set in the environment
         }

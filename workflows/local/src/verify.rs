@@ -25,12 +25,12 @@ use anyhow::Result;
 use clap::Args;
 use rayon::prelude::*;
 use serde_json::json;
-use sluice_harness::{Context, Desk, Plan, Receipts, check_unchanged};
+use sluice_harness::{Context, Desk, Plan, Receipts};
 use sluice_manifest::text::shown;
 use sluice_manifest::{Error, Receipt, StepName};
-use sluice_report::page::{plural, thousands};
+use sluice_report::numbers::{plural, thousands};
 use sluice_report::{counted, planned};
-use sluice_store::Store;
+use sluice_source::InputReader;
 
 use self::checks::{Check, Findings};
 use self::survivors::Chains;
@@ -159,7 +159,8 @@ fn check(context: &Context, quick: bool, findings: &mut Findings) -> Result<Vec<
     inputs::check(&run, findings);
     findings.merge(objects::check(&run)?);
     if let Some(input) = findings.take(Check::Source, plan.input())? {
-        source_unchanged(&run, &input, findings)?;
+        let reader = InputReader::new(&context.run, &input, &context.storage);
+        source_unchanged(&run, &reader, findings)?;
         let partitions: Vec<Findings> = plan
             .partitions
             .par_iter()
@@ -174,9 +175,13 @@ fn check(context: &Context, quick: bool, findings: &mut Findings) -> Result<Vec<
     Ok(left_over)
 }
 
-fn source_unchanged(run: &Run<'_>, input: &Store, findings: &mut Findings) -> Result<(), Error> {
+fn source_unchanged(
+    run: &Run<'_>,
+    input: &InputReader,
+    findings: &mut Findings,
+) -> Result<(), Error> {
     for row in run.plan.partitions.iter().flat_map(|p| &p.shards) {
-        findings.take(Check::Source, check_unchanged(input, row))?;
+        findings.take(Check::Source, input.check_unchanged(row))?;
     }
     Ok(())
 }

@@ -4,11 +4,11 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
 
-use sluice_harness::open_shard;
-use sluice_manifest::rows::PlanRow;
+use sluice_harness::{Run, open_shard};
+use sluice_manifest::rows::{MemberRow, PlanRow};
 use sluice_manifest::{Partition, ShardPath};
 use sluice_shard::{Compression, Event, Limits, ShardReader, ShardWriter};
-use sluice_source::SourceShard;
+use sluice_source::{InputReader, SourceShard};
 use sluice_store::{Location, Storage, Store};
 
 /// A member as `read` finds it.
@@ -78,6 +78,7 @@ fn planned(store: &Store) -> PlanRow {
         bytes: info.bytes,
         etag: info.etag,
         modified: info.modified,
+        ..PlanRow::default()
     }
 }
 
@@ -112,8 +113,13 @@ fn check<'f>(
     let mut buffer = vec![0; piece];
     for member in members {
         let size = member.bytes.len() as u64;
-        source.want(member.offset..member.offset + size);
-        let mut reader = source.member(member.offset, size).unwrap();
+        let address = MemberRow {
+            extension: String::new(),
+            offset: member.offset,
+            size,
+        };
+        source.want([&address]).unwrap();
+        let mut reader = source.member(&address).unwrap();
         let mut bytes = Vec::new();
         loop {
             match reader.read(&mut buffer) {
@@ -145,9 +151,10 @@ fn later_readers_reach_what_read_reached() {
             in_pieces(&tar, |piece| zstd(piece, 3, true)),
         ),
     ];
-    let store = Storage::default()
-        .create(&Location::parse("memory://damaged").unwrap())
-        .unwrap();
+    let storage = Storage::default();
+    let location = Location::parse("memory://damaged").unwrap();
+    let store = storage.create(&location).unwrap();
+    let input = InputReader::new(&Run::new(store.clone(), false), &store, &storage);
     let mut reached = 0;
     for (name, packed) in shards {
         let places = (12..packed.len()).step_by(packed.len() / 23);
@@ -157,7 +164,7 @@ fn later_readers_reach_what_read_reached() {
             let (compression, found) = find(&store, &planned);
             let packing = compression.as_str().to_owned();
             let packing = HashMap::from([(planned.shard.clone(), packing)]);
-            let open = || SourceShard::open(&store, &planned, &packing).unwrap();
+            let open = || input.shard(&planned, &packing).unwrap();
             let what = format!("{name} damaged at {at}");
             check(open, found.iter(), 1 << 20, &what);
             check(open, found.iter().skip(1).step_by(3), 700, &what);

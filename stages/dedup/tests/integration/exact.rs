@@ -6,6 +6,7 @@ fn candidate(image_id: &str, score: Option<f32>) -> Candidate<'_> {
         image_id,
         score,
         pixels: 100,
+        texts: 0,
         distance: 0.0,
     }
 }

@@ -102,6 +102,7 @@ fn check(name: &str) {
         image_id: &golden.image_ids[row],
         score: golden.scores[row],
         pixels: golden.pixels[row],
+        texts: 0,
         distance: assignments[row].distance,
     };
     let ranked = |keep: Keep| -> Vec<Vec<usize>> {

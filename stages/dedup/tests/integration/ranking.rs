@@ -8,6 +8,7 @@ fn candidate(image_id: &str, score: Option<f32>, pixels: u64, distance: f32) -> 
         image_id,
         score,
         pixels,
+        texts: 0,
         distance,
     }
 }
@@ -40,6 +41,17 @@ fn best_is_score_then_pixels_then_id() {
         "nan",
     ];
     assert_eq!(ids(&candidates, &order), expected);
+}
+
+#[test]
+fn an_image_with_a_caption_comes_before_an_equal_one_without() {
+    let with = |image_id, texts| Candidate {
+        texts,
+        ..candidate(image_id, None, 50, 0.0)
+    };
+    let candidates = [with("a", 0), with("b", 1), with("c", 3), with("d", 2)];
+    let order = rank(&candidates, Keep::Best, 0, 0);
+    assert_eq!(ids(&candidates, &order), ["c", "d", "b", "a"]);
 }
 
 #[test]

@@ -202,6 +202,7 @@ impl Run {
                 bytes: 0,
                 etag: None,
                 modified: None,
+                ..PlanRow::default()
             };
             writer.push(row).unwrap();
         }

@@ -1,20 +1,28 @@
 //! One row for each sample, whatever is wrong with it.
 
 use sluice_harness::MemoryBudget;
-use sluice_manifest::rows::{SampleRow, Status};
+use sluice_manifest::rows::{PlanRow, SampleRow, Status};
 use sluice_manifest::{ReasonKind, ShardPath};
 use sluice_read::examine::examine;
+use sluice_read::{Images, Settings};
 use sluice_shard::{Event, Limits, ShardReader};
 use sluice_testkit::Shard;
 use sluice_testkit::pictures::{png, waves};
 
 /// The rows of a shard's samples.
 fn rows(shard: &[u8]) -> Vec<SampleRow> {
-    let path = ShardPath::new("a/b.tar");
+    rows_with(shard, &Settings::default())
+}
+
+fn rows_with(shard: &[u8], settings: &Settings) -> Vec<SampleRow> {
+    let shard_row = PlanRow {
+        shard: ShardPath::new("a/b.tar"),
+        ..PlanRow::default()
+    };
     let memory = MemoryBudget::new(1 << 30);
     let reader = ShardReader::new(shard, Limits::default()).unwrap();
     let samples = reader.filter_map(|event| match event.unwrap() {
-        Event::Sample(sample) => Some(examine(sample, &path, &memory)),
+        Event::Sample(sample) => Some(examine(sample, &shard_row, settings, &memory)),
         _ => None,
     });
     samples.collect()
@@ -128,4 +136,34 @@ fn a_torn_member_costs_its_sample_alone() {
     let detail = rows[1].detail.as_deref().unwrap_or_default();
     assert!(detail.contains(".png"), "{detail}");
     assert_eq!(rows.len(), 2);
+}
+
+#[test]
+fn further_images_are_reported_or_checked() {
+    let shard = Shard::new()
+        .with("a.0.png", picture())
+        .with("a.1.png", "broken")
+        .with("a.caption.txt", "by its name")
+        .with("b.png", picture())
+        .with("b.mask.png", "no image of its own")
+        .finish();
+    let first = rows(&shard);
+    assert!(first.iter().all(|row| row.status == Status::Ok));
+    assert!(
+        first[0]
+            .detail
+            .as_deref()
+            .unwrap()
+            .contains("several images: 2")
+    );
+    assert_eq!((&first[0].caption, &first[1].detail), (&None, &None));
+    let all = Settings {
+        images: Images::All,
+        caption_member: Some("caption.txt".to_owned()),
+    };
+    let all = rows_with(&shard, &all);
+    assert_eq!(all[0].reason, Some(ReasonKind::NotAnImage.into()));
+    assert!(all[0].detail.as_deref().unwrap().starts_with("1.png: "));
+    assert_eq!(all[0].caption.as_deref(), Some("by its name"));
+    assert_eq!(all[1].status, Status::Ok);
 }

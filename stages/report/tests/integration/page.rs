@@ -36,42 +36,45 @@ fn a_run_that_has_begun_has_a_page() {
         assert!(page.contains(missing), "{missing}\n{page}");
     }
     assert!(!page.contains("sluice-read has not been run"), "{page}");
-    assert!(!page.contains("Scores:"), "{page}");
+    assert!(page.contains("No step has given scores"), "{page}");
 }
 
 #[test]
 fn the_page_shows_the_run() {
     let page = complete("report-complete").report();
     for part in [
-        "<td>usable</td><td>below-min:made.beauty",
-        "<td>twins</td><td>exact-duplicate",
+        "<th scope=\"row\">usable</th><td>below-min:made.beauty",
+        "<th scope=\"row\">twins</th><td>exact-duplicate",
         "not-an-image",
         "torn.tar",
-        "<h2>Scores: made.beauty</h2>",
-        "<h2>Scores: made.ugliness</h2>",
-        "usable: at least 0.5</text>",
+        "<h3>made.beauty: at least 0.5 in usable</h3>",
+        "<h3>made.ugliness</h3>",
+        "--min made.beauty=0.5",
+        "min = { &#34;made.beauty&#34; = 0.5 }",
         "from made-up",
-        "<rect class=\"score\"",
+        "<rect class=\"all\"",
         "2 images dropped because of it",
         "whole/0004",
         "survivors of",
         "Made-Up-1.0",
         "score made.beauty threshold 0.5",
+        "the most pixels stay",
+        "data:image/jpeg;base64,",
+        "href=\"#t0\"",
+        "<code>sluice explain --run memory://report-complete/run whole/0004</code>",
+        "<th scope=\"col\" class=\"n\">CPU time</th>",
+        "Short side in pixels",
     ] {
         assert!(page.contains(part), "{part}\n{page}");
     }
-    assert_eq!(
-        page.matches("usable: at least 0.5</text>").count(),
-        1,
-        "of one of two outputs"
-    );
+    assert_eq!(page.matches("<article class=\"control\"").count(), 2);
 }
 
 #[test]
 fn steps_are_in_the_order_in_which_they_read_from_each_other() {
     let page = complete("report-order").report();
     let table = page.split_once("<h2>Steps</h2>").unwrap().1;
-    let rows = table.split("<tr><td>").skip(1);
+    let rows = table.split("<tr><th scope=\"row\">").skip(1);
     let names: Vec<&str> = rows.map(|row| row.split_once('<').unwrap().0).collect();
     let [partition, read, .., twins, export] = names.as_slice() else {
         panic!("{names:?}");
@@ -85,7 +88,7 @@ fn the_funnel_follows_the_chain_before_it_is_decided_too() {
     let run = complete("report-funnel");
     let rows = |page: &str| {
         let funnel = between(page, "came in", "</table>").to_owned();
-        let levels = funnel.split("<tr>").skip(1);
+        let levels = funnel.split("<tr ").skip(1);
         levels.map(str::to_owned).collect::<Vec<_>>()
     };
     let decided = rows(&run.report());
@@ -105,16 +108,24 @@ fn names_of_the_dataset_are_never_markup() {
     let page = complete("report-hostile").report();
     assert!(page.contains("alert("), "the name is shown");
     assert!(!page.contains(HOSTILE), "{page}");
-    for outside in ["<script", "http://", "https://", "src=", "@import", "url("] {
+    for outside in ["http://", "https://", "src=", "@import", "url("] {
         assert!(!page.contains(outside), "{outside}\n{page}");
     }
+    assert_eq!(
+        page.matches("<script").count(),
+        2,
+        "the data and the script"
+    );
+    let policy = between(&page, "Content-Security-Policy\" content=\"", "\"");
+    assert!(policy.starts_with("default-src 'none'"), "{policy}");
+    assert!(policy.contains("script-src 'sha256-"), "{policy}");
 }
 
 #[test]
 fn tags_are_closed_in_order() {
     let page = complete("report-tags").report();
     let mut open: Vec<&str> = Vec::new();
-    let body = page.split_once("<body>").unwrap().1;
+    let body = between(&page, "<body>", "<script");
     for tag in body.split('<').skip(1) {
         let (tag, _) = tag.split_once('>').unwrap();
         let name = tag.split([' ', '/']).find(|part| !part.is_empty()).unwrap();
@@ -124,7 +135,7 @@ fn tags_are_closed_in_order() {
                 closed == expected || open.is_empty(),
                 "</{closed}> in <{expected}>"
             );
-        } else if !tag.ends_with('/') && name != "br" {
+        } else if !tag.ends_with('/') && !["br", "input"].contains(&name) {
             open.push(name);
         }
     }
@@ -139,6 +150,61 @@ fn the_same_run_gives_the_same_page_once() {
     let done = run.step::<sluice_report::Args>(&["sluice-report", "--force"]);
     assert_eq!((done.units, done.up_to_date), (1, 0));
     assert_eq!(first, run.report());
+}
+
+#[test]
+fn pictures_can_be_left_out_and_pages_kept_small() {
+    let run = complete("report-small");
+    run.step::<sluice_report::Args>(&["sluice-report", "--no-images"]);
+    let without = run.page();
+    assert!(
+        !without.contains("data:image") && without.contains("whole/0004"),
+        "{without}"
+    );
+    run.step::<sluice_report::Args>(&["sluice-report", "--max-bytes", "100000"]);
+    let small = run.page();
+    assert!(
+        small.len() <= 100_000 && small.contains("data:image"),
+        "{}",
+        small.len()
+    );
+    assert!(
+        sluice_report::Args::try_parse_from(["sluice-report", "--run=r", "--max-bytes=1"]).is_err()
+    );
+}
+
+#[test]
+fn a_page_is_made_when_the_input_is_gone() {
+    let run = complete("report-gone");
+    run.input().delete("whole.tar").unwrap();
+    let page = run.report();
+    assert!(page.contains("its shard cannot be read"), "{page}");
+    assert!(page.contains("2 images dropped because of it"), "{page}");
+}
+
+#[test]
+fn pictures_that_may_be_nsfw_are_blurred() {
+    let run = Run::new("report-nsfw");
+    run.read();
+    run.score_as("made", "nsfw");
+    run.decide(None);
+    let page = run.report();
+    let figure = |id: &str| between(&page, &format!("data-id=\"{id}\""), "</details>").to_owned();
+    let class = |id: &str| {
+        let (before, _) = page.split_once(&format!("\" data-id=\"{id}\"")).unwrap();
+        before.rsplit_once('"').unwrap().1.to_owned()
+    };
+    // The n-th image has the score n / 8.
+    assert_eq!(class("whole/0001"), "pic");
+    assert_eq!(class("whole/0006"), "pic nsfw");
+    assert!(
+        figure("whole/0006").contains("blurred picture, may be NSFW"),
+        "{page}"
+    );
+    assert!(
+        page.contains(".pic.nsfw:not([open]) > summary svg { filter: blur"),
+        "{page}"
+    );
 }
 
 #[test]

@@ -9,7 +9,7 @@ use sluice_manifest::rows::{
     self, DecisionRow, DuplicateRow, FilterRow, Method, NameRow, SampleBrief,
 };
 use sluice_manifest::{
-    Counts, Histogram, ImageId, Input, Operation, Partition, Reason, ReasonKind, Resources,
+    Counts, Histogram, ImageId, Input, Keep, Operation, Partition, Reason, ReasonKind, Resources,
     ScoreColumn, ScoreSummary, StepName, Unit, UnitKind,
 };
 use sluice_shard::ShardWriter;
@@ -115,8 +115,22 @@ impl Run {
     /// Makes the page and returns it.
     pub fn report(&self) -> String {
         self.step::<sluice_report::Args>(&["sluice-report"]);
+        self.page()
+    }
+
+    /// Returns the page.
+    pub fn page(&self) -> String {
         let page = self.store().get(layout::REPORT).unwrap();
         String::from_utf8(page.to_vec()).unwrap()
+    }
+
+    /// Returns the input.
+    pub fn input(&self) -> Store {
+        let input = self.uri.replace("/run", "/in");
+        shared()
+            .storage
+            .open(&Location::parse(&input).unwrap())
+            .unwrap()
     }
 
     pub fn store(&self) -> Store {
@@ -159,7 +173,12 @@ impl Run {
 
     /// Scores every sound image in two outputs: the n-th of its partition gets n / 8 and 1 - n / 8.
     pub fn score(&self, step: &str) {
-        let context = self.context(step, "score", &PARTITIONS, None);
+        self.score_as(step, "score");
+    }
+
+    /// As [`score`](Self::score), by another stage.
+    pub fn score_as(&self, step: &str, stage: &'static str) {
+        let context = self.context(step, stage, &PARTITIONS, None);
         let names = ["beauty", "ugliness"];
         for (unit, partition) in units(&context.plan().unwrap()) {
             let settings = Scoring {
@@ -179,8 +198,16 @@ impl Run {
             let summaries = names.iter().zip(&columns).map(|(name, values)| {
                 let mut histogram = Histogram::default();
                 values.iter().for_each(|value| histogram.add(*value));
+                let keep = match *name {
+                    "beauty" => Keep::Below,
+                    _ => Keep::AtLeast,
+                };
+                let keep = if stage == "nsfw" { keep } else { Keep::AtLeast };
                 ScoreSummary {
-                    column: ScoreColumn::named(name),
+                    column: ScoreColumn {
+                        keep,
+                        ..ScoreColumn::named(name)
+                    },
                     histogram,
                 }
             });

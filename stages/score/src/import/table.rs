@@ -2,10 +2,10 @@
 
 use sluice_manifest::{Error, Result};
 use sluice_store::Store;
+use sluice_table::UserObject;
 
 use super::ImportOptions;
 use super::csv::CsvTable;
-use super::object::UserObject;
 use super::parquet::ParquetTable;
 use crate::columns::listed;
 
@@ -44,12 +44,12 @@ impl ScoreTable {
     pub fn open(store: &Store, path: &str) -> Result<Self> {
         let name = path.to_ascii_lowercase();
         if name.ends_with(".parquet") {
-            let object = UserObject::open(store, path)?;
+            let object = open(store, path)?;
             return ParquetTable::open(object).map(Self::Parquet);
         }
         if name.ends_with(".csv") || name.ends_with(".csv.gz") {
-            let object = UserObject::open(store, path)?;
-            return CsvTable::open(object, name.ends_with(".gz")).map(Self::Csv);
+            let object = open(store, path)?;
+            return CsvTable::open(object).map(Self::Csv);
         }
         let uri = store.uri(path);
         Err(Error::usage(format!("{uri}: unknown format"))
@@ -58,7 +58,7 @@ impl ScoreTable {
 
     fn uri(&self) -> &str {
         match self {
-            Self::Parquet(table) => &table.object.uri,
+            Self::Parquet(table) => table.uri(),
             Self::Csv(table) => &table.object.uri,
         }
     }
@@ -96,6 +96,11 @@ impl ScoreTable {
             }
         }
     }
+}
+
+fn open(store: &Store, path: &str) -> Result<UserObject> {
+    let object = UserObject::open(store, path);
+    object.map_err(|e| e.hint("--import takes the URI of one Parquet or CSV object"))
 }
 
 /// The columns that are read.

@@ -34,6 +34,9 @@ TIMEOUTS: Mapping[str, timedelta] = {
 TYPES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "URI": ("string", {}),
     "MODEL": ("string", {}),
+    "COLUMN": ("string", {}),
+    "EXTENSION": ("string", {}),
+    "WHICH": ("string", {"examples": ["first", "all"]}),
     "PRECISION": ("string", {"examples": ["float32", "bfloat16", "int8"]}),
     "KEEP": ("string", {"examples": ["best", "hard", "easy", "random"]}),
     "N": ("integer", {"minimum": 1}),
@@ -92,6 +95,8 @@ def params(pipeline: PipelineLike = None, **defaults: Any) -> dict[str, Param]:
 
 def _param(parameter: Parameter, given: Mapping[str, Any]) -> Param:
     rest: dict[str, Any] = {"title": parameter.name, "description": parameter.help}
+    if parameter.section:
+        rest["section"] = parameter.section
     kind, limits = ("boolean", {}) if parameter.switch else TYPES.get(parameter.value, ("string", {}))
     value = given.get(parameter.name, _default(parameter, kind))
     rest.update(limits)

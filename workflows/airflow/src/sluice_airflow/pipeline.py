@@ -41,6 +41,8 @@ class Parameter:
     required: bool
     many: bool
     help: str
+    section: str | None = None
+    """The heading of the form."""
 
     def texts(self, value: Any) -> list[str]:
         """Returns a value as text: one text, or one for each value of a parameter that takes several.

@@ -7,12 +7,16 @@ use sluice_harness::reason_of;
 use sluice_manifest::layout::{DECISIONS, DUPLICATES, FILTERED};
 use sluice_manifest::rows::{DecisionRow, DuplicateRow, FilterRow};
 use sluice_manifest::{ImageId, Partition, Reason, Receipt, Result, StepName, UnitKind};
+use sluice_report::page::galleries::method_name;
 use sluice_report::steps;
 
 use super::lookup::Lookup;
 
 /// Duplicates are followed this far; an image that stays comes long before.
 const LINKS: usize = 100;
+
+/// Neighbours that are listed.
+const NEIGHBOURS: usize = 20;
 
 /// What a deciding step said about an image.
 #[derive(Debug, Clone, Serialize)]
@@ -55,6 +59,19 @@ pub struct Link {
     pub similarity: f32,
     /// What became of the other one, once that is known.
     pub other: Option<Fate>,
+}
+
+/// An image that duplicates the same one as another, or that one.
+#[derive(Debug, Serialize)]
+pub struct Neighbour {
+    /// The duplicate.
+    pub image_id: ImageId,
+    /// What it duplicates.
+    pub duplicate_of: ImageId,
+    /// How that was found.
+    pub method: String,
+    /// How similar they are.
+    pub similarity: f32,
 }
 
 /// What each deciding step of a run said about one image.
@@ -199,7 +216,7 @@ impl<'a> Lookup<'a> {
                 step: step.clone(),
                 image_id: row.image_id,
                 duplicate_of: row.duplicate_of.clone(),
-                method: format!("{:?}", row.method).to_lowercase(),
+                method: method_name(row.method).to_owned(),
                 similarity: row.similarity,
                 other,
             });
@@ -209,6 +226,36 @@ impl<'a> Lookup<'a> {
             }
         }
         Ok(links)
+    }
+
+    /// Returns the first of the other images that the steps of the chain removed because of an image, or
+    /// because of the one that it duplicates.
+    ///
+    /// # Errors
+    /// Data, when a manifest is missing or broken.
+    pub fn neighbours(&self, id: &ImageId, links: &[Link]) -> Result<Vec<Neighbour>> {
+        let of = links.first().map_or(id, |link| &link.duplicate_of);
+        let mut neighbours = Vec::new();
+        for &step in &self.chain {
+            for receipt in steps::duplicates(self.receipts, step) {
+                let path = DUPLICATES.path(step, receipt.unit);
+                for row in self.context.run.rows::<DuplicateRow>(&path)? {
+                    let row = row?;
+                    if row.duplicate_of == *of && row.image_id != *id {
+                        neighbours.push(Neighbour {
+                            image_id: row.image_id,
+                            duplicate_of: row.duplicate_of,
+                            method: method_name(row.method).to_owned(),
+                            similarity: row.similarity,
+                        });
+                    }
+                    if neighbours.len() == NEIGHBOURS {
+                        return Ok(neighbours);
+                    }
+                }
+            }
+        }
+        Ok(neighbours)
     }
 
     /// Returns the first step of the chain that removed an image as a duplicate.

@@ -4,13 +4,11 @@ use arrow::array::{Array, AsArray};
 use arrow::datatypes::Float32Type;
 use serde::Serialize;
 use sluice_manifest::layout::{EMBEDDINGS, SCORES};
-use sluice_manifest::rows::{self, PlanRow, SampleRow, Status};
-use sluice_manifest::{
-    ImageId, Partition, Receipt, Result, ScoreName, ShardPath, StepName, Unit, UnitKind,
-};
+use sluice_manifest::rows::{self, PlanRow, SampleRow, ShardKind, Status};
+use sluice_manifest::{ImageId, Partition, Receipt, Result, ScoreName, StepName, Unit, UnitKind};
 use sluice_report::{planned, settings, steps};
 
-use super::decisions::{Decision, Fate, Link, drop_of};
+use super::decisions::{Decision, Fate, Link, Neighbour, drop_of};
 use super::lookup::{Lookup, row_of};
 use super::output::OutputPlace;
 
@@ -33,6 +31,8 @@ pub struct Story {
     pub decisions: Vec<Decision>,
     /// Why it is a duplicate, and of what.
     pub duplicates: Vec<Link>,
+    /// Other images that duplicate the same one, or this one.
+    pub neighbours: Vec<Neighbour>,
     /// What became of it: as the export decided, or, before that, as a deciding step dropped it.
     pub decision: Option<Fate>,
     /// Where it is in the curated dataset.
@@ -82,6 +82,7 @@ impl Lookup<'_> {
             scores: Vec::new(),
             decisions: Vec::new(),
             duplicates: Vec::new(),
+            neighbours: Vec::new(),
             decision: self.exported(&id, partition)?,
             output: None,
             not_run: self.not_run(unit)?,
@@ -113,6 +114,7 @@ impl Lookup<'_> {
         }
         story.decisions = self.chain_of(&said);
         story.duplicates = self.links(&story.image_id, partition)?;
+        story.neighbours = self.neighbours(&story.image_id, &story.duplicates)?;
         story.decision = story.decision.or_else(|| drop_of(&story.decisions));
         if story.decision.as_ref().is_some_and(|fate| fate.keep) {
             story.output = self.output(sample, partition)?;
@@ -192,8 +194,11 @@ impl Lookup<'_> {
 }
 
 /// Returns the id of an image that no manifest names yet.
-fn id_of(shard: &PlanRow, image_id: &str) -> ImageId {
-    let shard: &ShardPath = &shard.shard;
-    let key = image_id.strip_prefix(shard.stem()).unwrap_or(image_id);
-    ImageId::new(shard, key.trim_start_matches('/'), 0)
+pub fn id_of(shard: &PlanRow, image_id: &str) -> ImageId {
+    let stem = match shard.kind {
+        ShardKind::Files => "",
+        ShardKind::Tar | ShardKind::Parquet => shard.shard.stem(),
+    };
+    let key = image_id.strip_prefix(stem).unwrap_or(image_id);
+    shard.image_id(key.trim_start_matches('/'), 0)
 }

@@ -3,8 +3,8 @@
 use sluice_manifest::ReasonKind;
 use sluice_manifest::rows::{SampleRow, Status};
 use sluice_manifest::text::one_line;
-use sluice_report::histogram::number;
-use sluice_report::page::bytes;
+use sluice_report::numbers::bytes;
+use sluice_report::plot::number;
 
 use super::decisions::{Decision, Fate, Link};
 use super::output::OutputPlace;
@@ -42,6 +42,17 @@ pub fn words(story: &Story) -> String {
             let name = if number == 0 { link.step.as_str() } else { "" };
             rows.push([name.into(), link_words(link, number == 0)]);
         }
+    }
+    if !story.neighbours.is_empty() {
+        let neighbours = story.neighbours.iter();
+        let names = neighbours
+            .map(|neighbour| format!("{} ({})", neighbour.image_id, number(neighbour.similarity)));
+        let of = match story.duplicates.first() {
+            Some(link) => format!("of {}: ", link.duplicate_of),
+            None => String::new(),
+        };
+        let names = names.collect::<Vec<_>>().join(", ");
+        rows.push(["duplicates".into(), format!("{of}{names}")]);
     }
     if let Some(place) = &story.output {
         rows.push(["output".into(), place_words(place)]);

@@ -70,9 +70,12 @@ impl std::str::FromStr for Setting {
     }
 }
 
+/// A parameter's name and its values.
+pub type Given = (String, Vec<String>);
+
 /// Gathers settings by name; one that is given several times has several values.
-pub fn gathered(settings: &[Setting]) -> Vec<(String, Vec<String>)> {
-    let mut given: Vec<(String, Vec<String>)> = Vec::new();
+pub fn gathered(settings: &[Setting]) -> Vec<Given> {
+    let mut given: Vec<Given> = Vec::new();
     for Setting { name, value } in settings {
         match given.iter_mut().find(|(other, _)| other == name) {
             Some((_, values)) => values.push(value.clone()),
@@ -152,7 +155,7 @@ const OUTPUT: &str = "output";
 #[derive(Debug, Clone)]
 pub struct Parameters {
     /// Given on the command line or in the environment.
-    pub given: Vec<(String, Vec<String>)>,
+    pub given: Vec<Given>,
     /// The names that the command line gave.
     pub from_line: Vec<String>,
 }
@@ -164,11 +167,7 @@ impl Parameters {
     /// # Errors
     /// Usage, when the command line gave a parameter that the pipeline does not have, or a variable is
     /// set that would change steps and does not count.
-    pub fn of(
-        &self,
-        pipeline: &Pipeline,
-        file: Option<&str>,
-    ) -> Result<Vec<(String, Vec<String>)>, Error> {
+    pub fn of(&self, pipeline: &Pipeline, file: Option<&str>) -> Result<Vec<Given>, Error> {
         refuse_settings(file, |name| is_set(name))?;
         let has = |name: &str| pipeline.parameters.iter().any(|p| p.name == name);
         if let Some(name) = self.from_line.iter().find(|name| !has(name)) {
@@ -182,18 +181,37 @@ impl Parameters {
         Ok(given.cloned().collect())
     }
 
-    /// Names the variables that gave settings, in an error that may be about one of them.
-    pub fn name_variables(&self, e: anyhow::Error) -> anyhow::Error {
-        let given = DEFAULTS.iter().filter(|(parameter, _)| {
+    /// Names the flag or the variable that an error of `attempt` with these values is about: the one
+    /// without which the attempt ends in another way. An error that has the flag in it stays as it is.
+    pub fn name_culprit(
+        &self,
+        error: anyhow::Error,
+        given: &[Given],
+        attempt: impl Fn(&[Given]) -> Result<()>,
+    ) -> anyhow::Error {
+        let text = format!("{error:#}");
+        let is_culprit = |name: &str| {
+            let others = given.iter().filter(|(other, _)| other != name);
+            let others: Vec<Given> = others.cloned().collect();
+            !matches!(attempt(&others), Err(other) if format!("{other:#}") == text)
+        };
+        let known = DEFAULTS.iter().filter(|(parameter, _)| {
             let name = &parameter.name;
-            let is_given = self.given.iter().any(|(given, _)| given == name);
-            is_given && !self.from_line.contains(name) && !MACHINE_FLAGS.contains(&name.as_str())
+            // An error about a place has the place in it.
+            !MACHINE_FLAGS.contains(&name.as_str())
+                && self.given.iter().any(|(given, _)| given == name)
         });
-        let names: Vec<&str> = given.map(|(_, variable)| variable.as_str()).collect();
-        match names.is_empty() {
-            true => e,
-            false => e.context(format!("with {} of the environment", names.join(", "))),
+        for (Parameter { name, .. }, variable) in known {
+            let is_typed = self.from_line.contains(name);
+            if is_typed && text.contains(&format!("--{name}")) || !is_culprit(name) {
+                continue;
+            }
+            return match is_typed {
+                true => error.context(format!("--{name}")),
+                false => error.context(format!("{variable} of the environment")),
+            };
         }
+        error
     }
 
     /// As [`of`](Self::of), without the places that the environment gave: for what another machine
@@ -201,11 +219,7 @@ impl Parameters {
     ///
     /// # Errors
     /// As [`of`](Self::of).
-    pub fn elsewhere(
-        &self,
-        pipeline: &Pipeline,
-        file: Option<&str>,
-    ) -> Result<Vec<(String, Vec<String>)>, Error> {
+    pub fn elsewhere(&self, pipeline: &Pipeline, file: Option<&str>) -> Result<Vec<Given>, Error> {
         let mut given = self.of(pipeline, file)?;
         given.retain(|(name, _)| {
             self.from_line.contains(name) || !MACHINE_FLAGS.contains(&name.as_str())
@@ -262,7 +276,8 @@ fn flag((parameter, variable): &'static (Parameter, String)) -> Arg {
     let arg = Arg::new(parameter.name.as_str())
         .long(parameter.name.as_str())
         .env(variable.as_str())
-        .help(help);
+        .help(help)
+        .help_heading(parameter.section.as_deref());
     if parameter.is_switch() {
         return arg
             .value_name("true")

@@ -11,7 +11,7 @@ pub const DEFAULT: &str = include_str!("../../pipelines/curate.toml");
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PipelineFile {
-    /// Parameters: a default, or a table with `default`, `value`, `help`, `type` and `min`.
+    /// Parameters: a default, or a table with `default`, `value`, `help`, `type`, `min` and `section`.
     #[serde(default, skip_serializing_if = "Table::is_empty")]
     pub parameters: Table,
     /// The steps, in order.
@@ -37,6 +37,8 @@ pub struct ParameterTable {
     pub kind: Option<Kind>,
     /// The least value of a number.
     pub min: Option<f64>,
+    /// The heading of the help and of forms that it is listed under.
+    pub section: Option<String>,
 }
 
 /// What the values of a parameter have to be.

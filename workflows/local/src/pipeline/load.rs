@@ -302,7 +302,7 @@ fn parameters(file: &PipelineFile, nodes: &[Node]) -> Result<Vec<Parameter>> {
             },
             Value::Table(table) => table.clone().try_into().map_err(|e| {
                 Error::usage(format!("parameter {name}: {e}"))
-                    .hint("a parameter has default, value, help, type and min")
+                    .hint("a parameter has default, value, help, type, min and section")
             })?,
             other => {
                 return Err(Error::usage(format!(
@@ -324,13 +324,14 @@ fn parameters(file: &PipelineFile, nodes: &[Node]) -> Result<Vec<Parameter>> {
         declared.insert(name.clone(), table);
     }
     // In every pipeline that uses them, without a declaration.
-    for (name, default) in [
-        ("input", None),
-        ("output", None),
-        ("models", Some("".to_owned())),
+    for (name, default, section) in [
+        ("input", None, None),
+        ("output", None, None),
+        ("models", Some(""), Some("Models")),
     ] {
         declared.entry(name.to_owned()).or_insert(ParameterTable {
-            default,
+            default: default.map(str::to_owned),
+            section: section.map(str::to_owned),
             ..ParameterTable::default()
         });
     }
@@ -423,6 +424,7 @@ fn parameter(
         default: table.default,
         kind: table.kind,
         min: table.min,
+        section: table.section,
         many,
         name,
     }

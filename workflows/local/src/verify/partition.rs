@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use sluice_harness::PartitionPlan;
 use sluice_manifest::layout::{DECISIONS, EMBEDDINGS, IMAGES, SHARDS, SKIPPED};
-use sluice_manifest::rows::{DecisionRow, SampleBrief, SampleRow, ShardRow, SkippedRow, Status};
+use sluice_manifest::rows::{
+    DecisionRow, PlanRow, SampleBrief, SampleRow, ShardRow, SkippedRow, Status,
+};
 use sluice_manifest::{
     Counts, Dropped, Partition, Receipt, Result, ShardPath, StepName, Unit, UnitKind,
 };
@@ -75,20 +77,23 @@ fn samples(
     let (read, unit) = (&receipt.step, receipt.unit);
     let mut tallies: HashMap<ShardPath, Tally> = HashMap::new();
     let mut counts = Counts::default();
+    let shards = planned.shards.iter().map(|shard| (&shard.shard, shard));
+    let shards: HashMap<&ShardPath, &PlanRow> = shards.collect();
     for row in store.rows::<SampleRow>(&IMAGES.path(read, unit))? {
         let row = row?;
         let id = row.image_id.as_str();
-        let named = id
-            .strip_prefix(row.shard.stem())
-            .and_then(|rest| rest.strip_prefix('/'))
-            .is_some_and(|rest| rest.starts_with(row.key.as_str()));
+        let named = shards.get(&row.shard).is_some_and(|shard| {
+            let first = shard.image_id(&row.key, 0);
+            id.starts_with(first.as_str())
+        });
         let reasoned = (row.status == Status::Rejected) == row.reason.is_some();
         findings.expect(Check::Samples, named && reasoned, || {
             format!("{id}: not named by its shard and key, or rejected without a reason")
         });
+        let own = row.own_members();
         let tally = tallies.entry(row.shard).or_default();
         tally.samples += 1;
-        tally.in_samples += row.members.len() as u64;
+        tally.in_samples += own;
         counts.add(read, row.reason.as_ref());
         if counts.input % 1024 == 0 {
             run.context.check_stop()?;

@@ -9,6 +9,7 @@ use sluice_manifest::layout::{DECISIONS, IMAGES};
 use sluice_manifest::rows::{CuratedRow, DecisionRow, MemberRow, OutputPlanRow, SampleRow};
 use sluice_manifest::{Class, Error, Result, StepName, Unit};
 use sluice_shard::{Sample, safe_member_name};
+use sluice_source::InputReader;
 use sluice_store::{ObjectReader, RowReader, Store};
 
 use super::Run;
@@ -88,11 +89,13 @@ impl Output<'_> {
             curated: self.store.rows(&format!("{unit}.parquet"))?,
             findings,
         };
+        let context = self.run.context;
+        let reader = InputReader::new(&context.run, self.input, &context.storage);
         for row in rows {
             let partition = self.run.plan.partition(row.partition.into())?;
             let mut sources = match self.run.quick {
                 true => None,
-                false => Some(Sources::new(self.input, partition)),
+                false => Some(Sources::new(&reader, self.input, partition)),
             };
             for sample in KeptRange::open(self, row)? {
                 self.run.context.check_stop()?;

@@ -3,27 +3,30 @@
 use std::io::{self, Read};
 
 use sluice_harness::{PartitionPlan, open_shard};
-use sluice_manifest::rows::{MemberRow, PlanRow};
+use sluice_manifest::rows::{MemberRow, PlanRow, ShardKind};
 use sluice_manifest::{Error, ImageId, Result, ShardPath};
-use sluice_shard::{Event, Limits, Sample, ShardReader, TarBytes};
-use sluice_store::{ObjectReader, Store};
+use sluice_shard::{Event, Limits, Sample, TarBytes};
+use sluice_source::{InputReader, Samples};
+use sluice_store::Store;
 
 /// The samples of a partition's shards, asked for in their order.
 pub struct Sources<'a> {
+    reader: &'a InputReader,
     input: &'a Store,
     partition: &'a PartitionPlan,
-    open: Option<Open>,
+    open: Option<Open<'a>>,
 }
 
-struct Open {
-    shard: ShardPath,
-    reader: ShardReader<ObjectReader>,
+struct Open<'a> {
+    planned: &'a PlanRow,
+    samples: Samples,
 }
 
 impl<'a> Sources<'a> {
     /// Returns the samples of a partition.
-    pub fn new(input: &'a Store, partition: &'a PartitionPlan) -> Self {
+    pub fn new(reader: &'a InputReader, input: &'a Store, partition: &'a PartitionPlan) -> Self {
         Self {
+            reader,
             input,
             partition,
             open: None,
@@ -43,19 +46,23 @@ impl<'a> Sources<'a> {
     pub fn sample(&mut self, shard: &ShardPath, id: &ImageId) -> Result<Option<Sample>> {
         let uri = self.input.uri(shard.as_str());
         let failed = |e: io::Error| Error::of_io(e, &uri);
-        if self.open.as_ref().is_none_or(|open| open.shard != *shard) {
-            let object = open_shard(self.input, self.planned(shard)?)?;
+        if self
+            .open
+            .as_ref()
+            .is_none_or(|open| open.planned.shard != *shard)
+        {
+            let planned = self.planned(shard)?;
             self.open = Some(Open {
-                shard: shard.clone(),
-                reader: ShardReader::new(object, Limits::default()).map_err(failed)?,
+                planned,
+                samples: self.reader.samples(planned)?,
             });
         }
         let Some(open) = &mut self.open else {
             return Ok(None);
         };
-        for event in open.reader.by_ref() {
+        for event in open.samples.by_ref() {
             if let Event::Sample(sample) = event.map_err(failed)?
-                && ImageId::new(shard, &sample.key, sample.occurrence) == *id
+                && open.planned.image_id(&sample.key, sample.occurrence) == *id
             {
                 return Ok(Some(sample));
             }
@@ -67,12 +74,19 @@ impl<'a> Sources<'a> {
     ///
     /// # Errors
     /// As [`sample`](Self::sample).
-    pub fn large(&self, shard: &ShardPath, member: &MemberRow) -> Result<impl Read + use<>> {
+    pub fn large(&self, shard: &ShardPath, member: &MemberRow) -> Result<Box<dyn Read>> {
+        let planned = self.planned(shard)?;
+        if planned.kind != ShardKind::Tar {
+            let packing = [(shard.clone(), String::new())].into();
+            let mut shard = self.reader.shard(planned, &packing)?;
+            shard.member(member)?;
+            return Ok(Box::new(shard.take(member.size)));
+        }
         let uri = self.input.uri(shard.as_str());
         let failed = |e: io::Error| Error::of_io(e, &uri);
-        let object = open_shard(self.input, self.planned(shard)?)?;
+        let object = open_shard(self.input, planned)?;
         let mut bytes = TarBytes::new(object, &Limits::default()).map_err(failed)?;
         io::copy(&mut (&mut bytes).take(member.offset), &mut io::sink()).map_err(failed)?;
-        Ok(bytes.take(member.size))
+        Ok(Box::new(bytes.take(member.size)))
     }
 }

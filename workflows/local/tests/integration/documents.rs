@@ -12,6 +12,7 @@ fn command_lines_parse() {
         .collect();
     assert!(lines.len() >= 10);
     for line in lines {
+        let line = line.split(" > ").next().unwrap_or(line);
         if let Err(e) = sluice::Args::try_parse_from(line.split_whitespace()) {
             panic!("{line}\n{e}");
         }
@@ -27,5 +28,36 @@ fn the_checks_are_those_that_verify_makes() {
         let (name, about) = (check["check"].as_str(), check["about"].as_str());
         let line = format!("| `{}` | {} |", name.unwrap(), about.unwrap());
         assert!(README.contains(&line), "{line}");
+    }
+}
+
+#[test]
+fn shells_and_man_read_the_definitions() {
+    use crate::support::{failure, sluice, store};
+    for shell in ["bash", "zsh", "fish"] {
+        let said = sluice(&["completions", shell]);
+        said.outcome.unwrap();
+        assert!(said.out.contains("explain"), "{shell}");
+    }
+    let said = sluice(&["completions", "bash", "--program", "sluice-read"]);
+    assert!(said.out.contains("sluice-read"), "{}", said.out);
+    assert!(
+        failure(&sluice(&["man", "--program", "sluice-reed"]))
+            .1
+            .contains("sluice-read")
+    );
+    assert!(sluice(&["man"]).out.contains(".TH sluice"));
+    sluice(&["man", "--to", "memory://man/man1"])
+        .outcome
+        .unwrap();
+    let pages = store("memory://man/man1").list("").unwrap();
+    let names: Vec<&str> = pages.iter().map(|page| page.path.as_str()).collect();
+    for name in [
+        "sluice.1",
+        "sluice-try.1",
+        "sluice-pipeline-check.1",
+        "sluice-dedup-match.1",
+    ] {
+        assert!(names.contains(&name), "{names:?}");
     }
 }

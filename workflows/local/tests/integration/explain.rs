@@ -178,7 +178,11 @@ fn a_stricter_threshold_is_explained() {
 #[test]
 fn an_unknown_image_is_answered_with_similar_names() {
     let run = curate("explain-unknown");
-    for (id, near) in [("a/kep-1", "a/keep-1"), ("sub/c/exact", "sub/b/exact")] {
+    for (id, near) in [
+        ("a/kep-1", "a/keep-1"),
+        ("sub/c/exacd", "sub/b/exact"),
+        ("kep-1", "a/keep-1"),
+    ] {
         let (class, message) = failure(&sluice(&["explain", "--run", &run, id]));
         assert_eq!(class, Class::Usage);
         assert!(message.contains(near), "{message}");
@@ -246,4 +250,43 @@ fn a_run_that_is_not_there_is_not_made() {
     let said = sluice(&["explain", "--run", run.to_str().unwrap(), "a/1"]);
     assert_eq!(failure(&said).0, Class::Data);
     assert!(!run.exists());
+}
+
+#[test]
+fn images_are_named_by_what_people_have() {
+    let run = curate("explain-names");
+    let output = run.replace("/run", "/out");
+    let [key, place] = {
+        let json = story(&run, "a/keep-1").1;
+        let members = json["output"]["members"][0].as_str().unwrap().to_owned();
+        let shard = json["output"]["shard"].as_str().unwrap().to_owned();
+        [members.clone(), format!("{shard}/{members}")]
+    };
+    assert!(place.starts_with(&output), "{place}");
+    for (name, id) in [
+        ("exact", "sub/b/exact"),
+        ("exact.png", "sub/b/exact"),
+        ("/home/me/keep-1.png", "a/keep-1"),
+        ("semant", "sub/b/semantic"),
+        (key.as_str(), "a/keep-1"),
+        (place.as_str(), "a/keep-1"),
+    ] {
+        let words = sluice(&["explain", "--run", &run, name]);
+        words.outcome.unwrap();
+        assert_eq!(words.out.lines().next(), Some(id), "{name}");
+    }
+    let both = sluice(&["explain", "--run", &run, "a/flat", "a/cut", "--json"]);
+    both.outcome.unwrap();
+    assert_eq!(both.out.lines().count(), 2);
+    let (class, message) = failure(&sluice(&["explain", "--run", &run, "keep"]));
+    assert_eq!(class, Class::Usage);
+    assert!(message.contains("a/keep-1, a/keep-2"), "{message}");
+}
+
+#[test]
+fn an_image_that_stays_names_its_duplicates() {
+    let run = curate("explain-neighbours");
+    let (words, json) = story(&run, "a/keep-1");
+    assert_eq!(json["neighbours"][0]["image_id"], "sub/b/exact");
+    assert!(words.contains("sub/b/exact (1)"), "{words}");
 }

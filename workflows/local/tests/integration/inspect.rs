@@ -66,3 +66,47 @@ fn wrong_files_and_columns_are_named() {
         assert_eq!(failure(&said).0, Class::Data);
     }
 }
+
+#[test]
+fn folders_patterns_and_runs_are_printed() {
+    let run = curate("inspect-many");
+    let rows = |path: &str, flags: &[&str]| -> usize {
+        let said = sluice(&[&["inspect", path, "--json", "--head", "100"], flags].concat());
+        said.outcome.unwrap();
+        said.out.lines().count()
+    };
+    let images = format!("{run}/read/images");
+    assert_eq!(rows(&images, &[]), 13);
+    assert_eq!(rows(&format!("{images}/*.parquet"), &[]), 13);
+    let part = format!("{images}/part-00000.parquet");
+    assert_eq!(rows(&part, &["--where", "status == 'rejected'"]), 3);
+    let where_wide = "width >= 256 && low_information > 0.2";
+    assert_eq!(
+        rows(&part, &["--where", where_wide, "--columns", "image_id"]),
+        2
+    );
+    assert_eq!(rows(&part, &["--where", "metadata.n == 1"]), 1);
+    let decisions = format!("{run}/export/decisions");
+    assert_eq!(
+        rows(&decisions, &["--where", "!keep && step == 'usable'"]),
+        1
+    );
+    let said = sluice(&["inspect", &run]);
+    said.outcome.unwrap();
+    assert!(
+        said.out.contains("dedup-match") && said.out.contains("read/images"),
+        "{}",
+        said.out
+    );
+    for (flags, hint) in [
+        (["--where", "widht > 3"], "width"),
+        (["--where", "width >"], "CEL"),
+    ] {
+        let said = sluice(&[&["inspect", &part], flags.as_slice()].concat());
+        let (class, message) = failure(&said);
+        assert_eq!(class, Class::Usage);
+        assert!(message.contains(hint), "{message}");
+    }
+    let (class, _) = failure(&sluice(&["inspect", &format!("{run}/nothing/*.parquet")]));
+    assert_eq!(class, Class::Data);
+}

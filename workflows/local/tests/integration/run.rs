@@ -26,7 +26,7 @@ fn a_missing_model_is_reported_before_any_work() {
     let (class, message) = failure(&said);
     assert_eq!(class, Class::Usage);
     assert!(
-        message.starts_with("step embed: model \"no-such-model\""),
+        message.starts_with("--embedder: step embed: model \"no-such-model\""),
         "{message}"
     );
     assert!(

@@ -242,15 +242,52 @@ pub fn export(run: &str, survivors_of: Option<&str>) {
 /// A whole run: `memory://NAME/in` curated into `memory://NAME/out`.
 pub fn curate(name: &str) -> String {
     let run = read(name);
-    usable(&run);
-    embed(&run).unwrap();
+    curate_read(&run);
+    run
+}
+
+/// The steps after `read`: every run is curated into its `out`.
+pub fn curate_read(run: &str) {
+    usable(run);
+    embed(run).unwrap();
     let model = "--survivors-of usable --model technical-quality";
-    again::<sluice_aesthetic::Args>(&run, &format!("sluice-aesthetic {model}"));
-    again::<sluice_nsfw::Args>(&run, &format!("sluice-nsfw {model}"));
-    filter(&run, "--min aesthetic=0.2 --max nsfw=1");
+    again::<sluice_aesthetic::Args>(run, &format!("sluice-aesthetic {model}"));
+    again::<sluice_nsfw::Args>(run, &format!("sluice-nsfw {model}"));
+    filter(run, "--min aesthetic=0.2 --max nsfw=1");
+    deduplicate(run);
+    export(run, Some("dedup"));
+    again::<sluice_report::Args>(run, "sluice-report");
+}
+
+/// As [`curate`], but the filter decides by two scores that differ from image to image: `made.beauty`
+/// must be at least 0.3, `made.danger` below 0.7.
+pub fn judged(name: &str) -> String {
+    let run = curate(name);
+    let ids = [
+        "a/keep-1",
+        "a/keep-2",
+        "sub/b/exact",
+        "sub/b/perceptual",
+        "sub/b/keep-3",
+        "sub/b/semantic",
+        "sub/b/<b>&keep-4",
+        "torn/keep-5",
+    ];
+    let mut table = "image_id,beauty,danger\n".to_owned();
+    for (number, id) in ids.iter().enumerate() {
+        let (beauty, danger) = (number as f32 / 8.0, (number * 5 % 8) as f32 / 8.0);
+        table.push_str(&format!("{id},{beauty},{danger}\n"));
+    }
+    let folder = run.replace("/run", "/tables");
+    store(&folder).put("made.csv", table).unwrap();
+    let import = format!("--step made --import {folder}/made.csv");
+    again::<sluice_score::Args>(
+        &run,
+        &format!("sluice-score --survivors-of usable {import}"),
+    );
+    filter(&run, "--min made.beauty=0.3 --max made.danger=0.7");
     deduplicate(&run);
-    export(&run, Some("dedup"));
-    again::<sluice_report::Args>(&run, "sluice-report");
+    again::<sluice_export::Args>(&run, "sluice-export decide --survivors-of dedup");
     run
 }
 

@@ -1,0 +1,163 @@
+//! `hf://ORG/NAME[@REVISION][/PATH]`: a repository of models, a commit of it, a folder or file.
+
+use std::fmt;
+use std::str::FromStr;
+
+use sluice_manifest::{Error, Result};
+
+/// What an `hf://` URI names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// `ORG/NAME`.
+    pub repository: String,
+    /// A branch, a tag or a commit; `main` where none is given.
+    pub revision: String,
+    /// A folder or a file of the repository; empty for the whole of it.
+    pub path: String,
+}
+
+impl Address {
+    /// The scheme with its slashes.
+    pub const SCHEME: &str = "hf://";
+
+    /// Returns whether the text is an `hf://` URI.
+    pub fn is_one(uri: &str) -> bool {
+        uri.get(..Self::SCHEME.len())
+            .is_some_and(|scheme| scheme.eq_ignore_ascii_case(Self::SCHEME))
+    }
+}
+
+/// A part of a repository's name, a revision or a path, as the Hub allows them.
+fn is_name(part: &str) -> bool {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    !part.is_empty() && part != "." && part != ".." && part.chars().all(allowed)
+}
+
+fn is_path(path: &str) -> bool {
+    let part = |part: &str| {
+        !part.is_empty() && part != "." && part != ".." && !part.contains(['\\', '\0', '?', '#'])
+    };
+    path.split('/').all(part)
+}
+
+impl FromStr for Address {
+    type Err = Error;
+
+    /// Parses `hf://ORG/NAME`, with `@REVISION` after the name and a path after that. As in
+    /// `huggingface_hub`, a revision that has slashes is written with `%2F` (`refs%2Fpr%2F1`), and
+    /// `hf://models/ORG/NAME` is the same as `hf://ORG/NAME`.
+    ///
+    /// # Errors
+    /// Usage, when the text is of another form.
+    fn from_str(uri: &str) -> Result<Self> {
+        let wrong = || {
+            Error::usage(format!("{uri:?}: expected hf://ORG/NAME[@REVISION][/PATH]"))
+                .hint("for example hf://openai/clip-vit-large-patch14@main")
+        };
+        if !Self::is_one(uri) {
+            return Err(wrong());
+        }
+        let rest = &uri[Self::SCHEME.len()..];
+        let rest = rest.strip_prefix("models/").unwrap_or(rest);
+        let mut parts = rest.trim_end_matches('/').splitn(3, '/');
+        let (Some(organisation), Some(name)) = (parts.next(), parts.next()) else {
+            return Err(wrong());
+        };
+        let path = parts.next().unwrap_or_default();
+        let (name, revision) = name.split_once('@').unwrap_or((name, "main"));
+        let revision = revision.replace("%2F", "/").replace("%2f", "/");
+        let sound = is_name(organisation)
+            && is_name(name)
+            && revision.split('/').all(is_name)
+            && (path.is_empty() || is_path(path));
+        if !sound {
+            return Err(wrong());
+        }
+        Ok(Self {
+            repository: format!("{organisation}/{name}"),
+            revision,
+            path: path.to_owned(),
+        })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", Self::SCHEME, self.repository)?;
+        if self.revision != "main" {
+            write!(f, "@{}", self.revision.replace('/', "%2F"))?;
+        }
+        match self.path.as_str() {
+            "" => Ok(()),
+            path => write!(f, "/{path}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_parsed_and_printed() {
+        let cases = [
+            ("hf://org/name", "org/name", "main", ""),
+            ("hf://org/name@v1.0", "org/name", "v1.0", ""),
+            (
+                "hf://org/name@refs%2Fpr%2F1/onnx",
+                "org/name",
+                "refs/pr/1",
+                "onnx",
+            ),
+            (
+                "hf://org/name/onnx/model.onnx",
+                "org/name",
+                "main",
+                "onnx/model.onnx",
+            ),
+        ];
+        for (uri, repository, revision, path) in cases {
+            let address: Address = uri.parse().unwrap();
+            assert_eq!(
+                (
+                    address.repository.as_str(),
+                    address.revision.as_str(),
+                    address.path.as_str()
+                ),
+                (repository, revision, path)
+            );
+            assert_eq!(address.to_string(), uri);
+        }
+        assert_eq!(
+            "hf://models/org/name/"
+                .parse::<Address>()
+                .unwrap()
+                .to_string(),
+            "hf://org/name"
+        );
+    }
+
+    #[test]
+    fn what_leaves_the_repository_is_refused() {
+        for uri in [
+            "hf://",
+            "hf://org",
+            "hf://org/",
+            "hf://../x",
+            "hf://org/name/../x",
+            "hf://org/na me",
+            "hf://org/name@",
+            "hf://org/name@a/../b/..",
+            "hf://org/name@..",
+            "https://org/name",
+            "hf://org/name//x",
+            "hf://org/name/a?b",
+        ] {
+            let error = uri.parse::<Address>().unwrap_err();
+            assert!(
+                error.to_string().contains("expected hf://"),
+                "{uri}: {error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,209 @@
+//! The samples of a shard, one after the other.
+
+use std::io::{self, Read};
+
+use sluice_harness::open_shard;
+use sluice_manifest::rows::{FileRow, MemberRow, PlanRow, ShardKind, TEXT_BYTES};
+use sluice_manifest::{Class, Error, Result};
+use sluice_shard::{
+    Compression, Counts, Damage, DamageKind, Event, Limits, Member, Missing, Sample, SampleProblem,
+    ShardReader,
+};
+use sluice_store::ObjectReader;
+
+use crate::files::Lookahead;
+use crate::images::ImageRows;
+use crate::reader::InputReader;
+use crate::sidecar::Sidecar;
+
+/// Streams the samples of a shard, with what else is in it.
+///
+/// An `Err` is of storage and is the last item. Broken data is [`Event::Damage`].
+pub struct Samples {
+    events: Events,
+    counts: Counts,
+    done: bool,
+}
+
+enum Events {
+    Tar {
+        reader: Box<ShardReader<ObjectReader>>,
+        sidecar: Option<Sidecar>,
+    },
+    Files(Box<Lookahead>),
+    Parquet(Box<ImageRows>),
+}
+
+impl Samples {
+    pub(crate) fn open(input: &InputReader, planned: &PlanRow) -> Result<Self> {
+        let events = match planned.kind {
+            ShardKind::Tar => {
+                let object = open_shard(&input.input, planned)?;
+                let reader = ShardReader::new(object, Limits::default());
+                let reader = reader.map_err(|e| Error::of_io(e, &input.uri(planned)))?;
+                let sidecar = planned.sidecar.as_deref();
+                let sidecar = sidecar.map(|path| Sidecar::open(&input.input, path));
+                Events::Tar {
+                    reader: Box::new(reader),
+                    sidecar: sidecar.transpose()?,
+                }
+            }
+            ShardKind::Files => Events::Files(Box::new(Lookahead::open(input, planned)?)),
+            ShardKind::Parquet => {
+                input.check_unchanged(planned)?;
+                Events::Parquet(Box::new(ImageRows::open(input, planned)?))
+            }
+        };
+        Ok(Self {
+            events,
+            counts: Counts::default(),
+            done: false,
+        })
+    }
+
+    /// Returns how the shard is packed.
+    pub fn compression(&self) -> Compression {
+        match &self.events {
+            Events::Tar { reader, .. } => reader.compression(),
+            Events::Files(_) | Events::Parquet(_) => Compression::None,
+        }
+    }
+
+    /// Returns what was counted so far; complete once the iterator has ended.
+    pub fn counts(&self) -> Counts {
+        match &self.events {
+            Events::Tar { reader, .. } => reader.counts(),
+            Events::Files(_) | Events::Parquet(_) => self.counts,
+        }
+    }
+
+    fn step(&mut self) -> io::Result<Option<Event>> {
+        let sample = match &mut self.events {
+            Events::Tar { reader, sidecar } => {
+                let event = reader.next().transpose()?;
+                return Ok(match (event, sidecar) {
+                    (Some(Event::Sample(sample)), Some(sidecar)) => {
+                        Some(Event::Sample(sidecar.joined(sample)))
+                    }
+                    (event, _) => event,
+                });
+            }
+            Events::Files(files) => next_files(files),
+            Events::Parquet(rows) => rows.step(),
+        };
+        match sample {
+            Ok(sample) => {
+                if let Some(sample) = &sample {
+                    let members = sample.members.iter().filter(|member| !is_in_row(member));
+                    let members = members.count() as u64;
+                    self.counts.members += members;
+                    self.counts.in_samples += members;
+                    self.counts.samples += 1;
+                }
+                Ok(sample.map(Event::Sample))
+            }
+            Err(e) if e.class() == Class::Data && self.is_table() => {
+                self.done = true;
+                Ok(Some(Event::Damage(Damage {
+                    offset: self.counts.samples,
+                    kind: DamageKind::BrokenTable,
+                    detail: e.to_string(),
+                })))
+            }
+            Err(e) => Err(io::Error::other(e)),
+        }
+    }
+
+    fn is_table(&self) -> bool {
+        matches!(self.events, Events::Parquet(_))
+    }
+}
+
+impl Iterator for Samples {
+    type Item = io::Result<Event>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if self.done {
+            return None;
+        }
+        let event = self.step().transpose();
+        self.done |= !matches!(event, Some(Ok(_)));
+        event
+    }
+}
+
+/// Whether a member has no bytes of its own in the shard.
+pub(crate) fn is_in_row(member: &Member) -> bool {
+    member.offset == MemberRow::IN_ROW
+}
+
+/// Returns a text that has no bytes of its own in the shard as a member; none where it is too long
+/// for the sample's row.
+pub(crate) fn text_member(extension: &str, text: String) -> Option<Member> {
+    (text.len() <= TEXT_BYTES).then(|| Member {
+        extension: extension.to_owned(),
+        name: Vec::new(),
+        offset: MemberRow::IN_ROW,
+        size: text.len() as u64,
+        data: Some(text.into_bytes()),
+        missing: None,
+    })
+}
+
+fn next_files(files: &mut Lookahead) -> Result<Option<Sample>> {
+    let Some((number, row, reader)) = files.next_if(|_| true)? else {
+        return Ok(None);
+    };
+    let (key, occurrence) = (row.key.clone(), row.occurrence);
+    let mut sample = Sample {
+        key: key.clone(),
+        occurrence,
+        members: Vec::new(),
+        problem: None,
+    };
+    take_file(&mut sample, number, row, reader)?;
+    let same = |row: &FileRow| (row.key.as_str(), row.occurrence) == (key.as_str(), occurrence);
+    while let Some((number, row, reader)) = files.next_if(same)? {
+        take_file(&mut sample, number, row, reader)?;
+    }
+    Ok(Some(sample))
+}
+
+fn take_file(
+    sample: &mut Sample,
+    number: u64,
+    row: FileRow,
+    reader: Option<ObjectReader>,
+) -> Result<()> {
+    let Some(reader) = reader else {
+        match (row.path, row.text) {
+            (None, Some(text)) => sample.members.extend(text_member(&row.extension, text)),
+            (_, detail) => {
+                let detail = detail.unwrap_or_default();
+                sample.problem = Some(SampleProblem::Missing { detail });
+            }
+        }
+        return Ok(());
+    };
+    let (size, path) = (row.bytes.unwrap_or(0), row.path.unwrap_or_default());
+    let limits = Limits::default();
+    let buffered = sample.members.iter().map(|member| member.size).sum::<u64>();
+    let fits = size <= limits.max_member_bytes && buffered + size <= limits.max_sample_bytes;
+    let data = fits.then(|| whole(reader, size, &path)).transpose()?;
+    sample.members.push(Member {
+        extension: row.extension,
+        name: path.into_bytes(),
+        offset: number,
+        size,
+        missing: data.is_none().then_some(Missing::TooLarge),
+        data,
+    });
+    Ok(())
+}
+
+fn whole(mut reader: ObjectReader, size: u64, path: &str) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(size as usize);
+    let read = reader.read_to_end(&mut bytes);
+    read.map_err(|e| Error::of_io(e, path))?;
+    Ok(bytes)
+}

@@ -1,0 +1,265 @@
+//! The bytes of a shard's members, at the addresses that `read` wrote down.
+//!
+//! A plain tar is read in byte ranges: members that are [wanted](SourceShard::want) and are close
+//! together come in one request, several requests ahead, and nothing else is fetched. A compressed
+//! tar is inflated from its start, for offsets count in the inflated tar. Files are requested several
+//! ahead, and a Parquet file is read from the first row group with a wanted row. Members are asked
+//! for in shard order in all of them.
+
+use std::collections::HashMap;
+use std::io::{self, BufRead, BufReader, Cursor, Read};
+
+use bytes::Bytes as Value;
+use sluice_harness::{Run, check_unchanged, open_shard};
+use sluice_manifest::rows::{MemberRow, PlanRow, ShardKind, ShardRow};
+use sluice_manifest::{Error, Result, ShardPath, StepName, Unit, layout};
+use sluice_shard::{Compression, Limits, TarBytes};
+use sluice_store::ObjectReader;
+
+use crate::files::RequestedFiles;
+use crate::images::ImageBytes;
+use crate::reader::InputReader;
+
+/// Inflated bytes that are there at once.
+const BUFFER: usize = 64 << 10;
+
+/// How the shards of a partition are packed, by path.
+///
+/// # Errors
+/// Data, when the partition was not read.
+pub fn packing(run: &Run, unit: Unit) -> Result<HashMap<ShardPath, String>> {
+    let path = layout::SHARDS.path(&StepName::read(), unit);
+    let rows = run.rows::<ShardRow>(&path)?;
+    let pairs = rows.map(|row| row.map(|row| (row.shard, row.compression)));
+    pairs.collect()
+}
+
+/// A source shard open for reading.
+pub struct SourceShard {
+    uri: String,
+    bytes: Bytes,
+}
+
+enum Bytes {
+    Plain(Box<ObjectReader>),
+    Inflated(Box<BufReader<TarBytes<ObjectReader>>>),
+    Files(Box<RequestedFiles>, Option<Box<ObjectReader>>),
+    Parquet(Box<ImageBytes>, Cursor<Value>),
+}
+
+impl SourceShard {
+    /// Opens a shard that [`packing`] knows. Fails when it is not the object that the plan was made
+    /// from.
+    pub(crate) fn open(
+        input: &InputReader,
+        planned: &PlanRow,
+        packing: &HashMap<ShardPath, String>,
+    ) -> Result<Self> {
+        let uri = input.uri(planned);
+        let Some(compression) = packing.get(&planned.shard) else {
+            return Err(
+                Error::data(format!("{uri}: not among the shards that were read"))
+                    .hint("run sluice-read again"),
+            );
+        };
+        let bytes = match planned.kind {
+            ShardKind::Tar if compression == Compression::None.as_str() => {
+                check_unchanged(&input.input, planned)?;
+                let object = input.input.stretches(planned.shard.as_str(), planned.bytes);
+                Bytes::Plain(Box::new(object))
+            }
+            ShardKind::Tar => {
+                let object = open_shard(&input.input, planned)?;
+                let inflated = TarBytes::new(object, &Limits::default());
+                let inflated = inflated.map_err(|e| Error::of_io(e, &uri))?;
+                Bytes::Inflated(Box::new(BufReader::with_capacity(BUFFER, inflated)))
+            }
+            ShardKind::Files => Bytes::Files(Box::new(RequestedFiles::open(input, planned)?), None),
+            ShardKind::Parquet => {
+                check_unchanged(&input.input, planned)?;
+                let images = ImageBytes::open(input, planned)?;
+                Bytes::Parquet(Box::new(images), Cursor::default())
+            }
+        };
+        Ok(Self { uri, bytes })
+    }
+
+    /// Announces members of one sample that are going to be read.
+    ///
+    /// # Errors
+    /// Of storage.
+    pub fn want<'m>(&mut self, members: impl IntoIterator<Item = &'m MemberRow>) -> Result<()> {
+        let members = members.into_iter().filter(|member| !member.is_in_row());
+        match &mut self.bytes {
+            Bytes::Plain(reader) => {
+                let ranges = members.map(|member| member.offset..member.offset + member.size);
+                let all = ranges.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end));
+                reader.want(all.unwrap_or(0..0));
+            }
+            Bytes::Files(files, _) => {
+                for member in members {
+                    files.want(member.offset)?;
+                }
+            }
+            Bytes::Inflated(_) | Bytes::Parquet(..) => {}
+        }
+        Ok(())
+    }
+
+    /// Whether enough is wanted to read ahead; naming more only takes memory.
+    pub fn is_busy(&self) -> bool {
+        match &self.bytes {
+            Bytes::Plain(reader) => reader.is_busy(),
+            Bytes::Files(files, _) => files.is_busy(),
+            Bytes::Inflated(_) | Bytes::Parquet(..) => true,
+        }
+    }
+
+    /// A member's bytes. It is not one that is in the sample's row.
+    ///
+    /// # Errors
+    /// Data, when the shard has changed; of storage.
+    pub fn member(&mut self, member: &MemberRow) -> Result<io::Take<&mut Self>> {
+        let offset = member.offset;
+        match &mut self.bytes {
+            Bytes::Plain(reader) => reader.skip_to(offset)?,
+            Bytes::Inflated(inflated) => {
+                let position = inflated.get_ref().position() - inflated.buffer().len() as u64;
+                let Some(skip) = offset.checked_sub(position) else {
+                    return Err(Error::bug(format!(
+                        "{}: byte {offset} is asked for after byte {position}",
+                        self.uri
+                    )));
+                };
+                let skipped = io::copy(&mut inflated.take(skip), &mut io::sink());
+                if skipped.map_err(|e| Error::of_io(e, &self.uri))? < skip {
+                    return Err(self.too_short());
+                }
+            }
+            Bytes::Files(files, current) => *current = files.take(offset)?.map(Box::new),
+            Bytes::Parquet(images, current) => {
+                *current = Cursor::new(images.get(offset)?.unwrap_or_default());
+            }
+        }
+        Ok(self.take(member.size))
+    }
+
+    /// A member's bytes in memory.
+    ///
+    /// # Errors
+    /// As [`member`](Self::member).
+    pub fn read_member(&mut self, member: &MemberRow) -> Result<Vec<u8>> {
+        let mut bytes = Vec::with_capacity(member.size as usize);
+        let read = self.member(member)?.read_to_end(&mut bytes);
+        match read.map_err(|e| Error::of_io(e, &self.uri))? {
+            length if length as u64 == member.size => Ok(bytes),
+            _ => Err(self.too_short()),
+        }
+    }
+
+    /// The shard's URI.
+    pub fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    fn too_short(&self) -> Error {
+        Error::data(format!("{}: ends before it should", self.uri))
+            .hint("it may have changed: run sluice-partition and the steps after it")
+    }
+}
+
+impl Read for SourceShard {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match &mut self.bytes {
+            Bytes::Plain(reader) => reader.read(buffer),
+            Bytes::Inflated(inflated) => inflated.read(buffer),
+            Bytes::Files(_, current) => current.as_mut().map_or(Ok(0), |file| file.read(buffer)),
+            Bytes::Parquet(_, current) => current.read(buffer),
+        }
+    }
+}
+
+impl BufRead for SourceShard {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        match &mut self.bytes {
+            Bytes::Plain(reader) => reader.fill_buf(),
+            Bytes::Inflated(inflated) => inflated.fill_buf(),
+            Bytes::Files(_, current) => match current {
+                Some(file) => file.fill_buf(),
+                None => Ok(&[]),
+            },
+            Bytes::Parquet(_, current) => current.fill_buf(),
+        }
+    }
+
+    fn consume(&mut self, count: usize) {
+        match &mut self.bytes {
+            Bytes::Plain(reader) => reader.consume(count),
+            Bytes::Inflated(inflated) => inflated.consume(count),
+            Bytes::Files(_, current) => {
+                if let Some(file) = current {
+                    file.consume(count);
+                }
+            }
+            Bytes::Parquet(_, current) => current.consume(count),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_manifest::Partition;
+    use sluice_store::{Location, Storage};
+
+    use super::*;
+
+    fn at(offset: u64, size: u64) -> MemberRow {
+        MemberRow {
+            extension: "jpg".to_owned(),
+            offset,
+            size,
+        }
+    }
+
+    #[test]
+    fn members_come_out_of_stretches_and_of_compressed_shards() {
+        let location = Location::parse("memory://source-members").unwrap();
+        let storage = Storage::default();
+        let store = storage.create(&location).unwrap();
+        let input = InputReader::new(&Run::new(store.clone(), false), &store, &storage);
+        let size = 3_u64 << 20;
+        let content: Vec<u8> = (0..size).map(|i| (i * 31 % 251) as u8).collect();
+        store.put("a.tar", content.clone()).unwrap();
+        let info = store.stat("a.tar").unwrap().unwrap();
+        let planned = PlanRow {
+            partition: Partition(0),
+            shard: ShardPath::new("a.tar"),
+            bytes: info.bytes,
+            etag: info.etag,
+            modified: info.modified,
+            ..PlanRow::default()
+        };
+        let members = [
+            (0, 10),
+            (10, 300_000),
+            (400_000, 5),
+            (400_010, 1_000_000),
+            (2_900_000, size - 2_900_000),
+        ];
+        // As if it were packed otherwise, it is read from its start.
+        for compression in ["none", "gzip"] {
+            let packing = HashMap::from([(planned.shard.clone(), compression.to_owned())]);
+            let mut source = input.shard(&planned, &packing).unwrap();
+            for (offset, length) in members {
+                source.want([&at(offset, length)]).unwrap();
+            }
+            for (offset, length) in members {
+                let got = source.read_member(&at(offset, length)).unwrap();
+                assert_eq!(got, content[offset as usize..(offset + length) as usize]);
+            }
+            assert!(source.read_member(&at(size, 1)).is_err());
+        }
+        let unknown = input.shard(&planned, &HashMap::new());
+        assert!(unknown.err().unwrap().to_string().contains("a.tar"));
+    }
+}

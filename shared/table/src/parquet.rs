@@ -1,0 +1,308 @@
+//! A Parquet table of the user's.
+//!
+//! Every column chunk that is needed is one stream, read front to back: memory holds a page of each
+//! column, not a row group, which in other people's files may be the whole file.
+
+use std::io::{self, Read};
+use std::ops::Range;
+use std::panic::{self, AssertUnwindSafe};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::SchemaRef;
+use bytes::Bytes;
+use parquet::DecodeResult;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
+    ParquetRecordBatchReaderBuilder,
+};
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{
+    ColumnChunkMetaData, PageIndexPolicy, ParquetMetaData, ParquetMetaDataPushDecoder,
+};
+use parquet::file::reader::{ChunkReader, Length};
+use sluice_manifest::{Error, Result};
+use sluice_store::ObjectReader;
+
+use crate::object::UserObject;
+
+/// Bytes of the object's end that the first request for the footer fetches.
+const FOOTER: u64 = 64 << 10;
+/// Bytes of a batch, about.
+const BATCH_BYTES: u64 = 8 << 20;
+/// Rows of a batch at most.
+const BATCH_ROWS: u64 = 4096;
+
+/// An open Parquet table.
+#[derive(Clone)]
+pub struct ParquetTable {
+    /// The object that it is in.
+    pub object: UserObject,
+    metadata: ArrowReaderMetadata,
+}
+
+impl ParquetTable {
+    /// Reads the footer.
+    ///
+    /// # Errors
+    /// Data, when it is no Parquet file; of storage.
+    pub fn open(object: UserObject) -> Result<Self> {
+        let footer = read_footer(&object)?;
+        let metadata = ArrowReaderMetadata::try_new(footer.into(), ArrowReaderOptions::new());
+        let metadata = metadata.map_err(|e| not_parquet(&object, e))?;
+        Ok(Self { object, metadata })
+    }
+
+    /// Returns the columns.
+    pub fn schema(&self) -> &SchemaRef {
+        self.metadata.schema()
+    }
+
+    /// Returns the error of a table whose content cannot be used.
+    pub fn unusable(&self, why: impl std::fmt::Display) -> Error {
+        self.object
+            .unreadable(format!("not a usable Parquet file: {why}"))
+    }
+
+    /// Returns the number of rows.
+    pub fn rows(&self) -> u64 {
+        let groups = self.metadata.metadata().row_groups().iter();
+        groups.map(|group| group.num_rows().unsigned_abs()).sum()
+    }
+
+    /// Returns the row group of a row, with the number of its first row.
+    pub fn group_of(&self, row: u64) -> Option<(usize, u64)> {
+        let mut first = 0;
+        for (number, group) in self.metadata.metadata().row_groups().iter().enumerate() {
+            let rows = group.num_rows().unsigned_abs();
+            if row < first + rows {
+                return Some((number, first));
+            }
+            first += rows;
+        }
+        None
+    }
+
+    /// Reads some columns, by their places in the schema, from a row group on.
+    ///
+    /// # Errors
+    /// Data, when the file is damaged.
+    pub fn batches(&self, roots: &[usize], from_group: usize) -> Result<Batches> {
+        let mask = ProjectionMask::roots(self.metadata.parquet_schema(), roots.iter().copied());
+        let chunks = ColumnChunks(Arc::new(Shared {
+            object: self.object.clone(),
+            chunks: self.chunks(&mask)?,
+            open: Mutex::default(),
+            failure: Mutex::default(),
+        }));
+        let groups = self.metadata.metadata().num_row_groups();
+        let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(
+            chunks.clone(),
+            self.metadata.clone(),
+        );
+        let builder = builder
+            .with_batch_size(self.batch_rows(&mask))
+            .with_projection(mask)
+            .with_row_groups((from_group..groups).collect());
+        let reader = unpanicked(|| builder.build()).map_err(|e| chunks.0.error(e))?;
+        Ok(Batches { chunks, reader })
+    }
+
+    /// Returns how many rows take about [`BATCH_BYTES`] in the row group whose rows are the longest.
+    fn batch_rows(&self, mask: &ProjectionMask) -> usize {
+        let groups = self.metadata.metadata().row_groups().iter();
+        let row_bytes = groups.map(|group| {
+            let columns = group.columns().iter().enumerate();
+            let columns = columns.filter(|(leaf, _)| mask.leaf_included(*leaf));
+            let bytes = columns.map(|(_, column)| column.uncompressed_size().unsigned_abs());
+            bytes.sum::<u64>() / group.num_rows().unsigned_abs().max(1)
+        });
+        let longest = row_bytes.max().unwrap_or(0).max(1);
+        (BATCH_BYTES / longest).clamp(1, BATCH_ROWS) as usize
+    }
+
+    /// Returns where the chunks of the chosen columns are. A damaged footer may claim anything.
+    fn chunks(&self, mask: &ProjectionMask) -> Result<Vec<Range<u64>>> {
+        let groups = self.metadata.metadata().row_groups().iter();
+        let columns = groups.flat_map(|group| group.columns().iter().enumerate());
+        let columns = columns.filter(|(leaf, _)| mask.leaf_included(*leaf));
+        let ranges = columns.map(|(_, column)| {
+            let range = chunk_range(column).filter(|range| range.end <= self.object.bytes);
+            range.ok_or_else(|| {
+                self.object
+                    .unreadable("a column chunk is outside of the file")
+            })
+        });
+        ranges.collect()
+    }
+}
+
+/// Some columns of a table, a batch of rows at a time.
+pub struct Batches {
+    chunks: ColumnChunks,
+    reader: ParquetRecordBatchReader,
+}
+
+impl Iterator for Batches {
+    type Item = Result<RecordBatch>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let batch = unpanicked(|| self.reader.next().transpose());
+        batch.map_err(|e| self.chunks.0.error(e)).transpose()
+    }
+}
+
+fn chunk_range(column: &ColumnChunkMetaData) -> Option<Range<u64>> {
+    let dictionary = column.dictionary_page_offset();
+    let start = u64::try_from(dictionary.unwrap_or_else(|| column.data_page_offset())).ok()?;
+    let length = u64::try_from(column.compressed_size()).ok()?;
+    Some(start..start.checked_add(length)?)
+}
+
+fn read_footer(object: &UserObject) -> Result<ParquetMetaData> {
+    let wrong = |e| not_parquet(object, e);
+    let decoder = ParquetMetaDataPushDecoder::try_new(object.bytes).map_err(wrong)?;
+    let mut decoder = decoder.with_page_index_policy(PageIndexPolicy::Skip);
+    let last = object.bytes.saturating_sub(FOOTER)..object.bytes;
+    let mut needed = vec![last];
+    loop {
+        let bytes = needed.iter().map(|range| object.range(range.clone()));
+        let bytes = bytes.collect::<Result<Vec<_>>>()?;
+        decoder.push_ranges(needed, bytes).map_err(wrong)?;
+        needed = match decoder.try_decode().map_err(wrong)? {
+            DecodeResult::NeedsData(ranges) => ranges,
+            DecodeResult::Data(metadata) => return Ok(metadata),
+            DecodeResult::Finished => {
+                return Err(Error::bug(format!("{}: footer read twice", object.uri)));
+            }
+        }
+    }
+}
+
+fn not_parquet(object: &UserObject, e: ParquetError) -> Error {
+    object.unreadable(format!("not a usable Parquet file: {e}"))
+}
+
+/// Turns a panic into an error: the decoder panics on some damaged files.
+fn unpanicked<T, E: Into<ParquetError>>(
+    decode: impl FnOnce() -> Result<T, E>,
+) -> Result<T, ParquetError> {
+    match panic::catch_unwind(AssertUnwindSafe(decode)) {
+        Ok(decoded) => decoded.map_err(E::into),
+        Err(_) => Err(ParquetError::General("its content is damaged".to_owned())),
+    }
+}
+
+/// The chunks of the columns that are read. The decoder asks for one page after the other, of each
+/// column by turns.
+#[derive(Clone)]
+struct ColumnChunks(Arc<Shared>);
+
+struct Shared {
+    object: UserObject,
+    chunks: Vec<Range<u64>>,
+    /// The chunks that are being read.
+    open: Mutex<Vec<OpenChunk>>,
+    /// The first error. The decoder's own errors hold its text but not its class.
+    failure: Mutex<Option<Error>>,
+}
+
+struct OpenChunk {
+    /// The bytes still to be read.
+    left: Range<u64>,
+    reader: ObjectReader,
+}
+
+impl Shared {
+    fn error(&self, e: ParquetError) -> Error {
+        let failure = lock(&self.failure).take();
+        failure.unwrap_or_else(|| not_parquet(&self.object, e))
+    }
+
+    /// Reads bytes from a position on, at most as many as the buffer takes and the chunk has.
+    fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.try_read_at(position, buffer).map_err(|e| {
+            let text = e.to_string();
+            lock(&self.failure).get_or_insert(e);
+            io::Error::other(text)
+        })
+    }
+
+    fn try_read_at(&self, position: u64, buffer: &mut [u8]) -> Result<usize> {
+        let mut open = lock(&self.open);
+        let index = match open.iter().position(|chunk| chunk.left.contains(&position)) {
+            Some(index) => index,
+            None => {
+                open.push(self.open_chunk(position)?);
+                open.len() - 1
+            }
+        };
+        let OpenChunk { left, reader } = &mut open[index];
+        reader.skip_to(position)?;
+        let length = buffer.len().min((left.end - position) as usize);
+        let read = reader.read(&mut buffer[..length]);
+        let read = read.map_err(|e| self.object.of_io(e))?;
+        left.start = position + read as u64;
+        if left.is_empty() {
+            open.swap_remove(index);
+        }
+        Ok(read)
+    }
+
+    fn open_chunk(&self, position: u64) -> Result<OpenChunk> {
+        let mut chunks = self.chunks.iter();
+        let Some(chunk) = chunks.find(|chunk| chunk.contains(&position)) else {
+            return Err(self
+                .object
+                .unreadable("a page is outside of its column chunk"));
+        };
+        let left = position..chunk.end;
+        let reader = self.object.stream(left.clone())?;
+        Ok(OpenChunk { left, reader })
+    }
+}
+
+impl Length for ColumnChunks {
+    fn len(&self) -> u64 {
+        self.0.object.bytes
+    }
+}
+
+impl ChunkReader for ColumnChunks {
+    type T = ChunkStream;
+
+    fn get_read(&self, start: u64) -> parquet::errors::Result<ChunkStream> {
+        Ok(ChunkStream {
+            chunks: self.clone(),
+            position: start,
+        })
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> parquet::errors::Result<Bytes> {
+        let mut bytes = Vec::new();
+        let stream = self.get_read(start)?;
+        if stream.take(length as u64).read_to_end(&mut bytes)? != length {
+            return Err(ParquetError::EOF(format!("{length} bytes at byte {start}")));
+        }
+        Ok(bytes.into())
+    }
+}
+
+/// The bytes from a position on.
+struct ChunkStream {
+    chunks: ColumnChunks,
+    position: u64,
+}
+
+impl Read for ChunkStream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.chunks.0.read_at(self.position, buffer)?;
+        self.position += read as u64;
+        Ok(read)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(|e| e.into_inner())
+}

@@ -1,0 +1,353 @@
+//! What the objects of an input are: shards, Parquet files with images, images with what describes
+//! them, lists.
+
+use std::collections::BTreeMap;
+
+use sluice_manifest::rows::{FileRow, PlanRow, ShardKind};
+use sluice_manifest::{Error, Result, ShardPath};
+use sluice_source::ImageColumns;
+use sluice_store::{Location, ObjectInfo, Storage, Store};
+use sluice_table::{ParquetTable, UserObject};
+
+use crate::files::{FileSample, Folder};
+use crate::found::Found;
+use crate::groups::grouped;
+use crate::kinds::FileKind;
+use crate::listing::{Listing, list};
+use crate::lists::read_list;
+
+/// How an input is read.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// What it is: folders, files, globs, ranges.
+    pub patterns: Vec<String>,
+    /// Names are taken as they are.
+    pub literal: bool,
+    /// The column of the images in Parquet files.
+    pub image_column: Option<String>,
+    /// The column of the captions in tables.
+    pub caption_column: Option<String>,
+    /// The column of the paths or URIs in lists.
+    pub url_column: Option<String>,
+}
+
+/// An input, sorted out.
+pub struct Contents {
+    /// What the paths are relative to.
+    pub root: Location,
+    /// The shards, by their paths.
+    pub shards: BTreeMap<ShardPath, PlanRow>,
+    /// The samples in files.
+    pub samples: Vec<FileSample>,
+    /// One file in each folder.
+    pub places: Vec<ShardPath>,
+    /// What was found, for people.
+    pub found: Found,
+}
+
+impl Contents {
+    /// Lists an input and sorts it out. Reads the tables that describe images, the lists, and the
+    /// footers of Parquet files.
+    ///
+    /// # Errors
+    /// Data, when there is nothing that can be used, or image ids would be ambiguous; usage, when a
+    /// column does not fit; of storage.
+    pub fn of(storage: &Storage, options: &Options) -> Result<Self> {
+        let listing = list(storage, &options.patterns, options.literal)?;
+        let input = storage.create(&listing.root)?;
+        let mut sorter = Sorter {
+            input: &input,
+            options,
+            listing: &listing,
+            shards: BTreeMap::new(),
+            folder: Folder::default(),
+            lists: Vec::new(),
+            found: Found::default(),
+        };
+        sorter.sort()?;
+        let Sorter {
+            shards,
+            folder,
+            lists,
+            mut found,
+            ..
+        } = sorter;
+        let mut samples = folder.samples(&input, options, &mut found)?;
+        found.images += samples.len() as u64;
+        for path in lists {
+            let rows = read_list(storage, &input, &path, options)?;
+            found.listed += rows.len() as u64;
+            samples.extend(rows);
+        }
+        found.count_captions(&samples);
+        let mut contents = Self {
+            places: places(&listing, &shards),
+            root: listing.root,
+            shards,
+            samples,
+            found,
+        };
+        contents.check_usable(options)?;
+        contents.samples.sort_by(|a, b| a.id().cmp(&b.id()));
+        contents.refuse_ambiguous()?;
+        Ok(contents)
+    }
+
+    /// Warns of images that share their name with another one in another format.
+    pub fn report_namesakes(&self) {
+        let (count, first) = (self.found.namesakes, |sample: &&FileSample| {
+            sample.occurrence > 0
+        });
+        if let Some(sample) = self.samples.iter().find(first) {
+            tracing::warn!(
+                "{count} images have the name of another one with another extension, {} for one; \
+                 each is a sample of its own",
+                sample.file().unwrap_or_default()
+            );
+        }
+    }
+
+    fn check_usable(&self, options: &Options) -> Result<()> {
+        if !self.shards.is_empty() || !self.samples.is_empty() {
+            return Ok(());
+        }
+        let patterns = options.patterns.join(", ");
+        let ignored = self.found.ignored_words();
+        Err(
+            Error::data(format!("--input {patterns}: no shards or images{ignored}")).hint(
+                "a Parquet file needs a column of image bytes, or of paths or URIs and its name",
+            ),
+        )
+    }
+
+    /// Refuses two samples with one id: key `b/1` of `a.tar`, key `1` of `a/b.tar`, and the file
+    /// `a/b/1.jpg`.
+    fn refuse_ambiguous(&self) -> Result<()> {
+        let shards = self.shards.values();
+        let stems: BTreeMap<&str, &ShardPath> =
+            shards.map(|row| (row.shard.stem(), &row.shard)).collect();
+        if stems.len() < self.shards.len() {
+            let other = |row: &&PlanRow| stems[row.shard.stem()] != &row.shard;
+            let shard = self.shards.values().find(other).map(|row| &row.shard);
+            let shard = shard.map(ToString::to_string).unwrap_or_default();
+            return Err(ambiguous(&shard, "a file with the same name"));
+        }
+        let names = self.shards.keys().map(ShardPath::as_str);
+        let names = names.chain(self.samples.iter().map(|sample| sample.key.as_str()));
+        for name in names {
+            let mut folders = name.match_indices('/').map(|(at, _)| &name[..at]);
+            if let Some(other) = folders.find_map(|folder| stems.get(folder)) {
+                return Err(ambiguous(other.as_str(), name));
+            }
+        }
+        Ok(())
+    }
+
+    /// Returns the shards of the plan, and what is in those that are files, in the order of their
+    /// paths.
+    pub fn into_shards(self, limit: Option<u64>) -> BTreeMap<ShardPath, (PlanRow, Vec<FileRow>)> {
+        let others = self.shards.into_iter();
+        let others = others.map(|(path, row)| (path, (row, Vec::new())));
+        let files = grouped(self.samples, limit);
+        let files = files.map(|(row, files)| (row.shard.clone(), (row, files)));
+        others.chain(files).collect()
+    }
+}
+
+fn ambiguous(one: &str, other: &str) -> Error {
+    Error::data(format!(
+        "{one} and {other}: a shard and a folder of one name make image ids ambiguous"
+    ))
+    .hint("curate them in two runs, or rename one of them")
+}
+
+/// Returns one file of each folder.
+fn places(listing: &Listing, shards: &BTreeMap<ShardPath, PlanRow>) -> Vec<ShardPath> {
+    let mut places: BTreeMap<&str, &str> = BTreeMap::new();
+    let mut all: Vec<ShardPath> = shards.keys().cloned().collect();
+    for path in listing.objects.keys() {
+        let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
+        places.entry(folder).or_insert(path);
+    }
+    all.extend(places.into_values().map(ShardPath::new));
+    all
+}
+
+/// Sorts objects by what they are.
+struct Sorter<'a> {
+    input: &'a Store,
+    options: &'a Options,
+    listing: &'a Listing,
+    shards: BTreeMap<ShardPath, PlanRow>,
+    folder: Folder,
+    lists: Vec<String>,
+    found: Found,
+}
+
+impl Sorter<'_> {
+    fn sort(&mut self) -> Result<()> {
+        let listing = self.listing;
+        // `--input data/*`, expanded by a shell, names captions and tables of images too.
+        let mut objects = listing.objects.iter();
+        let describes =
+            objects.any(|(path, listed)| listed.named && FileKind::of(path) == FileKind::Image);
+        for (path, listed) in &listing.objects {
+            let named = listed.named && !describes;
+            match FileKind::of(path) {
+                FileKind::Tar => self.add_tar(path, &listed.info),
+                FileKind::Image => self.folder.add_image(path, &listed.info),
+                FileKind::Parquet => self.add_parquet(path, &listed.info, named)?,
+                FileKind::Text | FileKind::Table | FileKind::Metadata if named => {
+                    self.lists.push(path.clone());
+                }
+                FileKind::Text => self.folder.add_text(path, &listed.info),
+                FileKind::Metadata => self.folder.tables.push(path.clone()),
+                FileKind::Table | FileKind::Other => self.found.ignore(path),
+            }
+        }
+        Ok(())
+    }
+
+    fn plan_row(path: &str, info: &ObjectInfo, kind: ShardKind) -> PlanRow {
+        PlanRow {
+            shard: ShardPath::new(path),
+            bytes: info.bytes,
+            etag: info.etag.clone(),
+            modified: info.modified.clone(),
+            kind,
+            ..PlanRow::default()
+        }
+    }
+
+    fn add_tar(&mut self, path: &str, info: &ObjectInfo) {
+        let mut row = Self::plan_row(path, info, ShardKind::Tar);
+        if let Some(table) = self.sidecar(row.shard.stem()) {
+            let table = &self.listing.objects[&table].info;
+            let stamp = table.etag.as_ref().or(table.modified.as_ref());
+            let stamp = stamp.map_or("", String::as_str);
+            row.sidecar = Some(format!("{}.parquet", row.shard.stem()));
+            row.sidecar_stamp = Some(format!("{} {stamp}", table.bytes));
+            self.found.tables += 1;
+        }
+        self.found.add_shard(info.bytes);
+        self.shards.insert(row.shard.clone(), row);
+    }
+
+    /// Returns the table that img2dataset writes with a shard: `00000.parquet` beside `00000.tar`
+    /// and `00000_stats.json`.
+    fn sidecar(&self, stem: &str) -> Option<String> {
+        let table = format!("{stem}.parquet");
+        let there = |path: &str| self.listing.objects.contains_key(path);
+        (there(&table) && there(&format!("{stem}_stats.json"))).then_some(table)
+    }
+
+    fn add_parquet(&mut self, path: &str, info: &ObjectInfo, named: bool) -> Result<()> {
+        let stem = path.strip_suffix(".parquet").unwrap_or(path);
+        let has = |beside: &str| self.listing.objects.contains_key(beside);
+        // The table of a shard, also of one that Sluice wrote.
+        if !named && has(&format!("{stem}.tar")) {
+            return Ok(());
+        }
+        let table = ParquetTable::open(UserObject::open(self.input, path)?)?;
+        let options = self.options;
+        let (image, caption) = (&options.image_column, &options.caption_column);
+        match ImageColumns::of(&table, image.as_deref(), caption.as_deref())? {
+            Some(columns) => {
+                let mut row = Self::plan_row(path, info, ShardKind::Parquet);
+                row.image_column = Some(columns.image);
+                row.caption_column = columns.caption;
+                self.found.add_table(table.rows());
+                self.shards.insert(row.shard.clone(), row);
+            }
+            None if named || options.url_column.is_some() => self.lists.push(path.to_owned()),
+            None => self.found.ignore(path),
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn contents(name: &str, paths: &[&str]) -> Result<Contents> {
+        let storage = Storage::default();
+        let root = format!("memory://{name}");
+        let store = storage.create(&Location::parse(&root).unwrap()).unwrap();
+        for path in paths {
+            store.put(path, path.as_bytes().to_vec()).unwrap();
+        }
+        let options = Options {
+            patterns: vec![root],
+            ..Options::default()
+        };
+        Contents::of(&storage, &options)
+    }
+
+    fn keys(contents: &Contents) -> Vec<String> {
+        let samples = contents.samples.iter();
+        let parts = samples.map(|sample| {
+            let members = sample
+                .members
+                .iter()
+                .map(|member| member.extension.as_str());
+            let (key, occurrence) = sample.id();
+            format!(
+                "{key}#{occurrence} {}",
+                members.collect::<Vec<_>>().join(" ")
+            )
+        });
+        parts.collect()
+    }
+
+    #[test]
+    fn images_are_samples_with_what_is_beside_them() {
+        let contents = contents(
+            "contents-images",
+            &[
+                "a.jpg",
+                "a.png",
+                "a.txt",
+                "a#1.jpg",
+                "b/Shot 1.2.jpg",
+                "b/Shot 1.3.jpg",
+                "b/Shot 1.3.jpg.json",
+                "b/readme.md",
+                "lonely.json",
+                "x.tar",
+            ],
+        )
+        .unwrap();
+        assert_eq!(
+            keys(&contents),
+            [
+                "a#0 jpg txt",
+                "a#2 png txt",
+                "a#1#0 jpg",
+                "b/Shot 1.2#0 jpg",
+                "b/Shot 1.3#0 jpg json",
+            ]
+        );
+        assert_eq!(contents.shards.len(), 1);
+        assert_eq!(
+            contents.found.to_string(),
+            "5 images in 2 folders, 2 with captions, 1 shard of 1 MB; \
+             2 other files ignored (b/readme.md, lonely.json)"
+        );
+        let shards = contents.into_shards(Some(20));
+        let names: Vec<&str> = shards.keys().map(ShardPath::as_str).collect();
+        let expected = ["a#1+0", "a+1", "b/Shot 1.2+0", "b/Shot 1.3+0", "x.tar"];
+        assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn a_folder_named_like_a_shard_is_refused() {
+        for (name, paths, words) in [
+            ("nested-1", ["a.tar", "a/b.tar"], "a.tar and a/b.tar"),
+            ("nested-2", ["a.tar", "a/b.jpg"], "a.tar and a/b"),
+        ] {
+            let error = contents(name, &paths).err().unwrap().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+    }
+}

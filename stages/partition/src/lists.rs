@@ -1,0 +1,208 @@
+//! Lists of paths and URIs: one sample for each row, whose other columns are metadata.
+
+use serde_json::Value;
+use sluice_harness::spawn;
+use sluice_manifest::rows::FileRow;
+use sluice_manifest::{Class, Error, Result};
+use sluice_shard::IMAGE_EXTENSIONS;
+use sluice_source::locate;
+use sluice_store::{Location, Storage, Store};
+use sluice_table::{Row, Rows};
+
+use crate::contents::Options;
+use crate::files::FileSample;
+use crate::kinds::{extension_of, key_of};
+
+/// Names of columns with paths or URIs, the likeliest first.
+const URLS: [&str; 12] = [
+    "url",
+    "uri",
+    "path",
+    "image_path",
+    "image_uri",
+    "image_url",
+    "file_name",
+    "filename",
+    "file",
+    "filepath",
+    "image",
+    "key",
+];
+/// Objects that are looked at together: a request for each.
+const TOGETHER: usize = 64;
+
+/// Reads a list.
+///
+/// # Errors
+/// Usage, when it has no column of paths; data, when it is broken; of storage.
+pub fn read_list(
+    storage: &Storage,
+    input: &Store,
+    path: &str,
+    options: &Options,
+) -> Result<Vec<FileSample>> {
+    let stem = key_of(path);
+    let folder = ListFolder::of(input, path);
+    let mut column = None;
+    let mut samples = Vec::new();
+    for (number, row) in Rows::open(input, path)?.enumerate() {
+        let row = row?;
+        let column = match &column {
+            Some(column) => column,
+            None => column.insert(url_column(&input.uri(path), &row, options)?),
+        };
+        let text = row
+            .get(column.as_str())
+            .and_then(Value::as_str)
+            .unwrap_or_default();
+        let file = folder.resolved(text);
+        let extension = extension_of(&file);
+        let known = IMAGE_EXTENSIONS
+            .iter()
+            .any(|known| known.eq_ignore_ascii_case(extension));
+        let image = FileRow {
+            extension: if known { extension } else { "jpg" }.to_owned(),
+            text: text.is_empty().then(|| "the list names no file".to_owned()),
+            path: Some(file),
+            ..FileRow::default()
+        };
+        let mut sample = FileSample {
+            key: format!("{stem}/{number:09}"),
+            occurrence: 0,
+            members: vec![image],
+        };
+        if row.len() > 1 || options.url_column.is_some() || is_table(path) {
+            sample.describe(row, options.caption_column.as_deref());
+        }
+        samples.push(sample);
+    }
+    refuse_unreachable(storage, &input.uri(path), &samples)?;
+    Ok(samples)
+}
+
+fn is_table(path: &str) -> bool {
+    !matches!(
+        sluice_table::Format::of(path),
+        Some(sluice_table::Format::Lines)
+    )
+}
+
+fn url_column(uri: &str, row: &Row, options: &Options) -> Result<String> {
+    let names: Vec<&str> = row.keys().map(String::as_str).collect();
+    let found = match options.url_column.as_deref() {
+        Some(column) => names.iter().find(|name| **name == column),
+        None => URLS
+            .iter()
+            .find_map(|url| names.iter().find(|name| name.eq_ignore_ascii_case(url))),
+    };
+    found.map(|name| (*name).to_owned()).ok_or_else(|| {
+        let message = format!(
+            "{uri}: no column of paths or URIs; the columns are {}",
+            names.join(", ")
+        );
+        Error::usage(message).hint("name it with --url-column")
+    })
+}
+
+/// The folder that a list's relative paths start at.
+struct ListFolder<'a> {
+    input: &'a Store,
+    /// Below the input's root, with a slash at its end.
+    path: String,
+}
+
+impl<'a> ListFolder<'a> {
+    fn of(input: &'a Store, list: &str) -> Self {
+        let path = list.rfind('/').map_or("", |slash| &list[..=slash]);
+        Self {
+            input,
+            path: path.to_owned(),
+        }
+    }
+
+    /// Returns a path as it is found from anywhere. A relative one starts at the list's folder, or,
+    /// where no such file is there, at the working directory.
+    fn resolved(&self, text: &str) -> String {
+        if text.contains("://") || text.starts_with('/') || text.is_empty() {
+            return text.to_owned();
+        }
+        let below = format!("{}{}", self.path, text.trim_start_matches("./"));
+        let Some(root) = self.input.location().as_local() else {
+            return below;
+        };
+        match Location::parse(text) {
+            Ok(here) if !root.join(&below).exists() => match here.as_local() {
+                Some(path) if path.exists() => here.to_string(),
+                _ => below,
+            },
+            _ => below,
+        }
+    }
+}
+
+/// Refuses a list of which no object is in a store that can be read, such as one of web addresses.
+fn refuse_unreachable(storage: &Storage, uri: &str, samples: &[FileSample]) -> Result<()> {
+    let error = |sample: &FileSample| {
+        let file = sample.file()?;
+        let location = file.contains("://").then(|| Location::parse(file));
+        location?
+            .and_then(|location| storage.create(&location))
+            .err()
+    };
+    let Some(first) = samples.first().and_then(error) else {
+        return Ok(());
+    };
+    if samples.iter().any(|sample| error(sample).is_none()) {
+        return Ok(());
+    }
+    Err(first
+        .within(uri)
+        .hint("download web addresses with img2dataset first: its output is an input"))
+}
+
+/// Looks every listed object up, several at once: its size, or why it cannot be read.
+///
+/// # Errors
+/// Transient, when a store does not answer.
+pub fn look_up(storage: &Storage, input: &Store, samples: &mut [FileSample]) -> Result<()> {
+    let unknown = |sample: &&mut FileSample| {
+        let image = sample.members.first();
+        image.is_some_and(|image| image.bytes.is_none() && image.text.is_none())
+    };
+    let mut unknown: Vec<&mut FileSample> = samples.iter_mut().filter(unknown).collect();
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let share = unknown.len().div_ceil(TOGETHER);
+    std::thread::scope(|scope| {
+        let workers = unknown.chunks_mut(share).map(|samples| {
+            spawn(scope, move || -> Result<()> {
+                samples.iter_mut().try_for_each(|sample| {
+                    storage.check_stop()?;
+                    look_up_one(storage, input, &mut sample.members[0])
+                })
+            })
+        });
+        let workers = workers.collect::<Result<Vec<_>>>()?;
+        workers.into_iter().try_for_each(|worker| {
+            // Unwrap safety: a worker returns its errors.
+            worker.join().expect("a worker does not panic")
+        })
+    })
+}
+
+fn look_up_one(storage: &Storage, input: &Store, row: &mut FileRow) -> Result<()> {
+    let path = row.path.clone().unwrap_or_default();
+    let found = locate(storage, input, &path).and_then(|(store, path)| store.stat(&path));
+    match found {
+        Ok(Some(info)) => {
+            (row.bytes, row.etag, row.modified) = (Some(info.bytes), info.etag, info.modified);
+        }
+        Ok(None) => row.text = Some(format!("{path}: no such object")),
+        Err(e) if matches!(e.class(), Class::Data | Class::Usage) => {
+            row.text = Some(e.to_string());
+        }
+        Err(e) => return Err(e),
+    }
+    Ok(())
+}

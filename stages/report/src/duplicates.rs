@@ -1,0 +1,193 @@
+//! Duplicates: the largest groups, and pairs to look at.
+
+use std::collections::{BTreeMap, HashSet};
+
+use anyhow::Result;
+use sluice_harness::{Context, Receipts};
+use sluice_manifest::layout::DUPLICATES;
+use sluice_manifest::rows::{DuplicateRow, Method};
+use sluice_manifest::{ImageId, StepName};
+
+use crate::frequent::Frequent;
+use crate::sampling::{Best, ascending, hash};
+use crate::steps;
+
+/// Groups of duplicates shown, and members of each.
+const GROUPS: usize = 6;
+const MEMBERS: usize = 8;
+/// Counters for finding the largest groups.
+const COUNTERS: usize = 10_000;
+/// Pairs of each method: the least similar, and random ones.
+const LEAST_SIMILAR: usize = 6;
+const RANDOM: usize = 6;
+
+/// What is shown of the duplicates.
+#[derive(Debug, Default)]
+pub struct Duplicates {
+    /// Pairs of each method of each step.
+    pub methods: Vec<Pairs>,
+    /// The largest groups.
+    pub groups: Vec<Group>,
+}
+
+/// Pairs that a method of a step found.
+#[derive(Debug)]
+pub struct Pairs {
+    /// The step.
+    pub step: StepName,
+    /// The method.
+    pub method: Method,
+    /// How many images it removed.
+    pub count: u64,
+    /// The least similar pairs first, then random ones.
+    pub pairs: Vec<DuplicateRow>,
+    /// How the image that stays is chosen.
+    pub choice: String,
+}
+
+/// Images that were dropped because of one.
+#[derive(Debug)]
+pub struct Group {
+    /// The one.
+    pub of: ImageId,
+    /// How many were dropped because of it.
+    pub count: u64,
+    /// Some of them.
+    pub members: Vec<DuplicateRow>,
+}
+
+/// The pairs of a method, while they are looked for.
+struct Found {
+    count: u64,
+    least: Best<DuplicateRow>,
+    random: Best<DuplicateRow>,
+}
+
+impl Duplicates {
+    /// Reads the duplicates of a run: one pass for the pairs and the candidates of the largest groups,
+    /// one for the members of the groups.
+    ///
+    /// # Errors
+    /// Data, when a manifest is missing or broken; of storage.
+    pub fn read(context: &Context, receipts: &Receipts) -> Result<Self> {
+        let mut frequent = Frequent::new(COUNTERS);
+        let mut found: BTreeMap<(StepName, Method), Found> = BTreeMap::new();
+        each_duplicate(context, receipts, |step, row| {
+            frequent.add(row.duplicate_of.as_str());
+            let found = found
+                .entry((step.clone(), row.method))
+                .or_insert_with(|| Found {
+                    count: 0,
+                    least: Best::new(LEAST_SIMILAR),
+                    random: Best::new(RANDOM),
+                });
+            found.add(&row);
+        })?;
+        let methods = found.into_iter().map(|((step, method), found)| Pairs {
+            choice: choice(receipts, &step),
+            pairs: found.pairs(),
+            count: found.count,
+            step,
+            method,
+        });
+        let methods = methods.collect();
+        let groups = groups(context, receipts, &frequent)?;
+        Ok(Self { methods, groups })
+    }
+
+    /// Returns the images that are shown.
+    pub fn names(&self) -> HashSet<ImageId> {
+        let pairs = self.methods.iter().flat_map(|method| &method.pairs);
+        let members = self.groups.iter().flat_map(|group| &group.members);
+        let both = pairs.chain(members);
+        let names = both.flat_map(|row| [row.image_id.clone(), row.duplicate_of.clone()]);
+        names.collect()
+    }
+}
+
+impl Found {
+    fn add(&mut self, row: &DuplicateRow) {
+        self.count += 1;
+        let name = row.image_id.as_str();
+        let similarity = ascending(f64::from(row.similarity));
+        if row.method != Method::Exact {
+            self.least.offer(similarity, name, || row.clone());
+        }
+        self.random.offer(hash(name), name, || row.clone());
+    }
+
+    fn pairs(&self) -> Vec<DuplicateRow> {
+        let mut pairs: Vec<DuplicateRow> = self.least.items().cloned().collect();
+        for row in self.random.items() {
+            if pairs.iter().all(|other| other.image_id != row.image_id) {
+                pairs.push(row.clone());
+            }
+        }
+        pairs
+    }
+}
+
+/// Returns how a step chooses the image of a group that stays, from its receipts.
+fn choice(receipts: &Receipts, step: &StepName) -> String {
+    let setting = |name: &str| {
+        let mut settings = receipts
+            .of(step)
+            .iter()
+            .map(|receipt| &receipt.settings[name]);
+        settings.find_map(|value| value.as_str()).map(str::to_owned)
+    };
+    let keep = setting("keep").unwrap_or_else(|| "best".to_owned());
+    match (keep.as_str(), setting("rank_by")) {
+        ("best", Some(score)) => format!("the highest {score} stays, then the most pixels"),
+        ("best", None) => "the most pixels stay, then the first name".to_owned(),
+        (other, _) => format!("--keep {other}"),
+    }
+}
+
+fn groups(context: &Context, receipts: &Receipts, frequent: &Frequent) -> Result<Vec<Group>> {
+    let candidates = frequent.top(4 * GROUPS).into_iter();
+    let mut groups: Vec<Group> = candidates
+        .map(|(of, _)| Group {
+            of: ImageId::from_text(of),
+            count: 0,
+            members: Vec::new(),
+        })
+        .collect();
+    if groups.is_empty() {
+        return Ok(groups);
+    }
+    each_duplicate(context, receipts, |_, row| {
+        let mut others = groups.iter_mut();
+        let Some(group) = others.find(|group| group.of == row.duplicate_of) else {
+            return;
+        };
+        group.count += 1;
+        if group.members.len() < MEMBERS {
+            group.members.push(row);
+        }
+    })?;
+    groups.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.of.cmp(&b.of)));
+    groups.truncate(GROUPS);
+    Ok(groups)
+}
+
+/// Calls `each` with every removed duplicate of the run.
+///
+/// # Errors
+/// Data, when a manifest is missing or broken; of storage.
+pub fn each_duplicate(
+    context: &Context,
+    receipts: &Receipts,
+    mut each: impl FnMut(&StepName, DuplicateRow),
+) -> Result<()> {
+    for step in receipts.steps() {
+        for receipt in steps::duplicates(receipts, step) {
+            context.check_stop()?;
+            let path = DUPLICATES.path(step, receipt.unit);
+            for row in context.run.rows(&path)? {
+                each(step, row?);
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! The image files of some samples, read from their source shards.
+
+use std::collections::BTreeMap;
+
+use rayon::prelude::*;
+use sluice_harness::{Context, Plan};
+use sluice_manifest::rows::{MemberRow, PlanRow};
+use sluice_manifest::{Class, Error, Partition, Result, ShardPath};
+use sluice_pixels::Limits;
+use sluice_source::{InputReader, packing};
+use sluice_store::Store;
+
+use crate::card::Card;
+
+/// Samples of one shard, by the offsets of their images.
+struct OfShard<'p> {
+    partition: Partition,
+    planned: &'p PlanRow,
+    /// The place among the cards, and the member.
+    images: Vec<(usize, &'p MemberRow)>,
+}
+
+/// What became of the file of a card: its place, and what `work` made, or why there is no file.
+type Made<T> = (usize, std::result::Result<T, &'static str>);
+
+/// Reads the image file of each card and hands it to `work`, with the card's place. Several shards are
+/// read at once. A file that cannot be read has a note in place of what `work` returns.
+///
+/// # Errors
+/// As `work`; of storage, when trying again may help; stopped, after a signal.
+pub fn each_file<T: Send>(
+    context: &Context,
+    plan: &Plan,
+    cards: &[&Card],
+    work: impl Fn(usize, Vec<u8>) -> Result<T> + Sync,
+) -> Result<Vec<Made<T>>> {
+    let shards = by_shard(plan, cards);
+    let input = plan.input();
+    let made = shards.par_iter().map(|shard| {
+        context.check_stop()?;
+        let input = input.as_ref().map_err(Error::clone);
+        let made = input.and_then(|input| shard.files(context, input, &work));
+        or_without(shard, made)
+    });
+    let made = made.collect::<Result<Vec<Vec<Made<T>>>>>()?;
+    Ok(made.into_iter().flatten().collect())
+}
+
+fn by_shard<'p>(plan: &'p Plan, cards: &[&'p Card]) -> Vec<OfShard<'p>> {
+    let mut wanted: BTreeMap<(Partition, &ShardPath), Vec<(usize, &MemberRow)>> = BTreeMap::new();
+    for (place, card) in cards.iter().enumerate() {
+        if let Some(member) = &card.member {
+            let images = wanted.entry((card.partition, &card.shard)).or_default();
+            images.push((place, member));
+        }
+    }
+    let shards = wanted
+        .into_iter()
+        .filter_map(|((partition, path), mut images)| {
+            images.sort_by_key(|(_, member)| member.offset);
+            let planned = plan
+                .partitions
+                .iter()
+                .find(|planned| planned.partition == partition)?;
+            let planned = planned.shards.iter().find(|row| row.shard == *path)?;
+            Some(OfShard {
+                partition,
+                planned,
+                images,
+            })
+        });
+    shards.collect()
+}
+
+impl OfShard<'_> {
+    fn files<T>(
+        &self,
+        context: &Context,
+        input: &Store,
+        work: impl Fn(usize, Vec<u8>) -> Result<T>,
+    ) -> Result<Vec<Made<T>>> {
+        let packing = packing(&context.run, self.partition.into())?;
+        let reader = InputReader::new(&context.run, input, &context.storage);
+        let mut shard = reader.shard(self.planned, &packing)?;
+        let most = Limits::default().max_bytes;
+        let (images, large): (Vec<_>, Vec<_>) = self
+            .images
+            .iter()
+            .copied()
+            .partition(|(_, member)| member.size <= most);
+        shard.want(images.iter().map(|(_, member)| *member))?;
+        let large = large
+            .into_iter()
+            .map(|(place, _)| (place, Err("the file is too large")));
+        let mut made: Vec<Made<T>> = large.collect();
+        for (place, member) in images {
+            let file = shard.read_member(member)?;
+            made.push((place, Ok(work(place, file)?)));
+        }
+        Ok(made)
+    }
+}
+
+/// Returns a note for each sample of a shard that cannot be read.
+fn or_without<T>(shard: &OfShard<'_>, made: Result<Vec<Made<T>>>) -> Result<Vec<Made<T>>> {
+    match made {
+        Err(e) if matches!(e.class(), Class::Data | Class::Usage) => {
+            tracing::warn!("no pictures: {e}");
+            let places = shard.images.iter().map(|(place, _)| *place);
+            Ok(places
+                .map(|place| (place, Err("its shard cannot be read")))
+                .collect())
+        }
+        made => made,
+    }
+}

@@ -1,0 +1,272 @@
+//! What one pass over the samples of a run finds for the page. Of a part, or of the whole: parts
+//! merge, and the result does not depend on how the run is cut into parts.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use sluice_manifest::{Dropped, Histogram, ImageId, Keep, ReasonKind};
+
+use crate::card::Card;
+use crate::data::DataFindings;
+use crate::sampling::{Best, ascending, hash};
+use crate::scoring::{Control, Scoring};
+
+/// Pictures next to a threshold, on each side.
+const NEAR: usize = 8;
+/// Pictures with the lowest scores, and with the highest.
+const EXTREMES: usize = 6;
+/// Ranges of a score, with equal numbers of images, that show a picture each.
+pub const RANGES: usize = 24;
+/// Random pictures of each reason.
+const OF_REASON: usize = 12;
+/// Random pictures that were kept, and that were dropped.
+const RANDOM: usize = 24;
+
+/// A sample on the way through the run.
+pub struct Seen<'s> {
+    /// What is known about it.
+    pub card: &'s dyn Fn() -> Card,
+    /// Its name.
+    pub image_id: &'s ImageId,
+    /// Its scores, in the order of the run's; NaN where there is none.
+    pub scores: &'s [f32],
+    /// The step that dropped it, and why.
+    pub dropped: Option<&'s Dropped>,
+    /// The place of that step among the deciding steps; none for `read`, or when it is kept.
+    pub dropped_at: Option<usize>,
+    /// Bytes of all its members.
+    pub bytes: u64,
+}
+
+/// What the pass found.
+#[derive(Debug, Clone)]
+pub struct Findings {
+    /// Samples and bytes of their members that are kept.
+    pub kept_bytes: u64,
+    /// Bytes of what was dropped.
+    pub dropped_bytes: BTreeMap<Dropped, u64>,
+    /// For each threshold that can be moved.
+    pub controls: Vec<ControlFindings>,
+    /// Random samples of each reason.
+    pub reasons: BTreeMap<Dropped, Best<Card>>,
+    /// Random samples that are kept.
+    pub kept: Best<Card>,
+    /// Random samples that were dropped.
+    pub dropped: Best<Card>,
+    /// The samples that were asked for by name.
+    pub named: HashMap<ImageId, Card>,
+    /// The dataset's content.
+    pub data: DataFindings,
+}
+
+/// What the pass found for a threshold that can be moved.
+#[derive(Debug, Clone)]
+pub struct ControlFindings {
+    /// Scores of the images that its filter keeps; without a filter, of those that it would keep.
+    pub kept: Histogram,
+    /// Scores of the images that it alone drops.
+    pub regained: Histogram,
+    /// Images that came to the filter.
+    pub came: u64,
+    /// Pictures on the side that stays, the nearest first.
+    pub inside: Best<Card>,
+    /// Pictures on the other side, the nearest first.
+    pub outside: Best<Card>,
+    /// Pictures with the lowest scores.
+    pub lowest: Best<Card>,
+    /// Pictures with the highest scores.
+    pub highest: Best<Card>,
+    /// A picture from each range of scores.
+    pub ranges: Vec<Best<Card>>,
+    /// The ends of the ranges.
+    edges: Vec<f32>,
+}
+
+impl Findings {
+    /// Returns what is found in no samples.
+    pub fn new(scoring: &Scoring) -> Self {
+        let controls = scoring.controls.iter();
+        Self {
+            kept_bytes: 0,
+            dropped_bytes: BTreeMap::new(),
+            controls: controls
+                .map(|control| ControlFindings::new(&scoring.scores[control.score].histogram))
+                .collect(),
+            reasons: BTreeMap::new(),
+            kept: Best::new(RANDOM),
+            dropped: Best::new(RANDOM),
+            named: HashMap::new(),
+            data: DataFindings::default(),
+        }
+    }
+
+    /// Takes a sample into account.
+    pub fn add(&mut self, seen: &Seen<'_>, scoring: &Scoring, named: &HashSet<ImageId>) {
+        let name = seen.image_id.as_str();
+        let random = hash(name);
+        match seen.dropped {
+            None => {
+                self.kept_bytes += seen.bytes;
+                self.kept.offer(random, name, seen.card);
+            }
+            Some(dropped) => {
+                *entry(&mut self.dropped_bytes, dropped, || 0) += seen.bytes;
+                self.dropped.offer(random, name, seen.card);
+                if has_gallery(dropped.reason.kind) {
+                    let of_reason = entry(&mut self.reasons, dropped, || Best::new(OF_REASON));
+                    of_reason.offer(random, name, seen.card);
+                }
+            }
+        }
+        for (findings, control) in self.controls.iter_mut().zip(&scoring.controls) {
+            findings.add(seen, control, scoring);
+        }
+        if named.contains(seen.image_id) {
+            self.named.insert(seen.image_id.clone(), (seen.card)());
+        }
+    }
+
+    /// Adds what was found in another part.
+    pub fn merge(&mut self, other: Self) {
+        self.kept_bytes += other.kept_bytes;
+        for (dropped, bytes) in other.dropped_bytes {
+            *self.dropped_bytes.entry(dropped).or_default() += bytes;
+        }
+        for (own, other) in self.controls.iter_mut().zip(other.controls) {
+            own.merge(other);
+        }
+        for (dropped, best) in other.reasons {
+            let own = self.reasons.entry(dropped);
+            own.or_insert_with(|| Best::new(OF_REASON)).merge(best);
+        }
+        self.kept.merge(other.kept);
+        self.dropped.merge(other.dropped);
+        self.named.extend(other.named);
+        self.data.merge(other.data);
+    }
+}
+
+/// Returns an entry of a map; the key is copied only where it is new.
+fn entry<'m, V>(
+    map: &'m mut BTreeMap<Dropped, V>,
+    key: &Dropped,
+    new: impl FnOnce() -> V,
+) -> &'m mut V {
+    if !map.contains_key(key) {
+        map.insert(key.clone(), new());
+    }
+    // Unwrap safety: it was inserted where it was missing.
+    map.get_mut(key).expect("an entry")
+}
+
+/// Whether random pictures of a reason are shown. Thresholds show those next to them, duplicates what
+/// they duplicate.
+fn has_gallery(kind: ReasonKind) -> bool {
+    !matches!(
+        kind,
+        ReasonKind::BelowMin
+            | ReasonKind::AboveMax
+            | ReasonKind::BelowTop
+            | ReasonKind::ExactDuplicate
+            | ReasonKind::PerceptualDuplicate
+            | ReasonKind::SemanticDuplicate
+    )
+}
+
+impl ControlFindings {
+    fn new(histogram: &Histogram) -> Self {
+        let edges: Vec<f32> = (1..RANGES)
+            .filter_map(|range| histogram.top(range as f64 / RANGES as f64))
+            .map(|top| top.threshold)
+            .rev()
+            .collect();
+        Self {
+            kept: Histogram::default(),
+            regained: Histogram::default(),
+            came: 0,
+            inside: Best::new(NEAR),
+            outside: Best::new(NEAR),
+            lowest: Best::new(EXTREMES),
+            highest: Best::new(EXTREMES),
+            ranges: vec![Best::new(1); edges.len() + 1],
+            edges,
+        }
+    }
+
+    fn add(&mut self, seen: &Seen<'_>, control: &Control, scoring: &Scoring) {
+        let came = match control.set_by {
+            None => true,
+            Some((filter, _)) => came_to(seen, scoring.filters[filter].position),
+        };
+        if !came {
+            return;
+        }
+        self.came += 1;
+        let score = seen.scores[control.score];
+        if !score.is_finite() {
+            return;
+        }
+        let stays = match control.set_by {
+            None => Some(control.keep.passes(score, control.threshold)),
+            Some(_) => stays(seen, control, scoring),
+        };
+        let Some(stays) = stays else { return };
+        let (histogram, near) = match stays {
+            true => (&mut self.kept, &mut self.inside),
+            false => (&mut self.regained, &mut self.outside),
+        };
+        histogram.add(score);
+        let (name, value) = (seen.image_id.as_str(), f64::from(score));
+        let distance = (value - f64::from(control.threshold)).abs();
+        near.offer(ascending(distance), name, seen.card);
+        self.lowest.offer(ascending(value), name, seen.card);
+        self.highest.offer(ascending(-value), name, seen.card);
+        let range = self.edges.partition_point(|edge| *edge <= score);
+        self.ranges[range].offer(hash(name), name, seen.card);
+    }
+
+    fn merge(&mut self, other: Self) {
+        self.kept.merge(&other.kept);
+        self.regained.merge(&other.regained);
+        self.came += other.came;
+        self.inside.merge(other.inside);
+        self.outside.merge(other.outside);
+        self.lowest.merge(other.lowest);
+        self.highest.merge(other.highest);
+        for (own, other) in self.ranges.iter_mut().zip(other.ranges) {
+            own.merge(other);
+        }
+    }
+}
+
+/// Whether no step before the one at `position` dropped a sample.
+fn came_to(seen: &Seen<'_>, position: usize) -> bool {
+    match (seen.dropped, seen.dropped_at) {
+        (None, _) => true,
+        (Some(_), Some(at)) => at >= position,
+        (Some(_), None) => false,
+    }
+}
+
+/// Returns whether the filter of a control keeps a sample that came to it; none where it would not
+/// keep the sample whatever the control's threshold were.
+fn stays(seen: &Seen<'_>, control: &Control, scoring: &Scoring) -> Option<bool> {
+    let (filter, own) = control.set_by?;
+    let filter = &scoring.filters[filter];
+    let dropped = match (seen.dropped, seen.dropped_at) {
+        (Some(dropped), Some(at)) if at == filter.position => dropped,
+        _ => return Some(true),
+    };
+    if control.reason(scoring).as_ref() != Some(&dropped.reason) {
+        return None;
+    }
+    let mut others = filter
+        .thresholds
+        .iter()
+        .enumerate()
+        .filter(|(place, _)| *place != own);
+    let passes_others = others.all(|(_, (score, threshold))| {
+        let keep: Keep = threshold.keep();
+        keep.passes(seen.scores[*score], threshold.value)
+    });
+    passes_others.then_some(false)
+}

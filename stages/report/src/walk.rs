@@ -1,0 +1,234 @@
+//! One pass over the samples of a run: what `read` found, what the scorers gave, what was decided.
+//!
+//! Partitions are passed several at once; what is found in them is added up in their order.
+
+use std::collections::{HashMap, HashSet};
+
+use anyhow::Result;
+use rayon::prelude::*;
+use sluice_harness::{Context, Plan, Receipts, ScoreReader, Survivors, Verdict};
+use sluice_manifest::rows::SampleRow;
+use sluice_manifest::{Error, ImageId, Partition, StepName, Unit};
+
+use crate::card::Card;
+use crate::findings::{Findings, Seen};
+use crate::sampling::{Best, hash};
+use crate::scoring::Scoring;
+use crate::steps;
+
+/// A run, open for passes over its samples.
+pub struct Walk<'a> {
+    context: &'a Context,
+    plan: &'a Plan,
+    receipts: &'a Receipts,
+    survivors: Survivors<'a>,
+    /// The deciding steps that have decided on everything, in order.
+    chain: Vec<&'a StepName>,
+    /// The scores and the filters.
+    pub scoring: Scoring,
+}
+
+/// A sample on the way through the run.
+pub struct Walked {
+    /// What `read` found, and what was decided.
+    pub verdict: Verdict<SampleRow>,
+    /// Its scores, in the order of the run's; NaN where there is none.
+    pub scores: Vec<f32>,
+}
+
+/// The scores of a step, read along with the samples.
+struct Reader {
+    scores: ScoreReader,
+    /// The places of its scores among the run's.
+    places: Vec<usize>,
+}
+
+impl<'a> Walk<'a> {
+    /// Opens a run, however far it is.
+    ///
+    /// # Errors
+    /// Data, when the receipts of a deciding step contradict each other.
+    pub fn new(context: &'a Context, plan: &'a Plan, receipts: &'a Receipts) -> Result<Self> {
+        let chain = steps::chain(receipts).into_iter();
+        let chain: Vec<&StepName> = chain
+            .take_while(|step| steps::has_decided(receipts, step))
+            .collect();
+        Ok(Self {
+            context,
+            plan,
+            receipts,
+            survivors: context.survivors(chain.last().copied())?,
+            scoring: Scoring::new(receipts, &chain),
+            chain,
+        })
+    }
+
+    /// Returns what all partitions together hold.
+    ///
+    /// # Errors
+    /// Data, when a manifest is missing or broken; of storage.
+    pub fn findings(&self, named: &HashSet<ImageId>) -> Result<Findings> {
+        let mut whole = Findings::new(&self.scoring);
+        for partitions in self.plan.partitions.chunks(self.context.jobs.max(1)) {
+            let parts = partitions
+                .par_iter()
+                .map(|planned| self.part(planned.partition, named));
+            for part in parts.collect::<Result<Vec<_>>>()? {
+                whole.merge(part);
+            }
+        }
+        Ok(whole)
+    }
+
+    /// Returns up to `limit` of the samples that are `wanted`, chosen by the hash of their names.
+    ///
+    /// # Errors
+    /// Data, when a manifest is missing or broken; of storage.
+    pub fn select(
+        &self,
+        limit: usize,
+        wanted: impl Fn(&Walked) -> bool + Sync,
+    ) -> Result<Vec<Card>> {
+        let mut chosen = Best::new(limit);
+        for partitions in self.plan.partitions.chunks(self.context.jobs.max(1)) {
+            let parts = partitions.par_iter().map(|planned| {
+                let mut chosen = Best::new(limit);
+                for walked in self.samples(planned.partition)? {
+                    let walked = walked?;
+                    if wanted(&walked) {
+                        let name = walked.verdict.sample.image_id.as_str();
+                        let card = || self.card(&walked, planned.partition);
+                        chosen.offer(hash(name), name, card);
+                    }
+                }
+                Ok(chosen)
+            });
+            for part in parts.collect::<Result<Vec<_>>>()? {
+                chosen.merge(part);
+            }
+        }
+        Ok(chosen.items().cloned().collect())
+    }
+
+    /// Returns the samples with these names; with `partitions`, those in them.
+    ///
+    /// # Errors
+    /// Data, when a manifest is missing or broken; of storage.
+    pub fn named(
+        &self,
+        names: &HashSet<ImageId>,
+        partitions: Option<&HashSet<Partition>>,
+    ) -> Result<HashMap<ImageId, Card>> {
+        let planned = self.plan.partitions.iter().map(|planned| planned.partition);
+        let asked =
+            |partition: &Partition| partitions.is_none_or(|asked| asked.contains(partition));
+        let partitions: Vec<Partition> = planned.filter(asked).collect();
+        let parts = partitions.par_iter().map(|partition| {
+            let mut found = Vec::new();
+            for walked in self.samples(*partition)? {
+                let walked = walked?;
+                if names.contains(&walked.verdict.sample.image_id) {
+                    let card = self.card(&walked, *partition);
+                    found.push((card.image_id.clone(), card));
+                }
+            }
+            Ok(found)
+        });
+        Ok(parts
+            .collect::<Result<Vec<_>>>()?
+            .into_iter()
+            .flatten()
+            .collect())
+    }
+
+    fn part(&self, partition: Partition, named: &HashSet<ImageId>) -> Result<Findings> {
+        let mut findings = Findings::new(&self.scoring);
+        for walked in self.samples(partition)? {
+            let walked = walked?;
+            let (sample, dropped) = (&walked.verdict.sample, walked.verdict.dropped.as_ref());
+            let card = || self.card(&walked, partition);
+            let seen = Seen {
+                card: &card,
+                image_id: &sample.image_id,
+                scores: &walked.scores,
+                dropped,
+                dropped_at: dropped.and_then(|dropped| self.position(&dropped.step)),
+                bytes: sample.members.iter().map(|member| member.size).sum(),
+            };
+            findings.add(&seen, &self.scoring, named);
+            findings.data.add(sample, dropped.is_none());
+        }
+        Ok(findings)
+    }
+
+    fn position(&self, step: &StepName) -> Option<usize> {
+        self.chain.iter().position(|decider| *decider == step)
+    }
+
+    /// Returns the card of a sample.
+    pub fn card(&self, walked: &Walked, partition: Partition) -> Card {
+        let verdict = &walked.verdict;
+        let card = Card::new(&verdict.sample, partition);
+        Card {
+            dropped: verdict.dropped.clone(),
+            detail: verdict.detail.clone().or(card.detail),
+            is_nsfw: self.scoring.is_nsfw(&walked.scores),
+            scores: walked.scores.clone(),
+            ..card
+        }
+    }
+
+    /// Returns the samples of a partition in the order of `read`; none where `read` has not come to it.
+    ///
+    /// # Errors
+    /// Data, when a manifest is missing or broken.
+    pub fn samples(
+        &self,
+        partition: Partition,
+    ) -> Result<impl Iterator<Item = Result<Walked>> + use<'_, 'a>> {
+        let unit = Unit::from(partition);
+        let is_read = self.receipts.unit(&StepName::read(), unit).is_some();
+        let verdicts = match is_read {
+            true => Some(self.survivors.verdicts::<SampleRow>(partition)?),
+            false => None,
+        };
+        let mut readers = self.readers(unit)?;
+        let count = self.scoring.scores.len();
+        Ok(verdicts
+            .into_iter()
+            .flatten()
+            .enumerate()
+            .map(move |(number, verdict)| {
+                if number.is_multiple_of(1024) {
+                    self.context.check_stop()?;
+                }
+                let verdict = verdict?;
+                let id = verdict.sample.image_id.as_str();
+                let scores = scores_of(&mut readers, id, count)?;
+                Ok(Walked { verdict, scores })
+            }))
+    }
+
+    fn readers(&self, unit: Unit) -> Result<Vec<Reader>, Error> {
+        let steps = self.scoring.steps().into_iter();
+        let done = steps.filter(|step| self.receipts.unit(step, unit).is_some());
+        let readers = done.map(|step| {
+            let (places, columns): (Vec<usize>, Vec<&str>) =
+                self.scoring.of_step(step).into_iter().unzip();
+            let scores = ScoreReader::open(self.context, step, unit, &columns)?;
+            Ok(Reader { scores, places })
+        });
+        readers.collect()
+    }
+}
+
+fn scores_of(readers: &mut [Reader], id: &str, count: usize) -> Result<Vec<f32>, Error> {
+    let mut scores = vec![f32::NAN; count];
+    for reader in readers {
+        let row = reader.scores.next_if(id)?;
+        for (place, score) in reader.places.iter().zip(row.into_iter().flatten()) {
+            scores[*place] = score;
+        }
+    }
+    Ok(scores)
+}

@@ -1,0 +1,259 @@
+//! `sluice models pull` against a Hub on this machine, and runs with what it got.
+
+use std::path::Path;
+use std::time::Duration;
+
+use serde_json::Value;
+use sluice_testkit::hub::{COMMIT, Faults, Hub};
+use sluice_testkit::onnx::embedder;
+use sluice_testkit::pictures::{png, waves};
+use sluice_testkit::{Need, Shard, place};
+use sluice_tests::{Finished, Process, runtime};
+
+use crate::support::word;
+
+/// As Hugging Face's exporter writes it, for the tiny encoder.
+const PROCESSOR: &str = r#"{
+    "image_processor_type": "SiglipImageProcessor", "do_resize": true, "do_rescale": true,
+    "do_normalize": true, "size": {"height": 8, "width": 8}, "resample": 2, "rescale_factor": 1.0,
+    "image_mean": [128.0, 128.0, 128.0], "image_std": [1.0, 1.0, 1.0]
+}"#;
+
+/// A Hub, and a folder for its cache and the models.
+struct Site {
+    hub: Hub,
+    folder: tempfile::TempDir,
+    process: Process,
+}
+
+impl Site {
+    fn new() -> Self {
+        let onnx = embedder("tiny").onnx;
+        let hub = Hub::start(&[
+            ("org/tiny/README.md", b"# tiny".to_vec()),
+            ("org/tiny/onnx/model.onnx", onnx.clone()),
+            ("org/tiny/onnx/model_quantized.onnx", b"another".to_vec()),
+            (
+                "org/tiny/preprocessor_config.json",
+                PROCESSOR.as_bytes().to_vec(),
+            ),
+            ("files.example/tiny/model.onnx", onnx),
+            (
+                "files.example/tiny/preprocessor_config.json",
+                PROCESSOR.as_bytes().to_vec(),
+            ),
+        ]);
+        let folder = tempfile::tempdir().unwrap();
+        let program = env!("CARGO_BIN_EXE_sluice-tests-step");
+        let process = Process::new(program, Duration::from_secs(60)).unwrap();
+        let process = process
+            .with("HF_ENDPOINT", &hub.endpoint)
+            .with("HF_HOME", word(&folder.path().join("hf")))
+            .with("XDG_CACHE_HOME", word(&folder.path().join("cache")))
+            .with("SLUICE_MIRROR", &hub.store)
+            .with("SLUICE_MODELS", word(&folder.path().join("models")))
+            .with("HF_TOKEN", "")
+            .with("HF_HUB_OFFLINE", "");
+        Self {
+            hub,
+            folder,
+            process,
+        }
+    }
+
+    fn at(&self, path: &str) -> String {
+        word(&self.folder.path().join(path)).to_owned()
+    }
+
+    fn sluice(&self, line: &str) -> Finished {
+        let words = line.split(' ').map(|word| word.replace('~', &self.at("")));
+        let command: Vec<String> = ["sluice".to_owned()].into_iter().chain(words).collect();
+        self.process.run(&command).unwrap()
+    }
+
+    fn done(&self, line: &str) -> String {
+        let finished = self.sluice(line);
+        assert_eq!(finished.code, 0, "{line}: {finished:?}");
+        finished.stdout
+    }
+}
+
+#[test]
+fn a_model_of_the_hub_is_pulled_by_its_name_and_runs() {
+    if runtime().is_none() {
+        return;
+    }
+    let site = Site::new();
+    let said = site.done("models pull hf://org/tiny");
+    for words in [
+        COMMIT,
+        "recorded by this pull",
+        "licence  mit",
+        "192 numbers",
+    ] {
+        assert!(said.contains(words), "{words}: {said}");
+    }
+    let listed = site.done("models list --json");
+    let lines = listed
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap());
+    let found: Vec<Value> = lines
+        .filter(|line| line["name"] == "hf://org/tiny")
+        .collect();
+    assert_eq!(found.len(), 1, "{listed}");
+    assert_eq!(found[0]["revision"], COMMIT);
+    assert_eq!(found[0]["dimension"], 192);
+    assert_eq!(found[0]["licence"], "mit");
+    assert!(site.done("models check").contains("hf://org/tiny    "));
+    assert!(
+        site.done("models show hf://org/tiny")
+            .contains("stretched to 8x8 (bilinear)")
+    );
+
+    // The same model under a name of one's own, and by an address.
+    site.done("models pull mine --from hf://org/tiny/onnx/model.onnx");
+    let said =
+        site.done("models pull theirs --from https://files.example/tiny/model.onnx?sig=secret");
+    assert!(!said.contains("secret"), "{said}");
+    let toml = std::fs::read_to_string(site.at("models/theirs/model.toml")).unwrap();
+    assert!(
+        toml.contains("https://files.example/tiny/model.onnx") && !toml.contains("secret"),
+        "{toml}"
+    );
+    site.done("models pull copied --from ~/models/mine");
+    site.done("models remove mine");
+    assert!(!site.done("models list").contains("mine"));
+}
+
+#[test]
+fn a_run_gets_the_models_that_it_lacks() {
+    if runtime().is_none() {
+        return;
+    }
+    let site = Site::new();
+    let shard = (0..6).fold(Shard::new(), |shard, n| {
+        shard.with(&format!("{n}.png"), png(&waves(n, 64, 48)))
+    });
+    std::fs::create_dir(site.at("input")).unwrap();
+    std::fs::write(site.at("input/0.tar"), shard.finish()).unwrap();
+    let steps = "[[steps]]\nstage = 'read'\n[[steps]]\nstage = 'embed'\nmodel = 'hf://org/tiny'\n\
+        [[steps]]\nstage = 'export'\nembeddings = true\n";
+    std::fs::write(site.at("mine.toml"), steps).unwrap();
+    let line = "run --pipeline ~/mine.toml --input ~/input --output ~/out";
+    let finished = site.sluice(line);
+    assert_eq!(finished.code, 2, "{finished:?}");
+    assert!(
+        finished.stderr.contains("sluice models pull hf://org/tiny"),
+        "{finished:?}"
+    );
+    assert!(
+        site.hub.take_seen().is_empty(),
+        "nothing is pulled silently"
+    );
+    site.done(&format!("{line} --pull"));
+    assert!(!site.hub.take_seen().is_empty());
+    site.done(&format!("{line} --pull"));
+    assert!(site.hub.take_seen().is_empty(), "it is here");
+}
+
+#[test]
+fn what_is_not_what_its_name_says_is_not_installed() {
+    if runtime().is_none() {
+        return;
+    }
+    let site = Site::new();
+    let repository = "Xenova/clip-vit-large-patch14/onnx/vision_model.onnx";
+    for (line, code, words) in [
+        ("models pull clip-vit-l14", 2, "RepoNotFound"),
+        ("models pull laion-nsfw", 2, "raw.githubusercontent.com"),
+        (
+            "models pull clip-vit-l14 --from hf://org/tiny",
+            2,
+            "192 values, expected 768",
+        ),
+        ("models pull nothing", 2, "no model of the catalogue"),
+        ("models pull a/b --from hf://org/tiny", 2, "without slashes"),
+        ("models pull technical-quality", 2, "nothing to pull"),
+        (
+            "models pull mine --from hf://org/tiny@nosuch/other.onnx",
+            2,
+            "neither an ONNX file",
+        ),
+        (
+            "models pull mine --from https://files.example/none.onnx",
+            2,
+            "404",
+        ),
+    ] {
+        let finished = site.sluice(line);
+        assert_eq!(finished.code, code, "{line}: {finished:?}");
+        assert!(finished.stderr.contains(words), "{line}: {finished:?}");
+    }
+    site.hub.put(repository, vec![7; 20_000]);
+    let finished = site.sluice("models pull clip-vit-l14");
+    assert_eq!(finished.code, 3, "{finished:?}");
+    assert!(
+        finished.stderr.contains("the catalogue states"),
+        "{finished:?}"
+    );
+    site.hub.fail(Faults {
+        token: Some("hf_x"),
+        ..Faults::default()
+    });
+    let finished = site.sluice("models pull hf://org/tiny");
+    assert_eq!(finished.code, 2, "{finished:?}");
+    assert!(finished.stderr.contains("HF_TOKEN"), "{finished:?}");
+    assert!(!Path::new(&site.at("models")).exists());
+}
+
+#[test]
+fn two_pulls_at_once_give_one_model() {
+    if runtime().is_none() {
+        return;
+    }
+    let site = Site::new();
+    let command = ["sluice", "models", "pull", "hf://org/tiny"];
+    let started = [(); 2].map(|()| site.process.start(&command).unwrap());
+    for process in started {
+        let finished = process.wait().unwrap();
+        assert_eq!(finished.code, 0, "{finished:?}");
+    }
+    assert!(site.done("models check hf://org/tiny").contains("ok"));
+}
+
+/// The packages that `make models` takes the same models from.
+#[test]
+fn published_files_are_converted_to_the_same_bytes_as_before() {
+    let packages = place(
+        Need::Models,
+        "the packages of the models",
+        "SLUICE_MODEL_PACKAGES",
+        ".cache/packages/models",
+        "make models",
+    );
+    let (Some(packages), Some(_)) = (packages, runtime()) else {
+        return;
+    };
+    let mut site = Site::new();
+    let process = site.process.with("PIP_NO_INDEX", "1");
+    site.process = process.with("PIP_FIND_LINKS", word(&packages));
+    for (name, sha256) in [
+        (
+            "efficientnet-lite0",
+            "de841190a6a0c45c057dea3c6bb3fdc25848fdcdbe09e8de19759f1e8936c715",
+        ),
+        (
+            "opennsfw",
+            "864bb37bf8863564b87eb330ab8c785a79a773f4e7c43cb96db52ed8611305fa",
+        ),
+    ] {
+        let said = site.done(&format!("models pull {name}"));
+        assert!(said.contains("as the catalogue states it"), "{said}");
+        let toml = std::fs::read_to_string(site.at(&format!("models/{name}/model.toml"))).unwrap();
+        assert!(toml.contains(&format!("sha256 = \"{sha256}\"")), "{toml}");
+        assert!(
+            site.done(&format!("models pull {name}"))
+                .contains("up to date")
+        );
+    }
+}

@@ -1,0 +1,98 @@
+//! Pictures of a run as files, with captions beside them.
+
+use anyhow::Result;
+use serde_json::json;
+use sluice_manifest::Error;
+use sluice_report::card::Card;
+use sluice_report::figures::fate;
+use sluice_report::files::each_file;
+use sluice_store::{Location, Store};
+
+use super::{PairOfCards, Pictured, found_by};
+
+/// Names what is in the folder.
+const INDEX: &str = "samples.jsonl";
+
+/// A file to write: its name without the extension, and the sample.
+struct Copy<'c> {
+    name: String,
+    card: &'c Card,
+    note: Option<String>,
+}
+
+/// Copies the pictures into a folder, with a text file for each caption and a list of all. Returns how
+/// many pictures were copied.
+///
+/// # Errors
+/// Of storage; usage, when the folder is not a place for files.
+pub fn export(
+    run: &Pictured<'_>,
+    cards: &[Card],
+    pairs: &[PairOfCards],
+    folder: &str,
+) -> Result<u64> {
+    let store = run.context.storage.create(&Location::parse(folder)?)?;
+    let mut copies: Vec<Copy<'_>> = cards
+        .iter()
+        .map(|card| Copy {
+            name: card.image_id.to_string(),
+            card,
+            note: None,
+        })
+        .collect();
+    for (number, (row, gone, other)) in pairs.iter().enumerate() {
+        let copy = |which: &str, card| Copy {
+            name: format!("{number:05}/{which}"),
+            card,
+            note: Some(found_by(row)),
+        };
+        copies.extend([copy("dropped", gone), copy("kept", other)]);
+    }
+    let cards: Vec<&Card> = copies.iter().map(|copy| copy.card).collect();
+    let written = each_file(run.context, run.plan, &cards, |place, file| {
+        copies[place].write(&store, file)
+    })?;
+    let mut lines = String::new();
+    let mut count = 0;
+    for (place, outcome) in written {
+        let (copy, file) = (&copies[place], outcome.ok());
+        count += u64::from(file.is_some());
+        lines.push_str(&format!("{}\n", copy.line(file, run)));
+    }
+    store.put(INDEX, lines)?;
+    Ok(count)
+}
+
+impl Copy<'_> {
+    /// Writes the file, and returns its name.
+    fn write(&self, store: &Store, file: Vec<u8>) -> Result<String, Error> {
+        let extension = self
+            .card
+            .member
+            .as_ref()
+            .map_or("", |member| &member.extension);
+        let name = sluice_shard::safe_member_name(&self.name, extension);
+        store.put(&name, file)?;
+        if let Some(caption) = &self.card.caption {
+            let text = sluice_shard::safe_member_name(&self.name, "txt");
+            store.put(&text, caption.clone())?;
+        }
+        Ok(name)
+    }
+
+    fn line(&self, file: Option<String>, run: &Pictured<'_>) -> serde_json::Value {
+        let scores = run.walk.scoring.scores.iter().zip(&self.card.scores);
+        let scores = scores.filter(|(_, value)| !value.is_nan());
+        let scores: serde_json::Map<_, _> = scores
+            .map(|(score, value)| (score.name.to_string(), json!(value)))
+            .collect();
+        json!({
+            "file": file,
+            "image_id": self.card.image_id,
+            "fate": fate(self.card),
+            "duplicate": self.note,
+            "caption": self.card.caption,
+            "scores": scores,
+        })
+    }
+}

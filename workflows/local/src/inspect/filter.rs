@@ -1,0 +1,59 @@
+//! `--where`: rows for which a CEL expression is true.
+
+use arrow::datatypes::SchemaRef;
+use cel::{Context, Program, Value as CelValue};
+use serde_json::{Map, Value};
+use sluice_manifest::{Error, Result};
+
+/// The column of JSON documents; an expression reads their fields.
+const METADATA: &str = "metadata";
+
+/// An expression over the columns of a row.
+pub struct Filter {
+    program: Program,
+    columns: Vec<String>,
+}
+
+impl Filter {
+    /// Compiles an expression for rows with these columns.
+    ///
+    /// # Errors
+    /// Usage, when it is not CEL or reads a column that there is not.
+    pub fn new(text: &str, schema: &SchemaRef) -> Result<Self> {
+        let program = Program::compile(text).map_err(|e| {
+            let first = e.to_string();
+            let first = first.lines().next().unwrap_or_default().to_owned();
+            Error::usage(format!("--where {text}: {first}"))
+                .hint("write a CEL expression, such as width >= 256 && reason == 'not-an-image'")
+        })?;
+        let fields = schema.fields().iter().map(|field| field.name().clone());
+        let fields: Vec<String> = fields.collect();
+        let references = program.references();
+        let read = references.variables().into_iter();
+        let columns: Vec<String> = read.map(str::to_owned).collect();
+        drop(references);
+        match columns.iter().find(|column| !fields.contains(column)) {
+            Some(column) => Err(Error::usage(format!("--where {text}: no column {column}"))
+                .hint(format!("columns are {}", fields.join(", ")))),
+            None => Ok(Self { program, columns }),
+        }
+    }
+
+    /// Whether a row passes. What cannot be evaluated, such as a comparison with a value that is missing,
+    /// does not pass.
+    pub fn passes(&self, row: &Map<String, Value>) -> bool {
+        let mut context = Context::default();
+        for name in &self.columns {
+            let value = row.get(name).unwrap_or(&Value::Null);
+            let document = match value {
+                Value::String(text) if name == METADATA => serde_json::from_str(text).ok(),
+                _ => None,
+            };
+            let value: &Value = document.as_ref().unwrap_or(value);
+            if context.add_variable(name.as_str(), value).is_err() {
+                return false;
+            }
+        }
+        matches!(self.program.execute(&context), Ok(CelValue::Bool(true)))
+    }
+}

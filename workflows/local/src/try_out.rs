@@ -1,0 +1,213 @@
+//! `sluice try`: where the samples would go with other thresholds.
+//!
+//! The deciding steps of the run are done again, by their own code, in a scratch copy of the run: a
+//! folder of links to its manifests, or of copies where the run is in a bucket. The conditions and
+//! settings are those of the receipts, with the changes that were asked for. What is up to date is not
+//! done again. So the result equals that of a real run, and the run itself is only read.
+
+mod changes;
+mod deciders;
+mod scratch;
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+use sluice_filter::{NamedRule, Threshold, Top};
+use sluice_harness::{Context, Desk, Receipts};
+use sluice_manifest::{Error, StepName};
+use sluice_report::funnel::Level;
+use sluice_report::numbers::thousands;
+use sluice_report::{Funnel, counted, steps};
+
+use self::changes::Changes;
+use crate::text::columns;
+
+/// Show what other thresholds would keep, without a change to the run
+///
+/// Thresholds and rules replace those of the run's filters; new ones are added to the last filter.
+/// --eps, --keep and --max-distance change every dedup step that has the method.
+///
+/// Example: sluice try --run runs/a --min aesthetic=5.5 --eps 0.02
+#[derive(Debug, Args)]
+pub struct TryArgs {
+    /// The run: a URI prefix, on local disk or in object storage
+    #[arg(long, env = "SLUICE_RUN", value_name = "URI")]
+    pub run: String,
+
+    /// Keep images whose score is at least VALUE
+    #[arg(long, value_name = "SCORE=VALUE")]
+    pub min: Vec<Threshold>,
+
+    /// Keep images whose score is below VALUE
+    #[arg(long, value_name = "SCORE=VALUE")]
+    pub max: Vec<Threshold>,
+
+    /// Keep this fraction of the images that were scored, those with the highest scores
+    #[arg(long, value_name = "SCORE=PERCENT")]
+    pub top: Vec<Top>,
+
+    /// The threshold that keeps this fraction of the images that were scored, whichever side stays
+    #[arg(long, value_name = "SCORE=FRACTION")]
+    pub keep_fraction: Vec<Top>,
+
+    /// Keep images for which this CEL expression is true
+    #[arg(long, value_name = "NAME=EXPRESSION")]
+    pub rule: Vec<NamedRule>,
+
+    /// The filter that new conditions are added to (default: the last one)
+    #[arg(long, value_name = "STEP")]
+    pub filter: Option<StepName>,
+
+    /// Semantic duplicates have a cosine similarity of at least 1 - EPS
+    #[arg(long, value_name = "EPS")]
+    pub eps: Option<sluice_dedup::Eps>,
+
+    /// Which image of a group of semantic duplicates stays
+    #[arg(long, value_name = "RULE", value_enum)]
+    pub keep: Option<sluice_dedup::ranking::Keep>,
+
+    /// Bits by which the hashes of perceptual duplicates may differ
+    #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u32).range(0..=16))]
+    pub max_distance: Option<u32>,
+
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a run keeps, and what it would keep.
+struct Comparison {
+    /// What was changed, in words.
+    changes: Vec<String>,
+    now: Funnel,
+    then: Funnel,
+    /// What the numbers do not say.
+    notes: Vec<String>,
+}
+
+/// Prints the funnel as it would be beside the one that is.
+///
+/// # Errors
+/// Usage, when a score, a rule or a step is not the run's; data, when the run is not decided yet.
+pub fn try_out(args: &TryArgs, desk: &mut Desk<'_>) -> Result<()> {
+    let context = Context::look(&args.run, "sluice", &desk.shared)?;
+    let receipts = counted::receipts(&context)?;
+    let chain = steps::chain(&receipts);
+    let undecided = chain
+        .iter()
+        .find(|step| !steps::has_decided(&receipts, step));
+    if let Some(step) = undecided {
+        return Err(
+            Error::data(format!("step {step} has not decided on everything"))
+                .hint("finish the run first")
+                .into(),
+        );
+    }
+    let changes = Changes::new(args, &receipts, &chain)?;
+    let scratch = scratch::Scratch::new(&context, &receipts)?;
+    for step in &chain {
+        context.check_stop()?;
+        deciders::decide(step, &receipts, &changes, scratch.uri(), &desk.shared)?;
+    }
+    let tried = Context::look(scratch.uri(), "sluice", &desk.shared)?.receipts()?;
+    let comparison = Comparison {
+        now: Funnel::of_chain(&receipts, &chain),
+        then: Funnel::of_chain(&tried, &chain),
+        notes: notes(&receipts, &tried, &chain),
+        changes: changes.words,
+    };
+    match args.json {
+        true => writeln!(desk.out, "{}", comparison.json())?,
+        false => write!(desk.out, "{}", comparison.words())?,
+    }
+    Ok(())
+}
+
+/// Returns what a real run would do in addition: score and embed images that came to no scorer yet.
+fn notes(receipts: &Receipts, tried: &Receipts, chain: &[&StepName]) -> Vec<String> {
+    let mut notes = Vec::new();
+    for step in chain {
+        let unknown = |receipts: &Receipts| {
+            let units = receipts.of(step).iter();
+            let sums = units.map(|receipt| {
+                let dropped = receipt.counts.dropped.iter();
+                let not_scored = dropped.filter(|(dropped, _)| {
+                    dropped.reason.kind == sluice_manifest::ReasonKind::NotScored
+                });
+                not_scored.map(|(_, count)| count).sum::<u64>() + receipt.sums.not_embedded
+            });
+            sums.sum::<u64>()
+        };
+        let more = unknown(tried).saturating_sub(unknown(receipts));
+        if more > 0 {
+            notes.push(format!(
+                "{} more images come to {step} without a score or an embedding, which a real run would \
+                 compute",
+                thousands(more)
+            ));
+        }
+    }
+    notes
+}
+
+impl Comparison {
+    fn json(&self) -> serde_json::Value {
+        json!({
+            "changes": self.changes,
+            "now": self.now,
+            "then": self.then,
+            "notes": self.notes,
+        })
+    }
+
+    fn words(&self) -> String {
+        let mut rows = vec![row("", "", "now", "then", "change")];
+        rows.push(counts("came in", "", self.now.input, self.then.input));
+        for (now, then) in self.now.steps.iter().zip(&self.then.steps) {
+            let mut reasons: Vec<_> = now.reasons.iter().map(|found| &found.reason).collect();
+            reasons.extend(then.reasons.iter().map(|found| &found.reason));
+            reasons.sort();
+            reasons.dedup();
+            for (number, reason) in reasons.into_iter().enumerate() {
+                let dropped = |level: &Level| {
+                    let mut found = level.reasons.iter();
+                    found
+                        .find(|found| found.reason == *reason)
+                        .map_or(0, |found| found.count)
+                };
+                let step = if number == 0 { now.step.as_str() } else { "" };
+                let step = format!("  {step}");
+                rows.push(counts(
+                    &step,
+                    &reason.to_string(),
+                    dropped(now),
+                    dropped(then),
+                ));
+            }
+        }
+        rows.push(counts("kept", "", self.now.kept, self.then.kept));
+        let mut text = String::new();
+        for change in &self.changes {
+            text.push_str(&format!("{change}\n"));
+        }
+        text.push('\n');
+        text.push_str(&columns(&rows, &[2, 3, 4], ""));
+        for note in &self.notes {
+            text.push_str(&format!("\nnote: {note}\n"));
+        }
+        text
+    }
+}
+
+fn row(step: &str, reason: &str, now: &str, then: &str, change: &str) -> Vec<String> {
+    [step, reason, now, then, change].map(str::to_owned).into()
+}
+
+fn counts(step: &str, reason: &str, now: u64, then: u64) -> Vec<String> {
+    let change = match then.cmp(&now) {
+        std::cmp::Ordering::Equal => String::new(),
+        std::cmp::Ordering::Greater => format!("+{}", thousands(then - now)),
+        std::cmp::Ordering::Less => format!("-{}", thousands(now - then)),
+    };
+    row(step, reason, &thousands(now), &thousands(then), &change)
+}
