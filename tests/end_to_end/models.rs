@@ -345,16 +345,7 @@ fn heads_score_as_expected() {
 
 /// Writes embeddings for the images of a run, as `embed` would have.
 fn write_embeddings(uri: &str, embedder: &str, values: Vec<f32>, dimension: usize) {
-    let common = Common {
-        run: uri.to_owned(),
-        partitions: None,
-        task_index: None,
-        task_count: None,
-        jobs: None,
-        memory: None,
-        force: false,
-        result: None,
-    };
+    let common = Common::on(uri);
     let node = Node {
         step: StepName::fixed("embed"),
         stage: "embed",

@@ -86,6 +86,20 @@ pub struct StepArgs {
 }
 
 impl Common {
+    /// Returns the arguments of a program on a run, all others as they are by default.
+    pub fn on(run: impl Into<String>) -> Self {
+        Self {
+            run: run.into(),
+            partitions: None,
+            task_index: None,
+            task_count: None,
+            jobs: None,
+            memory: None,
+            force: false,
+            result: None,
+        }
+    }
+
     /// The units that are this process's share, in order.
     pub(crate) fn share(&self, units: Vec<Unit>) -> Result<Vec<Unit>> {
         if let Some(list) = &self.partitions {
@@ -211,16 +225,7 @@ mod tests {
     use super::*;
 
     fn common() -> Common {
-        Common {
-            run: "memory://x".into(),
-            partitions: None,
-            task_index: None,
-            task_count: None,
-            jobs: None,
-            memory: None,
-            force: false,
-            result: None,
-        }
+        Common::on("memory://x")
     }
 
     fn units() -> Vec<Unit> {

@@ -175,16 +175,7 @@ impl Context {
     /// Data, when the folder does not exist.
     pub fn look(run: &str, program: &'static str, shared: &Shared) -> Result<Self> {
         let place = run_at(&shared.storage, &Location::parse(run)?)?;
-        let common = Common {
-            run: place.to_string(),
-            partitions: None,
-            task_index: None,
-            task_count: None,
-            jobs: None,
-            memory: None,
-            force: false,
-            result: None,
-        };
+        let common = Common::on(place.to_string());
         Self::create(&common, program, None, shared)
     }
 

@@ -1,4 +1,5 @@
-//! `hf://ORG/NAME[@REVISION][/PATH]`: a repository of models, a commit of it, a folder or file.
+//! `hf://ORG/NAME[@REVISION][/PATH]`: a repository of models, optionally at a
+//! revision, and a folder or file in it.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,7 +13,7 @@ pub struct Address {
     pub repository: String,
     /// A branch, a tag or a commit; `main` where none is given.
     pub revision: String,
-    /// A folder or a file of the repository; empty for the whole of it.
+    /// A folder or file in the repository; empty for its root.
     pub path: String,
 }
 

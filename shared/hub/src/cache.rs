@@ -83,7 +83,7 @@ impl Repository {
         lock(&self.locks.join(format!("{etag}.lock")), keep_going)
     }
 
-    /// Returns the files of a snapshot that are there in full, sorted, as paths inside of it.
+    /// Returns the complete files of a snapshot as relative paths, sorted.
     pub fn files(&self, commit: &str) -> Result<Vec<String>> {
         let root = self.snapshot(commit);
         let mut files = Vec::new();
@@ -140,7 +140,7 @@ pub(crate) fn is_commit(revision: &str) -> bool {
     revision.len() == 40 && revision.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-/// Returns a path beside another one that no other process or thread takes.
+/// Returns a unique temporary path in the same folder.
 fn temporary(path: &Path) -> PathBuf {
     let random = RandomState::new().hash_one(path);
     path.with_extension(format!("{random:016x}.tmp"))

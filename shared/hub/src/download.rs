@@ -110,7 +110,7 @@ impl Transfer<'_> {
             .http
             .send(&Method::GET, self.url, &with, &|_, _| true)?;
         if answer.status() == StatusCode::RANGE_NOT_SATISFIABLE {
-            // What is there is no beginning of the file: start again.
+            // The incomplete file is not the start of this one: start over.
             file.set_len(0).map_err(|e| failed(e, self.incomplete))?;
             return Err(Error::transient(format!(
                 "{}: byte range {have}- refused",
@@ -207,7 +207,7 @@ fn report(url: &Url, have: u64, end: Option<u64>) {
     tracing::info!("{}: {}{of} MB", shown(url), megabytes(have));
 }
 
-/// Whether the server sends what follows `have`; one without byte ranges sends all of it.
+/// Whether the server answered the byte range request. Otherwise it sends the whole file.
 fn resumes_at(answer: &Response, have: u64) -> bool {
     let range = answer
         .headers()

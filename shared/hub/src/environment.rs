@@ -34,7 +34,7 @@ impl Environment {
     /// Reads the variables by `variable`, which returns the value of one.
     ///
     /// # Errors
-    /// Usage, when `HF_ENDPOINT` is no HTTP address, or no home folder is known.
+    /// Usage, when `HF_ENDPOINT` is not an HTTP URL, or the home folder is not known.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let set = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
         let endpoint = set("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());

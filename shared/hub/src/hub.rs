@@ -179,9 +179,9 @@ impl<'a> Hub<'a> {
         Ok(sound.then_some((bytes, sha256)))
     }
 
-    /// Downloads the file at an `https://` or `http://` address to `target`, of which the SHA-256 may
-    /// be known. Returns its length and SHA-256. A server named by `SLUICE_MIRROR` is asked in the
-    /// place of the address's own.
+    /// Downloads the file at an `https://` or `http://` URL to `target`. `sha256` is its checksum, where
+    /// it is known. Returns the file's length and SHA-256. With `SLUICE_MIRROR` set, that server is
+    /// asked instead of the URL's own.
     ///
     /// # Errors
     /// As of [`snapshot`](Self::snapshot); usage, when requests are not allowed.

@@ -11,6 +11,7 @@ mod fingerprint;
 mod histogram;
 mod ids;
 pub mod layout;
+pub mod numbers;
 mod operation;
 mod output;
 mod receipt;

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use sluice_manifest::{Error, Result};
 use sluice_store::{Location, Storage};
 
-use crate::model::{ONNX, SPEC};
+use crate::layout::{ONNX, SPEC};
 
 /// The scheme of the Hub's repositories.
 const HUB: &str = "hf://";

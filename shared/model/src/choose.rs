@@ -1,29 +1,8 @@
 //! Which files of a repository, a folder or a server are pulled as a model.
 
-use std::path::{Component, Path};
-
 use sluice_manifest::{Error, Result};
-use sluice_store::Store;
 
-use crate::model::contents;
-
-/// Names of ONNX files, best first. `onnx/vision_model.onnx` is the image tower of the model that
-/// `onnx/model.onnx` has with its text tower.
-const ONNX_FILES: [&str; 4] = [
-    "model.onnx",
-    "vision_model.onnx",
-    "onnx/vision_model.onnx",
-    "onnx/model.onnx",
-];
-
-/// Files that say how a model is fed.
-pub(crate) const SPECS: [&str; 5] = [
-    "model.toml",
-    "preprocessor_config.json",
-    "processor_config.json",
-    "config.json",
-    "open_clip_config.json",
-];
+use crate::layout::{DESCRIPTIONS, ONNX_FILES};
 
 /// Whether a file is the weights of a model, to be converted.
 pub fn is_weights(file: &str) -> bool {
@@ -42,7 +21,7 @@ pub struct Choice {
 impl Choice {
     /// Returns an ONNX file, with the paths where its specs may be.
     pub fn around(onnx: &str) -> Self {
-        let specs = folders(onnx).flat_map(|folder| SPECS.map(|name| joined(folder, name)));
+        let specs = folders(onnx).flat_map(|folder| DESCRIPTIONS.map(|name| joined(folder, name)));
         Self {
             onnx: onnx.to_owned(),
             specs: specs.collect(),
@@ -111,27 +90,6 @@ pub(crate) fn joined(folder: &str, path: &str) -> String {
     match folder.is_empty() {
         true => path.to_owned(),
         false => format!("{folder}/{path}"),
-    }
-}
-
-/// Returns the names of the files that hold an ONNX file's tensors, as paths from its folder. They need
-/// not be there.
-///
-/// # Errors
-/// Data, when the file is not a whole ONNX file, or names a file that is not in its folder.
-pub fn data_names(folder: &Store, onnx: &str) -> Result<Vec<String>> {
-    let uri = folder.uri(onnx);
-    let contents = contents(folder, onnx)?
-        .map_err(|wrong| Error::data(format!("{uri}: not a whole ONNX file: {wrong}")))?;
-    let is_inside = |name: &String| {
-        let mut parts = Path::new(name).components();
-        !name.is_empty() && parts.all(|part| matches!(part, Component::Normal(_)))
-    };
-    match contents.external.iter().find(|name| !is_inside(name)) {
-        None => Ok(contents.external.into_iter().collect()),
-        Some(name) => Err(Error::data(format!(
-            "{uri}: has weights in {name:?}, which is not in the model's folder"
-        ))),
     }
 }
 

@@ -5,21 +5,21 @@
 //! are copied: external data, `model.onnx`, and last `model.toml` with the SHA-256 of them. A reader that
 //! comes in between finds no model, or one whose SHA-256 is wrong.
 
-use std::io::{self, Read, Write};
 use std::os::unix::fs::symlink;
 
-use sha2::{Digest, Sha256};
 use sluice_manifest::{Class, Error, Result};
 use sluice_store::{Location, Storage, Store};
 
 use crate::cache::folder_of;
 use crate::catalogue::named;
-use crate::choose::{Choice, SPECS, data_names};
+use crate::choose::Choice;
 use crate::convert::{Conversion, Credit, convert};
-use crate::model::{Model, ONNX, ONNX_INT8, SPEC, sha256_of};
+use crate::layout::{DESCRIPTIONS, ONNX, ONNX_INT8, SPEC};
+use crate::model::Model;
 use crate::precision::Precision;
 use crate::source::Source;
 use crate::spec::{Kind, Spec};
+use crate::weights::{data_names, sha256_of};
 
 /// The files of a model, at hand.
 #[derive(Debug, Clone)]
@@ -147,7 +147,10 @@ impl Work<'_> {
     /// alone may say too little: then there is none, if the catalogue has one.
     fn given_spec(&self, is_known: bool) -> Result<Option<Spec>> {
         let mut tells = false;
-        for name in SPECS.into_iter().filter(|name| *name != "config.json") {
+        for name in DESCRIPTIONS
+            .into_iter()
+            .filter(|name| *name != "config.json")
+        {
             tells |= self.staging.stat(name)?.is_some();
         }
         match self.find().map_err(|e| self.unstaged(&e)) {
@@ -272,7 +275,7 @@ impl Work<'_> {
         }
         let staging = self.staging.location();
         let (Some(from), Some(to)) = (store.location().as_local(), staging.as_local()) else {
-            return copy(store, file, &self.staging, name);
+            return store.copy_to(file, &self.staging, name);
         };
         let (from, to) = (from.join(file), to.join(name));
         let made = to.parent().map_or(Ok(()), std::fs::create_dir_all);
@@ -309,7 +312,8 @@ impl Work<'_> {
             _ => 0,
         });
         for file in files {
-            copy(&self.staging, &file, &target, &format!("{folder}/{file}"))?;
+            self.staging
+                .copy_to(&file, &target, &format!("{folder}/{file}"))?;
         }
         target.tidy();
         Ok(())
@@ -325,32 +329,5 @@ impl Work<'_> {
         files.sort();
         files.dedup();
         Ok(files)
-    }
-}
-
-/// Copies an object between stores.
-fn copy(from: &Store, file: &str, to: &Store, name: &str) -> Result<()> {
-    let mut reader = from.reader(file)?;
-    let mut writer = to.writer(name)?;
-    io::copy(&mut reader, &mut writer).map_err(|e| Error::of_io(e, &from.uri(file)))?;
-    writer.flush().map_err(|e| Error::of_io(e, &to.uri(name)))?;
-    writer.finish()?;
-    Ok(())
-}
-
-/// Returns the SHA-256 of one file.
-///
-/// # Errors
-/// Data, when there is no such file; of storage.
-pub fn file_sha256(folder: &Store, file: &str) -> Result<String> {
-    let mut reader = folder.reader(file)?;
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let read = reader.read(&mut buffer);
-        match read.map_err(|e| Error::of_io(e, &folder.uri(file)))? {
-            0 => return Ok(hex::encode(hasher.finalize())),
-            count => hasher.update(&buffer[..count]),
-        }
     }
 }

@@ -24,6 +24,23 @@ pub(crate) const DESCRIPTIONS: [&str; 5] = [
     "config.json",
 ];
 
+/// Names of ONNX files, best first. `onnx/vision_model.onnx` is the image tower of the model that
+/// `onnx/model.onnx` has with its text tower.
+pub(crate) const ONNX_FILES: [&str; 4] = [
+    ONNX,
+    "vision_model.onnx",
+    "onnx/vision_model.onnx",
+    "onnx/model.onnx",
+];
+
+/// The ONNX file that holds a model's weights for a precision.
+pub(crate) fn onnx_file(precision: Precision) -> &'static str {
+    match precision {
+        Precision::Float32 | Precision::Bfloat16 => ONNX,
+        Precision::Int8 => ONNX_INT8,
+    }
+}
+
 /// Where a model's files are.
 #[derive(Debug, Clone)]
 pub(crate) struct Files {
@@ -153,12 +170,7 @@ fn above_hub(storage: &Storage, location: &Location) -> Result<Option<Store>> {
 fn onnx_in(folder: &Store, precision: Precision) -> Result<Option<String>> {
     let usual: &[&str] = match precision {
         Precision::Int8 => &[ONNX_INT8],
-        Precision::Float32 | Precision::Bfloat16 => &[
-            ONNX,
-            "vision_model.onnx",
-            "onnx/vision_model.onnx",
-            "onnx/model.onnx",
-        ],
+        Precision::Float32 | Precision::Bfloat16 => &ONNX_FILES,
     };
     for path in usual {
         if folder.stat(path)?.is_some() {

@@ -1,23 +1,19 @@
 //! What `--model` names, found and verified.
 
-use std::io::Read;
-use std::path::{Component, Path};
-
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use sluice_manifest::{Error, Result, ScoreColumn};
 use sluice_pixels::{Preprocess, RgbImage};
-use sluice_store::{Location, Storage, Store};
+use sluice_store::{Location, Storage};
 
 use crate::cache::{folder_of, location_of};
 use crate::catalogue::named;
 use crate::exports;
-use crate::layout::{DESCRIPTIONS, Files};
-pub(crate) use crate::layout::{ONNX, ONNX_INT8, SPEC};
+use crate::layout::{DESCRIPTIONS, Files, ONNX, SPEC, onnx_file};
 use crate::onnx::{self, Contents};
 use crate::precision::Precision;
 use crate::session::{self, Session};
 use crate::spec::{Activation, Kind, Pooling, Score, Spec};
+use crate::weights::{contents, external, sha256_of_graph};
 use crate::wiring::{self, Wiring};
 
 /// A model: its spec, and its ONNX file's content.
@@ -130,7 +126,7 @@ impl Model {
         })?;
         let sha256 = match spec.sha256_at(precision) {
             Some(stated) => stated.to_owned(),
-            None => sha256_of_file(&files.folder, &files.onnx)?,
+            None => sha256_of_graph(&files.folder, &files.onnx, &graph)?,
         };
         Ok(Self {
             spec,
@@ -147,7 +143,7 @@ impl Model {
         else {
             return Ok(());
         };
-        let found = sha256_of_file(&files.folder, &files.onnx)?;
+        let found = sha256_of_graph(&files.folder, &files.onnx, &self.graph)?;
         if found == expected {
             return Ok(());
         }
@@ -341,8 +337,7 @@ impl Model {
     }
 
     fn load(&self, files: &Files, threads: usize) -> Result<Session> {
-        let wiring = Wiring::of(&self.spec, &self.graph, &files.uri())?;
-        Session::load(files, &self.spec.name, wiring, self.precision, threads)
+        Session::load(files, &self.spec, &self.graph, self.precision, threads)
     }
 }
 
@@ -356,14 +351,6 @@ fn shown(labels: &[String]) -> String {
         0 => "they have no names".to_owned(),
         1..=10 => labels.join(", "),
         many => format!("{}, … ({many} of them)", labels[..10].join(", ")),
-    }
-}
-
-/// The ONNX file that holds a model's weights for a precision.
-pub(crate) fn onnx_file(precision: Precision) -> &'static str {
-    match precision {
-        Precision::Float32 | Precision::Bfloat16 => ONNX,
-        Precision::Int8 => ONNX_INT8,
     }
 }
 
@@ -437,74 +424,6 @@ fn width_of(output: &onnx::Value) -> Option<u64> {
         Some(0 | 1) => Some(1),
         _ => output.width(),
     }
-}
-
-/// Returns what an ONNX file says of itself. The inner error says what is wrong with the file.
-pub(crate) fn contents(folder: &Store, onnx: &str) -> Result<Result<Contents, String>> {
-    let bytes = folder.stat(onnx)?.map_or(0, |info| info.bytes);
-    onnx::contents(bytes, |range| {
-        let mut reader = folder.stretches(onnx, bytes);
-        reader.want(range.clone());
-        reader.skip_to(range.start)?;
-        let mut window = vec![0; (range.end - range.start) as usize];
-        let read = reader.read_exact(&mut window);
-        read.map_err(|e| Error::of_io(e, &folder.uri(onnx)))?;
-        Ok(window)
-    })
-}
-
-/// Returns the files that hold tensors of an ONNX file, in order of their names.
-///
-/// # Errors
-/// Data, when one is missing or not in the folder.
-fn external(folder: &Store, contents: &Contents, onnx: &str) -> Result<Vec<String>> {
-    for file in &contents.external {
-        let mut parts = Path::new(file).components();
-        let is_inside = parts.all(|part| matches!(part, Component::Normal(_)));
-        let wrong = match file.is_empty() || !is_inside {
-            true => "is not in the model's folder",
-            false if folder.stat(file)?.is_none() => "does not exist",
-            false => continue,
-        };
-        let uri = folder.uri(onnx);
-        return Err(
-            Error::data(format!("{uri}: has weights in {file:?}, which {wrong}"))
-                .hint("pull the model again, with its external data beside it"),
-        );
-    }
-    Ok(contents.external.iter().cloned().collect())
-}
-
-/// The files of external data that an ONNX file names, under any name; of a broken file none.
-pub(crate) fn data_files(folder: &Store, onnx: &str) -> Result<Vec<String>> {
-    let contents = contents(folder, onnx)?.unwrap_or_default();
-    external(folder, &contents, onnx)
-}
-
-/// Returns the SHA-256 of a precision's ONNX file and its external data.
-pub(crate) fn sha256_of(folder: &Store, precision: Precision) -> Result<String> {
-    sha256_of_file(folder, onnx_file(precision))
-}
-
-/// Returns the SHA-256 of an ONNX file followed by its external data.
-fn sha256_of_file(folder: &Store, onnx: &str) -> Result<String> {
-    let mut hasher = Sha256::new();
-    let mut buffer = vec![0; 1 << 20];
-    let mut files = vec![onnx.to_owned()];
-    files.extend(data_files(folder, onnx)?);
-    for file in files {
-        let mut reader = folder.reader(&file)?;
-        loop {
-            let count = reader
-                .read(&mut buffer)
-                .map_err(|e| Error::of_io(e, &folder.uri(&file)))?;
-            if count == 0 {
-                break;
-            }
-            hasher.update(&buffer[..count]);
-        }
-    }
-    Ok(hex::encode(hasher.finalize()))
 }
 
 #[cfg(test)]

@@ -15,9 +15,11 @@ use sluice_manifest::{Error, Result};
 use sluice_store::Store;
 
 use crate::layout::Files;
-use crate::model::data_files;
+use crate::onnx::Contents;
 use crate::pooling;
 use crate::precision::Precision;
+use crate::spec::Spec;
+use crate::weights::external;
 use crate::wiring::{Element, Text, Wiring};
 
 static ENVIRONMENT: OnceLock<Result<Environment, String>> = OnceLock::new();
@@ -34,13 +36,14 @@ pub struct Session {
 impl Session {
     pub(crate) fn load(
         files: &Files,
-        name: &str,
-        wiring: Wiring,
+        spec: &Spec,
+        graph: &Contents,
         precision: Precision,
         threads: usize,
     ) -> Result<Self> {
         let (folder, onnx) = (&files.folder, files.onnx.as_str());
         let uri = files.uri();
+        let wiring = Wiring::of(spec, graph, &uri)?;
         let broken = |e: &dyn std::fmt::Display| Error::usage(format!("{uri}: does not load: {e}"));
         let builder = OrtSession::builder(environment()?).map_err(|e| broken(&e))?;
         let builder = builder
@@ -62,7 +65,7 @@ impl Session {
         let session = match folder.location().as_local() {
             Some(path) => builder.commit_from_file(path.join(onnx)),
             None => {
-                for file in data_files(folder, onnx)? {
+                for file in external(folder, graph, onnx)? {
                     let data = content(folder, &file)?;
                     builder = builder
                         .with_external_initializer_file_in_memory(&file, data.into())
@@ -73,7 +76,7 @@ impl Session {
         };
         let session = session.map_err(|e| broken(&e))?;
         Ok(Self {
-            name: name.to_owned(),
+            name: spec.name.clone(),
             wiring,
             text: 0,
             session,

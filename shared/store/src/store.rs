@@ -265,6 +265,17 @@ impl Store {
         }
     }
 
+    /// Copies an object to `name` in a store.
+    ///
+    /// # Errors
+    /// Data, when there is no such object; of either store.
+    pub fn copy_to(&self, path: &str, to: &Self, name: &str) -> Result<()> {
+        let (mut reader, mut writer) = (self.reader(path)?, to.writer(name)?);
+        let copied = io::copy(&mut reader, &mut writer);
+        copied.map_err(|e| Error::of_io(e, &self.uri(path)))?;
+        writer.finish().map(drop)
+    }
+
     /// Streams a new object. It appears on [`ObjectWriter::finish`]; dropped before, it never does.
     pub fn writer(&self, path: &str) -> Result<ObjectWriter> {
         ObjectWriter::open(&self.place, path, self.uri(path))

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use sluice_manifest::numbers::{plural, thousands};
+
 use crate::files::FileSample;
 use crate::listing::list_first;
 
@@ -68,7 +70,7 @@ impl Found {
             return String::new();
         }
         let known = list_first(self.names.iter().map(String::as_str));
-        format!("; {} ignored ({known})", count(self.ignored, "other file"))
+        format!("; {} ignored ({known})", plural(self.ignored, "other file"))
     }
 }
 
@@ -76,60 +78,32 @@ impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
         if self.images > 0 {
-            let (images, folders) = (count(self.images, "image"), count(self.folders, "folder"));
+            let (images, folders) = (plural(self.images, "image"), plural(self.folders, "folder"));
             parts.push(format!("{images} in {folders}"));
         }
         if self.listed > 0 {
-            parts.push(format!("{} in lists", count(self.listed, "image")));
+            parts.push(format!("{} in lists", plural(self.listed, "image")));
         }
         if self.images + self.listed > 0 {
             parts.push(format!("{} with captions", thousands(self.captions)));
         }
         if self.parquet > 0 {
-            let (files, rows) = (count(self.parquet, "Parquet file"), count(self.rows, "row"));
+            let (files, rows) = (
+                plural(self.parquet, "Parquet file"),
+                plural(self.rows, "row"),
+            );
             parts.push(format!("{files} with {rows}"));
         }
         if self.shards > 0 {
             let megabytes = thousands(self.bytes.div_ceil(1_000_000));
-            parts.push(format!("{} of {megabytes} MB", count(self.shards, "shard")));
+            parts.push(format!(
+                "{} of {megabytes} MB",
+                plural(self.shards, "shard")
+            ));
         }
         if self.tables > 0 {
-            parts.push(format!("{} of img2dataset", count(self.tables, "table")));
+            parts.push(format!("{} of img2dataset", plural(self.tables, "table")));
         }
         write!(f, "{}{}", parts.join(", "), self.ignored_words())
-    }
-}
-
-fn count(number: u64, what: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{} {what}{plural}", thousands(number))
-}
-
-fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_grouped() {
-        for (number, text) in [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1,000"),
-            (1_234_567, "1,234,567"),
-        ] {
-            assert_eq!(thousands(number), text);
-        }
     }
 }

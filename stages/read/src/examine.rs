@@ -97,7 +97,10 @@ pub fn examine(
     {
         let others = others.iter().map(|&number| &sample.members[number]);
         match settings.images {
-            Images::First => notes.push(several(images.len())),
+            Images::First => notes.push(format!(
+                "several images: {}, of which only the first is judged",
+                images.len()
+            )),
             Images::All => outcome = outcome.and_then(|()| check_all(others, memory)),
         }
     }
@@ -172,13 +175,10 @@ fn check_all<'m>(
     Ok(())
 }
 
-/// Says that a sample has images that nobody looks at.
-fn several(images: usize) -> String {
-    format!("{SEVERAL}: {images}, of which only the first is judged")
+/// Returns whether a sample has further images, which [`examine`] does not look at.
+pub fn has_unjudged(sample: &Sample, settings: &Settings) -> bool {
+    settings.images == Images::First && image_members(&sample.members).len() > 1
 }
-
-/// How the note about several images begins.
-pub const SEVERAL: &str = "several images";
 
 fn reason_of(error: &DecodeError) -> ReasonKind {
     match error {

@@ -21,7 +21,7 @@ use sluice_source::InputReader;
 use sluice_store::RowWriter;
 
 use crate::batches::{Batch, Batches};
-use crate::examine::{SEVERAL, examine};
+use crate::examine::{examine, has_unjudged};
 
 /// Index the samples of the shards, validate and measure their images
 ///
@@ -216,17 +216,17 @@ fn read_shard(
             let Batch { samples, others } = batch.map_err(unreadable)?;
             let rows = samples.into_par_iter().map(|sample| {
                 context.check_stop()?;
-                Ok(examine(sample, shard, settings, &context.memory))
+                let is_several = has_unjudged(&sample, settings);
+                Ok((
+                    examine(sample, shard, settings, &context.memory),
+                    is_several,
+                ))
             });
-            let rows = rows.collect::<sluice_manifest::Result<Vec<SampleRow>>>()?;
+            let rows = rows.collect::<sluice_manifest::Result<Vec<_>>>()?;
             task.advance(rows.len())?;
-            for row in rows {
+            for (row, is_several) in rows {
                 in_samples += row.own_members();
-                let several = row
-                    .detail
-                    .as_ref()
-                    .is_some_and(|detail| detail.contains(SEVERAL));
-                outputs.several += u64::from(several);
+                outputs.several += u64::from(is_several);
                 outputs.counts.add(context.step(), row.reason.as_ref());
                 outputs.images.push(row)?;
             }

@@ -7,9 +7,9 @@ use sluice_manifest::text::one_line;
 
 use crate::album::{Album, Picture};
 use crate::card::{Card, shortened};
-use crate::numbers::bytes;
 use crate::plot::number;
 use crate::scoring::Scoring;
+use sluice_manifest::numbers::bytes;
 
 /// Characters of a caption that are shown.
 const CAPTION: usize = 160;

@@ -20,7 +20,6 @@ pub mod findings;
 pub mod frequent;
 pub mod funnel;
 pub mod gallery;
-pub mod numbers;
 pub mod page;
 pub mod planned;
 pub mod plot;

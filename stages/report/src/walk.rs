@@ -69,15 +69,24 @@ impl<'a> Walk<'a> {
     /// Data, when a manifest is missing or broken; of storage.
     pub fn findings(&self, named: &HashSet<ImageId>) -> Result<Findings> {
         let mut whole = Findings::new(&self.scoring);
-        for partitions in self.plan.partitions.chunks(self.context.jobs.max(1)) {
-            let parts = partitions
-                .par_iter()
-                .map(|planned| self.part(planned.partition, named));
-            for part in parts.collect::<Result<Vec<_>>>()? {
-                whole.merge(part);
-            }
-        }
+        let part = |partition| self.part(partition, named);
+        self.each_part(part, |part| whole.merge(part))?;
         Ok(whole)
+    }
+
+    /// Computes `part` for every partition, several at once, and passes the results to `merge` in the
+    /// order of the partitions.
+    fn each_part<T: Send>(
+        &self,
+        part: impl Fn(Partition) -> Result<T> + Sync,
+        mut merge: impl FnMut(T),
+    ) -> Result<()> {
+        for partitions in self.plan.partitions.chunks(self.context.jobs.max(1)) {
+            let parts = partitions.par_iter().map(|planned| part(planned.partition));
+            let parts: Vec<T> = parts.collect::<Result<_>>()?;
+            parts.into_iter().for_each(&mut merge);
+        }
+        Ok(())
     }
 
     /// Returns up to `limit` of the samples that are `wanted`, chosen by the hash of their names.
@@ -89,24 +98,20 @@ impl<'a> Walk<'a> {
         limit: usize,
         wanted: impl Fn(&Walked) -> bool + Sync,
     ) -> Result<Vec<Card>> {
-        let mut chosen = Best::new(limit);
-        for partitions in self.plan.partitions.chunks(self.context.jobs.max(1)) {
-            let parts = partitions.par_iter().map(|planned| {
-                let mut chosen = Best::new(limit);
-                for walked in self.samples(planned.partition)? {
-                    let walked = walked?;
-                    if wanted(&walked) {
-                        let name = walked.verdict.sample.image_id.as_str();
-                        let card = || self.card(&walked, planned.partition);
-                        chosen.offer(hash(name), name, card);
-                    }
+        let part = |partition| {
+            let mut chosen = Best::new(limit);
+            for walked in self.samples(partition)? {
+                let walked = walked?;
+                if wanted(&walked) {
+                    let name = walked.verdict.sample.image_id.as_str();
+                    let card = || self.card(&walked, partition);
+                    chosen.offer(hash(name), name, card);
                 }
-                Ok(chosen)
-            });
-            for part in parts.collect::<Result<Vec<_>>>()? {
-                chosen.merge(part);
             }
-        }
+            Ok(chosen)
+        };
+        let mut chosen = Best::new(limit);
+        self.each_part(part, |part| chosen.merge(part))?;
         Ok(chosen.items().cloned().collect())
     }
 

@@ -4,8 +4,8 @@ use std::io::{self, Write};
 
 use serde_json::{Value, json};
 use sluice_harness::{StepDone, add_rows};
+use sluice_manifest::numbers::{bytes, plural, thousands};
 use sluice_report::Funnel;
-use sluice_report::numbers::{bytes, plural, thousands};
 
 use crate::text::columns;
 

@@ -12,8 +12,8 @@ use clap::Args;
 use serde_json::{Map, Value};
 use sluice_harness::Desk;
 use sluice_manifest::Error;
+use sluice_manifest::numbers::{plural, thousands};
 use sluice_manifest::rows::{SCHEMA_KEY, VERSION_KEY};
-use sluice_report::numbers::{plural, thousands};
 use sluice_store::{Location, Table};
 
 use self::files::{File, Found};

@@ -14,9 +14,9 @@ use clap::Args;
 use serde_json::json;
 use sluice_filter::{NamedRule, Threshold, Top};
 use sluice_harness::{Context, Desk, Receipts};
+use sluice_manifest::numbers::thousands;
 use sluice_manifest::{Error, StepName};
 use sluice_report::funnel::Level;
-use sluice_report::numbers::thousands;
 use sluice_report::{Funnel, counted, steps};
 
 use self::changes::Changes;

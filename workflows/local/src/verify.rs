@@ -26,9 +26,9 @@ use clap::Args;
 use rayon::prelude::*;
 use serde_json::json;
 use sluice_harness::{Context, Desk, Plan, Receipts};
+use sluice_manifest::numbers::{plural, thousands};
 use sluice_manifest::text::shown;
 use sluice_manifest::{Error, Receipt, StepName};
-use sluice_report::numbers::{plural, thousands};
 use sluice_report::{counted, planned};
 use sluice_source::InputReader;
 

@@ -3,8 +3,8 @@
 use askama::Template;
 
 use crate::data::{Both, DataFindings, MEASURES, Ranges};
-use crate::numbers::{percent, plural, thousands};
 use crate::plot;
+use sluice_manifest::numbers::{percent, plural, thousands};
 
 /// Values of a field that are shown.
 const VALUES: usize = 5;

@@ -6,9 +6,9 @@ use sluice_manifest::{Dropped, UnitKind};
 
 use crate::findings::Findings;
 use crate::funnel::{Funnel, decided};
-use crate::numbers::{bytes, duration, percent, rate, thousands};
 use crate::steps;
 use crate::times::StepTimes;
+use sluice_manifest::numbers::{bytes, duration, percent, rate, thousands};
 
 /// Where the samples went.
 #[derive(Debug, Template)]

@@ -12,8 +12,8 @@ use crate::card::Card;
 use crate::duplicates::{Duplicates, Group, Pairs};
 use crate::figures::{Figures, Gallery, Shown, state};
 use crate::findings::Findings;
-use crate::numbers::{plural, thousands};
 use crate::plot::number;
+use sluice_manifest::numbers::{plural, thousands};
 
 /// The pictures of a run.
 #[derive(Debug)]

@@ -25,9 +25,9 @@ use crate::album::Album;
 use crate::document::Document;
 use crate::duplicates::Duplicates;
 use crate::figures::Figures;
-use crate::numbers::{bytes, plural};
 use crate::steps as of_run;
 use crate::walk::Walk;
+use sluice_manifest::numbers::{bytes, plural};
 
 /// Bytes of a bin of a score in the page, about.
 const BIN: u64 = 75;

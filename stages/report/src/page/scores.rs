@@ -10,9 +10,9 @@ use crate::card::Card;
 use crate::curve::{Curve, Kept};
 use crate::figures::{Figures, Gallery, Shown, state};
 use crate::findings::{ControlFindings, Findings};
-use crate::numbers::{percent, plural, thousands};
 use crate::plot::{Bars, number};
 use crate::scoring::{Control, Scoring};
+use sluice_manifest::numbers::{percent, plural, thousands};
 
 /// Scores whose pictures are shown; of further ones there are numbers only.
 const WITH_PICTURES: usize = 20;

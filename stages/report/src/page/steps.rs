@@ -4,9 +4,9 @@ use askama::Template;
 use sluice_harness::Receipts;
 use sluice_manifest::UnitKind;
 
-use crate::numbers::plural;
 use crate::settings;
 use crate::steps::{self, NodeDone};
+use sluice_manifest::numbers::plural;
 
 /// What was done.
 #[derive(Debug, Template)]

@@ -7,8 +7,8 @@ use sluice_manifest::layout::SHARDS;
 use sluice_manifest::rows::{ShardRow, ShardStatus};
 use sluice_manifest::{Receipt, Result, StepName, UnitKind};
 
-use crate::numbers::{duration, plural, thousands};
 use crate::steps;
+use sluice_manifest::numbers::{duration, plural, thousands};
 
 /// Damaged shards listed.
 const DAMAGED: usize = 50;

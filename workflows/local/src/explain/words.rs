@@ -1,9 +1,9 @@
 //! An image's story as text.
 
 use sluice_manifest::ReasonKind;
+use sluice_manifest::numbers::bytes;
 use sluice_manifest::rows::{SampleRow, Status};
 use sluice_manifest::text::one_line;
-use sluice_report::numbers::bytes;
 use sluice_report::plot::number;
 
 use super::decisions::{Decision, Fate, Link};

@@ -3,8 +3,8 @@
 use anyhow::Result;
 use glob::{MatchOptions, Pattern};
 use sluice_harness::{Context, Desk};
+use sluice_manifest::numbers::{bytes, thousands};
 use sluice_manifest::{Error, UnitKind, layout};
-use sluice_report::numbers::{bytes, thousands};
 use sluice_report::{counted, steps};
 use sluice_store::{Location, Store, Table};
 

@@ -35,16 +35,6 @@ pub fn decide(
 }
 
 fn filter_context(receipt: &Receipt, run: &str, shared: &Shared) -> Result<Context> {
-    let common = Common {
-        run: run.to_owned(),
-        partitions: None,
-        task_index: None,
-        task_count: None,
-        jobs: None,
-        memory: None,
-        force: false,
-        result: None,
-    };
     let node = Node {
         step: receipt.step.clone(),
         stage: sluice_filter::Args::stage(),
@@ -52,7 +42,7 @@ fn filter_context(receipt: &Receipt, run: &str, shared: &Shared) -> Result<Conte
         survivors_of: receipt.survivors_of.clone(),
     };
     Ok(Context::new(
-        &common,
+        &Common::on(run),
         sluice_filter::Args::NAME,
         node,
         shared,

@@ -9,7 +9,7 @@ use sluice_harness::{Context, Receipts};
 use sluice_manifest::layout::{EMBEDDINGS, REPORT};
 use sluice_manifest::{Error, InputOf};
 use sluice_report::steps::EXPORT;
-use sluice_store::{Location, Store};
+use sluice_store::Location;
 use tempfile::TempDir;
 
 /// A folder that is removed when it is dropped.
@@ -40,7 +40,7 @@ impl Scratch {
             match context.run.location().as_local() {
                 Some(run) => link(&run.join(&object.path), &path.join(&object.path))
                     .with_context(|| format!("cannot link {}", object.path))?,
-                None => copy(&context.run, &scratch, &object.path)?,
+                None => context.run.copy_to(&object.path, &scratch, &object.path)?,
             }
         }
         Ok(Self {
@@ -94,12 +94,4 @@ fn link(from: &Path, to: &Path) -> io::Result<()> {
         std::fs::create_dir_all(folder)?;
     }
     std::os::unix::fs::symlink(from, to)
-}
-
-fn copy(from: &Store, to: &Store, path: &str) -> Result<(), Error> {
-    let mut reader = from.reader(path)?;
-    let mut writer = to.writer(path)?;
-    let copied = io::copy(&mut reader, &mut writer);
-    copied.map_err(|e| Error::of_io(e, &from.uri(path)))?;
-    writer.finish().map(drop)
 }
