@@ -334,18 +334,24 @@ impl Context {
     /// Returns a unit of an earlier step as an input.
     ///
     /// # Errors
-    /// As [`Context::required_receipt`].
+    /// As [`Context::required_receipt`]; transient, when the unit was done again since this process
+    /// took it as an input.
     pub fn input(&self, step: &StepName, unit: Unit) -> Result<Input> {
-        Ok(self.required_receipt(step, unit)?.as_input())
+        let receipt = self.required_receipt(step, unit)?;
+        self.run.rely_on(&receipt)?;
+        Ok(receipt.as_input())
     }
 
     /// Returns all units of a kind of an earlier step as one input.
     ///
     /// # Errors
-    /// As [`Context::required_receipt`].
+    /// As [`Context::input`].
     pub fn combined_input(&self, step: &StepName, kind: UnitKind) -> Result<Input> {
         let units = self.units_of(step, kind)?;
         let receipts = self.required_receipts(step, &units)?;
+        receipts
+            .iter()
+            .try_for_each(|receipt| self.run.rely_on(receipt))?;
         let fingerprints = receipts.iter().map(|receipt| &receipt.fingerprint);
         Ok(Input::units(step, kind, fingerprints))
     }

@@ -4,12 +4,15 @@
 //! nowhere else: manifests block by block as they are read, `run.json` as a whole. So damage ends the
 //! program that meets it, and never becomes part of what a new receipt vouches for.
 
+use std::collections::HashMap;
 use std::ops::Deref;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use sluice_manifest::rows::Row;
-use sluice_manifest::{Class, Error, Output, Receipt, Result, StepName, Unit, layout};
+use sluice_manifest::{Class, Error, Fingerprint, Output, Receipt, Result, StepName, Unit, layout};
 use sluice_store::{Checked, Location, RowReader, Storage, Store, Table};
+
+use crate::context::lock;
 
 /// The objects of a run. Those that are read by their path alone ([`Store::get`], [`Store::reader`])
 /// are not checked.
@@ -18,6 +21,8 @@ pub struct Run {
     store: Store,
     /// Whether receipts of damaged outputs are removed.
     mends: bool,
+    /// The work of each unit that this process has as an input.
+    relied_on: Arc<Mutex<HashMap<(StepName, Unit), Fingerprint>>>,
 }
 
 /// Returns the place of a run: the given one, or the run that wrote the curated dataset there.
@@ -61,7 +66,33 @@ impl Run {
     /// Returns the run in a store. A run that `mends` removes a receipt once an output turns out to be
     /// other bytes than it says: the next run of its step does the unit again.
     pub fn new(store: Store, mends: bool) -> Self {
-        Self { store, mends }
+        Self {
+            store,
+            mends,
+            relied_on: Arc::default(),
+        }
+    }
+
+    /// Notes that the work of this process relies on what a receipt says. From then on, manifests of
+    /// that unit are read only as long as they are of the same work: other processes may do the unit
+    /// again at any time, with other settings.
+    ///
+    /// # Errors
+    /// Transient, when the process relied on other work of the unit so far.
+    pub(crate) fn rely_on(&self, receipt: &Receipt) -> Result<()> {
+        let unit = (receipt.step.clone(), receipt.unit);
+        let mut relied_on = lock(&self.relied_on);
+        let before = relied_on.entry(unit).or_insert(receipt.fingerprint.clone());
+        match *before == receipt.fingerprint {
+            true => Ok(()),
+            false => Err(self.done_again(receipt)),
+        }
+    }
+
+    fn done_again(&self, receipt: &Receipt) -> Error {
+        let (step, unit) = (&receipt.step, receipt.unit);
+        let uri = self.store.uri(&layout::receipt(step, unit));
+        Error::transient(format!("{uri}: {step} {unit} was done again meanwhile"))
     }
 
     /// Reads a manifest's rows.
@@ -135,7 +166,12 @@ impl Run {
         let written_by = layout::written_by(path);
         let (step, unit) = written_by
             .ok_or_else(|| Error::bug(format!("{path} is not the path of a manifest")))?;
-        self.checked(self.required_receipt(&step, unit)?, path)
+        let receipt = self.required_receipt(&step, unit)?;
+        let relied_on = lock(&self.relied_on).get(&(step, unit)).cloned();
+        match relied_on.is_none_or(|fingerprint| fingerprint == receipt.fingerprint) {
+            true => self.checked(receipt, path),
+            false => Err(self.done_again(&receipt)),
+        }
     }
 
     fn checked(&self, receipt: Receipt, path: &str) -> Result<Checked> {
@@ -169,7 +205,7 @@ impl Run {
         if let Ok(Some(now)) = self.receipt(step, unit)
             && now != *receipt
         {
-            return Error::transient(format!("{uri}: {step} {unit} was done again meanwhile"));
+            return self.done_again(receipt);
         }
         let path = layout::receipt(step, unit);
         let removed = self.mends && self.store.delete(&path).is_ok();

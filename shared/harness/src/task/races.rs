@@ -119,3 +119,24 @@ fn a_receipt_that_was_removed_is_not_written_again() {
     context.keep_units(&seen, &more).unwrap();
     assert_eq!(receipt(&context), None);
 }
+
+#[test]
+fn an_input_that_is_done_again_is_not_read() {
+    let context = context("races-input", &[]);
+    let make = |settings: &str| {
+        let mut task = begin(&context, settings, 1).unwrap();
+        publish(&context, &mut task, settings);
+        task.commit(Counts::all_kept(1)).unwrap();
+    };
+    let input = || context.input(context.step(), Unit::once(UnitKind::Plan));
+    make("a");
+    let first = input().unwrap();
+    // Another process, with other settings, does it again before its manifest is read.
+    make("b");
+    let said = input().unwrap_err();
+    assert_eq!(said.class(), sluice_manifest::Class::Transient, "{said}");
+    assert!(said.to_string().ends_with("done again meanwhile"), "{said}");
+    // And again, as it was.
+    make("a");
+    assert_eq!(input().unwrap(), first);
+}
