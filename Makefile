@@ -83,9 +83,23 @@ test-fixtures: ## the tests that `make test` skipped for lack of fixtures
 	    [ -n "$$names" ] || { echo "no test was skipped for lack of fixtures"; exit; }; \
 	    set -x; $(tests) -- --exact $$names
 
+.PHONY: test-readers
+test-readers: build $(cache)/readers/.done ## open outputs with datasets, webdataset, pyarrow, duckdb, polars, mlcroissant
+	SLUICE=target/release/sluice $(cache)/readers/bin/python -B -W ignore tests/readers/test_readers.py
+
+# The wheels of PyPI: the programs, and the Airflow provider.
+.PHONY: wheel
+wheel: build $(venv)/.done ## the Python package sluice-curate, with the programs, in dist/
+	SLUICE_PROGRAMS=target/release $(python) -m pip wheel -q --disable-pip-version-check --no-deps -w dist . workflows/airflow
+	@ls dist/*.whl
+
+.PHONY: test-wheel
+test-wheel: wheel models demo-data ## the wheel in an empty environment: a folder of pictures, read from Python
+	@tests/wheel.sh dist $(cache)/models $(demo)/input
+
 # Compiling keeps no processor busy to its end, and downloads keep none busy at all: make -j4 prepare.
 .PHONY: prepare
-prepare: compile models demo-data servers argo-tools image-tools $(airflow)/.done ## all that CI compiles and downloads
+prepare: compile models demo-data servers argo-tools image-tools $(airflow)/.done $(cache)/readers/.done ## all that CI compiles and downloads
 .PHONY: compile
 compile: lint
 	$(tests) --no-run
@@ -97,7 +111,7 @@ clean-demo: ## remove what the demo made (the downloads stay)
 
 .PHONY: clean
 clean: clean-demo ## remove the downloads and the build as well
-	rm -rf $(cache)
+	rm -rf $(cache) dist
 	$(CARGO) clean
 
 # ------------------------------------------------------------------------------- what takes longer than tests
@@ -182,7 +196,7 @@ models: $(cache)/models/efficientnet-lite0/model.onnx $(cache)/models/opennsfw/m
 demo-data: $(demo)/truth.csv ## the demo's shards, in demo/input
 
 .PHONY: servers
-servers: tools ## what tests start: SeaweedFS, Azurite, fake-gcs-server, HAProxy, Chromium
+servers: tools ## what tests start: SeaweedFS, Azurite, fake-gcs-server, HAProxy, Chromium, axe-core
 	@tests/servers/install.sh $(cache)
 
 .PHONY: find-tools
@@ -192,6 +206,12 @@ find-tools:
 $(venv)/.done: $(recipe)/requirements.txt | find-tools
 	[ -x $(python) ] || $(PYTHON) -m venv $(venv)
 	$(python) -m pip install -q --disable-pip-version-check -r $<
+	@touch $@
+
+# Apart from $(venv): another webdataset, which has no wids.
+$(cache)/readers/.done: tests/readers/requirements.txt
+	[ -x $(@D)/bin/python ] || $(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install -q --disable-pip-version-check -r $<
 	@touch $@
 
 # $(call download,requirements file,folder,python version,architecture): the wheels of a hashed requirements file.

@@ -217,7 +217,7 @@ done <"$work/steps"
 say "$(wc -l <"$work/steps") steps in $((SECONDS - started)) s"
 container verify "sluice:$version" verify --run "s3://$bucket/run" || fail "sluice verify ended with $?: $(cat "$logs/verify.out")"
 [ "$(names out | LC_ALL=C sort)" = "$(ls -A "$work/out" | LC_ALL=C sort)" ] || fail "the output on S3 has other files than the one on local disk: $(names out)"
-# Shards byte for byte; README.md and index.json may name the places, which differ.
+# Shards byte for byte; README.md, croissant.json and index.json may name the places, which differ.
 placeless() { sed -E "s#s3://$bucket/|$work/|$PWD/demo/##g"; }
 for file in "$work/out"/*; do
     get "out/${file##*/}" >"$work/file"

@@ -9,6 +9,9 @@ Matching: 1M vectors in 1000 clusters of uneven size, the same on all sides; eps
 rule, by which an earlier row counts even when it is removed; `sluice, kept only` is our default rule. Torch takes many
 times as long as NumPy, so it has a row of its own.
 
+`recall` and `skew` have no peer and need no Python packages: what clusters and probes find of the duplicates among all
+pairs, with brute force in the same process as the truth; and near-copies in one cluster beside as many in even ones.
+
 Reading the file counts in neither side's time for k-means, and in both sides' for matching. `peak MB` is resident memory;
 NumPy and torch map the file, which counts; `anonymous MB` below leaves that out.
 """
@@ -16,6 +19,7 @@ NumPy and torch map the file, which counts; `anonymous MB` below leaves that out
 import json
 import os
 import resource
+import subprocess
 import sys
 import threading
 import time
@@ -28,6 +32,11 @@ ITERATIONS = 20
 EPS = 0.01
 MATCHING_CLUSTERS = 1000
 ROWS = ["kmeans-316", "kmeans-1000", "matching", "matching-torch"]
+# Of `examples/clusters.rs`: rows, values, clusters, eps.
+OWN = {
+    "recall": ["recall", 100_000, 256, 100, EPS, "1,2,4,8"],
+    "skew": ["skew", 500_000, 256, 500, EPS],
+}
 
 
 def main():
@@ -35,8 +44,14 @@ def main():
         return peer(*sys.argv[2:])
     parser = paired.arguments(__doc__)
     parser.add_argument("--threads", type=int, default=1, choices=[1, 2])
-    parser.add_argument("--what", default=",".join(ROWS[:3]), help=f"rows, of {','.join(ROWS)} (default: all but the last)")
+    parser.add_argument("--what", default=",".join(ROWS[:3]), help=f"rows, of {','.join([*ROWS, *OWN])} (default: the first three)")
     args = parser.parse_args()
+    for what in args.what.split(","):
+        if what in OWN:
+            own(what, args.threads)
+    args.what = ",".join(what for what in args.what.split(",") if what not in OWN)
+    if not args.what:
+        return
     python = paired.environment("dedup")
     names = ["OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "RAYON_NUM_THREADS"]
     env = {name: str(args.threads) for name in names}
@@ -54,6 +69,18 @@ def main():
         told(runs)
         everything |= {f"{what}: {side}": own for side, own in runs.items()}
     paired.keep(everything, args.json)
+
+
+def own(what, threads):
+    """Runs one of our own measurements and prints its rows as a table."""
+    command = [paired.PROGRAMS / "examples/clusters", *map(str, OWN[what])]
+    env = {**os.environ, "RAYON_NUM_THREADS": str(threads)}
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env)
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    heads = list(rows[-1])
+    print(f"\n{' '.join(map(str, OWN[what]))}, {threads} threads\n")
+    for cells in [heads, ["---"] * len(heads), *[[row.get(head, "") for head in heads] for row in rows]]:
+        print("|", " | ".join(map(str, cells)), "|")
 
 
 def kmeans_sides(python, vectors, clusters, env):

@@ -7,8 +7,8 @@ use clap::{Arg, ArgAction, Args};
 use sluice::programs::PROGRAMS;
 use sluice_harness::{Common, StepArgs};
 use sluice_manifest::rows::{
-    CuratedRow, DecisionRow, DuplicateRow, FileRow, FilterRow, OutputPlanRow, PlanRow, Row,
-    SampleRow, ShardRow, SkippedRow, assignments, centroids, embeddings, scores,
+    CaptionsRow, CuratedRow, DecisionRow, DuplicateRow, FileRow, FilterRow, OutputPlanRow, PlanRow,
+    Row, SampleRow, ShardRow, SkippedRow, assignments, centroids, embeddings, scores,
 };
 use sluice_manifest::{Class, ExitStatus, Keep, ReasonKind, ScoreColumn};
 
@@ -125,6 +125,7 @@ fn columns() {
         ),
         (manifest, "`export/decisions`", DecisionRow::fields()),
         (manifest, "`export/plan`", OutputPlanRow::fields()),
+        (manifest, "`export/captions`", CaptionsRow::fields()),
         (manifest, "`curated`", CuratedRow::fields()),
     ];
     for (path, heading, fields) in tables {
@@ -325,6 +326,7 @@ fn models() {
             spec.dimension
                 .map(|dimension| dimension.to_string())
                 .unwrap_or_default(),
+            spec.eps.map(|eps| eps.to_string()).unwrap_or_default(),
             of_scores(spec, |score| {
                 score.threshold.map(|threshold| threshold.to_string())
             }),

@@ -19,10 +19,12 @@
 )]
 
 mod dups;
+mod field_cases;
 mod gallery;
 mod hard;
 mod memory;
 mod models;
+mod page;
 mod pipeline;
 mod pipelines;
 mod pull;

@@ -9,6 +9,7 @@ use sluice_manifest::{FanOut, StepName, UnitKind};
 use sluice_tests::{Run, Said, fixtures, models, python, runtime, sluice};
 
 use crate::gallery::{Gallery, verify};
+use crate::page;
 use crate::support::{column, csv, run_script, word};
 
 /// The 600 photographs of `imagenet-1k-sample`, curated.
@@ -132,6 +133,7 @@ fn photographs_are_curated_and_come_back_byte_for_byte() {
     if let Some(python) = python("pyarrow, webdataset") {
         read_back(&photos, &python);
     }
+    page::check(&photos.run, &["exact", "dedup"]);
 }
 
 /// The Python package `webdataset` reads the output, and every member is its source's.
@@ -211,7 +213,7 @@ fn a_dataset_in_memory_goes_through_all_steps() {
     let output = Run::at(gallery.at("output")).unwrap();
     let objects: Vec<String> = output.hashes("").unwrap().into_keys().collect();
     let shards = ["00000", "00001", "00002"];
-    let named = [".sluice.json", "README.md", "index.json"];
+    let named = [".sluice.json", "README.md", "croissant.json", "index.json"];
     let mut expected = named.map(str::to_owned).to_vec();
     for shard in shards {
         expected.push(format!("shard-{shard}.parquet"));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use sluice_testkit::hub::{COMMIT, Faults, Hub};
-use sluice_testkit::onnx::embedder;
+use sluice_testkit::onnx::{FLOAT32, Tensor, embedder, graph, int, ints, node, node_of};
 use sluice_testkit::pictures::{png, waves};
 use sluice_testkit::{Need, Shard, place};
 use sluice_tests::{Finished, Process, runtime};
@@ -29,7 +29,7 @@ struct Site {
 impl Site {
     fn new() -> Self {
         let onnx = embedder("tiny").onnx;
-        let hub = Hub::start(&[
+        Self::of(&[
             ("org/tiny/README.md", b"# tiny".to_vec()),
             ("org/tiny/onnx/model.onnx", onnx.clone()),
             ("org/tiny/onnx/model_quantized.onnx", b"another".to_vec()),
@@ -42,7 +42,11 @@ impl Site {
                 "files.example/tiny/preprocessor_config.json",
                 PROCESSOR.as_bytes().to_vec(),
             ),
-        ]);
+        ])
+    }
+
+    fn of(files: &[(&str, Vec<u8>)]) -> Self {
+        let hub = Hub::start(files);
         let folder = tempfile::tempdir().unwrap();
         let program = env!("CARGO_BIN_EXE_sluice-tests-step");
         let process = Process::new(program, Duration::from_secs(60)).unwrap();
@@ -154,6 +158,118 @@ fn a_run_gets_the_models_that_it_lacks() {
     assert!(!site.hub.take_seen().is_empty());
     site.done(&format!("{line} --pull"));
     assert!(site.hub.take_seen().is_empty(), "it is here");
+}
+
+/// An image encoder in the layout and with the files of CLIP ViT-L/14 on the Hub: 768 means of patches.
+fn clip_vit_l14() -> Vec<(&'static str, Vec<u8>)> {
+    let patches = [ints("kernel_shape", &[14, 14]), ints("strides", &[14, 14])];
+    let nodes = [
+        node("AveragePool", "pixel_values", "patches", &patches),
+        node("Flatten", "patches", "image_embeds", &[]),
+    ];
+    let pixels = Tensor("pixel_values", FLOAT32, &["n", "3", "224", "224"]);
+    let onnx = graph(
+        &nodes,
+        &[pixels],
+        &[Tensor("image_embeds", FLOAT32, &["n", "768"])],
+    );
+    let processor = r#"{
+        "crop_size": {"height": 224, "width": 224}, "do_center_crop": true, "do_convert_rgb": true,
+        "do_normalize": true, "do_rescale": true, "do_resize": true,
+        "feature_extractor_type": "CLIPFeatureExtractor", "image_processor_type": "CLIPImageProcessor",
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "resample": 3, "rescale_factor": 0.00392156862745098, "size": {"shortest_edge": 224}
+    }"#;
+    let config = r#"{"architectures": ["CLIPModel"], "model_type": "clip", "projection_dim": 768}"#;
+    vec![
+        ("Xenova/clip-vit-large-patch14/onnx/vision_model.onnx", onnx),
+        (
+            "Xenova/clip-vit-large-patch14/onnx/text_model.onnx",
+            b"another".to_vec(),
+        ),
+        (
+            "Xenova/clip-vit-large-patch14/preprocessor_config.json",
+            processor.into(),
+        ),
+        ("Xenova/clip-vit-large-patch14/config.json", config.into()),
+    ]
+}
+
+/// A head on 768 numbers: a function of how far they are apart, which is less than 1.
+fn head(function: &str) -> Vec<u8> {
+    let axes = [ints("axes", &[1]), int("keepdims", 1)];
+    let nodes = [
+        node("ReduceMax", "embedding", "highest", &axes),
+        node("ReduceMin", "embedding", "lowest", &axes),
+        node_of("Sub", &["highest", "lowest"], "apart", &[]),
+        node(function, "apart", "score", &[]),
+    ];
+    let input = Tensor("embedding", FLOAT32, &["n", "768"]);
+    graph(&nodes, &[input], &[Tensor("score", FLOAT32, &["n", "1"])])
+}
+
+/// The README's lines, in their order, and no file that is edited.
+#[test]
+fn a_stranger_pulls_the_default_models_and_curates() {
+    if runtime().is_none() {
+        return;
+    }
+    let mut files = clip_vit_l14();
+    files.push(("org/heads/laion-aesthetic-v2.onnx", head("Exp")));
+    files.push(("org/heads/laion-nsfw.onnx", head("Abs")));
+    let site = Site::of(&files);
+    let shard = (0..12).fold(Shard::new(), |shard, n| {
+        shard.with(&format!("{n}.png"), png(&waves(n % 9, 300, 260)))
+    });
+    std::fs::create_dir(site.at("data")).unwrap();
+    std::fs::write(site.at("data/0.tar"), shard.finish()).unwrap();
+    let run = "run --input ~/data --output ~/out --min-aesthetic 1 --max-nsfw 1";
+    let refused = site.sluice(run);
+    assert_eq!(refused.code, 2, "{refused:?}");
+    assert!(
+        refused.stderr.contains("sluice models pull clip-vit-l14"),
+        "{refused:?}"
+    );
+
+    let said = site.done("models pull clip-vit-l14 --from hf://Xenova/clip-vit-large-patch14");
+    assert!(said.contains("768 numbers"), "{said}");
+    for name in ["laion-aesthetic-v2", "laion-nsfw"] {
+        site.done(&format!(
+            "models pull {name} --from hf://org/heads/{name}.onnx"
+        ));
+    }
+    let shown = site.done("models show clip-vit-l14");
+    for words in [
+        "shortest edge to 224",
+        "laion-aesthetic-v2",
+        "laion-nsfw",
+        "0.01",
+    ] {
+        assert!(shown.contains(words), "{words}: {shown}");
+    }
+    assert!(!site.done("models check").contains("failed"));
+    let finished = site.sluice(run);
+    assert_eq!(finished.code, 0, "{finished:?}");
+    let result: Value = serde_json::from_str(&finished.stdout).unwrap();
+    let steps = result["steps"].as_array().unwrap();
+    let chosen = steps.iter().find_map(|step| step.get("chosen")).unwrap();
+    assert_eq!(chosen["eps"]["value"], 0.01, "{result}");
+    let kept = result["funnel"]["kept"].as_u64().unwrap();
+    assert!((1..=9).contains(&kept), "{result}");
+    assert!(Path::new(&site.at("out/index.json")).exists());
+
+    // Weights in 8 bits are for products of matrices, of which it has none.
+    let refused = site.sluice("models quantize clip-vit-l14 --input ~/data");
+    assert_eq!(refused.code, 2, "{refused:?}");
+    let said = site.done("models compare clip-vit-l14 clip-vit-l14 --input ~/data --json");
+    let said: Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(
+        (&said["images"], &said["nearest_changed"]),
+        (&12.into(), &0.into())
+    );
+    assert!(said["cosine"]["min"].as_f64().unwrap() > 0.999_99, "{said}");
+    assert_eq!(said["heads"].as_array().unwrap().len(), 2, "{said}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 use sluice_manifest::rows::DecisionRow;
 use sluice_manifest::{Reason, ReasonKind};
 use sluice_testkit::Shard;
@@ -46,6 +47,7 @@ top = { aesthetic = "80%" }
 [[steps]]
 stage = "dedup"
 rank-by = "aesthetic"
+against = "memory://reasons/known.txt"
 max-distance = 1
 eps = 0.1
 
@@ -115,6 +117,7 @@ fn shards() -> Vec<(&'static str, Vec<u8>)> {
     // Brighter is nearer to white and scores lower, so that the originals are the best.
     let copies = [
         ("exact-duplicate.png", of(10)),
+        ("in-reference.png", of(13)),
         (
             "perceptual-duplicate.png",
             png(&brighter(waves(11, 64, 48), 6)),
@@ -153,6 +156,10 @@ fn every_reason_is_given_and_explained() {
     for (name, bytes) in shards() {
         gallery.put(name, bytes);
     }
+    let digest = hex::encode(Sha256::digest(png(&waves(13, 64, 48))));
+    let known = format!("{digest}  benchmark/13.png\n");
+    let place = Run::at("memory://reasons").unwrap();
+    place.store.put("known.txt", known).unwrap();
     let models = gallery.at("models");
     let said = gallery.curate_by(PIPELINE, &["--models", &models]);
     gallery.verify();
@@ -194,10 +201,13 @@ fn every_reason_is_given_and_explained() {
     let reasons = levels
         .iter()
         .flat_map(|level| level["reasons"].as_array().unwrap());
-    assert_eq!(reasons.count(), by_reason.len());
+    let reasons: Vec<&str> = reasons
+        .map(|reason| reason["reason"].as_str().unwrap())
+        .collect();
+    assert_eq!(reasons.len(), by_reason.len());
     for (reason, decision) in by_reason {
         let name = reason.to_string();
-        assert!(said.err.contains(&name), "{name}: {}", said.err);
+        assert!(reasons.contains(&name.as_str()), "{name}: {reasons:?}");
         explained(&gallery, decision, reason);
     }
     let (words, story) = explain(&gallery, "a-originals/exact");
@@ -231,6 +241,12 @@ fn explained(gallery: &Gallery, decision: &DecisionRow, reason: &Reason) {
             let original = format!("a-originals/{method}");
             assert_eq!(story["duplicates"][0]["duplicate_of"], original, "{story}");
             original
+        }
+        ReasonKind::InReference => {
+            let set = "memory://reasons/known.txt";
+            assert_eq!(story["duplicates"][0]["reference"], set, "{story}");
+            assert!(words.contains(set), "{words}");
+            "benchmark/13.png".to_owned()
         }
         // The value and the threshold.
         ReasonKind::BelowMin => "< 3".to_owned(),

@@ -21,6 +21,7 @@ ROOT = HERE.parent.parent
 PICTURES = ROOT.parent / "shared/fixtures/clip-reference/images"
 README = ROOT / "shared/model/README.md"
 BEGIN, END = "<!-- tests/models/table.py writes what follows -->", "<!-- up to here -->"
+JUDGED = "<!-- tests/models/table.py writes the verdicts -->"
 
 
 def main():
@@ -132,7 +133,7 @@ def built():
 def fits(row, is_refused):
     if is_refused or "refused" in row:
         return is_refused and "refused" in row
-    return row["pixels"] < 0.01 and row["cosine"] >= 0.9999
+    return row["pixels"] < 0.01 and row["cosine"] >= 0.9999 and not row.get("other_verdicts")
 
 
 def one(feed, role, model, pictures, network, work):
@@ -160,7 +161,10 @@ def one(feed, role, model, pictures, network, work):
     expected = output(network, theirs, said["spec"])
     found = np.fromfile(f"{out}.output", "<f4").reshape(len(pictures), -1)
     if said["spec"]["kind"] == "classifier":
-        return {"pixels": float(pixels.max()), "cosine": 1 - float(abs(found - expected).max())}
+        import verdicts
+
+        judged = verdicts.compare(network, folder, [upright(path) for path in pictures], said["spec"], found)
+        return {"pixels": float(pixels.max()), "cosine": 1 - float(abs(found - expected).max()), **judged}
     products = (found * expected).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
     return {"pixels": float(pixels.max()), "cosine": float(products.min())}
 
@@ -234,9 +238,19 @@ def write(rows):
         else:
             end = f"{row['pixels']:.3f} | {row['cosine']:.6f} |"
         lines.append(f"| {row['model']} | {row['layout']} | {row['role']} | {end}")
-    text = README.read_text()
-    before, after = text.split(BEGIN)[0], text.split(END)[1]
-    README.write_text(before + BEGIN + "\n\n" + "\n".join(lines) + "\n\n" + END + after)
+    put(BEGIN, lines)
+    judged = ["| classifier | its lines | rule | pictures kept | other verdicts | largest difference |", "| --- | --- | --- | --- | --- | --- |"]
+    for row in rows:
+        if row.get("rule"):
+            cells = [row["model"], row["lines"], row["rule"], row["kept"], row["other_verdicts"], f"{row['difference']:.0e}"]
+            judged.append(f"| {' | '.join(map(str, cells))} |")
+    put(JUDGED, judged)
+
+
+def put(begin, lines):
+    """Puts a table between its marks."""
+    before, rest = README.read_text().split(begin)
+    README.write_text(before + begin + "\n\n" + "\n".join(lines) + "\n\n" + END + rest.split(END, 1)[1])
 
 
 def message(text):

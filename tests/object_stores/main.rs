@@ -20,6 +20,7 @@
 
 mod failing;
 mod faults;
+mod forms;
 mod memory;
 mod reference;
 mod remote;

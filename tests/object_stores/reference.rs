@@ -134,7 +134,8 @@ impl Reference {
     ///   the objects in this list
     /// - `export/plan/plan.parquet`: the fingerprint in its metadata
     /// - `report/index.html`: it names places, and how long the steps took
-    /// - the output's `README.md`: it names the input, of a local folder the name alone
+    /// - the output's `README.md` and `croissant.json`: they name the input, of a local folder the
+    ///   name alone
     /// - the output's `.sluice.json`: it names the run
     pub fn differences(
         &self,
@@ -152,7 +153,7 @@ impl Reference {
             &contents(output),
             &mut wrong,
             |path, a, b| match path {
-                "README.md" => {
+                "README.md" | "croissant.json" => {
                     let card = String::from_utf8_lossy(a);
                     card.replace("`photos`", &format!("`{input}`")).as_bytes() == b
                 }
@@ -298,7 +299,14 @@ fn receipt(json: &[u8]) -> Value {
         if path.starts_with('/') || path.contains("://") {
             output["path"] = json!(name);
         }
-        if ["run.json", "plan.parquet", "index.html", "README.md"].contains(&name.as_str()) {
+        let named = [
+            "run.json",
+            "plan.parquet",
+            "index.html",
+            "README.md",
+            "croissant.json",
+        ];
+        if named.contains(&name.as_str()) {
             output["bytes"].take();
             output["blake3"].take();
             output["blocks"].take();

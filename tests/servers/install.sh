@@ -37,21 +37,22 @@ get_seaweedfs() {
     fi
 }
 
-# Azurite: Azure Blob. Needs Node.js 18 or newer.
-get_azurite() {
+# Azurite: Azure Blob. Needs Node.js 18 or newer. And axe-core, which checks that pages are accessible.
+get_from_npm() {
     local version
     version=$(sha256sum <$here/package-lock.json)
     done_already azurite-blob "$version" && return
     if ! has npm || ! node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)' 2>/dev/null; then
-        skipped "Azure Blob (Azurite)" "no Node.js 18 or newer with npm"
+        skipped "Azure Blob (Azurite) and accessibility (axe-core)" "no Node.js 18 or newer with npm"
         return
     fi
-    say "getting Azurite from npm"
+    say "getting Azurite and axe-core from npm"
     rm -rf "$servers/npm" && mkdir -p "$servers/npm" && cp $here/package.json $here/package-lock.json "$servers/npm"
     if npm ci --prefix "$servers/npm" --ignore-scripts --omit=dev --no-audit --no-fund --loglevel=error >&2; then
+        ln -sfn ../npm/node_modules/axe-core/axe.min.js "$bin/axe.min.js"
         ln -sfn ../npm/node_modules/.bin/azurite-blob "$bin/azurite-blob" && stamp azurite-blob "$version"
     else
-        skipped "Azure Blob (Azurite)" "npm failed, see above"
+        skipped "Azure Blob (Azurite) and accessibility (axe-core)" "npm failed, see above"
     fi
 }
 
@@ -105,7 +106,7 @@ get_browser() {
 }
 
 get_seaweedfs
-get_azurite
+get_from_npm
 get_fake_gcs_server
 get_haproxy
 get_browser

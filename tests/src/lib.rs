@@ -1,6 +1,7 @@
 //! What the end-to-end tests share: where the large things lie, programs run in this process or in
 //! one of their own, and the objects of a run.
 
+mod browser;
 mod copy;
 pub mod fuzz;
 mod npy;
@@ -12,6 +13,7 @@ pub mod servers;
 mod spin;
 mod steps;
 
+pub use browser::Browser;
 pub use copy::{copy_main, wipe_main};
 pub use npy::Npy;
 pub use places::{demo_input, fixtures, model, models, python, runtime, shared_models};

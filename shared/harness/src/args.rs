@@ -8,6 +8,7 @@ use clap::builder::RangedU64ValueParser;
 use sluice_manifest::text::masked_word;
 use sluice_manifest::{Error, Result, StepName, Unit};
 
+use crate::logs::LogFormat;
 use crate::machine::parse_bytes;
 
 /// Threads that a program may have at most: starting many more takes longer than any work gains.
@@ -19,7 +20,7 @@ pub fn jobs() -> RangedU64ValueParser<usize> {
 }
 
 /// Arguments of every program.
-#[derive(Debug, Clone, Args)]
+#[derive(Debug, Clone, Default, Args)]
 pub struct Common {
     /// Where the run's manifests lie: a URI prefix
     #[arg(long, env = "SLUICE_RUN", value_name = "URI")]
@@ -67,6 +68,10 @@ pub struct Common {
     /// Write the JSON result to this file too
     #[arg(long, env = "SLUICE_RESULT", value_name = "FILE")]
     pub result: Option<std::path::PathBuf>,
+
+    /// How logs are written (default: text on a terminal, json otherwise)
+    #[arg(long, env = "SLUICE_LOG_FORMAT", value_name = "FORMAT", value_enum)]
+    pub log_format: Option<LogFormat>,
 }
 
 /// Arguments of the steps after `read`.
@@ -90,13 +95,7 @@ impl Common {
     pub fn on(run: impl Into<String>) -> Self {
         Self {
             run: run.into(),
-            partitions: None,
-            task_index: None,
-            task_count: None,
-            jobs: None,
-            memory: None,
-            force: false,
-            result: None,
+            ..Self::default()
         }
     }
 

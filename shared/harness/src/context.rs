@@ -1,10 +1,12 @@
 //! What a program's `run` works with: the run's store, its share of the units, and the tally.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use rayon::prelude::*;
+use serde::Serialize;
 use sluice_manifest::{
     Class, Counts, Error, FanOut, Input, Operation, Output, OutputPath, Receipt, Result, StepName,
     Unit, UnitKind, layout,
@@ -14,9 +16,9 @@ use sluice_store::{Location, Storage, Store};
 use crate::args::Common;
 use crate::budget::MemoryBudget;
 use crate::cpu::CpuClock;
-use crate::logs::Progress;
 use crate::machine::default_memory;
 use crate::owner::refuse_other_stage;
+use crate::progress::{Progress, Weights};
 use crate::run::{Run, run_at};
 use crate::threads::spawn;
 
@@ -123,6 +125,19 @@ pub(crate) struct Tally {
     /// Rows of scores or embeddings that were computed, and that were taken over; none where the step
     /// gives neither.
     pub rows: Option<(u64, u64)>,
+    pub choices: BTreeMap<&'static str, Choice>,
+}
+
+/// The value of a setting that a step chose itself, because none was given.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Choice {
+    /// The value.
+    pub value: f64,
+    /// Why it is this one.
+    pub because: String,
+    /// What to do where nothing is known that the value was chosen by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hint: Option<String>,
 }
 
 impl Context {
@@ -227,7 +242,7 @@ impl Context {
     ) -> Result<(), E> {
         let units = self.share(units)?;
         self.tally().units += units.len() as u64;
-        let progress = Progress::new(&self.node().name(), units.len());
+        let progress = Progress::new(&self.node().name(), self.weights(&units));
         *lock(&self.progress) = Some(progress.clone());
         let next = AtomicUsize::new(0);
         let failed: Mutex<Option<E>> = Mutex::new(None);
@@ -261,6 +276,43 @@ impl Context {
             Some(e) => Err(e),
             None => Ok(()),
         }
+    }
+
+    /// Returns how much work units are, for a progress bar. Where nobody sees one nothing is read for it.
+    fn weights(&self, units: &[Unit]) -> Weights {
+        let are_parts = units
+            .first()
+            .is_some_and(|unit| unit.kind == UnitKind::Part);
+        let known = match are_parts && std::io::stderr().is_terminal() {
+            true if *self.step() == StepName::read() => self.bytes_of(units),
+            true => self.accepted_in(units),
+            false => None,
+        };
+        known.unwrap_or_else(|| Weights::equal(units))
+    }
+
+    fn bytes_of(&self, units: &[Unit]) -> Option<Weights> {
+        let plan = self.plan().ok()?;
+        let of = plan.partitions.iter().map(|planned| {
+            let bytes = planned.shards.iter().map(|shard| shard.bytes).sum();
+            (Unit::from(planned.partition), bytes)
+        });
+        Some(Weights {
+            units: of.filter(|(unit, _)| units.contains(unit)).collect(),
+            are_images: false,
+        })
+    }
+
+    /// Returns how many images `read` accepted in each partition.
+    fn accepted_in(&self, units: &[Unit]) -> Option<Weights> {
+        let receipts = self.required_receipts(&StepName::read(), units).ok()?;
+        let of = receipts
+            .iter()
+            .map(|receipt| (receipt.unit, receipt.counts.kept));
+        Some(Weights {
+            units: of.collect(),
+            are_images: true,
+        })
     }
 
     /// Returns whether the first of these units is this process's share. Of the tasks of a fan-out, that
@@ -374,14 +426,10 @@ impl Context {
         lock(&self.tally)
     }
 
-    pub(crate) fn advance(&self, samples: u64) {
-        let total = {
-            let mut tally = self.tally();
-            tally.samples += samples;
-            tally.samples
-        };
+    pub(crate) fn advance(&self, unit: Unit, samples: u64) {
+        self.tally().samples += samples;
         if let Some(progress) = &*lock(&self.progress) {
-            progress.samples(total);
+            progress.advance(unit, samples);
         }
     }
 
@@ -389,6 +437,21 @@ impl Context {
     /// result.
     pub fn report_fan_out(&self, fan_out: FanOut, units: u64) {
         self.tally().fan_out.insert(fan_out.as_str(), units);
+    }
+
+    /// Reports a setting that the step chose itself: in the result, and in the log.
+    pub fn report_choice(&self, setting: &'static str, choice: Choice) {
+        let Choice { value, because, .. } = &choice;
+        match &choice.hint {
+            Some(hint) => tracing::warn!("{setting} {value}: {because}; hint: {hint}"),
+            None => tracing::info!("{setting} {value}: {because}"),
+        }
+        self.tally().choices.insert(setting, choice);
+    }
+
+    /// Returns the settings that the step chose itself.
+    pub fn choices(&self) -> BTreeMap<&'static str, Choice> {
+        self.tally().choices.clone()
     }
 
     /// Counts of the units done or found up to date so far.
@@ -414,6 +477,9 @@ impl Context {
     }
 
     pub(crate) fn record(&self, receipt: &Receipt, worked: bool) {
+        if let Some(progress) = &*lock(&self.progress) {
+            progress.counted(receipt.unit, receipt.counts.input);
+        }
         let mut tally = self.tally();
         if worked {
             tally.done += 1;

@@ -1,18 +1,16 @@
-//! Logs and progress on stderr: bars and plain lines on a terminal, JSON lines otherwise.
+//! Logs on stderr: plain lines with progress bars on a terminal, JSON lines otherwise, or as
+//! `--log-format` asks. Colours are off where `NO_COLOR` is set.
 //!
 //! Credentials are hidden, and what would steer a terminal is escaped, whoever logs it.
 
 use std::fmt::Debug;
 use std::io::{self, IsTerminal};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
-use indicatif::ProgressStyle;
+use clap::ValueEnum;
 use sluice_manifest::text::shown;
+use tracing::Level;
 use tracing::field::Field;
-use tracing::{Level, Span};
 use tracing_indicatif::IndicatifLayer;
-use tracing_indicatif::span_ext::IndicatifSpanExt;
 use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::filter::{EnvFilter, FilterFn, filter_fn};
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
@@ -21,13 +19,24 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::output::{BestEffort, SafeWriter};
 
+/// How logs are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
 /// Starts logging. `SLUICE_LOG` takes the usual directives (`debug`, `sluice_store=trace`).
 ///
-/// `quiet` is for a program that runs many units for a person to watch: progress bars and what
-/// the program itself says, but of the stages warnings alone.
-pub(crate) fn start(quiet: bool) {
+/// `quiet` is for a program whose steps are not what it is about: what the program itself says, but of
+/// the stages warnings alone, besides progress bars.
+pub(crate) fn start(quiet: bool, format: Option<LogFormat>) {
+    let is_terminal = io::stderr().is_terminal();
+    let is_text = format.map_or(is_terminal, |format| format == LogFormat::Text);
     let default = match quiet {
-        true => "warn,sluice::=info,sluice_harness::logs=info,sluice_harness::tool=info",
+        true => "warn,sluice::=info,sluice_harness::progress=info,sluice_harness::tool=info",
         false => "info",
     };
     let directives = std::env::var("SLUICE_LOG").unwrap_or_default();
@@ -37,14 +46,21 @@ pub(crate) fn start(quiet: bool) {
     };
     let filter = EnvFilter::builder().parse_lossy(directives);
     let registry = tracing_subscriber::registry().with(ours()).with(filter);
-    let started = if std::io::stderr().is_terminal() {
-        let bars = IndicatifLayer::new().with_progress_style(style());
+    let started = if is_text && is_terminal {
+        let bars = IndicatifLayer::new();
         let lines = tracing_subscriber::fmt::layer()
             .with_writer(bars.get_stderr_writer())
             .fmt_fields(debug_fn(write_field).delimited(" "))
             .without_time()
             .with_target(false);
         registry.with(lines).with(bars).try_init()
+    } else if is_text {
+        let lines = tracing_subscriber::fmt::layer()
+            .with_writer(|| SafeWriter::words(BestEffort(io::stderr())))
+            .fmt_fields(debug_fn(write_field).delimited(" "))
+            .with_ansi(false)
+            .with_target(false);
+        registry.with(lines).try_init()
     } else {
         let lines = tracing_subscriber::fmt::layer()
             .json()
@@ -82,63 +98,10 @@ fn ours() -> FilterFn {
     })
 }
 
-fn style() -> ProgressStyle {
-    let template = "{span_name:>18} {wide_bar:.cyan/dim} {pos}/{len} {msg} {elapsed}";
-    // Unwrap safety: the template is a constant, and the tests parse it.
-    ProgressStyle::with_template(template).expect("the template is well-formed")
-}
-
-/// Argo Workflows shows what a program writes here.
-const PROGRESS_FILE: &str = "ARGO_PROGRESS_FILE";
-
-/// A step's progress: its units, and the samples that went through.
-#[derive(Debug, Clone)]
-pub(crate) struct Progress {
-    span: Span,
-    units: usize,
-    done: Arc<AtomicUsize>,
-}
-
-impl Progress {
-    pub(crate) fn new(step: &str, units: usize) -> Self {
-        let span = tracing::info_span!("step", step);
-        span.pb_set_style(&style_for(step));
-        span.pb_set_length(units as u64);
-        span.pb_start();
-        Self {
-            span,
-            units,
-            done: Arc::default(),
-        }
-    }
-
-    pub(crate) fn unit_done(&self) {
-        self.span.pb_inc(1);
-        let done = self.done.fetch_add(1, Ordering::Relaxed) + 1;
-        if let Some(file) = std::env::var_os(PROGRESS_FILE) {
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "Argo's executor reads a file of the container"
-            )]
-            // Progress that nobody sees is no reason to fail.
-            let _ = std::fs::write(file, format!("{done}/{}", self.units));
-        }
-    }
-
-    pub(crate) fn samples(&self, total: u64) {
-        self.span.pb_set_message(&format!("{total} samples"));
-    }
-}
-
-fn style_for(step: &str) -> ProgressStyle {
-    let template = format!("{step:>18} {{wide_bar:.cyan/dim}} {{pos}}/{{len}} {{msg}} {{elapsed}}");
-    ProgressStyle::with_template(&template).unwrap_or_else(|_| style())
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::sync::Mutex;
+    use std::sync::{Arc, Mutex};
 
     use super::*;
 
@@ -204,11 +167,5 @@ mod tests {
         fn flush(&mut self) -> io::Result<()> {
             Ok(())
         }
-    }
-
-    #[test]
-    fn the_template_parses() {
-        style();
-        style_for("dedup-match");
     }
 }

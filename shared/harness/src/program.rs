@@ -15,7 +15,7 @@ use sluice_manifest::{Class, Error, ExitStatus, Operation, Role, StepName};
 use sluice_store::Storage;
 
 use crate::args::{Common, StepArgs, arguments, shell};
-use crate::context::{Context, Node, Shared};
+use crate::context::{Choice, Context, Node, Shared};
 use crate::output::{deliver, print_usage, shown};
 use crate::signals::{Deadline, listen};
 use crate::threads::{caught, report_panics, start_pool};
@@ -142,7 +142,7 @@ pub fn main<P: Program>() -> ExitCode {
     };
     let common = program.common();
     report_to(common.result.clone());
-    logs::start(false);
+    logs::start(false, common.log_format);
     let words: Vec<_> = arguments
         .iter()
         .map(|word| word.to_string_lossy())
@@ -241,6 +241,7 @@ fn finish(
     if !tally.fan_out.is_empty() {
         result["fan_out"] = json!(tally.fan_out);
     }
+    add_choices(&mut result, &tally.choices);
     add_rows(&mut result, tally.rows);
     add_requests(&mut result, &requests);
     let up_to_date = tally.units > 0 && tally.units == tally.up_to_date;
@@ -252,6 +253,13 @@ fn finish(
         let _ = writeln!(std::io::stderr(), "{name}: {error}");
     }
     ExitCode::from(deliver(name, &result, true, result_file, status) as u8)
+}
+
+/// Adds the settings that the step chose itself, where there are some.
+pub fn add_choices(result: &mut Value, choices: &BTreeMap<&'static str, Choice>) {
+    if !choices.is_empty() {
+        result["chosen"] = json!(choices);
+    }
 }
 
 /// Adds how many rows were computed and how many were taken over, where the step gives scores or

@@ -10,12 +10,10 @@ use std::collections::HashMap;
 
 use sluice_manifest::layout::{DUPLICATES, FILTERED, IMAGES};
 use sluice_manifest::rows::{
-    DuplicateRow, FilterRow, MeasuredRow, Method, NameRow, PictureRow, Row, SampleBrief, SampleRow,
-    Status,
+    DuplicateRow, FilterRow, MeasuredRow, NameRow, PictureRow, Row, SampleBrief, SampleRow, Status,
 };
 use sluice_manifest::{
-    Dropped, Error, ImageId, Input, Partition, Reason, ReasonKind, Receipt, Result, StepName, Unit,
-    UnitKind,
+    Dropped, Error, ImageId, Input, Partition, Reason, Receipt, Result, StepName, Unit, UnitKind,
 };
 use sluice_store::RowReader;
 
@@ -221,6 +219,28 @@ impl Survivors<'_> {
         }))
     }
 
+    /// Returns all removed duplicates of the chain, each with the sample because of which it was
+    /// removed.
+    ///
+    /// # Errors
+    /// Data, when a manifest is missing or broken.
+    pub fn duplicates_of(&self) -> Result<impl Iterator<Item = (ImageId, ImageId)> + use<>> {
+        let mut pairs = Vec::new();
+        for decider in &self.chain {
+            let kinds = decider.decides.iter();
+            for &kind in kinds.filter(|kind| **kind != UnitKind::Part) {
+                for unit in decider.units(kind) {
+                    let path = DUPLICATES.path(&decider.step, unit);
+                    for row in self.context.run.rows::<DuplicateRow>(&path)? {
+                        let row = row?;
+                        pairs.push((row.image_id, row.duplicate_of));
+                    }
+                }
+            }
+        }
+        Ok(pairs.into_iter())
+    }
+
     fn duplicates(
         &self,
         decider: &Decider,
@@ -318,11 +338,9 @@ impl<R: Sample> Verdicts<R> {
                         .filter(|_| !row.keep)
                         .map(|reason| (reason, row.detail))
                 }
-                Said::Duplicates(rows) => rows.get(id).map(|row| {
-                    let reason = Reason::from(reason_of(row.method));
-                    let detail = format!("{} of {}", row.similarity, row.duplicate_of);
-                    (reason, Some(detail))
-                }),
+                Said::Duplicates(rows) => {
+                    rows.get(id).map(|row| (row.reason(), Some(row.detail())))
+                }
             };
             if let Some((reason, detail)) = dropped {
                 let step = step.clone();
@@ -347,14 +365,5 @@ impl<R: Sample> Iterator for Verdicts<R> {
     fn next(&mut self) -> Option<Self::Item> {
         let sample = self.samples.next()?;
         Some(sample.and_then(|sample| self.judge(sample)))
-    }
-}
-
-/// Returns the reason of a duplicate that was found by a method.
-pub fn reason_of(method: Method) -> ReasonKind {
-    match method {
-        Method::Exact => ReasonKind::ExactDuplicate,
-        Method::Perceptual => ReasonKind::PerceptualDuplicate,
-        Method::Semantic => ReasonKind::SemanticDuplicate,
     }
 }

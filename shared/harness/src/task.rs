@@ -51,8 +51,22 @@ impl Context {
     /// # Errors
     /// Storage errors only. A receipt that is broken or was changed counts as none.
     pub fn begin<S: Serialize>(&self, work: Work<S>) -> Result<Option<Task<'_>>> {
+        self.begin_stating(work, |_| ())
+    }
+
+    /// Begins a unit as [`begin`](Self::begin) does. `state` adds to the receipt what cannot change
+    /// the outputs, such as a licence or a model's own threshold. It is added to the receipt of a
+    /// unit that is up to date, too.
+    ///
+    /// # Errors
+    /// As of [`begin`](Self::begin).
+    pub fn begin_stating<S: Serialize>(
+        &self,
+        work: Work<S>,
+        state: impl FnOnce(&mut Receipt),
+    ) -> Result<Option<Task<'_>>> {
         let node = self.node();
-        let receipt = new_receipt(node, self.program, work)?;
+        let mut receipt = new_receipt(node, self.program, work)?;
         let unit = receipt.unit;
         let previous = match self.force {
             true => None,
@@ -64,10 +78,11 @@ impl Context {
             && self.outputs_are_there(previous)?
         {
             tracing::debug!(step = node.name(), unit = unit.to_string(), "up to date");
-            self.keep_units(previous, &receipt)?;
+            self.amend(previous, &receipt, state)?;
             self.record(previous, false);
             return Ok(None);
         }
+        state(&mut receipt);
         self.begun(unit);
         Ok(Some(Task {
             context: self,
@@ -92,10 +107,19 @@ impl Context {
         Ok(true)
     }
 
-    /// A receipt has the number of units of its step, which changes when a dataset grows or shrinks.
-    /// That alone is no reason to do a unit again.
-    fn keep_units(&self, previous: &Receipt, now: &Receipt) -> Result<()> {
-        if previous.units == now.units {
+    /// Brings the receipt of a unit that is up to date in line with what does not change its outputs:
+    /// the step's number of units, which changes when a dataset grows or shrinks, and what `state`
+    /// adds.
+    fn amend(
+        &self,
+        previous: &Receipt,
+        now: &Receipt,
+        state: impl FnOnce(&mut Receipt),
+    ) -> Result<()> {
+        let mut amended = previous.clone();
+        amended.units = now.units;
+        state(&mut amended);
+        if amended == *previous {
             return Ok(());
         }
         // One that another process removed meanwhile vouches for nothing any more.
@@ -103,12 +127,9 @@ impl Context {
         if there.as_ref() != Some(previous) {
             return Ok(());
         }
-        self.put_receipt(&Receipt {
-            units: now.units,
-            // Equal, but for the last place of numbers that were parsed.
-            settings: now.settings.clone(),
-            ..previous.clone()
-        })
+        // Equal, but for the last place of numbers that were parsed.
+        amended.settings.clone_from(&now.settings);
+        self.put_receipt(&amended)
     }
 
     fn put_receipt(&self, receipt: &Receipt) -> Result<()> {
@@ -171,7 +192,7 @@ impl Task<'_> {
     /// # Errors
     /// Stopped, after a signal.
     pub fn advance(&self, samples: usize) -> Result<()> {
-        self.context.advance(samples as u64);
+        self.context.advance(self.receipt.unit, samples as u64);
         self.context.check_stop()
     }
 
@@ -219,9 +240,7 @@ impl Task<'_> {
 
     /// Adds what describes the work and cannot change its outputs.
     pub fn about(&mut self, name: &str, text: &str) {
-        if !text.is_empty() {
-            self.receipt.about.insert(name.to_owned(), text.to_owned());
-        }
+        self.receipt.set_about(name, text);
     }
 
     /// Whether rows of the unit's previous manifest can be taken over: it was made by the same

@@ -1,5 +1,6 @@
 //! Programs that are no stage: for people, or made of several stages' programs.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
@@ -12,14 +13,14 @@ use sluice_manifest::{Counts, Error, ExitStatus, StepName};
 use sluice_store::Storage;
 
 use crate::args::arguments;
-use crate::context::{Context, Shared, threads};
+use crate::context::{Choice, Context, Shared, threads};
 use crate::output::{BestEffort, SafeWriter, deliver, print_usage, shown};
 use crate::program::{Program, add_requests, conclude, describe, guarded, named_result, unparsed};
 use crate::signals::{Deadline, listen};
 use crate::threads::report_panics;
 use crate::upstream::{Gives, Upstream};
 use crate::variables::{Reads, parse};
-use crate::{InputPlaces, logs, memory};
+use crate::{InputPlaces, LogFormat, logs, memory};
 
 /// A program that is no stage.
 pub trait Tool: Parser {
@@ -31,6 +32,10 @@ pub trait Tool: Parser {
     }
     /// Memory for decoding in bytes; by default what [`Shared::new`] chooses.
     fn memory(&self) -> Option<u64> {
+        None
+    }
+    /// How logs are written; by default lines for people on a terminal, JSON otherwise.
+    fn log_format(&self) -> Option<LogFormat> {
         None
     }
     /// The file that the result goes to besides stdout.
@@ -90,7 +95,9 @@ pub fn tool_main<T: Tool>() -> ExitCode {
         let file = tool.result_file().map(Path::to_owned);
         deadline.report_by(move || report_stopped(T::NAME, started, file.as_deref()));
     }
-    logs::start(std::io::stderr().is_terminal());
+    let is_watched = std::io::stderr().is_terminal() && tool.log_format() != Some(LogFormat::Json);
+    let has_result = T::answers_with_result(&arguments);
+    logs::start(is_watched || !has_result, tool.log_format());
     let mut out = SafeWriter::data(std::io::stdout());
     let mut err = SafeWriter::words(BestEffort(std::io::stderr()));
     let mut desk = Desk {
@@ -172,6 +179,8 @@ pub struct StepDone {
     /// Rows of scores or embeddings that were computed and that were taken over; none where the step
     /// gives neither.
     pub rows: Option<(u64, u64)>,
+    /// Settings that the step chose itself, because none was given.
+    pub choices: BTreeMap<&'static str, Choice>,
     /// Wall time in seconds.
     pub seconds: f64,
 }
@@ -235,6 +244,7 @@ pub fn run_step<P: Program>(command: &[String], shared: &Shared) -> anyhow::Resu
         up_to_date,
         counts: context.counts(),
         rows: context.rows(),
+        choices: context.choices(),
         seconds: started.elapsed().as_secs_f64(),
     })
 }

@@ -85,6 +85,12 @@ impl Upstream {
         Ok(&columns[ScoreColumn::position(columns, name)?])
     }
 
+    /// Returns the encoders of all steps that give embeddings.
+    pub fn embedders(&self) -> impl Iterator<Item = &Embedder> {
+        let steps = self.steps.values();
+        steps.filter_map(|gives| gives.embedder.as_ref())
+    }
+
     /// Returns the encoder whose embeddings a step gives.
     ///
     /// # Errors

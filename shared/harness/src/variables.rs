@@ -18,7 +18,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command, Parser};
 
 /// Flags that name places or belong to the machine: their variables count everywhere.
-pub const MACHINE_FLAGS: [&str; 11] = [
+pub const MACHINE_FLAGS: [&str; 12] = [
     "run",
     "input",
     "output",
@@ -30,6 +30,7 @@ pub const MACHINE_FLAGS: [&str; 11] = [
     "result",
     "batch-size",
     "pipeline",
+    "log-format",
 ];
 
 /// Whose variables a command line reads.

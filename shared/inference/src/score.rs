@@ -9,8 +9,8 @@ use serde::{Deserialize, Serialize};
 use sluice_harness::{Context, Gives, Plan, StepArgs, Survivors, Task, Upstream, Work};
 use sluice_manifest::layout::{self, EMBEDDINGS};
 use sluice_manifest::rows::{self, DIMENSION_KEY, MODEL_KEY, MODEL_SHA256_KEY, MeasuredRow};
-use sluice_manifest::{Error, ImageId, Result, ScoreColumn, StepName, Unit};
-use sluice_model::{Kind, Model, ModelSettings, Precision, Session, catalogue};
+use sluice_manifest::{Error, ImageId, Receipt, Result, ScoreColumn, StepName, Unit};
+use sluice_model::{Kind, Model, ModelSettings, Session, catalogue};
 use sluice_pixels::{Fidelity, Quality, technical_quality};
 use sluice_store::{Storage, Store, vectors};
 
@@ -123,6 +123,16 @@ impl ModelScorer {
         }
     }
 
+    /// Adds to a receipt what the model's spec says: its licence, and how its scores are judged.
+    fn state(&self, receipt: &mut Receipt) {
+        receipt.set_about("licence", &self.model.spec.licence);
+        receipt.set_about("origin", &self.model.spec.origin);
+        for (summary, column) in receipt.scores.iter_mut().zip(&self.columns) {
+            summary.column.threshold = column.threshold;
+            summary.column.keep = column.keep;
+        }
+    }
+
     /// Scores the partitions that are this process's share.
     ///
     /// # Errors
@@ -184,11 +194,10 @@ impl Run<'_> {
             },
             inputs,
         };
-        let Some(mut task) = self.context.begin(work)? else {
+        let state = |receipt: &mut Receipt| self.scorer.state(receipt);
+        let Some(task) = self.context.begin_stating(work, state)? else {
             return Ok(());
         };
-        task.about("licence", &model.spec.licence);
-        task.about("origin", &model.spec.origin);
         let metadata = [
             (MODEL_KEY, model.spec.name.clone()),
             (MODEL_SHA256_KEY, model.sha256.clone()),
@@ -246,11 +255,7 @@ impl Run<'_> {
             .iter()
             .map(|c| c.name.as_str())
             .collect();
-        // A quantised model's activations are scaled by batch, so other batches give other bits.
-        let previous = match model.precision {
-            Precision::Float32 => Previous::of(task, &layout::SCORES, rows::SCORES, &names)?,
-            Precision::Bfloat16 | Precision::Int8 => None,
-        };
+        let previous = Previous::of(task, &layout::SCORES, rows::SCORES, &names)?;
         let images = Images {
             context: self.context,
             input: self.input,

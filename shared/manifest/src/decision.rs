@@ -58,6 +58,7 @@ reasons! {
     ExactDuplicate, "exact-duplicate", "dedup", "another image has the same bytes";
     PerceptualDuplicate, "perceptual-duplicate", "dedup", "another image has nearly the same perceptual hash";
     SemanticDuplicate, "semantic-duplicate", "dedup", "another image has nearly the same embedding";
+    InReference, "in-reference", "dedup", "a reference set has the image, or nearly the same one";
 }
 
 /// Why a sample was dropped: a kind and, where the kind needs one, what it is about. As text

@@ -12,7 +12,8 @@
 use std::marker::PhantomData;
 
 use crate::rows::{
-    DecisionRow, DuplicateRow, FileRow, FilterRow, OutputPlanRow, SampleRow, ShardRow, SkippedRow,
+    CaptionsRow, DecisionRow, DuplicateRow, FileRow, FilterRow, OutputPlanRow, SampleRow, ShardRow,
+    SkippedRow,
 };
 use crate::{StepName, Unit, UnitKind};
 
@@ -28,6 +29,8 @@ pub const REPORT: &str = "report/index.html";
 pub const OUTPUT_INDEX: &str = "index.json";
 /// The curated dataset's card.
 pub const OUTPUT_CARD: &str = "README.md";
+/// The curated dataset's description in Croissant's JSON-LD.
+pub const OUTPUT_CROISSANT: &str = "croissant.json";
 /// The claim of the run that writes the curated dataset.
 pub const OUTPUT_CLAIM: &str = ".sluice.json";
 
@@ -83,8 +86,18 @@ pub const CENTROIDS: Manifest<Batches> = Manifest::new("centroids");
 pub const ASSIGNMENTS: Manifest<Batches> = Manifest::new("assignments");
 /// What all deciding steps together decided.
 pub const DECISIONS: Manifest<DecisionRow> = Manifest::new("decisions");
+/// The captions of removed duplicates, by the image that stays.
+pub const CAPTIONS: Manifest<CaptionsRow> = Manifest::new("captions");
 /// The plan of the output shards.
 pub const OUTPUT_PLAN: Manifest<OutputPlanRow> = Manifest::new("plan");
+
+/// Returns the path of the index of the curated dataset, or of one of its splits.
+pub fn output_index(split: Option<&str>) -> String {
+    match split {
+        Some(split) => format!("index-{split}.json"),
+        None => OUTPUT_INDEX.to_owned(),
+    }
+}
 
 /// Returns the folder of a step's receipts.
 pub fn receipts(step: &StepName) -> String {

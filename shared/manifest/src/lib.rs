@@ -27,6 +27,6 @@ pub use histogram::{Bin, Histogram, TopScores};
 pub use ids::{ImageId, Partition, ScoreName, ShardPath, StepName, Unit, UnitKind};
 pub use operation::{CountedBy, FanOut, Operation, Resources, Role, retry};
 pub use output::{Blocks, Output, OutputPath};
-pub use receipt::{Receipt, Sums, Times};
+pub use receipt::{ABOUT_EPS, Receipt, Sums, Times};
 pub use run::RunInfo;
 pub use score::{Keep, ScoreColumn, ScoreSummary, curated_column};

@@ -19,6 +19,9 @@ use crate::{
 /// The field of the seal.
 const SEAL: &str = "seal";
 
+/// The word of [`Receipt::about`] under which embedders state the distance of duplicates.
+pub const ABOUT_EPS: &str = "eps";
+
 /// `RUN/<step>/receipts/<unit>.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Receipt {
@@ -151,9 +154,27 @@ impl Receipt {
         Fingerprint::of_work(&node, self.revision, &self.settings, &self.inputs)
     }
 
+    /// Sets what describes the work and cannot change its outputs; an empty text removes it.
+    pub fn set_about(&mut self, name: &str, text: &str) {
+        match text {
+            "" => self.about.remove(name),
+            text => self.about.insert(name.to_owned(), text.to_owned()),
+        };
+    }
+
     /// Returns the output with a path in the run.
     pub fn output(&self, path: &str) -> Option<&Output> {
         self.outputs.iter().find(|output| output.path == *path)
+    }
+
+    /// Returns the object that holds an output shard's samples: its tar or, where there is none, its
+    /// Parquet file.
+    pub fn shard_object(&self) -> Option<&Output> {
+        let ending = |end: &str| {
+            let mut outputs = self.outputs.iter();
+            outputs.find(|output| output.path.as_str().ends_with(end))
+        };
+        ending(".tar").or_else(|| ending(".parquet"))
     }
 
     /// Returns the settings as the type that the stage wrote.

@@ -15,7 +15,7 @@ use arrow::datatypes::{DataType, Field, Schema};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::{ImageId, Partition, Reason, ShardPath, StepName};
+use crate::{ImageId, Partition, Reason, ReasonKind, ShardPath, StepName, Unit, UnitKind};
 
 /// Parquet metadata key of the schema's name.
 pub const SCHEMA_KEY: &str = "sluice.schema";
@@ -475,28 +475,62 @@ pub struct DuplicateRow {
     pub partition: Partition,
     /// The removed sample.
     pub image_id: ImageId,
-    /// The sample because of which it was removed.
+    /// The sample because of which it was removed; with a `reference`, its name in that set.
     pub duplicate_of: ImageId,
+    /// The reference set that holds `duplicate_of`. None: the run itself.
+    pub reference: Option<String>,
+    /// The label of `duplicate_of` in the reference set.
+    pub label: Option<String>,
     /// Exact: 1. Perceptual: 1 - distance / 64. Semantic: cosine similarity.
     pub similarity: f32,
     /// How it was found.
     pub method: Method,
 }
 
+impl DuplicateRow {
+    /// Returns why the sample was removed.
+    pub fn reason(&self) -> Reason {
+        let kind = match (&self.reference, self.method) {
+            (Some(_), _) => ReasonKind::InReference,
+            (None, Method::Exact) => ReasonKind::ExactDuplicate,
+            (None, Method::Perceptual) => ReasonKind::PerceptualDuplicate,
+            (None, Method::Semantic) => ReasonKind::SemanticDuplicate,
+        };
+        kind.into()
+    }
+
+    /// Returns the similarity, the other image and its set, for people.
+    pub fn detail(&self) -> String {
+        let mut detail = format!("{} of {}", self.similarity, self.duplicate_of);
+        if let Some(set) = &self.reference {
+            detail += &format!(" in {set}");
+        }
+        if let Some(label) = &self.label {
+            detail += &format!(", label {label}");
+        }
+        detail
+    }
+}
+
 impl Row for DuplicateRow {
     const SCHEMA: &'static str = "dedup/duplicates";
+    const VERSION: u32 = 2;
     fn fields() -> Vec<Field> {
         vec![
             number("partition", DataType::UInt32),
             text("image_id"),
             text("duplicate_of"),
+            optional("reference", DataType::Utf8),
+            optional("label", DataType::Utf8),
             number("similarity", DataType::Float32),
             text("method"),
         ]
     }
 
     fn text_bytes(&self) -> usize {
-        self.image_id.as_str().len() + self.duplicate_of.as_str().len()
+        let names = [&self.image_id, &self.duplicate_of].map(|id| id.as_str().len());
+        let of_reference = [&self.reference, &self.label].map(|text| length(text.as_ref()));
+        names.iter().chain(&of_reference).sum()
     }
 }
 
@@ -515,6 +549,8 @@ pub struct DecisionRow {
     pub detail: Option<String>,
     /// Size of all its members together.
     pub bytes: u64,
+    /// Hash of its group of duplicates: samples of a group go into the same split of the output.
+    pub group: u64,
 }
 
 impl Row for DecisionRow {
@@ -528,6 +564,7 @@ impl Row for DecisionRow {
             optional("reason", DataType::Utf8),
             optional("detail", DataType::Utf8),
             number("bytes", DataType::UInt64),
+            number("group", DataType::UInt64),
         ]
     }
 
@@ -551,6 +588,20 @@ pub struct OutputPlanRow {
     pub from: u64,
     /// End of the stretch, exclusive.
     pub to: u64,
+    /// The split that the shard belongs to, where the output has splits. Only its samples are on the
+    /// line.
+    pub split: Option<String>,
+}
+
+impl OutputPlanRow {
+    /// Returns the path of the shard in the output, without an extension.
+    pub fn path(&self) -> String {
+        let unit = Unit::new(UnitKind::Shard, self.shard);
+        match &self.split {
+            Some(split) => format!("{split}/{unit}"),
+            None => unit.to_string(),
+        }
+    }
 }
 
 impl Row for OutputPlanRow {
@@ -561,7 +612,37 @@ impl Row for OutputPlanRow {
             number("partition", DataType::UInt32),
             number("from", DataType::UInt64),
             number("to", DataType::UInt64),
+            optional("split", DataType::Utf8),
         ]
+    }
+}
+
+/// `export/captions`: the captions of the duplicates that were removed because of an image, by partition
+/// and image.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CaptionsRow {
+    /// Partition of the image that stays.
+    pub partition: Partition,
+    /// The image that stays.
+    pub image_id: ImageId,
+    /// The others' captions, each once, without its own.
+    pub captions: Vec<String>,
+}
+
+impl Row for CaptionsRow {
+    const SCHEMA: &'static str = "export/captions";
+    fn fields() -> Vec<Field> {
+        let item = Arc::new(text("item"));
+        vec![
+            number("partition", DataType::UInt32),
+            text("image_id"),
+            Field::new("captions", DataType::List(item), false),
+        ]
+    }
+
+    fn text_bytes(&self) -> usize {
+        let captions = self.captions.iter().map(String::len);
+        self.image_id.as_str().len() + captions.sum::<usize>()
     }
 }
 
@@ -650,10 +731,12 @@ pub fn centroids(dimension: usize) -> Schema {
 }
 
 /// `dedup/assignments`: the survivors of a partition, sorted by cluster and `image_id`, with what
-/// ranking needs: `distance` (1 - cosine to the centroid), `score` (aesthetic), `pixels`.
+/// ranking needs: `distance` (1 - cosine to the centroid of `home`), `score` (aesthetic), `pixels`. An
+/// image has a row in its own cluster (`home`) and, with `--probes`, in the next ones.
 pub fn assignments(dimension: usize) -> Schema {
     Schema::new(vec![
         number("cluster", DataType::UInt32),
+        number("home", DataType::UInt32),
         number("partition", DataType::UInt32),
         text("image_id"),
         number("distance", DataType::Float32),
@@ -741,7 +824,7 @@ pub const ASSIGNMENTS: &str = "dedup/assignments";
 /// Returns the version of a schema that is read as Arrow batches.
 pub fn version_of(schema: &str) -> u32 {
     match schema {
-        SCORES | CuratedRow::SCHEMA => 2,
+        SCORES | ASSIGNMENTS | CuratedRow::SCHEMA => 2,
         _ => 1,
     }
 }
@@ -802,6 +885,22 @@ impl Row for NameRow {
     const SCHEMA: &'static str = SampleRow::SCHEMA;
     fn fields() -> Vec<Field> {
         some_of_read(&["image_id", "status", "reason"])
+    }
+}
+
+/// The columns of `read/images` that hold the captions.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct CaptionedRow {
+    /// The sample's name in the run.
+    pub image_id: ImageId,
+    /// Text of its caption member.
+    pub caption: Option<String>,
+}
+
+impl Row for CaptionedRow {
+    const SCHEMA: &'static str = SampleRow::SCHEMA;
+    fn fields() -> Vec<Field> {
+        some_of_read(&["image_id", "caption"])
     }
 }
 

@@ -8,6 +8,7 @@ mod efficientnet;
 mod graph;
 mod heads;
 mod pickle;
+pub(crate) mod quantize;
 mod safetensors;
 mod tensorflow;
 mod torch;

@@ -284,9 +284,7 @@ impl Work<'_> {
     }
 
     fn put(&self, spec: &Spec) -> Result<()> {
-        let text = toml::to_string(spec)
-            .map_err(|e| Error::bug(format!("a spec does not serialise: {e}")))?;
-        self.staging.put(SPEC, text)
+        self.staging.put(SPEC, spec.text()?)
     }
 
     /// Checks the model as its users do, and fills in the dimension of an embedder.

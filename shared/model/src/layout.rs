@@ -152,6 +152,15 @@ impl Files {
         Ok(None)
     }
 
+    /// Returns the folder of the model, where its ONNX file may be in a folder `onnx`.
+    pub fn root(&self) -> &Store {
+        let is_hub = |location: &Location| location.split().is_some_and(|(_, name)| name == HUB);
+        match &self.above {
+            Some(above) if is_hub(self.folder.location()) => above,
+            _ => &self.folder,
+        }
+    }
+
     /// Returns the ONNX file's URI.
     pub fn uri(&self) -> String {
         self.folder.uri(&self.onnx)

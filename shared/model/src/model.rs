@@ -8,7 +8,7 @@ use sluice_store::{Location, Storage};
 use crate::cache::{folder_of, location_of};
 use crate::catalogue::named;
 use crate::exports;
-use crate::layout::{DESCRIPTIONS, Files, ONNX, SPEC, onnx_file};
+use crate::layout::{DESCRIPTIONS, Files, SPEC, onnx_file};
 use crate::onnx::{self, Contents};
 use crate::precision::Precision;
 use crate::session::{self, Session};
@@ -27,7 +27,7 @@ pub struct Model {
     /// What its matrix products are computed in.
     pub precision: Precision,
     /// None for measures.
-    files: Option<Files>,
+    pub(crate) files: Option<Files>,
     graph: Contents,
 }
 
@@ -106,7 +106,7 @@ impl Model {
         let missing = || {
             let error = Error::usage(format!("model {model:?}: no {onnx} in {location}"));
             match (is_name, known) {
-                _ if precision == Precision::Int8 => error.hint(format!("shared/model/convert/int8.py makes it of the {ONNX} in that folder")),
+                _ if precision == Precision::Int8 => error.hint(format!("`sluice models quantize {model} --input DATA` makes it")),
                 (true, None) if !model.contains('/') => error.hint("`sluice models list` names the models of the catalogue; a folder is named by a path with a slash"),
                 (true, _) => error.hint(format!(
                     "`sluice models pull {model}` puts it there (`sluice run --pull` does so before the run)"
@@ -120,6 +120,8 @@ impl Model {
                 .hint("pull the model again")
         })?;
         let mut spec = described(&files, &graph, known)?;
+        // Models that an earlier version pulled do not state it.
+        spec.eps = spec.eps.or_else(|| known.and_then(|known| known.eps));
         fit(&mut spec, &graph).map_err(|what| {
             let uri = files.uri();
             Error::usage(format!("{uri}: {what}"))
@@ -429,6 +431,7 @@ fn width_of(output: &onnx::Value) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::layout::ONNX;
 
     const HEAD: &str = "name = 'x'\nkind = 'head'\nembedder = 'e'\n[score]\nrange = [0, 1]\n";
 

@@ -303,24 +303,41 @@ fn dimension(bytes: &[u8]) -> Dimension {
 }
 
 /// Returns the first field with this number, as a number.
-fn number_of(message: &[u8], number: u64) -> Option<u64> {
+pub(crate) fn number_of(message: &[u8], number: u64) -> Option<u64> {
     Some(varint(bytes_of(message, number)?)?.0)
 }
 
 /// Returns the bytes of the first field with this number.
-fn bytes_of(message: &[u8], number: u64) -> Option<&[u8]> {
+pub(crate) fn bytes_of(message: &[u8], number: u64) -> Option<&[u8]> {
     let found = fields(message).find(|(found, _)| *found == number);
     found.map(|(_, value)| value)
 }
 
 /// Returns the fields of a message that is at hand, up to the first that is broken.
-pub(crate) fn fields(mut rest: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
+pub(crate) fn fields(message: &[u8]) -> impl Iterator<Item = (u64, &[u8])> {
+    whole_fields(message).map(|(number, value, _)| (number, value))
+}
+
+/// Returns the fields of a message as [`fields`] does, each also with its key.
+pub(crate) fn whole_fields(mut rest: &[u8]) -> impl Iterator<Item = (u64, &[u8], &[u8])> {
     std::iter::from_fn(move || {
         let (number, value) = field(rest)?;
-        let found = rest.get(value.start as usize..usize::try_from(value.end).ok()?)?;
-        rest = &rest[value.end as usize..];
-        Some((number, found))
+        let whole = rest.get(..usize::try_from(value.end).ok()?)?;
+        rest = &rest[whole.len()..];
+        Some((number, &whole[value.start as usize..], whole))
     })
+}
+
+/// Returns the numbers of all fields with this number, whether they are packed or not.
+pub(crate) fn numbers_of(message: &[u8], number: u64) -> Vec<u64> {
+    let mut numbers = Vec::new();
+    for (_, mut rest) in fields(message).filter(|(found, _)| *found == number) {
+        while let Some((value, digits)) = varint(rest) {
+            numbers.push(value);
+            rest = &rest[digits..];
+        }
+    }
+    numbers
 }
 
 /// Returns a field's number and the range of its value, counted from its key; none where the bytes are

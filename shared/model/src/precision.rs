@@ -15,7 +15,7 @@ pub enum Precision {
     Float32,
     /// model.onnx, computed by ONNX Runtime's OpenVINO provider
     Bfloat16,
-    /// model.int8.onnx, which shared/model/convert/int8.py makes of model.onnx
+    /// model.int8.onnx, which `sluice models quantize` makes of model.onnx
     Int8,
 }
 

@@ -193,6 +193,10 @@ pub struct Spec {
     /// Embedders: length of the embedding. Heads: length of the embedding they take.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dimension: Option<usize>,
+    /// Embedders: distance from a cosine of 1 within which two images are duplicates, where
+    /// `sluice-dedup` is given none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub eps: Option<f64>,
     /// Heads: name of the embedder that they belong to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub embedder: Option<String>,
@@ -233,6 +237,7 @@ impl Spec {
             output: None,
             pooling: None,
             dimension: None,
+            eps: None,
             embedder: None,
             activation: None,
             labels: Vec::new(),
@@ -248,6 +253,11 @@ impl Spec {
         let spec: Self = toml::from_str(text).map_err(|e| Error::usage(format!("{place}: {e}")))?;
         spec.check(place)?;
         Ok(spec)
+    }
+
+    /// Returns it as the text of a `model.toml`.
+    pub(crate) fn text(&self) -> Result<String> {
+        toml::to_string(self).map_err(|e| Error::bug(format!("a spec does not serialise: {e}")))
     }
 
     /// The stated SHA-256 of the file that a precision loads.
@@ -345,6 +355,13 @@ impl Spec {
         {
             return Err(Error::usage(format!(
                 "{place}: dimension is {dimension}, outside 1 to {WIDEST}"
+            )));
+        }
+        if let Some(eps) = self.eps
+            && !(0.0..=2.0).contains(&eps)
+        {
+            return Err(Error::usage(format!(
+                "{place}: eps is {eps}, outside 0 to 2"
             )));
         }
         let pixels = matches!(self.kind, Kind::Embedder | Kind::Classifier);
@@ -456,6 +473,17 @@ mod tests {
         assert_eq!(pixels("224"), Ok(()));
         for edge in ["0", "-1", "4294967328", "16385", "1e9"] {
             assert!(pixels(edge).is_err(), "{edge}");
+        }
+        let eps = |eps: &str| {
+            let text = format!(
+                "name = 'x'\nkind = 'embedder'\neps = {eps}\n[preprocess]\nfilter = 'bicubic'\n\
+                resize = {{ shortest-edge = 8 }}"
+            );
+            Spec::parse(&text, "p").map(|spec| spec.eps).map_err(|_| ())
+        };
+        assert_eq!(eps("0.15"), Ok(Some(0.15)));
+        for wrong in ["-0.1", "2.1", "nan", "inf"] {
+            assert_eq!(eps(wrong), Err(()), "{wrong}");
         }
     }
 }

@@ -6,3 +6,5 @@ mod exports;
 mod graphs;
 #[path = "integration/place.rs"]
 mod place;
+#[path = "integration/quantize.rs"]
+mod quantize;

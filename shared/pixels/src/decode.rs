@@ -3,25 +3,26 @@
 //! The format is told by the first bytes of the file, never by its name. Then, before any pixel is
 //! decoded, the size in the header is held against [`Limits`]: pixels, and the memory that decoding
 //! this very picture would take (a progressive JPEG keeps its coefficients, a 16-bit PNG has six
-//! bytes a pixel). JPEG goes to libjpeg-turbo (`jpeg.rs`), everything else to the `image` crate,
-//! whose decoders are pure Rust; should one of them panic, the file counts as corrupt.
+//! bytes a pixel). JPEG goes to libjpeg-turbo (`jpeg.rs`), everything else to decoders in pure Rust
+//! (`formats.rs`); should one of them panic, the file counts as corrupt.
 //!
 //! Every picture becomes 8-bit RGB by the rules of Pillow and transformers 5:
 //! - 16-bit samples keep their high byte, 16-bit grey too (nothing is clipped);
 //! - grey is repeated three times, palettes are looked up;
-//! - alpha is laid over white, with Pillow's `alpha_composite` rounding;
+//! - alpha is laid over white, or over black where nothing would be left on white (`alpha.rs`);
 //! - of an animation the first frame counts;
 //! - colour profiles are not applied.
 
+use std::error::Error;
 use std::fmt;
-use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use image::codecs::{bmp, gif, png, tiff, webp};
-use image::{ColorType, ImageDecoder, ImageError, ImageResult};
-
+use crate::format::sniff;
 use crate::jpeg::Reduction;
-use crate::{buffers, jpeg, orient};
+use crate::{formats, jpeg, orient};
+
+pub use crate::format::Format;
+pub use crate::raster::RgbImage;
 
 /// What a picture may cost. Checked from the file's header, before decoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,6 +49,14 @@ impl Default for Limits {
 }
 
 impl Limits {
+    pub(crate) fn memory_exceeded(&self) -> DecodeError {
+        DecodeError::TooLarge {
+            what: Measure::Memory,
+            found: self.max_memory.saturating_add(1),
+            limit: self.max_memory,
+        }
+    }
+
     /// Err when a picture of this size, taking `memory` bytes to decode, is too large.
     pub(crate) fn check(&self, width: u32, height: u32, memory: u64) -> Result<(), DecodeError> {
         let pixels = u64::from(width) * u64::from(height);
@@ -69,95 +78,14 @@ impl Limits {
     }
 }
 
-/// The formats that are read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Format {
-    Jpeg,
-    Png,
-    WebP,
-    Gif,
-    Bmp,
-    Tiff,
-}
-
-impl Format {
-    /// The name in manifests: `jpeg`, `png`, `webp`, `gif`, `bmp`, `tiff`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Jpeg => "jpeg",
-            Self::Png => "png",
-            Self::WebP => "webp",
-            Self::Gif => "gif",
-            Self::Bmp => "bmp",
-            Self::Tiff => "tiff",
-        }
-    }
-}
-
-impl fmt::Display for Format {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
-
-/// Interleaved 8-bit RGB, rows from top to bottom, no padding: `data.len() == 3 * width * height`.
-#[derive(Clone, PartialEq, Eq)]
-pub struct RgbImage {
-    pub width: u32,
-    pub height: u32,
-    pub data: Vec<u8>,
-}
-
-impl RgbImage {
-    /// An image that is one colour throughout.
-    pub fn filled(width: u32, height: u32, rgb: [u8; 3]) -> Self {
-        Self::from_fn(width, height, |_, _| rgb)
-    }
-
-    /// An image from a function of column and row.
-    pub fn from_fn(width: u32, height: u32, mut rgb: impl FnMut(u32, u32) -> [u8; 3]) -> Self {
-        let mut data = Vec::with_capacity(width as usize * height as usize * 3);
-        for y in 0..height {
-            for x in 0..width {
-                data.extend_from_slice(&rgb(x, y));
-            }
-        }
-        Self {
-            width,
-            height,
-            data,
-        }
-    }
-
-    /// Gives the memory to this thread's next picture, where dropping it would give it to the system
-    /// only to ask for it again.
-    pub fn recycle(self) {
-        buffers::give(self.data);
-    }
-
-    /// Bytes of one row.
-    pub(crate) fn stride(&self) -> usize {
-        self.width as usize * 3
-    }
-
-    /// The bytes of row `y`.
-    pub(crate) fn row(&self, y: usize) -> &[u8] {
-        &self.data[y * self.stride()..][..self.stride()]
-    }
-}
-
-impl fmt::Debug for RgbImage {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RgbImage({}x{})", self.width, self.height)
-    }
-}
-
 /// A decoded picture, as stored in its file.
 #[derive(Debug, Clone)]
 pub struct Decoded {
     pub format: Format,
     /// Exif orientation, 1 to 8. 1 (upright) when the file has none, or a broken or illegal one.
     pub orientation: u8,
+    /// What is odd about the file, though the picture is whole.
+    pub warnings: Vec<String>,
     /// Width and height as stored, by `reduction` more than those of `image`.
     pub(crate) stored: (u32, u32),
     pub(crate) reduction: Reduction,
@@ -290,7 +218,7 @@ pub(crate) fn decode_reduced(
         return jpeg::decode(bytes, limits, admit, reduction);
     }
     // Only owned values cross the boundary, so a panic leaves nothing half-done behind.
-    let decoded = AssertUnwindSafe(|| decode_other(format, bytes, limits, admit));
+    let decoded = AssertUnwindSafe(|| formats::decode(format, bytes, limits, admit));
     catch_unwind(decoded).unwrap_or_else(|_| {
         Err(DecodeError::Corrupt {
             format,
@@ -299,299 +227,45 @@ pub(crate) fn decode_reduced(
     })
 }
 
-/// Tells the format by its first bytes.
-fn sniff(bytes: &[u8]) -> Result<Format, DecodeError> {
-    let at = |offset: usize, magic: &[u8]| {
-        bytes
-            .get(offset..)
-            .is_some_and(|rest| rest.starts_with(magic))
-    };
-    let unsupported = |format: &str| {
-        Err(DecodeError::Unsupported {
-            format: format.to_owned(),
-        })
-    };
-    let no_image = |looks_like| Err(DecodeError::NotAnImage { looks_like });
-
-    if at(0, b"\xff\xd8") {
-        return Ok(Format::Jpeg);
-    } else if at(0, b"\x89PNG\r\n\x1a\n") {
-        return Ok(Format::Png);
-    } else if at(0, b"RIFF") && at(8, b"WEBP") {
-        return Ok(Format::WebP);
-    } else if at(0, b"GIF87a") || at(0, b"GIF89a") {
-        return Ok(Format::Gif);
-    } else if at(0, b"II*\0") || at(0, b"MM\0*") || at(0, b"II+\0") || at(0, b"MM\0+") {
-        return Ok(Format::Tiff);
-    } else if at(0, b"BM") && bytes.get(14..18).is_some_and(is_bmp_header_size) {
-        return Ok(Format::Bmp);
-    }
-
-    if at(4, b"ftyp") {
-        return unsupported(match bytes.get(8..12) {
-            Some(b"avif" | b"avis") => "avif",
-            Some(b"heic" | b"heix" | b"heim" | b"heis" | b"hevc" | b"mif1" | b"msf1") => "heic",
-            _ => "iso media file",
-        });
-    }
-    let foreign: [(&[u8], &str); 14] = [
-        (b"\0\0\0\x0cjP  \r\n\x87\n", "jpeg 2000"),
-        (b"\xff\x4f\xff\x51", "jpeg 2000"),
-        (b"\0\0\0\x0cJXL \r\n\x87\n", "jpeg xl"),
-        (b"\xff\x0a", "jpeg xl"),
-        (b"8BPS", "psd"),
-        (b"\0\0\x01\0", "ico"),
-        (b"qoif", "qoi"),
-        (b"DDS ", "dds"),
-        (b"\x76\x2f\x31\x01", "openexr"),
-        (b"#?RADIANCE", "radiance hdr"),
-        (b"P7\n", "pam"),
-        (b"SIMPLE  =", "fits"),
-        (b"\xd7\xcd\xc6\x9a", "wmf"),
-        (b"gimp xcf", "xcf"),
-    ];
-    if let Some((_, name)) = foreign.iter().find(|(magic, _)| at(0, magic)) {
-        return unsupported(name);
-    }
-    if let [b'P', b'1'..=b'6', space, ..] = bytes
-        && space.is_ascii_whitespace()
-    {
-        return unsupported("pnm");
-    }
-
-    if at(0, b"%PDF-") {
-        return no_image("pdf");
-    } else if at(0, b"PK\x03\x04") {
-        return no_image("zip");
-    } else if at(0, b"\x1f\x8b") {
-        return no_image("gzip");
-    }
-    let start = String::from_utf8_lossy(&bytes[..bytes.len().min(1024)]).to_lowercase();
-    let start = start.trim_start_matches('\u{feff}').trim_start();
-    if start.starts_with('<') && start.contains("<svg") {
-        unsupported("svg")
-    } else if start.starts_with("version https://git-lfs.github.com/spec/") {
-        no_image("git lfs pointer")
-    } else if start.starts_with("<!doctype html") || start.contains("<html") {
-        no_image("html")
-    } else if !start.contains(|c: char| c == '\u{fffd}' || (c.is_control() && !c.is_whitespace())) {
-        no_image("text")
-    } else {
-        no_image("unknown bytes")
-    }
-}
-
-/// `BM` alone is two letters of text; a BMP has the size of its second header at offset 14.
-fn is_bmp_header_size(bytes: &[u8]) -> bool {
-    matches!(bytes, [12 | 16 | 40 | 52 | 56 | 64 | 108 | 124, 0, 0, 0])
-}
-
-fn decode_other(
-    format: Format,
-    bytes: &[u8],
-    limits: &Limits,
-    admit: Admit<'_>,
-) -> Result<Decoded, DecodeError> {
-    let reader = || Cursor::new(bytes);
-    let fail = |error| from_image_error(format, limits, error);
-    let inner = {
-        let mut inner = image::Limits::no_limits();
-        inner.max_alloc = Some(limits.max_memory);
-        inner
-    };
-    match format {
-        Format::Jpeg => jpeg::decode(bytes, limits, admit, |_, _| Reduction::None),
-        Format::Png => {
-            // The png crate has a size limit of its own, so look first, for the better message.
-            if let (Some(width), Some(height)) = (be_u32(bytes, 16), be_u32(bytes, 20)) {
-                limits.check(width, height, 0)?;
-            }
-            let decoder = png::PngDecoder::with_limits(reader(), inner).map_err(fail)?;
-            read(format, decoder, 0, limits, admit)
+impl Format {
+    pub(crate) fn truncated(self, detail: impl Into<String>) -> DecodeError {
+        DecodeError::Truncated {
+            format: self,
+            detail: detail.into(),
         }
-        Format::Bmp => read(
-            format,
-            bmp::BmpDecoder::new(reader()).map_err(fail)?,
-            0,
-            limits,
-            admit,
-        ),
-        // The other three hold the picture a second time inside while they decode.
-        Format::WebP => {
-            // RIFF says how long it is; the decoder would not always miss what is cut off.
-            let declared = bytes.get(4..8).and_then(|four| four.try_into().ok());
-            let declared = declared.map_or(0, |four| u64::from(u32::from_le_bytes(four)));
-            if declared + 8 > bytes.len() as u64 {
-                return Err(DecodeError::Truncated {
-                    format,
-                    detail: format!("{} of {} bytes", bytes.len(), declared + 8),
-                });
-            }
-            let mut decoder = webp::WebPDecoder::new(reader()).map_err(fail)?;
-            decoder.set_limits(inner).map_err(fail)?;
-            let inside = if decoder.has_animation() { 8 } else { 4 };
-            read(format, decoder, inside, limits, admit)
+    }
+
+    pub(crate) fn corrupt(self, detail: impl Into<String>) -> DecodeError {
+        DecodeError::Corrupt {
+            format: self,
+            detail: detail.into(),
         }
-        Format::Gif => {
-            let decoder = gif::GifDecoder::new(reader()).map_err(fail)?;
-            let (width, height) = decoder.dimensions();
-            limits.check(width, height, 0)?;
-            read(format, decoder, 4, limits, admit)
-        }
-        Format::Tiff => {
-            let mut decoder = tiff::TiffDecoder::new(reader()).map_err(fail)?;
-            let (width, height) = decoder.dimensions();
-            limits.check(width, height, 0)?;
-            decoder.set_limits(inner).map_err(fail)?;
-            let inside = u64::from(decoder.color_type().bytes_per_pixel());
-            read(format, decoder, inside, limits, admit)
+    }
+
+    /// Returns what an error of a decoder means.
+    pub(crate) fn failure(self, error: &(dyn Error + 'static), limits: &Limits) -> DecodeError {
+        let detail = error.to_string();
+        match error.downcast_ref::<image::ImageError>() {
+            Some(image::ImageError::Limits(_)) => limits.memory_exceeded(),
+            Some(image::ImageError::Unsupported(_)) => DecodeError::Unsupported {
+                format: format!("{self} ({detail})"),
+            },
+            _ if is_limit(error) => limits.memory_exceeded(),
+            _ if ends_early(error) => self.truncated(detail),
+            _ => self.corrupt(detail),
         }
     }
 }
 
-/// Reads the decoder's picture and makes it RGB. `inside` is how many bytes a pixel the decoder holds
-/// while it works, besides our buffer (measured on pictures of 25 megapixels).
-fn read(
-    format: Format,
-    mut decoder: impl ImageDecoder,
-    inside: u64,
-    limits: &Limits,
-    admit: Admit<'_>,
-) -> Result<Decoded, DecodeError> {
-    let fail = |error| from_image_error(format, limits, error);
-    let (width, height) = decoder.dimensions();
-    if width == 0 || height == 0 {
-        return Err(DecodeError::Corrupt {
-            format,
-            detail: format!("size {width}x{height}"),
-        });
-    }
-    let color = decoder.color_type();
-    let orientation = quiet_orientation(decoder.orientation());
-
-    let pixels = u64::from(width) * u64::from(height);
-    let per_pixel = u64::from(color.bytes_per_pixel());
-    // Wider pixels are narrowed in place; grey needs a second buffer, and so does turning.
-    let second = if per_pixel < 3 || orientation >= 5 {
-        3
-    } else {
-        0
-    };
-    let memory = pixels.saturating_mul(per_pixel + inside.max(second));
-    limits.check(width, height, memory)?;
-    admit(memory);
-
-    let mut data = vec![0u8; (pixels * per_pixel) as usize];
-    decoder.read_image(&mut data).map_err(fail)?;
-    let data = to_rgb(data, color).ok_or_else(|| DecodeError::Unsupported {
-        format: format!("{format} with colour type {color:?}"),
-    })?;
-    Ok(Decoded {
-        format,
-        orientation,
-        stored: (width, height),
-        reduction: Reduction::None,
-        image: RgbImage {
-            width,
-            height,
-            data,
-        },
-    })
-}
-
-/// A picture with a broken Exif block is still a picture.
-fn quiet_orientation(found: ImageResult<image::metadata::Orientation>) -> u8 {
-    found.map_or(1, image::metadata::Orientation::to_exif)
-}
-
-fn be_u32(bytes: &[u8], offset: usize) -> Option<u32> {
-    let four = bytes.get(offset..offset + 4)?;
-    Some(u32::from_be_bytes(four.try_into().ok()?))
-}
-
-/// Decoder output (samples of more than 8 bits in native byte order) to RGB, in place where the
-/// pixels are wide enough. None for a colour type that the `image` crate does not have today.
-fn to_rgb(data: Vec<u8>, color: ColorType) -> Option<Vec<u8>> {
-    /// High byte of a 16-bit sample.
-    fn high(bytes: &[u8], sample: usize) -> u8 {
-        (u16::from_ne_bytes([bytes[2 * sample], bytes[2 * sample + 1]]) >> 8) as u8
-    }
-    fn float(bytes: &[u8], sample: usize) -> u8 {
-        let at = 4 * sample;
-        let value = f32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
-        (value.clamp(0.0, 1.0) * 255.0).round() as u8 // NaN becomes 0
-    }
-    fn grey(value: u8) -> [u8; 3] {
-        [value; 3]
-    }
-    Some(match color {
-        ColorType::Rgb8 => data,
-        ColorType::L8 => map_pixels::<1>(data, |p| grey(p[0])),
-        ColorType::La8 => map_pixels::<2>(data, |p| over_white(grey(p[0]), p[1])),
-        ColorType::Rgba8 => map_pixels::<4>(data, |p| over_white([p[0], p[1], p[2]], p[3])),
-        ColorType::L16 => map_pixels::<2>(data, |p| grey(high(p, 0))),
-        ColorType::La16 => map_pixels::<4>(data, |p| over_white(grey(high(p, 0)), high(p, 1))),
-        ColorType::Rgb16 => map_pixels::<6>(data, |p| [high(p, 0), high(p, 1), high(p, 2)]),
-        ColorType::Rgba16 => map_pixels::<8>(data, |p| {
-            over_white([high(p, 0), high(p, 1), high(p, 2)], high(p, 3))
-        }),
-        ColorType::Rgb32F => map_pixels::<12>(data, |p| [float(p, 0), float(p, 1), float(p, 2)]),
-        ColorType::Rgba32F => map_pixels::<16>(data, |p| {
-            over_white([float(p, 0), float(p, 1), float(p, 2)], float(p, 3))
-        }),
-        _ => return None,
-    })
-}
-
-/// Replaces every `N` bytes by three; in place when `N >= 3`.
-pub(crate) fn map_pixels<const N: usize>(
-    mut data: Vec<u8>,
-    rgb: impl Fn(&[u8; N]) -> [u8; 3],
-) -> Vec<u8> {
-    if N < 3 {
-        return data.as_chunks::<N>().0.iter().flat_map(rgb).collect();
-    }
-    let pixels = data.len() / N;
-    for i in 0..pixels {
-        let mut pixel = [0; N];
-        pixel.copy_from_slice(&data[N * i..N * (i + 1)]);
-        data[3 * i..3 * (i + 1)].copy_from_slice(&rgb(&pixel));
-    }
-    data.truncate(pixels * 3);
-    data.shrink_to_fit();
-    data
-}
-
-/// Alpha over white, bit for bit as Pillow's `Image.alpha_composite` rounds it
-/// (`src/libImaging/AlphaComposite.c`: 7 extra bits, division by 255 by shifts).
-fn over_white(rgb: [u8; 3], alpha: u8) -> [u8; 3] {
-    const EXTRA_BITS: u32 = 7;
-    let alpha = u32::from(alpha);
-    rgb.map(|value| {
-        let sum = (u32::from(value) * alpha + 255 * (255 - alpha)) << EXTRA_BITS;
-        let sum = sum + (0x80 << EXTRA_BITS);
-        ((((sum >> 8) + sum) >> 8) >> EXTRA_BITS) as u8
-    })
-}
-
-fn from_image_error(format: Format, limits: &Limits, error: ImageError) -> DecodeError {
-    let detail = error.to_string();
-    match &error {
-        ImageError::Limits(_) => DecodeError::TooLarge {
-            what: Measure::Memory,
-            found: limits.max_memory.saturating_add(1),
-            limit: limits.max_memory,
-        },
-        ImageError::Unsupported(_) => DecodeError::Unsupported {
-            format: format!("{format} ({detail})"),
-        },
-        _ if ends_early(&error) => DecodeError::Truncated { format, detail },
-        _ => DecodeError::Corrupt { format, detail },
-    }
+fn is_limit(error: &(dyn Error + 'static)) -> bool {
+    matches!(
+        error.downcast_ref(),
+        Some(png::DecodingError::LimitsExceeded)
+    )
 }
 
 /// Whether an unexpected end of file is at the bottom of this error.
-fn ends_early(error: &(dyn std::error::Error + 'static)) -> bool {
+fn ends_early(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
         if let Some(io) = error.downcast_ref::<std::io::Error>()
@@ -610,24 +284,9 @@ fn ends_early(error: &(dyn std::error::Error + 'static)) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::io::Cursor;
 
-    #[test]
-    fn alpha_over_white_is_the_rounded_blend() {
-        assert_eq!(over_white([10, 20, 30], 255), [10, 20, 30]);
-        assert_eq!(over_white([10, 20, 30], 0), [255; 3]);
-        for value in 0..=255u8 {
-            for alpha in 0..=255u8 {
-                let (v, a) = (f64::from(value), f64::from(alpha));
-                let exact = (v * a + 255.0 * (255.0 - a)) / 255.0;
-                let got = f64::from(over_white([value; 3], alpha)[0]);
-                assert!(
-                    (got - exact).abs() <= 0.51,
-                    "{value} {alpha}: {got} {exact}"
-                );
-            }
-        }
-    }
+    use super::*;
 
     #[test]
     fn names_what_it_does_not_read() {

@@ -22,8 +22,10 @@
 
 use turbojpeg::{Compressor, Decompressor, Image, PixelFormat, ScalingFactor, Subsamp};
 
-use crate::decode::{Admit, DecodeError, Decoded, Format, Limits, Measure, RgbImage, map_pixels};
-use crate::{buffers, orient};
+use crate::alpha::map_pixels;
+use crate::buffers;
+use crate::decode::{Admit, DecodeError, Decoded, Format, Limits, Measure, RgbImage};
+use crate::orient::Orientations;
 
 /// Most scans of a progressive file. Encoders write about ten, scripts by hand a few dozen; each
 /// costs a pass over the whole picture, and a bomb may hold many thousands in few bytes.
@@ -113,6 +115,7 @@ pub(crate) fn decode(
     Ok(Decoded {
         format: Format::Jpeg,
         orientation: header.orientation,
+        warnings: Vec::new(),
         stored: (frame.width, frame.height),
         reduction,
         image: RgbImage {
@@ -155,7 +158,7 @@ pub(crate) fn encode(image: &RgbImage, quality: u8) -> Result<Vec<u8>, String> {
 
 /// Inverted CMYK, as Adobe writes it and as Pillow takes every four-component JPEG, to RGB by
 /// Pillow's formula (`cmyk2rgb` in `src/libImaging/Convert.c`).
-fn rgb_from_inverted_ink(&[c, m, y, k]: &[u8; 4]) -> [u8; 3] {
+pub(crate) fn rgb_from_inverted_ink(&[c, m, y, k]: &[u8; 4]) -> [u8; 3] {
     let white = u32::from(k); // 255 - black, and black is 255 - k
     [c, m, y].map(|stored| {
         let product = (255 - u32::from(stored)) * white + 128;
@@ -211,17 +214,11 @@ fn unsupported(format: String) -> DecodeError {
 }
 
 fn truncated(detail: impl Into<String>) -> DecodeError {
-    DecodeError::Truncated {
-        format: Format::Jpeg,
-        detail: detail.into(),
-    }
+    Format::Jpeg.truncated(detail)
 }
 
 fn corrupt(detail: impl Into<String>) -> DecodeError {
-    DecodeError::Corrupt {
-        format: Format::Jpeg,
-        detail: detail.into(),
-    }
+    Format::Jpeg.corrupt(detail)
 }
 
 /// What a frame header (SOF) says.
@@ -315,7 +312,7 @@ struct Header {
 impl Header {
     fn parse(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut frame = None;
-        let mut orientation = None;
+        let mut orientations = Orientations::default();
         let mut segments = Vec::new();
         let mut at = SOI.len();
         loop {
@@ -354,16 +351,14 @@ impl Header {
                     }
                     frame = Some(Frame::parse(marker, body)?);
                 }
-                APP1 if orientation.is_none() => {
-                    orientation = body.strip_prefix(b"Exif\0\0").map(orient::from_exif);
-                }
+                APP1 => orientations.add_app1(body),
                 SOS => {
                     return Ok(Self {
                         frame: frame.ok_or_else(|| corrupt("scan before the frame header"))?,
                         segments,
                         scan_components: usize::from(body.first().copied().unwrap_or(0)),
                         data_start: at,
-                        orientation: orientation.unwrap_or(1),
+                        orientation: orientations.get(),
                     });
                 }
                 _ => {}

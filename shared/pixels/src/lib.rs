@@ -18,16 +18,21 @@
 //!   Pillow and the Hugging Face processors give, so that an embedding computed here equals one
 //!   computed there.
 
+mod alpha;
 mod axis;
 mod buffers;
 mod center;
 mod decode;
+mod format;
+mod formats;
 mod jpeg;
 mod orient;
 mod passes;
 mod phash;
 mod preprocess;
 mod quality;
+mod raster;
+mod recode;
 mod resize;
 mod tally;
 mod thumbnail;
@@ -40,5 +45,6 @@ pub use decode::{
 pub use phash::{hamming, phash};
 pub use preprocess::{Channels, Crop, Fidelity, Layout, Preprocess, Resampler, Resize, SpecError};
 pub use quality::{Quality, quality, technical_quality};
+pub use recode::{Encoding, JPEG_QUALITY, Recode, Recoded, Shape, TargetSize};
 pub use resize::{Filter, resize};
 pub use thumbnail::{Thumbnail, thumbnail};

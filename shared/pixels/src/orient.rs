@@ -1,16 +1,73 @@
-//! Exif orientation: reading it, and turning a picture upright.
+//! Orientation: reading it out of Exif and XMP, and turning a picture upright.
 
 use image::metadata::Orientation;
 
 use crate::decode::RgbImage;
 
-/// The orientation in an Exif block (TIFF structure, without the `Exif\0\0` before it). 1 where the
-/// block is broken, has none, or has an illegal one.
-///
-/// Only the first directory is read, and no offset but its own is followed, so a directory that
-/// points at itself costs nothing.
-pub(crate) fn from_exif(block: &[u8]) -> u8 {
-    Orientation::from_exif_chunk(block).map_or(1, Orientation::to_exif)
+/// The orientations that a file's metadata gives. Exif counts before XMP, what comes first before what
+/// comes later, and what is illegal not at all.
+#[derive(Debug, Default)]
+pub(crate) struct Orientations {
+    exif: Option<u8>,
+    xmp: Option<u8>,
+}
+
+impl Orientations {
+    /// Returns the orientation, 1 where there is none.
+    pub fn get(&self) -> u8 {
+        self.exif.or(self.xmp).unwrap_or(1)
+    }
+
+    /// Takes a value of Exif.
+    pub fn add(&mut self, value: u8) {
+        let value = (1..=8).contains(&value).then_some(value);
+        self.exif = self.exif.or(value);
+    }
+
+    /// Takes an Exif block, with or without the `Exif\0\0` before it.
+    ///
+    /// Only the first directory is read, and no offset but its own is followed, so a directory that
+    /// points at itself costs nothing.
+    pub fn add_exif(&mut self, block: &[u8]) {
+        let block = block.strip_prefix(EXIF).unwrap_or(block);
+        let found = Orientation::from_exif_chunk(block).map(Orientation::to_exif);
+        self.exif = self.exif.or(found);
+    }
+
+    /// Takes the body of a JPEG's APP1 segment: Exif or XMP.
+    pub fn add_app1(&mut self, body: &[u8]) {
+        if body.starts_with(EXIF) {
+            self.add_exif(body);
+        } else if body.starts_with(XMP) || body.starts_with(b"<") {
+            self.add_xmp(body);
+        }
+    }
+
+    /// Takes XMP, whose `tiff:Orientation` is an attribute or an element.
+    pub fn add_xmp(&mut self, xmp: &[u8]) {
+        self.xmp = self.xmp.or_else(|| in_xmp(xmp));
+    }
+}
+
+/// What precedes Exif in a JPEG, and for some writers everywhere.
+const EXIF: &[u8] = b"Exif\0\0";
+/// What precedes XMP in a JPEG.
+const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
+
+fn in_xmp(xmp: &[u8]) -> Option<u8> {
+    const NAME: &[u8] = b"tiff:Orientation";
+    let mut places = xmp.windows(NAME.len()).enumerate();
+    let values = places.by_ref().filter(|(_, window)| *window == NAME);
+    let mut values = values.filter_map(|(at, _)| {
+        let mut rest = xmp[at + NAME.len()..].iter().skip_while(|byte| {
+            byte.is_ascii_whitespace() || matches!(byte, b'=' | b'"' | b'\'' | b'>')
+        });
+        match (rest.next()?, rest.next()?) {
+            (digit @ b'1'..=b'8', next) if !next.is_ascii_digit() => Some(digit - b'0'),
+            _ => None,
+        }
+    });
+    values.next()
 }
 
 /// Turns and mirrors the picture as the Exif orientation (1 to 8) asks. 2 to 4 are done in place.
@@ -73,7 +130,7 @@ fn turn(old: &RgbImage, from: impl Fn(usize, usize) -> (usize, usize)) -> RgbIma
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     /// 3x2, the pixels numbered: 1 2 3 / 4 5 6.
@@ -102,18 +159,56 @@ mod tests {
         assert_eq!(upright(99), upright(1));
     }
 
+    /// An Exif block with an orientation.
+    pub fn exif(value: u16) -> Vec<u8> {
+        let mut block = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
+        block.extend_from_slice(&value.to_le_bytes());
+        block.extend_from_slice(&[0; 6]);
+        block
+    }
+
+    /// XMP with an orientation.
+    pub fn xmp(value: u16) -> Vec<u8> {
+        format!("<rdf:Description tiff:Orientation=\"{value}\"/>").into_bytes()
+    }
+
+    fn orientation(add: impl FnOnce(&mut Orientations)) -> u8 {
+        let mut found = Orientations::default();
+        add(&mut found);
+        found.get()
+    }
+
     #[test]
     fn broken_exif_is_upright() {
-        assert_eq!(from_exif(b""), 1);
-        assert_eq!(from_exif(b"II*\0\xff\xff\xff\xff"), 1);
-        let block = |value: u16| {
-            let mut block = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
-            block.extend_from_slice(&value.to_le_bytes());
-            block.extend_from_slice(&[0; 6]);
-            block
-        };
-        assert_eq!(from_exif(&block(6)), 6);
-        assert_eq!(from_exif(&block(0)), 1);
-        assert_eq!(from_exif(&block(99)), 1);
+        let of = |block: &[u8]| orientation(|found| found.add_exif(block));
+        assert_eq!(of(b""), 1);
+        assert_eq!(of(b"II*\0\xff\xff\xff\xff"), 1);
+        assert_eq!(of(&exif(6)), 6);
+        assert_eq!(of(&[EXIF, &exif(6)].concat()), 6);
+        assert_eq!(of(&exif(0)), 1);
+        assert_eq!(of(&exif(99)), 1);
+    }
+
+    #[test]
+    fn xmp_counts_where_exif_says_nothing() {
+        let of = |xmp: &str| orientation(|found| found.add_app1(&[XMP, xmp.as_bytes()].concat()));
+        assert_eq!(of("<x tiff:Orientation=\"6\"/>"), 6);
+        assert_eq!(of("<x tiff:Orientation = '8'/>"), 8);
+        assert_eq!(of("<tiff:Orientation>3</tiff:Orientation>"), 3);
+        for none in [
+            "",
+            "tiff:Orientation",
+            "tiff:Orientation=\"9\"",
+            "tiff:Orientation=\"12\"",
+        ] {
+            assert_eq!(of(none), 1, "{none}");
+        }
+        for (value, expected) in [(3, 3), (0, 6)] {
+            let both = |found: &mut Orientations| {
+                found.add_xmp(&xmp(6));
+                found.add_exif(&exif(value));
+            };
+            assert_eq!(orientation(both), expected);
+        }
     }
 }

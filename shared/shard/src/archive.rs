@@ -21,6 +21,10 @@ pub(crate) enum Kind {
     File,
     Sparse,
     Directory,
+    /// Another name of an earlier file, which is [`Entry::target`].
+    HardLink,
+    /// A hard link to an image, with the place of that image.
+    Linked,
     Link,
     Device,
     Other,
@@ -39,6 +43,8 @@ pub(crate) struct Entry {
     pub(crate) offset: u64,
     /// Bytes of data in the tar.
     pub(crate) size: u64,
+    /// The target of a link.
+    pub(crate) target: Vec<u8>,
 }
 
 /// What extended headers said about the member that follows them.
@@ -46,6 +52,7 @@ pub(crate) struct Entry {
 struct Extended {
     any: bool,
     name: Option<Vec<u8>>,
+    target: Option<Vec<u8>>,
     pax: Pax,
     name_too_long: bool,
     bad: bool,
@@ -115,9 +122,14 @@ impl<R: Read> Archive<R> {
                         None => extended.bad = true,
                     }
                 }
-                // A link's target does not matter, nor do defaults for the whole archive, of
-                // which none that writers use (comments, times) changes a name or a size.
-                Type::LongLink | Type::PaxGlobal => {
+                Type::LongLink => {
+                    let target = self.extended_data(header.size, self.limits.max_name_bytes)?;
+                    extended.target = target.map(|target| header::until_nul(&target).to_vec());
+                    continue;
+                }
+                // Defaults for the whole archive do not matter: none that writers use (comments,
+                // times) changes a name or a size.
+                Type::PaxGlobal => {
                     self.extended_data(header.size, 0)?;
                     continue;
                 }
@@ -204,6 +216,7 @@ impl<R: Read> Archive<R> {
             // Old tars have no type for folders, only the slash. Its size counts all the same.
             Type::File if name.ends_with(b"/") => Kind::Directory,
             Type::Directory => Kind::Directory,
+            Type::HardLink => Kind::HardLink,
             Type::Link => Kind::Link,
             Type::Device => Kind::Device,
             Type::File | Type::Sparse { .. } if extended.bad => Kind::BadExtendedHeader,
@@ -225,11 +238,13 @@ impl<R: Read> Archive<R> {
                 "a header gives a size that cannot be",
             ));
         }
+        let target = extended.pax.target.or(extended.target);
         Ok(Entry {
             name,
             kind,
             offset,
             size,
+            target: target.unwrap_or(header.target),
         })
     }
 

@@ -128,14 +128,17 @@ pub enum Missing {
     TooLarge,
     /// A sparse file: what the tar holds is not the file's bytes, so nobody should take them as such.
     Sparse,
+    /// A hard link: the bytes are those of an earlier member, at `offset`.
+    Link,
 }
 
 impl Missing {
-    /// `too-large`, `sparse`.
+    /// `too-large`, `sparse`, `link`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::TooLarge => "too-large",
             Self::Sparse => "sparse",
+            Self::Link => "link",
         }
     }
 }

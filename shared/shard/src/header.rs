@@ -19,6 +19,7 @@ pub(crate) enum Type {
         map_goes_on: bool,
     },
     Directory,
+    HardLink,
     Link,
     Device,
     LongName,
@@ -32,7 +33,10 @@ impl Type {
     /// Links, folders and devices carry no data, whatever their size field says (it is the target's
     /// size in some writers). Python's tarfile and GNU tar read them so too.
     pub(crate) fn has_data(self) -> bool {
-        !matches!(self, Self::Directory | Self::Link | Self::Device)
+        !matches!(
+            self,
+            Self::Directory | Self::HardLink | Self::Link | Self::Device
+        )
     }
 }
 
@@ -42,6 +46,8 @@ pub(crate) struct Header {
     pub(crate) name: Vec<u8>,
     pub(crate) size: u64,
     pub(crate) kind: Type,
+    /// The target of a link.
+    pub(crate) target: Vec<u8>,
 }
 
 /// Why a block with a sound checksum is no header to go by.
@@ -105,7 +111,8 @@ pub(crate) fn parse(block: &[u8; BLOCK]) -> Result<Header, SizeIsNoNumber> {
     }
     let kind = match block[156] {
         b'0' | 0 | b'7' => Type::File,
-        b'1' | b'2' => Type::Link,
+        b'1' => Type::HardLink,
+        b'2' => Type::Link,
         b'3' | b'4' | b'6' => Type::Device,
         b'5' => Type::Directory,
         b'L' => Type::LongName,
@@ -122,7 +129,13 @@ pub(crate) fn parse(block: &[u8; BLOCK]) -> Result<Header, SizeIsNoNumber> {
         None if !kind.has_data() => 0,
         None => return Err(SizeIsNoNumber),
     };
-    Ok(Header { name, size, kind })
+    let target = until_nul(&block[157..257]).to_vec();
+    Ok(Header {
+        name,
+        size,
+        kind,
+        target,
+    })
 }
 
 /// Whether another block of an old GNU sparse map follows this one.
@@ -172,6 +185,7 @@ fn octal(field: &[u8]) -> Option<u64> {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Pax {
     pub(crate) path: Option<Vec<u8>>,
+    pub(crate) target: Option<Vec<u8>>,
     pub(crate) size: Option<u64>,
     pub(crate) sparse: bool,
 }
@@ -191,6 +205,7 @@ pub(crate) fn parse_pax(mut records: &[u8]) -> Option<Pax> {
         let (key, value) = (&record[..equals], &record[equals + 1..]);
         match key {
             b"path" if !value.is_empty() => pax.path = Some(value.to_vec()),
+            b"linkpath" if !value.is_empty() => pax.target = Some(value.to_vec()),
             b"size" if !value.is_empty() => {
                 let size: u64 = std::str::from_utf8(value).ok()?.parse().ok()?;
                 if size > i64::MAX.cast_unsigned() {
@@ -235,6 +250,12 @@ mod tests {
         field[4] = 0x80;
         assert_eq!(number(&field), None, "beyond 63 bits");
         assert_eq!(number(&[0xff; 12]), None, "negative");
+    }
+
+    #[test]
+    fn targets_of_links() {
+        let pax = parse_pax(b"16 linkpath=a.b\n").unwrap();
+        assert_eq!(pax.target.as_deref(), Some(b"a.b".as_slice()));
     }
 
     #[test]

@@ -23,7 +23,7 @@
 //!
 //! Module by module: `header` reads one block, `inflate` decompresses, `source` gives the decompressed
 //! bytes, `archive` the stream of entries, `reader` groups them; `writer` writes; `names` and `roles`
-//! say what names mean.
+//! say what names mean, `split` makes a sample of each image.
 
 mod archive;
 mod event;
@@ -33,6 +33,7 @@ mod names;
 mod reader;
 mod roles;
 mod source;
+mod split;
 mod writer;
 
 pub use event::{
@@ -43,4 +44,5 @@ pub use names::{safe_member_name, split_key};
 pub use reader::ShardReader;
 pub use roles::{IMAGE_EXTENSIONS, caption_member, image_member, image_members, metadata_member};
 pub use source::TarBytes;
+pub use split::split_images;
 pub use writer::ShardWriter;

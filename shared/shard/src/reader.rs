@@ -18,6 +18,7 @@ use crate::event::{
     Skipped,
 };
 use crate::names::{has_extension, is_reserved, split_key, text, without_dot};
+use crate::roles::IMAGE_EXTENSIONS;
 use crate::source::Fault;
 
 /// Reads a shard, plain or compressed, as [`Event`]s.
@@ -35,6 +36,7 @@ pub struct ShardReader<R: Read> {
     /// sample has been handed out, so that two are never in memory.
     held: Option<Entry>,
     ids: Ids,
+    images: Images,
     events: VecDeque<Event>,
     failure: Option<io::Error>,
     counts: Counts,
@@ -79,7 +81,34 @@ impl Ids {
     }
 }
 
-fn hash(id: &str) -> u64 {
+/// Where the images of the shard are, by the hashes of their names: what hard links may point at.
+#[derive(Default)]
+struct Images(HashMap<u64, (u64, u64)>);
+
+impl Images {
+    fn add(&mut self, entry: &Entry) {
+        let name = without_dot(&entry.name);
+        if entry.kind == Kind::File && is_image(name) {
+            self.0.insert(hash(name), (entry.offset, entry.size));
+        }
+    }
+
+    /// Gives a hard link to an image the place of the image.
+    fn resolve(&self, entry: &mut Entry) {
+        let target = self.0.get(&hash(without_dot(&entry.target)));
+        if let (Kind::HardLink, Some(&(offset, size))) = (entry.kind, target) {
+            (entry.kind, entry.offset, entry.size) = (Kind::Linked, offset, size);
+        }
+    }
+}
+
+fn is_image(name: &[u8]) -> bool {
+    let extension = name.rsplit(|&byte| byte == b'.').next().unwrap_or_default();
+    let mut known = IMAGE_EXTENSIONS.iter();
+    known.any(|known| extension.eq_ignore_ascii_case(known.as_bytes()))
+}
+
+fn hash<T: Hash + ?Sized>(id: &T) -> u64 {
     let mut hasher = DefaultHasher::new();
     id.hash(&mut hasher);
     hasher.finish()
@@ -101,6 +130,7 @@ impl<R: Read> ShardReader<R> {
             current: None,
             held: None,
             ids: Ids::default(),
+            images: Images::default(),
             events: VecDeque::new(),
             failure: None,
             counts: Counts::default(),
@@ -124,9 +154,11 @@ impl<R: Read> ShardReader<R> {
             return self.take_entry(entry);
         }
         match self.archive.next_entry() {
-            Ok(Some(entry)) => {
+            Ok(Some(mut entry)) => {
                 self.queue_notes();
                 self.counts.members += 1;
+                self.images.resolve(&mut entry);
+                self.images.add(&entry);
                 self.take_entry(entry)
             }
             Ok(None) => {
@@ -178,17 +210,21 @@ impl<R: Read> ShardReader<R> {
             current.problem.get_or_insert(SampleProblem::TooManyMembers);
             return self.skip_member(entry, Skip::TooManyMembers);
         }
+        let is_linked = entry.kind == Kind::Linked;
         let missing = if entry.kind == Kind::Sparse {
             Some(Missing::Sparse)
         } else if entry.size > limits.max_member_bytes
             || current.buffered.saturating_add(entry.size) > limits.max_sample_bytes
         {
             Some(Missing::TooLarge)
+        } else if is_linked {
+            Some(Missing::Link)
         } else {
             None
         };
         let mut data = Vec::new();
         let outcome = match missing {
+            _ if is_linked => Ok(true),
             None => self.archive.read_data(entry.size, &mut data),
             Some(_) => self.archive.skip_data(entry.size),
         };
@@ -223,7 +259,10 @@ impl<R: Read> ShardReader<R> {
     }
 
     fn skip_member(&mut self, entry: &Entry, why: Skip) -> Result<(), Fault> {
-        let outcome = self.archive.skip_data(entry.size);
+        let outcome = match entry.kind {
+            Kind::Linked => Ok(true),
+            _ => self.archive.skip_data(entry.size),
+        };
         if let Err(Fault::Io(_)) = outcome {
             return outcome.map(drop);
         }
@@ -322,9 +361,9 @@ impl<R: Read> Iterator for ShardReader<R> {
 /// Key and extension of a member that can be part of a sample, or why it cannot.
 fn classify(entry: &Entry) -> Result<(&[u8], &[u8]), Skip> {
     match entry.kind {
-        Kind::File | Kind::Sparse => {}
+        Kind::File | Kind::Sparse | Kind::Linked => {}
         Kind::Directory => return Err(Skip::Directory),
-        Kind::Link => return Err(Skip::Link),
+        Kind::HardLink | Kind::Link => return Err(Skip::Link),
         Kind::Device => return Err(Skip::Device),
         Kind::Other => return Err(Skip::UnknownType),
         Kind::NameTooLong => return Err(Skip::NameTooLong),

@@ -10,8 +10,8 @@ pub const IMAGE_EXTENSIONS: [&str; 25] = [
     "tif", "tiff", "avif", "avifs", "heic", "heif", "jp2", "j2k", "jxl", "ppm", "pgm", "pnm",
     "tga",
 ];
-const CAPTION_EXTENSIONS: [&str; 2] = ["txt", "caption"];
-const METADATA_EXTENSIONS: [&str; 1] = ["json"];
+pub(crate) const CAPTION_EXTENSIONS: [&str; 2] = ["txt", "caption"];
+pub(crate) const METADATA_EXTENSIONS: [&str; 1] = ["json"];
 
 /// The sample's picture: the first member in shard order whose extension is one of
 /// [`IMAGE_EXTENSIONS`]; else the first whose extension ends in one behind a dot
@@ -66,7 +66,7 @@ fn beside_image(members: &[Member], extensions: &[&str]) -> Option<usize> {
 }
 
 /// `2.final.jpg` → (`2.final`, `jpg`); `jpg` → (``, `jpg`).
-fn stem_and_last(extension: &str) -> (&str, &str) {
+pub(crate) fn stem_and_last(extension: &str) -> (&str, &str) {
     extension.rsplit_once('.').unwrap_or(("", extension))
 }
 

@@ -8,12 +8,13 @@
 
 mod files;
 mod images;
+mod linked;
 mod reader;
 mod samples;
 mod shard;
 mod sidecar;
 
 pub use images::{ImageColumns, caption_column};
-pub use reader::{InputReader, locate};
+pub use reader::{EachImage, InputReader, locate};
 pub use samples::Samples;
 pub use shard::{SourceShard, packing};

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use serde_json::Value;
 use sluice_harness::{Run, check_unchanged};
 use sluice_manifest::rows::{PlanRow, ShardKind};
 use sluice_manifest::{Error, Result, ShardPath};
@@ -16,6 +17,25 @@ pub struct InputReader {
     pub(crate) run: Run,
     pub(crate) input: Store,
     pub(crate) storage: Storage,
+    pub(crate) split: Option<EachImage>,
+}
+
+/// How the images of a sample become samples of their own.
+#[derive(Debug, Clone, Default)]
+pub struct EachImage {
+    /// The extension of captions, where it is not `txt` or `caption`.
+    pub caption_member: Option<String>,
+}
+
+impl EachImage {
+    /// Returns how samples are split by the settings of `sluice-read`, which its receipts have too; none
+    /// where they are not.
+    pub fn of_settings(settings: &Value) -> Option<Self> {
+        let caption = settings["caption_member"].as_str();
+        (settings["images"] == "each").then(|| Self {
+            caption_member: caption.map(str::to_owned),
+        })
+    }
 }
 
 impl InputReader {
@@ -25,7 +45,14 @@ impl InputReader {
             run: run.clone(),
             input: input.clone(),
             storage: storage.clone(),
+            split: None,
         }
+    }
+
+    /// Makes each image of a sample a sample of its own, if `split` is given.
+    pub fn split(mut self, split: Option<EachImage>) -> Self {
+        self.split = split;
+        self
     }
 
     /// Streams the samples of a shard.

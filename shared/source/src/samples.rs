@@ -1,5 +1,6 @@
 //! The samples of a shard, one after the other.
 
+use std::collections::VecDeque;
 use std::io::{self, Read};
 
 use sluice_harness::open_shard;
@@ -7,13 +8,14 @@ use sluice_manifest::rows::{FileRow, MemberRow, PlanRow, ShardKind, TEXT_BYTES};
 use sluice_manifest::{Class, Error, Result};
 use sluice_shard::{
     Compression, Counts, Damage, DamageKind, Event, Limits, Member, Missing, Sample, SampleProblem,
-    ShardReader,
+    ShardReader, split_images,
 };
 use sluice_store::ObjectReader;
 
 use crate::files::Lookahead;
 use crate::images::ImageRows;
-use crate::reader::InputReader;
+use crate::linked::LinkedMembers;
+use crate::reader::{EachImage, InputReader};
 use crate::sidecar::Sidecar;
 
 /// Streams the samples of a shard, with what else is in it.
@@ -22,6 +24,11 @@ use crate::sidecar::Sidecar;
 pub struct Samples {
     events: Events,
     counts: Counts,
+    split: Option<EachImage>,
+    /// The further samples of one with several images.
+    parts: VecDeque<Sample>,
+    /// How many there were.
+    extra: u64,
     done: bool,
 }
 
@@ -29,6 +36,7 @@ enum Events {
     Tar {
         reader: Box<ShardReader<ObjectReader>>,
         sidecar: Option<Sidecar>,
+        linked: Box<LinkedMembers>,
     },
     Files(Box<Lookahead>),
     Parquet(Box<ImageRows>),
@@ -46,6 +54,7 @@ impl Samples {
                 Events::Tar {
                     reader: Box::new(reader),
                     sidecar: sidecar.transpose()?,
+                    linked: Box::new(LinkedMembers::new(input, planned)),
                 }
             }
             ShardKind::Files => Events::Files(Box::new(Lookahead::open(input, planned)?)),
@@ -57,6 +66,9 @@ impl Samples {
         Ok(Self {
             events,
             counts: Counts::default(),
+            split: input.split.clone(),
+            parts: VecDeque::new(),
+            extra: 0,
             done: false,
         })
     }
@@ -71,22 +83,48 @@ impl Samples {
 
     /// Returns what was counted so far; complete once the iterator has ended.
     pub fn counts(&self) -> Counts {
-        match &self.events {
+        let mut counts = match &self.events {
             Events::Tar { reader, .. } => reader.counts(),
             Events::Files(_) | Events::Parquet(_) => self.counts,
+        };
+        counts.samples += self.extra;
+        counts
+    }
+
+    /// Splits a sample with several images. Returns the first part.
+    fn split(&mut self, event: Event) -> Event {
+        match (event, &self.split) {
+            (Event::Sample(sample), Some(split)) => {
+                let caption = split.caption_member.as_deref();
+                let mut parts = split_images(sample, caption, copy_of);
+                let first = parts.remove(0);
+                self.extra += parts.len() as u64;
+                self.parts = parts.into();
+                Event::Sample(first)
+            }
+            (event, _) => event,
         }
     }
 
     fn step(&mut self) -> io::Result<Option<Event>> {
         let sample = match &mut self.events {
-            Events::Tar { reader, sidecar } => {
+            Events::Tar {
+                reader,
+                sidecar,
+                linked,
+            } => {
                 let event = reader.next().transpose()?;
-                return Ok(match (event, sidecar) {
-                    (Some(Event::Sample(sample)), Some(sidecar)) => {
-                        Some(Event::Sample(sidecar.joined(sample)))
-                    }
-                    (event, _) => event,
-                });
+                let Some(Event::Sample(mut sample)) = event else {
+                    return Ok(event);
+                };
+                let compression = reader.compression();
+                linked
+                    .fill(&mut sample, compression)
+                    .map_err(io::Error::other)?;
+                return Ok(Some(Event::Sample(match sidecar {
+                    Some(sidecar) => sidecar.joined(sample),
+                    None => sample,
+                })));
             }
             Events::Files(files) => next_files(files),
             Events::Parquet(rows) => rows.step(),
@@ -123,18 +161,27 @@ impl Iterator for Samples {
     type Item = io::Result<Event>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        if let Some(part) = self.parts.pop_front() {
+            return Some(Ok(Event::Sample(part)));
+        }
         if self.done {
             return None;
         }
         let event = self.step().transpose();
         self.done |= !matches!(event, Some(Ok(_)));
-        event
+        event.map(|event| event.map(|event| self.split(event)))
     }
 }
 
 /// Whether a member has no bytes of its own in the shard.
 pub(crate) fn is_in_row(member: &Member) -> bool {
     member.offset == MemberRow::IN_ROW
+}
+
+/// Returns a copy of a text for another sample; none where it is no text that fits into a row.
+fn copy_of(extension: &str, member: &Member) -> Option<Member> {
+    let text = String::from_utf8(member.data.clone()?).ok()?;
+    text_member(extension, text)
 }
 
 /// Returns a text that has no bytes of its own in the shard as a member; none where it is too long

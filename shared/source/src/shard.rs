@@ -18,6 +18,7 @@ use sluice_store::ObjectReader;
 
 use crate::files::RequestedFiles;
 use crate::images::ImageBytes;
+use crate::linked::LinkedMembers;
 use crate::reader::InputReader;
 
 /// Inflated bytes that are there at once.
@@ -38,6 +39,11 @@ pub fn packing(run: &Run, unit: Unit) -> Result<HashMap<ShardPath, String>> {
 pub struct SourceShard {
     uri: String,
     bytes: Bytes,
+    linked: LinkedMembers,
+    /// The bytes of a hard link, while they are read.
+    aside: Option<Cursor<Vec<u8>>>,
+    /// Where the last member that is wanted ends.
+    wanted: u64,
 }
 
 enum Bytes {
@@ -81,7 +87,13 @@ impl SourceShard {
                 Bytes::Parquet(Box::new(images), Cursor::default())
             }
         };
-        Ok(Self { uri, bytes })
+        Ok(Self {
+            uri,
+            bytes,
+            linked: LinkedMembers::new(input, planned),
+            aside: None,
+            wanted: 0,
+        })
     }
 
     /// Announces members of one sample that are going to be read.
@@ -93,8 +105,13 @@ impl SourceShard {
         match &mut self.bytes {
             Bytes::Plain(reader) => {
                 let ranges = members.map(|member| member.offset..member.offset + member.size);
+                // What is before the others is a hard link.
+                let ranges = ranges.filter(|range| range.start >= self.wanted);
                 let all = ranges.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end));
-                reader.want(all.unwrap_or(0..0));
+                if let Some(all) = all {
+                    self.wanted = all.end;
+                    reader.want(all);
+                }
             }
             Bytes::Files(files, _) => {
                 for member in members {
@@ -121,16 +138,16 @@ impl SourceShard {
     /// Data, when the shard has changed; of storage.
     pub fn member(&mut self, member: &MemberRow) -> Result<io::Take<&mut Self>> {
         let offset = member.offset;
+        self.aside = None;
+        if let Some(compression) = self.is_behind(offset) {
+            let bytes = self.linked.read(offset, member.size, compression)?;
+            self.aside = Some(Cursor::new(bytes));
+            return Ok(self.take(member.size));
+        }
         match &mut self.bytes {
             Bytes::Plain(reader) => reader.skip_to(offset)?,
             Bytes::Inflated(inflated) => {
-                let position = inflated.get_ref().position() - inflated.buffer().len() as u64;
-                let Some(skip) = offset.checked_sub(position) else {
-                    return Err(Error::bug(format!(
-                        "{}: byte {offset} is asked for after byte {position}",
-                        self.uri
-                    )));
-                };
+                let skip = offset - inflated_position(inflated);
                 let skipped = io::copy(&mut inflated.take(skip), &mut io::sink());
                 if skipped.map_err(|e| Error::of_io(e, &self.uri))? < skip {
                     return Err(self.too_short());
@@ -142,6 +159,18 @@ impl SourceShard {
             }
         }
         Ok(self.take(member.size))
+    }
+
+    /// Whether a position of a tar has been passed, as that of a hard link's target.
+    fn is_behind(&self, offset: u64) -> Option<Compression> {
+        match &self.bytes {
+            Bytes::Plain(reader) if offset < reader.position() => Some(Compression::None),
+            // Any other compression is detected.
+            Bytes::Inflated(inflated) if offset < inflated_position(inflated) => {
+                Some(Compression::Gzip)
+            }
+            _ => None,
+        }
     }
 
     /// A member's bytes in memory.
@@ -168,8 +197,15 @@ impl SourceShard {
     }
 }
 
+fn inflated_position(inflated: &BufReader<TarBytes<ObjectReader>>) -> u64 {
+    inflated.get_ref().position() - inflated.buffer().len() as u64
+}
+
 impl Read for SourceShard {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if let Some(aside) = &mut self.aside {
+            return aside.read(buffer);
+        }
         match &mut self.bytes {
             Bytes::Plain(reader) => reader.read(buffer),
             Bytes::Inflated(inflated) => inflated.read(buffer),
@@ -181,6 +217,9 @@ impl Read for SourceShard {
 
 impl BufRead for SourceShard {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if let Some(aside) = &mut self.aside {
+            return aside.fill_buf();
+        }
         match &mut self.bytes {
             Bytes::Plain(reader) => reader.fill_buf(),
             Bytes::Inflated(inflated) => inflated.fill_buf(),
@@ -193,6 +232,9 @@ impl BufRead for SourceShard {
     }
 
     fn consume(&mut self, count: usize) {
+        if let Some(aside) = &mut self.aside {
+            return aside.consume(count);
+        }
         match &mut self.bytes {
             Bytes::Plain(reader) => reader.consume(count),
             Bytes::Inflated(inflated) => inflated.consume(count),

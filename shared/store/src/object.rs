@@ -156,6 +156,11 @@ impl ObjectReader {
         }
     }
 
+    /// Returns the position of the next byte.
+    pub fn position(&self) -> u64 {
+        self.position
+    }
+
     /// Goes to a later byte.
     pub fn skip_to(&mut self, position: u64) -> Result<()> {
         let Some(distance) = position.checked_sub(self.position) else {

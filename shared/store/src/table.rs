@@ -10,7 +10,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use arrow::array::{Array, FixedSizeListArray, Float32Array, RecordBatch};
-use arrow::datatypes::{Schema, SchemaRef};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use arrow::error::ArrowError;
 use parquet::DecodeResult;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReader;
@@ -402,18 +402,10 @@ impl TableWriter {
             .set_compression(Compression::ZSTD(ZstdLevel::default()))
             .set_max_row_group_row_count(Some(GROUP_ROWS))
             .set_key_value_metadata(Some(pairs));
-        for field in schema.fields() {
-            // Vectors do not compress; trying costs more than writing them.
-            if matches!(
-                field.data_type(),
-                arrow::datatypes::DataType::FixedSizeList(..)
-            ) {
-                let column =
-                    ColumnPath::from(vec![field.name().clone(), "list".into(), "item".into()]);
-                properties = properties
-                    .set_column_compression(column.clone(), Compression::UNCOMPRESSED)
-                    .set_column_dictionary_enabled(column, false);
-            }
+        for column in schema.fields().iter().flat_map(|f| incompressible(f)) {
+            properties = properties
+                .set_column_compression(column.clone(), Compression::UNCOMPRESSED)
+                .set_column_dictionary_enabled(column, false);
         }
         let schema = Arc::new(schema);
         let writer = ArrowWriter::try_new(object, schema.clone(), Some(properties.build()))
@@ -450,6 +442,23 @@ impl TableWriter {
             .into_inner()
             .map_err(|e| unwritable(&self.uri, e))?;
         object.finish()
+    }
+}
+
+/// Returns the columns of a field that do not compress: vectors and images. Trying costs more than
+/// writing them.
+fn incompressible(field: &Field) -> Vec<ColumnPath> {
+    let name = || field.name().clone();
+    match field.data_type() {
+        DataType::FixedSizeList(..) => {
+            vec![ColumnPath::from(vec![name(), "list".into(), "item".into()])]
+        }
+        DataType::Struct(fields) => {
+            let binary = fields.iter().filter(|f| f.data_type() == &DataType::Binary);
+            let paths = binary.map(|f| ColumnPath::from(vec![name(), f.name().clone()]));
+            paths.collect()
+        }
+        _ => Vec::new(),
     }
 }
 

@@ -95,12 +95,58 @@ pub struct Tensor<'a>(pub &'a str, pub u64, pub &'a [&'a str]);
 
 /// Returns an ONNX file of these nodes: IR version 8, opset 17.
 pub fn graph(nodes: &[Vec<u8>], inputs: &[Tensor<'_>], outputs: &[Tensor<'_>]) -> Vec<u8> {
+    graph_with(nodes, &[], inputs, outputs)
+}
+
+/// Returns an ONNX file as [`graph`] does, with constants made by [`weights`].
+pub fn graph_with(
+    nodes: &[Vec<u8>],
+    constants: &[Vec<u8>],
+    inputs: &[Tensor<'_>],
+    outputs: &[Tensor<'_>],
+) -> Vec<u8> {
     let mut graph: Vec<u8> = nodes.iter().flat_map(|node| field(1, node)).collect();
     graph.extend(field(2, b"tiny"));
+    graph.extend(constants.iter().flat_map(|tensor| field(5, tensor)));
     graph.extend(inputs.iter().flat_map(|input| field(11, &value(*input))));
     graph.extend(outputs.iter().flat_map(|output| field(12, &value(*output))));
     let opset = [field(1, b""), number(2, 17)].concat();
     [number(1, 8), field(7, &graph), field(8, &opset)].concat()
+}
+
+/// Where the numbers of a constant are.
+#[derive(Debug, Clone, Copy)]
+pub enum Weights<'a> {
+    /// In the ONNX file.
+    Inside(&'a [f32]),
+    /// In a file, from a byte on, so many bytes.
+    File(&'a str, usize, usize),
+}
+
+/// `TensorProto` of float32 numbers.
+pub fn weights(name: &str, sizes: &[u64], values: Weights<'_>) -> Vec<u8> {
+    let mut tensor: Vec<u8> = sizes.iter().flat_map(|&size| number(1, size)).collect();
+    tensor.extend(number(2, FLOAT32));
+    tensor.extend(field(8, name.as_bytes()));
+    match values {
+        Weights::Inside(values) => {
+            let bytes: Vec<u8> = values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect();
+            tensor.extend(field(9, &bytes));
+        }
+        Weights::File(file, offset, length) => {
+            let (offset, length) = (offset.to_string(), length.to_string());
+            let entries = [("location", file), ("offset", &offset), ("length", &length)];
+            for (key, value) in entries {
+                let entry = [field(1, key.as_bytes()), field(2, value.as_bytes())];
+                tensor.extend(field(13, &entry.concat()));
+            }
+            tensor.extend(number(14, 1));
+        }
+    }
+    tensor
 }
 
 /// `ValueInfoProto`.

@@ -4,7 +4,7 @@ use std::str::FromStr;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
-use sluice_harness::StepArgs;
+use sluice_harness::{Common, StepArgs};
 use sluice_manifest::rows::Method;
 use sluice_manifest::{ScoreName, StepName};
 
@@ -15,6 +15,8 @@ use crate::ranking::Keep;
 const MOST_CLUSTERS: i64 = 1 << 24;
 /// Ranges of content hashes at most: each of them passes over all images.
 const MOST_RANGES: i64 = 4096;
+/// Clusters at most in which an image is compared.
+const MOST_PROBES: i64 = 64;
 /// Groups of clusters at most.
 const MOST_GROUPS: i64 = 65_536;
 
@@ -49,17 +51,41 @@ pub enum Command {
     ///
     /// Example: sluice-dedup match --run runs/a --eps 0.01 --keep best
     Match(Match),
+    /// Write an index of a set of images, for the --against of other runs
+    ///
+    /// Example: sluice-dedup index --run runs/bench --output bench.index
+    Index(Index),
 }
 
 impl Command {
-    /// Returns the arguments that every subcommand takes.
-    pub fn stage_args(&self) -> &StageArgs {
+    /// Returns the arguments of the subcommands that are part of a step; none for `index`.
+    pub fn stage_args(&self) -> Option<&StageArgs> {
         match self {
-            Self::Exact(args) => &args.stage,
-            Self::Perceptual(args) => &args.stage,
-            Self::Fit(args) => &args.stage,
-            Self::Assign(args) => &args.stage,
-            Self::Match(args) => &args.stage,
+            Self::Exact(args) => Some(&args.stage),
+            Self::Perceptual(args) => Some(&args.stage),
+            Self::Fit(args) => Some(&args.stage),
+            Self::Assign(args) => Some(&args.stage),
+            Self::Match(args) => Some(&args.stage),
+            Self::Index(_) => None,
+        }
+    }
+
+    /// Returns the arguments of every program.
+    pub fn common(&self) -> &Common {
+        match (self, self.stage_args()) {
+            (Self::Index(args), _) => &args.common,
+            // Unwrap safety: `index` alone is no part of a step.
+            (_, stage) => &stage.expect("a subcommand of a step").step.common,
+        }
+    }
+
+    /// Returns the reference sets that the subcommand compares with.
+    pub fn against(&self) -> &[String] {
+        match self {
+            Self::Exact(args) => &args.references.against,
+            Self::Perceptual(args) => &args.references.against,
+            Self::Match(args) => &args.references.against,
+            Self::Fit(_) | Self::Assign(_) | Self::Index(_) => &[],
         }
     }
 
@@ -71,15 +97,17 @@ impl Command {
             Self::Fit(_) => "fit",
             Self::Assign(_) => "assign",
             Self::Match(_) => "match",
+            Self::Index(_) => "index",
         }
     }
 
-    /// Returns the method that the subcommand is a part of.
-    pub fn method(&self) -> Method {
+    /// Returns the method that the subcommand is a part of; none for `index`.
+    pub fn method(&self) -> Option<Method> {
         match self {
-            Self::Exact(_) => Method::Exact,
-            Self::Perceptual(_) => Method::Perceptual,
-            Self::Fit(_) | Self::Assign(_) | Self::Match(_) => Method::Semantic,
+            Self::Exact(_) => Some(Method::Exact),
+            Self::Perceptual(_) => Some(Method::Perceptual),
+            Self::Fit(_) | Self::Assign(_) | Self::Match(_) => Some(Method::Semantic),
+            Self::Index(_) => None,
         }
     }
 
@@ -89,7 +117,7 @@ impl Command {
             Self::Exact(args) => args.rank.rank_by.as_ref(),
             Self::Perceptual(args) => args.rank.rank_by.as_ref(),
             Self::Assign(args) => args.rank.rank_by.as_ref(),
-            Self::Fit(_) | Self::Match(_) => None,
+            Self::Fit(_) | Self::Match(_) | Self::Index(_) => None,
         }
     }
 
@@ -98,7 +126,7 @@ impl Command {
         match self {
             Self::Fit(args) => Some(&args.source.embeddings),
             Self::Assign(args) => Some(&args.source.embeddings),
-            Self::Exact(_) | Self::Perceptual(_) | Self::Match(_) => None,
+            Self::Exact(_) | Self::Perceptual(_) | Self::Match(_) | Self::Index(_) => None,
         }
     }
 }
@@ -150,6 +178,23 @@ pub struct RankArgs {
     pub rank_by: Option<ScoreName>,
 }
 
+/// The argument of the subcommands that compare with reference sets.
+#[derive(Debug, ClapArgs)]
+pub struct ReferenceArgs {
+    /// Remove images that these reference sets hold: indexes of `sluice-dedup index`, and lists of
+    /// hashes (.txt, .csv)
+    ///
+    /// An image that is within the method's threshold of one in a set is removed before the images of the
+    /// run are compared with each other.
+    #[arg(
+        long,
+        env = "SLUICE_AGAINST",
+        value_name = "INDEX",
+        value_delimiter = ','
+    )]
+    pub against: Vec<String>,
+}
+
 /// The argument of the subcommands that read embeddings.
 #[derive(Debug, ClapArgs)]
 pub struct EmbeddingArgs {
@@ -171,6 +216,9 @@ pub struct Exact {
     #[command(flatten)]
     pub rank: RankArgs,
 
+    #[command(flatten)]
+    pub references: ReferenceArgs,
+
     /// Units of work: each takes a range of content hashes
     #[arg(long, env = "SLUICE_RANGES", value_name = "N", default_value_t = 1,
         value_parser = clap::value_parser!(u32).range(1..=MOST_RANGES))]
@@ -184,6 +232,9 @@ pub struct Perceptual {
 
     #[command(flatten)]
     pub rank: RankArgs,
+
+    #[command(flatten)]
+    pub references: ReferenceArgs,
 
     /// Bits out of 64 by which the hashes of duplicates may differ
     #[arg(long, env = "SLUICE_MAX_DISTANCE", value_name = "BITS", default_value_t = 4,
@@ -228,6 +279,14 @@ pub struct Assign {
 
     #[command(flatten)]
     pub source: EmbeddingArgs,
+
+    /// Clusters in which an image is compared: its own, and the next ones after that
+    ///
+    /// 1 is NeMo Curator's definition. More find duplicates across the borders of clusters; `match` takes
+    /// as many times the memory and nearly as many times the time.
+    #[arg(long, env = "SLUICE_PROBES", value_name = "N", default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=MOST_PROBES))]
+    pub probes: u32,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -235,15 +294,18 @@ pub struct Match {
     #[command(flatten)]
     pub stage: StageArgs,
 
-    /// Images are duplicates when their cosine similarity is at least 1 - eps; 0 to 2
+    #[command(flatten)]
+    pub references: ReferenceArgs,
+
+    /// Images are duplicates when their cosine similarity is at least 1 - eps; 0 to 2 (default: the
+    /// embedder's)
     #[arg(
         long,
         env = "SLUICE_EPS",
         value_name = "EPS",
-        default_value = "0.01",
         allow_negative_numbers = true
     )]
-    pub eps: Eps,
+    pub eps: Option<Eps>,
 
     /// Which image of a group stays
     ///
@@ -264,6 +326,42 @@ pub struct Match {
     pub groups: Option<u32>,
 }
 
+/// The place that stands for a run where `index` reads none.
+const NO_RUN: &str = "memory://index";
+
+#[derive(Debug, ClapArgs)]
+#[command(mut_arg("run", |run| run
+    .required(false)
+    .required_unless_present("input")
+    .default_value_if("input", clap::builder::ArgPredicate::IsPresent, NO_RUN)))]
+pub struct Index {
+    #[command(flatten)]
+    pub common: Common,
+
+    /// Take the images of this curated dataset, in place of those of a run
+    ///
+    /// The Parquet files that `sluice-export` wrote next to the shards have the hashes and, where it was
+    /// run with --embeddings, the embeddings.
+    #[arg(long, env = "SLUICE_INDEX_INPUT", value_name = "URI")]
+    pub input: Option<String>,
+
+    /// Where the index is written: a folder of its own
+    #[arg(long, env = "SLUICE_INDEX_OUTPUT", value_name = "URI")]
+    pub output: String,
+
+    /// Take the images that this deciding step keeps (default: all that read accepted)
+    #[arg(long, env = "SLUICE_SURVIVORS_OF", value_name = "STEP")]
+    pub survivors_of: Option<StepName>,
+
+    /// The step that gives the embeddings (default: embed, where it was run)
+    #[arg(long, env = "SLUICE_EMBEDDINGS_OF", value_name = "STEP")]
+    pub embeddings: Option<StepName>,
+
+    /// Take each image's label from this field of its metadata
+    #[arg(long, env = "SLUICE_LABELS", value_name = "FIELD")]
+    pub labels: Option<String>,
+}
+
 /// The distance from 1 of the least cosine similarity that duplicates have. A cosine similarity is
 /// between -1 and 1, so the distance is between 0 and 2.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -273,6 +371,9 @@ pub struct Eps(f32);
 impl Eps {
     /// Equal vectors have a cosine of 1 within this rounding.
     const ROUNDING: f32 = 1e-6;
+
+    /// CLIP's, and NeMo Curator's default.
+    pub(crate) const USUAL: Self = Self(0.01);
 
     /// Returns the least cosine similarity of duplicates.
     pub fn threshold(self) -> f32 {

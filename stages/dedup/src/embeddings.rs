@@ -1,14 +1,18 @@
 //! The embeddings of a partition, and the encoder that they come from.
 
+use std::fmt;
+
 use arrow::array::{AsArray, RecordBatch};
+use serde::{Deserialize, Serialize};
 use sluice_harness::Context;
 use sluice_manifest::rows::{DIMENSION_KEY, EMBEDDINGS, MODEL_KEY, MODEL_SHA256_KEY};
 use sluice_manifest::{Error, Result, StepName, Unit, layout};
 use sluice_store::{Table, vectors};
 
 /// The encoder that the vectors of a manifest come from.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Encoder {
+    #[serde(rename = "model")]
     name: String,
     sha256: String,
     /// Values of a vector.
@@ -31,6 +35,11 @@ impl Encoder {
         })
     }
 
+    /// Returns the model's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Returns what names the encoder in a manifest.
     pub fn metadata(&self) -> [(&'static str, String); 3] {
         [
@@ -38,6 +47,14 @@ impl Encoder {
             (MODEL_SHA256_KEY, self.sha256.clone()),
             (DIMENSION_KEY, self.dimension.to_string()),
         ]
+    }
+}
+
+impl fmt::Display for Encoder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, dimension) = (&self.name, self.dimension);
+        let hash = self.sha256.get(..12).unwrap_or(&self.sha256);
+        write!(f, "{name} ({dimension} values, {hash})")
     }
 }
 

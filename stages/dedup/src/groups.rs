@@ -6,19 +6,24 @@ use anyhow::Result;
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::{Float32Type, UInt32Type, UInt64Type};
 use rayon::prelude::*;
-use sluice_harness::{Context, Plan, Work, reason_of};
+use sluice_harness::{Context, Plan, Work};
 use sluice_manifest::rows::{ASSIGNMENTS, DuplicateRow, Method};
-use sluice_manifest::{Counts, ImageId, Input, Partition, Reason, Unit, UnitKind, layout};
+use sluice_manifest::{
+    ABOUT_EPS, Counts, Error, ImageId, Input, Partition, Receipt, Unit, UnitKind, layout,
+};
 use sluice_store::vectors;
 
-use crate::arguments::Match;
+use crate::arguments::{Eps, Match};
+use crate::distance::distance;
 use crate::embeddings::Encoder;
-use crate::hashes::publish_duplicates;
+use crate::hashes::{duplicate, in_reference, publish_duplicates};
+use crate::index::open::{Known, References};
 use crate::matching::{Rule, matches};
-use crate::ranking::{Candidate, Keep, rank};
+use crate::ranking::{Candidate, Keep, rank_among};
 use crate::semantic::IMAGES_PER_GROUP;
 use crate::settings::MatchSettings;
 use crate::survivors::check_same_step;
+use crate::targets::Targets;
 
 /// Clusters that are compared between two checks whether to stop.
 const CLUSTERS_AT_ONCE: usize = 16;
@@ -29,10 +34,12 @@ const CLUSTERS_AT_ONCE: usize = 16;
 /// Data, when `fit` or `assign` has not been run, or for other survivors; of storage.
 pub fn match_groups(args: &Match, context: &Context) -> Result<()> {
     let methods = args.stage.methods();
+    let references = References::open(&context.storage, &args.references.against)?;
     let plan = context.plan()?;
     let step = context.step();
     let fitted = context.required_receipt(step, Unit::once(UnitKind::Fit))?;
     let clusters = fitted.sums.clusters;
+    let chosen = distance(args.eps, context, &fitted)?;
     let assigned = context.required_receipts(step, &plan.units())?;
     let mut images = 0;
     for receipt in &assigned {
@@ -47,7 +54,11 @@ pub fn match_groups(args: &Match, context: &Context) -> Result<()> {
     let groups = groups.clamp(1, clusters.max(1)) as u32;
     context.remove_stale(step, UnitKind::Group, groups)?;
     let fingerprints = assigned.iter().map(|receipt| &receipt.fingerprint);
-    let input = Input::units(step, UnitKind::Part, fingerprints);
+    let mut inputs = vec![Input::units(step, UnitKind::Part, fingerprints)];
+    inputs.extend(references.inputs());
+    if !references.are_none() {
+        references.check_encoder(&read_encoder(context, &plan)?)?;
+    }
     let bound = |index: u32| (clusters * u64::from(index) / u64::from(groups)) as u32;
     context.each_unit(Unit::all(UnitKind::Group, groups), 1, |unit| {
         let work = Work {
@@ -55,27 +66,32 @@ pub fn match_groups(args: &Match, context: &Context) -> Result<()> {
             units: groups as usize,
             settings: MatchSettings {
                 methods: methods.clone(),
-                eps: args.eps,
+                eps: chosen.eps,
                 keep: args.keep,
                 seed: (args.keep == Keep::Random).then_some(args.seed),
                 groups,
+                against: references.names(),
             },
-            inputs: vec![input.clone()],
+            inputs: inputs.clone(),
         };
-        let Some(mut task) = context.begin(work)? else {
+        let state = |receipt: &mut Receipt| receipt.set_about(ABOUT_EPS, &chosen.because);
+        let Some(mut task) = context.begin_stating(work, state)? else {
             return Ok(());
         };
-        let mut counts = Counts::default();
-        let mut rows = Vec::new();
         let range = bound(unit.index)..bound(unit.index + 1);
         let mut clusters = read_clusters(context, &plan, range)?;
+        let mut rows = remove_known(chosen.eps, context, &references, &mut clusters)?;
+        let mut counts = Counts::default();
+        for row in &rows {
+            counts.add(step, Some(&row.reason()));
+        }
         while !clusters.is_empty() {
             let some = clusters.drain(..clusters.len().min(CLUSTERS_AT_ONCE));
             let some: Vec<Cluster> = some.collect();
-            let images = some.iter().map(|cluster| cluster.members.len()).sum();
+            let images = some.iter().map(Cluster::own).sum();
             let found = some
                 .into_par_iter()
-                .map(|cluster| match_cluster(args, context, &cluster))
+                .map(|cluster| match_cluster(args, chosen.eps, context, cluster))
                 .collect::<Result<Vec<_>>>()?;
             for (of_cluster, removed) in found {
                 counts.merge(&of_cluster);
@@ -100,6 +116,8 @@ struct Cluster {
 
 /// An image of a cluster.
 struct Member {
+    /// Its own cluster. In another one it removes others and is not decided on.
+    home: u32,
     partition: Partition,
     image_id: ImageId,
     distance: f32,
@@ -115,6 +133,7 @@ fn read_clusters(
 ) -> Result<Vec<Cluster>> {
     let columns = [
         "cluster",
+        "home",
         "partition",
         "image_id",
         "distance",
@@ -131,6 +150,7 @@ fn read_clusters(
         for batch in table.within("cluster", range.clone())? {
             let batch = batch?;
             let clusters = batch["cluster"].as_primitive::<UInt32Type>();
+            let homes = batch["home"].as_primitive::<UInt32Type>();
             let partitions = batch["partition"].as_primitive::<UInt32Type>();
             let ids = batch["image_id"].as_string::<i32>();
             let distances = batch["distance"].as_primitive::<Float32Type>();
@@ -149,6 +169,7 @@ fn read_clusters(
                     vectors: Vec::new(),
                 });
                 cluster.members.push(Member {
+                    home: homes.value(row),
                     partition: Partition(partitions.value(row)),
                     image_id: ImageId::from_text(ids.value(row)),
                     distance: distances.value(row),
@@ -163,11 +184,84 @@ fn read_clusters(
     Ok(found.into_values().collect())
 }
 
+/// Returns the encoder of the assignments.
+fn read_encoder(context: &Context, plan: &Plan) -> Result<Encoder> {
+    let unit = plan.units().first().copied();
+    let unit = unit.ok_or_else(|| Error::data("the run has no partitions"))?;
+    let path = layout::ASSIGNMENTS.path(context.step(), unit);
+    let table = context.run.table(&path, ASSIGNMENTS, &["embedding"])?;
+    Ok(Encoder::of(&table)?)
+}
+
+/// Takes the images out of the clusters that a reference set has, and returns their rows.
+fn remove_known(
+    eps: Eps,
+    context: &Context,
+    references: &References,
+    clusters: &mut [Cluster],
+) -> Result<Vec<DuplicateRow>> {
+    let Some(first) = clusters.first().filter(|_| references.are_embedded()) else {
+        return Ok(Vec::new());
+    };
+    let mut targets = Targets::new(first.dimension, eps.threshold());
+    clusters
+        .iter()
+        .for_each(|cluster| targets.add(&cluster.vectors));
+    let images = clusters.iter().map(|cluster| cluster.members.len()).sum();
+    let mut known: Vec<Option<Known>> = vec![None; images];
+    let check = || context.check_stop();
+    references.each_embedded(&check, &mut |embedded| {
+        for nearer in targets.compare(embedded.vectors, &check)? {
+            known[nearer.target] = Some(embedded.known(nearer.reference, nearer.similarity));
+        }
+        Ok(())
+    })?;
+    drop(targets);
+    let mut known = known.into_iter();
+    let removed = clusters
+        .iter_mut()
+        .flat_map(|cluster| cluster.take_known(&mut known));
+    Ok(removed.collect())
+}
+
+impl Cluster {
+    /// Returns the number of images whose own cluster it is.
+    fn own(&self) -> usize {
+        let members = self.members.iter();
+        members.filter(|member| member.home == self.number).count()
+    }
+
+    /// Takes the members out that are known, and returns their rows. `known` has one entry for each.
+    fn take_known(&mut self, known: &mut impl Iterator<Item = Option<Known>>) -> Vec<DuplicateRow> {
+        let dimension = self.dimension;
+        let members = std::mem::take(&mut self.members);
+        let vectors = std::mem::take(&mut self.vectors);
+        let mut rows = Vec::new();
+        let of_members = members.into_iter().zip(vectors.chunks_exact(dimension));
+        for ((member, vector), known) in of_members.zip(known) {
+            match known {
+                Some(known) if member.home == self.number => {
+                    let (partition, id) = (member.partition, &member.image_id);
+                    rows.push(in_reference(partition, id, known, Method::Semantic));
+                }
+                // Its own cluster has its row.
+                Some(_) => {}
+                None => {
+                    self.vectors.extend_from_slice(vector);
+                    self.members.push(member);
+                }
+            }
+        }
+        rows
+    }
+}
+
 /// Ranks a cluster and finds its duplicates.
 fn match_cluster(
     args: &Match,
+    eps: Eps,
     context: &Context,
-    cluster: &Cluster,
+    mut cluster: Cluster,
 ) -> Result<(Counts, Vec<DuplicateRow>)> {
     let (members, dimension) = (&cluster.members, cluster.dimension);
     let candidates: Vec<Candidate<'_>> = members
@@ -180,31 +274,71 @@ fn match_cluster(
             distance: member.distance,
         })
         .collect();
-    let order = rank(&candidates, args.keep, args.seed, cluster.number);
-    let mut ranked = Vec::with_capacity(cluster.vectors.len());
-    for &member in &order {
-        ranked.extend_from_slice(&cluster.vectors[member * dimension..][..dimension]);
-    }
+    let homes: Vec<u32> = members.iter().map(|member| member.home).collect();
+    let order = rank_among(&candidates, &homes, args.keep, args.seed);
+    reorder(&mut cluster.vectors, dimension, &order);
     let rule = match args.keep {
         Keep::Best => Rule::KeptOnly,
         Keep::Hard | Keep::Easy | Keep::Random => Rule::AnyEarlier,
     };
-    let reason = Reason::from(reason_of(Method::Semantic));
     let (mut counts, mut rows) = (Counts::default(), Vec::new());
     let check = || context.check_stop();
-    let found = matches(&ranked, dimension, args.eps.threshold(), rule, &check)?;
+    let found = matches(&cluster.vectors, dimension, eps.threshold(), rule, &check)?;
     for (place, found) in found.into_iter().enumerate() {
-        counts.add(context.step(), found.as_ref().map(|_| &reason));
-        if let Some(found) = found {
-            let member = &members[order[place]];
-            rows.push(DuplicateRow {
-                partition: member.partition,
-                image_id: member.image_id.clone(),
-                duplicate_of: members[order[found.of]].image_id.clone(),
-                similarity: found.similarity,
-                method: Method::Semantic,
-            });
+        let member = &members[order[place]];
+        if member.home != cluster.number {
+            continue;
         }
+        let row = found.map(|found| {
+            let kept = members[order[found.of]].image_id.clone();
+            let (partition, id) = (member.partition, &member.image_id);
+            duplicate(partition, id, kept, found.similarity, Method::Semantic)
+        });
+        counts.add(
+            context.step(),
+            row.as_ref().map(DuplicateRow::reason).as_ref(),
+        );
+        rows.extend(row);
     }
     Ok((counts, rows))
+}
+
+/// Puts rows into an order, in place: what was row `order[i]` becomes row `i`.
+fn reorder(vectors: &mut [f32], dimension: usize, order: &[usize]) {
+    let mut is_done = vec![false; order.len()];
+    let mut first = vec![0.0; dimension];
+    for start in 0..order.len() {
+        let mut row = start;
+        first.copy_from_slice(&vectors[row * dimension..][..dimension]);
+        while !is_done[row] {
+            is_done[row] = true;
+            let from = order[row];
+            if from == start {
+                vectors[row * dimension..][..dimension].copy_from_slice(&first);
+            } else {
+                vectors.copy_within(from * dimension..(from + 1) * dimension, row * dimension);
+            }
+            row = from;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_put_into_any_order() {
+        for order in [
+            vec![0, 1, 2, 3],
+            vec![3, 2, 1, 0],
+            vec![1, 2, 0, 3],
+            vec![2, 0, 3, 1],
+        ] {
+            let mut vectors = [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5];
+            reorder(&mut vectors, 2, &order);
+            let rows: Vec<usize> = vectors.chunks(2).map(|row| row[0] as usize).collect();
+            assert_eq!(rows, order);
+        }
+    }
 }

@@ -197,6 +197,23 @@ pub fn assign(vectors: &[f32], centroids: &Centroids, check: Check<'_>) -> Resul
     Ok(assignments)
 }
 
+/// The `count` nearest centroids of each of `vectors`, the nearest first; of equally near ones the first.
+/// The nearest is that of [`assign`]. None of vectors that are not finite.
+///
+/// # Errors
+/// Of `check`.
+///
+/// # Panics
+/// When `vectors` does not hold whole rows.
+pub fn nearest_clusters(
+    vectors: &[f32],
+    centroids: &Centroids,
+    count: usize,
+    check: Check<'_>,
+) -> Result<Vec<Vec<u32>>> {
+    Points::around(vectors, mean(&centroids.data, centroids.dim), check).ranked(centroids, count)
+}
+
 /// Sum of the squared distances of `vectors` to their nearest centroids: what
 /// k-means minimises.
 pub fn inertia(vectors: &[f32], centroids: &Centroids) -> f64 {

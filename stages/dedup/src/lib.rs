@@ -7,6 +7,7 @@
 //! | `fit` | nothing yet: k-means on a sample of the embeddings | one |
 //! | `assign` | nothing yet: each survivor's cluster | partitions |
 //! | `match` | embeddings within `eps` inside a cluster | groups of clusters |
+//! | `index` | nothing: writes an index of a run for the `--against` of others | one |
 //!
 //! A dedup step is one deciding step, whatever methods it has. Each method compares the images that
 //! the methods before it left. Each writes `duplicates`, one row for every image that it removes.
@@ -15,11 +16,13 @@
 mod arguments;
 mod bytes;
 mod codes;
+mod distance;
 mod embeddings;
 mod estimates;
 pub mod exact;
 mod groups;
 mod hashes;
+mod index;
 pub mod kmeans;
 pub mod matching;
 mod members;
@@ -28,14 +31,18 @@ pub mod perceptual;
 mod points;
 mod products;
 pub mod ranking;
+mod references;
 mod seeding;
 mod semantic;
 mod settings;
 mod survivors;
+mod targets;
 
 use anyhow::Result;
-use sluice_harness::{Common, Context, Gives, Program, StepArgs, Upstream};
+use sluice_harness::{Common, Context, Gives, Node, Program, StepArgs, Upstream};
 use sluice_manifest::{Error, Operation, Resources, Role, StepName, UnitKind, layout};
+
+use crate::index::open::References;
 
 pub use crate::arguments::{Args, Command, Eps};
 pub use crate::methods::Methods;
@@ -50,33 +57,37 @@ const fn operation(
     subcommand: &'static str,
     unit: UnitKind,
     after: &'static [&'static str],
+    version: u32,
 ) -> Operation {
     Operation {
         subcommand: Some(subcommand),
         unit,
         resources: Resources::Cpu,
         after,
-        version: 3,
+        version,
     }
 }
+
+/// `index` is no part of a step, so it is not among the operations of a pipeline.
+static INDEX: Operation = operation("index", UnitKind::Index, &[], 1);
 
 impl Program for Args {
     const NAME: &'static str = "sluice-dedup";
     const ROLE: Role = Role::Decider;
     const OPERATIONS: &'static [Operation] = &[
-        operation("exact", UnitKind::Exact, &[]),
-        operation("perceptual", UnitKind::Perceptual, &["exact"]),
-        operation("fit", UnitKind::Fit, &[]),
-        operation("assign", UnitKind::Part, &["fit", "exact", "perceptual"]),
-        operation("match", UnitKind::Group, &["assign"]),
+        operation("exact", UnitKind::Exact, &[], 4),
+        operation("perceptual", UnitKind::Perceptual, &["exact"], 4),
+        operation("fit", UnitKind::Fit, &[], 3),
+        operation("assign", UnitKind::Part, &["fit", "exact", "perceptual"], 4),
+        operation("match", UnitKind::Group, &["assign"], 4),
     ];
 
     fn common(&self) -> &Common {
-        &self.command.stage_args().step.common
+        self.command.common()
     }
 
     fn step_args(&self) -> Option<&StepArgs> {
-        Some(&self.command.stage_args().step)
+        self.command.stage_args().map(|stage| &stage.step)
     }
 
     fn subcommand(&self) -> Option<&'static str> {
@@ -84,8 +95,32 @@ impl Program for Args {
     }
 
     fn is_active(&self) -> bool {
-        let methods = self.command.stage_args().methods();
-        methods.contains(self.command.method())
+        let (stage, method) = (self.command.stage_args(), self.command.method());
+        match (stage, method) {
+            (Some(stage), Some(method)) => stage.methods().contains(method),
+            _ => true,
+        }
+    }
+
+    fn node(&self) -> Node {
+        let subcommand = self.command.name();
+        let mut operations = Self::OPERATIONS.iter();
+        let operation = operations.find(|operation| operation.subcommand == Some(subcommand));
+        let args = self.step_args();
+        let (default, survivors_of) = match &self.command {
+            Command::Index(index) => ("index", &index.survivors_of),
+            _ => (Self::stage(), &None),
+        };
+        Node {
+            step: args
+                .and_then(|args| args.step.clone())
+                .unwrap_or_else(|| StepName::fixed(default)),
+            stage: Self::stage(),
+            operation: operation.unwrap_or(&INDEX),
+            survivors_of: args
+                .and_then(|args| args.survivors_of.clone())
+                .or_else(|| survivors_of.clone()),
+        }
     }
 
     fn needs(&self) -> Result<Vec<StepName>> {
@@ -101,6 +136,10 @@ impl Program for Args {
         if let Some(step) = self.command.embeddings() {
             upstream.embedder(step)?;
         }
+        let references = References::open(&upstream.storage, self.command.against())?;
+        if matches!(self.command, Command::Match(_)) {
+            references.check_encoders(upstream)?;
+        }
         Ok(Gives::default())
     }
 
@@ -113,13 +152,16 @@ impl Program for Args {
                     .into(),
             );
         }
-        remove_inactive(context, &self.command.stage_args().methods())?;
+        if let Some(stage) = self.command.stage_args() {
+            remove_inactive(context, &stage.methods())?;
+        }
         match &self.command {
             Command::Exact(args) => hashes::exact(args, context),
             Command::Perceptual(args) => hashes::perceptual(args, context),
             Command::Fit(args) => semantic::fit(args, context),
             Command::Assign(args) => semantic::assign(args, context),
             Command::Match(args) => groups::match_groups(args, context),
+            Command::Index(args) => index::write::write(args, context),
         }
     }
 }

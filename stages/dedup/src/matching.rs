@@ -44,7 +44,7 @@ const PARALLEL: usize = 8;
 
 /// Estimates from heads pay where they leave open less than one product of so
 /// many; where they do not, the cluster goes on without.
-const HEADS_PAY: usize = 64;
+pub(crate) const HEADS_PAY: usize = 64;
 
 /// Which earlier rows can remove a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -45,6 +45,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use rayon::prelude::*;
 use sluice_manifest::Result;
 
 use crate::Check;
@@ -119,6 +120,45 @@ pub fn duplicates(
         }
     }
     Ok(result)
+}
+
+/// Whether a perceptual hash tells pictures apart. All flat pictures have one hash, whatever their
+/// colour: no bit but the mean's. They are not compared, or they would all be duplicates.
+pub(crate) fn is_informative(phash: u64) -> bool {
+    phash.count_ones() > 1
+}
+
+/// For each hash the nearest of `others` within `max_distance` bits: its index, the first of equally
+/// near ones, and the distance. `others` should differ from each other.
+///
+/// # Errors
+/// Of `check`.
+pub(crate) fn nearest(
+    hashes: &[u64],
+    others: &[u64],
+    max_distance: u32,
+    check: Check<'_>,
+) -> Result<Vec<Option<(usize, u32)>>> {
+    if others.is_empty() {
+        return Ok(vec![None; hashes.len()]);
+    }
+    let mut filed = KeptHashes::new();
+    for (number, &other) in others.iter().enumerate() {
+        if number.is_multiple_of(CHECK_EVERY) {
+            check()?;
+        }
+        filed.push(other);
+    }
+    let of = |hash: &u64| {
+        let found = filed.nearest(*hash, max_distance, 0);
+        found.map(|found| (found.position, found.distance))
+    };
+    let parts = hashes.par_chunks(CHECK_EVERY).map(|hashes| {
+        check()?;
+        Ok(hashes.iter().map(of).collect())
+    });
+    let parts: Vec<Vec<_>> = parts.collect::<Result<_>>()?;
+    Ok(parts.concat())
 }
 
 /// A hash filed in a bucket.

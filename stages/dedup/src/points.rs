@@ -110,6 +110,43 @@ impl<'a> Points<'a> {
         Ok(places)
     }
 
+    /// The `count` nearest of `centroids` of each vector, the nearest first.
+    pub fn ranked(&self, centroids: &Centroids, count: usize) -> Result<Vec<Vec<u32>>> {
+        let half: Vec<f64> = centroids.rows().map(|c| squared_norm(c) / 2.0).collect();
+        let prepared = self.estimator.prepare(&centroids.data);
+        let biased = half.iter().enumerate();
+        let biased = biased.map(|(number, half)| (number, -half as f32));
+        let among = Among {
+            right: self.estimator.right(&prepared, biased),
+            numbers: (0..centroids.len()).collect(),
+            centroids,
+            half: &half,
+        };
+        let rows: Vec<usize> = (0..self.len()).collect();
+        let ranked = |estimates: &mut Estimates, rows: &[usize]| -> Result<Vec<Vec<u32>>> {
+            (self.check)()?;
+            let mut searches: Vec<Ranking> = rows.iter().map(|_| Ranking::new(count)).collect();
+            self.estimator
+                .load(estimates, &self.prepared, rows.iter().copied());
+            for columns in among.right.parts() {
+                self.estimator
+                    .estimate(estimates, &among.right, columns.clone());
+                for (i, search) in searches.iter_mut().enumerate() {
+                    let margin = self.estimator.margin(estimates, i, &among.right);
+                    search.look(estimates.row(i), margin, columns.start);
+                }
+            }
+            let searches = rows.iter().zip(searches);
+            let found = searches.map(|(&row, search)| search.finish(self.row(row), &among));
+            Ok(found.collect())
+        };
+        let parts: Vec<Vec<Vec<u32>>> = rows
+            .par_chunks(self.estimator.rows())
+            .map_init(Estimates::default, ranked)
+            .collect::<Result<_>>()?;
+        Ok(parts.concat())
+    }
+
     /// Brings `places` up to date, after some of the centroids have `moved`.
     fn update(&self, places: &mut [Place], centroids: &Centroids, moved: &[bool]) -> Result<()> {
         let half: Vec<f64> = centroids.rows().map(|c| squared_norm(c) / 2.0).collect();
@@ -232,6 +269,56 @@ impl Search {
     }
 }
 
+/// The search for a vector's nearest centroids. Where the estimate of the last of them is `t`, as many
+/// scores are at least `t - margin`; so what is estimated below `t - 2 margin` is none of them.
+struct Ranking {
+    count: usize,
+    /// The estimate of the last one so far.
+    last: f32,
+    /// Estimated scores of the centroids that may be among them.
+    open: Vec<(f32, usize)>,
+}
+
+impl Ranking {
+    fn new(count: usize) -> Self {
+        Self {
+            count,
+            last: f32::NEG_INFINITY,
+            open: Vec::new(),
+        }
+    }
+
+    /// Looks at the estimated scores of the centroids from `first` on.
+    fn look(&mut self, estimates: &[f32], margin: f32, first: usize) {
+        let mut found = Vec::new();
+        at_least(estimates, self.last - 2.0 * margin, &mut found);
+        let open = |column: usize| (estimates[column], first + column);
+        self.open.extend(found.into_iter().map(open));
+        if self.open.len() > self.count {
+            let descending = |a: &(f32, usize), b: &(f32, usize)| b.0.total_cmp(&a.0);
+            let (_, last, _) = self.open.select_nth_unstable_by(self.count - 1, descending);
+            self.last = last.0;
+            let least = self.last - 2.0 * margin;
+            self.open.retain(|&(estimate, _)| estimate >= least);
+        }
+    }
+
+    /// The nearest centroids by their exact scores.
+    fn finish(self, vector: &[f32], among: &Among<'_>) -> Vec<u32> {
+        let score =
+            |cluster: usize| dot(vector, among.centroids.row(cluster)) - among.half[cluster];
+        let open = self.open.into_iter();
+        let mut scores: Vec<(f64, usize)> =
+            open.map(|(_, cluster)| (score(cluster), cluster)).collect();
+        scores.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
+        scores.truncate(self.count);
+        scores
+            .into_iter()
+            .map(|(_, cluster)| cluster as u32)
+            .collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -276,6 +363,29 @@ mod tests {
                 points.refine(points.start(&settings).unwrap(), &settings).unwrap()
             });
             prop_assert_eq!(bytes, floats);
+        }
+
+        /// All scores, in order.
+        #[test]
+        fn the_nearest_centroids_are_those_of_brute_force(
+            (vectors, dim) in vectors(), clusters in 1..40_usize, count in 1..9_usize, seed: u64
+        ) {
+            let settings = Settings { clusters, max_iterations: 2, tolerance: 0.0, seed };
+            let points = Points::new(&vectors, dim, &|| Ok(()));
+            let centroids = points.refine(points.start(&settings).unwrap(), &settings).unwrap();
+            let places = points.places(&centroids).unwrap();
+            let ranked = points.ranked(&centroids, count).unwrap();
+            for ((vector, place), ranked) in vectors.chunks(dim).zip(places).zip(ranked) {
+                let score = |c: usize| {
+                    let centroid = centroids.row(c);
+                    dot(vector, centroid) - squared_norm(centroid) / 2.0
+                };
+                let mut all: Vec<u32> = (0..centroids.len() as u32).collect();
+                all.sort_by(|&a, &b| score(b as usize).total_cmp(&score(a as usize)).then(a.cmp(&b)));
+                all.truncate(count);
+                prop_assert_eq!(&ranked, &all);
+                prop_assert_eq!(ranked[0] as usize, place.cluster);
+            }
         }
 
         /// What is skipped because centroids stay would not have changed anything.

@@ -86,11 +86,25 @@ pub fn rank(candidates: &[Candidate], keep: Keep, seed: u64, cluster: u32) -> Ve
         Keep::Best => order.sort_by(|&a, &b| best_first(&candidates[a], &candidates[b])),
         Keep::Easy => order.sort_by(|&a, &b| nearest_first(&candidates[a], &candidates[b])),
         Keep::Hard => order.sort_by(|&a, &b| nearest_first(&candidates[b], &candidates[a])),
-        Keep::Random => order.sort_by_cached_key(|&i| {
-            let id = candidates[i].image_id;
-            (random_key(seed, cluster, id), id)
-        }),
+        Keep::Random => {
+            let homes = vec![cluster; candidates.len()];
+            return rank_among(candidates, &homes, keep, seed);
+        }
     }
+    order
+}
+
+/// As [`rank`], of images that are compared in a cluster that is not the own one of all of them. `homes`
+/// are their own clusters: two images have one order wherever they are compared.
+pub fn rank_among(candidates: &[Candidate], homes: &[u32], keep: Keep, seed: u64) -> Vec<usize> {
+    if keep != Keep::Random {
+        return rank(candidates, keep, seed, 0);
+    }
+    let mut order: Vec<usize> = (0..candidates.len()).collect();
+    order.sort_by_cached_key(|&i| {
+        let id = candidates[i].image_id;
+        (random_key(seed, homes[i], id), id)
+    });
     order
 }
 

@@ -185,6 +185,7 @@ pub fn assign(args: &Assign, context: &Context) -> Result<()> {
             settings: AssignSettings {
                 methods: methods.clone(),
                 rank_by: rank_by.cloned(),
+                probes: args.probes,
             },
             inputs,
         };
@@ -202,8 +203,10 @@ pub fn assign(args: &Assign, context: &Context) -> Result<()> {
         }
         let embedded = Embedded::read(&remaining, partition, EmbeddingReader::new(table))?;
         let not_embedded = embedded.not_embedded;
-        let assigned = Assigned::new(embedded, &fitted, &|| context.check_stop())?;
-        task.advance(assigned.rows.len())?;
+        let check = || context.check_stop();
+        let assigned = Assigned::new(embedded, &fitted, args.probes, &check)?;
+        let images = assigned.images.len();
+        task.advance(images)?;
         let mut writer = context.run.write_table(
             &task.path(&layout::ASSIGNMENTS),
             rows::ASSIGNMENTS,
@@ -212,12 +215,11 @@ pub fn assign(args: &Assign, context: &Context) -> Result<()> {
         )?;
         let schema = writer.schema().clone();
         for rows in assigned.rows.chunks(GROUP_ROWS) {
-            let vectors = assigned.vectors_of(rows, encoder.dimension);
-            writer.write(&assignment_batch(&schema, rows, vectors)?)?;
+            writer.write(&assigned.batch(&schema, rows, encoder.dimension)?)?;
         }
         task.publish(|| writer.finish())?;
         task.sums.not_embedded = not_embedded;
-        Ok(task.commit(Counts::all_kept(assigned.rows.len() as u64 + not_embedded))?)
+        Ok(task.commit(Counts::all_kept(images as u64 + not_embedded))?)
     })
 }
 
@@ -261,75 +263,94 @@ impl Embedded {
 
 /// The images of a partition in their clusters.
 struct Assigned {
+    images: Vec<Image>,
+    /// Of the images, one after the other.
+    vectors: Vec<f32>,
     /// Sorted by cluster and id.
     rows: Vec<AssignedRow>,
-    /// One after the other, in the order in which they were read.
-    vectors: Vec<f32>,
 }
 
-/// An image in its cluster.
+/// An image in a cluster.
 struct AssignedRow {
     cluster: u32,
+    /// The image's own cluster, and the distance to its centroid.
+    home: u32,
     distance: f32,
-    image: Image,
-    /// Which of the vectors is its own.
-    vector: usize,
+    /// Which image it is.
+    image: usize,
 }
 
 impl Assigned {
-    fn new(embedded: Embedded, fitted: &Centroids, check: Check<'_>) -> Result<Self> {
-        let assignments = kmeans::assign(&embedded.vectors, fitted, check)?;
-        let places = embedded.images.into_iter().zip(assignments).enumerate();
-        let mut rows: Vec<AssignedRow> = places
-            .map(|(vector, (image, assignment))| AssignedRow {
+    fn new(embedded: Embedded, fitted: &Centroids, probes: u32, check: Check<'_>) -> Result<Self> {
+        let Embedded {
+            images, vectors, ..
+        } = embedded;
+        let mut rows = Vec::with_capacity(images.len());
+        let assignments = kmeans::assign(&vectors, fitted, check)?;
+        for (image, assignment) in assignments.iter().enumerate() {
+            rows.push(AssignedRow {
                 cluster: assignment.cluster,
+                home: assignment.cluster,
                 distance: assignment.distance,
                 image,
-                vector,
-            })
-            .collect();
-        rows.sort_by(|a, b| (a.cluster, &a.image.image_id).cmp(&(b.cluster, &b.image.image_id)));
+            });
+        }
+        if probes > 1 {
+            let nearest = kmeans::nearest_clusters(&vectors, fitted, probes as usize, check)?;
+            for (image, clusters) in nearest.into_iter().enumerate() {
+                let home = assignments[image].cluster;
+                let others = clusters.into_iter().filter(|cluster| *cluster != home);
+                rows.extend(others.map(|cluster| AssignedRow {
+                    cluster,
+                    home,
+                    distance: assignments[image].distance,
+                    image,
+                }));
+            }
+        }
+        let id = |row: &AssignedRow| &images[row.image].image_id;
+        rows.sort_by(|a, b| (a.cluster, id(a)).cmp(&(b.cluster, id(b))));
         Ok(Self {
+            images,
+            vectors,
             rows,
-            vectors: embedded.vectors,
         })
     }
 
-    fn vectors_of(&self, rows: &[AssignedRow], dimension: usize) -> Vec<f32> {
-        let mut values = Vec::with_capacity(rows.len() * dimension);
+    /// Returns some of the rows as they are written.
+    fn batch(
+        &self,
+        schema: &SchemaRef,
+        rows: &[AssignedRow],
+        dimension: usize,
+    ) -> Result<RecordBatch> {
+        let images = || rows.iter().map(|row| &self.images[row.image]);
+        let mut vectors = Vec::with_capacity(rows.len() * dimension);
         for row in rows {
-            values.extend_from_slice(&self.vectors[row.vector * dimension..][..dimension]);
+            vectors.extend_from_slice(&self.vectors[row.image * dimension..][..dimension]);
         }
-        values
+        let columns: Vec<ArrayRef> = vec![
+            numbers(rows.iter().map(|row| row.cluster)),
+            numbers(rows.iter().map(|row| row.home)),
+            numbers(images().map(|image| image.partition.0)),
+            Arc::new(StringArray::from_iter_values(
+                images().map(|image| image.image_id.as_str()),
+            )),
+            Arc::new(Float32Array::from_iter_values(
+                rows.iter().map(|row| row.distance),
+            )),
+            Arc::new(Float32Array::from_iter(images().map(|image| image.score))),
+            Arc::new(UInt64Array::from_iter_values(
+                images().map(|image| image.pixels),
+            )),
+            fixed_size(schema, 7, vectors)?,
+        ];
+        Ok(RecordBatch::try_new(schema.clone(), columns)?)
     }
 }
 
-fn assignment_batch(
-    schema: &SchemaRef,
-    rows: &[AssignedRow],
-    vectors: Vec<f32>,
-) -> Result<RecordBatch> {
-    let images = || rows.iter().map(|row| &row.image);
-    let columns: Vec<ArrayRef> = vec![
-        Arc::new(UInt32Array::from_iter_values(
-            rows.iter().map(|row| row.cluster),
-        )),
-        Arc::new(UInt32Array::from_iter_values(
-            images().map(|image| image.partition.0),
-        )),
-        Arc::new(StringArray::from_iter_values(
-            images().map(|image| image.image_id.as_str()),
-        )),
-        Arc::new(Float32Array::from_iter_values(
-            rows.iter().map(|row| row.distance),
-        )),
-        Arc::new(Float32Array::from_iter(images().map(|image| image.score))),
-        Arc::new(UInt64Array::from_iter_values(
-            images().map(|image| image.pixels),
-        )),
-        fixed_size(schema, 6, vectors)?,
-    ];
-    Ok(RecordBatch::try_new(schema.clone(), columns)?)
+fn numbers(values: impl Iterator<Item = u32>) -> ArrayRef {
+    Arc::new(UInt32Array::from_iter_values(values))
 }
 
 fn fixed_size(schema: &SchemaRef, column: usize, values: Vec<f32>) -> Result<ArrayRef> {

@@ -16,6 +16,9 @@ pub struct ExactSettings {
     pub rank_by: Option<ScoreName>,
     /// Units of work.
     pub ranges: u32,
+    /// The reference sets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub against: Vec<String>,
 }
 
 /// Settings of `perceptual`.
@@ -27,6 +30,9 @@ pub struct PerceptualSettings {
     pub rank_by: Option<ScoreName>,
     /// Bits by which the hashes of duplicates may differ.
     pub max_distance: u32,
+    /// The reference sets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub against: Vec<String>,
 }
 
 /// Settings of `fit`.
@@ -47,6 +53,17 @@ pub struct AssignSettings {
     pub methods: Methods,
     /// The score that `match` ranks by.
     pub rank_by: Option<ScoreName>,
+    /// Clusters in which an image is compared.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub probes: u32,
+}
+
+fn one() -> u32 {
+    1
+}
+
+fn is_one(probes: &u32) -> bool {
+    *probes == 1
 }
 
 /// Settings of `match`.
@@ -62,6 +79,9 @@ pub struct MatchSettings {
     pub seed: Option<u64>,
     /// Units of work.
     pub groups: u32,
+    /// The reference sets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub against: Vec<String>,
 }
 
 /// The setting that all deciding subcommands of a step and `assign` must have in common.

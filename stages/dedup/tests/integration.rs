@@ -12,6 +12,7 @@
 mod integration {
     mod arguments;
     mod data;
+    mod distance;
     mod embeddings;
     mod exact;
     mod golden;
@@ -19,8 +20,10 @@ mod integration {
     mod matching;
     mod methods;
     mod perceptual;
+    mod probes;
     mod rank_by;
     mod ranking;
+    mod references;
     mod repetition;
     mod stopped;
     mod support;

@@ -18,7 +18,9 @@ use sluice_harness::{
 use sluice_inference::{Feed, Images, ModelArgs, Previous, each_row};
 use sluice_manifest::layout;
 use sluice_manifest::rows::{DIMENSION_KEY, EMBEDDINGS, MODEL_KEY, MODEL_SHA256_KEY};
-use sluice_manifest::{Counts, Error, Operation, Resources, Role, Unit, UnitKind};
+use sluice_manifest::{
+    ABOUT_EPS, Counts, Error, Operation, Receipt, Resources, Role, Unit, UnitKind,
+};
 use sluice_model::{Kind, Model, ModelSettings, Precision, Session};
 use sluice_pixels::{Fidelity, Preprocess};
 use sluice_store::{Storage, Store};
@@ -148,11 +150,9 @@ impl Encoder<'_> {
             },
             inputs: self.survivors.inputs(planned.partition)?,
         };
-        let Some(mut task) = context.begin(work)? else {
+        let Some(mut task) = context.begin_stating(work, |receipt| self.state(receipt))? else {
             return Ok(());
         };
-        task.about("licence", &model.spec.licence);
-        task.about("origin", &model.spec.origin);
         let dimension = self.dimension()?;
         let metadata = [
             (MODEL_KEY, model.spec.name.clone()),
@@ -161,13 +161,7 @@ impl Encoder<'_> {
         ];
         let path = task.path(&layout::EMBEDDINGS);
         let mut writer = EmbeddingWriter::open(&context.run, &path, dimension, &metadata)?;
-        // A quantised model's activations are scaled by batch, so other batches give other bits.
-        let previous = match model.precision {
-            Precision::Float32 => {
-                Previous::of(&task, &layout::EMBEDDINGS, EMBEDDINGS, &["embedding"])?
-            }
-            Precision::Bfloat16 | Precision::Int8 => None,
-        };
+        let previous = Previous::of(&task, &layout::EMBEDDINGS, EMBEDDINGS, &["embedding"])?;
         let images = Images {
             context,
             input: self.input,
@@ -201,6 +195,15 @@ impl Encoder<'_> {
         task.sums.unscored = join.survivors - rows;
         task.sums.reused = join.reused;
         Ok(task.commit(Counts::all_kept(join.survivors))?)
+    }
+
+    /// Adds what the encoder's spec says of it to a receipt.
+    fn state(&self, receipt: &mut Receipt) {
+        let spec = &self.model.spec;
+        let eps = spec.eps.map(|eps| eps.to_string()).unwrap_or_default();
+        receipt.set_about("licence", &spec.licence);
+        receipt.set_about("origin", &spec.origin);
+        receipt.set_about(ABOUT_EPS, &eps);
     }
 
     fn run(&self, shape: &[usize], values: &[f32]) -> sluice_manifest::Result<Vec<f32>> {

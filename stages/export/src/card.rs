@@ -3,12 +3,15 @@
 //! Nothing in it depends on when or where the run took place, so a run done again writes the same
 //! card. It begins with the YAML that dataset hubs read.
 
-use std::fmt::Write;
-
-use serde_json::{Number, Value};
+use serde_json::Value;
 use sluice_manifest::{Counts, StepName};
+use sluice_pixels::{Encoding, JPEG_QUALITY, Recode, Shape};
 
-use crate::columns::{COLUMNS, EMBEDDING_COLUMN};
+use crate::columns::{COLUMNS, EMBEDDING_COLUMN, IMAGE_COLUMN};
+use crate::format::Format;
+use crate::hub::{Extensions, front_matter};
+use crate::splits::{OutputShardInfo, OutputSplit};
+use crate::words::{bytes, count, settings_of, table_row, thousands};
 
 /// What the card says.
 #[derive(Debug, Clone)]
@@ -19,21 +22,87 @@ pub struct Card {
     pub source_shards: u64,
     /// Their bytes.
     pub source_bytes: u64,
-    /// Number of output shards.
-    pub shards: u64,
-    /// Bytes of their tars.
-    pub bytes: u64,
+    /// The licence of the images, where the user named it.
+    pub licence: Option<String>,
+    /// What the output's shards are.
+    pub format: Format,
+    /// What was done to the images.
+    pub recode: Recode,
+    /// The splits and their shards; one without a name where the output has no splits.
+    pub splits: Vec<OutputSplit>,
+    /// A hash of all shards and tables.
+    pub content: String,
+    /// Extensions of the samples' members, where all shards' receipts have them.
+    pub extensions: Option<Extensions>,
     /// The deciding steps, in order.
     pub deciders: Vec<StepName>,
     /// Samples in, kept, and dropped by step and reason.
     pub counts: Counts,
-    /// The steps that the decisions and the scores come from, with the settings and the notes in their
-    /// receipts.
-    pub steps: Vec<(String, Value)>,
+    /// The steps that the decisions and the scores come from.
+    pub steps: Vec<Step>,
     /// Columns of scores in the Parquet files, with their meaning.
     pub scores: Vec<(String, String)>,
     /// Whether the Parquet files carry embeddings.
     pub embeddings: bool,
+}
+
+/// A step that the decisions or the scores come from.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Its name, with the subcommand where it has several.
+    pub name: String,
+    /// Its stage.
+    pub stage: String,
+    /// The settings in its receipts.
+    pub settings: Value,
+    /// The model's licence.
+    pub licence: Option<String>,
+    /// Where the model comes from.
+    pub origin: Option<String>,
+}
+
+impl Card {
+    /// Returns the columns of the Parquet files, with their meaning.
+    pub fn columns(&self) -> impl Iterator<Item = (&str, &str)> {
+        let image = (self.format == Format::Parquet).then_some(IMAGE_COLUMN);
+        let scores = self.scores.iter();
+        let scores = scores.map(|(name, meaning)| (name.as_str(), meaning.as_str()));
+        let embedding = self.embeddings.then_some(EMBEDDING_COLUMN);
+        let fixed = image.into_iter().chain(COLUMNS.iter().copied());
+        fixed.chain(scores).chain(embedding)
+    }
+
+    /// Returns the number of output shards.
+    pub fn shards(&self) -> u64 {
+        self.splits
+            .iter()
+            .map(|split| split.shards.len() as u64)
+            .sum()
+    }
+
+    /// Returns the bytes of the objects that hold the samples.
+    pub fn bytes(&self) -> u64 {
+        self.splits.iter().map(OutputSplit::bytes).sum()
+    }
+
+    /// Whether the output has splits.
+    fn is_split(&self) -> bool {
+        self.splits.iter().any(|split| split.name.is_some())
+    }
+
+    /// Returns one sentence about the dataset.
+    pub fn summary(&self) -> String {
+        format!(
+            "{} of the {} of `{}` ({}, {}), in {} ({}).",
+            thousands(self.counts.kept),
+            count(self.counts.input, "sample"),
+            source_name(&self.source),
+            count(self.source_shards, "shard"),
+            bytes(self.source_bytes),
+            count(self.shards(), self.format.shard()),
+            bytes(self.bytes())
+        )
+    }
 }
 
 /// Returns the card as Markdown.
@@ -41,54 +110,56 @@ pub fn render(card: &Card) -> String {
     let sections = [
         front_matter(card),
         introduction(card),
+        loading(card),
+        splits(card),
         funnel(card),
+        provenance(card),
+        models(card),
         settings(card),
         files(card),
-        loading(card.shards),
     ];
+    let sections: Vec<String> = sections.into_iter().filter(|s| !s.is_empty()).collect();
     sections.join("\n")
 }
 
-fn front_matter(card: &Card) -> String {
-    let mut yaml = String::from("---\ntags:\n- image\n- webdataset\n- sluice\n");
-    yaml += &format!("size_categories:\n- {}\n", size_category(card.counts.kept));
-    if card.shards > 0 {
-        yaml += "configs:\n";
-        yaml += "- config_name: default\n  data_files: shard-*.tar\n";
-        yaml += "- config_name: table\n  data_files: shard-*.parquet\n";
-    }
-    yaml + "---\n"
-}
-
-/// Returns the hubs' name for a size.
-fn size_category(samples: u64) -> &'static str {
-    match samples {
-        0..1_000 => "n<1K",
-        1_000..10_000 => "1K<n<10K",
-        10_000..100_000 => "10K<n<100K",
-        100_000..1_000_000 => "100K<n<1M",
-        1_000_000..10_000_000 => "1M<n<10M",
-        10_000_000..100_000_000 => "10M<n<100M",
-        100_000_000..1_000_000_000 => "100M<n<1B",
-        1_000_000_000..10_000_000_000 => "1B<n<10B",
-        _ => "10B<n<100B",
-    }
-}
-
 fn introduction(card: &Card) -> String {
+    if !card.recode.is_verbatim() {
+        let done = recoded(card.recode);
+        return format!("# Curated image dataset\n\n{} {done}\n", card.summary());
+    }
+    let copied = match card.format {
+        Format::Webdataset => {
+            "Each sample was copied with all its members, byte for byte: nothing was re-encoded, \
+             and captions and metadata are the source's."
+        }
+        Format::Parquet => {
+            "Each image was copied byte for byte: nothing was re-encoded. Captions and metadata \
+             are the source's; other members of the samples were left out."
+        }
+    };
+    format!("# Curated image dataset\n\n{} {copied}\n", card.summary())
+}
+
+/// Returns what was done to the images.
+fn recoded(recode: Recode) -> String {
+    let size = recode.resize.map(|size| match size.shape {
+        Shape::Fit => format!("the long side has at most {} pixels (Lanczos)", size.side),
+        Shape::Crop => format!(
+            "squares of {} pixels, the middle of the image (Lanczos)",
+            size.side
+        ),
+    });
+    let format = recode.encode.map(|encoding| match encoding {
+        Encoding::Jpeg => format!("JPEG of quality {JPEG_QUALITY}"),
+        Encoding::Webp => "lossless WebP".to_owned(),
+        Encoding::Png => "PNG".to_owned(),
+    });
+    let done: Vec<String> = size.into_iter().chain(format).collect();
     format!(
-        "# Curated image dataset\n\n\
-        {} of {} samples of `{}` ({} shards, {} bytes), in {} WebDataset shards ({} bytes). \
-        Each sample was copied with all its members, byte for byte: nothing was re-encoded, and \
-        captions and metadata are the source's. So are the rights in the images, about which this \
-        card knows nothing.\n",
-        card.counts.kept,
-        card.counts.input,
-        source_name(&card.source),
-        card.source_shards,
-        card.source_bytes,
-        card.shards,
-        card.bytes
+        "Images were written anew: {}. Those that were so already are the source's, byte for byte. \
+        Captions and metadata are the source's; hashes and sizes are those of the images here, \
+        `phash` and scores those of the source's.",
+        done.join("; ")
     )
 }
 
@@ -106,105 +177,216 @@ fn funnel(card: &Card) -> String {
         | step | reason | samples | |\n| --- | --- | ---: | --- |\n",
     );
     let counts = &card.counts;
-    put(&mut text, &["", "came in", &counts.input.to_string(), ""]);
+    table_row(&mut text, &["", "came in", &thousands(counts.input), ""]);
     let read = StepName::read();
     for step in [&read].into_iter().chain(&card.deciders) {
         let dropped = counts.dropped.iter();
         for (dropped, samples) in dropped.filter(|(dropped, _)| dropped.step == *step) {
-            let (reason, samples) = (dropped.reason.to_string(), samples.to_string());
+            let (reason, samples) = (dropped.reason.to_string(), thousands(*samples));
             let row = [step.as_str(), &reason, &samples, dropped.reason.text()];
-            put(&mut text, &row);
+            table_row(&mut text, &row);
         }
     }
-    put(&mut text, &["", "stayed", &counts.kept.to_string(), ""]);
+    table_row(&mut text, &["", "stayed", &thousands(counts.kept), ""]);
     text
 }
 
-fn settings(card: &Card) -> String {
+fn provenance(card: &Card) -> String {
+    let licence = card.licence.as_deref().unwrap_or(
+        "not stated: the rights in the images are those of the source (`sluice-export index --license`)",
+    );
     let deciders: Vec<&str> = card.deciders.iter().map(StepName::as_str).collect();
     let deciders = match deciders.is_empty() {
         true => "none: only what could not be used was left out".to_owned(),
         false => deciders.join(", "),
     };
-    let mut table = String::new();
-    for (step, settings) in &card.steps {
-        let mut pairs = Vec::new();
-        flatten("", settings, &mut pairs);
-        for (name, value) in pairs {
-            put(&mut table, &[step, &name, &value]);
-        }
+    let mut text = String::from("## Licence and provenance\n\n| | |\n| --- | --- |\n");
+    table_row(&mut text, &["licence of the images", licence]);
+    table_row(
+        &mut text,
+        &["source", &format!("`{}`", source_name(&card.source))],
+    );
+    table_row(&mut text, &["deciding steps", &deciders]);
+    let program = concat!("sluice ", env!("CARGO_PKG_VERSION"));
+    table_row(&mut text, &["made with", program]);
+    text
+}
+
+fn models(card: &Card) -> String {
+    let mut rows = String::new();
+    for step in &card.steps {
+        let Some(model) = step.settings.get("model").filter(|model| model.is_object()) else {
+            continue;
+        };
+        let field = |name: &str| model[name].as_str().unwrap_or_default();
+        let sha256 = match field("sha256") {
+            "" => String::new(),
+            sha256 => format!("`{sha256}`"),
+        };
+        let (licence, origin) = (step.licence.as_deref(), step.origin.as_deref());
+        let about = [
+            licence.unwrap_or("not stated"),
+            origin.unwrap_or_default(),
+            &sha256,
+        ];
+        let (name, precision) = (field("name"), field("precision"));
+        table_row(
+            &mut rows,
+            &[&[step.name.as_str(), name, precision], &about[..]].concat(),
+        );
     }
-    let text = format!("## Models and settings\n\nDeciding steps: {deciders}.\n");
-    match table.is_empty() {
-        true => text,
-        false => text + "\n| step | setting | value |\n| --- | --- | --- |\n" + &table,
+    match rows.is_empty() {
+        true => rows,
+        false => format!(
+            "## Models\n\n| step | model | precision | licence | origin | SHA-256 |\n\
+            | --- | --- | --- | --- | --- | --- |\n{rows}"
+        ),
     }
 }
 
-/// Lists nested settings as `a.b`, without those that are not set.
-fn flatten(prefix: &str, value: &Value, pairs: &mut Vec<(String, String)>) {
-    match value {
-        Value::Null => {}
-        Value::Object(fields) => {
-            for (name, field) in fields {
-                let name = match prefix {
-                    "" => name.clone(),
-                    prefix => format!("{prefix}.{name}"),
-                };
-                flatten(&name, field, pairs);
-            }
+fn settings(card: &Card) -> String {
+    let mut rows = String::new();
+    for step in &card.steps {
+        for (name, value) in settings_of(&step.settings) {
+            table_row(&mut rows, &[&step.name, &step.stage, &name, &value]);
         }
-        Value::String(text) => pairs.push((prefix.to_owned(), text.clone())),
-        Value::Number(number) if number.is_f64() => pairs.push((prefix.to_owned(), short(number))),
-        other => pairs.push((prefix.to_owned(), other.to_string())),
     }
-}
-
-/// Returns a number with a point. Most are float32, and have as few digits as those need.
-fn short(number: &Number) -> String {
-    match number.as_f64() {
-        Some(value) if f64::from(value as f32) == value => format!("{:?}", value as f32),
-        _ => number.to_string(),
+    match rows.is_empty() {
+        true => rows,
+        false => {
+            "## Settings\n\n| step | stage | setting | value |\n| --- | --- | --- | --- |\n"
+                .to_owned()
+                + &rows
+        }
     }
 }
 
 fn files(card: &Card) -> String {
-    let mut text = String::from(
-        "## Files\n\n| file | holds |\n| --- | --- |\n\
-        | `shard-*.tar` | the samples; a member's name is `KEY.EXTENSION`, its key made from `image_id` |\n\
-        | `shard-*.parquet` | a row for each sample of the tar with the same number, in its order |\n\
-        | `index.json` | the shards with their numbers of samples, for `wids` |\n\n\
-        Columns of the Parquet files:\n\n| column | holds |\n| --- | --- |\n",
+    let mut text = String::from("## Files\n\n| file | holds |\n| --- | --- |\n");
+    let held: &[(&str, &str)] = match card.format {
+        Format::Webdataset => &[
+            (
+                "`shard-*.tar`",
+                "the samples; a member's name is `KEY.EXTENSION`, its key made from `image_id`",
+            ),
+            (
+                "`shard-*.parquet`",
+                "a row for each sample of the tar with the same number, in its order",
+            ),
+            (
+                "`index.json`",
+                "the shards with their numbers of samples, for `wids`",
+            ),
+        ],
+        Format::Parquet => &[("`shard-*.parquet`", "a row for each sample, with its image")],
+    };
+    for (file, holds) in held {
+        let file = match card.is_split() {
+            true => format!("`*/{}", file.trim_start_matches('`')),
+            false => (*file).to_owned(),
+        };
+        let file = file.replace("*/index.json", "index-*.json");
+        table_row(&mut text, &[&file, holds]);
+    }
+    table_row(
+        &mut text,
+        &["`croissant.json`", "this dataset in Croissant's JSON-LD"],
     );
-    let scores = card.scores.iter();
-    let scores = scores.map(|(name, meaning)| (name.as_str(), meaning.as_str()));
-    let embedding = card.embeddings.then_some(EMBEDDING_COLUMN);
-    for (name, meaning) in COLUMNS.iter().copied().chain(scores).chain(embedding) {
-        put(&mut text, &[&format!("`{name}`"), meaning]);
+    text += "\nColumns of the Parquet files:\n\n| column | holds |\n| --- | --- |\n";
+    for (name, meaning) in card.columns() {
+        table_row(&mut text, &[&format!("`{name}`"), meaning]);
     }
     text
 }
 
-fn loading(shards: u64) -> String {
-    let Some(last) = shards.checked_sub(1) else {
-        return "No sample stayed, so there are no shards.\n".to_owned();
-    };
-    format!(
-        "## Load it\n\n```python\nimport webdataset as wds\n\
-        for sample in wds.WebDataset(\"shard-{{00000..{last:05}}}.tar\", shardshuffle=False):\n    \
-        print(sample[\"__key__\"], sorted(sample))\n```\n"
-    )
+/// Returns a table of the splits, where there are some.
+fn splits(card: &Card) -> String {
+    if !card.is_split() {
+        return String::new();
+    }
+    let mut text = String::from(
+        "## Splits\n\nEqual pictures and their copies are in the same split.\n\n\
+        | split | samples | shards | |\n| --- | ---: | --- | ---: |\n",
+    );
+    for split in &card.splits {
+        let (samples, size) = (thousands(split.samples()), bytes(split.bytes()));
+        let shards = format!("`{}`", braces(split, card.format));
+        table_row(&mut text, &[split.label(), &samples, &shards, &size]);
+    }
+    text
 }
 
-/// Adds a row to a Markdown table.
-fn put(text: &mut String, cells: &[&str]) {
-    for cell in cells {
-        let cell = cell.replace('|', "\\|").replace(['\n', '\r'], " ");
-        // Writing to a string does not fail.
-        let _ = write!(text, "| {cell} ");
-    }
-    text.push_str("|\n");
+/// Returns the paths of a split's shards, as WebDataset and shells expand them.
+fn braces(split: &OutputSplit, format: Format) -> String {
+    let number = |shard: Option<&OutputShardInfo>| shard.map_or(0, |shard| shard.number);
+    let (first, last) = (number(split.shards.first()), number(split.shards.last()));
+    let (folder, extension) = (split.folder(), format.extension());
+    format!("{folder}shard-{{{first:05}..{last:05}}}.{extension}")
 }
+
+fn loading(card: &Card) -> String {
+    let Some((split, shard)) = card
+        .splits
+        .first()
+        .and_then(|s| Some((s, s.shards.first()?)))
+    else {
+        return "No sample stayed, so there are no shards.\n".to_owned();
+    };
+    let folder = if card.is_split() { "*/" } else { "" };
+    let webdataset = match card.format {
+        Format::Webdataset => WEBDATASET,
+        Format::Parquet => "",
+    };
+    let lines = format!("{HUGGING_FACE}{webdataset}{TABLES}");
+    let lines = lines
+        .replace("SPLIT", split.label())
+        .replace("SHARDS", &braces(split, card.format))
+        .replace("FIRST", &format!("{}.parquet", shard.path))
+        .replace("TABLES_OF", &split.pattern("parquet"))
+        .replace("TABLES", &format!("{folder}shard-*.parquet"));
+    format!("## Load it\n\nIn the dataset's folder:\n{lines}")
+}
+
+const HUGGING_FACE: &str = r#"
+```python
+import os
+from datasets import load_dataset
+folder = os.path.abspath(".")  # or the dataset's name on the Hub
+dataset = load_dataset(folder, split="SPLIT")
+stream = load_dataset(folder, split="SPLIT", streaming=True)
+tables = load_dataset("parquet", data_files="TABLES_OF", split="train")
+```
+"#;
+
+const WEBDATASET: &str = r#"
+```python
+import webdataset as wds
+for sample in wds.WebDataset("SHARDS", shardshuffle=False):
+    print(sample["__key__"], sorted(sample))
+```
+"#;
+
+const TABLES: &str = r#"
+```python
+import pyarrow.dataset
+table = pyarrow.dataset.dataset("FIRST").to_table(columns=["key", "width", "height"])
+```
+
+```python
+import duckdb
+duckdb.sql("SELECT format, count(*) FROM 'TABLES' GROUP BY format").show()
+```
+
+```python
+import polars
+polars.scan_parquet("TABLES").select("key", "width", "height").collect()
+```
+
+```python
+import mlcroissant
+rows = mlcroissant.Dataset("croissant.json").records("samples")
+```
+"#;
 
 #[cfg(test)]
 mod tests {
@@ -212,6 +394,18 @@ mod tests {
     use sluice_manifest::{Reason, ReasonKind};
 
     use super::*;
+
+    fn split(name: Option<&str>, shards: std::ops::Range<u32>) -> OutputSplit {
+        let mut split = OutputSplit::new(name.map(str::to_owned));
+        let shards = shards.map(|number| OutputShardInfo {
+            number,
+            path: format!("{}shard-{number:05}", split.folder()),
+            samples: 1,
+            bytes: 2000,
+        });
+        split.shards = shards.collect();
+        split
+    }
 
     fn card() -> Card {
         let mut counts = Counts::default();
@@ -223,16 +417,26 @@ mod tests {
         counts.add(&filter, None);
         Card {
             source: "/home/someone/photos".into(),
-            source_shards: 2,
-            source_bytes: 5000,
-            shards: 2,
-            bytes: 4000,
+            source_shards: 1,
+            source_bytes: 5_000_000,
+            licence: None,
+            format: Format::Webdataset,
+            recode: Recode::default(),
+            splits: vec![split(None, 0..2)],
+            content: "0123456789abcdef".into(),
+            extensions: Some(Extensions::default()),
             deciders: vec![filter],
             counts,
-            steps: vec![(
-                "aesthetic".into(),
-                json!({ "model": { "name": "a|b", "sha256": "00" }, "limit": 5.0, "eps": 0.15_f32, "x": null }),
-            )],
+            steps: vec![Step {
+                name: "aesthetic".into(),
+                stage: "aesthetic".into(),
+                settings: json!({
+                    "model": { "name": "a|b", "sha256": "00", "precision": "int8" },
+                    "limit": 5.0, "eps": 0.15_f32, "x": null,
+                }),
+                licence: Some("MIT".into()),
+                origin: None,
+            }],
             scores: vec![("aesthetic".into(), "a score".into())],
             embeddings: true,
         }
@@ -242,17 +446,19 @@ mod tests {
     fn the_card_shows_counts_settings_and_columns() {
         let text = render(&card());
         for line in [
-            "2 of 4 samples of `photos` (2 shards, 5000 bytes), in 2 WebDataset shards (4000 bytes).",
+            "2 of the 4 samples of `photos` (1 shard, 5.0 MB), in 2 WebDataset shards (4.0 kB).",
             "| read | truncated-image | 1 | the image ends before its last pixel |",
             "| filter | below-min:aesthetic | 1 | the score is below the minimum |",
             "|  | stayed | 2 |  |",
-            "Deciding steps: filter.",
-            "| aesthetic | limit | 5.0 |",
-            "| aesthetic | eps | 0.15 |",
-            "| aesthetic | model.name | a\\|b |",
+            "| deciding steps | filter |",
+            "| aesthetic | aesthetic | limit | 5 |",
+            "| aesthetic | aesthetic | eps | 0.15 |",
+            "| aesthetic | a\\|b | int8 | MIT |  | `00` |",
             "| `phash` | 64-bit perceptual hash |\n| `aesthetic` | a score |\n| `embedding` |",
             "| `embedding` | embedding of length 1; the file's metadata name the model |",
             "for sample in wds.WebDataset(\"shard-{00000..00001}.tar\", shardshuffle=False):",
+            "    num_examples: 2\n",
+            "  description: content 0123456789abcdef\n",
         ] {
             assert!(text.contains(line), "{line}\n\n{text}");
         }
@@ -264,13 +470,71 @@ mod tests {
     #[test]
     fn an_empty_dataset_has_a_card_too() {
         let empty = Card {
-            shards: 0,
+            splits: vec![OutputSplit::new(None)],
             counts: Counts::default(),
             deciders: Vec::new(),
             ..card()
         };
         let text = render(&empty);
-        assert!(text.contains("Deciding steps: none") && !text.contains("configs:"));
-        assert!(text.ends_with("so there are no shards.\n"));
+        assert!(text.contains("| deciding steps | none") && !text.contains("configs:"));
+        assert!(text.contains("so there are no shards.\n"));
+    }
+
+    #[test]
+    fn a_licence_is_for_people_and_hubs() {
+        let licensed = Card {
+            licence: Some("cc-by-4.0".into()),
+            ..card()
+        };
+        let text = render(&licensed);
+        assert!(text.starts_with("---\nlicense: \"cc-by-4.0\"\n"), "{text}");
+        assert!(text.contains("| licence of the images | cc-by-4.0 |"));
+    }
+
+    #[test]
+    fn parquet_files_have_one_configuration_and_no_tars() {
+        let parquet = Card {
+            format: Format::Parquet,
+            ..card()
+        };
+        let text = render(&parquet);
+        assert!(text.contains("    path: shard-*.parquet\n"), "{text}");
+        assert!(text.contains("| `image` | "), "{text}");
+        assert!(!text.contains(".tar"), "{text}");
+    }
+
+    #[test]
+    fn splits_are_those_of_hubs() {
+        let card = Card {
+            splits: vec![split(Some("train"), 0..2), split(Some("val"), 2..3)],
+            ..card()
+        };
+        let text = render(&card);
+        for line in [
+            "  - split: val\n    path: val/shard-*.tar\n",
+            "  - name: train\n    num_bytes: 4000\n    num_examples: 2\n",
+            "| val | 1 | `val/shard-{00002..00002}.tar` | 2.0 kB |",
+            "wds.WebDataset(\"train/shard-{00000..00001}.tar\"",
+            "pyarrow.dataset.dataset(\"train/shard-00000.parquet\")",
+            "FROM '*/shard-*.parquet'",
+            "data_files=\"train/shard-*.parquet\"",
+        ] {
+            assert!(text.contains(line), "{line}\n\n{text}");
+        }
+    }
+
+    #[test]
+    fn images_that_were_written_anew_are_not_called_verbatim() {
+        let recode = Recode {
+            resize: "512:crop".parse().ok(),
+            encode: Some(Encoding::Jpeg),
+        };
+        let text = render(&Card { recode, ..card() });
+        let line =
+            "anew: squares of 512 pixels, the middle of the image (Lanczos); JPEG of quality 95.";
+        assert!(
+            text.contains(line) && !text.contains("nothing was re-encoded"),
+            "{text}"
+        );
     }
 }

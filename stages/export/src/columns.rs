@@ -21,6 +21,12 @@ pub const COLUMNS: &[(&str, &str)] = &[
     ("phash", "64-bit perceptual hash"),
 ];
 
+/// The first column of files with images.
+pub const IMAGE_COLUMN: (&str, &str) = (
+    "image",
+    "the image member: its bytes, and its name as `path`",
+);
+
 /// The last column of files with embeddings.
 pub const EMBEDDING_COLUMN: (&str, &str) = (
     EMBEDDING,

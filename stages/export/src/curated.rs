@@ -1,19 +1,41 @@
-//! The Parquet file of an output shard: a row for each of its samples, in its order.
+//! The Parquet file of an output shard: a row for each of its samples, in its order, and the image
+//! where there is no tar.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, FixedSizeListArray, Float32Array, RecordBatch};
+use arrow::array::{
+    Array, ArrayRef, BinaryArray, FixedSizeListArray, Float32Array, RecordBatch, StringArray,
+    StructArray,
+};
 use arrow::buffer::{BooleanBuffer, NullBuffer};
-use arrow::datatypes::{DataType, Field, FieldRef, Schema};
+use arrow::datatypes::{DataType, Field, FieldRef, Fields, Schema};
 use sluice_manifest::rows::{CuratedRow, Row};
 use sluice_manifest::{Error, Output, Result};
 use sluice_store::{GroupSize, Store, TableWriter};
 
+use crate::columns::IMAGE_COLUMN;
+use crate::format::Format;
 use crate::kept::EmbeddingsOf;
 use crate::scores::CuratedScore;
 
 /// Name of the column of vectors.
 pub const EMBEDDING: &str = "embedding";
+
+/// The key of Hugging Face's metadata, and its value for files with images: `datasets` and the Hub's
+/// viewer decode the column.
+const HUGGING_FACE: (&str, &str) = (
+    "huggingface",
+    r#"{"info": {"features": {"image": {"_type": "Image"}}}}"#,
+);
+
+/// An image in a row.
+pub struct Image {
+    /// The bytes of the image member.
+    pub bytes: Vec<u8>,
+    /// The member's name.
+    pub path: String,
+}
 
 /// Writes curated rows, with their scores and, where there are some, their embeddings.
 pub struct CuratedWriter {
@@ -23,6 +45,8 @@ pub struct CuratedWriter {
     size: GroupSize,
     scores: Vec<Vec<Option<f32>>>,
     vectors: Option<VectorColumn>,
+    /// Of files that hold the images.
+    images: Option<Vec<Option<Image>>>,
 }
 
 impl CuratedWriter {
@@ -35,28 +59,39 @@ impl CuratedWriter {
         path: &str,
         scores: &[CuratedScore],
         embeddings: Option<&EmbeddingsOf>,
+        format: Format,
     ) -> Result<Self> {
         let fields: Vec<FieldRef> = CuratedRow::fields().into_iter().map(Arc::new).collect();
         let vectors = embeddings.map(|embeddings| VectorColumn::new(embeddings.dimension));
-        let mut columns = fields.clone();
+        let images = (format == Format::Parquet).then(Vec::new);
+        let mut columns: Vec<FieldRef> = images.iter().map(|_| Arc::new(image_field())).collect();
+        columns.extend(fields.iter().cloned());
         columns.extend(scores.iter().map(|score| {
             let field = Field::new(&score.column, DataType::Float32, true);
             Arc::new(field)
         }));
         columns.extend(vectors.as_ref().map(VectorColumn::field));
-        let metadata = embeddings.map(EmbeddingsOf::metadata);
-        let metadata = metadata.as_ref().map_or(&[][..], |pairs| pairs.as_slice());
+        let metadata = embeddings.into_iter().flat_map(EmbeddingsOf::metadata);
+        let (key, value) = HUGGING_FACE;
+        let metadata = metadata.chain(images.iter().map(|_| (key, value.to_owned())));
+        let metadata: Vec<_> = metadata.collect();
+        // pyarrow takes the schema's own metadata, where there is one, and not the file's.
+        let features = images.iter().map(|_| (key.to_owned(), value.to_owned()));
+        let features: HashMap<String, String> = features.collect();
+        let schema = Schema::new(columns).with_metadata(features);
         Ok(Self {
-            table: output.write_table(path, CuratedRow::SCHEMA, Schema::new(columns), metadata)?,
+            table: output.write_table(path, CuratedRow::SCHEMA, schema, &metadata)?,
             fields,
             rows: Vec::new(),
             size: GroupSize::default(),
             scores: vec![Vec::new(); scores.len()],
             vectors,
+            images,
         })
     }
 
-    /// Adds a sample; `scores` has one value for each column of scores.
+    /// Adds a sample; `scores` has one value for each column of scores. The image is left out where the
+    /// file holds none.
     ///
     /// # Errors
     /// Storage errors only.
@@ -65,6 +100,7 @@ impl CuratedWriter {
         row: CuratedRow,
         scores: &[Option<f32>],
         embedding: Option<&[f32]>,
+        image: Option<Image>,
     ) -> Result<()> {
         for (column, &score) in self.scores.iter_mut().zip(scores) {
             column.push(score);
@@ -72,7 +108,12 @@ impl CuratedWriter {
         if let Some(vectors) = &mut self.vectors {
             vectors.push(embedding);
         }
-        let is_full = self.size.add(row.text_bytes());
+        let mut bytes = row.text_bytes();
+        if let Some(images) = &mut self.images {
+            bytes += image.as_ref().map_or(0, |image| image.bytes.len());
+            images.push(image);
+        }
+        let is_full = self.size.add(bytes);
         self.rows.push(row);
         if is_full { self.flush() } else { Ok(()) }
     }
@@ -84,7 +125,10 @@ impl CuratedWriter {
         let rows = serde_arrow::to_record_batch(&self.fields, &self.rows).map_err(|e| wrong(&e))?;
         self.rows.clear();
         self.size.reset();
-        let mut columns = rows.columns().to_vec();
+        let images = self.images.as_mut().map(std::mem::take);
+        let images = images.map(|images| image_column(&images));
+        let mut columns: Vec<ArrayRef> = images.into_iter().collect();
+        columns.extend(rows.columns().iter().cloned());
         for scores in &mut self.scores {
             let scores = Float32Array::from(std::mem::take(scores));
             columns.push(Arc::new(scores));
@@ -106,6 +150,35 @@ impl CuratedWriter {
         }
         self.table.finish()
     }
+}
+
+/// Hugging Face's Image feature.
+fn image_fields() -> Fields {
+    let field = |name, kind| Field::new(name, kind, true);
+    Fields::from(vec![
+        field("bytes", DataType::Binary),
+        field("path", DataType::Utf8),
+    ])
+}
+
+fn image_field() -> Field {
+    Field::new(IMAGE_COLUMN.0, DataType::Struct(image_fields()), true)
+}
+
+fn image_column(images: &[Option<Image>]) -> ArrayRef {
+    let bytes = images
+        .iter()
+        .map(|image| Some(image.as_ref()?.bytes.as_slice()));
+    let paths = images
+        .iter()
+        .map(|image| Some(image.as_ref()?.path.as_str()));
+    let columns: Vec<ArrayRef> = vec![
+        Arc::new(bytes.collect::<BinaryArray>()),
+        Arc::new(paths.collect::<StringArray>()),
+    ];
+    let present = images.iter().map(Option::is_some).collect::<Vec<bool>>();
+    let nulls = Some(NullBuffer::from(present)).filter(|nulls| nulls.null_count() > 0);
+    Arc::new(StructArray::new(image_fields(), columns, nulls))
 }
 
 /// Vectors of one dimension, or null for samples that have none.

@@ -8,6 +8,7 @@ use sluice_manifest::{Counts, Dropped, Error, Partition, Receipt, StepName, Unit
 
 use crate::NoSettings;
 use crate::lineage::Lineage;
+use crate::split::group_of;
 
 /// Samples between two progress reports, each with a look at the signals.
 const BATCH: usize = 1024;
@@ -102,6 +103,7 @@ fn as_row(verdict: Verdict<SampleBrief>) -> DecisionRow {
     };
     DecisionRow {
         bytes: verdict.sample.bytes(),
+        group: group_of(verdict.sample.phash, verdict.sample.image_id.as_str()),
         image_id: verdict.sample.image_id,
         keep: reason.is_none(),
         step,

@@ -1,24 +1,30 @@
-//! `index.json` and the dataset card, once all output shards are there.
+//! `index.json`, the dataset card and its description in Croissant, once all output shards are there.
 //!
 //! The index has the form that `wids` (Python's webdataset up to 0.2) reads: `ShardListDataset` gets
 //! from it how many samples each shard holds. Its addresses are relative, so the output can be
 //! moved.
 
+use std::collections::BTreeSet;
 use std::io::Write;
 
 use anyhow::Result;
-use serde::Serialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use sluice_harness::{Context, Plan, StepArgs, Work, data_or_none};
+use sluice_manifest::rows::OutputPlanRow;
 use sluice_manifest::{Counts, Error, Input, Output, Receipt, StepName, Unit, UnitKind, layout};
 use sluice_store::Store;
 
-use crate::NoSettings;
-use crate::card::{self, Card};
+use crate::card::{self, Card, Step};
+use crate::croissant;
+use crate::format::Format;
+use crate::hub::Extensions;
 use crate::lineage::Lineage;
 use crate::place::leftover_shards;
 use crate::plan::{OutputPlan, chain_of};
 use crate::scores::CuratedScore;
+use crate::splits::{OutputShardInfo, OutputSplit};
+use crate::write::EXTENSIONS;
 
 /// Write the curated dataset's index and its card, and remove shards that the plan does not have
 ///
@@ -27,6 +33,20 @@ use crate::scores::CuratedScore;
 pub struct Args {
     #[command(flatten)]
     pub step: StepArgs,
+
+    /// Licence of the images for the dataset card, such as cc-by-4.0
+    ///
+    /// An identifier of SPDX or of the Hub. Default: the card says that it is not stated.
+    #[arg(long, env = "SLUICE_LICENSE", value_name = "LICENSE")]
+    pub license: Option<String>,
+}
+
+/// Settings of `index`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IndexSettings {
+    /// Licence of the images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub license: Option<String>,
 }
 
 /// What `wids` reads.
@@ -50,16 +70,16 @@ struct WidsShard {
 ///
 /// # Errors
 /// Data, when an output shard is missing, or was written before the plan; when decisions are stale.
-pub fn run(context: &Context) -> Result<()> {
+pub fn run(args: &Args, context: &Context) -> Result<()> {
     let plan = OutputPlan::open(context)?;
     let written = context.each_unit(vec![Unit::once(UnitKind::Index)], 1, |unit| {
-        index(context, &plan, unit)
+        index(args, context, &plan, unit)
     });
     plan.output.tidy();
     written
 }
 
-fn index(context: &Context, plan: &OutputPlan, unit: Unit) -> Result<()> {
+fn index(args: &Args, context: &Context, plan: &OutputPlan, unit: Unit) -> Result<()> {
     let step = context.step();
     let written = context.required_receipts(step, &plan.units())?;
     refuse_other_plans(plan, &written)?;
@@ -71,7 +91,9 @@ fn index(context: &Context, plan: &OutputPlan, unit: Unit) -> Result<()> {
     let work = Work {
         unit,
         units: 1,
-        settings: NoSettings {},
+        settings: IndexSettings {
+            license: args.license.clone(),
+        },
         inputs: vec![
             plan.receipt.as_input(),
             Input::units(step, UnitKind::Shard, fingerprints),
@@ -80,8 +102,9 @@ fn index(context: &Context, plan: &OutputPlan, unit: Unit) -> Result<()> {
     let Some(mut task) = context.begin(work)? else {
         return Ok(());
     };
+    let splits = splits(&plan.places(context)?, &written)?;
     // Also those of a dataset that was there before: the card's patterns would match them.
-    for name in leftover_shards(&plan.output, plan.shards)? {
+    for name in leftover_shards(&plan.output, &planned(&splits, plan.settings.format))? {
         plan.output.delete(&name)?;
     }
     let source = context.plan()?;
@@ -90,20 +113,44 @@ fn index(context: &Context, plan: &OutputPlan, unit: Unit) -> Result<()> {
         plan.refuse_other_decisions(context, receipt)?;
     }
     let counts = conserved(&decided, &written)?;
-    let shards = written.iter().map(as_shard).collect::<Result<Vec<_>>>()?;
-    let card = describe(step, plan, &source, &lineage, counts.clone(), &shards);
-    let index = WidsIndex {
-        kind: "wids-shard-index-v1",
-        wids_version: 1,
-        shardlist: shards,
+    let card = Card {
+        licence: args.license.clone(),
+        splits,
+        ..describe(step, plan, &source, &lineage, counts.clone(), &written)?
     };
-    let mut json = serde_json::to_vec_pretty(&index)?;
-    json.push(b'\n');
     let out = &plan.output;
-    task.publish_outside(out, || put(out, layout::OUTPUT_INDEX, &json))?;
+    for split in card
+        .splits
+        .iter()
+        .filter(|_| plan.settings.format == Format::Webdataset)
+    {
+        let json = wids_index(split)?;
+        task.publish_outside(out, || put(out, &split.index(), &json))?;
+    }
+    let json = croissant::render(&card)?;
+    task.publish_outside(out, || put(out, layout::OUTPUT_CROISSANT, &json))?;
     let card = card::render(&card);
     task.publish_outside(out, || put(out, layout::OUTPUT_CARD, card.as_bytes()))?;
     Ok(task.commit(counts)?)
+}
+
+fn wids_index(split: &OutputSplit) -> Result<Vec<u8>> {
+    let index = WidsIndex {
+        kind: "wids-shard-index-v1",
+        wids_version: 1,
+        shardlist: split.shards.iter().map(as_wids).collect(),
+    };
+    let mut json = serde_json::to_vec_pretty(&index)?;
+    json.push(b'\n');
+    Ok(json)
+}
+
+fn as_wids(shard: &OutputShardInfo) -> WidsShard {
+    WidsShard {
+        url: format!("{}.{}", shard.path, Format::Webdataset.extension()),
+        nsamples: shard.samples,
+        filesize: shard.bytes,
+    }
 }
 
 fn put(store: &Store, path: &str, content: &[u8]) -> sluice_manifest::Result<Output> {
@@ -163,19 +210,69 @@ fn conserved(decided: &[Receipt], written: &[Receipt]) -> Result<Counts> {
     Ok(total)
 }
 
-fn as_shard(receipt: &Receipt) -> Result<WidsShard> {
-    let url = format!("{}.tar", receipt.unit);
-    let tar = receipt
-        .outputs
-        .iter()
-        .find(|o| o.path.as_str().ends_with(&url));
-    let filesize = tar.map(|output| output.bytes);
-    let no_tar = || Error::data(format!("receipt of {} names no tar", receipt.unit));
-    Ok(WidsShard {
-        filesize: filesize.ok_or_else(no_tar)?,
-        nsamples: receipt.counts.kept,
-        url,
-    })
+/// Returns the splits that have shards, in the plan's order: one without a name, where the output has
+/// no splits. It is there without shards, too.
+fn splits(places: &[OutputPlanRow], written: &[Receipt]) -> Result<Vec<OutputSplit>> {
+    let mut splits: Vec<OutputSplit> = Vec::new();
+    for (row, receipt) in places.iter().zip(written) {
+        if splits.last().is_none_or(|split| split.name != row.split) {
+            splits.push(OutputSplit::new(row.split.clone()));
+        }
+        let shard = OutputShardInfo {
+            number: row.shard,
+            path: row.path(),
+            samples: receipt.counts.kept,
+            bytes: bytes_of(receipt)?,
+        };
+        if let Some(split) = splits.last_mut() {
+            split.shards.push(shard);
+        }
+    }
+    if splits.is_empty() {
+        splits.push(OutputSplit::new(None));
+    }
+    Ok(splits)
+}
+
+/// Returns the names of all objects of the output that others of its kind are removed for.
+fn planned(splits: &[OutputSplit], format: Format) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for split in splits {
+        if format == Format::Webdataset {
+            names.insert(split.index());
+        }
+        for shard in &split.shards {
+            let extensions = [format.extension(), Format::Parquet.extension()];
+            names.extend(extensions.map(|extension| format!("{}.{extension}", shard.path)));
+        }
+    }
+    names
+}
+
+/// Returns the size of the object that holds a shard's samples.
+fn bytes_of(receipt: &Receipt) -> Result<u64> {
+    let missing = || Error::data(format!("receipt of {} names no shard", receipt.unit));
+    Ok(receipt.shard_object().ok_or_else(missing)?.bytes)
+}
+
+/// Returns a hash of all that was written for the shards.
+fn content_of(written: &[Receipt]) -> String {
+    let mut hasher = Sha256::new();
+    for output in written.iter().flat_map(|receipt| &receipt.outputs) {
+        hasher.update(&output.blake3);
+    }
+    hex::encode(&hasher.finalize()[..8])
+}
+
+/// Returns the extensions of all members; none when a shard was written by a version that did not
+/// record them.
+fn extensions_of(written: &[Receipt]) -> Option<Extensions> {
+    let mut all = Extensions::default();
+    for receipt in written {
+        let json = receipt.about.get(EXTENSIONS)?;
+        all.merge(&serde_json::from_str(json).ok()?);
+    }
+    Some(all)
 }
 
 /// Returns what the card says. All of it is known from receipts, whatever the pipeline was.
@@ -185,27 +282,25 @@ fn describe(
     source: &Plan,
     lineage: &Lineage<'_>,
     counts: Counts,
-    shards: &[WidsShard],
-) -> Card {
+    written: &[Receipt],
+) -> Result<Card> {
     let receipts = lineage.receipts;
     let decided: Vec<&Receipt> = receipts.of_kind(step, UnitKind::Part).iter().collect();
     let deciders = chain_of(receipts, &decided).into_iter().cloned();
-    let nodes = lineage.nodes(step).into_iter();
     let scores = plan.settings.scores.iter();
-    Card {
+    Ok(Card {
         source: source.info.input.clone(),
         source_shards: source.info.shards,
         source_bytes: source.info.bytes,
-        shards: shards.len() as u64,
-        bytes: shards.iter().map(|shard| shard.filesize).sum(),
+        licence: None,
+        format: plan.settings.format,
+        recode: plan.settings.recode,
+        splits: Vec::new(),
+        content: content_of(written),
+        extensions: extensions_of(written),
         deciders: deciders.collect(),
         counts,
-        steps: nodes
-            .flat_map(|(name, receipt)| {
-                let settings = (name.clone(), receipt.settings.clone());
-                [settings, (name, json!(receipt.about))]
-            })
-            .collect(),
+        steps: lineage.nodes(step).into_iter().map(as_step).collect(),
         scores: scores
             .map(|score| {
                 let first = receipts.of(&score.step).first();
@@ -213,6 +308,17 @@ fn describe(
             })
             .collect(),
         embeddings: plan.settings.embeddings.is_some(),
+    })
+}
+
+fn as_step((name, receipt): (String, &Receipt)) -> Step {
+    let about = |field: &str| receipt.about.get(field).cloned();
+    Step {
+        name,
+        stage: receipt.stage.clone(),
+        settings: receipt.settings.clone(),
+        licence: about("licence"),
+        origin: about("origin"),
     }
 }
 

@@ -5,6 +5,8 @@
 //! opened at the part's first row. Scores and embeddings have no row for samples that their step did
 //! not see, but keep the order, so each is read along.
 
+use std::collections::HashMap;
+
 use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::DataType;
 use sluice_harness::{Context, Run, ScoreReader};
@@ -15,6 +17,7 @@ use sluice_manifest::rows::{
 use sluice_manifest::{Error, ImageId, Result, StepName, Unit};
 use sluice_store::{RowReader, Table, vectors};
 
+use crate::captions::{self, KeepCaptions};
 use crate::plan::PlanSettings;
 use crate::scores::by_step;
 
@@ -40,6 +43,8 @@ pub struct Kept<'a> {
     /// For each scorer: its scores and their number.
     scores: Vec<(ScoreReader, usize)>,
     embeddings: Option<Embeddings>,
+    /// Those of removed duplicates.
+    captions: HashMap<ImageId, Vec<String>>,
     /// Number of decisions walked.
     walked: u64,
     /// Where the next kept sample starts on the partition's line.
@@ -71,6 +76,10 @@ impl<'a> Kept<'a> {
             embeddings: embeddings
                 .map(|step| Embeddings::open(run, step, unit))
                 .transpose()?,
+            captions: match settings.keep_captions {
+                KeepCaptions::Kept => HashMap::new(),
+                KeepCaptions::All => captions::of_partition(run, context.step(), row.partition)?,
+            },
             run: run.clone(),
             unit,
             row: row.clone(),
@@ -87,10 +96,12 @@ impl<'a> Kept<'a> {
                 break;
             };
             let start = self.position;
-            if decision.keep {
+            let is_here =
+                decision.keep && self.settings.split_of(&decision) == self.row.split.as_deref();
+            if is_here {
                 self.position += self.settings.weight.of(decision.bytes);
             }
-            let is_needed = decision.keep && start >= self.row.from;
+            let is_needed = is_here && start >= self.row.from;
             let kept = self.follow(&decision.image_id, is_needed)?;
             self.walked += 1;
             if kept.is_some() {
@@ -122,13 +133,18 @@ impl<'a> Kept<'a> {
             return Ok(None);
         };
         let sample = samples.next().transpose()?;
-        let Some(sample) = sample.filter(|sample| sample.image_id == *id) else {
+        let Some(mut sample) = sample.filter(|sample| sample.image_id == *id) else {
             return Err(Error::data(format!(
                 "{}: the decisions have {id} as row {}, read/images has another sample there",
                 self.unit, self.walked
             ))
             .hint("run sluice-export decide again"));
         };
+        if let Some(captions) = self.captions.get(id).filter(|_| is_needed)
+            && !captions::add(&mut sample, captions)
+        {
+            tracing::warn!("{id}: its metadata is no JSON object: captions of duplicates left out");
+        }
         Ok(is_needed.then_some(KeptSample {
             sample,
             scores,

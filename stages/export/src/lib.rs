@@ -9,18 +9,26 @@
 //!
 //! `plan` [claims](claim) the output for its run, and refuses one that is somebody else's.
 
+pub mod captions;
 pub mod card;
 pub mod claim;
 pub mod columns;
+pub mod croissant;
 pub mod curated;
 pub mod decide;
+pub mod format;
+pub mod hub;
 pub mod index;
 pub mod kept;
 pub mod lineage;
 pub mod pack;
 pub mod place;
 pub mod plan;
+pub mod recoded;
 pub mod scores;
+pub mod split;
+pub mod splits;
+pub mod words;
 pub mod write;
 
 use anyhow::Result;
@@ -65,13 +73,14 @@ const fn operation(
     unit: UnitKind,
     resources: Resources,
     after: &'static [&'static str],
+    version: u32,
 ) -> Operation {
     Operation {
         subcommand: Some(subcommand),
         unit,
         resources,
         after,
-        version: 2,
+        version,
     }
 }
 
@@ -79,10 +88,10 @@ impl Program for Args {
     const NAME: &'static str = "sluice-export";
     const ROLE: Role = Role::Sink;
     const OPERATIONS: &'static [Operation] = &[
-        operation("decide", UnitKind::Part, Resources::Light, &[]),
-        operation("plan", UnitKind::Plan, Resources::Light, &["decide"]),
-        operation("write", UnitKind::Shard, Resources::Copy, &["plan"]),
-        operation("index", UnitKind::Index, Resources::Light, &["write"]),
+        operation("decide", UnitKind::Part, Resources::Light, &[], 3),
+        operation("plan", UnitKind::Plan, Resources::Light, &["decide"], 3),
+        operation("write", UnitKind::Shard, Resources::Copy, &["plan"], 2),
+        operation("index", UnitKind::Index, Resources::Light, &["write"], 4),
     ];
 
     fn common(&self) -> &Common {
@@ -121,11 +130,11 @@ impl Program for Args {
             Command::Decide(_) => decide::run(context),
             Command::Plan(args) => plan::run(args, context),
             Command::Write(_) => write::run(context),
-            Command::Index(_) => index::run(context),
+            Command::Index(args) => index::run(args, context),
         }
     }
 }
 
-/// Settings of `decide`, `write` and `index`: none can change what they write.
+/// Settings of `decide` and `write`: none can change what they write.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct NoSettings {}

@@ -76,10 +76,33 @@ pub fn pack(lengths: &[KeptLength], per_shard: u64) -> Result<Vec<OutputPlanRow>
                 partition: kept.partition,
                 from: from - begin,
                 to: to - begin,
+                split: None,
             });
             from = to;
         }
         begin += kept.length;
+    }
+    Ok(rows)
+}
+
+/// Cuts the lines of the splits into shards, one after the other: the shards are numbered through.
+///
+/// # Errors
+/// As [`pack`].
+pub fn pack_splits(
+    lines: &[(&str, Vec<KeptLength>)],
+    per_shard: u64,
+) -> Result<Vec<OutputPlanRow>> {
+    let mut rows: Vec<OutputPlanRow> = Vec::new();
+    for (split, lengths) in lines {
+        let first = rows.last().map_or(0, |row| row.shard + 1);
+        for mut row in pack(lengths, per_shard)? {
+            let shard = first.checked_add(row.shard);
+            row.shard =
+                shard.ok_or_else(|| too_many(u64::from(u32::MAX) * per_shard, per_shard))?;
+            row.split = Some((*split).to_owned());
+            rows.push(row);
+        }
     }
     Ok(rows)
 }
@@ -154,6 +177,7 @@ mod tests {
             partition: Partition(partition),
             from,
             to,
+            split: None,
         };
         let counts = [vec![1; 5], vec![], vec![1; 2], vec![1; 6]];
         assert_eq!(

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::io;
 
 use sluice_harness::{refuse_overlap, refuse_unwritable};
+use sluice_manifest::layout::OUTPUT_INDEX;
 use sluice_manifest::{Error, Result, StepName, Unit, UnitKind};
 use sluice_store::{Location, Storage, Store};
 
@@ -76,30 +77,41 @@ impl Place<'_> {
     }
 }
 
-/// Returns the shards in an output that a plan of `count` shards does not have, and their tables.
+/// Returns what an earlier export left in an output: shards, tables and indexes that are not planned.
 ///
 /// # Errors
 /// Of storage.
-pub fn leftover_shards(output: &Store, count: u32) -> Result<Vec<String>> {
-    let objects = output.list_beginning(UnitKind::Shard.as_str())?;
-    let names = objects.into_iter().map(|object| object.path);
-    let leftover = names.filter(|name| shard_number(name).is_some_and(|number| number >= count));
-    Ok(leftover.collect())
+pub fn leftover_shards(output: &Store, planned: &BTreeSet<String>) -> Result<Vec<String>> {
+    let names = output.list("")?.into_iter().map(|object| object.path);
+    let is_leftover = |name: &String| is_of_export(name) && !planned.contains(name);
+    Ok(names.filter(is_leftover).collect())
 }
 
-fn shard_number(name: &str) -> Option<u32> {
-    let stem = name
-        .strip_suffix(".tar")
-        .or_else(|| name.strip_suffix(".parquet"))?;
-    let unit = stem.parse::<Unit>().ok()?;
-    (unit.kind == UnitKind::Shard).then_some(unit.index)
+/// Whether an object is named as a shard, its table or an index; those of splits are in a folder.
+fn is_of_export(path: &str) -> bool {
+    let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let Some((stem, extension)) = name.rsplit_once('.') else {
+        return false;
+    };
+    match extension {
+        "tar" | "parquet" if !folder.contains('/') => {
+            let unit = stem.parse::<Unit>();
+            unit.is_ok_and(|unit| unit.kind == UnitKind::Shard)
+        }
+        "json" if folder.is_empty() => name == OUTPUT_INDEX || stem.starts_with("index-"),
+        _ => false,
+    }
 }
 
 fn refused(output: &Location, what: &str) -> Error {
     Error::usage(format!("--output {output}: {what}")).hint("choose a folder of its own")
 }
 
-/// Returns the names directly inside a folder, without those that begin with a dot.
+/// The folder that a file system keeps at its root.
+const LOST_AND_FOUND: &str = "lost+found";
+
+/// Returns the names directly inside a folder, without those that begin with a dot and without
+/// `lost+found`.
 fn names_in(storage: &Storage, folder: &Location) -> Result<BTreeSet<String>> {
     let names: Vec<String> = match folder.as_local() {
         Some(path) => {
@@ -128,7 +140,9 @@ fn names_in(storage: &Storage, folder: &Location) -> Result<BTreeSet<String>> {
             names.collect()
         }
     };
-    let shown = names.into_iter().filter(|name| !name.starts_with('.'));
+    let shown = names
+        .into_iter()
+        .filter(|name| !name.starts_with('.') && name != LOST_AND_FOUND);
     Ok(shown.collect())
 }
 
@@ -204,6 +218,7 @@ mod tests {
         let cases: &[Case<'_>] = &[
             ("empty", &[], None),
             ("hidden", &[(".git/config", "")], None),
+            ("volume", &[("lost+found/1", "")], None),
             (
                 "ours",
                 &[(".sluice.json", ours.as_str()), ("LICENSE", "")],
@@ -251,11 +266,24 @@ mod tests {
             "shard-00002.tar",
             "shard-00002.parquet",
             "shard-3.tar",
+            "val/shard-00001.tar",
+            "val/more/shard-00001.tar",
+            "index.json",
+            "index-val.json",
+            "mine.json",
         ] {
             store.put(name, "x").unwrap();
         }
         store.put("shard-00003.txt", "x").unwrap();
-        let leftover = leftover_shards(&store, 2).unwrap();
-        assert_eq!(leftover, ["shard-00002.parquet", "shard-00002.tar"]);
+        let leftover = |planned: &[&str]| {
+            let planned = planned.iter().map(|&name| name.to_owned()).collect();
+            leftover_shards(&store, &planned).unwrap()
+        };
+        let first = ["index.json", "shard-00001.tar", "val/shard-00001.tar"];
+        assert_eq!(
+            leftover(&first),
+            ["index-val.json", "shard-00002.parquet", "shard-00002.tar"]
+        );
+        assert_eq!(leftover(&[]).len(), 6);
     }
 }

@@ -9,19 +9,23 @@ use clap::Args as ClapArgs;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sluice_harness::{Context, InputPlaces, Plan, Receipts, StepArgs, Upstream, Work};
-use sluice_manifest::layout::OUTPUT_PLAN;
-use sluice_manifest::rows::{OUTPUT_KEY, OutputPlanRow, WEIGHT_KEY};
+use sluice_manifest::layout::{CAPTIONS, DECISIONS, OUTPUT_PLAN};
+use sluice_manifest::rows::{DecisionRow, OUTPUT_KEY, OutputPlanRow, WEIGHT_KEY};
 use sluice_manifest::{
     Counts, Error, FanOut, Fingerprint, Input, Receipt, StepName, Unit, UnitKind, layout,
 };
+use sluice_pixels::{Encoding, Recode, TargetSize};
 use sluice_store::{Location, Store};
 
+use crate::captions::{self, KeepCaptions};
 use crate::claim::Claim;
 use crate::decide::{chain_name, refuse_other_chain};
+use crate::format::Format;
 use crate::lineage::Lineage;
-use crate::pack::{KeptLength, Weight, pack};
+use crate::pack::{KeptLength, Weight, pack, pack_splits};
 use crate::place::Place;
 use crate::scores::{CuratedScore, by_step, curated_scores};
+use crate::split::{Split, refuse_partial, split_of};
 
 /// Bytes of the smallest tar with something in it: a header, a block, and the two blocks of its end.
 const SMALLEST_SHARD: u64 = 4 * 512;
@@ -49,6 +53,44 @@ pub struct Args {
 
     #[command(flatten)]
     pub size: Size,
+
+    /// What the output's shards are
+    #[arg(long, env = "SLUICE_FORMAT", value_enum, default_value_t)]
+    pub format: Format,
+
+    /// Resize images: SIDE or SIDE:fit (long side at most this many pixels), SIDE:crop (a square)
+    ///
+    /// Lanczos, as Pillow has it. Images are written in their format, others than JPEG, WebP and PNG as
+    /// PNG. Default: images are copied byte for byte.
+    #[arg(long, env = "SLUICE_RESIZE", value_name = "SIDE[:SHAPE]")]
+    pub resize: Option<TargetSize>,
+
+    /// Write images in another format: jpeg (quality 95), webp (lossless) or png
+    ///
+    /// Images that are in it, and have the size, are copied byte for byte.
+    #[arg(long, env = "SLUICE_ENCODE", value_name = "FORMAT")]
+    pub encode: Option<Encoding>,
+
+    /// Split the output, such as train=0.98,val=0.02: a folder for each split
+    ///
+    /// A sample's split follows from the hash of its group of duplicates, so no copies cross it.
+    #[arg(
+        long,
+        env = "SLUICE_SPLIT",
+        value_name = "NAME=SHARE",
+        value_delimiter = ','
+    )]
+    pub split: Vec<Split>,
+
+    /// Which captions of a group of duplicates are in the output
+    #[arg(
+        long,
+        env = "SLUICE_KEEP_CAPTIONS",
+        value_name = "CAPTIONS",
+        value_enum,
+        default_value_t
+    )]
+    pub keep_captions: KeepCaptions,
 
     /// Write the scores of these steps as columns of the output's Parquet files
     ///
@@ -134,6 +176,7 @@ impl Args {
     /// # Errors
     /// Usage, when no step gives the scores or the embeddings, or the output cannot be used.
     pub fn check(&self, step: &StepName, upstream: &Upstream) -> Result<()> {
+        refuse_partial(&self.split)?;
         if let Some(step) = &self.embeddings.0 {
             upstream.embedder(step)?;
         }
@@ -168,6 +211,18 @@ pub struct PlanSettings {
     pub weight: Weight,
     /// Weight of a shard.
     pub per_shard: u64,
+    /// What the shards are.
+    #[serde(default, skip_serializing_if = "Format::is_default")]
+    pub format: Format,
+    /// What is done to the images.
+    #[serde(default, skip_serializing_if = "Recode::is_verbatim")]
+    pub recode: Recode,
+    /// The output's splits, where it has some.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub splits: Vec<Split>,
+    /// Which captions are in the output.
+    #[serde(default, skip_serializing_if = "KeepCaptions::is_default")]
+    pub keep_captions: KeepCaptions,
     /// The scores that go into the output.
     pub scores: Vec<CuratedScore>,
     /// The step whose embeddings go into the output.
@@ -187,6 +242,7 @@ pub fn run(args: &Args, context: &Context) -> Result<()> {
 
 fn plan(args: &Args, context: &Context) -> Result<()> {
     let output = Location::parse(&args.output)?;
+    refuse_partial(&args.split)?;
     let source = context.plan()?;
     InputPlaces::of_plan(&source)?.refuse("--output", &output)?;
     let place = Place {
@@ -216,6 +272,13 @@ fn plan(args: &Args, context: &Context) -> Result<()> {
         output: output.to_string(),
         weight,
         per_shard,
+        format: args.format,
+        recode: Recode {
+            resize: args.resize,
+            encode: args.encode,
+        },
+        splits: args.split.clone(),
+        keep_captions: args.keep_captions,
         scores: chosen_scores(args, context, &receipts, &decided)?,
         embeddings: args.embeddings.0.clone(),
     };
@@ -233,6 +296,11 @@ fn plan(args: &Args, context: &Context) -> Result<()> {
 }
 
 impl PlanSettings {
+    /// Returns the split of a sample, where the output has splits.
+    pub fn split_of(&self, decision: &DecisionRow) -> Option<&str> {
+        Some(split_of(&self.splits, decision.group)?.name.as_str())
+    }
+
     /// Returns the steps whose scores go into the output.
     pub fn score_steps(&self) -> impl Iterator<Item = &StepName> {
         by_step(&self.scores).map(|(step, _)| step)
@@ -295,6 +363,7 @@ fn write_plan(
         (OUTPUT_KEY, settings.output.clone()),
         (WEIGHT_KEY, weight.as_str().to_owned()),
     ];
+    let (splits, keep) = (settings.splits.clone(), settings.keep_captions);
     let work = Work {
         unit: UNIT,
         units: 1,
@@ -304,7 +373,13 @@ fn write_plan(
     let Some(mut task) = context.begin(work)? else {
         return Ok(());
     };
-    let rows = pack(&lengths(source, decided, weight), per_shard)?;
+    let rows = if splits.is_empty() {
+        pack(&lengths(source, decided, weight), per_shard)?
+    } else {
+        let lines = lines(context, source, &splits, weight)?;
+        warn_of_empty(&lines);
+        pack_splits(&lines, per_shard)?
+    };
     let shards = rows.last().map_or(0, |row| row.shard + 1);
     if shards == 0 {
         tracing::warn!(
@@ -319,6 +394,17 @@ fn write_plan(
         writer.push(row)?;
     }
     task.publish(|| writer.finish())?;
+    if keep == KeepCaptions::All {
+        let last = decided
+            .first()
+            .and_then(|first| first.survivors_of.as_ref());
+        let rows = captions::collect(context, source, &context.survivors(last)?)?;
+        let mut writer = context.run.write_rows(&task.path(&CAPTIONS), &[])?;
+        for row in rows {
+            writer.push(row)?;
+        }
+        task.publish(|| writer.finish())?;
+    }
     task.sums.shards = shards.into();
     let kept = decided.iter().map(|receipt| receipt.counts.kept).sum();
     Ok(task.commit(Counts::all_kept(kept))?)
@@ -339,6 +425,51 @@ fn lengths(source: &Plan, decided: &[&Receipt], weight: Weight) -> Vec<KeptLengt
         }
     });
     lengths.collect()
+}
+
+/// Returns what each partition's kept samples weigh in each split: the decisions are read for it.
+fn lines<'s>(
+    context: &Context,
+    source: &Plan,
+    splits: &'s [Split],
+    weight: Weight,
+) -> Result<Vec<(&'s str, Vec<KeptLength>)>> {
+    let mut lines: Vec<_> = splits
+        .iter()
+        .map(|s| (s.name.as_str(), Vec::new()))
+        .collect();
+    for planned in &source.partitions {
+        let partition = planned.partition;
+        for (_, line) in &mut lines {
+            line.push(KeptLength {
+                partition,
+                length: 0,
+                last: 0,
+            });
+        }
+        let path = DECISIONS.path(context.step(), partition.into());
+        for row in context.run.rows::<DecisionRow>(&path)? {
+            let row = row?;
+            let split = split_of(splits, row.group).filter(|_| row.keep);
+            let line = lines
+                .iter_mut()
+                .find(|(name, _)| split.is_some_and(|s| s.name == *name));
+            if let Some(kept) = line.and_then(|(_, line)| line.last_mut()) {
+                kept.last = weight.of(row.bytes);
+                kept.length += kept.last;
+            }
+        }
+        context.check_stop()?;
+    }
+    Ok(lines)
+}
+
+fn warn_of_empty(lines: &[(&str, Vec<KeptLength>)]) {
+    for (split, line) in lines {
+        if line.iter().all(|kept| kept.length == 0) {
+            tracing::warn!("--split: no sample is in {split}");
+        }
+    }
 }
 
 /// Counts that were made on the survivors of different steps do not add up to one dataset.
@@ -458,6 +589,22 @@ impl OutputPlan {
         let rows = rows.within("shard", shard..shard + 1)?;
         let mine = rows.filter(|row| row.as_ref().map_or(true, |row| row.shard == shard));
         Ok(mine.collect::<sluice_manifest::Result<_>>()?)
+    }
+
+    /// Returns the first row of each shard: its place in the output, and its split.
+    ///
+    /// # Errors
+    /// Data, when the plan is missing or broken.
+    pub fn places(&self, context: &Context) -> Result<Vec<OutputPlanRow>> {
+        let path = OUTPUT_PLAN.path(context.step(), UNIT);
+        let mut places: Vec<OutputPlanRow> = Vec::new();
+        for row in context.run.rows::<OutputPlanRow>(&path)? {
+            let row = row?;
+            if places.last().is_none_or(|last| last.shard != row.shard) {
+                places.push(row);
+            }
+        }
+        Ok(places)
     }
 
     /// Checks that decisions are those that the plan counted: the samples of others start elsewhere

@@ -1,23 +1,31 @@
-//! Copies the kept samples of an output shard, byte for byte, and writes its Parquet file.
+//! Copies the kept samples of an output shard, byte for byte: all members into a tar with a Parquet
+//! file beside it, or the images into the Parquet file.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Read};
 
 use anyhow::Result;
 use sha2::{Digest, Sha256};
-use sluice_harness::{Context, PartitionPlan, Plan, StepArgs, Survivors, Task, Work};
+use sluice_harness::{Context, MemoryBudget, PartitionPlan, Plan, StepArgs, Survivors, Task, Work};
 use sluice_manifest::rows::{CuratedRow, MemberRow, OutputPlanRow, PlanRow, Row as _, SampleRow};
 use sluice_manifest::{
     Counts, Error, Input, InputOf, Partition, Receipt, ShardPath, StepName, Unit, UnitKind,
 };
+use sluice_pixels::Recode;
 use sluice_shard::{ShardWriter, safe_member_name, split_key};
 use sluice_source::{InputReader, SourceShard, packing};
 use sluice_store::ObjectWriter;
 
 use crate::NoSettings;
-use crate::curated::CuratedWriter;
+use crate::curated::{CuratedWriter, Image};
+use crate::format::Format;
+use crate::hub::Extensions;
 use crate::kept::{EmbeddingsOf, Kept, KeptSample};
 use crate::plan::OutputPlan;
+use crate::recoded::recode;
+
+/// What a receipt calls the extensions of a shard's members.
+pub const EXTENSIONS: &str = "extensions";
 
 /// Output shards at once for each core: a shard waits a third of its time for storage.
 const AT_ONCE: usize = 2;
@@ -86,21 +94,32 @@ impl Export<'_> {
         let output = &self.plan.output;
         let scores = &self.plan.settings.scores;
         let embeddings = self.embeddings(&parts)?;
-        let path = format!("{unit}.tar");
-        let table = format!("{unit}.parquet");
+        let format = self.plan.settings.format;
+        let place = parts
+            .first()
+            .map_or_else(|| unit.to_string(), |part| part.row.path());
+        let path = format!("{place}.tar");
+        let tar = || Ok::<_, Error>(ShardWriter::new(output.writer(&path)?));
+        let table = format!("{place}.parquet");
         let mut shard = OutputShard {
-            tar: ShardWriter::new(output.writer(&path)?),
-            table: CuratedWriter::open(output, &table, scores, embeddings.as_ref())?,
+            tar: (format == Format::Webdataset).then(tar).transpose()?,
+            table: CuratedWriter::open(output, &table, scores, embeddings.as_ref(), format)?,
             counts: Counts::default(),
             bytes: 0,
+            extensions: Extensions::default(),
+            recode: self.plan.settings.recode,
+            memory: &self.context.memory,
         };
         for part in &parts {
             self.copy_part(part, &task, &mut shard)?;
         }
-        let tar = shard.tar.finish();
+        let tar = shard.tar.map(ShardWriter::finish).transpose();
         let tar = tar.map_err(|e| Error::of_io(e, &output.uri(&path)))?;
         task.publish_outside(output, || shard.table.finish())?;
-        task.publish_outside(output, || tar.finish())?;
+        if let Some(tar) = tar {
+            task.publish_outside(output, || tar.finish())?;
+        }
+        task.about(EXTENSIONS, &serde_json::to_string(&shard.extensions)?);
         task.sums.bytes = shard.bytes;
         Ok(task.commit(shard.counts)?)
     }
@@ -170,7 +189,12 @@ impl Export<'_> {
         Ok(first)
     }
 
-    fn copy_part(&self, part: &Part<'_>, task: &Task<'_>, shard: &mut OutputShard) -> Result<()> {
+    fn copy_part(
+        &self,
+        part: &Part<'_>,
+        task: &Task<'_>,
+        shard: &mut OutputShard<'_>,
+    ) -> Result<()> {
         let packing = packing(&self.context.run, part.row.partition.into())?;
         let kept = Kept::open(self.context, &part.row, &self.plan.settings)?;
         let mut kept = kept.peekable();
@@ -225,35 +249,44 @@ fn planned<'p>(partition: &'p PartitionPlan, path: &ShardPath) -> Result<&'p Pla
 }
 
 /// An output shard being written.
-struct OutputShard {
-    tar: ShardWriter<ObjectWriter>,
+struct OutputShard<'m> {
+    /// None where the Parquet file holds the images.
+    tar: Option<ShardWriter<ObjectWriter>>,
     table: CuratedWriter,
     counts: Counts,
     bytes: u64,
+    extensions: Extensions,
+    recode: Recode,
+    memory: &'m MemoryBudget,
 }
 
-impl OutputShard {
+impl OutputShard<'_> {
     fn copy(&mut self, source: &mut SourceShard, kept: KeptSample) -> Result<()> {
         let KeptSample {
-            sample,
+            mut sample,
             scores,
             embedding,
         } = kept;
         let mut key = None;
-        for member in &sample.members {
+        let mut image = None;
+        for number in 0..sample.members.len() {
+            let extension = &sample.members[number].extension;
+            let is_image = sample.image_extension.as_ref() == Some(extension);
+            let is_held = is_image && (self.tar.is_none() || !self.recode.is_verbatim());
+            let held = is_held.then(|| self.image(source, &mut sample, number));
+            let held = held.transpose()?;
+            let member = &sample.members[number];
             let name = safe_member_name(sample.image_id.as_str(), &member.extension);
-            if let Some(text) = sample.text_of(member) {
-                let appended = self.tar.append(&name, text.as_bytes());
-                appended.map_err(|e| Error::of_io(e, &name))?;
-            } else {
-                let sha256 = self.copy_member(source, member, &name)?;
-                if sample.image_extension.as_ref() == Some(&member.extension) {
-                    check_image(&sample, &sha256)?;
-                }
-            }
-            self.bytes += member.size;
             let split = split_key(name.as_bytes());
             key = key.or(split.map(|(key, _)| String::from_utf8_lossy(key).into_owned()));
+            self.extensions.add(&member.extension, is_image);
+            match (&mut self.tar, held) {
+                (Some(tar), Some(bytes)) => append(tar, &name, &bytes)?,
+                (Some(tar), None) => copy_member(tar, source, &sample, member, &name)?,
+                (None, Some(bytes)) => image = Some(Image { bytes, path: name }),
+                (None, None) => {}
+            }
+            self.bytes += sample.members[number].size;
         }
         let no_key = || Error::bug(format!("{}: its member has no key", sample.image_id));
         let row = CuratedRow {
@@ -270,27 +303,65 @@ impl OutputShard {
             sha256: sample.sha256,
             phash: sample.phash,
         };
-        self.table.push(row, &scores, embedding.as_deref())?;
+        self.table.push(row, &scores, embedding.as_deref(), image)?;
         self.counts.merge(&Counts::all_kept(1));
         Ok(())
     }
+}
 
-    /// Copies a member's bytes, and returns their SHA-256.
-    fn copy_member(
-        &mut self,
+impl OutputShard<'_> {
+    /// Reads the image, writes it anew where that is asked for, and changes the sample's row with it.
+    fn image(
+        &self,
         source: &mut SourceShard,
-        member: &MemberRow,
-        name: &str,
-    ) -> Result<String> {
-        let mut bytes = Hashing {
-            inner: source.member(member)?,
-            hasher: Sha256::new(),
-        };
-        let copied = self.tar.append_from(name, member.size, &mut bytes);
-        let sha256 = hex::encode(bytes.hasher.finalize());
-        copied.map_err(|e| Error::of_io(e, source.uri()))?;
-        Ok(sha256)
+        sample: &mut SampleRow,
+        number: usize,
+    ) -> Result<Vec<u8>> {
+        let member = sample.members[number].clone();
+        let bytes = read_image(source, sample, &member)?;
+        if self.recode.is_verbatim() {
+            return Ok(bytes);
+        }
+        Ok(recode(&self.recode, sample, bytes, self.memory)?)
     }
+}
+
+fn append(tar: &mut ShardWriter<ObjectWriter>, name: &str, bytes: &[u8]) -> Result<()> {
+    let appended = tar.append(name, bytes);
+    appended.map_err(|e| Error::of_io(e, name))?;
+    Ok(())
+}
+
+/// Copies a member into the tar.
+fn copy_member(
+    tar: &mut ShardWriter<ObjectWriter>,
+    source: &mut SourceShard,
+    sample: &SampleRow,
+    member: &MemberRow,
+    name: &str,
+) -> Result<()> {
+    if let Some(text) = sample.text_of(member) {
+        return append(tar, name, text.as_bytes());
+    }
+    let mut bytes = Hashing::new(source.member(member)?);
+    let copied = tar.append_from(name, member.size, &mut bytes);
+    let sha256 = bytes.finish();
+    copied.map_err(|e| Error::of_io(e, source.uri()))?;
+    if sample.image_extension.as_ref() == Some(&member.extension) {
+        check_image(sample, &sha256)?;
+    }
+    Ok(())
+}
+
+fn read_image(source: &mut SourceShard, sample: &SampleRow, member: &MemberRow) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let read = source
+        .member(member)?
+        .take(member.size)
+        .read_to_end(&mut bytes);
+    read.map_err(|e| Error::of_io(e, source.uri()))?;
+    check_image(sample, &hex::encode(Sha256::digest(&bytes)))?;
+    Ok(bytes)
 }
 
 /// Checks that the copied image is the one that `read` validated.
@@ -309,6 +380,17 @@ fn check_image(sample: &SampleRow, sha256: &str) -> sluice_manifest::Result<()> 
 struct Hashing<R> {
     inner: R,
     hasher: Sha256,
+}
+
+impl<R> Hashing<R> {
+    fn new(inner: R) -> Self {
+        let hasher = Sha256::new();
+        Self { inner, hasher }
+    }
+
+    fn finish(self) -> String {
+        hex::encode(self.hasher.finalize())
+    }
 }
 
 impl<R: BufRead> Read for Hashing<R> {

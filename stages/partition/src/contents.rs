@@ -13,7 +13,7 @@ use crate::files::{FileSample, Folder};
 use crate::found::Found;
 use crate::groups::grouped;
 use crate::kinds::FileKind;
-use crate::listing::{Listing, list};
+use crate::listing::{Hidden, Listing, list};
 use crate::lists::read_list;
 
 /// How an input is read.
@@ -43,6 +43,7 @@ pub struct Contents {
     pub places: Vec<ShardPath>,
     /// What was found, for people.
     pub found: Found,
+    hidden: Vec<Hidden>,
 }
 
 impl Contents {
@@ -83,6 +84,7 @@ impl Contents {
         let mut contents = Self {
             places: places(&listing, &shards),
             root: listing.root,
+            hidden: listing.hidden,
             shards,
             samples,
             found,
@@ -93,8 +95,9 @@ impl Contents {
         Ok(contents)
     }
 
-    /// Warns of images that share their name with another one in another format.
-    pub fn report_namesakes(&self) {
+    /// Warns of hidden files, and of images that share their name with another one in another format.
+    pub fn report_oddities(&self) {
+        self.hidden.iter().for_each(Hidden::report);
         let (count, first) = (self.found.namesakes, |sample: &&FileSample| {
             sample.occurrence > 0
         });

@@ -148,7 +148,7 @@ fn plan(args: &Args, context: &Context, unit: Unit) -> Result<()> {
     let mut contents = Contents::of(&context.storage, &args.options())?;
     args.places(&contents, context.run.location())?;
     tracing::info!(input = %contents.root, "found {}", contents.found);
-    contents.report_namesakes();
+    contents.report_oddities();
     let root = contents.root.clone();
     lists::look_up(
         &context.storage,
@@ -168,12 +168,7 @@ fn plan(args: &Args, context: &Context, unit: Unit) -> Result<()> {
     if let Some(before) = before(context)?
         && before.input != info.input
     {
-        return Err(Error::usage(format!(
-            "--input {}: this run curates {}",
-            info.input, before.input
-        ))
-        .hint("choose another --run")
-        .into());
+        refuse_other_input(context, &before, &info, &rows)?;
     }
     context.report_fan_out(FanOut::Partitions, info.partitions.into());
     let shards: Vec<Input> = rows.iter().map(shard_input).collect();
@@ -217,6 +212,37 @@ fn before(context: &Context) -> sluice_manifest::Result<Option<RunInfo>> {
         RunInfo::check_layout(&json, &context.run.uri(layout::RUN_INFO))?;
     }
     data_or_none(context.run_info())
+}
+
+/// Refuses an input at another place than the run's, unless it is the same dataset: the same shards with
+/// the same sizes. Those whose entity tag or time is another one are read again.
+fn refuse_other_input(
+    context: &Context,
+    before: &RunInfo,
+    info: &RunInfo,
+    rows: &[PlanRow],
+) -> Result<()> {
+    let old = context.run.rows::<PlanRow>(layout::PLAN)?;
+    let old = old.collect::<sluice_manifest::Result<Vec<_>>>()?;
+    let same = |a: &PlanRow, b: &PlanRow| (&a.shard, a.bytes) == (&b.shard, b.bytes);
+    if old.len() == rows.len() && old.iter().zip(rows).all(|(a, b)| same(a, b)) {
+        let unchanged = old.iter().zip(rows);
+        let unchanged = unchanged.filter(|(a, b)| shard_input(a) == shard_input(b));
+        tracing::info!(
+            from = before.input,
+            to = info.input,
+            "the input has moved; {} of {} shards are unchanged",
+            unchanged.count(),
+            rows.len()
+        );
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "--input {}: this run curates {}, with other shards",
+        info.input, before.input
+    ))
+    .hint("choose another --run; a dataset that has moved must have the same names and sizes")
+    .into())
 }
 
 /// All shards as one input.

@@ -25,6 +25,35 @@ pub struct Listing {
     pub root: Location,
     /// The objects.
     pub objects: BTreeMap<String, Listed>,
+    /// Hidden files that were passed over, by the patterns of their folders.
+    pub hidden: Vec<Hidden>,
+}
+
+/// Hidden files below a folder.
+pub struct Hidden {
+    pattern: String,
+    paths: Vec<String>,
+}
+
+impl Hidden {
+    fn of(pattern: &str, objects: &[ObjectInfo]) -> Option<Self> {
+        let paths = objects.iter().filter(|object| is_input(object, false));
+        let paths: Vec<String> = paths.map(|object| object.path.clone()).collect();
+        (!paths.is_empty()).then(|| Self {
+            pattern: pattern.to_owned(),
+            paths,
+        })
+    }
+
+    /// Warns of them.
+    pub fn report(&self) {
+        let count = self.paths.len();
+        let names = list_first(self.paths.iter().map(String::as_str));
+        tracing::warn!(
+            input = shell(&[&self.pattern]),
+            "{count} hidden files are passed over: {names}; name them to take them"
+        );
+    }
 }
 
 /// An object of the input.
@@ -43,6 +72,7 @@ struct Match {
     named: bool,
     /// What else there is, where nothing can be used.
     instead: Option<String>,
+    hidden: Option<Hidden>,
 }
 
 /// Lists the objects that the patterns name.
@@ -52,6 +82,7 @@ struct Match {
 pub fn list(storage: &Storage, patterns: &[String], literal: bool) -> Result<Listing> {
     let mut found: BTreeMap<String, Listed> = BTreeMap::new();
     let (mut bases, mut missing, mut instead) = (Vec::new(), Vec::new(), None);
+    let mut hidden = Vec::new();
     for pattern in patterns {
         let matched = match_one(storage, pattern, literal)?;
         if !matched
@@ -63,6 +94,7 @@ pub fn list(storage: &Storage, patterns: &[String], literal: bool) -> Result<Lis
             instead = instead.or(matched.instead);
         }
         let named = matched.named;
+        hidden.extend(matched.hidden);
         for info in matched.objects {
             let uri = format!("{}/{}", matched.base, info.path);
             let listed = found.entry(uri).or_insert(Listed { info, named });
@@ -88,6 +120,7 @@ pub fn list(storage: &Storage, patterns: &[String], literal: bool) -> Result<Lis
     Ok(Listing {
         objects: objects.collect(),
         root: Location::parse(&root)?,
+        hidden,
     })
 }
 
@@ -104,7 +137,11 @@ fn is_input(object: &ObjectInfo, named: bool) -> bool {
 fn match_one(storage: &Storage, name: &str, literal: bool) -> Result<Match> {
     refuse_credentials(name)?;
     let by_name = by_name(storage, name)?;
-    let special = name.find(['*', '?', '[', '{']).filter(|_| !literal);
+    let special = if literal {
+        None
+    } else {
+        special_at(storage, name)?
+    };
     let special = match (by_name, special) {
         (Some(found), None) => return Ok(found),
         (Some(found), Some(_)) if found.instead.is_none() => return Ok(found),
@@ -119,6 +156,7 @@ fn match_one(storage: &Storage, name: &str, literal: bool) -> Result<Match> {
                 objects: Vec::new(),
                 named: false,
                 instead: Some("there is no such file".to_owned()),
+                hidden: None,
             });
         }
     };
@@ -143,7 +181,32 @@ fn match_one(storage: &Storage, name: &str, literal: bool) -> Result<Match> {
         objects,
         named,
         instead: None,
+        hidden: None,
     })
+}
+
+/// Returns where the first wildcard or range of a name is. Characters of a folder that is there by its
+/// very name are none.
+fn special_at(storage: &Storage, name: &str) -> Result<Option<usize>> {
+    let mut from = 0;
+    while let Some(special) = name[from..].find(['*', '?', '[', '{']) {
+        let special = from + special;
+        let end = name[special..].find('/').map(|slash| special + slash);
+        match end {
+            Some(end) if is_folder(storage, &name[..end])? => from = end,
+            _ => return Ok(Some(special)),
+        }
+    }
+    Ok(None)
+}
+
+/// Whether there is a folder of this very name. In an object store it is there when it holds something.
+fn is_folder(storage: &Storage, name: &str) -> Result<bool> {
+    let location = Location::parse(name)?;
+    let Some(store) = storage.open_if_there(&location)? else {
+        return Ok(false);
+    };
+    Ok(location.as_local().is_some() || !store.list("")?.is_empty())
 }
 
 /// The file or the folder of this very name, whatever characters are in it; none where there is no
@@ -162,7 +225,6 @@ fn by_name(storage: &Storage, name: &str) -> Result<Option<Match>> {
         .list("")?
         .into_iter()
         .partition(|object| is_hidden(&object.path));
-    report_hidden(name, &hidden);
     if objects.is_empty() && location.as_local().is_none() {
         return file_of_another_kind(storage, &location);
     }
@@ -175,6 +237,7 @@ fn by_name(storage: &Storage, name: &str) -> Result<Option<Match>> {
         objects,
         named: false,
         instead,
+        hidden: Hidden::of(name, &hidden),
     }))
 }
 
@@ -207,6 +270,7 @@ fn file_named(storage: &Storage, location: &Location) -> Result<Option<Match>> {
         objects,
         named: true,
         instead: None,
+        hidden: None,
     }))
 }
 
@@ -249,19 +313,6 @@ pub(crate) fn list_first<'n>(names: impl Iterator<Item = &'n str>) -> String {
 /// Whether a part of the path begins with a dot: what other programs keep for themselves.
 fn is_hidden(path: &str) -> bool {
     path.split('/').any(|part| part.starts_with('.'))
-}
-
-fn report_hidden(pattern: &str, hidden: &[ObjectInfo]) {
-    let hidden = hidden.iter().filter(|object| is_input(object, false));
-    let names: Vec<&str> = hidden.map(|object| object.path.as_str()).collect();
-    if !names.is_empty() {
-        let count = names.len();
-        let names = list_first(names.into_iter());
-        tracing::warn!(
-            input = shell(&[pattern]),
-            "{count} hidden files are passed over: {names}; name them to take them"
-        );
-    }
 }
 
 /// The longest folder that all the folders lie in.
@@ -448,6 +499,28 @@ mod tests {
             assert_eq!(said.is_empty(), words.is_empty(), "{pattern}: {said}");
             for word in words {
                 assert!(said.contains(word), "{pattern}: {said}");
+            }
+        }
+    }
+
+    #[test]
+    fn folders_are_taken_by_their_very_names_before_wildcards() {
+        let names = ["[data] v1/x.tar", "set{1}/x.tar", "what?/x.tar"];
+        let root = put("listing-brackets", &names);
+        let folder = tempfile::tempdir().unwrap();
+        let disk = folder.path().display().to_string();
+        for name in names {
+            let store = storage().create(&Location::parse(&disk).unwrap());
+            store.unwrap().put(name, name).unwrap();
+        }
+        for root in [root, disk] {
+            for name in ["[data] v1", "set{1}", "what?"] {
+                for pattern in ["", "/x.tar", "/*.tar", "/?.tar"] {
+                    let pattern = format!("{root}/{name}{pattern}");
+                    let (found, tars) = paths(std::slice::from_ref(&pattern));
+                    assert_eq!(found, format!("{root}/{name}"), "{pattern}");
+                    assert_eq!(tars, ["x.tar"], "{pattern}");
+                }
             }
         }
     }

@@ -91,12 +91,14 @@ pub fn examine(
                 .to_owned(),
         );
     }
-    let mut outcome = found.and_then(|bytes| measure(bytes, &mut row, memory));
+    let mut outcome = found.and_then(|bytes| measure(bytes, &mut row, memory, &mut notes));
     if let [_, others @ ..] = images.as_slice()
         && !others.is_empty()
     {
         let others = others.iter().map(|&number| &sample.members[number]);
         match settings.images {
+            // Each image is a sample by now.
+            Images::Each => {}
             Images::First => notes.push(format!(
                 "several images: {}, of which only the first is judged",
                 images.len()
@@ -135,7 +137,12 @@ fn bytes_of(member: &Member) -> Result<&[u8], Refusal> {
     }
 }
 
-fn measure(bytes: &[u8], row: &mut SampleRow, memory: &MemoryBudget) -> Result<(), Refusal> {
+fn measure(
+    bytes: &[u8],
+    row: &mut SampleRow,
+    memory: &MemoryBudget,
+    notes: &mut Vec<String>,
+) -> Result<(), Refusal> {
     row.sha256 = Some(hex::encode(Sha256::digest(bytes)));
     // Held until the image is measured.
     let mut _share = None;
@@ -144,6 +151,7 @@ fn measure(bytes: &[u8], row: &mut SampleRow, memory: &MemoryBudget) -> Result<(
     let decoded = decoded.map_err(|e| (reason_of(&e), e.to_string()))?;
     row.format = Some(decoded.format.as_str().to_owned());
     row.orientation = Some(decoded.orientation);
+    notes.extend_from_slice(&decoded.warnings);
     let image = decoded.upright();
     row.width = Some(image.width);
     row.height = Some(image.height);

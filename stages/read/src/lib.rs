@@ -17,7 +17,7 @@ use sluice_manifest::layout::{IMAGES, SHARDS, SKIPPED};
 use sluice_manifest::rows::{PlanRow, SampleRow, ShardRow, ShardStatus, SkippedRow};
 use sluice_manifest::{Counts, Error, Operation, Resources, Role, Unit, UnitKind};
 use sluice_shard::Event;
-use sluice_source::InputReader;
+use sluice_source::{EachImage, InputReader};
 use sluice_store::RowWriter;
 
 use crate::batches::{Batch, Batches};
@@ -54,7 +54,7 @@ impl Program for Args {
         unit: UnitKind::Part,
         resources: Resources::Cpu,
         after: &[],
-        version: 2,
+        version: 3,
     }];
 
     fn common(&self) -> &Common {
@@ -64,6 +64,8 @@ impl Program for Args {
     fn run(&self, context: &Context) -> Result<()> {
         let plan = context.plan()?;
         let input = InputReader::new(&context.run, &plan.input()?, &context.storage);
+        let settings = serde_json::to_value(&self.settings)?;
+        let input = input.split(EachImage::of_settings(&settings));
         context.each_unit(plan.units(), 1, |unit| {
             read_partition(context, &self.settings, &plan, &input, unit)
         })?;
@@ -97,6 +99,8 @@ pub enum Images {
     First,
     /// The first one; a sample is dropped when another one cannot be decoded
     All,
+    /// Each one, as a sample of its own: a.0 and a.1 for a.0.jpg and a.1.jpg
+    Each,
 }
 
 impl Images {
@@ -186,8 +190,9 @@ impl Outputs {
         if self.several > 0 {
             tracing::warn!(
                 "{unit}: {} samples have several images, of which only the first is judged; \
-                 --images all checks them too. A key ends at the first dot: if these are samples of \
-                 their own, give them names without further dots",
+                 --images all checks them too, --images each makes them samples of their own. A key ends \
+                 at the first dot: if they have nothing to do with each other, give them names without \
+                 further dots",
                 self.several
             );
         }

@@ -1,4 +1,5 @@
-//! Duplicates: the largest groups, and pairs to look at.
+//! Duplicates: the largest groups, and pairs to look at. Images of reference sets have no picture in the
+//! run, so what duplicates them is shown by its reason alone.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -73,6 +74,9 @@ impl Duplicates {
         let mut frequent = Frequent::new(COUNTERS);
         let mut found: BTreeMap<(StepName, Method), Found> = BTreeMap::new();
         each_duplicate(context, receipts, |step, row| {
+            if row.reference.is_some() {
+                return;
+            }
             frequent.add(row.duplicate_of.as_str());
             let found = found
                 .entry((step.clone(), row.method))
@@ -157,6 +161,9 @@ fn groups(context: &Context, receipts: &Receipts, frequent: &Frequent) -> Result
         return Ok(groups);
     }
     each_duplicate(context, receipts, |_, row| {
+        if row.reference.is_some() {
+            return;
+        }
         let mut others = groups.iter_mut();
         let Some(group) = others.find(|group| group.of == row.duplicate_of) else {
             return;

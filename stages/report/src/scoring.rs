@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use sluice_harness::Receipts;
-use sluice_manifest::{Histogram, Keep, Reason, ScoreColumn, ScoreName, StepName};
+use sluice_manifest::{Error, Histogram, Keep, Reason, ScoreColumn, ScoreName, StepName};
 
 use crate::settings;
 use crate::thresholds::{self, Threshold};
@@ -117,6 +117,19 @@ impl Scoring {
     /// Returns the place of a score; none where the run has no such score.
     pub fn place_of(&self, name: &ScoreName) -> Option<usize> {
         place_of(name, &self.scores)
+    }
+
+    /// Returns the place of a score that somebody names.
+    ///
+    /// # Errors
+    /// Usage, when the run has no such score; the hint names those that it has.
+    pub fn required(&self, name: &ScoreName) -> Result<usize, Error> {
+        self.place_of(name).ok_or_else(|| {
+            let scores = self.scores.iter();
+            let names: Vec<String> = scores.map(|score| score.name.to_string()).collect();
+            Error::usage(format!("the run has no score {name}"))
+                .hint(format!("its scores are {}", names.join(", ")))
+        })
     }
 
     /// Returns the steps that give scores.

@@ -166,11 +166,13 @@ pub fn dataset(receipts: &Receipts, export: &StepName) -> Option<Dataset> {
         .iter()
         .chain(index)
         .flat_map(|receipt| &receipt.outputs);
-    let (uri, _) = objects.next()?.path.as_str().rsplit_once('/')?;
-    let tars = shards.iter().flat_map(|receipt| &receipt.outputs);
-    let tars = tars.filter(|output| output.path.as_str().ends_with(".tar"));
-    let (count, bytes) = tars.fold((0, 0), |(n, bytes), tar| (n + 1, bytes + tar.bytes));
+    let first = objects.next()?.path.as_str();
+    let written = shards.iter().filter_map(Receipt::shard_object);
+    let (count, bytes) = written.fold((0, 0), |(n, bytes), shard| (n + 1, bytes + shard.bytes));
     let planned = receipts.unit(export, Unit::once(UnitKind::Plan));
+    // A split has a folder of its own.
+    let output = planned.and_then(|receipt| receipt.settings["output"].as_str());
+    let uri = output.or_else(|| Some(first.rsplit_once('/')?.0))?;
     Some(Dataset {
         uri: uri.to_owned(),
         shards: count,

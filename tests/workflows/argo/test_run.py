@@ -146,7 +146,8 @@ class Run(unittest.TestCase):
             local = {path.name: path.read_bytes() for path in (Path(folder) / "curated").iterdir()}
             # The card says where the data came from, of a local folder its name.
             there = f"`{self.server.bucket}/{name}/raw`"
-            local["README.md"] = local["README.md"].decode().replace("`raw`", there).encode()
+            for name_in in ["README.md", "croissant.json"]:
+                local[name_in] = local[name_in].decode().replace("`raw`", there).encode()
         self.assertEqual(sorted(local), self.server.list(f"{name}/curated"))
         self.assertGreater(sum(file.endswith(".tar") for file in local), 2)
         self.assertEqual(local["README.md"].decode(), self.server.get(f"{name}/curated/README.md").decode())

@@ -1,13 +1,19 @@
 //! The end of `sluice run`: where the samples went, and how long each step took.
 
+use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use serde_json::{Value, json};
-use sluice_harness::{StepDone, add_rows};
+use sluice_harness::{StepDone, add_choices, add_rows};
 use sluice_manifest::numbers::{bytes, plural, thousands};
 use sluice_report::Funnel;
 
 use crate::text::columns;
+
+/// Reasons and steps that are listed: all of it fits a screen of 24 lines. What is dropped for further
+/// reasons is one line, and so are the steps that took the least time.
+const REASONS: usize = 8;
+const STEPS: usize = 5;
 
 /// What a run did.
 #[derive(Debug, Clone)]
@@ -61,6 +67,7 @@ impl Summary {
                 "seconds": (line.done.seconds * 1000.0).round() / 1000.0,
                 "command": line.command,
             });
+            add_choices(&mut step, &line.done.choices);
             add_rows(&mut step, line.done.rows);
             step
         });
@@ -85,11 +92,11 @@ pub fn write(summary: &Summary, up_to_date: bool, out: &mut dyn Write) -> io::Re
         write!(out, "{}", funnel_text(funnel, summary))?;
         writeln!(out)?;
     }
-    write!(out, "{}", steps_text(&summary.steps))?;
-    writeln!(out)?;
-    if up_to_date {
-        writeln!(out, "everything was up to date\n")?;
+    match up_to_date {
+        true => writeln!(out, "everything was up to date")?,
+        false => write!(out, "{}", steps_text(&summary.steps))?,
     }
+    writeln!(out)?;
     let places = [
         ("dataset", &summary.output),
         ("run", &summary.run),
@@ -105,16 +112,44 @@ fn funnel_text(funnel: &Funnel, summary: &Summary) -> String {
         String::new(),
         thousands(funnel.input),
     ]];
-    for level in &funnel.steps {
-        for (number, dropped) in level.reasons.iter().enumerate() {
-            let step = if number == 0 { level.step.as_str() } else { "" };
-            rows.push(vec![
-                format!("  {step}"),
-                dropped.reason.to_string(),
-                format!("-{}", thousands(dropped.count)),
-                dropped.text.to_owned(),
-            ]);
+    let reasons = || {
+        let levels = funnel.steps.iter();
+        levels.flat_map(|level| {
+            level
+                .reasons
+                .iter()
+                .map(move |reason| (&level.step, reason))
+        })
+    };
+    let listed = largest(reasons().map(|(_, reason)| reason.count as f64), REASONS);
+    let (mut others, mut sum, mut last) = (0, 0, None);
+    for (place, (step, dropped)) in reasons().enumerate() {
+        if !listed.contains(&place) {
+            (others, sum) = (others + 1, sum + dropped.count);
+            continue;
         }
+        let name = if last == Some(step) {
+            ""
+        } else {
+            step.as_str()
+        };
+        last = Some(step);
+        rows.push(vec![
+            format!("  {name}"),
+            dropped.reason.to_string(),
+            format!("-{}", thousands(dropped.count)),
+            dropped.text.to_owned(),
+        ]);
+    }
+    if others > 0 {
+        let sum = format!("-{}", thousands(sum));
+        let reasons = plural(others, "other reason");
+        rows.push(vec![
+            String::new(),
+            reasons,
+            sum,
+            "in the report".to_owned(),
+        ]);
     }
     let share = funnel.kept as f64 * 100.0 / funnel.input.max(1) as f64;
     let mut kept = format!("{share:.1}%");
@@ -132,32 +167,63 @@ fn funnel_text(funnel: &Funnel, summary: &Summary) -> String {
 }
 
 fn steps_text(steps: &[StepLine]) -> String {
-    let rows: Vec<Vec<String>> = steps
-        .iter()
-        .map(|line| {
-            let (units, old) = (line.done.units, line.done.up_to_date);
-            let did = match (units, old) {
-                (units, old) if units == old => "up to date".to_owned(),
-                (units, 0) => plural(units, "unit"),
-                (units, old) => format!("{} of {}", units - old, plural(units, "unit")),
-            };
-            let seconds = format!("{:.1} s", line.done.seconds);
-            let rows = match line.done.rows {
-                Some((computed, reused)) if units > old => format!(
-                    "{} computed, {} taken over",
-                    thousands(computed),
-                    thousands(reused)
-                ),
-                _ => String::new(),
-            };
-            vec![line.step.clone(), did, seconds, rows]
-        })
+    let listed = largest(steps.iter().map(|line| line.done.seconds), STEPS);
+    let (rows, others): (Vec<usize>, Vec<usize>) =
+        (0..steps.len()).partition(|place| listed.contains(place));
+    let mut rows: Vec<Vec<String>> = rows
+        .into_iter()
+        .map(|place| step_row(&steps[place]))
         .collect();
+    if !others.is_empty() {
+        let others = others.iter().map(|place| &steps[*place]);
+        let old = others.clone().filter(|line| line.is_up_to_date()).count() as u64;
+        let seconds: f64 = others.clone().map(|line| line.done.seconds).sum();
+        rows.push(vec![
+            plural(others.len() as u64, "other step"),
+            if old > 0 {
+                format!("{old} up to date")
+            } else {
+                String::new()
+            },
+            format!("{seconds:.1} s"),
+        ]);
+    }
     columns(&rows, &[2], "")
+}
+
+/// Returns the places of the `most` largest numbers; of all, where there is but one more.
+fn largest(numbers: impl Iterator<Item = f64>, most: usize) -> BTreeSet<usize> {
+    let mut numbers: Vec<(usize, f64)> = numbers.enumerate().collect();
+    if numbers.len() > most + 1 {
+        numbers.sort_by(|a, b| b.1.total_cmp(&a.1));
+        numbers.truncate(most);
+    }
+    numbers.into_iter().map(|(place, _)| place).collect()
+}
+
+fn step_row(line: &StepLine) -> Vec<String> {
+    let (units, old) = (line.done.units, line.done.up_to_date);
+    let did = match (units, old) {
+        (units, old) if units == old => "up to date".to_owned(),
+        (units, 0) => plural(units, "unit"),
+        (units, old) => format!("{} of {}", units - old, plural(units, "unit")),
+    };
+    let rows = match line.done.rows {
+        Some((computed, reused)) if units > old => format!(
+            "{} computed, {} taken over",
+            thousands(computed),
+            thousands(reused)
+        ),
+        _ => String::new(),
+    };
+    let seconds = format!("{:.1} s", line.done.seconds);
+    vec![line.step.clone(), did, seconds, rows]
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use sluice_manifest::{Counts, Dropped, Reason, ReasonKind, StepName};
 
     use super::*;
@@ -192,6 +258,7 @@ mod tests {
                 up_to_date,
                 counts: Counts::default(),
                 rows,
+                choices: BTreeMap::new(),
                 seconds,
             },
         };
@@ -235,6 +302,29 @@ mod tests {
         run      runs/a
         report   runs/a/report/index.html
         ");
+    }
+
+    #[test]
+    fn a_long_summary_fits_a_screen() {
+        let mut long = summary();
+        let step = StepName::fixed("rules");
+        let mut counts = Counts::default();
+        for number in 0..30 {
+            let rule = Reason::about(ReasonKind::Rule, &format!("r{number:02}"));
+            (0..=number).for_each(|_| counts.add(&step, Some(&rule)));
+        }
+        long.funnel = Some(Funnel::of(&counts, &[&step]));
+        let line = long.steps[1].clone();
+        long.steps.extend((0..13).map(|number| StepLine {
+            step: format!("step-{number}"),
+            ..line.clone()
+        }));
+        let mut text = Vec::new();
+        write(&long, false, &mut text).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        assert!(text.lines().count() <= 23, "{text}");
+        assert!(text.contains("22 other reasons  -253"), "{text}");
+        assert!(text.contains("12 other steps  "), "{text}");
     }
 
     #[test]

@@ -16,7 +16,7 @@ use sluice_report::duplicates::each_duplicate;
 use sluice_report::figures::{Gallery, fate};
 use sluice_report::gallery::{Pictures, page};
 use sluice_report::page::Options;
-use sluice_report::page::galleries::{PairGallery, method_name, pair};
+use sluice_report::page::galleries::{PairGallery, pair};
 use sluice_report::plot::number;
 use sluice_report::sampling::{Best, hash};
 use sluice_report::walk::Walk;
@@ -47,7 +47,7 @@ pub struct GalleryArgs {
     #[arg(long, value_name = "STEP", conflicts_with = "kept")]
     pub dropped_by: Option<StepName>,
 
-    /// What was dropped for this reason: the name of a rule, or a reason such as above-max:nsfw
+    /// What was dropped for this reason: a rule, a score, or a reason such as above-max:nsfw
     #[arg(long, value_name = "NAME", conflicts_with = "kept")]
     pub rule: Option<String>,
 
@@ -160,7 +160,8 @@ impl Pictured<'_> {
         let chain = steps::chain(self.receipts);
         each_duplicate(self.context, self.receipts, |step, row| {
             let name = row.image_id.as_str();
-            if chain.contains(&step) && selection.selects_step(step) {
+            let is_pair = row.reference.is_none();
+            if is_pair && chain.contains(&step) && selection.selects_step(step) {
                 chosen.offer(hash(name), name, || row.clone());
             }
         })?;
@@ -255,13 +256,4 @@ fn note(card: &Card, score: Option<usize>) -> String {
         .map(|caption| shorten(caption, CAPTION));
     let parts = score.into_iter().chain([fate(card)]).chain(caption);
     parts.collect::<Vec<_>>().join("; ")
-}
-
-/// Returns how a duplicate was found, in words.
-pub fn found_by(row: &DuplicateRow) -> String {
-    format!(
-        "{}, similarity {}",
-        method_name(row.method),
-        number(row.similarity)
-    )
 }

@@ -3,6 +3,7 @@
 
 mod files;
 mod filter;
+mod sql;
 
 use anyhow::Result;
 use arrow::json::WriterBuilder;
@@ -61,6 +62,12 @@ pub struct InspectArgs {
     #[arg(long = "where", value_name = "EXPRESSION")]
     pub condition: Option<String>,
 
+    /// Print the answer to this SQL query: of files the view `manifest`, of a run `read_images` and so on
+    ///
+    /// DuckDB answers it; its program `duckdb` must be on the PATH.
+    #[arg(long, value_name = "QUERY", conflicts_with_all = ["condition", "columns", "rows"])]
+    pub sql: Option<String>,
+
     /// Print the rows alone, one JSON object a line, with nothing shortened
     #[arg(long)]
     pub json: bool,
@@ -74,12 +81,18 @@ pub fn inspect(args: &InspectArgs, desk: &mut Desk<'_>) -> Result<()> {
     let location = Location::parse(&args.manifest)?;
     let files = match files::find(&location, desk)? {
         Found::Run(context) => {
+            if let Some(query) = &args.sql {
+                return sql::query(query, &sql::views_of_run(&context)?, args.json, desk);
+            }
             let rows = files::overview(&context)?;
             write!(desk.out, "{}", columns(&rows, &[2, 3, 4], ""))?;
             return Ok(());
         }
         Found::Files(files) => files,
     };
+    if let Some(query) = &args.sql {
+        return sql::query(query, &sql::views_of_files(&files), args.json, desk);
+    }
     let first = files[0].open()?;
     check_columns(&args.columns, &first, &location)?;
     let condition = args.condition.as_deref();

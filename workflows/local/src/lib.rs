@@ -27,7 +27,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use sluice_harness::{Desk, Tool, tool_main};
+use sluice_harness::{Desk, LogFormat, Tool, tool_main};
 
 use crate::programs::StageProgram;
 
@@ -51,6 +51,16 @@ pub struct Args {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+
+    /// How logs are written (default: text on a terminal, json otherwise)
+    #[arg(
+        long,
+        global = true,
+        env = "SLUICE_LOG_FORMAT",
+        value_name = "FORMAT",
+        value_enum
+    )]
+    pub log_format: Option<LogFormat>,
 }
 
 /// What `sluice` does.
@@ -88,6 +98,10 @@ impl Tool for Args {
         }
     }
 
+    fn log_format(&self) -> Option<LogFormat> {
+        self.log_format
+    }
+
     fn result_file(&self) -> Option<&Path> {
         match &self.command {
             Command::Run(args) => args.result.as_deref(),
@@ -96,7 +110,15 @@ impl Tool for Args {
     }
 
     fn answers_with_result(line: &[OsString]) -> bool {
-        line.get(1).is_some_and(|command| command == "run")
+        // One flag may be before the command.
+        let command = match line {
+            [_, flag, _, command, ..] if flag == "--log-format" => Some(command),
+            [_, flag, command, ..] if flag.to_string_lossy().starts_with("--log-format=") => {
+                Some(command)
+            }
+            line => line.get(1),
+        };
+        command.is_some_and(|command| command == "run")
     }
 
     fn run(&self, desk: &mut Desk<'_>) -> Result<()> {

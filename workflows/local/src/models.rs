@@ -1,5 +1,6 @@
 //! `sluice models`: which models there are, which are here, and how others get here.
 
+mod compare;
 mod fetch;
 mod pull;
 mod show;
@@ -14,6 +15,8 @@ use sluice_model::{
 use sluice_store::{Location, Storage};
 
 pub use pull::pull_missing;
+
+use compare::{Changes, Sampling, Side, compare};
 
 use crate::text::columns;
 
@@ -79,6 +82,42 @@ pub enum ModelsCommand {
         /// Print one JSON object a line
         #[arg(long)]
         json: bool,
+    },
+    /// Make model.int8.onnx, for --precision int8, and say what it changes on your images
+    ///
+    /// Example: sluice models quantize clip-vit-l14 --input data/
+    Quantize {
+        /// The encoder: a name, a URI or a path
+        #[arg(value_name = "MODEL")]
+        name: String,
+        /// The folder for it (default: the model's own)
+        #[arg(long, value_name = "URI")]
+        output: Option<String>,
+        #[command(flatten)]
+        sampling: Sampling,
+        #[command(flatten)]
+        cache: Cache,
+    },
+    /// Say what changes on your images from one encoder to another
+    ///
+    /// Compares the embeddings, each image's nearest neighbour, duplicates, and what the heads in the
+    /// folder of models decide.
+    ///
+    /// Example: sluice models compare exports/a/ exports/b/ --input data/
+    Compare {
+        /// The first encoder: a name, a URI or a path
+        #[arg(value_name = "MODEL")]
+        first: String,
+        /// The second encoder
+        #[arg(value_name = "MODEL")]
+        second: String,
+        /// What the second encoder's matrix products are computed in
+        #[arg(long, value_enum, default_value_t)]
+        precision: Precision,
+        #[command(flatten)]
+        sampling: Sampling,
+        #[command(flatten)]
+        cache: Cache,
     },
     /// Remove a model from the folder of models
     ///
@@ -180,6 +219,24 @@ pub fn models(args: &ModelsArgs, desk: &mut Desk<'_>) -> Result<()> {
         ModelsCommand::Check { names, cache, json } => {
             check(names, &cache.location()?, *json, desk)
         }
+        ModelsCommand::Quantize {
+            name,
+            output,
+            sampling,
+            cache,
+        } => quantize(name, output.as_deref(), sampling, &cache.location()?, desk),
+        ModelsCommand::Compare {
+            first,
+            second,
+            precision,
+            sampling,
+            cache,
+        } => {
+            let sides = [(first, Precision::Float32), (second, *precision)];
+            let sides = sides.map(|(model, precision)| Side { model, precision });
+            let changes = compare(sides, sampling, &cache.location()?, desk)?;
+            print(Some(&changes), sampling, &[], desk)
+        }
         ModelsCommand::Remove { name, cache } => {
             let cache = cache.location()?;
             remove(&desk.shared.storage, &cache, name)?;
@@ -187,6 +244,64 @@ pub fn models(args: &ModelsArgs, desk: &mut Desk<'_>) -> Result<()> {
             Ok(())
         }
     }
+}
+
+/// Quantises an encoder's weights and says what that changes.
+fn quantize(
+    name: &str,
+    output: Option<&str>,
+    sampling: &Sampling,
+    cache: &Location,
+    desk: &mut Desk<'_>,
+) -> Result<()> {
+    let storage = &desk.shared.storage;
+    let model = Model::find(storage, name, cache, Precision::Float32)?;
+    model.require(&[Kind::Embedder], "quantize")?;
+    let output = output.map(Location::parse).transpose()?;
+    let made = model.quantize(storage, output.as_ref())?;
+    let second = format!("{}/", made.folder);
+    let use_it = output.map_or(name.to_owned(), |_| second.clone());
+    let facts = [
+        ("file", format!("{second}model.int8.onnx")),
+        ("products", made.products.to_string()),
+        ("bytes", made.bytes.to_string()),
+        ("use it", format!("--model {use_it} --precision int8")),
+    ];
+    if sampling.input.is_empty() {
+        tracing::warn!("nothing was compared; --input DATA says what changes on your images");
+        return print(None, sampling, &facts, desk);
+    }
+    let sides = [(name, Precision::Float32), (&second, Precision::Int8)];
+    let sides = sides.map(|(model, precision)| Side { model, precision });
+    let changes = compare(sides, sampling, cache, desk)?;
+    print(Some(&changes), sampling, &facts, desk)
+}
+
+/// Prints what changes, and facts before it.
+fn print(
+    changes: Option<&Changes>,
+    sampling: &Sampling,
+    facts: &[(&str, String)],
+    desk: &mut Desk<'_>,
+) -> Result<()> {
+    if sampling.json {
+        let mut json = match changes {
+            Some(changes) => serde_json::to_value(changes)?,
+            None => serde_json::json!({}),
+        };
+        for (name, fact) in facts {
+            json[name.replace(' ', "_")] = fact.as_str().into();
+        }
+        writeln!(desk.out, "{json}")?;
+        return Ok(());
+    }
+    let facts = facts.iter();
+    let facts = facts.map(|(name, fact)| vec![(*name).to_owned(), fact.clone()]);
+    let rows: Vec<Vec<String>> = facts
+        .chain(changes.into_iter().flat_map(Changes::lines))
+        .collect();
+    write!(desk.out, "{}", columns(&rows, &[], ""))?;
+    Ok(())
 }
 
 fn check(names: &[String], cache: &Location, as_json: bool, desk: &mut Desk<'_>) -> Result<()> {

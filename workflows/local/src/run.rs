@@ -14,11 +14,11 @@ use anyhow::{Context as _, Result};
 use clap::Args;
 use serde_json::json;
 use sluice_harness::{
-    Context, Desk, Shared, parse_bytes, refuse_other_stage, refuse_overlap, refuse_unwritable,
-    shell, spawn,
+    Context, Desk, Shared, StepCount, parse_bytes, refuse_other_stage, refuse_overlap,
+    refuse_unwritable, shell, spawn,
 };
 use sluice_manifest::text::masked;
-use sluice_manifest::{Error, RunInfo, UnitKind, layout};
+use sluice_manifest::{Error, Receipt, RunInfo, UnitKind, layout};
 use sluice_report::{Funnel, counted};
 use sluice_store::{Location, Storage, Store};
 
@@ -217,6 +217,7 @@ pub fn run(args: &RunArgs, desk: &mut Desk<'_>) -> Result<()> {
         store: &store,
         shared: &desk.shared,
         lines: Mutex::default(),
+        count: StepCount::new(pipeline.nodes.len()),
     };
     let outcome = work.all_nodes();
     let lines = work.lines.into_inner().unwrap_or_else(|e| e.into_inner());
@@ -285,6 +286,7 @@ struct Work<'a> {
     store: &'a Store,
     shared: &'a Shared,
     lines: Mutex<Vec<StepLine>>,
+    count: StepCount,
 }
 
 impl Work<'_> {
@@ -341,8 +343,10 @@ impl Work<'_> {
         }
         let name = node.name.as_str();
         tracing::debug!(step = name, "{}", shell(&command));
-        let done = (node.program.run)(&command, self.shared)
-            .with_context(|| format!("step {name} (by hand: `{}`)", shell(&command)))?;
+        self.count.begin(name);
+        let done = (node.program.run)(&command, self.shared);
+        self.count.end(name);
+        let done = done.with_context(|| format!("step {name} (by hand: `{}`)", shell(&command)))?;
         tracing::info!(
             step = name,
             units = done.units,
@@ -386,9 +390,7 @@ fn summary(
         .steps()
         .into_iter()
         .flat_map(|step| receipts.of_kind(step, UnitKind::Shard));
-    let shards = written
-        .flat_map(|receipt| &receipt.outputs)
-        .filter(|output| output.path.as_str().ends_with(".tar"));
+    let shards = written.filter_map(Receipt::shard_object);
     let (output_shards, output_bytes) = shards.fold((0, 0), |(n, b), o| (n + 1, b + o.bytes));
     let output = values.get("output").and_then(|values| values.first());
     let output = output.map(|uri| Location::parse(uri)).transpose()?;

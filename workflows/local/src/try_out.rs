@@ -7,6 +7,7 @@
 
 mod changes;
 mod deciders;
+mod lists;
 mod scratch;
 
 use anyhow::Result;
@@ -70,6 +71,12 @@ pub struct TryArgs {
     #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u32).range(0..=16))]
     pub max_distance: Option<u32>,
 
+    /// Write the names of images into this folder: kept.txt, and gained.txt and lost.txt against now
+    ///
+    /// `sluice gallery --ids` shows the pictures of such a list.
+    #[arg(long, value_name = "FOLDER")]
+    pub ids: Option<String>,
+
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -109,7 +116,11 @@ pub fn try_out(args: &TryArgs, desk: &mut Desk<'_>) -> Result<()> {
         context.check_stop()?;
         deciders::decide(step, &receipts, &changes, scratch.uri(), &desk.shared)?;
     }
-    let tried = Context::look(scratch.uri(), "sluice", &desk.shared)?.receipts()?;
+    let tried_run = Context::look(scratch.uri(), "sluice", &desk.shared)?;
+    let tried = tried_run.receipts()?;
+    if let Some(folder) = &args.ids {
+        lists::write(folder, &context, &tried_run, chain.last().copied())?;
+    }
     let comparison = Comparison {
         now: Funnel::of_chain(&receipts, &chain),
         then: Funnel::of_chain(&tried, &chain),

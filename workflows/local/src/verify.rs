@@ -9,6 +9,7 @@
 mod checks;
 mod duplicates;
 mod filters;
+mod images;
 mod inputs;
 mod objects;
 mod output;

@@ -4,8 +4,6 @@
 //! A test fails when a run that is sound is called unsound or the other way round, when an image's
 //! story is not what happened to it, or when an option does not reach its step.
 
-#[path = "integration/browser.rs"]
-mod browser;
 #[path = "integration/damage.rs"]
 mod damage;
 #[path = "integration/documents.rs"]
@@ -18,12 +16,18 @@ mod gallery;
 mod inputs;
 #[path = "integration/inspect.rs"]
 mod inspect;
+#[path = "integration/outputs.rs"]
+mod outputs;
+#[path = "integration/places.rs"]
+mod places;
 #[path = "integration/run.rs"]
 mod run;
 #[path = "integration/support.rs"]
 mod support;
 #[path = "integration/thresholds.rs"]
 mod thresholds;
+#[path = "integration/trials.rs"]
+mod trials;
 #[path = "integration/unusable.rs"]
 mod unusable;
 #[path = "integration/verify.rs"]

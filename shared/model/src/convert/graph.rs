@@ -6,7 +6,8 @@ use super::Tensor;
 const IR_VERSION: u64 = 8;
 const OPSET: u64 = 13;
 /// Types of `TensorProto`.
-const FLOAT: u64 = 1;
+pub const FLOAT: u64 = 1;
+pub const SIGNED_BYTE: u64 = 3;
 const INTEGER: u64 = 7;
 
 /// A graph under construction: one input, one output, both of float32 with a free number of rows.
@@ -66,16 +67,8 @@ impl Graph {
         self.tensor(name, INTEGER, &[values.len()], &bytes);
     }
 
-    /// `TensorProto`: sizes, type, name, numbers.
     fn tensor(&mut self, name: &str, kind: u64, shape: &[usize], bytes: &[u8]) {
-        let mut proto = Vec::with_capacity(bytes.len() + name.len() + 64);
-        for &size in shape {
-            number(&mut proto, 1, size as u64);
-        }
-        number(&mut proto, 2, kind);
-        field(&mut proto, 8, name.as_bytes());
-        field(&mut proto, 9, bytes);
-        field(&mut self.constants, 5, &proto);
+        field(&mut self.constants, 5, &tensor(name, kind, shape, bytes));
     }
 
     /// Adds a node, named after its output.
@@ -86,16 +79,7 @@ impl Graph {
         output: &str,
         attributes: &[Attribute<'_>],
     ) {
-        let mut node = Vec::new();
-        for input in inputs {
-            field(&mut node, 1, input.as_bytes());
-        }
-        field(&mut node, 2, output.as_bytes());
-        field(&mut node, 3, output.as_bytes());
-        field(&mut node, 4, operator.as_bytes());
-        for attribute in attributes {
-            field(&mut node, 5, &attribute.proto());
-        }
+        let mut node = node(operator, inputs, &[output], attributes);
         if self.states_domain {
             field(&mut node, 7, b"");
         }
@@ -131,6 +115,40 @@ impl Graph {
         }
         model
     }
+}
+
+/// Returns a `TensorProto`: sizes, type, name, numbers.
+pub fn tensor(name: &str, kind: u64, shape: &[usize], bytes: &[u8]) -> Vec<u8> {
+    let mut proto = Vec::with_capacity(bytes.len() + name.len() + 64);
+    for &size in shape {
+        number(&mut proto, 1, size as u64);
+    }
+    number(&mut proto, 2, kind);
+    field(&mut proto, 8, name.as_bytes());
+    field(&mut proto, 9, bytes);
+    proto
+}
+
+/// Returns a `NodeProto`, named after its first output.
+pub fn node(
+    operator: &str,
+    inputs: &[&str],
+    outputs: &[&str],
+    attributes: &[Attribute<'_>],
+) -> Vec<u8> {
+    let mut node = Vec::new();
+    for input in inputs {
+        field(&mut node, 1, input.as_bytes());
+    }
+    for output in outputs {
+        field(&mut node, 2, output.as_bytes());
+    }
+    field(&mut node, 3, outputs[0].as_bytes());
+    field(&mut node, 4, operator.as_bytes());
+    for attribute in attributes {
+        field(&mut node, 5, &attribute.proto());
+    }
+    node
 }
 
 impl Attribute<'_> {
@@ -181,7 +199,7 @@ fn value(name: &str, sizes: &[usize]) -> Vec<u8> {
 }
 
 /// Appends a field of bytes.
-fn field(message: &mut Vec<u8>, tag: u64, content: &[u8]) {
+pub fn field(message: &mut Vec<u8>, tag: u64, content: &[u8]) {
     varint(message, tag << 3 | 2);
     varint(message, content.len() as u64);
     message.extend_from_slice(content);

@@ -13,7 +13,7 @@ fn words(line: &str) -> Vec<String> {
 
 fn methods(line: &str) -> Methods {
     let args = Args::try_parse_from(words(line)).unwrap();
-    args.command.stage_args().methods()
+    args.command.stage_args().unwrap().methods()
 }
 
 #[test]
@@ -44,6 +44,8 @@ fn wrong_values_are_refused_when_they_are_parsed() {
         "fit --rank-by aesthetic",
         "fit --embeddings a/b",
         "assign --survivors-of A",
+        "fit --against x",
+        "index",
     ] {
         assert!(Args::try_parse_from(words(line)).is_err(), "{line}");
     }
@@ -55,7 +57,6 @@ fn wrong_values_are_refused_when_they_are_parsed() {
 #[test]
 fn eps_is_anything_from_0_to_2() {
     for (line, threshold) in [
-        ("match", 0.99),
         ("match --eps 2", -1.0),
         ("match --eps=0.15", 0.85),
         ("match --eps 0", 1.0 - 1e-6),
@@ -65,7 +66,7 @@ fn eps_is_anything_from_0_to_2() {
         let sluice_dedup::Command::Match(args) = args.command else {
             panic!("another subcommand");
         };
-        assert_eq!(args.eps.threshold(), threshold, "{line}");
+        assert_eq!(args.eps.unwrap().threshold(), threshold, "{line}");
     }
 }
 
@@ -94,13 +95,20 @@ fn each_subcommand_is_an_operation() {
     let operations: Vec<_> = operations
         .filter_map(|operation| operation.subcommand)
         .collect();
-    assert_eq!(operations, names);
+    // An index is made of a run that is done.
+    assert_eq!(names.last(), Some(&"index"));
+    assert_eq!(operations, names[..names.len() - 1]);
     assert_eq!(Args::ROLE, Role::Decider);
-    for name in names {
+    for name in operations {
         let args = Args::try_parse_from(words(name)).unwrap();
         assert_eq!(args.node().operation.subcommand, Some(name));
         assert_eq!(args.node().step.as_str(), "dedup");
     }
+    let index = Args::try_parse_from(words("index --output x --survivors-of dedup")).unwrap();
+    let node = index.node();
+    assert_eq!(node.operation.subcommand, Some("index"));
+    assert_eq!(node.survivors_of, Some(StepName::fixed("dedup")));
+    assert_ne!(node.step.as_str(), "dedup");
 }
 
 #[test]

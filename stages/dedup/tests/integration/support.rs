@@ -16,8 +16,8 @@ use sluice_manifest::rows::{
     SampleBrief, SampleRow, Status,
 };
 use sluice_manifest::{
-    Counts, Histogram, ImageId, Operation, Partition, Reason, ReasonKind, Receipt, Resources,
-    RunInfo, ScoreColumn, ScoreSummary, ShardPath, StepName, Unit, UnitKind,
+    ABOUT_EPS, Counts, Histogram, ImageId, Operation, Partition, Reason, ReasonKind, Receipt,
+    Resources, RunInfo, ScoreColumn, ScoreSummary, ShardPath, StepName, Unit, UnitKind, layout,
 };
 
 /// What all tests of this program share. Their memories are told apart by name.
@@ -111,9 +111,7 @@ impl Run {
             task_index: None,
             task_count: None,
             jobs: Some(1),
-            memory: None,
-            force: false,
-            result: None,
+            ..Common::default()
         };
         Context::new(&common, "made-up", node, shared()).unwrap()
     }
@@ -139,16 +137,22 @@ impl Run {
 
     /// Returns the removed samples of a step, each with the one that stays, by id.
     pub fn removed(&self, step: &str) -> Vec<(String, String)> {
+        let rows = self.rows(step).into_iter();
+        rows.map(|row| (row.image_id.to_string(), row.duplicate_of.to_string()))
+            .collect()
+    }
+
+    /// Returns what a step removed, by id.
+    pub fn rows(&self, step: &str) -> Vec<DuplicateRow> {
         let context = self.open(step, None);
         let step = StepName::new(step).unwrap();
         let mut removed = Vec::new();
         for object in context.run.list(&format!("{step}/duplicates")).unwrap() {
             for row in context.run.rows::<DuplicateRow>(&object.path).unwrap() {
-                let row = row.unwrap();
-                removed.push((row.image_id.to_string(), row.duplicate_of.to_string()));
+                removed.push(row.unwrap());
             }
         }
-        removed.sort();
+        removed.sort_by(|a, b| (&a.image_id, &a.duplicate_of).cmp(&(&b.image_id, &b.duplicate_of)));
         removed
     }
 
@@ -230,6 +234,11 @@ impl Run {
 
     /// Embeds what `seen` chooses, of samples that have a direction.
     pub fn embed(&self, step: &str, seen: impl Fn(&Made) -> bool) {
+        self.embed_by(step, "made-up", seen);
+    }
+
+    /// Embeds with a model of this name.
+    pub fn embed_by(&self, step: &str, model: &str, seen: impl Fn(&Made) -> bool) {
         let context = self.open(step, None);
         self.each(&context, |task, samples| {
             let seen: Vec<&Made> = samples.iter().filter(|sample| seen(sample)).collect();
@@ -249,7 +258,7 @@ impl Run {
             let values = Arc::new(Float32Array::from_iter_values(values));
             let vectors = FixedSizeListArray::new(item, length, values, None);
             let metadata = [
-                (MODEL_KEY, "made-up".to_owned()),
+                (MODEL_KEY, model.to_owned()),
                 (MODEL_SHA256_KEY, "0".repeat(64)),
                 (DIMENSION_KEY, "2".to_owned()),
             ];
@@ -265,6 +274,18 @@ impl Run {
             );
             Counts::all_kept(seen.len() as u64)
         });
+    }
+
+    /// Makes the receipts of the step that embeds state a distance of duplicates.
+    pub fn state_eps(&self, step: &str, eps: &str) {
+        let context = self.open(step, None);
+        for number in 0..self.samples.len() as u32 {
+            let unit = Unit::new(UnitKind::Part, number);
+            let mut receipt = context.required_receipt(context.step(), unit).unwrap();
+            receipt.set_about(ABOUT_EPS, eps);
+            let path = layout::receipt(context.step(), unit);
+            context.run.put(&path, receipt.to_json().unwrap()).unwrap();
+        }
     }
 
     /// Scores what `seen` chooses, of samples that have a score.

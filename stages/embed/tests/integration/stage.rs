@@ -6,7 +6,7 @@ use arrow::array::AsArray;
 use sluice_embed::Args;
 use sluice_harness::{StepDone, describe};
 use sluice_manifest::rows::EMBEDDINGS;
-use sluice_manifest::{Class, Receipt};
+use sluice_manifest::{ABOUT_EPS, Class, Receipt};
 use sluice_store::vectors;
 use sluice_testkit::Need;
 use sluice_testkit::onnx::{TinyModel, embedder};
@@ -39,12 +39,55 @@ impl Place {
     }
 
     fn embed(&self, model: &TinyModel) -> anyhow::Result<StepDone> {
+        self.embed_with(model, &[])
+    }
+
+    fn embed_with(&self, model: &TinyModel, more: &[&str]) -> anyhow::Result<StepDone> {
         let models = format!("{}/models", self.folder.path().display());
         let tiny = store(&models);
         tiny.put("tiny/model.onnx", model.onnx.clone()).unwrap();
+        let int8 = "tiny/model.int8.onnx";
+        tiny.put(int8, model.onnx.clone()).unwrap();
         tiny.put("tiny/model.toml", model.spec.clone()).unwrap();
         let flags = ["--model", "tiny", "--models", &models];
-        step::<Args>("sluice-embed", &self.run, &flags)
+        step::<Args>("sluice-embed", &self.run, &[&flags, more].concat())
+    }
+
+    fn receipt(&self) -> Receipt {
+        let json = store(&self.run).get("embed/receipts/part-00000.json");
+        serde_json::from_slice(&json.unwrap()).unwrap()
+    }
+}
+
+#[test]
+fn a_changed_word_about_the_encoder_is_in_the_receipt_and_nothing_is_computed_again() {
+    let Some(place) = Place::new() else { return };
+    let mut model = embedder("tiny");
+    place.embed(&model).unwrap();
+    assert_eq!(place.receipt().about.get(ABOUT_EPS), None);
+    for (stated, expected) in [("eps = 0.15", Some("0.15")), ("", None)] {
+        model.spec = format!("{stated}\n{}", embedder("tiny").spec);
+        let done = place.embed(&model).unwrap();
+        assert_eq!((done.units, done.up_to_date), (1, 1), "{stated}");
+        let about = place.receipt().about;
+        assert_eq!(about.get(ABOUT_EPS).map(String::as_str), expected);
+    }
+}
+
+#[test]
+fn rows_are_taken_over_at_any_precision() {
+    let Some(place) = Place::new() else { return };
+    for precision in ["float32", "int8"] {
+        let flags = ["--step", precision, "--precision", precision];
+        let embed = |more: &[&str]| {
+            let flags = [&flags, more].concat();
+            place.embed_with(&embedder("tiny"), &flags).unwrap()
+        };
+        assert_eq!(embed(&[]).rows, Some((4, 0)), "{precision}");
+        let rule = ["--step", "usable", "--rule", "any=width >= 1"];
+        step::<sluice_filter::Args>("sluice-filter", &place.run, &rule).unwrap();
+        let done = embed(&["--survivors-of", "usable"]);
+        assert_eq!(done.rows, Some((0, 4)), "{precision}");
     }
 }
 

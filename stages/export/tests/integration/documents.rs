@@ -51,6 +51,7 @@ fn the_readme_names_every_flag() {
                 "memory",
                 "force",
                 "result",
+                "log-format",
                 "step",
             ];
             let Some(flag) = argument.get_long().filter(|flag| !common.contains(flag)) else {

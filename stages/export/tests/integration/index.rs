@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::{Run, exit, samples, score, words};
+use crate::support::{Run, exit, picture, samples, score, words};
 
 fn small(name: &str) -> Run {
     let run = Run::new(name);
@@ -55,12 +55,11 @@ fn the_card_explains_what_was_left_out() {
             "| usable | below-min:clear | {} | the score is below the minimum |",
             clear(0.2)
         ),
-        "Deciding steps: usable, twins, a-filter.".to_owned(),
-        "| embed | model.name | tiny |".to_owned(),
-        "| aesthetic | model.name | tiny |".to_owned(),
-        "| aesthetic | licence | MIT |".to_owned(),
-        "| a-filter | threshold | 0.25 |".to_owned(),
-        "| twins | threshold | 0.0 |".to_owned(),
+        "| deciding steps | usable, twins, a-filter |".to_owned(),
+        "| embed | tiny |  | not stated |  |  |".to_owned(),
+        "| aesthetic | tiny |  | MIT |  |  |".to_owned(),
+        "| a-filter | filter | threshold | 0.25 |".to_owned(),
+        "| twins | dedup | threshold | 0 |".to_owned(),
         "| `aesthetic` | score of the step `aesthetic`, model tiny; null where the sample has none |"
             .to_owned(),
         "| `embedding` |".to_owned(),
@@ -76,7 +75,7 @@ fn the_card_explains_what_was_left_out() {
 fn an_earlier_longer_plan_leaves_nothing_behind() {
     let run = small("index-stale");
     run.export_all(None, &["--images-per-shard", "4"]);
-    assert_eq!(run.output().len(), 7 * 2 + 3);
+    assert_eq!(run.output().len(), 7 * 2 + 4);
     run.export_all(None, &["--images-per-shard", "10"]);
     let names: Vec<String> = run.output().into_keys().collect();
     assert_eq!(
@@ -84,6 +83,7 @@ fn an_earlier_longer_plan_leaves_nothing_behind() {
         [
             ".sluice.json",
             "README.md",
+            "croissant.json",
             "index.json",
             "shard-00000.parquet",
             "shard-00000.tar",
@@ -114,7 +114,7 @@ fn shards_that_were_there_before_do_not_mix_into_the_dataset() {
     let tars = names.iter().filter(|name| name.ends_with(".tar"));
     assert!(tars.eq(&shards), "{names:?}");
     assert!(
-        names.contains(&"LICENSE".to_owned()) && names.len() == 2 * 2 + 4,
+        names.contains(&"LICENSE".to_owned()) && names.len() == 2 * 2 + 5,
         "{names:?}"
     );
 }
@@ -130,7 +130,7 @@ fn an_earlier_output_elsewhere_stays_whole() {
     run.export(&["write"]).unwrap();
     run.export(&["index"]).unwrap();
     assert_eq!(run.output(), before);
-    assert_eq!(run.store("other").list("").unwrap().len(), 3 * 2 + 3);
+    assert_eq!(run.store("other").list("").unwrap().len(), 3 * 2 + 4);
     let receipts = run.store("run").list("export/receipts").unwrap();
     assert_eq!(receipts.len(), 1 + 1 + 3 + 1);
 }
@@ -154,5 +154,98 @@ fn nothing_kept_is_a_valid_output() {
     run.filter("none", None, "clear", 9.0);
     run.export_all(Some("none"), &[]);
     let names: Vec<String> = run.output().into_keys().collect();
-    assert_eq!(names, [".sluice.json", "README.md", "index.json"]);
+    let expected = [".sluice.json", "README.md", "croissant.json", "index.json"];
+    assert_eq!(names, expected);
+}
+
+/// The YAML at the head of the card.
+fn front_matter(run: &Run) -> String {
+    let card = run.store("out").get("README.md").unwrap();
+    let card = String::from_utf8(card.to_vec()).unwrap();
+    let (_, rest) = card.split_once("---\n").unwrap();
+    rest.split_once("---\n").unwrap().0.to_owned()
+}
+
+#[test]
+fn the_card_names_every_extension_of_all_shards() {
+    let run = small("index-columns");
+    run.export_all(None, &["--images-per-shard", "10"]);
+    let yaml = front_matter(&run);
+    for column in [
+        "  - name: \"png\"\n    dtype: image\n",
+        "  - name: \"json\"\n    dtype: json\n",
+        "  - name: \"seg.mask.bin\"\n    dtype: binary\n",
+        "  - name: \"txt\"\n    dtype: string\n",
+        "  - name: \"__key__\"\n    dtype: string\n",
+        "    num_examples: 26\n",
+    ] {
+        assert!(yaml.contains(column), "{column}\n\n{yaml}");
+    }
+    assert!(
+        !yaml.contains("parquet"),
+        "one builder reads the card: {yaml}"
+    );
+}
+
+#[test]
+fn another_dataset_of_the_same_size_has_another_card() {
+    let [one, other] = [0..2, 5..7].map(|numbers| {
+        let run = Run::new(&format!("index-content-{}", numbers.start));
+        let pictures = numbers.map(|number| (format!("{}.png", number % 5), picture(3 * number)));
+        run.shard("a.tar", &pictures.collect());
+        run.read(1);
+        run.export_all(None, &[]);
+        front_matter(&run)
+    });
+    let line = |yaml: &str| {
+        yaml.lines()
+            .find(|l| l.contains("description:"))
+            .map(str::to_owned)
+    };
+    assert!(line(&one).is_some());
+    assert_ne!(line(&one), line(&other));
+}
+
+#[test]
+fn the_licence_changes_the_card_alone() {
+    let run = small("index-licence");
+    run.export_all(None, &[]);
+    let before = run.output();
+    run.export(&["index", "--license", "cc-by-4.0"]).unwrap();
+    let after = run.output();
+    let changed = before.iter().filter(|(name, hash)| after[*name] != **hash);
+    let changed: Vec<&String> = changed.map(|(name, _)| name).collect();
+    assert_eq!(changed, ["README.md", "croissant.json"]);
+    assert!(front_matter(&run).starts_with("license: \"cc-by-4.0\"\n"));
+}
+
+#[test]
+fn croissant_describes_every_column() {
+    let run = small("index-croissant");
+    run.score("clear", &["score"]);
+    run.export_all(None, &["--scores=clear"]);
+    let out = run.store("out");
+    let croissant: Value = serde_json::from_slice(&out.get("croissant.json").unwrap()).unwrap();
+    let fields = croissant["recordSet"][0]["field"].as_array().unwrap();
+    let described: Vec<&str> = fields.iter().map(|f| f["name"].as_str().unwrap()).collect();
+    let table = out.any_table("shard-00000.parquet").unwrap();
+    let columns = table.schema().fields().iter();
+    let columns: Vec<&str> = columns.map(|field| field.name().as_str()).collect();
+    assert_eq!(described, columns);
+}
+
+#[test]
+fn another_format_leaves_nothing_of_the_first() {
+    let run = small("index-format");
+    run.export_all(None, &["--images-per-shard", "20"]);
+    run.export_all(None, &["--images-per-shard", "20", "--format", "parquet"]);
+    let names: Vec<String> = run.output().into_keys().collect();
+    let tables = ["shard-00000.parquet", "shard-00001.parquet"];
+    let expected = [
+        &[".sluice.json", "README.md", "croissant.json"],
+        &tables[..],
+    ]
+    .concat();
+    assert_eq!(names, expected);
+    assert!(front_matter(&run).contains("path: shard-*.parquet\n"));
 }

@@ -147,7 +147,7 @@ fn the_output_of_another_run_is_not_overwritten() {
     second(&["write"]).unwrap();
     second(&["index"]).unwrap();
     let names: Vec<String> = run.output().into_keys().collect();
-    assert_eq!(names.len(), 2 * 2 + 3, "{names:?}");
+    assert_eq!(names.len(), 2 * 2 + 4, "{names:?}");
     // It stays the second one's without saying so again.
     assert_eq!(second(&plan).unwrap(), (1, 1));
 }

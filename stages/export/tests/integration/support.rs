@@ -304,6 +304,8 @@ impl Run {
                     let row = DuplicateRow {
                         partition: partition.partition,
                         duplicate_of: sample.image_id.clone(),
+                        reference: None,
+                        label: None,
                         image_id: sample.image_id,
                         similarity: 1.0,
                         method: Method::Exact,

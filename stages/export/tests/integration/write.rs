@@ -105,8 +105,8 @@ fn the_same_run_gives_the_same_bytes() {
     let run = small("write-again");
     run.export_all(None, &["--images-per-shard", "20"]);
     let first = run.output();
-    // Shards with their tables, the index, the card and the claim.
-    assert_eq!(first.len(), 3 * 2 + 3);
+    // Shards with their tables, the index, the card, its description and the claim.
+    assert_eq!(first.len(), 3 * 2 + 4);
     assert_eq!(run.export(&["write"]).unwrap(), (3, 3), "up to date");
     assert_eq!(run.export(&["index"]).unwrap(), (1, 1), "up to date");
     run.export(&["write", "--force"]).unwrap();
@@ -132,11 +132,10 @@ fn the_same_run_gives_the_same_bytes() {
     }
     split.export(&["index"]).unwrap();
     let mut other = split.output();
-    assert_ne!(
-        other["README.md"], first["README.md"],
-        "it names its source"
-    );
-    other.insert("README.md".into(), first["README.md"].clone());
+    for name in ["README.md", "croissant.json"] {
+        assert_ne!(other[name], first[name], "{name} names its source");
+        other.insert(name.into(), first[name].clone());
+    }
     assert_eq!(other, first, "other partitions, other tasks");
 }
 
@@ -504,4 +503,35 @@ fn a_shard_reads_its_partitions_alone() {
         ]
     );
     assert_eq!((receipt.counts.input, receipt.counts.kept), (26, 26));
+}
+
+#[test]
+fn parquet_files_hold_the_images() {
+    let run = small("write-parquet");
+    run.export_all(None, &["--images-per-shard", "20", "--format", "parquet"]);
+    let kept = run.samples().into_iter().filter(|s| s.reason.is_none());
+    let mut kept = kept.zip(expected(&run));
+    for shard in 0..3 {
+        let path = format!("shard-{shard:05}.parquet");
+        let table = run
+            .store("out")
+            .table(&path, CuratedRow::SCHEMA, &["image", "key"]);
+        let table = table.unwrap();
+        let features = table.metadata("huggingface").unwrap();
+        assert!(features.contains(r#""image": {"_type": "Image"}"#));
+        for batch in table {
+            let batch = batch.unwrap();
+            let images = batch.column_by_name("image").unwrap().as_struct();
+            let bytes = images.column_by_name("bytes").unwrap().as_binary::<i32>();
+            let paths = images.column_by_name("path").unwrap().as_string::<i32>();
+            for row in 0..batch.num_rows() {
+                let (sample, (key, members)) = kept.next().unwrap();
+                let extension = sample.image_extension.unwrap();
+                let (_, image) = members.iter().find(|(e, _)| *e == extension).unwrap();
+                assert_eq!(bytes.value(row), image);
+                assert_eq!(paths.value(row), format!("{key}.{extension}"));
+            }
+        }
+    }
+    assert!(kept.next().is_none());
 }

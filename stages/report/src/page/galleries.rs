@@ -1,6 +1,7 @@
 //! The section of pictures: what rules dropped, what `read` rejected, duplicates side by side with
 //! what they duplicate, random samples.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use askama::Template;
@@ -144,9 +145,13 @@ fn pair_gallery(pairs: &Pairs, named: &HashMap<ImageId, Card>, album: &mut Album
         pairs: shown.collect(),
         title: format!("{}: {method} duplicates", pairs.step),
         about: format!(
-            "{} dropped; of each group {}. The least similar pairs come first.",
+            "{} dropped; of each group {}.{}",
             plural(pairs.count, "image"),
-            pairs.choice
+            pairs.choice,
+            match pairs.method {
+                Method::Exact => "",
+                _ => " The least similar pairs come first.",
+            }
         ),
     }
 }
@@ -157,6 +162,18 @@ pub fn method_name(method: Method) -> &'static str {
         Method::Exact => "exact",
         Method::Perceptual => "perceptual",
         Method::Semantic => "semantic",
+    }
+}
+
+/// Returns how a duplicate was found, in words.
+pub fn found_by(row: &DuplicateRow) -> String {
+    match row.method {
+        Method::Exact => "the same bytes".to_owned(),
+        method => format!(
+            "{}, similarity {}",
+            method_name(method),
+            number(row.similarity)
+        ),
     }
 }
 
@@ -174,32 +191,28 @@ pub fn pair(row: &DuplicateRow, named: &HashMap<ImageId, Card>, album: &mut Albu
         note,
     };
     Some(Pair {
-        note: format!(
-            "{}, similarity {}",
-            method_name(row.method),
-            number(row.similarity)
-        ),
+        note: format!("{}; {}", found_by(row), difference(gone, other)),
         gone: shown(gone, state(gone)),
-        other: shown(other, format!("{}{}", state(other), why(gone, other))),
+        other: shown(other, state(other)),
     })
 }
 
 /// Returns what the one that stays has more of.
-fn why(gone: &Card, other: &Card) -> String {
-    match (gone.pixels(), other.pixels()) {
-        (less, more) if less < more => ", more pixels".to_owned(),
-        (more, less) if less < more => ", fewer pixels".to_owned(),
-        _ => ", as many pixels".to_owned(),
+fn difference(gone: &Card, other: &Card) -> &'static str {
+    match gone.pixels().cmp(&other.pixels()) {
+        Ordering::Less => "the right one has more pixels",
+        Ordering::Greater => "the right one has fewer pixels",
+        Ordering::Equal => "as many pixels",
     }
 }
 
 fn group_gallery(group: &Group, named: &HashMap<ImageId, Card>, album: &mut Album) -> GroupGallery {
     let first = named.get(&group.of);
     let first = first.map(|card| (card, state(card)));
-    let members = group.members.iter().filter_map(|row| {
-        let note = format!("{} {}", method_name(row.method), number(row.similarity));
-        Some((named.get(&row.image_id)?, note))
-    });
+    let members = group
+        .members
+        .iter()
+        .filter_map(|row| Some((named.get(&row.image_id)?, found_by(row))));
     let cards: Vec<(&Card, String)> = first.into_iter().chain(members).collect();
     let is_nsfw = cards.iter().any(|(card, _)| card.is_nsfw);
     let shown = cards.into_iter().map(|(card, note)| Shown {

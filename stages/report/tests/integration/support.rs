@@ -158,9 +158,7 @@ impl Run {
             task_index: None,
             task_count: None,
             jobs: Some(1),
-            memory: None,
-            force: false,
-            result: None,
+            ..Common::default()
         };
         let node = Node {
             step: StepName::new(step).unwrap(),
@@ -268,6 +266,8 @@ impl Run {
                 partition,
                 image_id: id.clone(),
                 duplicate_of: ids[0].clone(),
+                reference: None,
+                label: None,
                 similarity: 1.0,
                 method: Method::Exact,
             };
@@ -296,6 +296,7 @@ impl Run {
                 counts.add(step.as_ref().unwrap_or(context.step()), reason.as_ref());
                 let row = DecisionRow {
                     bytes: verdict.sample.bytes(),
+                    group: 0,
                     image_id: verdict.sample.image_id,
                     keep: reason.is_none(),
                     step,

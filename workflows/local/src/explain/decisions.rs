@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use sluice_harness::reason_of;
 use sluice_manifest::layout::{DECISIONS, DUPLICATES, FILTERED};
 use sluice_manifest::rows::{DecisionRow, DuplicateRow, FilterRow};
 use sluice_manifest::{ImageId, Partition, Reason, Receipt, Result, StepName, UnitKind};
@@ -53,6 +52,9 @@ pub struct Link {
     pub image_id: ImageId,
     /// What it duplicates.
     pub duplicate_of: ImageId,
+    /// The reference set that holds what it duplicates; none: the run itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
     /// How that was found.
     pub method: String,
     /// How similar they are.
@@ -127,8 +129,8 @@ impl<'a> Lookup<'a> {
         }
         if let Some(row) = self.duplicate_row(step, id, partition)? {
             decision.keep = Some(false);
-            decision.reason = Some(reason_of(row.method).into());
-            decision.detail = Some(format!("{} of {}", row.similarity, row.duplicate_of));
+            decision.reason = Some(row.reason());
+            decision.detail = Some(row.detail());
         }
         Ok(decision)
     }
@@ -206,7 +208,10 @@ impl<'a> Lookup<'a> {
             let Some((step, row)) = self.removed(&id, partition)? else {
                 break;
             };
-            let next = self.partition_of(&row.duplicate_of)?;
+            let next = match row.reference {
+                Some(_) => None,
+                None => self.partition_of(&row.duplicate_of)?,
+            };
             let other = match next {
                 Some(partition) => self.fate(&row.duplicate_of, partition)?,
                 None => None,
@@ -216,6 +221,7 @@ impl<'a> Lookup<'a> {
                 step: step.clone(),
                 image_id: row.image_id,
                 duplicate_of: row.duplicate_of.clone(),
+                reference: row.reference,
                 method: method_name(row.method).to_owned(),
                 similarity: row.similarity,
                 other,
@@ -235,13 +241,15 @@ impl<'a> Lookup<'a> {
     /// Data, when a manifest is missing or broken.
     pub fn neighbours(&self, id: &ImageId, links: &[Link]) -> Result<Vec<Neighbour>> {
         let of = links.first().map_or(id, |link| &link.duplicate_of);
+        let set = links.first().and_then(|link| link.reference.as_ref());
         let mut neighbours = Vec::new();
         for &step in &self.chain {
             for receipt in steps::duplicates(self.receipts, step) {
                 let path = DUPLICATES.path(step, receipt.unit);
                 for row in self.context.run.rows::<DuplicateRow>(&path)? {
                     let row = row?;
-                    if row.duplicate_of == *of && row.image_id != *id {
+                    let is_of = row.duplicate_of == *of && row.reference.as_ref() == set;
+                    if is_of && row.image_id != *id {
                         neighbours.push(Neighbour {
                             image_id: row.image_id,
                             duplicate_of: row.duplicate_of,

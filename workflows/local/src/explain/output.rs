@@ -2,6 +2,8 @@
 
 use arrow::datatypes::Field;
 use serde::{Deserialize, Serialize};
+use sluice_export::format::{Format, format_of};
+use sluice_export::recoded;
 use sluice_manifest::layout::OUTPUT_PLAN;
 use sluice_manifest::rows::{CuratedRow, OUTPUT_KEY, OutputPlanRow, Row, SampleRow};
 use sluice_manifest::{ImageId, Partition, Result, StepName, Unit, UnitKind};
@@ -51,6 +53,7 @@ impl Lookup<'_> {
             return Ok(None);
         };
         let output = Location::parse(rows.table().required(OUTPUT_KEY)?)?;
+        let format = format_of(self.receipts, export);
         let mut unwritten = Vec::new();
         for row in rows {
             let row = row?;
@@ -59,10 +62,13 @@ impl Lookup<'_> {
             }
             let shard = Unit::new(UnitKind::Shard, row.shard);
             if self.receipts.unit(export, shard).is_none() {
-                unwritten.push(format!("{output}/{shard}.tar"));
-            } else if let Some(place) =
-                place_in(&self.context.storage.open(&output)?, shard, sample)?
-            {
+                unwritten.push(format!("{output}/{}.{}", row.path(), format.extension()));
+            } else if let Some(place) = place_in(
+                &self.context.storage.open(&output)?,
+                &row.path(),
+                sample,
+                format,
+            )? {
                 return Ok(Some(place));
             }
         }
@@ -74,16 +80,31 @@ impl Lookup<'_> {
     }
 }
 
-fn place_in(store: &Store, shard: Unit, sample: &SampleRow) -> Result<Option<OutputPlace>> {
-    for row in store.rows::<CuratedId>(&format!("{shard}.parquet"))? {
+fn place_in(
+    store: &Store,
+    shard: &str,
+    sample: &SampleRow,
+    format: Format,
+) -> Result<Option<OutputPlace>> {
+    let table = format!("{shard}.parquet");
+    for (number, row) in store.rows::<CuratedId>(&table)?.enumerate() {
         if row?.image_id != sample.image_id {
             continue;
         }
+        let mut sample = sample.clone();
+        let mut rows = store.rows::<CuratedRow>(&table)?.from_row(number as u64)?;
+        let row = rows.next().transpose()?;
+        if let Some(row) = row.filter(|row| row.sha256 != sample.sha256) {
+            recoded::follow(&mut sample, &row);
+        }
         let id = sample.image_id.as_str();
-        let members = sample.members.iter();
+        let is_there = |extension: &str| {
+            format == Format::Webdataset || sample.image_extension.as_deref() == Some(extension)
+        };
+        let members = sample.members.iter().filter(|m| is_there(&m.extension));
         let members = members.map(|m| sluice_shard::safe_member_name(id, &m.extension));
         return Ok(Some(OutputPlace {
-            shard: store.uri(&format!("{shard}.tar")),
+            shard: store.uri(&format!("{shard}.{}", format.extension())),
             members: members.collect(),
             written: true,
         }));

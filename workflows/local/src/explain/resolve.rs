@@ -124,10 +124,8 @@ impl Lookup<'_> {
 
     /// Returns the image of a sample of the curated dataset: `OUT/shard-00003.tar/KEY`, or its key.
     fn in_output(&self, text: &str) -> Result<Option<ImageId>> {
-        let Some((place, key)) = text
-            .split_once(".tar/")
-            .or_else(|| text.split_once(".tar#"))
-        else {
+        let places = [".tar/", ".tar#", ".parquet/", ".parquet#"];
+        let Some((place, key)) = places.iter().find_map(|end| text.split_once(end)) else {
             return Ok(None);
         };
         let name = place.rsplit('/').next().unwrap_or(place);

@@ -175,6 +175,10 @@ fn link_words(link: &Link, first: bool) -> String {
         true => format!("{} duplicate", link.method),
         false => "duplicate".to_owned(),
     };
+    if let Some(set) = &link.reference {
+        let (other, similarity) = (&link.duplicate_of, number(link.similarity));
+        return format!("{how} of {other} in the reference set {set} (similarity {similarity})");
+    }
     let fate = match &link.other {
         None => "not decided yet".to_owned(),
         Some(fate) if fate.keep => "kept".to_owned(),
@@ -182,7 +186,8 @@ fn link_words(link: &Link, first: bool) -> String {
             Some(
                 ReasonKind::ExactDuplicate
                 | ReasonKind::PerceptualDuplicate
-                | ReasonKind::SemanticDuplicate,
+                | ReasonKind::SemanticDuplicate
+                | ReasonKind::InReference,
             ) => "dropped as a duplicate too".to_owned(),
             _ => dropped(fate),
         },

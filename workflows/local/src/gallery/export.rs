@@ -6,9 +6,10 @@ use sluice_manifest::Error;
 use sluice_report::card::Card;
 use sluice_report::figures::fate;
 use sluice_report::files::each_file;
+use sluice_report::page::galleries::found_by;
 use sluice_store::{Location, Store};
 
-use super::{PairOfCards, Pictured, found_by};
+use super::{PairOfCards, Pictured};
 
 /// Names what is in the folder.
 const INDEX: &str = "samples.jsonl";

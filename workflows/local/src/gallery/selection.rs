@@ -4,7 +4,8 @@ use std::collections::HashSet;
 use std::str::FromStr;
 
 use anyhow::Result;
-use sluice_manifest::{Error, ImageId, Reason, ReasonKind, ScoreName, StepName};
+use sluice_manifest::{Error, ImageId, Reason, ScoreName, StepName};
+use sluice_report::steps;
 use sluice_report::walk::Walked;
 use sluice_store::{Location, Storage};
 
@@ -62,27 +63,14 @@ impl Selection {
     /// # Errors
     /// Usage, when the run has no such step, reason or score.
     pub fn new(args: &GalleryArgs, run: &Pictured<'_>, storage: &Storage) -> Result<Self> {
-        if let Some(step) = &args.dropped_by
-            && run.receipts.of(step).is_empty()
-        {
-            let steps: Vec<&str> = run
-                .receipts
-                .steps()
-                .iter()
-                .map(|step| step.as_str())
-                .collect();
-            return Err(
-                Error::usage(format!("--dropped-by {step}: the run has no such step"))
-                    .hint(format!("its steps are {}", steps.join(", ")))
-                    .into(),
-            );
+        if let Some(step) = &args.dropped_by {
+            check_step(step, run)?;
         }
         if let Some(rule) = &args.rule {
             check_rule(rule, run)?;
         }
         let scores = args.score.iter().map(|range| {
-            let place = run.walk.scoring.place_of(&range.score);
-            let place = place.ok_or_else(|| no_score(range, run))?;
+            let place = run.walk.scoring.required(&range.score)?;
             Ok((place, range.clone()))
         });
         Ok(Self {
@@ -125,10 +113,30 @@ impl Selection {
     }
 }
 
-/// Whether a reason is the one that somebody names: a rule, or a reason as it is written.
+/// Whether a reason is the one that somebody names: its rule or score, its kind, or as it is written.
 fn is_about(reason: &Reason, name: &str) -> bool {
-    let is_rule = reason.kind == ReasonKind::Rule && reason.subject.as_deref() == Some(name);
-    is_rule || reason.kind.as_str() == name || reason.to_string() == name
+    let is_subject = reason.subject.as_deref() == Some(name);
+    is_subject || reason.kind.as_str() == name || reason.to_string() == name
+}
+
+fn check_step(step: &StepName, run: &Pictured<'_>) -> Result<(), Error> {
+    let read = StepName::read();
+    let mut deciders = vec![&read];
+    deciders.extend(steps::chain(run.receipts));
+    if deciders.contains(&step) {
+        return Ok(());
+    }
+    let names: Vec<&str> = deciders.iter().map(|step| step.as_str()).collect();
+    let wrong = match run.receipts.of(step).is_empty() {
+        true => "the run has no such step",
+        false => "the step drops nothing",
+    };
+    Err(
+        Error::usage(format!("--dropped-by {step}: {wrong}")).hint(format!(
+            "the steps that drop images are {}; --rule takes a score",
+            names.join(", ")
+        )),
+    )
 }
 
 fn check_rule(rule: &str, run: &Pictured<'_>) -> Result<(), Error> {
@@ -149,16 +157,6 @@ fn check_rule(rule: &str, run: &Pictured<'_>) -> Result<(), Error> {
         "--rule {rule}: nothing was dropped for this reason"
     ))
     .hint(format!("the reasons are {}", names.join(", "))))
-}
-
-fn no_score(range: &ScoreRange, run: &Pictured<'_>) -> Error {
-    let scores = run.walk.scoring.scores.iter();
-    let names: Vec<String> = scores.map(|score| score.name.to_string()).collect();
-    Error::usage(format!(
-        "--score {}: the run has no such score",
-        range.score
-    ))
-    .hint(format!("its scores are {}", names.join(", ")))
 }
 
 fn names(storage: &Storage, file: &str) -> Result<HashSet<ImageId>> {
@@ -200,6 +198,8 @@ fn title(args: &GalleryArgs) -> String {
 
 #[cfg(test)]
 mod tests {
+    use sluice_manifest::ReasonKind;
+
     use super::*;
 
     #[test]
@@ -227,10 +227,10 @@ mod tests {
                 .all(|name| is_about(&rule, name))
         );
         assert!(
-            ["below-min", "below-min:aesthetic"]
+            ["below-min", "aesthetic", "below-min:aesthetic"]
                 .iter()
                 .all(|name| is_about(&below, name))
         );
-        assert!(!is_about(&below, "aesthetic"));
+        assert!(!is_about(&below, "large") && !is_about(&rule, "aesthetic"));
     }
 }

@@ -15,6 +15,11 @@ pub struct File {
 }
 
 impl File {
+    /// Returns where it is.
+    pub fn uri(&self) -> String {
+        self.store.uri(&self.name)
+    }
+
     /// Opens the file.
     ///
     /// # Errors

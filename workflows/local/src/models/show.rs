@@ -65,6 +65,7 @@ impl Known {
             "source_sha256": source.and_then(|source| source.sha256.as_ref()),
             "sha256": spec.sha256,
             "dimension": spec.dimension,
+            "eps": spec.eps,
             "embedder": spec.embedder,
             "heads": heads,
             "preprocessing": spec.preprocess.as_ref().map(words),
@@ -193,6 +194,10 @@ fn facts(known: &Known, heads: &[String]) -> Vec<(&'static str, String)> {
             spec.dimension
                 .map(|dimension| dimension.to_string())
                 .unwrap_or_default(),
+        ),
+        (
+            "eps",
+            spec.eps.map(|eps| eps.to_string()).unwrap_or_default(),
         ),
         ("pooling", word(spec.pooling)),
         ("activation", word(spec.activation)),

@@ -14,7 +14,7 @@ use crate::places::Nearest;
 use crate::programs::{PROGRAMS, StageProgram};
 
 /// Flags that the engine or the order of the steps sets.
-const RESERVED: [&str; 10] = [
+const RESERVED: [&str; 11] = [
     "run",
     "partitions",
     "task-index",
@@ -23,6 +23,7 @@ const RESERVED: [&str; 10] = [
     "memory",
     "force",
     "result",
+    "log-format",
     "step",
     "survivors-of",
 ];

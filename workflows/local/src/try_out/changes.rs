@@ -6,7 +6,7 @@ use anyhow::Result;
 use sluice_filter::{Condition, Settings, Threshold, Top, scorers_of};
 use sluice_harness::Receipts;
 use sluice_manifest::{Bin, Error, Keep, ScoreName, StepName};
-use sluice_report::scoring::{Score, Scoring};
+use sluice_report::scoring::Scoring;
 
 use super::TryArgs;
 
@@ -84,7 +84,7 @@ impl Changes {
         scoring: &Scoring,
     ) -> Result<(), Error> {
         if let Some(score) = condition.score() {
-            score_of(score, scoring)?;
+            scoring.required(score)?;
         }
         let place = self.place_of(&condition, scoring);
         let words = words(&condition);
@@ -226,23 +226,10 @@ fn refuse_unknown(rule: &str, condition: &Condition, scoring: &Scoring) -> anyho
     }
 }
 
-fn score_of<'s>(name: &ScoreName, scoring: &'s Scoring) -> Result<&'s Score, Error> {
-    let place = scoring.place_of(name);
-    place.map(|place| &scoring.scores[place]).ok_or_else(|| {
-        let names: Vec<String> = scoring
-            .scores
-            .iter()
-            .map(|score| score.name.to_string())
-            .collect();
-        Error::usage(format!("the run has no score {name}"))
-            .hint(format!("its scores are {}", names.join(", ")))
-    })
-}
-
 /// Returns the condition that keeps a fraction of the scored images, on the side that stays: that of the
 /// filter which has a threshold for the score, otherwise that of the model.
 fn keeping(wanted: &Top, scoring: &Scoring) -> Result<Condition, Error> {
-    let score = score_of(&wanted.score, scoring)?;
+    let score = &scoring.scores[scoring.required(&wanted.score)?];
     let mut controls = scoring.controls.iter();
     let control = controls.find(|control| scoring.scores[control.score].name == score.name);
     let keep = control.map_or(score.column.keep, |control| control.keep);

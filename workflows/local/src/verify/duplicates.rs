@@ -1,4 +1,5 @@
-//! Duplicates, and what they duplicate, are images that their step saw.
+//! Duplicates, and what they duplicate, are images that their step saw. What a reference set holds is
+//! not looked up: the set may be gone.
 //!
 //! What a duplicate points to may be in any partition, and all names do not fit into memory. So the
 //! rows are taken in batches; the names of a batch give their partitions, and these are read. A
@@ -85,7 +86,8 @@ impl StepCheck<'_> {
     fn batch(&self, batch: &mut Vec<DuplicateRow>, findings: &mut Findings) -> Result<()> {
         let mut wanted: BTreeMap<Partition, BTreeSet<&str>> = BTreeMap::new();
         for row in batch.iter() {
-            for id in [&row.image_id, &row.duplicate_of] {
+            let other = Some(&row.duplicate_of).filter(|_| row.reference.is_none());
+            for id in [&row.image_id].into_iter().chain(other) {
                 for shard in self.places.of(id.as_str()) {
                     wanted
                         .entry(shard.partition)
@@ -102,13 +104,8 @@ impl StepCheck<'_> {
             }
         }
         for row in batch.drain(..) {
-            let others = self.places.of(row.duplicate_of.as_str());
-            let mut others = others
-                .iter()
-                .map(|s| (s.partition, row.duplicate_of.clone()));
             let holds = there.contains(&(row.partition, row.image_id.clone()))
-                && others.any(|other| there.contains(&other))
-                && row.image_id != row.duplicate_of;
+                && (row.reference.is_some() || self.is_another(&row, &there));
             findings.expect(Check::Duplicates, holds, || {
                 format!(
                     "{}: {} ({}), duplicate of {}: not two images that the step saw",
@@ -117,6 +114,15 @@ impl StepCheck<'_> {
             });
         }
         Ok(())
+    }
+
+    /// Whether a row names another image that the step saw.
+    fn is_another(&self, row: &DuplicateRow, there: &HashSet<(Partition, ImageId)>) -> bool {
+        let others = self.places.of(row.duplicate_of.as_str());
+        let mut others = others
+            .iter()
+            .map(|s| (s.partition, row.duplicate_of.clone()));
+        row.image_id != row.duplicate_of && others.any(|other| there.contains(&other))
     }
 
     fn survivors_among(

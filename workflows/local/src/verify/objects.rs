@@ -3,8 +3,8 @@
 use rayon::prelude::*;
 use sluice_harness::Context;
 use sluice_manifest::layout::{
-    self, ASSIGNMENTS, CENTROIDS, DECISIONS, DUPLICATES, EMBEDDINGS, FILTERED, IMAGES, Manifest,
-    OUTPUT_PLAN, SCORES, SHARDS, SKIPPED,
+    self, ASSIGNMENTS, CAPTIONS, CENTROIDS, DECISIONS, DUPLICATES, EMBEDDINGS, FILTERED, IMAGES,
+    Manifest, OUTPUT_PLAN, SCORES, SHARDS, SKIPPED,
 };
 use sluice_manifest::rows::{self, CuratedRow, MODEL_SHA256_KEY, PlanRow, Row};
 use sluice_manifest::{Receipt, Result};
@@ -91,6 +91,7 @@ fn open(store: &Store, path: &str, receipt: &Receipt) -> Result<()> {
         kind(&SKIPPED),
         kind(&DUPLICATES),
         kind(&OUTPUT_PLAN),
+        kind(&CAPTIONS),
         decisions,
     ];
     let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);

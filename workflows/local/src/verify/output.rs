@@ -4,9 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use rayon::prelude::*;
 use serde_json::Value;
+use sluice_export::captions::KeepCaptions;
+use sluice_export::format::{Format, plan_settings};
 use sluice_manifest::layout::{self, OUTPUT_PLAN};
 use sluice_manifest::rows::{OUTPUT_KEY, OutputPlanRow, WEIGHT_KEY};
 use sluice_manifest::{Error, Result, StepName, Unit, UnitKind};
+use sluice_pixels::Recode;
 use sluice_report::steps;
 use sluice_store::{Location, Store};
 
@@ -39,30 +42,51 @@ fn dataset(run: &Run<'_>, export: &StepName, input: &Store, findings: &mut Findi
     let Some(store) = findings.take(Check::Packing, run.context.storage.open(&location))? else {
         return Ok(());
     };
+    let settings = plan_settings(run.receipts, export);
+    let format = settings.as_ref().map_or_else(Format::default, |s| s.format);
     let output = Output {
         run,
         export,
         input,
         store: &store,
         weight,
+        format,
+        recode: settings.as_ref().map_or_else(Recode::default, |s| s.recode),
+        keep_captions: settings
+            .as_ref()
+            .map_or_else(KeepCaptions::default, |s| s.keep_captions),
+        splits: settings.map_or_else(Vec::new, |settings| settings.splits),
     };
     let rows: Vec<(u32, Vec<OutputPlanRow>)> = rows.into_iter().collect();
     let looked: Vec<(Findings, u64)> = rows
         .par_iter()
-        .map(|(shard, rows)| output.check(Unit::new(UnitKind::Shard, *shard), rows))
+        .map(|(_, rows)| output.check(rows))
         .collect::<Result<_>>()?;
     let mut samples = BTreeMap::new();
-    for ((shard, _), (found, count)) in rows.iter().zip(looked) {
+    let mut splits: BTreeMap<Option<&str>, BTreeMap<String, u64>> = BTreeMap::new();
+    for ((_, rows), (found, count)) in rows.iter().zip(looked) {
         findings.merge(found);
-        samples.insert(format!("{}.tar", Unit::new(UnitKind::Shard, *shard)), count);
+        let Some(row) = rows.first() else { continue };
+        let name = format!("{}.{}", row.path(), format.extension());
+        samples.insert(name.clone(), count);
+        let split = splits.entry(row.split.as_deref()).or_default();
+        split.insert(name, count);
+    }
+    if splits.is_empty() {
+        splits.insert(None, BTreeMap::new());
     }
     let total: u64 = samples.values().sum();
     let kept = run.receipts.counts(export, UnitKind::Part).kept;
     findings.expect(Check::Conservation, total == kept, || {
         format!("{export}: {kept} samples are kept, the output holds {total}")
     });
-    index(&store, &samples, findings)?;
-    extra(&store, &samples, findings)
+    let mut indexes = Vec::new();
+    for (split, samples) in splits.iter().filter(|_| format == Format::Webdataset) {
+        let path = layout::output_index(*split);
+        index(&store, &path, samples, findings)?;
+        indexes.push(path);
+    }
+    extra(&store, &samples, indexes, findings)
 }
 
 type Planned = (Location, Weight, BTreeMap<u32, Vec<OutputPlanRow>>);
@@ -85,15 +109,20 @@ fn plan(run: &Run<'_>, path: &str) -> Result<Planned> {
     Ok((location, weight, shards))
 }
 
-/// `index.json` has every shard with its samples and size.
-fn index(store: &Store, samples: &BTreeMap<String, u64>, findings: &mut Findings) -> Result<()> {
-    let Some(json) = findings.take(Check::Index, store.get(layout::OUTPUT_INDEX))? else {
+/// The index has every shard with its samples and size.
+fn index(
+    store: &Store,
+    path: &str,
+    samples: &BTreeMap<String, u64>,
+    findings: &mut Findings,
+) -> Result<()> {
+    let Some(json) = findings.take(Check::Index, store.get(path))? else {
         return Ok(());
     };
     let index: Value = match serde_json::from_slice(&json) {
         Ok(index) => index,
         Err(e) => {
-            let uri = store.uri(layout::OUTPUT_INDEX);
+            let uri = store.uri(path);
             findings.fail(Check::Index, format!("{uri}: cannot parse it: {e}"));
             return Ok(());
         }
@@ -116,16 +145,23 @@ fn index(store: &Store, samples: &BTreeMap<String, u64>, findings: &mut Findings
     Ok(())
 }
 
-/// Nothing but the shards, their Parquet files, the index, the card and the claim.
-fn extra(store: &Store, samples: &BTreeMap<String, u64>, findings: &mut Findings) -> Result<()> {
+/// Nothing but the shards, their Parquet files, the index, the card, its description in
+/// Croissant and the claim.
+fn extra(
+    store: &Store,
+    samples: &BTreeMap<String, u64>,
+    indexes: Vec<String>,
+    findings: &mut Findings,
+) -> Result<()> {
     let mut known: BTreeSet<String> = samples.keys().cloned().collect();
     let tables = samples.keys().map(|tar| tar.replace(".tar", ".parquet"));
     known.extend(tables);
     let named = [
-        layout::OUTPUT_INDEX,
         layout::OUTPUT_CARD,
+        layout::OUTPUT_CROISSANT,
         layout::OUTPUT_CLAIM,
     ];
+    known.extend(indexes);
     known.extend(named.map(str::to_owned));
     for object in store.list("")? {
         let expected = known.contains(&object.path);

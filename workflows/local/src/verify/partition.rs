@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 
+use sluice_export::split::group_of;
 use sluice_harness::PartitionPlan;
 use sluice_manifest::layout::{DECISIONS, EMBEDDINGS, IMAGES, SHARDS, SKIPPED};
 use sluice_manifest::rows::{
@@ -159,7 +160,8 @@ fn decisions(
             && row.step.as_ref() == verdict.dropped.as_ref().map(|dropped| &dropped.step)
             && row.reason.as_ref() == verdict.dropped.as_ref().map(|dropped| &dropped.reason)
             && row.detail == verdict.detail
-            && row.bytes == bytes;
+            && row.bytes == bytes
+            && row.group == group_of(verdict.sample.phash, row.image_id.as_str());
         findings.expect(Check::Decisions, same, || {
             let (id, found) = (&verdict.sample.image_id, &row.image_id);
             let (step, reason) = (row.step.clone(), row.reason.clone());

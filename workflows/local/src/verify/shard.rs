@@ -2,18 +2,25 @@
 //!
 //! The tar is read with another implementation than the one that wrote it.
 
+use std::collections::HashMap;
 use std::io::Read;
 
 use sha2::{Digest, Sha256};
+use sluice_export::captions::{self, KeepCaptions};
+use sluice_export::format::Format;
+use sluice_export::recoded;
+use sluice_export::split::{Split, group_of, split_of};
 use sluice_manifest::layout::{DECISIONS, IMAGES};
 use sluice_manifest::rows::{CuratedRow, DecisionRow, MemberRow, OutputPlanRow, SampleRow};
-use sluice_manifest::{Class, Error, Result, StepName, Unit};
+use sluice_manifest::{Class, Error, ImageId, Partition, Result, StepName, Unit};
+use sluice_pixels::Recode;
 use sluice_shard::{Sample, safe_member_name};
-use sluice_source::InputReader;
+use sluice_source::{EachImage, InputReader};
 use sluice_store::{ObjectReader, RowReader, Store};
 
 use super::Run;
 use super::checks::{Check, Findings};
+use super::images::Images;
 use super::source::Sources;
 
 /// Bytes compared at once.
@@ -40,9 +47,23 @@ pub struct Output<'a> {
     pub store: &'a Store,
     /// What the plan's ranges count.
     pub weight: Weight,
+    /// What its shards are.
+    pub format: Format,
+    /// What was done to its images.
+    pub recode: Recode,
+    /// Which captions its samples have.
+    pub keep_captions: KeepCaptions,
+    /// Its splits.
+    pub splits: Vec<Split>,
 }
 
-type Entries<'e> = tar::Entries<'e, ObjectReader>;
+/// What holds the members.
+enum Members<'e> {
+    /// A tar, all of them.
+    Tar(tar::Entries<'e, ObjectReader>),
+    /// The Parquet file, the images.
+    Table(Box<Images>),
+}
 
 /// Why the rest cannot be checked.
 enum Stop {
@@ -63,51 +84,121 @@ impl Output<'_> {
     ///
     /// # Errors
     /// Of storage only.
-    pub fn check(&self, unit: Unit, rows: &[OutputPlanRow]) -> Result<(Findings, u64)> {
+    pub fn check(&self, rows: &[OutputPlanRow]) -> Result<(Findings, u64)> {
         let mut findings = Findings::default();
         let mut samples = 0;
-        match self.compare(unit, rows, &mut findings, &mut samples) {
+        match self.compare(rows, &mut findings, &mut samples) {
             Ok(()) | Err(Stop::Noted) => {}
             Err(Stop::Error(e)) => findings.note(Check::Packing, e)?,
         }
         Ok((findings, samples))
     }
 
+    /// Returns the captions that were added to a partition's samples.
+    fn captions(&self, partition: Partition) -> Result<HashMap<ImageId, Vec<String>>> {
+        match self.keep_captions {
+            KeepCaptions::Kept => Ok(HashMap::new()),
+            KeepCaptions::All => {
+                captions::of_partition(&self.run.context.run, self.export, partition)
+            }
+        }
+    }
+
+    /// Returns a sample's image as it was written anew, and changes the sample's row with it. Where
+    /// the source is not at hand, the row follows the output's.
+    fn recoded(
+        &self,
+        row: &CuratedRow,
+        sample: &mut SampleRow,
+        source: Option<(&Sources<'_>, &Sample)>,
+    ) -> Result<Option<Vec<u8>>> {
+        let extension = sample.image_extension.as_ref();
+        let mut members = sample.members.iter();
+        let number = members.position(|member| Some(&member.extension) == extension);
+        let Some(number) = number.filter(|_| !self.recode.is_verbatim()) else {
+            return Ok(None);
+        };
+        let Some((sources, source)) = source else {
+            recoded::follow(sample, row);
+            return Ok(None);
+        };
+        let mut image = Vec::new();
+        match &source.members[number].data {
+            Some(data) => image.extend_from_slice(data),
+            None => {
+                let mut large = sources.large(&sample.shard, &sample.members[number])?;
+                let read = large.read_to_end(&mut image);
+                read.map_err(|e| Error::of_io(e, sample.shard.as_str()))?;
+            }
+        }
+        let memory = &self.run.context.memory;
+        recoded::recode(&self.recode, sample, image, memory).map(Some)
+    }
+
     fn compare(
         &self,
-        unit: Unit,
         rows: &[OutputPlanRow],
         findings: &mut Findings,
         samples: &mut u64,
     ) -> Result<(), Stop> {
-        let tar = format!("{unit}.tar");
-        let mut archive = tar::Archive::new(self.store.reader(&tar)?);
-        let entries = archive.entries();
+        let Some(path) = rows.first().map(OutputPlanRow::path) else {
+            return Ok(());
+        };
+        let table = format!("{path}.parquet");
+        let name = format!("{path}.{}", self.format.extension());
+        let mut archive = match self.format {
+            Format::Webdataset => Some(tar::Archive::new(self.store.reader(&name)?)),
+            Format::Parquet => None,
+        };
+        let entries = archive.as_mut().map(tar::Archive::entries).transpose();
         let mut shard = ShardCheck {
-            uri: self.store.uri(&tar),
-            entries: entries.map_err(|e| Error::data(format!("{tar}: {e}")))?,
-            curated: self.store.rows(&format!("{unit}.parquet"))?,
+            uri: self.store.uri(&name),
+            members: match entries.map_err(|e| Error::data(format!("{name}: {e}")))? {
+                Some(entries) => Members::Tar(entries),
+                None => Members::Table(Box::new(Images::open(self.store, &table)?)),
+            },
+            curated: self.store.rows(&table)?,
             findings,
         };
         let context = self.run.context;
-        let reader = InputReader::new(&context.run, self.input, &context.storage);
+        let read = self.run.receipts.of(&StepName::read()).first();
+        let split = read.and_then(|receipt| EachImage::of_settings(&receipt.settings));
+        let reader = InputReader::new(&context.run, self.input, &context.storage).split(split);
         for row in rows {
             let partition = self.run.plan.partition(row.partition.into())?;
             let mut sources = match self.run.quick {
                 true => None,
                 false => Some(Sources::new(&reader, self.input, partition)),
             };
+            let captions = self.captions(row.partition)?;
             for sample in KeptRange::open(self, row)? {
                 self.run.context.check_stop()?;
-                let sample = sample?;
-                shard.row(&sample)?;
+                let mut sample = sample?;
                 let source = match &mut sources {
                     Some(sources) => Some(shard.source(sources, &sample)?),
                     None => None,
                 };
+                let before = sample.members.clone();
+                if let Some(captions) = captions.get(&sample.image_id) {
+                    captions::add(&mut sample, captions);
+                }
+                let row = shard.next_row(&sample)?;
+                let at_hand = sources.as_ref().zip(source.as_ref());
+                let image = self.recoded(&row, &mut sample, at_hand)?;
+                shard.row(&row, &sample);
                 for (number, member) in sample.members.iter().enumerate() {
-                    let from = match (&sources, &source) {
-                        (Some(sources), Some(source)) => Some((sources, source, number)),
+                    let is_image = sample.image_extension.as_ref() == Some(&member.extension);
+                    let changed = match &image {
+                        Some(image) if is_image => Some(image.as_slice()),
+                        _ if before.get(number) == Some(member) => None,
+                        _ => sample.text_of(member).map(str::as_bytes),
+                    };
+                    let from = match (changed, at_hand) {
+                        (Some(bytes), _) => Some(Origin::Bytes(bytes)),
+                        // Of an image that was written anew nothing is at hand in a quick check.
+                        (None, Some((sources, source))) => {
+                            Some(Origin::Source(sources, source, number))
+                        }
                         _ => None,
                     };
                     shard.member(&sample, member, from)?;
@@ -122,15 +213,15 @@ impl Output<'_> {
 /// An output shard being read.
 struct ShardCheck<'e, 'f> {
     uri: String,
-    entries: Entries<'e>,
+    members: Members<'e>,
     curated: RowReader<CuratedRow>,
     findings: &'f mut Findings,
 }
 
 impl ShardCheck<'_, '_> {
-    /// The next row must be this sample's. A missing or a different row ends the comparison: all
-    /// rows after it would differ too.
-    fn row(&mut self, sample: &SampleRow) -> Result<(), Stop> {
+    /// Returns the next row, which must be this sample's. A missing or a different row ends the
+    /// comparison: all rows after it would differ too.
+    fn next_row(&mut self, sample: &SampleRow) -> Result<CuratedRow, Stop> {
         let id = &sample.image_id;
         let Some(row) = self.curated.next().transpose()? else {
             let failure = format!("{}: {id} and what follows are missing", self.uri);
@@ -143,6 +234,12 @@ impl ShardCheck<'_, '_> {
             self.findings.fail(Check::Packing, failure);
             return Err(Stop::Noted);
         }
+        Ok(row)
+    }
+
+    /// The row must say what `read` found and what was made of it.
+    fn row(&mut self, row: &CuratedRow, sample: &SampleRow) {
+        let id = &sample.image_id;
         let same = row.source_shard == sample.shard
             && row.source_key == sample.key
             && row.caption == sample.caption
@@ -155,7 +252,6 @@ impl ShardCheck<'_, '_> {
         self.findings.expect(Check::Packing, same, || {
             format!("{}: the row of {id} differs from what read found", self.uri)
         });
-        Ok(())
     }
 
     /// The sample in its source shard.
@@ -183,11 +279,24 @@ impl ShardCheck<'_, '_> {
         &mut self,
         sample: &SampleRow,
         member: &MemberRow,
-        source: Option<(&Sources<'_>, &Sample, usize)>,
+        source: Option<Origin<'_, '_>>,
     ) -> Result<(), Stop> {
         let name = safe_member_name(sample.image_id.as_str(), &member.extension);
+        let is_image = sample.image_extension.as_ref() == Some(&member.extension);
+        let mut hasher = is_image.then(Sha256::new);
+        let entries = match &mut self.members {
+            Members::Tar(entries) => entries,
+            Members::Table(_) if !is_image => return Ok(()),
+            Members::Table(images) => {
+                let image = images.take()?;
+                let compared = compare(image.as_slice(), sample, member, source, &mut hasher)?;
+                let same = compared.map_err(|e| self.broken(&e))?;
+                self.judge(sample, &name, same, hasher);
+                return Ok(());
+            }
+        };
         let uri = &self.uri;
-        let entry = match self.entries.next() {
+        let entry = match entries.next() {
             Some(Ok(entry)) => entry,
             Some(Err(e)) => return Err(self.broken(&e)),
             None => {
@@ -206,20 +315,14 @@ impl ShardCheck<'_, '_> {
             self.findings.fail(Check::Members, failure);
             return Err(Stop::Noted);
         }
-        let is_image = sample.image_extension.as_ref() == Some(&member.extension);
-        let mut hasher = is_image.then(Sha256::new);
-        let compared = match source {
-            None => same_bytes(entry, None::<&[u8]>, &mut hasher),
-            Some((sources, source, number)) => match &source.members[number].data {
-                Some(data) => same_bytes(entry, Some(data.as_slice()), &mut hasher),
-                None => same_bytes(
-                    entry,
-                    Some(sources.large(&sample.shard, member)?),
-                    &mut hasher,
-                ),
-            },
-        };
+        let compared = compare(entry, sample, member, source, &mut hasher)?;
         let same = compared.map_err(|e| self.broken(&e))?;
+        self.judge(sample, &name, same, hasher);
+        Ok(())
+    }
+
+    /// Notes whether a member has its source's bytes, and an image the hash that `read` found.
+    fn judge(&mut self, sample: &SampleRow, name: &str, same: bool, hasher: Option<Sha256>) {
         let uri = &self.uri;
         self.findings.expect(Check::Members, same, || {
             format!("{uri}: {name} differs from its source, {}", sample.shard)
@@ -231,7 +334,6 @@ impl ShardCheck<'_, '_> {
                 format!("{uri}: {name} is not the image that was read")
             });
         }
-        Ok(())
     }
 
     /// Nothing may follow.
@@ -241,7 +343,10 @@ impl ShardCheck<'_, '_> {
             let failure = format!("{uri}: row of {} was not planned", row.image_id);
             self.findings.fail(Check::Packing, failure);
         }
-        match self.entries.next() {
+        let Members::Tar(entries) = &mut self.members else {
+            return Ok(());
+        };
+        match entries.next() {
             None => Ok(()),
             Some(Ok(entry)) => {
                 let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
@@ -262,6 +367,33 @@ impl ShardCheck<'_, '_> {
         self.findings.fail(Check::Members, message);
         Stop::Noted
     }
+}
+
+/// Where a member comes from.
+enum Origin<'s, 'p> {
+    /// The shards, the sample in its shard, the member's number.
+    Source(&'s Sources<'p>, &'s Sample, usize),
+    /// What was made of the source: metadata with captions, an image written anew.
+    Bytes(&'s [u8]),
+}
+
+/// Compares a member with its source, where there is one.
+fn compare(
+    entry: impl Read,
+    sample: &SampleRow,
+    member: &MemberRow,
+    source: Option<Origin<'_, '_>>,
+    hasher: &mut Option<Sha256>,
+) -> Result<std::io::Result<bool>> {
+    let (sources, source, number) = match source {
+        None => return Ok(same_bytes(entry, None::<&[u8]>, hasher)),
+        Some(Origin::Bytes(bytes)) => return Ok(same_bytes(entry, Some(bytes), hasher)),
+        Some(Origin::Source(sources, source, number)) => (sources, source, number),
+    };
+    Ok(match &source.members[number].data {
+        Some(data) => same_bytes(entry, Some(data.as_slice()), hasher),
+        None => same_bytes(entry, Some(sources.large(&sample.shard, member)?), hasher),
+    })
 }
 
 /// Reads an entry to its end and compares it with its source, where there is one.
@@ -304,6 +436,7 @@ struct KeptRange {
     samples: RowReader<SampleRow>,
     decisions: RowReader<DecisionRow>,
     row: OutputPlanRow,
+    splits: Vec<Split>,
     weight: Weight,
     position: u64,
 }
@@ -316,9 +449,17 @@ impl KeptRange {
             samples: run.rows(&IMAGES.path(&StepName::read(), unit))?,
             decisions: run.rows(&DECISIONS.path(output.export, unit))?,
             row: row.clone(),
+            splits: output.splits.clone(),
             weight: output.weight,
             position: 0,
         })
+    }
+}
+
+impl KeptRange {
+    fn split_of(&self, sample: &SampleRow) -> Option<&str> {
+        let group = group_of(sample.phash, sample.image_id.as_str());
+        Some(split_of(&self.splits, group)?.name.as_str())
     }
 }
 
@@ -331,7 +472,7 @@ impl Iterator for KeptRange {
                 (Ok(sample), Ok(decision)) => (sample, decision),
                 (Err(e), _) | (_, Err(e)) => return Some(Err(e)),
             };
-            if !decision.keep {
+            if !decision.keep || self.split_of(&sample) != self.row.split.as_deref() {
                 continue;
             }
             let start = self.position;

@@ -1,23 +1,6 @@
-//! Every command line in the README parses, and the table of checks is the program's.
-
-use clap::Parser;
+//! The README's table of checks is the program's, and so are completions and manual pages.
 
 const README: &str = include_str!("../../README.md");
-
-#[test]
-fn command_lines_parse() {
-    let lines: Vec<&str> = README
-        .lines()
-        .filter(|line| line.starts_with("sluice "))
-        .collect();
-    assert!(lines.len() >= 10);
-    for line in lines {
-        let line = line.split(" > ").next().unwrap_or(line);
-        if let Err(e) = sluice::Args::try_parse_from(line.split_whitespace()) {
-            panic!("{line}\n{e}");
-        }
-    }
-}
 
 #[test]
 fn the_checks_are_those_that_verify_makes() {

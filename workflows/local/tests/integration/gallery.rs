@@ -80,6 +80,7 @@ fn what_the_run_does_not_have_is_named() {
     let run = curate("gallery-wrong");
     for (flags, hint) in [
         (["--dropped-by", "filtr"], "usable"),
+        (["--dropped-by", "aesthetic"], "drops nothing"),
         (["--rule", "large"], "rule:detailed"),
         (["--score", "beauty=1..2"], "aesthetic"),
         (["--ids", "memory://gallery-wrong/none.txt"], "none.txt"),

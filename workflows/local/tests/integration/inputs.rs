@@ -169,7 +169,7 @@ fn kept(run: &str) -> BTreeMap<String, Option<String>> {
 }
 
 /// The names and contents of the members of all output shards.
-fn members(run: &str) -> BTreeMap<String, Vec<u8>> {
+pub fn members(run: &str) -> BTreeMap<String, Vec<u8>> {
     use std::io::Read;
     let output = store(&run.replace("/run", "/out"));
     let mut members = BTreeMap::new();
@@ -191,7 +191,7 @@ fn members(run: &str) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// The rows of `read/images`.
-fn samples(run: &str) -> Vec<SampleRow> {
+pub fn samples(run: &str) -> Vec<SampleRow> {
     let run = store(run);
     let parts = run.list("read/images").unwrap().into_iter();
     let rows = parts.flat_map(|part| run.rows::<SampleRow>(&part.path).unwrap());

@@ -2,7 +2,7 @@
 
 use sluice_manifest::Class;
 
-use crate::support::{curate, failure, sluice};
+use crate::support::{again, curate, dataset, failure, sluice, store};
 
 #[test]
 fn a_manifest_is_printed() {
@@ -22,6 +22,7 @@ fn a_manifest_is_printed() {
           reason    Utf8     may be null
           detail    Utf8     may be null
           bytes     UInt64
+          group     UInt64
 
         image_id     keep   reason
         a/keep-1     true   -
@@ -109,4 +110,30 @@ fn folders_patterns_and_runs_are_printed() {
     }
     let (class, _) = failure(&sluice(&["inspect", &format!("{run}/nothing/*.parquet")]));
     assert_eq!(class, Class::Data);
+}
+
+#[test]
+fn a_query_needs_duckdb() {
+    let folder = tempfile::tempdir().unwrap();
+    let place = folder.path().to_str().unwrap();
+    dataset(&store(&format!("{place}/in")));
+    again::<sluice_partition::Args>(
+        &format!("{place}/run"),
+        &format!("sluice-partition --input {place}/in"),
+    );
+    let run = format!("{place}/run");
+    again::<sluice_read::Args>(&run, "sluice-read");
+    let query = "SELECT count(*) AS n FROM read_images WHERE status = 'rejected'";
+    let said = sluice(&["inspect", &run, "--json", "--sql", query]);
+    let images = format!("{run}/read/images");
+    let wrong = sluice(&["inspect", &images, "--sql", "SELECT none FROM manifest"]);
+    let (class, message) = failure(&wrong);
+    assert_eq!(class, Class::Usage, "{message}");
+    match said.outcome {
+        Ok(()) => {
+            assert_eq!(said.out.trim(), r#"{"n":4}"#);
+            assert!(message.contains("the views are manifest"), "{message}");
+        }
+        Err(_) => assert!(message.contains("pip install duckdb-cli"), "{message}"),
+    }
 }

@@ -207,6 +207,8 @@ fn the_whole_dag_runs_and_then_is_up_to_date() {
         "opennsfw",
         "--min-aesthetic",
         "0.2",
+        "--eps",
+        "0.01",
         "--images-per-shard",
         "3",
         "--models",

@@ -23,7 +23,8 @@ pub fn shared() -> &'static Shared {
     &SHARED
 }
 
-const DIMENSION: usize = 16;
+/// Numbers of a made-up embedding.
+pub const DIMENSION: usize = 16;
 
 pub fn store(uri: &str) -> Store {
     shared()
@@ -103,13 +104,8 @@ pub fn words(line: &str) -> Vec<String> {
 fn common(run: &str) -> Common {
     Common {
         run: run.to_owned(),
-        partitions: None,
-        task_index: None,
-        task_count: None,
         jobs: Some(2),
-        memory: None,
-        force: false,
-        result: None,
+        ..Common::default()
     }
 }
 
@@ -122,6 +118,18 @@ struct Encoding {
 /// Embeds the survivors of `usable` without a model: a vector of its own for each image, but the one
 /// of `semantic` is that of `keep-3`.
 pub fn embed(run: &str) -> Result<()> {
+    embed_as(run, |id, number| {
+        let axis = match id.ends_with("/keep-3") || id.ends_with("/semantic") {
+            true => DIMENSION - 1,
+            false => number,
+        };
+        std::array::from_fn(|i| f32::from(u8::from(i == axis)))
+    })
+}
+
+/// Embeds the survivors of `usable` without a model. `vector` returns the embedding of an image, by its
+/// name and its number; it has length 1.
+pub fn embed_as(run: &str, vector: impl Fn(&str, usize) -> [f32; DIMENSION]) -> Result<()> {
     let usable = StepName::fixed("usable");
     let node = Node {
         step: StepName::fixed("embed"),
@@ -146,11 +154,7 @@ pub fn embed(run: &str) -> Result<()> {
         let (mut ids, mut values) = (Vec::new(), Vec::new());
         for row in survivors.samples::<NameRow>(planned.partition)? {
             let id = row?.image_id.to_string();
-            let axis = match id.ends_with("/keep-3") || id.ends_with("/semantic") {
-                true => DIMENSION - 1,
-                false => number,
-            };
-            values.extend((0..DIMENSION).map(|i| f32::from(u8::from(i == axis))));
+            values.extend(vector(&id, number));
             ids.push(id);
             number += 1;
         }
@@ -278,17 +282,19 @@ pub fn judged(name: &str) -> String {
         let (beauty, danger) = (number as f32 / 8.0, (number * 5 % 8) as f32 / 8.0);
         table.push_str(&format!("{id},{beauty},{danger}\n"));
     }
-    let folder = run.replace("/run", "/tables");
-    store(&folder).put("made.csv", table).unwrap();
-    let import = format!("--step made --import {folder}/made.csv");
-    again::<sluice_score::Args>(
-        &run,
-        &format!("sluice-score --survivors-of usable {import}"),
-    );
+    score(&run, table);
     filter(&run, "--min made.beauty=0.3 --max made.danger=0.7");
     deduplicate(&run);
     again::<sluice_export::Args>(&run, "sluice-export decide --survivors-of dedup");
     run
+}
+
+/// Scores the survivors of `usable` by a table, as `made.<column>`.
+pub fn score(run: &str, table: String) {
+    let folder = run.replace("/run", "/tables");
+    store(&folder).put("made.csv", table).unwrap();
+    let line = "sluice-score --survivors-of usable --step made --import";
+    again::<sluice_score::Args>(run, &format!("{line} {folder}/made.csv"));
 }
 
 /// One more step on a run.

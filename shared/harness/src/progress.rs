@@ -1,0 +1,290 @@
+//! Progress on stderr: a bar for each step, by images, with total, rate and time left.
+//!
+//! How many images the units of a step have is known when they are done. Before, it is estimated by
+//! what `read` accepted in them, for `read` itself by their bytes, and corrected by the units that are
+//! done.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex};
+
+use indicatif::{ProgressState, ProgressStyle};
+use sluice_manifest::Unit;
+use tracing::Span;
+use tracing_indicatif::span_ext::IndicatifSpanExt;
+
+use crate::context::lock;
+
+/// Argo Workflows shows what a program writes here.
+const PROGRESS_FILE: &str = "ARGO_PROGRESS_FILE";
+
+/// How much work the units of a step are, in some measure.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Weights {
+    /// The weight of each unit.
+    pub units: BTreeMap<Unit, u64>,
+    /// Whether the measure is images.
+    pub are_images: bool,
+}
+
+impl Weights {
+    /// Units of which nothing is known.
+    pub(crate) fn equal(units: &[Unit]) -> Self {
+        Self {
+            units: units.iter().map(|unit| (*unit, 1)).collect(),
+            are_images: false,
+        }
+    }
+}
+
+/// How many images a step has, as far as is known.
+#[derive(Debug)]
+struct Estimate {
+    weights: Weights,
+    total_weight: u64,
+    /// Weight and images of the units that are done.
+    done: (u64, u64),
+    units_done: u64,
+    /// Images that went through the units at work.
+    at_work: BTreeMap<Unit, u64>,
+}
+
+impl Estimate {
+    fn new(weights: Weights) -> Self {
+        Self {
+            total_weight: weights.units.values().sum(),
+            weights,
+            done: (0, 0),
+            units_done: 0,
+            at_work: BTreeMap::new(),
+        }
+    }
+
+    fn images(&self) -> u64 {
+        self.done.1 + self.at_work.values().sum::<u64>()
+    }
+
+    /// Returns the number of images; none while nothing is known, and for steps without images.
+    fn total(&self) -> Option<u64> {
+        let (weight, images) = self.done;
+        let left = self.total_weight.saturating_sub(weight) as f64;
+        let per_weight = match weight {
+            0 if self.weights.are_images => 1.0,
+            0 => return None,
+            weight => images as f64 / weight as f64,
+        };
+        let total = images + (left * per_weight).round() as u64;
+        Some(total.max(self.images())).filter(|total| *total > 0)
+    }
+
+    fn finish(&mut self, unit: Unit, images: u64) {
+        self.at_work.remove(&unit);
+        self.done.0 += self.weights.units.get(&unit).copied().unwrap_or(0);
+        self.done.1 += images;
+    }
+}
+
+/// A step's progress: its units, and the images that went through.
+#[derive(Debug, Clone)]
+pub(crate) struct Progress {
+    span: Span,
+    step: String,
+    estimate: Arc<Mutex<Estimate>>,
+}
+
+impl Progress {
+    pub(crate) fn new(step: &str, weights: Weights) -> Self {
+        let span = tracing::info_span!("step", step);
+        let progress = Self {
+            span,
+            step: step.to_owned(),
+            estimate: Arc::new(Mutex::new(Estimate::new(weights))),
+        };
+        let estimate = lock(&progress.estimate);
+        let style = if estimate.total().is_some() {
+            by_images
+        } else {
+            by_units
+        };
+        progress.span.pb_set_style(&style(step));
+        progress.draw(&estimate);
+        drop(estimate);
+        progress.span.pb_start();
+        progress
+    }
+
+    /// Counts images of a unit at work.
+    pub(crate) fn advance(&self, unit: Unit, images: u64) {
+        let mut estimate = lock(&self.estimate);
+        *estimate.at_work.entry(unit).or_default() += images;
+        self.draw(&estimate);
+    }
+
+    /// A unit has been done, or is up to date, with this many images.
+    pub(crate) fn counted(&self, unit: Unit, images: u64) {
+        let mut estimate = lock(&self.estimate);
+        let was_known = estimate.total().is_some();
+        estimate.finish(unit, images);
+        if !was_known && estimate.total().is_some() {
+            self.span.pb_set_style(&by_images(&self.step));
+        }
+        self.draw(&estimate);
+    }
+
+    pub(crate) fn unit_done(&self) {
+        let mut estimate = lock(&self.estimate);
+        estimate.units_done += 1;
+        self.draw(&estimate);
+        if let Some(file) = std::env::var_os(PROGRESS_FILE) {
+            let (done, units) = (estimate.units_done, estimate.weights.units.len());
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "Argo's executor reads a file of the container"
+            )]
+            // Progress that nobody sees is no reason to fail.
+            let _ = std::fs::write(file, format!("{done}/{units}"));
+        }
+    }
+
+    fn draw(&self, estimate: &Estimate) {
+        match estimate.total() {
+            Some(total) => {
+                self.span.pb_set_length(total);
+                self.span.pb_set_position(estimate.images());
+            }
+            None => {
+                self.span.pb_set_length(estimate.weights.units.len() as u64);
+                self.span.pb_set_position(estimate.units_done);
+                self.span
+                    .pb_set_message(&format!("{} images", estimate.images()));
+            }
+        }
+    }
+}
+
+fn by_images(step: &str) -> ProgressStyle {
+    let of = "{human_pos}/{human_len} images  {rate}  {eta} left";
+    style(&format!("{step:>18} {{wide_bar:.cyan/dim}} {of}"))
+}
+
+fn by_units(step: &str) -> ProgressStyle {
+    let of = "{pos}/{len} units  {msg}  {elapsed}";
+    style(&format!("{step:>18} {{wide_bar:.cyan/dim}} {of}"))
+}
+
+fn style(template: &str) -> ProgressStyle {
+    let style = ProgressStyle::with_template(template);
+    let style = style.unwrap_or_else(|_| ProgressStyle::default_bar());
+    style.with_key(
+        "rate",
+        |state: &ProgressState, text: &mut dyn std::fmt::Write| {
+            let rate = state.per_sec();
+            // Writing to a string does not fail.
+            let _ = match rate {
+                ..10.0 => write!(text, "{rate:.1}/s"),
+                _ => write!(text, "{rate:.0}/s"),
+            };
+        },
+    )
+}
+
+/// The line above the bars of a program that does several steps: `step 3 of 15: embed`.
+#[derive(Debug)]
+pub struct StepCount {
+    span: Span,
+    total: usize,
+    at_work: Mutex<(usize, Vec<String>)>,
+}
+
+impl StepCount {
+    /// Begins with no step.
+    pub fn new(total: usize) -> Self {
+        let span = tracing::info_span!("steps");
+        span.pb_set_style(&style("{msg}"));
+        Self {
+            span,
+            total,
+            at_work: Mutex::default(),
+        }
+    }
+
+    /// A step is at work from now on.
+    pub fn begin(&self, step: &str) {
+        let mut at_work = lock(&self.at_work);
+        at_work.0 += 1;
+        at_work.1.push(step.to_owned());
+        self.draw(&at_work);
+        self.span.pb_start();
+    }
+
+    /// A step has ended.
+    pub fn end(&self, step: &str) {
+        let mut at_work = lock(&self.at_work);
+        at_work.1.retain(|other| other != step);
+        self.draw(&at_work);
+    }
+
+    fn draw(&self, (begun, names): &(usize, Vec<String>)) {
+        let mut line = format!("step {begun} of {}", self.total);
+        if !names.is_empty() {
+            // Writing to a string does not fail.
+            let _ = write!(line, ": {}", names.join(", "));
+        }
+        self.span.pb_set_message(&line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sluice_manifest::UnitKind;
+
+    use super::*;
+
+    fn estimate(weights: &[u64], are_images: bool) -> (Vec<Unit>, Estimate) {
+        let units = Unit::all(UnitKind::Part, weights.len() as u32);
+        let pairs = units.iter().copied().zip(weights.iter().copied());
+        let units_by_weight = pairs.collect();
+        let weights = Weights {
+            units: units_by_weight,
+            are_images,
+        };
+        (units, Estimate::new(weights))
+    }
+
+    #[test]
+    fn the_total_is_corrected_by_units_that_are_done() {
+        let (units, mut of_images) = estimate(&[100, 300], true);
+        assert_eq!(of_images.total(), Some(400));
+        of_images.at_work.insert(units[0], 30);
+        assert_eq!(of_images.images(), 30);
+        // A filter before the step dropped half of what `read` accepted.
+        of_images.finish(units[0], 50);
+        assert_eq!((of_images.images(), of_images.total()), (50, Some(200)));
+        of_images.finish(units[1], 170);
+        assert_eq!((of_images.images(), of_images.total()), (220, Some(220)));
+    }
+
+    #[test]
+    fn bytes_and_units_tell_the_total_once_one_is_done() {
+        let (units, mut of_bytes) = estimate(&[1000, 3000], false);
+        of_bytes.at_work.insert(units[0], 7);
+        assert_eq!(of_bytes.total(), None);
+        of_bytes.finish(units[0], 10);
+        assert_eq!(of_bytes.total(), Some(40));
+        let (units, mut without) = estimate(&[1], false);
+        without.finish(units[0], 0);
+        assert_eq!(without.total(), None);
+    }
+
+    #[test]
+    fn the_templates_parse() {
+        for of in [
+            "{human_pos}/{human_len} {rate} {eta}",
+            "{pos}/{len} {msg} {elapsed}",
+        ] {
+            assert!(ProgressStyle::with_template(of).is_ok());
+        }
+        by_images("dedup-match");
+        by_units("dedup-match");
+    }
+}

@@ -1,0 +1,421 @@
+//! `sluice models compare` and `quantize`: what changes on the user's own images with another encoder.
+//!
+//! Images of the first shards are read in a run in memory and embedded by both encoders, as
+//! `sluice-embed` does it. What is compared is what later steps see: the angle between the embeddings,
+//! each image's nearest neighbour, duplicates, and what heads decide.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use arrow::array::AsArray;
+use clap::Args;
+use rayon::prelude::*;
+use serde::Serialize;
+use sluice_harness::{Desk, Shared, StepDone, run_step};
+use sluice_manifest::rows::EMBEDDINGS;
+use sluice_manifest::{
+    Error, Keep, Receipt, RunInfo, ScoreColumn, StepName, Unit, UnitKind, layout,
+};
+use sluice_model::{Kind, Model, Precision, Spec, cached};
+use sluice_store::{Location, Storage, Store, vectors};
+
+/// CLIP's distance of duplicates.
+const EPS: f64 = 0.01;
+/// The steps of the run in memory.
+const STEPS: [&str; 2] = ["first", "second"];
+const SAMPLE: &str = "sample";
+
+/// The images that are compared on.
+#[derive(Debug, Args)]
+pub struct Sampling {
+    /// The images to compare on: shards, folders of images, Parquet files, lists
+    #[arg(long, env = "SLUICE_INPUT", value_name = "URI", num_args = 1..)]
+    pub input: Vec<String>,
+    /// Images to compare on, about
+    #[arg(long, value_name = "N", default_value_t = 1000,
+        value_parser = clap::value_parser!(u64).range(2..=20_000))]
+    pub images: u64,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// An encoder: what `--model` names, and its precision.
+#[derive(Debug, Clone)]
+pub struct Side<'a> {
+    pub model: &'a str,
+    pub precision: Precision,
+}
+
+/// What changes from the first encoder to the second.
+#[derive(Debug, Serialize)]
+pub struct Changes {
+    /// Images that both embedded.
+    images: usize,
+    /// Milliseconds of CPU time for each image, with reading and decoding.
+    cpu_ms: [f64; 2],
+    /// None where the embeddings differ in length.
+    cosine: Option<Cosine>,
+    /// Images whose nearest neighbour is another one.
+    nearest_changed: usize,
+    /// Images with another one within the distance of duplicates.
+    duplicates: Decisions,
+    /// What heads decide.
+    heads: Vec<Decisions>,
+}
+
+#[derive(Debug, Serialize)]
+struct Cosine {
+    mean: f64,
+    min: f64,
+}
+
+/// What one rule decides about the images.
+#[derive(Debug, Serialize)]
+struct Decisions {
+    /// The rule.
+    rule: String,
+    /// How many images it holds for.
+    holds: [usize; 2],
+    /// Images for which it holds with one encoder alone.
+    changed: usize,
+}
+
+impl Decisions {
+    fn of(rule: String, first: &[bool], second: &[bool]) -> Self {
+        let count = |holds: &[bool]| holds.iter().filter(|holds| **holds).count();
+        let pairs = first.iter().zip(second);
+        Self {
+            rule,
+            holds: [count(first), count(second)],
+            changed: pairs.filter(|(first, second)| first != second).count(),
+        }
+    }
+}
+
+/// Compares two encoders.
+///
+/// # Errors
+/// Usage, when one is no encoder; data, when there are no images; of storage.
+pub fn compare(
+    sides: [Side<'_>; 2],
+    sampling: &Sampling,
+    cache: &Location,
+    desk: &Desk<'_>,
+) -> Result<Changes> {
+    if sampling.input.is_empty() {
+        return Err(Error::usage("--input: no images to compare on")
+            .hint("name shards or folders of images: --input data/")
+            .into());
+    }
+    let storage = &desk.shared.storage;
+    let find = |side: &Side<'_>| -> Result<Model, Error> {
+        let model = Model::find(storage, side.model, cache, side.precision)?;
+        model.require(&[Kind::Embedder], "compare")?;
+        model.check()?;
+        Ok(model)
+    };
+    let models = [find(&sides[0])?, find(&sides[1])?];
+    let run = Trial::new(sampling, cache, &desk.shared)?;
+    let (mut embedded, mut cpu_ms) = (Vec::new(), [0.0; 2]);
+    for (number, side) in sides.iter().enumerate() {
+        run.embed(STEPS[number], side)?;
+        let (vectors, seconds) = run.embedded(STEPS[number])?;
+        cpu_ms[number] = seconds * 1000.0 / vectors.len().max(1) as f64;
+        embedded.push(vectors);
+    }
+    let [first, second] = Vectors::pair(&embedded)?;
+    let heads = heads_of(&models[0].spec, storage, cache)?;
+    Ok(Changes {
+        images: first.rows,
+        cpu_ms: cpu_ms.map(|ms| (ms * 100.0).round() / 100.0),
+        cosine: cosine(&first, &second),
+        nearest_changed: changed(&first.nearest(), &second.nearest()),
+        duplicates: duplicates(&models, &first, &second),
+        heads: match first.width == second.width {
+            true => decide(&heads, &first, &second)?,
+            false => Vec::new(),
+        },
+    })
+}
+
+/// A run in memory on some images.
+struct Trial<'a> {
+    uri: String,
+    store: Store,
+    shared: &'a Shared,
+    cache: String,
+    /// How many partitions were read.
+    partitions: u32,
+}
+
+impl<'a> Trial<'a> {
+    /// Reads the first partitions that have enough images, and chooses some of these by their content.
+    fn new(sampling: &Sampling, cache: &Location, shared: &'a Shared) -> Result<Self> {
+        let uri = "memory://sluice-models-compare/run".to_owned();
+        let store = shared.storage.create(&Location::parse(&uri)?)?;
+        let mut trial = Self {
+            uri,
+            store,
+            shared,
+            cache: cache.to_string(),
+            partitions: 0,
+        };
+        let inputs = sampling.input.iter().map(String::as_str);
+        let mut partition = vec!["--shards-per-partition=1", "--input"];
+        partition.extend(inputs);
+        trial.step::<sluice_partition::Args>("partition", &partition)?;
+        let place = layout::RUN_INFO;
+        let info: RunInfo = serde_json::from_slice(&trial.store.get(place)?)
+            .map_err(|e| Error::bug(format!("{place}: {e}")))?;
+        let mut images = 0;
+        while trial.partitions < info.partitions && images < sampling.images {
+            let number = format!("--partitions={}", trial.partitions);
+            let done = trial.step::<sluice_read::Args>("read", &[&number])?;
+            images += done.counts.kept;
+            trial.partitions += 1;
+        }
+        if images < 2 {
+            return Err(Error::data("fewer than two images that can be decoded").into());
+        }
+        let fraction = sampling.images as f64 / images as f64;
+        let rule = format!("--rule=sampled={}", of_content(fraction));
+        let step = format!("--step={SAMPLE}");
+        trial.step::<sluice_filter::Args>("filter", &[&step, &rule, &trial.share()])?;
+        Ok(trial)
+    }
+
+    fn share(&self) -> String {
+        format!("--partitions=0-{}", self.partitions - 1)
+    }
+
+    fn embed(&self, step: &str, side: &Side<'_>) -> Result<()> {
+        let words = [
+            format!("--step={step}"),
+            format!("--survivors-of={SAMPLE}"),
+            format!("--model={}", side.model),
+            format!("--precision={}", side.precision),
+            format!("--models={}", self.cache),
+            self.share(),
+        ];
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
+        self.step::<sluice_embed::Args>("embed", &words).map(drop)
+    }
+
+    fn step<P: sluice_harness::Program>(&self, stage: &str, words: &[&str]) -> Result<StepDone> {
+        let run = format!("--run={}", self.uri);
+        let command = [P::NAME, &run].into_iter().chain(words.iter().copied());
+        let command: Vec<String> = command.map(str::to_owned).collect();
+        tracing::debug!(step = stage, "{}", command.join(" "));
+        run_step::<P>(&command, self.shared)
+    }
+
+    /// Returns a step's embeddings by image, and the CPU time that they took, in seconds.
+    fn embedded(&self, step: &str) -> Result<(BTreeMap<String, Vec<f32>>, f64)> {
+        let step = StepName::new(step)?;
+        let (mut found, mut seconds) = (BTreeMap::new(), 0.0);
+        for number in 0..self.partitions {
+            let unit = Unit::new(UnitKind::Part, number);
+            let path = layout::EMBEDDINGS.path(&step, unit);
+            let columns = ["image_id", "embedding"];
+            for batch in self.store.table(&path, EMBEDDINGS, &columns)? {
+                let batch = batch?;
+                let ids = batch["image_id"].as_string::<i32>();
+                let all = vectors(&batch, "embedding")?;
+                let width = all.len() / batch.num_rows().max(1);
+                let rows = ids.iter().flatten().zip(all.chunks(width.max(1)));
+                found.extend(rows.map(|(id, vector)| (id.to_owned(), vector.to_vec())));
+            }
+            let path = layout::receipt(&step, unit);
+            let receipt = Receipt::parse(&self.store.get(&path)?, &path)?;
+            seconds += receipt.times.map_or(0.0, |times| times.cpu_seconds);
+        }
+        Ok((found, seconds))
+    }
+}
+
+/// Returns a rule that holds for about this fraction of the images, by the hash of their content.
+fn of_content(fraction: f64) -> String {
+    const DIGITS: u32 = 1 << 24;
+    match (fraction * f64::from(DIGITS)) as u32 {
+        DIGITS.. => "true".to_owned(),
+        bound => format!("sha256 < '{bound:06x}'"),
+    }
+}
+
+/// Embeddings of images, one after the other.
+struct Vectors {
+    rows: usize,
+    width: usize,
+    values: Vec<f32>,
+}
+
+impl Vectors {
+    /// Returns the embeddings of the images that both sides have, in one order.
+    fn pair(embedded: &[BTreeMap<String, Vec<f32>>]) -> Result<[Self; 2], Error> {
+        let [first, second] = embedded else {
+            return Err(Error::bug("not two sides"));
+        };
+        let both = || first.keys().filter(|id| second.contains_key(*id));
+        let of = |side: &BTreeMap<String, Vec<f32>>| {
+            let values: Vec<f32> = both().flat_map(|id| side[id].iter().copied()).collect();
+            let rows = both().count();
+            Self {
+                width: values.len() / rows.max(1),
+                rows,
+                values,
+            }
+        };
+        match both().count() {
+            0 | 1 => Err(Error::data("fewer than two images that both models embed")),
+            _ => Ok([of(first), of(second)]),
+        }
+    }
+
+    fn row(&self, row: usize) -> &[f32] {
+        &self.values[row * self.width..][..self.width]
+    }
+
+    /// Returns each image's nearest other image, and their cosine.
+    fn nearest(&self) -> Vec<(usize, f32)> {
+        let nearest = |row: usize| {
+            let others = (0..self.rows).filter(|other| *other != row);
+            let mut best = (row, f32::NEG_INFINITY);
+            for other in others {
+                let cosine = dot(self.row(row), self.row(other));
+                if cosine > best.1 {
+                    best = (other, cosine);
+                }
+            }
+            best
+        };
+        (0..self.rows).into_par_iter().map(nearest).collect()
+    }
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f32 {
+    const LANES: usize = 16;
+    let mut sums = [0.0_f32; LANES];
+    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
+    let (b_chunks, b_rest) = b.as_chunks::<LANES>();
+    for (a, b) in a_chunks.iter().zip(b_chunks) {
+        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
+            *sum += a * b;
+        }
+    }
+    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
+    sums.iter().sum::<f32>() + rest
+}
+
+fn cosine(first: &Vectors, second: &Vectors) -> Option<Cosine> {
+    let rows = (first.width == second.width).then_some(0..first.rows)?;
+    let cosines: Vec<f64> = rows
+        .map(|row| f64::from(dot(first.row(row), second.row(row))))
+        .collect();
+    Some(Cosine {
+        mean: cosines.iter().sum::<f64>() / cosines.len() as f64,
+        min: cosines.iter().copied().fold(f64::INFINITY, f64::min),
+    })
+}
+
+fn changed(first: &[(usize, f32)], second: &[(usize, f32)]) -> usize {
+    let pairs = first.iter().zip(second);
+    pairs.filter(|(first, second)| first.0 != second.0).count()
+}
+
+/// Returns which images have a duplicate, each encoder by its own distance.
+fn duplicates(models: &[Model; 2], first: &Vectors, second: &Vectors) -> Decisions {
+    let eps = [0, 1].map(|side: usize| models[side].spec.eps.unwrap_or(EPS));
+    let near = |vectors: &Vectors, eps: f64| -> Vec<bool> {
+        let nearest = vectors.nearest().into_iter();
+        nearest
+            .map(|(_, cosine)| f64::from(cosine) >= 1.0 - eps)
+            .collect()
+    };
+    let rule = match eps {
+        [first, second] if first == second => format!("a duplicate within eps {first}"),
+        [first, second] => format!("a duplicate within eps {first} and {second}"),
+    };
+    Decisions::of(rule, &near(first, eps[0]), &near(second, eps[1]))
+}
+
+/// Returns the heads in the folder of models that score an encoder's embeddings.
+fn heads_of(embedder: &Spec, storage: &Storage, cache: &Location) -> Result<Vec<Model>, Error> {
+    let mut heads = Vec::new();
+    for name in cached(storage, cache)? {
+        let head = Model::find(storage, &name, cache, Precision::Float32);
+        heads.extend(head.ok().filter(|head| {
+            head.spec.kind == Kind::Head && head.spec.embedder.as_deref() == Some(&embedder.name)
+        }));
+    }
+    Ok(heads)
+}
+
+/// Returns what the heads' thresholds decide.
+fn decide(heads: &[Model], first: &Vectors, second: &Vectors) -> Result<Vec<Decisions>, Error> {
+    let mut all = Vec::new();
+    for head in heads {
+        let mut session = head.session(1)?;
+        let mut scores = |side: &Vectors| {
+            let output = session.run(&[side.rows, side.width], &side.values)?;
+            head.spec.scores(output, side.rows)
+        };
+        let (before, after) = (scores(first)?, scores(second)?);
+        let columns = head.score_columns();
+        for (number, column) in columns.iter().enumerate() {
+            let kept = |scores: &[f32]| -> Vec<bool> {
+                let rows = scores.chunks(columns.len());
+                rows.map(|row| is_kept(row[number], column)).collect()
+            };
+            if let Some(threshold) = column.threshold {
+                let side = match column.keep {
+                    Keep::AtLeast => "at least",
+                    Keep::Below => "below",
+                };
+                let rule = format!("{} {side} {threshold}", head.spec.name);
+                all.push(Decisions::of(rule, &kept(&before), &kept(&after)));
+            }
+        }
+    }
+    Ok(all)
+}
+
+fn is_kept(score: f32, column: &ScoreColumn) -> bool {
+    column.threshold.is_none_or(|threshold| match column.keep {
+        Keep::AtLeast => score >= threshold,
+        Keep::Below => score < threshold,
+    })
+}
+
+impl Changes {
+    /// Returns the changes as lines for people: what, and how much.
+    pub fn lines(&self) -> Vec<Vec<String>> {
+        let share = |count: usize| {
+            let percent = 100.0 * count as f64 / self.images as f64;
+            format!("{count} of {} ({percent:.1} %)", self.images)
+        };
+        let cosine = match &self.cosine {
+            Some(Cosine { mean, min }) => format!("mean {mean:.6}, smallest {min:.6}"),
+            None => "the embeddings differ in length".to_owned(),
+        };
+        let [before, after] = self.cpu_ms;
+        let mut lines = vec![
+            ["images".to_owned(), self.images.to_string()],
+            ["cosine".to_owned(), cosine],
+            [
+                "nearest neighbour changed".to_owned(),
+                share(self.nearest_changed),
+            ],
+        ];
+        for rule in [&self.duplicates].into_iter().chain(&self.heads) {
+            let [before, after] = rule.holds;
+            let text = format!("{} ({before} before, {after} after)", share(rule.changed));
+            lines.push([format!("changed: {}", rule.rule), text]);
+        }
+        lines.push([
+            "CPU ms/image".to_owned(),
+            format!("{before} before, {after} after"),
+        ]);
+        lines.into_iter().map(Vec::from).collect()
+    }
+}
