@@ -293,12 +293,13 @@ impl Context {
 
     fn bytes_of(&self, units: &[Unit]) -> Option<Weights> {
         let plan = self.plan().ok()?;
+        let wanted: BTreeSet<&Unit> = units.iter().collect();
         let of = plan.partitions.iter().map(|planned| {
             let bytes = planned.shards.iter().map(|shard| shard.bytes).sum();
             (Unit::from(planned.partition), bytes)
         });
         Some(Weights {
-            units: of.filter(|(unit, _)| units.contains(unit)).collect(),
+            units: of.filter(|(unit, _)| wanted.contains(unit)).collect(),
             are_images: false,
         })
     }

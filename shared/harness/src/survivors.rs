@@ -219,13 +219,13 @@ impl Survivors<'_> {
         }))
     }
 
-    /// Returns all removed duplicates of the chain, each with the sample because of which it was
-    /// removed.
+    /// Returns all duplicates that the chain removed, each with the image of the run that it duplicates.
+    /// Duplicates of a reference set's images are not among them: their originals are in no run.
     ///
     /// # Errors
     /// Data, when a manifest is missing or broken.
-    pub fn duplicates_of(&self) -> Result<impl Iterator<Item = (ImageId, ImageId)> + use<>> {
-        let mut pairs = Vec::new();
+    pub fn duplicates_of(&self) -> Result<HashMap<ImageId, ImageId>> {
+        let mut originals = HashMap::new();
         for decider in &self.chain {
             let kinds = decider.decides.iter();
             for &kind in kinds.filter(|kind| **kind != UnitKind::Part) {
@@ -233,12 +233,14 @@ impl Survivors<'_> {
                     let path = DUPLICATES.path(&decider.step, unit);
                     for row in self.context.run.rows::<DuplicateRow>(&path)? {
                         let row = row?;
-                        pairs.push((row.image_id, row.duplicate_of));
+                        if row.reference.is_none() {
+                            originals.insert(row.image_id, row.duplicate_of);
+                        }
                     }
                 }
             }
         }
-        Ok(pairs.into_iter())
+        Ok(originals)
     }
 
     fn duplicates(

@@ -59,6 +59,12 @@ impl Description {
     /// The version of the layout that this program writes.
     pub const VERSION: u32 = 1;
 
+    /// Returns the objects of all parts.
+    pub fn outputs(&self) -> impl Iterator<Item = &Output> {
+        let parts = self.parts.iter();
+        parts.flat_map(|part| std::iter::once(&part.hashes).chain(&part.embeddings))
+    }
+
     /// Parses a description; `uri` names it in errors.
     ///
     /// # Errors

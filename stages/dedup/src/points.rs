@@ -112,61 +112,22 @@ impl<'a> Points<'a> {
 
     /// The `count` nearest of `centroids` of each vector, the nearest first.
     pub fn ranked(&self, centroids: &Centroids, count: usize) -> Result<Vec<Vec<u32>>> {
-        let half: Vec<f64> = centroids.rows().map(|c| squared_norm(c) / 2.0).collect();
-        let prepared = self.estimator.prepare(&centroids.data);
-        let biased = half.iter().enumerate();
-        let biased = biased.map(|(number, half)| (number, -half as f32));
-        let among = Among {
-            right: self.estimator.right(&prepared, biased),
-            numbers: (0..centroids.len()).collect(),
-            centroids,
-            half: &half,
-        };
+        let all = Candidates::of(self, centroids);
+        let among = all.among((0..centroids.len()).collect());
         let rows: Vec<usize> = (0..self.len()).collect();
-        let ranked = |estimates: &mut Estimates, rows: &[usize]| -> Result<Vec<Vec<u32>>> {
-            (self.check)()?;
-            let mut searches: Vec<Ranking> = rows.iter().map(|_| Ranking::new(count)).collect();
-            self.estimator
-                .load(estimates, &self.prepared, rows.iter().copied());
-            for columns in among.right.parts() {
-                self.estimator
-                    .estimate(estimates, &among.right, columns.clone());
-                for (i, search) in searches.iter_mut().enumerate() {
-                    let margin = self.estimator.margin(estimates, i, &among.right);
-                    search.look(estimates.row(i), margin, columns.start);
-                }
-            }
-            let searches = rows.iter().zip(searches);
-            let found = searches.map(|(&row, search)| search.finish(self.row(row), &among));
-            Ok(found.collect())
-        };
-        let parts: Vec<Vec<Vec<u32>>> = rows
-            .par_chunks(self.estimator.rows())
-            .map_init(Estimates::default, ranked)
-            .collect::<Result<_>>()?;
-        Ok(parts.concat())
+        self.search(&among, &rows, |_| Ranking::new(count))
     }
 
     /// Brings `places` up to date, after some of the centroids have `moved`.
     fn update(&self, places: &mut [Place], centroids: &Centroids, moved: &[bool]) -> Result<()> {
-        let half: Vec<f64> = centroids.rows().map(|c| squared_norm(c) / 2.0).collect();
-        let prepared = self.estimator.prepare(&centroids.data);
-        let among = |numbers: Vec<usize>| -> Among<'_> {
-            let biased = numbers.iter().map(|&number| (number, -half[number] as f32));
-            Among {
-                right: self.estimator.right(&prepared, biased),
-                numbers,
-                centroids,
-                half: &half,
-            }
-        };
-        let all = among((0..centroids.len()).collect());
-        let moving = among((0..centroids.len()).filter(|&c| moved[c]).collect());
+        let candidates = Candidates::of(self, centroids);
+        let all = candidates.among((0..centroids.len()).collect());
+        let moving = candidates.among((0..centroids.len()).filter(|&c| moved[c]).collect());
 
         let (search, compare): (Vec<usize>, Vec<usize>) =
             (0..places.len()).partition(|&row| moved[places[row].cluster]);
-        let searched = self.nearest(&all, &search, |_| None)?;
-        let compared = self.nearest(&moving, &compare, |row| Some(places[row]))?;
+        let searched = self.search(&all, &search, |_| Nearest::new(None))?;
+        let compared = self.search(&moving, &compare, |row| Nearest::new(Some(places[row])))?;
         let rows = search.into_iter().chain(compare);
         for (row, place) in rows.zip(searched.into_iter().chain(compared)) {
             places[row] = place;
@@ -174,17 +135,16 @@ impl<'a> Points<'a> {
         Ok(())
     }
 
-    /// For each of the vectors `rows` the nearest of some centroids and of the
-    /// one that it has already, if any.
-    fn nearest(
+    /// What a search among some centroids finds for each of the vectors `rows`.
+    fn search<S: Search>(
         &self,
         among: &Among<'_>,
         rows: &[usize],
-        has: impl Fn(usize) -> Option<Place> + Sync,
-    ) -> Result<Vec<Place>> {
-        let nearest = |estimates: &mut Estimates, rows: &[usize]| -> Result<Vec<Place>> {
+        begin: impl Fn(usize) -> S + Sync,
+    ) -> Result<Vec<S::Found>> {
+        let search = |estimates: &mut Estimates, rows: &[usize]| -> Result<Vec<S::Found>> {
             (self.check)()?;
-            let mut searches: Vec<Search> = rows.iter().map(|&row| Search::new(has(row))).collect();
+            let mut searches: Vec<S> = rows.iter().map(|&row| begin(row)).collect();
             self.estimator
                 .load(estimates, &self.prepared, rows.iter().copied());
             for columns in among.right.parts() {
@@ -199,11 +159,43 @@ impl<'a> Points<'a> {
             let found = searches.map(|(&row, search)| search.finish(self.row(row), among));
             Ok(found.collect())
         };
-        let parts: Vec<Vec<Place>> = rows
+        let parts: Vec<Vec<S::Found>> = rows
             .par_chunks(self.estimator.rows())
-            .map_init(Estimates::default, nearest)
+            .map_init(Estimates::default, search)
             .collect::<Result<_>>()?;
         Ok(parts.into_iter().flatten().collect())
+    }
+}
+
+/// All centroids, ready to be searched.
+struct Candidates<'a> {
+    estimator: &'a Estimator,
+    centroids: &'a Centroids,
+    prepared: Prepared<'a>,
+    /// Half of the squared length of each.
+    half: Vec<f64>,
+}
+
+impl<'a> Candidates<'a> {
+    fn of(points: &'a Points<'_>, centroids: &'a Centroids) -> Self {
+        Self {
+            estimator: &points.estimator,
+            prepared: points.estimator.prepare(&centroids.data),
+            half: centroids.rows().map(|c| squared_norm(c) / 2.0).collect(),
+            centroids,
+        }
+    }
+
+    /// Returns those with these numbers.
+    fn among(&self, numbers: Vec<usize>) -> Among<'_> {
+        let biased = numbers.iter();
+        let biased = biased.map(|&number| (number, -self.half[number] as f32));
+        Among {
+            right: self.estimator.right(&self.prepared, biased),
+            numbers,
+            centroids: self.centroids,
+            half: &self.half,
+        }
     }
 }
 
@@ -217,15 +209,35 @@ struct Among<'a> {
     half: &'a [f64],
 }
 
-/// The search for a vector's nearest centroid.
-struct Search {
+impl Among<'_> {
+    /// Half the difference of the vector's squared length and of its squared distance to a centroid: the
+    /// higher, the nearer.
+    fn score(&self, vector: &[f32], cluster: usize) -> f64 {
+        dot(vector, self.centroids.row(cluster)) - self.half[cluster]
+    }
+}
+
+/// The search for what a vector is near to. Estimates leave few centroids open, exact scores decide.
+trait Search: Send {
+    /// What it finds.
+    type Found: Send;
+
+    /// Looks at the estimated scores of the centroids `numbers`, each at most `margin` from its score.
+    fn look(&mut self, estimates: &[f32], margin: f32, numbers: &[usize]);
+
+    /// Returns what is found.
+    fn finish(self, vector: &[f32], among: &Among<'_>) -> Self::Found;
+}
+
+/// The search for a vector's nearest centroid, or the one that it has already.
+struct Nearest {
     /// What the best score is at least.
     least: f32,
     /// Centroids that may have it, and what their scores are at most.
     open: Vec<(usize, f32)>,
 }
 
-impl Search {
+impl Nearest {
     fn new(has: Option<Place>) -> Self {
         Self {
             least: has.map_or(f32::NEG_INFINITY, |place| place.score),
@@ -235,8 +247,11 @@ impl Search {
                 .collect(),
         }
     }
+}
 
-    /// Looks at the estimated scores of the centroids `numbers`.
+impl Search for Nearest {
+    type Found = Place;
+
     fn look(&mut self, estimates: &[f32], margin: f32, numbers: &[usize]) {
         self.least = self.least.max(maximum(estimates) - margin);
         let mut found = Vec::new();
@@ -245,19 +260,17 @@ impl Search {
         self.open.extend(found.into_iter().map(open));
     }
 
-    /// Where `vector` belongs. The exact scores decide between centroids.
+    /// Where `vector` belongs.
     fn finish(mut self, vector: &[f32], among: &Among<'_>) -> Place {
         self.open.retain(|&(_, most)| most >= self.least);
         if let &[(cluster, _)] = &self.open[..] {
             let score = self.least;
             return Place { cluster, score };
         }
-        let score =
-            |cluster: usize| dot(vector, among.centroids.row(cluster)) - among.half[cluster];
         let scores = self
             .open
             .iter()
-            .map(|&(cluster, _)| (score(cluster), cluster));
+            .map(|&(cluster, _)| (among.score(vector, cluster), cluster));
         let best = scores.reduce(|a, b| {
             let b_better = b.0 > a.0 || (b.0 == a.0 && b.1 < a.1);
             if b_better { b } else { a }
@@ -287,12 +300,15 @@ impl Ranking {
             open: Vec::new(),
         }
     }
+}
 
-    /// Looks at the estimated scores of the centroids from `first` on.
-    fn look(&mut self, estimates: &[f32], margin: f32, first: usize) {
+impl Search for Ranking {
+    type Found = Vec<u32>;
+
+    fn look(&mut self, estimates: &[f32], margin: f32, numbers: &[usize]) {
         let mut found = Vec::new();
         at_least(estimates, self.last - 2.0 * margin, &mut found);
-        let open = |column: usize| (estimates[column], first + column);
+        let open = |column: usize| (estimates[column], numbers[column]);
         self.open.extend(found.into_iter().map(open));
         if self.open.len() > self.count {
             let descending = |a: &(f32, usize), b: &(f32, usize)| b.0.total_cmp(&a.0);
@@ -305,11 +321,10 @@ impl Ranking {
 
     /// The nearest centroids by their exact scores.
     fn finish(self, vector: &[f32], among: &Among<'_>) -> Vec<u32> {
-        let score =
-            |cluster: usize| dot(vector, among.centroids.row(cluster)) - among.half[cluster];
         let open = self.open.into_iter();
-        let mut scores: Vec<(f64, usize)> =
-            open.map(|(_, cluster)| (score(cluster), cluster)).collect();
+        let mut scores: Vec<(f64, usize)> = open
+            .map(|(_, cluster)| (among.score(vector, cluster), cluster))
+            .collect();
         scores.sort_by(|a, b| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1)));
         scores.truncate(self.count);
         scores

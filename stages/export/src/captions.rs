@@ -48,7 +48,7 @@ pub fn collect(
     source: &Plan,
     survivors: &Survivors<'_>,
 ) -> Result<Vec<CaptionsRow>> {
-    let parents: HashMap<ImageId, ImageId> = survivors.duplicates_of()?.collect();
+    let parents = survivors.duplicates_of()?;
     let roots: HashSet<&ImageId> = parents.values().map(|id| root(&parents, id)).collect();
     let mut found: BTreeMap<&ImageId, Vec<(ImageId, String)>> = BTreeMap::new();
     let mut stay: HashMap<ImageId, (Partition, Option<String>)> = HashMap::new();

@@ -4,6 +4,7 @@
 //! card. It begins with the YAML that dataset hubs read.
 
 use serde_json::Value;
+use sluice_manifest::numbers::{plural, thousands};
 use sluice_manifest::{Counts, StepName};
 use sluice_pixels::{Encoding, JPEG_QUALITY, Recode, Shape};
 
@@ -11,7 +12,7 @@ use crate::columns::{COLUMNS, EMBEDDING_COLUMN, IMAGE_COLUMN};
 use crate::format::Format;
 use crate::hub::{Extensions, front_matter};
 use crate::splits::{OutputShardInfo, OutputSplit};
-use crate::words::{bytes, count, settings_of, table_row, thousands};
+use crate::words::{bytes, settings_of, table_row};
 
 /// What the card says.
 #[derive(Debug, Clone)]
@@ -95,11 +96,11 @@ impl Card {
         format!(
             "{} of the {} of `{}` ({}, {}), in {} ({}).",
             thousands(self.counts.kept),
-            count(self.counts.input, "sample"),
+            plural(self.counts.input, "sample"),
             source_name(&self.source),
-            count(self.source_shards, "shard"),
+            plural(self.source_shards, "shard"),
             bytes(self.source_bytes),
-            count(self.shards(), self.format.shard()),
+            plural(self.shards(), self.format.shard()),
             bytes(self.bytes())
         )
     }

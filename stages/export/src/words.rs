@@ -1,43 +1,15 @@
-//! Numbers, settings and tables as people write them.
+//! Sizes, settings and tables as people write them.
 
 use std::fmt::Write;
 
 use serde_json::{Number, Value};
-
-/// Returns a number with a comma for each three digits.
-pub fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (position, digit) in digits.chars().enumerate() {
-        if position > 0 && (digits.len() - position).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
-/// Returns "1 shard", "2 shards".
-pub fn count(number: u64, singular: &str) -> String {
-    let plural = if number == 1 { "" } else { "s" };
-    format!("{} {singular}{plural}", thousands(number))
-}
+use sluice_manifest::numbers::{self, plural};
 
 /// Returns a size, such as "8.8 MB".
 pub fn bytes(number: u64) -> String {
-    let mut size = number as f64;
-    let mut units = ["bytes", "kB", "MB", "GB", "TB", "PB"].into_iter();
-    let mut unit = units.next().unwrap_or_default();
-    for larger in units {
-        if size < 999.95 {
-            break;
-        }
-        size /= 1000.0;
-        unit = larger;
-    }
-    match unit {
-        "bytes" => count(number, "byte"),
-        unit => format!("{size:.1} {unit}"),
+    match number {
+        ..1000 => plural(number, "byte"),
+        _ => numbers::bytes(number),
     }
 }
 
@@ -126,13 +98,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_written_as_people_do() {
-        assert_eq!(thousands(7), "7");
-        assert_eq!(thousands(1_234_567), "1,234,567");
-        assert_eq!(
-            (count(1, "shard"), count(1000, "shard")),
-            ("1 shard".into(), "1,000 shards".into())
-        );
+    fn sizes_are_written_as_people_do() {
         let sizes = [1, 999, 8_796_160, 999_960_000].map(bytes);
         assert_eq!(sizes, ["1 byte", "999 bytes", "8.8 MB", "1.0 GB"]);
     }

@@ -307,9 +307,7 @@ impl OutputShard<'_> {
         self.counts.merge(&Counts::all_kept(1));
         Ok(())
     }
-}
 
-impl OutputShard<'_> {
     /// Reads the image, writes it anew where that is asked for, and changes the sample's row with it.
     fn image(
         &self,

@@ -6,19 +6,8 @@ use sluice_testkit::onnx::{
     FLOAT16, FLOAT32, INT64, Tensor, UINT8, graph, int, ints, node, node_of, node_with,
 };
 
-use crate::place::find;
+use crate::place::{SPEC, find};
 
-/// A spec of pictures of 2x2 pixels; a pixel's value is the tensor's number.
-const SPEC: &str = "
-    name = 'm'
-    kind = 'embedder'
-    [preprocess]
-    resize = { exact = { width = 2, height = 2 } }
-    filter = 'bilinear'
-    rescale = 1.0
-    mean = [0.0, 0.0, 0.0]
-    std = [1.0, 1.0, 1.0]
-";
 /// Two pictures, as tensors.
 const TWO: [f32; 24] = {
     let mut values = [0.0; 24];

@@ -5,16 +5,7 @@ use sluice_model::{Model, Precision};
 use sluice_store::{Location, Storage};
 use sluice_testkit::onnx::{FLOAT32, Tensor, Weights, graph_with, int, node, node_of, weights};
 
-const SPEC: &str = "
-    name = 'm'
-    kind = 'embedder'
-    [preprocess]
-    resize = { exact = { width = 2, height = 2 } }
-    filter = 'bilinear'
-    rescale = 1.0
-    mean = [0.0, 0.0, 0.0]
-    std = [1.0, 1.0, 1.0]
-";
+use crate::place::SPEC;
 
 /// Numbers between -1 and 1, each column on a scale of its own.
 fn matrix(rows: usize, columns: usize) -> Vec<f32> {

@@ -3,6 +3,7 @@
 //! What is in a run is known already, so nothing is decoded or embedded again. Memory is that of one row
 //! group of embeddings.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use anyhow::Result;
@@ -78,8 +79,7 @@ fn previous(store: &Store) -> Result<Option<Description>> {
 }
 
 fn are_there(store: &Store, about: &Description) -> Result<bool> {
-    let parts = about.parts.iter();
-    for output in parts.flat_map(|part| std::iter::once(&part.hashes).chain(&part.embeddings)) {
+    for output in about.outputs() {
         let info = store.stat(output.path.as_str())?;
         if info.is_none_or(|info| info.bytes != output.bytes) {
             return Ok(false);
@@ -90,15 +90,10 @@ fn are_there(store: &Store, about: &Description) -> Result<bool> {
 
 /// Removes parts of an earlier index that had more of them.
 fn remove_others(store: &Store, about: &Description) -> Result<()> {
-    let names: Vec<&str> = about
-        .parts
-        .iter()
-        .flat_map(|part| std::iter::once(&part.hashes).chain(&part.embeddings))
-        .map(|output| output.path.as_str())
-        .collect();
+    let names: HashSet<&str> = about.outputs().map(|output| output.path.as_str()).collect();
     for object in store.list("")? {
         let path = object.path.as_str();
-        if path != DESCRIPTION && !names.contains(&path) {
+        if path != DESCRIPTION && !names.contains(path) {
             store.delete(path)?;
         }
     }
