@@ -3,8 +3,9 @@
 use crate::event::{Member, Sample, SampleProblem};
 use crate::roles::{CAPTION_EXTENSIONS, METADATA_EXTENSIONS, image_members, stem_and_last};
 
-/// Returns a sample for each image, with `caption` as the extension of captions if it is given: `a.0` and `a.1` for `a.0.jpg` and `a.1.jpg`, `a.jpg` and `a.png` for
-/// images that only differ in their extension. A sample with one image stays as it is.
+/// Returns a sample for each image: `a.0` and `a.1` for `a.0.jpg` and `a.1.jpg`, `a.jpg` and `a.png` for
+/// images that only differ in their extension. A sample with one image stays as it is. `caption` is the
+/// extension of captions, where it is none of the usual ones.
 ///
 /// The members between an image and the next one follow it; those before the first image belong to the
 /// first. So each member is in one sample, and members stay in shard order. A caption or metadata has
@@ -20,7 +21,10 @@ pub fn split_images(
         return vec![sample];
     }
     let names = names_of(&sample.members, &images);
-    let texts = Texts::of(&sample.members, caption);
+    let texts = Texts {
+        members: &sample.members,
+        caption,
+    };
     let mut parts: Vec<Sample> = Vec::new();
     for (number, member) in sample.members.iter().enumerate() {
         let part = images.partition_point(|&image| image <= number);
@@ -88,10 +92,6 @@ struct Texts<'m> {
 }
 
 impl<'m> Texts<'m> {
-    fn of(members: &'m [Member], caption: Option<&'m str>) -> Self {
-        Self { members, caption }
-    }
-
     /// Adds the caption and the metadata of an image that are in another part.
     fn add_missing(
         &self,

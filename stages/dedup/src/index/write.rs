@@ -14,7 +14,7 @@ use arrow::datatypes::{DataType, Field, Float32Type};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sluice_harness::{Context, Plan, Sample, Survivors};
-use sluice_manifest::rows::{CuratedRow, Row, SCHEMA_KEY, SampleRow, Status};
+use sluice_manifest::rows::{CuratedRow, Row, SCHEMA_KEY, SampleRow, Status, some_of_read};
 use sluice_manifest::{Error, Fingerprint, ImageId, Output, Reason, StepName, Unit, UnitKind};
 use sluice_store::{Location, RowWriter, Store, Table, TableWriter};
 
@@ -180,12 +180,9 @@ struct IndexedRow {
 impl Row for IndexedRow {
     const SCHEMA: &'static str = SampleRow::SCHEMA;
     fn fields() -> Vec<Field> {
-        let names = [
+        some_of_read(&[
             "image_id", "sha256", "phash", "metadata", "status", "reason",
-        ];
-        let mut fields = SampleRow::fields();
-        fields.retain(|field| names.contains(&field.name().as_str()));
-        fields
+        ])
     }
 }
 
