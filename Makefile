@@ -99,7 +99,7 @@ test-wheel: wheel models demo-data ## the wheel in an empty environment: a folde
 
 # Compiling keeps no processor busy to its end, and downloads keep none busy at all: make -j4 prepare.
 .PHONY: prepare
-prepare: compile models demo-data servers argo-tools image-tools $(airflow)/.done $(cache)/readers/.done ## all that CI compiles and downloads
+prepare: compile models demo-data servers providers argo-tools image-tools $(airflow)/.done $(cache)/readers/.done ## all that CI compiles and downloads
 .PHONY: compile
 compile: lint
 	$(tests) --no-run
@@ -172,6 +172,11 @@ test-argo: build models demo-data servers ## the Argo templates and Kubernetes J
 argo-tools: find-tools
 	@tests/workflows/argo/run.sh $(cache) --tools
 
+# As root, on a machine that may be changed. CASES=NAME… for some of them, ARGO=4.1.2 for another Argo.
+.PHONY: test-cluster
+test-cluster: build models demo-data servers ## a real Kubernetes and a real Argo on this machine, and faults (as root; 20 minutes the first time)
+	@tests/workflows/cluster/run.sh $(CASES)
+
 # SLOW=1: a run under the real scheduler, too.
 .PHONY: test-airflow
 test-airflow: build models demo-data servers $(airflow)/.done ## the Airflow provider at work: dag.test, pods, what drifts
@@ -225,6 +230,14 @@ $(cache)/onnxruntime/libonnxruntime.so: $(convert)/onnxruntime.txt $(venv)/.done
 	@$(python) -m zipfile -e $(@D)/onnxruntime-*.whl $(@D)/wheel
 	@cd $(@D) && mv wheel/onnxruntime/capi/libonnxruntime*.so* wheel/onnxruntime/LICENSE . && rm -rf wheel onnxruntime-*.whl
 	@cd $(@D) && ln -s libonnxruntime.so.*.*.* libonnxruntime.so.1 && ln -s libonnxruntime.so.1 libonnxruntime.so
+
+# 340 MB, for the tests of devices; without them those tests are skipped.
+.PHONY: providers
+providers: $(cache)/providers/.done ## ONNX Runtime's providers for CUDA and OpenVINO, for the tests of devices
+$(cache)/providers/.done: tests/tools/onnxruntime-providers.txt $(venv)/.done
+	$(call download,$<,$(@D),3.12,x86_64)
+	@cd $(@D) && for name in gpu openvino; do $(abspath $(python)) -m zipfile -e onnxruntime_$$name-*.whl $$name; done
+	@rm $(@D)/*.whl && touch $@
 
 $(cache)/packages/models/.done: $(convert)/packages.txt $(venv)/.done
 	$(call download,$<,$(@D),3.12,x86_64)

@@ -84,6 +84,7 @@ lay_out() {
     [ -x "$PROGRAMS/sluice" ] || stop "no programs in $PROGRAMS" "make build"
     export PYTHON=${PYTHON:-python3}
     [ ! -x .cache/venv/bin/python ] || PYTHON=$PWD/.cache/venv/bin/python
+    [ -x .cache/tools/cargo/bin/cargo-cyclonedx ] || say "compiling cargo-cyclonedx, for bills of materials: some minutes, once"
     say "gathering programs, bills of materials, ONNX Runtime"
     rm -rf "$parts/programs" "$parts/sbom" "$parts/links"
     mkdir -p "$parts/programs"

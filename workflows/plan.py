@@ -2,7 +2,7 @@
 """What a run of a given size needs: pods, manifests, requests, the workflow's own size, time and cost of each step.
 
     plan.py                                  a billion images in 100,000 shards
-    plan.py --images 1e7 --shards 1000 --max-tasks 32 --shards-per-partition 4 …
+    plan.py --images 1e7 --shards 1000 --max-tasks 32 …   what is not given follows from the number of images
     plan.py --pipeline FILE                  a pipeline of your own
 
 Steps, fan-out, resources and the workflow come from `sluice dag`, costs per image from measured.json. Exits with 1 if a limit of
@@ -28,6 +28,8 @@ import yaml
 
 HERE = Path(__file__).resolve().parent
 MIB = 2**20
+# Bytes of a node in the status of a workflow, on a real cluster.
+NODE_BYTES = 758
 # Where things break.
 LIMITS = {
     "argo: bytes of the workflow object (spec, status)": 1_000_000,
@@ -110,10 +112,16 @@ def rows(dag: dict, a: argparse.Namespace, m: dict) -> list[Row]:
         "dedup-assign": a.images * a.clusters * product,
         "dedup-match": a.images * (a.images / a.clusters) / 2 * product,
     }
+    # With several ranges `pairs` compares, in 15 tables, and `perceptual` holds what is in a pair.
+    in_parts = a.ranges > 1
+    if in_parts:
+        extra["dedup-pairs"] = a.images * (m["cpu_seconds_per_image"]["dedup-compare"][0] + a.ranges * m["cpu_seconds_per_image"]["dedup-pass"][0])
     held = {
         "dedup-exact": a.images / a.ranges,
-        "dedup-perceptual": a.images,
+        "dedup-pairs": 15 * a.images / a.ranges if in_parts else 0,
+        "dedup-perceptual": a.images * (a.near_fraction if in_parts else 1),
         "dedup-fit": sample,
+        "export-plan": a.images * a.near_fraction,
         "dedup-match": a.images / a.groups,
     }
     semaphores = {} if a.no_limits else limits()
@@ -189,9 +197,9 @@ def workflow(template: dict, a: argparse.Namespace, table: list[Row]) -> dict[st
             node("Retry", path, name, 1, inputs)
             for attempt in range(1 + (number.random() < a.retries)):
                 node("Pod", f"{path}({attempt})", name, 1, inputs, last=True)
-    plain = json.dumps(nodes, separators=(",", ":")).encode()
-    packed = len(base64.b64encode(gzip.compress(plain)))
-    return {"nodes": len(nodes), "spec": fixed, "status": len(plain), "packed": packed, "object": fixed + min(packed, len(plain))}
+    packed = len(base64.b64encode(gzip.compress(json.dumps(nodes, separators=(",", ":")).encode())))
+    plain = NODE_BYTES * len(nodes)
+    return {"nodes": len(nodes), "spec": fixed, "status": plain, "packed": packed, "object": fixed + min(packed, plain)}
 
 
 # --------------------------------------------------------------------------------------------- the page
@@ -251,6 +259,13 @@ def page(dag: dict, template: dict, a: argparse.Namespace, m: dict) -> tuple[str
         f"compute at ${a.cpu_hour} a CPU hour; requests at ${a.per_1000_get} a thousand GET, ${a.per_1000_put} a thousand PUT",
         f"the workflow: {flow['nodes']:,} nodes; spec {human(flow['spec'])}; status {human(flow['status'])}, compressed {human(flow['packed'])}",
     ]
+    for row in table:
+        if row.step == "embed" and a.gpu_images_per_second:
+            gpu_hours = a.images / a.gpu_images_per_second / 3600
+            lines.append(
+                f"embed on GPUs, {many(a.gpu_images_per_second)} images a second each: {gpu_hours:,.0f} GPU hours at ${a.gpu_hour}, "
+                f"${gpu_hours * a.gpu_hour:,.0f}, in place of ${row.hours * row.at_once * row.cpus * a.cpu_hour:,.0f}"
+            )
     wide = [row for row in table if row.memory > row.limit_mib]
     for row in wide:
         lines.append(f"more memory than its class: {row.step} holds about {human(row.memory * MIB)}, the class has {row.limit_mib} MiB: patch it")
@@ -276,18 +291,29 @@ def page(dag: dict, template: dict, a: argparse.Namespace, m: dict) -> tuple[str
     return "\n".join(line.rstrip() for line in lines) + "\n", fine
 
 
+def fill_in(a: argparse.Namespace) -> None:
+    """Sets what was not given: for a billion images what such a run needs, for fewer what the programs choose or the work asks for."""
+    share = min(1, a.images / 10**9)
+    a.shards = a.shards or max(1, round(100_000 * share))
+    a.shards_per_partition = a.shards_per_partition or (25 if a.shards > 5000 else 4)
+    a.clusters = a.clusters or max(1, min(8192, a.images // 1000))
+    a.groups = a.groups or max(1, min(2048, a.clusters // 4))
+    a.ranges = a.ranges or max(1, min(64, round(64 * share)))
+
+
 def main() -> int:
     number = lambda text: int(float(text))  # noqa: E731
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--images", type=number, default=10**9, help="images")
-    parser.add_argument("--shards", type=number, default=100_000, help="input shards")
+    parser.add_argument("--shards", type=number, help="input shards (default: one for 10,000 images)")
     parser.add_argument("--image-bytes", type=number, default=110_000, help="bytes of an image with its caption")
     parser.add_argument("--keep-fraction", type=float, default=0.5, help="share of the images that stays")
-    parser.add_argument("--shards-per-partition", type=number, default=25, help="as of sluice-partition")
+    parser.add_argument("--shards-per-partition", type=number, help="as of sluice-partition (default: 25, or 4 for up to 5,000 shards)")
     parser.add_argument("--max-tasks", type=number, default=256, help="as of sluice-curate")
-    parser.add_argument("--clusters", type=number, default=8192, help="as of sluice-dedup fit")
-    parser.add_argument("--groups", type=number, default=2048, help="as of sluice-dedup match")
-    parser.add_argument("--ranges", type=number, default=64, help="as of sluice-dedup exact")
+    parser.add_argument("--clusters", type=number, help="as of sluice-dedup fit (default: one for 1,000 images, at most 8,192)")
+    parser.add_argument("--groups", type=number, help="as of sluice-dedup match (default: one for 4 clusters, at most 2,048)")
+    parser.add_argument("--ranges", type=number, help="as of sluice-dedup exact and pairs (default: one for 16 M images)")
+    parser.add_argument("--near-fraction", type=float, default=0.1, help="images that another one is near to")
     parser.add_argument("--images-per-shard", type=number, default=10_000, help="as of sluice-export plan")
     parser.add_argument("--no-limits", action="store_true", help="without the component `limits`")
     parser.add_argument("--dimension", type=number, default=768, help="of an embedding")
@@ -295,10 +321,13 @@ def main() -> int:
     parser.add_argument("--retries", type=float, default=0.05, help="share of the pods that is tried again")
     parser.add_argument("--start-seconds", type=float, default=60, help="until a step's last pod has started")
     parser.add_argument("--cpu-hour", type=float, default=0.04, help="price of a CPU for an hour; spot is a third")
+    parser.add_argument("--gpu-images-per-second", type=float, default=0, help="images that a GPU embeds; 0: no GPUs")
+    parser.add_argument("--gpu-hour", type=float, default=2.0, help="price of a GPU with its CPUs for an hour")
     parser.add_argument("--per-1000-get", type=float, default=0.0004, help="price")
     parser.add_argument("--per-1000-put", type=float, default=0.005, help="price")
     parser.add_argument("--pipeline", metavar="FILE", help="a pipeline file, in place of the default pipeline")
     args = parser.parse_args()
+    fill_in(args)
     dag, template = json.loads(print_dag(args.pipeline, "json")), yaml.safe_load(print_dag(args.pipeline, "argo"))
     text, fine = page(dag, template, args, json.loads((HERE / "measured.json").read_text()))
     print(text, end="")

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """k-means and matching inside clusters, beside faiss, scikit-learn, NumPy and torch, on made-up unit vectors.
 
-    cargo build --release -p sluice-dedup --examples && python3 tests/bench/dedup.py [--rounds 5] [--threads 1] [--what kmeans-1000]
+    cargo build --release -p sluice-knn --examples && python3 tests/bench/dedup.py [--rounds 5] [--threads 1] [--what kmeans-1000]
 
 The vectors: 768 values, 2000 topics, a tenth near-copies (cosine about 0.997); made once, 3.4 GB in .cache/bench/data.
 k-means: 100k vectors, 20 iterations from rows of the data on every side; `sluice, k-means++` counts its seeding, too.

@@ -4,13 +4,15 @@
 //! pipeline that does not load; a table that does not equal the type it describes (columns, flags,
 //! reasons, exit codes, models, the DAG); a link to nothing; a crate without a README; a funnel that
 //! does not sum; a workflow file that is not what `sluice dag` prints; a stage that is named in more
-//! places than CONTRIBUTING.md says. Change the document, or the code if that is what is wrong.
+//! places than CONTRIBUTING.md says; a glossary that is long or not linked. Change the document, or
+//! the code if that is what is wrong.
 //!
 //! Code blocks that hold no command lines are marked as what they are: `text`, `json`, `toml`,
 //! `rust`, `mermaid`.
 
 mod commands;
 mod contributing;
+mod glossary;
 mod markdown;
 mod pipelines;
 mod tables;

@@ -7,8 +7,9 @@ use clap::{Arg, ArgAction, Args};
 use sluice::programs::PROGRAMS;
 use sluice_harness::{Common, StepArgs};
 use sluice_manifest::rows::{
-    CaptionsRow, CuratedRow, DecisionRow, DuplicateRow, FileRow, FilterRow, OutputPlanRow, PlanRow,
-    Row, SampleRow, ShardRow, SkippedRow, assignments, centroids, embeddings, scores,
+    CaptionsRow, CuratedRow, DecisionRow, DuplicateRow, FileRow, FilterRow, GroupRow,
+    OutputPlanRow, PairRow, PlanRow, Row, SampleRow, ShardRow, SkippedRow, assignments, centroids,
+    embeddings, scores,
 };
 use sluice_manifest::{Class, ExitStatus, Keep, ReasonKind, ScoreColumn};
 
@@ -113,6 +114,7 @@ fn columns() {
             "`dedup/duplicates`",
             DuplicateRow::fields(),
         ),
+        ("stages/dedup/README.md", "`dedup/pairs`", PairRow::fields()),
         (
             "stages/dedup/README.md",
             "`dedup/centroids`",
@@ -126,6 +128,7 @@ fn columns() {
         (manifest, "`export/decisions`", DecisionRow::fields()),
         (manifest, "`export/plan`", OutputPlanRow::fields()),
         (manifest, "`export/captions`", CaptionsRow::fields()),
+        (manifest, "`export/groups`", GroupRow::fields()),
         (manifest, "`curated`", CuratedRow::fields()),
     ];
     for (path, heading, fields) in tables {

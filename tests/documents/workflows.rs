@@ -47,6 +47,7 @@ fn the_files_are_what_the_program_prints() {
 fn sample(parameter: &Parameter) -> &'static str {
     match (parameter.name.as_str(), parameter.value.as_str()) {
         ("precision", _) => "int8",
+        ("device", _) => "cpu",
         ("keep", _) => "hard",
         ("images", _) => "all",
         ("eps", _) => "0.1",

@@ -30,6 +30,7 @@ mod pipelines;
 mod pull;
 mod reasons;
 mod reruns;
+mod shares;
 mod signals;
 mod support;
 mod system;

@@ -127,7 +127,13 @@ fn lower_precisions_stay_near_float32() {
         Location::parse("memory://none").unwrap(),
     );
     let model = Model::find(&storage, word(&clip), &cache, Precision::Float32).unwrap();
-    assert!(model.quantize(&storage, None).unwrap().products > 8);
+    assert!(
+        model
+            .quantize(&storage, Precision::Int8, None)
+            .unwrap()
+            .products
+            > 8
+    );
     run(&embed("int8")).unwrap();
     let expected = Npy::read(&reference.folder.join("tiny_clip_image_embeds.npy"));
     let nearness = reference.nearness(&read, &expected);
@@ -136,6 +142,16 @@ fn lower_precisions_stay_near_float32() {
         nearness[0]
     );
     assert!((0.99..0.999_999).contains(&nearness[0].0), "{nearness:?}");
+
+    let half = model.quantize(&storage, Precision::Float16, None).unwrap();
+    assert!(half.products > 8);
+    run(&embed("float16")).unwrap();
+    let nearness = reference.nearness(&read, &expected);
+    eprintln!(
+        "tiny CLIP in float16, cosine with transformers: lowest {:?}",
+        nearness[0]
+    );
+    assert!(nearness[0].0 > 0.9999, "{nearness:?}");
 
     // ONNX Runtime as `make tools` gets it has no OpenVINO.
     let (class, words) = failed(&embed("bfloat16"));

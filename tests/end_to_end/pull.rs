@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use serde_json::Value;
-use sluice_testkit::hub::{COMMIT, Faults, Hub};
+use sluice_testkit::hub::{COMMIT, Faults, HubServer};
 use sluice_testkit::onnx::{FLOAT32, Tensor, embedder, graph, int, ints, node, node_of};
 use sluice_testkit::pictures::{png, waves};
 use sluice_testkit::{Need, Shard, place};
@@ -21,7 +21,7 @@ const PROCESSOR: &str = r#"{
 
 /// A Hub, and a folder for its cache and the models.
 struct Site {
-    hub: Hub,
+    hub: HubServer,
     folder: tempfile::TempDir,
     process: Process,
 }
@@ -37,6 +37,11 @@ impl Site {
                 "org/tiny/preprocessor_config.json",
                 PROCESSOR.as_bytes().to_vec(),
             ),
+            ("files.example/above/onnx/model.onnx", onnx.clone()),
+            (
+                "files.example/above/preprocessor_config.json",
+                PROCESSOR.as_bytes().to_vec(),
+            ),
             ("files.example/tiny/model.onnx", onnx),
             (
                 "files.example/tiny/preprocessor_config.json",
@@ -46,7 +51,7 @@ impl Site {
     }
 
     fn of(files: &[(&str, Vec<u8>)]) -> Self {
-        let hub = Hub::start(files);
+        let hub = HubServer::start(files);
         let folder = tempfile::tempdir().unwrap();
         let program = env!("CARGO_BIN_EXE_sluice-tests-step");
         let process = Process::new(program, Duration::from_secs(60)).unwrap();
@@ -125,6 +130,15 @@ fn a_model_of_the_hub_is_pulled_by_its_name_and_runs() {
         "{toml}"
     );
     site.done("models pull copied --from ~/models/mine");
+
+    // What describes it is above a folder "onnx"; a password goes to the server alone.
+    let url = "https://me:password@files.example/above/onnx/model.onnx";
+    let said = site.done(&format!("models pull above --from {url}"));
+    let toml = std::fs::read_to_string(site.at("models/above/model.toml")).unwrap();
+    assert!(
+        !said.contains("password") && !toml.contains("password"),
+        "{said}{toml}"
+    );
     site.done("models remove mine");
     assert!(!site.done("models list").contains("mine"));
 }
@@ -154,6 +168,27 @@ fn a_run_gets_the_models_that_it_lacks() {
         site.hub.take_seen().is_empty(),
         "nothing is pulled silently"
     );
+    let finished = site.sluice(&format!("{line} --pull --dry-run"));
+    assert_eq!(finished.code, 0, "{finished:?}");
+    assert!(
+        finished.stderr.contains("hf://org/tiny would be pulled"),
+        "{finished:?}"
+    );
+    let heads = steps.replace(
+        "[[steps]]\nstage = 'export'",
+        "[[steps]]\nstage = 'score'\nmodel = 'laion-nsfw'\n[[steps]]\nstage = 'export'",
+    );
+    std::fs::write(site.at("heads.toml"), heads).unwrap();
+    let unfit = line.replace("mine.toml", "heads.toml");
+    let finished = site.sluice(&format!("{unfit} --pull"));
+    assert_eq!(finished.code, 2, "{finished:?}");
+    assert!(
+        finished
+            .stderr
+            .contains("which no step of the pipeline makes"),
+        "{finished:?}"
+    );
+    assert!(site.hub.take_seen().is_empty(), "nothing is pulled");
     site.done(&format!("{line} --pull"));
     assert!(!site.hub.take_seen().is_empty());
     site.done(&format!("{line} --pull"));
@@ -290,6 +325,10 @@ fn what_is_not_what_its_name_says_is_not_installed() {
         ("models pull nothing", 2, "no model of the catalogue"),
         ("models pull a/b --from hf://org/tiny", 2, "without slashes"),
         ("models pull technical-quality", 2, "nothing to pull"),
+        ("models pull hf --from hf://org/tiny", 2, "not the name"),
+        ("models pull mine --from nosuch/", 2, "no such folder"),
+        ("models check nosuch/", 2, "1 of 1 models failed"),
+        ("models remove .", 2, "not the name"),
         (
             "models pull mine --from hf://org/tiny@nosuch/other.onnx",
             2,

@@ -126,7 +126,7 @@ impl Reference {
     /// Compares a run and an output of this input with those on local disk, and says what differs.
     ///
     /// All objects must be the same to the byte, but for what tells of time and place:
-    /// - `run.json`: `input` and `patterns`
+    /// - `run.json`: `input`, `patterns`, `listed` and `id`
     /// - `pipeline.toml`: `input`, `output` and `models`
     /// - `partition/plan.parquet`: the columns `etag` and `modified`, which are each store's own
     /// - receipts: `seconds`, fingerprints (a shard's stamp goes into them), the settings `input`,
@@ -165,7 +165,8 @@ impl Reference {
         assert!(here.len() > 40, "{:?}", here.keys());
         compare(&here, &contents(run), &mut wrong, |path, a, b| match path {
             "run.json" => {
-                settings(a, &["input", "patterns"]) == settings(b, &["input", "patterns"])
+                let places = ["input", "patterns", "listed", "id"];
+                settings(a, &places) == settings(b, &places)
             }
             "pipeline.toml" => without_places(a) == without_places(b),
             "partition/plan.parquet" => plan(&run_here) == plan(run),

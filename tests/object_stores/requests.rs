@@ -17,8 +17,8 @@ use crate::remote::{Remote, result};
 /// methods together: its own manifests and receipts, those that it reads, and the shard.
 const MOST: &[(&str, u64)] = &[
     ("sluice-read", 20),
-    ("sluice-embed", 24),
-    ("sluice-nsfw", 24),
+    ("sluice-embed", 26),
+    ("sluice-nsfw", 26),
     ("sluice-export write", 80),
 ];
 

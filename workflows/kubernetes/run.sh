@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Runs the Jobs of a pipeline one after the other and waits for each.
 #
-#   run.sh [JOBS] [FIRST]     JOBS: what `sluice dag --format kubernetes` printed, or a folder with a Kustomization over it
-#                             (curate.yaml); FIRST: the step to begin with
+#   run.sh [JOBS] [FIRST [LAST]]     JOBS: what `sluice dag --format kubernetes` printed, or a folder with a Kustomization over it
+#                                    (curate.yaml); FIRST: the step to begin with; LAST: the step to end with
 #
 # Run it again after a failure: what is up to date is skipped. KUBECTL names another kubectl, or one with a namespace.
 set -euo pipefail
@@ -27,7 +27,10 @@ EOF
 $kubectl kustomize "$work" >"$work/all.yaml"
 mapfile -t steps < <(sed -n 's|^    app.kubernetes.io/component: ||p' "$work/all.yaml" | tr -d '"')
 first=${2:-${steps[0]}}
-[[ " ${steps[*]} " == *" $first "* ]] || { echo "no step $first; the steps are: ${steps[*]}" >&2 && exit 2; }
+last=${3:-${steps[-1]}}
+for step in "$first" "$last"; do
+    [[ " ${steps[*]} " == *" $step "* ]] || { echo "no step $step; the steps are: ${steps[*]}" >&2 && exit 2; }
+done
 
 $kubectl apply --filename "$work/all.yaml" --selector '!app.kubernetes.io/component' # the parameters
 begun=
@@ -48,4 +51,5 @@ for step in "${steps[@]}"; do
         exit 1
     fi
     echo "step $step is done" >&2
+    [ "$step" != "$last" ] || break
 done

@@ -6,7 +6,8 @@ use std::ops::RangeInclusive;
 use clap::Args;
 use clap::builder::RangedU64ValueParser;
 use sluice_manifest::text::masked_word;
-use sluice_manifest::{Error, Result, StepName, Unit};
+use sluice_manifest::{Error, Result, Share, StepName, Unit};
+use sluice_store::{Location, Storage};
 
 use crate::logs::LogFormat;
 use crate::machine::parse_bytes;
@@ -121,8 +122,19 @@ impl Common {
             chosen.dedup();
             return Ok(chosen.into_iter().map(|number| units[number]).collect());
         }
-        let Some(count) = self.task_count else {
+        let Some(Share { index, count }) = self.task_share()? else {
             return Ok(units);
+        };
+        let of_task = units.into_iter().skip(index as usize);
+        Ok(of_task.step_by(count as usize).collect())
+    }
+
+    /// Returns which share of the units this process has; none: all of them.
+    ///
+    /// A pod beyond the last share has nothing to do: a Job may have more completions than tasks.
+    pub(crate) fn task_share(&self) -> Result<Option<Share>> {
+        let Some(count) = self.task_count.filter(|_| self.partitions.is_none()) else {
+            return Ok(None);
         };
         let of_job = std::env::var("JOB_COMPLETION_INDEX").unwrap_or_default();
         let index = match (self.task_index, of_job.as_str()) {
@@ -137,18 +149,13 @@ impl Common {
                 ))
             })?,
         };
-        if index >= count {
+        if index >= count && (self.task_index.is_some() || count == 0) {
             return Err(Error::usage(format!(
                 "--task-index {index} is not below --task-count {count}"
             ))
             .hint("tasks are counted from 0"));
         }
-        let step = count as usize;
-        Ok(units
-            .into_iter()
-            .skip(index as usize)
-            .step_by(step)
-            .collect())
+        Ok(Some(Share { index, count }))
     }
 }
 
@@ -171,24 +178,28 @@ fn numbers(list: &str) -> Result<Vec<RangeInclusive<u32>>> {
     Ok(ranges)
 }
 
+/// The longest file of arguments in a store: some hundred thousand names.
+const LONGEST_FILE: u64 = 64 << 20;
+
 /// What a command line says, for [`parse`].
 ///
-/// An argument `@FILE` stands for the lines of the file: the way around the kernel's limit of
-/// 128 KiB for one argument. An option with nothing behind its `=` (`--eps=`) is left out, for a
-/// workflow's template cannot leave an argument out.
-pub fn arguments(line: impl Iterator<Item = OsString>) -> Result<Vec<OsString>> {
+/// An argument `@FILE` or `@URI` stands for the lines of the file: the way around the kernel's limit of
+/// 128 KiB for one argument, and around those of workflow engines. A line of a local file may name a
+/// URI in turn. An option with nothing behind its `=` (`--eps=`) is left out, for a workflow's
+/// template cannot leave an argument out.
+///
+/// # Errors
+/// Usage, when a file is not there or is too long; of storage.
+pub fn arguments(line: impl Iterator<Item = OsString>, storage: &Storage) -> Result<Vec<OsString>> {
     let mut arguments = Vec::new();
     for (position, argument) in line.enumerate() {
-        match argument.to_str().and_then(|text| text.strip_prefix('@')) {
-            Some(path) if position > 0 => {
-                #[expect(
-                    clippy::disallowed_methods,
-                    reason = "argument files lie on local disk"
-                )]
-                let text = std::fs::read_to_string(path)
-                    .map_err(|e| Error::usage(format!("@{path}: cannot be read: {e}")))?;
-                let lines = text.lines().filter(|line| !line.is_empty());
-                arguments.extend(lines.map(OsString::from));
+        let text = argument.to_str().filter(|_| position > 0);
+        match text.map(|text| text.strip_prefix(INPUT_FILE).unwrap_or(text)) {
+            Some(word) if word.starts_with('@') => {
+                if text != Some(word) {
+                    arguments.push("--input".into());
+                }
+                arguments.extend(lines_of(word, storage)?);
             }
             _ => arguments.push(argument),
         }
@@ -199,6 +210,59 @@ pub fn arguments(line: impl Iterator<Item = OsString>) -> Result<Vec<OsString>> 
     };
     arguments.retain(|argument| !is_empty(argument));
     Ok(arguments)
+}
+
+/// The form of the input's option in which a file's name follows the `=`.
+const INPUT_FILE: &str = "--input=";
+
+/// Returns the lines of `@FILE` or `@URI`, those of the URIs that a local file names included.
+fn lines_of(word: &str, storage: &Storage) -> Result<Vec<OsString>> {
+    let mut lines = Vec::new();
+    if let Some(text) = text_at(word, storage)? {
+        lines.extend(
+            text.lines()
+                .filter(|line| !line.is_empty())
+                .map(OsString::from),
+        );
+        return Ok(lines);
+    }
+    let path = &word[1..];
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "argument files lie on local disk"
+    )]
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| Error::usage(format!("{word}: cannot be read: {e}")))?;
+    for line in text.lines().filter(|line| !line.is_empty()) {
+        match text_at(line, storage)? {
+            Some(text) => {
+                let of_uri = text.lines().filter(|line| !line.is_empty());
+                lines.extend(of_uri.map(OsString::from));
+            }
+            None => lines.push(line.into()),
+        }
+    }
+    Ok(lines)
+}
+
+/// Returns the text of the file that `@URI` names; none for any other word.
+fn text_at(word: &str, storage: &Storage) -> Result<Option<String>> {
+    let uri = word.strip_prefix('@').filter(|uri| uri.contains("://"));
+    let Some(uri) = uri else {
+        return Ok(None);
+    };
+    let word = masked_word(word);
+    let missing = || Error::usage(format!("{word}: no such file"));
+    let (folder, name) = Location::parse(uri)?.split().ok_or_else(missing)?;
+    let store = storage.open_if_there(&folder)?.ok_or_else(missing)?;
+    let found = store.stat(&name)?.ok_or_else(missing)?;
+    if found.bytes > LONGEST_FILE {
+        let text = format!("{word}: {} bytes are too many for a list", found.bytes);
+        return Err(Error::usage(text).hint("at most 64 MiB; name folders or patterns"));
+    }
+    let text = String::from_utf8(store.get(&name)?.to_vec());
+    let text = text.map_err(|_| Error::usage(format!("{word}: is no text in UTF-8")))?;
+    Ok(Some(text))
 }
 
 /// Returns a command line for a shell. Credentials in URIs are left out.
@@ -262,8 +326,48 @@ mod tests {
             "--scores",
             "",
         ];
-        let kept = arguments(line.iter().map(OsString::from)).unwrap();
+        let kept = arguments(line.iter().map(OsString::from), &Storage::default()).unwrap();
         assert_eq!(kept, ["sluice-x", "--eps=1", "--min=a=", "--scores", ""]);
+    }
+
+    #[test]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "argument files lie on local disk"
+    )]
+    fn files_of_a_store_stand_for_their_lines() {
+        let storage = Storage::default();
+        let store = storage
+            .create(&Location::parse("memory://lists").unwrap())
+            .unwrap();
+        store
+            .put("in.txt", "s3://b/x y.tar\n\n@s3://b/kept\n")
+            .unwrap();
+        let uri = "@memory://lists/in.txt";
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("input");
+        std::fs::write(&file, format!("s3://b/first.tar\n{uri}\n")).unwrap();
+        let file = format!("@{}", file.display());
+        let given = |words: &[&str]| {
+            let line = ["sluice-x"].iter().chain(words).map(OsString::from);
+            arguments(line, &storage).map(|line| line[1..].to_vec())
+        };
+        let lines = ["s3://b/x y.tar", "@s3://b/kept"];
+        assert_eq!(given(&["--input", uri]).unwrap()[1..], lines);
+        assert_eq!(given(&[&format!("--input={uri}")]).unwrap()[1..], lines);
+        assert_eq!(
+            given(&["--input", &file]).unwrap()[1..],
+            ["s3://b/first.tar", lines[0], lines[1]]
+        );
+        for wrong in [
+            "@memory://lists/no.txt",
+            "@memory://none/no.txt",
+            "@/no/such/file",
+        ] {
+            let error = given(&["--input", wrong]).unwrap_err();
+            assert_eq!(error.class(), sluice_manifest::Class::Usage);
+            assert!(error.to_string().starts_with(wrong), "{error}");
+        }
     }
 
     #[test]

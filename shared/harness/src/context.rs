@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Instant;
 
 use rayon::prelude::*;
 use serde::Serialize;
@@ -102,12 +103,14 @@ pub struct Context {
     pub(crate) program: &'static str,
     pub(crate) cpu: CpuClock,
     node: Option<Node>,
-    common: Common,
+    pub(crate) common: Common,
     stop: Arc<AtomicBool>,
     progress: Mutex<Option<Progress>>,
     tally: Mutex<Tally>,
     /// Units that were begun and not committed.
     uncommitted: Mutex<BTreeSet<Unit>>,
+    /// Until when it is looked whether there is work; none: it is done.
+    pub(crate) look_until: Option<Instant>,
 }
 
 /// What was done, for the result.
@@ -126,6 +129,23 @@ pub(crate) struct Tally {
     /// gives neither.
     pub rows: Option<(u64, u64)>,
     pub choices: BTreeMap<&'static str, Choice>,
+    pub device: Option<DeviceUse>,
+}
+
+/// What a step's model ran on.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct DeviceUse {
+    /// The device, as `--device` names it.
+    pub device: String,
+    /// Its name, where it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Images that went through the model at once.
+    pub batch_size: u64,
+    /// The part of the time from the first batch on in which the model did not run; none where it did not
+    /// run at all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle: Option<f64>,
 }
 
 /// The value of a setting that a step chose itself, because none was given.
@@ -138,6 +158,13 @@ pub struct Choice {
     /// What to do where nothing is known that the value was chosen by.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub hint: Option<String>,
+}
+
+impl Tally {
+    /// Whether there were units, and none had work to do.
+    pub fn is_up_to_date(&self) -> bool {
+        self.units > 0 && self.units == self.up_to_date
+    }
 }
 
 impl Context {
@@ -180,6 +207,7 @@ impl Context {
             progress: Mutex::default(),
             tally: Mutex::default(),
             uncommitted: Mutex::default(),
+            look_until: None,
         })
     }
 
@@ -325,6 +353,15 @@ impl Context {
         Ok(self.common.share(units.to_vec())?.first() == units.first())
     }
 
+    /// Ends a program that only looks whether there is work: when there is some, or when it has looked
+    /// long enough.
+    pub(crate) fn end_look(&self, is_work: bool) -> Result<()> {
+        match self.look_until {
+            Some(until) if is_work || Instant::now() > until => Err(Error::stopped()),
+            _ => Ok(()),
+        }
+    }
+
     pub(crate) fn begun(&self, unit: Unit) {
         lock(&self.uncommitted).insert(unit);
     }
@@ -448,6 +485,32 @@ impl Context {
             None => tracing::info!("{setting} {value}: {because}"),
         }
         self.tally().choices.insert(setting, choice);
+    }
+
+    /// Reports what the step's model ran on: in the result, and in the log.
+    pub fn report_device(&self, device: DeviceUse) {
+        let step = self.node().name();
+        let DeviceUse {
+            name,
+            batch_size,
+            idle,
+            ..
+        } = &device;
+        let name = name.as_deref();
+        tracing::info!(
+            step,
+            device = device.device,
+            name,
+            batch_size,
+            idle,
+            "model ran"
+        );
+        self.tally().device = Some(device);
+    }
+
+    /// Returns what the step's model ran on.
+    pub fn device(&self) -> Option<DeviceUse> {
+        self.tally().device.clone()
     }
 
     /// Returns the settings that the step chose itself.

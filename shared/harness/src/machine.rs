@@ -1,6 +1,10 @@
-//! The memory of the machine, as far as the cgroup grants it.
+//! The cores and the memory of the machine, as far as the cgroup grants them.
 
 use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use crate::context::threads;
 
 /// Memory for decoding that each thread gets by default: a photograph of 24 megapixels.
 const EACH_THREAD: u64 = 96 << 20;
@@ -12,6 +16,37 @@ const AT_LEAST: u64 = 768 << 20;
 pub(crate) fn default_memory(jobs: usize) -> u64 {
     let wanted = AT_LEAST.max(EACH_THREAD.saturating_mul(jobs as u64));
     granted().map_or(wanted, |granted| wanted.min(granted / 2))
+}
+
+/// The cores and the memory of this machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Hardware {
+    /// Its cores.
+    pub cores: usize,
+    /// Those that the cgroup grants this process.
+    pub granted_cores: usize,
+    /// Its memory in bytes.
+    pub memory: Option<u64>,
+    /// What the cgroup grants of it.
+    pub granted_memory: Option<u64>,
+}
+
+impl Hardware {
+    /// Looks at this machine.
+    pub fn this() -> Self {
+        let granted_cores = threads(None);
+        let text = read(Path::new("/proc/cpuinfo")).unwrap_or_default();
+        let cores = text
+            .lines()
+            .filter(|line| line.starts_with("processor"))
+            .count();
+        Self {
+            cores: cores.max(granted_cores),
+            granted_cores,
+            memory: read(Path::new("/proc/meminfo")).and_then(|text| total(&text)),
+            granted_memory: granted(),
+        }
+    }
 }
 
 /// Returns the memory of the machine, or the cgroup's limit where that is lower.

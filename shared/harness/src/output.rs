@@ -4,13 +4,18 @@
 //! be written changes nothing. A reader that went away (`| head`) is not an error.
 
 use std::borrow::Cow;
-use std::io::{self, ErrorKind, Write};
-use std::path::Path;
+use std::fs::OpenOptions;
+use std::hash::{BuildHasher, RandomState};
+use std::io::{self, ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
 
+use serde::Deserialize;
 use serde_json::Value;
 use sluice_manifest::text::{safe, visible};
 use sluice_manifest::{Class, Error, ExitStatus, Result};
 
+/// Bytes of a result at most: it names a hundred outputs and counts the others.
+const RESULT: u64 = 16 << 20;
 /// Where Kubernetes reads a container's last words.
 const LAST_WORDS: &str = "/dev/termination-log";
 
@@ -70,21 +75,112 @@ fn print(line: &[u8]) -> Result<()> {
     unless_closed(written).map_err(|e| Error::of_io(e, "stdout"))
 }
 
+/// Refuses a `--result` that cannot be written, or would replace a file that is no result.
+///
+/// # Errors
+/// Usage; transient, when there is no room.
+pub(crate) fn check_result(file: Option<&Path>) -> Result<()> {
+    let Some(file) = file else { return Ok(()) };
+    refuse_other_file(file)?;
+    if is_special(file) {
+        return Ok(());
+    }
+    let probe = Part::create(file);
+    probe.map(drop).map_err(|e| not_saved(file, e))
+}
+
+/// Writes a result. The file has all of it or is not changed.
+fn save(file: &Path, line: &str) -> Result<()> {
+    refuse_other_file(file)?;
+    write_result(file, line.as_bytes()).map_err(|e| not_saved(file, e))
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "the result is a file of local disk by definition"
 )]
-fn save(file: &Path, line: &str) -> Result<()> {
-    let part = file.with_extension("part");
-    let saved = std::fs::write(&part, line).and_then(|()| std::fs::rename(&part, file));
-    saved.map_err(|e| {
-        let object = format!("--result {}", file.display());
-        match Class::of_io(&e) {
-            // There is no folder to write to.
-            Class::Data => Error::usage(format!("{object}: {e}")),
-            _ => Error::of_io(e, &object),
-        }
-    })
+fn write_result(file: &Path, line: &[u8]) -> io::Result<()> {
+    if is_special(file) {
+        return std::fs::write(file, line);
+    }
+    let mut part = Part::create(file)?;
+    part.file.write_all(line)?;
+    std::fs::rename(&part.path, file)
+}
+
+/// Whether it is a terminal, a pipe or another device, which takes bytes but cannot be replaced.
+fn is_special(file: &Path) -> bool {
+    file.metadata()
+        .is_ok_and(|found| !found.is_file() && !found.is_dir())
+}
+
+/// Refuses to replace what is neither empty nor the result of a program.
+fn refuse_other_file(file: &Path) -> Result<()> {
+    let refused = |what: &str| {
+        let message = format!("--result {}: {what}", file.display());
+        Err(Error::usage(message).hint("name a file of its own"))
+    };
+    match file.metadata() {
+        Ok(found) if found.is_dir() => return refused("is a folder"),
+        Ok(found) if found.is_file() && found.len() > 0 => {}
+        _ => return Ok(()),
+    }
+    match is_result(file) {
+        true => Ok(()),
+        false => refused("holds something else than a result, which would be overwritten"),
+    }
+}
+
+/// Whether a file is the result of a program.
+#[expect(
+    clippy::disallowed_types,
+    reason = "the result is a file of local disk by definition"
+)]
+fn is_result(file: &Path) -> bool {
+    let Ok(file) = std::fs::File::open(file) else {
+        return false;
+    };
+    let mut reader = serde_json::Deserializer::from_reader(io::BufReader::new(file.take(RESULT)));
+    let result = Value::deserialize(&mut reader);
+    result.is_ok_and(|result| result["program"].is_string() && result["status"].is_string())
+}
+
+fn not_saved(file: &Path, e: io::Error) -> Error {
+    let object = format!("--result {}", file.display());
+    match Class::of_io(&e) {
+        // There is no folder to write to.
+        Class::Data => Error::usage(format!("{object}: {e}")),
+        _ => Error::of_io(e, &object),
+    }
+}
+
+/// A new file beside a result, which is renamed to it; removed where it was not.
+struct Part {
+    path: PathBuf,
+    #[expect(
+        clippy::disallowed_types,
+        reason = "the result is a file of local disk by definition"
+    )]
+    file: std::fs::File,
+}
+
+impl Part {
+    fn create(result: &Path) -> io::Result<Self> {
+        let random = RandomState::new().hash_one(result);
+        let path = result.with_file_name(format!(".sluice-result-{random:016x}"));
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&path)?;
+        Ok(Self { path, file })
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // After the rename there is nothing to remove.
+        let _ = std::fs::remove_file(&self.path);
+    }
 }
 
 #[expect(
@@ -160,8 +256,6 @@ impl<W: Write> Write for SafeWriter<W> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs::OpenOptions;
-
     use super::*;
 
     #[test]
@@ -181,5 +275,40 @@ mod tests {
         let missing = "/no such folder/result.json";
         assert_eq!(deliver(missing, ExitStatus::Done), ExitStatus::Usage);
         assert_eq!(deliver(missing, ExitStatus::TryAgain), ExitStatus::TryAgain);
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "looks at the files")]
+    fn a_result_replaces_nothing_but_a_result() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let result = |status: &str| format!("{{\"program\":\"x\",\"status\":{status:?}}}\n");
+        let before = [
+            ("shard.tar", "a".repeat(4096)),
+            ("index.json", "{\"shardlist\": []}".to_owned()),
+            ("result.part", "somebody's".to_owned()),
+        ];
+        for (name, content) in &before {
+            std::fs::write(at(name), content).unwrap();
+        }
+        for name in ["shard.tar", "index.json"] {
+            let refused = check_result(Some(&at(name))).unwrap_err();
+            assert_eq!(refused.class(), Class::Usage, "{refused}");
+            assert_eq!(save(&at(name), "x").unwrap_err().class(), Class::Usage);
+        }
+        std::fs::write(at("empty"), "").unwrap();
+        for name in ["result.json", "result.json", "empty"] {
+            check_result(Some(&at(name))).unwrap();
+            save(&at(name), &result("done")).unwrap();
+            assert_eq!(std::fs::read_to_string(at(name)).unwrap(), result("done"));
+        }
+        for (name, content) in &before {
+            assert_eq!(std::fs::read_to_string(at(name)).unwrap(), *content);
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 5);
+        check_result(Some(&at("none/result.json"))).unwrap_err();
+        check_result(Some(Path::new("/dev/null"))).unwrap();
+        save(Path::new("/dev/null"), "x").unwrap();
+        assert!(is_special(Path::new("/dev/null")));
     }
 }

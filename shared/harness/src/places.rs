@@ -1,15 +1,16 @@
 //! Input, run and output must not overlap: what a program writes is never somebody's input, under
 //! whatever name it is reached.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasher, RandomState};
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use sluice_manifest::{Error, Result, ShardPath};
+use sluice_manifest::rows::{FileRow, ShardKind};
+use sluice_manifest::{Error, Fingerprint, Partition, Result, StepName, layout};
 use sluice_store::Location;
 
-use crate::Plan;
+use crate::{PartitionPlan, Plan, Run, is_set};
 
 /// Refuses two places of which one is the other or is inside it.
 ///
@@ -62,55 +63,105 @@ pub fn refuse_unwritable(flag: &str, place: &Location) -> Result<()> {
     })
 }
 
+/// The variable that every container of a pod has.
+const IN_POD: &str = "KUBERNETES_SERVICE_HOST";
+
+/// Refuses a local place in a pod, unless it is on a volume: the folder is the pod's alone, and gone
+/// with it.
+///
+/// # Errors
+/// Usage.
+pub fn refuse_lost(flag: &str, place: &Location) -> Result<()> {
+    let Some(path) = place.as_local().filter(|_| is_set(IN_POD)) else {
+        return Ok(());
+    };
+    if is_on_volume(path, &mounts()) {
+        return Ok(());
+    }
+    let text = format!("{flag} {place}: a folder of this pod alone, gone when the pod ends");
+    Err(Error::usage(text).hint("name a place in an object store, or mount a volume there"))
+}
+
+/// Returns the lines of the kernel's list of mounts.
+#[expect(clippy::disallowed_methods, reason = "the kernel's list, not data")]
+fn mounts() -> String {
+    std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default()
+}
+
+/// Whether a path is on a mount that outlives the pod: not its root, an `emptyDir` or memory. A mount's
+/// line has its root in the file system, its path and, after a dash, its type.
+fn is_on_volume(path: &Path, mounts: &str) -> bool {
+    let mounts = mounts.lines().filter_map(|line| {
+        let mut words = line.split(' ').skip(3);
+        let (root, at) = (words.next()?, words.next()?);
+        let kind = words.skip_while(|word| *word != "-").nth(1)?;
+        Some((Path::new(at), root, kind))
+    });
+    let over = mounts.filter(|(at, ..)| path.starts_with(at));
+    let nearest = over.max_by_key(|(at, ..)| at.components().count());
+    nearest.is_some_and(|(at, root, kind)| {
+        at != Path::new("/") && kind != "tmpfs" && !root.contains("kubernetes.io~empty-dir")
+    })
+}
+
 /// Where the samples of a run come from.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InputPlaces {
+    /// What the paths of files are relative to.
+    root: Location,
     /// Folders that are listed with everything below them.
     listed: Vec<Location>,
-    /// Where shards are, with one of them by name.
-    shards: Vec<(Location, ShardPath)>,
+    /// Folders of files that are read, with one of these by name.
+    read: Vec<(Location, String)>,
 }
 
 impl InputPlaces {
-    /// Returns the places of an input: its patterns, and the shards that they name below `root`.
-    ///
-    /// # Errors
-    /// Usage, when a pattern is no URI.
-    pub fn new<'s>(
+    /// Returns the places of an input: the folders that are listed, and the files that are read, by
+    /// their paths below `root` or by their URIs.
+    pub fn new<'f>(
         root: &Location,
-        patterns: &[String],
-        shards: impl Iterator<Item = &'s ShardPath> + Clone,
-    ) -> Result<Self> {
-        let mut listed = Vec::new();
-        for pattern in patterns {
-            if let Some(folder) = listed_folder(pattern, shards.clone()) {
-                listed.push(match patterns {
-                    // The root is this folder, whatever the working directory was.
-                    [_] => root.clone(),
-                    _ => Location::parse(folder)?,
-                });
-            }
-        }
+        listed: &[Location],
+        files: impl Iterator<Item = &'f str> + Clone,
+    ) -> Self {
+        let mut listed = listed.to_vec();
         if let Location::Local(root) = root
             && !listed.is_empty()
         {
-            listed.extend(linked_folders(root, shards.clone()));
+            listed.extend(linked_folders(root, files.clone()));
         }
-        let shards = match root {
-            Location::Local(root) => local_folders(root, shards),
-            Location::Bucket { .. } | Location::Memory { .. } => folders(root, shards)?,
-        };
-        Ok(Self { listed, shards })
+        let read = folders(root, files);
+        Self {
+            root: root.clone(),
+            listed,
+            read,
+        }
+    }
+
+    /// Returns the identity of a new run with this input: that of its place and its input.
+    pub fn id_of_run(&self, run: &Location) -> String {
+        let parts = [run, &self.root].map(|place| place.resolved().to_string());
+        Fingerprint::of(parts.iter().map(String::as_str)).to_string()
     }
 
     /// Returns the places of a run's input.
     ///
     /// # Errors
-    /// As [`InputPlaces::new`].
-    pub fn of_plan(plan: &Plan) -> Result<Self> {
+    /// Data, when the plan or the list of its files is broken; of storage.
+    pub fn of_plan(plan: &Plan, run: &Run) -> Result<Self> {
         let root = Location::parse(&plan.info.input)?;
-        let rows = plan.partitions.iter().flat_map(|p| &p.shards);
-        Self::new(&root, &plan.info.patterns, rows.map(|row| &row.shard))
+        let listed = plan.info.listed.iter().map(|uri| Location::parse(uri));
+        let listed = listed.collect::<Result<Vec<_>>>()?;
+        let mut files = Vec::new();
+        for PartitionPlan { partition, shards } in &plan.partitions {
+            let (listed, named): (Vec<_>, Vec<_>) =
+                shards.iter().partition(|row| row.kind == ShardKind::Files);
+            files.extend(named.iter().map(|row| row.shard.to_string()));
+            if !listed.is_empty() {
+                files.extend(one_of_each_folder(run, *partition)?);
+            }
+        }
+        let files = files.iter().map(String::as_str);
+        Ok(Self::new(&root, &listed, files))
     }
 
     /// Refuses a place to write to that holds shards, or that would be listed as input.
@@ -121,52 +172,41 @@ impl InputPlaces {
         for folder in &self.listed {
             refuse_inside((flag, place), ("--input", folder))?;
         }
-        match self
-            .shards
-            .iter()
-            .find(|(folder, _)| folder.is_within(place))
-        {
+        let mut read = self.read.iter();
+        match read.find(|(folder, _)| folder.is_within(place)) {
             None => Ok(()),
-            Some((_, shard)) => Err(Error::usage(format!(
-                "{flag} {place}: holds source shards, {shard} for one"
+            Some((_, file)) => Err(Error::usage(format!(
+                "{flag} {place}: holds files of the input, {file} for one"
             ))
             .hint("choose a folder of its own")),
         }
     }
 }
 
-/// Returns the folder that a pattern lists with everything below it.
-fn listed_folder<'p, 's>(
-    pattern: &'p str,
-    mut shards: impl Iterator<Item = &'s ShardPath>,
-) -> Option<&'p str> {
-    let name = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
-    match pattern.find(['*', '?', '[', '{']) {
-        None if shards.any(|shard| name(shard.as_str()) == name(pattern)) => None,
-        None => Some(pattern),
-        // A wildcard for a folder may stand for the place.
-        Some(at) if pattern[at..].contains("**") || is_of_folder(&pattern[at..]) => {
-            let slash = pattern[..at].rfind('/');
-            Some(slash.map_or(".", |slash| &pattern[..=slash]))
+/// Returns a file of each folder that a partition's list of files names.
+fn one_of_each_folder(run: &Run, partition: Partition) -> Result<Vec<String>> {
+    let path = layout::FILES.path(&StepName::partition(), partition.into());
+    let mut folders: BTreeMap<String, String> = BTreeMap::new();
+    for row in run.rows::<FileRow>(&path)? {
+        if let Some(file) = row?.path {
+            folders.entry(folder_of(&file).to_owned()).or_insert(file);
         }
-        Some(_) => None,
     }
+    Ok(folders.into_values().collect())
 }
 
-/// Whether a folder's name has a wildcard. A range stands for numbers alone.
-fn is_of_folder(rest: &str) -> bool {
-    let folders = rest.rsplit_once('/').map_or("", |(folders, _)| folders);
-    folders.contains(['*', '?', '['])
+fn folder_of(path: &str) -> &str {
+    path.rsplit_once('/').map_or("", |(folder, _)| folder)
 }
 
 /// Returns the folders outside of the root that links in it lead to: a listing enters them too.
-fn linked_folders<'s>(root: &Path, shards: impl Iterator<Item = &'s ShardPath>) -> Vec<Location> {
+fn linked_folders<'f>(root: &Path, files: impl Iterator<Item = &'f str>) -> Vec<Location> {
     let inside = Location::Local(root.to_owned());
     let mut seen: BTreeSet<&str> = BTreeSet::new();
     let mut linked = Vec::new();
-    for shard in shards {
-        for (at, _) in shard.as_str().match_indices('/') {
-            let folder = &shard.as_str()[..at];
+    for file in files.filter(|file| !is_absolute(file)) {
+        for (at, _) in file.match_indices('/') {
+            let folder = &file[..at];
             if seen.insert(folder) {
                 linked.push(Location::Local(root.join(folder)).resolved());
             }
@@ -176,42 +216,30 @@ fn linked_folders<'s>(root: &Path, shards: impl Iterator<Item = &'s ShardPath>) 
     linked
 }
 
-/// Returns the folders of shards on local disk, links to folders and to shards resolved.
-fn local_folders<'s>(
-    root: &Path,
-    shards: impl Iterator<Item = &'s ShardPath>,
-) -> Vec<(Location, ShardPath)> {
-    let mut seen: BTreeSet<PathBuf> = BTreeSet::new();
+/// Returns the folders of files, local links to folders and to files resolved. A list may name what no
+/// store has.
+fn folders<'f>(root: &Location, files: impl Iterator<Item = &'f str>) -> Vec<(Location, String)> {
+    let mut seen: BTreeSet<String> = BTreeSet::new();
     let mut folders = Vec::new();
-    for shard in shards {
-        let real = Location::Local(root.join(shard.as_str())).resolved();
-        let Some(folder) = real.as_local().and_then(|path| path.parent()) else {
-            continue;
+    for file in files {
+        let place = match (is_absolute(file), root) {
+            (true, _) => Location::parse(file),
+            (false, Location::Local(root)) => Ok(Location::Local(root.join(file))),
+            (false, root) => Location::parse(&format!("{root}/{file}")),
         };
-        if seen.insert(folder.to_owned()) {
-            folders.push((Location::Local(folder.to_owned()), shard.clone()));
+        if let Ok(place) = place
+            && let Some((folder, _)) = place.resolved().split()
+            && seen.insert(folder.to_string())
+        {
+            folders.push((folder, file.to_owned()));
         }
     }
     folders
 }
 
-fn folders<'s>(
-    root: &Location,
-    shards: impl Iterator<Item = &'s ShardPath>,
-) -> Result<Vec<(Location, ShardPath)>> {
-    let mut seen: BTreeSet<&str> = BTreeSet::new();
-    let mut folders = Vec::new();
-    for shard in shards {
-        let folder = shard
-            .as_str()
-            .rsplit_once('/')
-            .map_or("", |(folder, _)| folder);
-        if seen.insert(folder) {
-            let place = Location::parse(&format!("{root}/{folder}"))?;
-            folders.push((place, shard.clone()));
-        }
-    }
-    Ok(folders)
+/// Whether a file that is read is elsewhere than below the input's root.
+fn is_absolute(file: &str) -> bool {
+    file.starts_with('/') || file.contains("://")
 }
 
 #[cfg(test)]
@@ -225,56 +253,76 @@ mod tests {
         Location::parse(uri).unwrap()
     }
 
-    fn is_refused(place: &str, root: &str, patterns: &[&str]) -> bool {
-        let patterns: Vec<String> = patterns.iter().map(|&p| p.to_owned()).collect();
-        let shards = [ShardPath::new("train/0.tar")];
-        let input = InputPlaces::new(&parse(root), &patterns, shards.iter()).unwrap();
+    fn is_refused(place: &str, root: &str, listed: &[&str], file: &str) -> bool {
+        let listed: Vec<Location> = listed.iter().map(|uri| parse(uri)).collect();
+        let input = InputPlaces::new(&parse(root), &listed, [file].into_iter());
         let outcome = input.refuse("--output", &parse(place));
         if let Err(e) = &outcome {
             assert_eq!(e.class(), Class::Usage);
-            assert!(
-                e.to_string()
-                    .contains(&format!("--output {}", parse(place))),
-                "{e}"
-            );
+            let named = format!("--output {}", parse(place));
+            assert!(e.to_string().contains(&named), "{e}");
         }
         outcome.is_err()
     }
 
     #[test]
     fn places_that_are_input_are_refused() {
-        let memory = ["memory://m/in"];
-        for (place, root, patterns) in [
-            ("/data/out", "/data", &["/data"][..]),
-            ("/data/x/../out/", "/data", &["/data/"]),
-            ("file:///data/out", "/data", &["/data"]),
-            ("/data", "/data", &["data"]),
-            ("/", "/data", &["/data/*/*.tar"]),
-            ("/data/out", "/data", &["/data/**/*.tar"]),
-            ("/data/out", "/data", &["/data/*/*.tar"]),
-            ("/d/b/out", "/d", &["/d/a/*.tar", "/d/b"]),
-            ("memory://m/in/x", memory[0], &memory),
-            ("s3://b/in/x", "s3://b/in", &["s3://b/in"]),
-            ("S3://b/in//x/", "s3://b/in", &["s3://b/in"]),
-            ("s3://b/in", "s3://b/in", &["s3://b/in/*/*.tar"]),
-            ("s3://b", "s3://b/in", &["s3://b/in/train/0.tar"]),
-            ("/data/train", "/data", &["/data/train/0.tar"]),
+        let tar = "train/0.tar";
+        for (place, root, listed, file) in [
+            ("/data/out", "/data", &["/data"][..], tar),
+            ("/data/x/../out/", "/data", &["/data/"], tar),
+            ("file:///data/out", "/data", &["/data"], tar),
+            ("/data", "/data", &["/data"], tar),
+            ("/", "/data", &[], tar),
+            ("/d/b/out", "/d", &["/d/b"], "a/0.tar"),
+            ("memory://m/in/x", "memory://m/in", &["memory://m/in"], tar),
+            ("s3://b/in/x", "s3://b/in", &["s3://b/in"], tar),
+            ("S3://b/in//x/", "s3://b/in", &["s3://b/in"], tar),
+            ("s3://b/in", "s3://b/in", &[], tar),
+            ("s3://b", "s3://b/in", &[], tar),
+            ("/data/train", "/data", &[], tar),
+            // Files that a list names.
+            ("/data", "/data", &[], "list.csv"),
+            ("/far", "/data", &[], "/far/0.jpg"),
+            ("s3://b", "/data", &[], "s3://b/x/0.jpg"),
         ] {
-            assert!(is_refused(place, root, patterns), "{place} {patterns:?}");
+            assert!(is_refused(place, root, listed, file), "{place} {listed:?}");
         }
-        for (place, root, patterns) in [
-            ("/data/out", "/data", &["/data/train/0.tar"][..]),
-            ("/data2", "/data", &["/data"]),
-            ("/data/out", "/data", &["/data/*.tar"]),
-            ("/data/out", "/data", &["/data/{0..9}.tar"]),
-            ("/data/out", "/data", &["/data/{0..9}/0.tar"]),
-            ("/d/out", "/d", &["/d/a", "/d/b"]),
-            ("memory://m/input", memory[0], &memory),
-            ("memory://n/in", memory[0], &memory),
-            ("s3://c/in/x", "s3://b/in", &["s3://b/in"]),
+        for (place, root, listed, file) in [
+            ("/data/out", "/data", &[][..], tar),
+            ("/data/out", "/data", &[], "list.csv"),
+            ("/far/out", "/data", &[], "/far/0.jpg"),
+            ("s3://b/out", "/data", &[], "s3://b/0.jpg"),
+            ("/data2", "/data", &["/data"], tar),
+            ("/d/out", "/d", &["/d/a", "/d/b"], "a/0.tar"),
+            ("memory://m/input", "memory://m/in", &["memory://m/in"], tar),
+            ("memory://n/in", "memory://m/in", &["memory://m/in"], tar),
+            ("s3://c/in/x", "s3://b/in", &["s3://b/in"], tar),
         ] {
-            assert!(!is_refused(place, root, patterns), "{place} {patterns:?}");
+            assert!(!is_refused(place, root, listed, file), "{place} {listed:?}");
         }
+    }
+
+    #[test]
+    fn folders_of_a_pod_are_no_volumes() {
+        let mounts = "\
+22 1 0:21 / / rw,relatime - overlay overlay rw
+23 22 0:22 /var/lib/kubelet/pods/x/volumes/kubernetes.io~empty-dir/tmp /tmp rw - ext4 /dev/vda rw
+24 22 0:23 / /scratch rw - tmpfs tmpfs rw
+25 22 0:24 / /data rw,relatime shared:7 master:1 - nfs server:/export rw
+26 25 0:25 / /data/fast rw - tmpfs tmpfs rw";
+        for (path, expected) in [
+            ("/data/run", true),
+            ("/data", true),
+            ("/database", false),
+            ("/data/fast/run", false),
+            ("/tmp/run", false),
+            ("/scratch/run", false),
+            ("/home/run", false),
+        ] {
+            assert_eq!(is_on_volume(Path::new(path), mounts), expected, "{path}");
+        }
+        assert!(!is_on_volume(Path::new("/data"), ""));
     }
 
     #[test]
@@ -318,8 +366,7 @@ mod tests {
         link("../far", "links/more");
         let input = |folder: &str, shard: &str| {
             let root = Location::Local(path(folder));
-            let shards = [ShardPath::new(shard)];
-            InputPlaces::new(&root, &[root.to_string()], shards.iter()).unwrap()
+            InputPlaces::new(&root, std::slice::from_ref(&root), [shard].into_iter())
         };
         for (place, folder, shard) in [
             ("link", "in", "0.tar"),

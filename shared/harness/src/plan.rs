@@ -54,8 +54,8 @@ impl Plan {
 /// plan was made from.
 pub fn open_shard(input: &Store, planned: &PlanRow) -> Result<ObjectReader> {
     check_unchanged(input, planned)?;
-    let mut reader = input.stretches(planned.shard.as_str(), planned.bytes);
-    reader.want(0..planned.bytes);
+    let mut reader = input.read_ranges(planned.shard.as_str(), planned.bytes);
+    reader.prefetch(0..planned.bytes);
     Ok(reader)
 }
 

@@ -11,17 +11,17 @@ use std::time::Instant;
 use clap::Parser;
 use serde_json::{Value, json};
 use sluice_manifest::text::{self, mask_json};
-use sluice_manifest::{Class, Error, ExitStatus, Operation, Role, StepName};
-use sluice_store::Storage;
+use sluice_manifest::{Class, Error, ExitStatus, Operation, Role, StepName, UnitKind};
+use sluice_store::{Location, Storage};
 
 use crate::args::{Common, StepArgs, arguments, shell};
-use crate::context::{Choice, Context, Node, Shared};
-use crate::output::{deliver, print_usage, shown};
+use crate::context::{Choice, Context, DeviceUse, Node, Shared, Tally};
+use crate::output::{check_result, deliver, print_usage, shown};
 use crate::signals::{Deadline, listen};
 use crate::threads::{caught, report_panics, start_pool};
 use crate::upstream::{Gives, Upstream};
 use crate::variables::{Reads, parse};
-use crate::{InputPlaces, logs, memory};
+use crate::{InputPlaces, logs, memory, refuse_lost};
 
 /// Outputs that a result names; it counts the others.
 const NAMED_OUTPUTS: usize = 100;
@@ -67,6 +67,11 @@ pub trait Program: Parser {
     /// Data, when there are no shards; usage, when the run would be written into them.
     fn input(&self, _storage: &Storage) -> anyhow::Result<Option<InputPlaces>> {
         Ok(None)
+    }
+
+    /// Returns the place besides the run that the program writes to; none for most.
+    fn output(&self) -> Option<&str> {
+        None
     }
 
     /// Checks all that can be known before the work, given what the steps before give, and returns
@@ -127,7 +132,7 @@ pub fn main<P: Program>() -> ExitCode {
         let requests = shared.storage.requests();
         finish(P::NAME, result, started, requests, context, outcome)
     };
-    let arguments = match arguments(std::env::args_os()) {
+    let arguments = match arguments(std::env::args_os(), &shared.storage) {
         Ok(arguments) => arguments,
         Err(e) => return end(None, None, Err(e.into())),
     };
@@ -148,6 +153,9 @@ pub fn main<P: Program>() -> ExitCode {
         .map(|word| word.to_string_lossy())
         .collect();
     tracing::info!(command = shell(&words), "starts");
+    if let Err(e) = check_result(common.result.as_deref()) {
+        return end(None, None, Err(e.into()));
+    }
     let (context, outcome) = match work(&program, &shared.with_memory(common.jobs, common.memory)) {
         Ok((context, outcome)) => (Some(context), outcome),
         Err(e) => (None, Err(e.into())),
@@ -160,15 +168,90 @@ fn work<P: Program>(
     program: &P,
     shared: &Shared,
 ) -> sluice_manifest::Result<(Context, anyhow::Result<()>)> {
-    let common = program.common();
-    let context = Context::new(common, P::NAME, program.node(), shared)?;
-    let outcome = guarded(context.jobs, || {
-        context.check_stop()?;
-        program.run(&context)?;
-        Ok(context.check_committed()?)
-    });
+    let context = open(program, shared)?;
+    let outcome = guarded(context.jobs, || work_in(program, &context));
     context.run.tidy();
     Ok((context, outcome))
+}
+
+/// Opens the run for a program that an engine or a person started.
+fn open<P: Program>(program: &P, shared: &Shared) -> sluice_manifest::Result<Context> {
+    let common = program.common();
+    for (flag, place) in [
+        ("--run", Some(&*common.run)),
+        ("--output", program.output()),
+    ] {
+        let place = place.map(Location::parse).transpose()?;
+        place.map_or(Ok(()), |place| refuse_lost(flag, &place))?;
+    }
+    Context::new(common, P::NAME, program.node(), shared)
+}
+
+fn work_in<P: Program>(program: &P, context: &Context) -> anyhow::Result<()> {
+    context.check_stop()?;
+    if program.common().partitions.is_none() {
+        refuse_incomplete(program, context)?;
+    }
+    program.run(context)?;
+    Ok(context.check_committed()?)
+}
+
+/// Does a command line in this process as the program does that it names: with the variables of all of
+/// its flags. Returns what is special in its result, and whether it was up to date.
+///
+/// # Errors
+/// As the program's.
+pub fn task<P: Program>(command: &[String], shared: &Shared) -> anyhow::Result<(Value, bool)> {
+    let program = parse::<P, _>(command, Reads::All).map_err(|e| unparsed(&e))?;
+    let context = open(&program, shared)?;
+    let outcome = work_in(&program, &context);
+    context.run.tidy();
+    outcome?;
+    let tally = context.tally().clone();
+    Ok((facts(&tally), tally.is_up_to_date()))
+}
+
+/// Returns the name of the node that a command line is, and whether it has work to do. Nothing is done
+/// but what the program does where it is up to date. What takes longer than until `deadline` to find
+/// out counts as work, and so does what cannot be found out.
+///
+/// # Errors
+/// Usage, when the program would refuse the command line; stopped, after a signal.
+pub fn has_work<P: Program>(
+    command: &[String],
+    shared: &Shared,
+    deadline: Instant,
+) -> anyhow::Result<(String, bool)> {
+    let program = parse::<P, _>(command, Reads::All).map_err(|e| unparsed(&e))?;
+    let name = program.node().name();
+    if Instant::now() >= deadline {
+        return Ok((name, true));
+    }
+    let mut context = open(&program, shared)?;
+    context.look_until = Some(deadline);
+    let outcome = work_in(&program, &context);
+    shared.storage.check_stop()?;
+    Ok((name, outcome.is_err()))
+}
+
+/// Refuses to work when units are missing of the steps that this one reads from: engines start it after
+/// them, and a step may have ended well with shares left undone.
+fn refuse_incomplete<P: Program>(program: &P, context: &Context) -> anyhow::Result<()> {
+    let Some(args) = program.step_args() else {
+        return Ok(());
+    };
+    let own = context.step();
+    let after = context.node().operation.after;
+    let mut before = P::OPERATIONS.iter().filter(|operation| {
+        let name = operation.subcommand.unwrap_or_default();
+        after.contains(&name)
+    });
+    before.try_for_each(|operation| context.run.refuse_incomplete(own, &[operation.unit]))?;
+    let survivors_of = args.survivors_of.clone().unwrap_or_else(StepName::read);
+    let mut steps = program.needs()?;
+    steps.push(survivors_of);
+    let all = |step: &StepName| context.run.refuse_incomplete(step, UnitKind::ALL);
+    Ok(steps.iter().filter(|step| *step != own).try_for_each(all)?)
 }
 
 /// Writes the result of a program that is ended in the middle of its work.
@@ -232,6 +315,20 @@ fn finish(
     let tally = context
         .map(|context| context.tally().clone())
         .unwrap_or_default();
+    let mut result = facts(&tally);
+    add_requests(&mut result, &requests);
+    let status = conclude(name, started, tally.is_up_to_date(), &outcome, &mut result);
+    if let Some(error) = result["error"]["message"].as_str()
+        && context.is_none()
+    {
+        // No log was started for errors this early.
+        let _ = writeln!(std::io::stderr(), "{name}: {error}");
+    }
+    ExitCode::from(deliver(name, &result, true, result_file, status) as u8)
+}
+
+/// Returns what the units of a process were.
+fn facts(tally: &Tally) -> Value {
     let named = &tally.outputs[..tally.outputs.len().min(NAMED_OUTPUTS)];
     let mut result = json!({
         "units": { "total": tally.units, "done": tally.done, "up_to_date": tally.up_to_date },
@@ -242,23 +339,22 @@ fn finish(
         result["fan_out"] = json!(tally.fan_out);
     }
     add_choices(&mut result, &tally.choices);
+    add_device(&mut result, tally.device.as_ref());
     add_rows(&mut result, tally.rows);
-    add_requests(&mut result, &requests);
-    let up_to_date = tally.units > 0 && tally.units == tally.up_to_date;
-    let status = conclude(name, started, up_to_date, &outcome, &mut result);
-    if let Some(error) = result["error"]["message"].as_str()
-        && context.is_none()
-    {
-        // No log was started for errors this early.
-        let _ = writeln!(std::io::stderr(), "{name}: {error}");
-    }
-    ExitCode::from(deliver(name, &result, true, result_file, status) as u8)
+    result
 }
 
 /// Adds the settings that the step chose itself, where there are some.
 pub fn add_choices(result: &mut Value, choices: &BTreeMap<&'static str, Choice>) {
     if !choices.is_empty() {
         result["chosen"] = json!(choices);
+    }
+}
+
+/// Adds what the step's model ran on, where it has one.
+pub fn add_device(result: &mut Value, device: Option<&DeviceUse>) {
+    if let Some(device) = device {
+        result["device"] = json!(device);
     }
 }
 

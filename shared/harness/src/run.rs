@@ -9,8 +9,12 @@ use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 
 use sluice_manifest::rows::Row;
-use sluice_manifest::{Class, Error, Fingerprint, Output, Receipt, Result, StepName, Unit, layout};
+use sluice_manifest::{
+    Class, Error, Fingerprint, Output, Receipt, Result, StepName, Unit, UnitKind, layout,
+};
 use sluice_store::{Checked, Location, RowReader, Storage, Store, Table};
+
+use crate::missing::Done;
 
 use crate::context::lock;
 
@@ -154,11 +158,29 @@ impl Run {
     /// # Errors
     /// Data, when there is none; the hint names the step to run.
     pub fn required_receipt(&self, step: &StepName, unit: Unit) -> Result<Receipt> {
-        self.receipt(step, unit)?.ok_or_else(|| {
-            let path = layout::receipt(step, unit);
-            Error::data(format!("{}: no such receipt", self.store.uri(&path)))
-                .hint(format!("run the step {step} first, for all of its units"))
-        })
+        match self.receipt(step, unit)? {
+            Some(receipt) => Ok(receipt),
+            None => Err(match Done::of(self, step, &[unit.kind])?.as_slice() {
+                [done] if done.lacks(unit) => done.error(self),
+                _ => {
+                    let path = layout::receipt(step, unit);
+                    Error::data(format!("{}: no such receipt", self.store.uri(&path)))
+                        .hint(format!("run the step {step} first, for all of its units"))
+                }
+            }),
+        }
+    }
+
+    /// Refuses a step of which units are missing. A step of which there is nothing is another matter.
+    ///
+    /// # Errors
+    /// Data; the message names the units, and the hint the share that they belong to.
+    pub fn refuse_incomplete(&self, step: &StepName, kinds: &[UnitKind]) -> Result<()> {
+        let done = Done::of(self, step, kinds)?;
+        match done.iter().find(|done| !done.is_complete()) {
+            Some(done) => Err(done.error(self)),
+            None => Ok(()),
+        }
     }
 
     /// Returns what a manifest was when its unit was done.

@@ -226,21 +226,32 @@ impl Survivors<'_> {
     /// Data, when a manifest is missing or broken.
     pub fn duplicates_of(&self) -> Result<HashMap<ImageId, ImageId>> {
         let mut originals = HashMap::new();
+        self.each_duplicate(|row| {
+            if row.reference.is_none() {
+                originals.insert(row.image_id, row.duplicate_of);
+            }
+        })?;
+        Ok(originals)
+    }
+
+    /// Calls `each` with all duplicates that the chain removed, step by step.
+    ///
+    /// # Errors
+    /// Data, when a manifest is missing or broken; stopped, after a signal.
+    pub fn each_duplicate(&self, mut each: impl FnMut(DuplicateRow)) -> Result<()> {
         for decider in &self.chain {
             let kinds = decider.decides.iter();
             for &kind in kinds.filter(|kind| **kind != UnitKind::Part) {
                 for unit in decider.units(kind) {
+                    self.context.check_stop()?;
                     let path = DUPLICATES.path(&decider.step, unit);
                     for row in self.context.run.rows::<DuplicateRow>(&path)? {
-                        let row = row?;
-                        if row.reference.is_none() {
-                            originals.insert(row.image_id, row.duplicate_of);
-                        }
+                        each(row?);
                     }
                 }
             }
         }
-        Ok(originals)
+        Ok(())
     }
 
     fn duplicates(

@@ -67,7 +67,9 @@ impl Context {
     ) -> Result<Option<Task<'_>>> {
         let node = self.node();
         let mut receipt = new_receipt(node, self.program, work)?;
+        receipt.share = self.common.task_share()?;
         let unit = receipt.unit;
+        self.end_look(false)?;
         let previous = match self.force {
             true => None,
             false => data_or_none(self.receipt(&node.step, unit))?,
@@ -82,6 +84,7 @@ impl Context {
             self.record(previous, false);
             return Ok(None);
         }
+        self.end_look(true)?;
         state(&mut receipt);
         self.begun(unit);
         Ok(Some(Task {
@@ -163,6 +166,7 @@ fn new_receipt<S: Serialize>(node: &Node, program: &'static str, work: Work<S>) 
         about: BTreeMap::new(),
         seconds: 0.0,
         times: None,
+        share: None,
         program: program.to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
     };

@@ -69,8 +69,8 @@ mod tests {
 
     use super::*;
 
-    /// No machine has memory for such a stack, which the system reports as for a thread too many.
-    const TOO_LARGE: usize = 1 << 46;
+    /// No process has addresses for such a stack, which the system reports as for a thread too many.
+    const TOO_LARGE: usize = 1 << 48;
 
     #[test]
     fn no_thread_left_is_transient_also_when_a_library_panics() {

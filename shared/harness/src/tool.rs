@@ -13,8 +13,8 @@ use sluice_manifest::{Counts, Error, ExitStatus, StepName};
 use sluice_store::Storage;
 
 use crate::args::arguments;
-use crate::context::{Choice, Context, Shared, threads};
-use crate::output::{BestEffort, SafeWriter, deliver, print_usage, shown};
+use crate::context::{Choice, Context, DeviceUse, Shared, threads};
+use crate::output::{BestEffort, SafeWriter, check_result, deliver, print_usage, shown};
 use crate::program::{Program, add_requests, conclude, describe, guarded, named_result, unparsed};
 use crate::signals::{Deadline, listen};
 use crate::threads::report_panics;
@@ -73,7 +73,7 @@ pub fn tool_main<T: Tool>() -> ExitCode {
     let started = Instant::now();
     let deadline = Deadline::start(&shared);
     deadline.report_by(|| say_stopped(T::NAME));
-    let arguments = match arguments(std::env::args_os()) {
+    let arguments = match arguments(std::env::args_os(), &shared.storage) {
         Ok(arguments) => arguments,
         Err(e) => {
             let _ = writeln!(std::io::stderr(), "{}: {e}", T::NAME);
@@ -107,7 +107,13 @@ pub fn tool_main<T: Tool>() -> ExitCode {
         result: None,
         up_to_date: false,
     };
-    let outcome = guarded(threads(tool.jobs()), || tool.run(&mut desk));
+    let outcome = guarded(threads(tool.jobs()), || {
+        if let Some(file) = tool.result_file() {
+            desk.result = Some(json!({}));
+            check_result(Some(file))?;
+        }
+        tool.run(&mut desk)
+    });
     deadline.conclude();
     let status = match desk.result.take() {
         Some(mut result) => {
@@ -181,6 +187,8 @@ pub struct StepDone {
     pub rows: Option<(u64, u64)>,
     /// Settings that the step chose itself, because none was given.
     pub choices: BTreeMap<&'static str, Choice>,
+    /// What the step's model ran on.
+    pub device: Option<DeviceUse>,
     /// Wall time in seconds.
     pub seconds: f64,
 }
@@ -245,6 +253,7 @@ pub fn run_step<P: Program>(command: &[String], shared: &Shared) -> anyhow::Resu
         counts: context.counts(),
         rows: context.rows(),
         choices: context.choices(),
+        device: context.device(),
         seconds: started.elapsed().as_secs_f64(),
     })
 }

@@ -18,7 +18,7 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command, Parser};
 
 /// Flags that name places or belong to the machine: their variables count everywhere.
-pub const MACHINE_FLAGS: [&str; 12] = [
+pub const MACHINE_FLAGS: [&str; 13] = [
     "run",
     "input",
     "output",
@@ -29,6 +29,7 @@ pub const MACHINE_FLAGS: [&str; 12] = [
     "overwrite",
     "result",
     "batch-size",
+    "device",
     "pipeline",
     "log-format",
 ];

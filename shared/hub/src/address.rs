@@ -1,24 +1,24 @@
-//! `hf://ORG/NAME[@REVISION][/PATH]`: a repository of models, optionally at a
-//! revision, and a folder or file in it.
+//! `hf://ORG/NAME[@REVISION][/PATH]`: a model repository, optionally at a revision, and a folder or
+//! file in it.
 
 use std::fmt;
 use std::str::FromStr;
 
 use sluice_manifest::{Error, Result};
 
-/// What an `hf://` URI names.
+/// A parsed `hf://` URI.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Address {
     /// `ORG/NAME`.
     pub repository: String,
-    /// A branch, a tag or a commit; `main` where none is given.
+    /// A branch, a tag or a commit; `main` by default.
     pub revision: String,
     /// A folder or file in the repository; empty for its root.
     pub path: String,
 }
 
 impl Address {
-    /// The scheme with its slashes.
+    /// The scheme with `://`.
     pub const SCHEME: &str = "hf://";
 
     /// Returns whether the text is an `hf://` URI.
@@ -28,7 +28,7 @@ impl Address {
     }
 }
 
-/// A part of a repository's name, a revision or a path, as the Hub allows them.
+/// Returns whether the Hub allows this as part of a repository's name, a revision or a path.
 fn is_name(part: &str) -> bool {
     let allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     !part.is_empty() && part != "." && part != ".." && part.chars().all(allowed)
@@ -44,12 +44,13 @@ fn is_path(path: &str) -> bool {
 impl FromStr for Address {
     type Err = Error;
 
-    /// Parses `hf://ORG/NAME`, with `@REVISION` after the name and a path after that. As in
-    /// `huggingface_hub`, a revision that has slashes is written with `%2F` (`refs%2Fpr%2F1`), and
-    /// `hf://models/ORG/NAME` is the same as `hf://ORG/NAME`.
+    /// Parses `hf://ORG/NAME`, optionally with `@REVISION` and a path. As in `huggingface_hub`,
+    /// slashes in a revision are written as `%2F` (`refs%2Fpr%2F1`), and `hf://models/ORG/NAME`
+    /// equals `hf://ORG/NAME`.
     ///
     /// # Errors
-    /// Usage, when the text is of another form.
+    ///
+    /// Returns a usage error if the text has another form.
     fn from_str(uri: &str) -> Result<Self> {
         let wrong = || {
             Error::usage(format!("{uri:?}: expected hf://ORG/NAME[@REVISION][/PATH]"))

@@ -1,4 +1,4 @@
-//! Paths of the Hub's cache, and its locks.
+//! Paths and locks of the Hub's cache.
 
 use std::fs::{self, File};
 use std::hash::{BuildHasher, RandomState};
@@ -39,8 +39,8 @@ impl Repository {
         self.folder.join("refs").join(revision)
     }
 
-    /// Returns the commit that the revision named when it was last asked for, or itself when it is
-    /// a commit.
+    /// Returns the commit that the revision last referred to, or the revision itself if it is a
+    /// commit.
     pub fn commit(&self, revision: &str) -> Option<String> {
         if is_commit(revision) {
             return Some(revision.to_owned());
@@ -49,7 +49,7 @@ impl Repository {
         Some(commit.trim().to_owned()).filter(|commit| is_commit(commit))
     }
 
-    /// Records the commit that a branch or tag names now.
+    /// Records the commit that a branch or tag refers to.
     pub fn record(&self, revision: &str, commit: &str) -> Result<()> {
         if revision == commit || self.commit(revision).as_deref() == Some(commit) {
             return Ok(());
@@ -78,7 +78,8 @@ impl Repository {
             .map_err(|e| failed(e, &link))
     }
 
-    /// Waits until no other process downloads the blob. The lock ends with the returned file.
+    /// Locks a blob against downloads by other processes, waiting if necessary. Dropping the
+    /// returned file releases the lock.
     pub fn lock(&self, etag: &str, keep_going: &dyn Fn() -> Result<()>) -> Result<File> {
         lock(&self.locks.join(format!("{etag}.lock")), keep_going)
     }
@@ -113,7 +114,8 @@ impl Repository {
     }
 }
 
-/// Waits until no other process holds the lock file. The lock ends with the returned file.
+/// Locks a file, waiting while another process holds the lock. Dropping the returned file releases
+/// it.
 pub(crate) fn lock(path: &Path, keep_going: &dyn Fn() -> Result<()>) -> Result<File> {
     create_parent(path)?;
     let mut options = File::options();
@@ -135,7 +137,7 @@ pub(crate) fn lock(path: &Path, keep_going: &dyn Fn() -> Result<()>) -> Result<F
     }
 }
 
-/// Returns whether a revision is a whole commit.
+/// Returns whether a revision is a full commit hash.
 pub(crate) fn is_commit(revision: &str) -> bool {
     revision.len() == 40 && revision.bytes().all(|b| b.is_ascii_hexdigit())
 }
@@ -152,7 +154,7 @@ pub(crate) fn create_parent(path: &Path) -> Result<()> {
     fs::create_dir_all(parent).map_err(|e| failed(e, parent))
 }
 
-/// What a failure of the local disk is to the caller.
+/// Converts an error of the local disk.
 pub(crate) fn failed(e: io::Error, path: &Path) -> Error {
     let text = format!("{}: {e}", path.display());
     match e.kind() {

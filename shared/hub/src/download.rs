@@ -1,4 +1,4 @@
-//! One file: by byte ranges into an incomplete file, checked, renamed into place.
+//! Downloads a file: fetches byte ranges into an incomplete file, verifies it, and renames it.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom, Write};
@@ -8,39 +8,96 @@ use std::time::{Duration, Instant};
 use reqwest::blocking::{RequestBuilder, Response};
 use reqwest::header::{CONTENT_RANGE, ETAG, IF_RANGE, RANGE};
 use reqwest::{Method, StatusCode, Url};
+use sha1::{Digest as _, Sha1};
 use sha2::{Digest, Sha256};
 use sluice_manifest::{Error, Result};
 
 use crate::cache::{create_parent, failed};
 use crate::http::{Failure, Http, accepted, shown, unreachable};
 
-/// What the file with the entity tag of an incomplete file has after its name.
+/// The suffix of the file with the entity tag of an incomplete file.
 const TAG: &str = ".etag";
 
-/// How often the progress of a download is logged.
+/// The interval at which the progress of a download is logged.
 const REPORTS: Duration = Duration::from_secs(5);
 
-/// What a file must be, as far as it is known before it is read.
+/// What is known about a file before it is downloaded.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Expected {
     pub bytes: Option<u64>,
-    /// In hexadecimal digits.
-    pub sha256: Option<String>,
+    pub checksum: Option<Checksum>,
 }
 
-/// What was downloaded.
+/// A checksum that is stated of a file, in hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Checksum {
+    /// Of files in large file storage.
+    Sha256(String),
+    /// Git's name of the file's content. Some mirrors state the SHA-1 of the content itself.
+    Sha1(String),
+}
+
+impl Checksum {
+    /// Returns the checksum that an entity tag is, by its length. The files of the Hub's cache have
+    /// these names.
+    pub fn of_etag(etag: &str) -> Option<Self> {
+        let is_hex = etag.bytes().all(|b| b.is_ascii_hexdigit());
+        match etag.len() {
+            64 if is_hex => Some(Self::Sha256(etag.to_ascii_lowercase())),
+            40 if is_hex => Some(Self::Sha1(etag.to_ascii_lowercase())),
+            _ => None,
+        }
+    }
+
+    /// Returns what is wrong with a file.
+    fn wrong(&self, path: &Path, found: &Downloaded) -> Result<Option<String>> {
+        let (found, stated) = match self {
+            Self::Sha256(stated) => (format!("SHA-256 is {}", found.sha256), stated),
+            Self::Sha1(stated) => {
+                let sha1 = |start: &str| -> Result<String> {
+                    let mut hasher = Sha1::new_with_prefix(start);
+                    each_chunk(path, |chunk| hasher.update(chunk))?;
+                    Ok(hex::encode(hasher.finalize()))
+                };
+                let git = sha1(&format!("blob {}\0", found.bytes))?;
+                if git != *stated && sha1("")? == *stated {
+                    return Ok(None);
+                }
+                (format!("SHA-1 is {git}"), stated)
+            }
+        };
+        let is_sound = found.ends_with(stated.as_str());
+        Ok((!is_sound).then(|| format!("{found}, {stated} is stated")))
+    }
+}
+
+/// Returns what a file of local disk is, and what of that is not as expected.
+pub(crate) fn examine(path: &Path, expected: &Expected) -> Result<(Downloaded, Option<String>)> {
+    let found = sha256_of(path)?;
+    let wrong = match (expected.bytes, &expected.checksum) {
+        (Some(stated), _) if stated != found.bytes => {
+            Some(format!("{} bytes, {stated} are stated", found.bytes))
+        }
+        (_, Some(checksum)) => checksum.wrong(path, &found)?,
+        _ => None,
+    };
+    Ok((found, wrong))
+}
+
+/// A downloaded file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Downloaded {
     pub bytes: u64,
     pub sha256: String,
 }
 
-/// Downloads `url` to `target`, from where an earlier attempt ended. When the program is to stop, the
-/// incomplete file stays for the next time.
+/// Downloads `url` to `target`, and resumes an earlier attempt. If the program is stopped, the
+/// incomplete file is kept for the next time.
 ///
 /// # Errors
-/// Data, when the content is not what was stated: the incomplete file is removed. Otherwise by the
-/// server's answer.
+///
+/// Returns a data error if the content does not match `expected`; the incomplete file is removed.
+/// Otherwise the class depends on the server's answer.
 pub(crate) fn download(
     http: &Http<'_>,
     url: &Url,
@@ -63,7 +120,7 @@ pub(crate) fn download(
     Ok(found)
 }
 
-/// Returns the path with something after its name.
+/// Appends a suffix to a path's file name.
 pub(crate) fn with_ending(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
@@ -78,7 +135,7 @@ struct Transfer<'a> {
 }
 
 impl Transfer<'_> {
-    /// One request for what is missing.
+    /// Sends one request for the missing bytes.
     fn attempt(&self) -> Result<(), Failure> {
         let mut file = File::options()
             .create(true)
@@ -92,7 +149,7 @@ impl Transfer<'_> {
             .map_err(|e| failed(e, self.incomplete))?;
         let tag = self.tag();
         let is_longer = self.expected.bytes.is_some_and(|bytes| have > bytes);
-        if is_longer || (self.expected.sha256.is_none() && tag.is_none()) {
+        if is_longer || (self.expected.checksum.is_none() && tag.is_none()) {
             have = 0;
         }
         if have > 0 && self.expected.bytes == Some(have) {
@@ -110,7 +167,7 @@ impl Transfer<'_> {
             .http
             .send(&Method::GET, self.url, &with, &|_, _| true)?;
         if answer.status() == StatusCode::RANGE_NOT_SATISFIABLE {
-            // The incomplete file is not the start of this one: start over.
+            // The incomplete file is not a prefix of this one. Start over.
             file.set_len(0).map_err(|e| failed(e, self.incomplete))?;
             return Err(Error::transient(format!(
                 "{}: byte range {have}- refused",
@@ -118,19 +175,19 @@ impl Transfer<'_> {
             ))
             .into());
         }
-        let answer = accepted(answer, &shown(self.url), self.http.has_token_for(self.url))?;
+        let answer = accepted(answer, &shown(self.url), self.http.access(self.url))?;
         let start = if resumes_at(&answer, have) { have } else { 0 };
         file.set_len(start)
             .and_then(|()| file.seek(SeekFrom::Start(start)))
             .map_err(|e| failed(e, self.incomplete))?;
-        if start == 0 && self.expected.sha256.is_none() {
+        if start == 0 && self.expected.checksum.is_none() {
             self.put_tag(&answer)?;
         }
         Ok(self.receive(answer, &mut file, start)?)
     }
 
     /// Returns the entity tag of what the incomplete file is the beginning of. Without one, and
-    /// without a SHA-256 to check by, a file that was replaced meanwhile would be a mix of two.
+    /// without a checksum, a file that was replaced meanwhile would be a mix of two.
     fn tag(&self) -> Option<String> {
         fs::read_to_string(with_ending(self.incomplete, TAG)).ok()
     }
@@ -183,31 +240,22 @@ impl Transfer<'_> {
     }
 
     fn check(&self) -> Result<Downloaded> {
-        let (bytes, sha256) = sha256_of(self.incomplete)?;
-        let wrong = |what: String| {
-            Err(Error::data(format!("{}: {what}", shown(self.url)))
-            .hint("what was downloaded is removed; if this repeats, the server or a proxy changes the file"))
-        };
-        match (self.expected.bytes, &self.expected.sha256) {
-            (Some(stated), _) if stated != bytes => {
-                wrong(format!("{bytes} bytes, {stated} are stated"))
-            }
-            (_, Some(stated)) if *stated != sha256 => {
-                wrong(format!("SHA-256 is {sha256}, {stated} is stated"))
-            }
-            _ => Ok(Downloaded { bytes, sha256 }),
+        match examine(self.incomplete, self.expected)? {
+            (found, None) => Ok(found),
+            (_, Some(wrong)) => Err(Error::data(format!("{}: {wrong}", shown(self.url)))
+            .hint("what was downloaded is removed; if this repeats, the server or a proxy changes the file")),
         }
     }
 }
 
-/// Logs how far a download is.
+/// Logs the progress of a download.
 fn report(url: &Url, have: u64, end: Option<u64>) {
     let megabytes = |bytes: u64| bytes / 1_000_000;
     let of = end.map_or(String::new(), |end| format!(" of {}", megabytes(end)));
     tracing::info!("{}: {}{of} MB", shown(url), megabytes(have));
 }
 
-/// Whether the server answered the byte range request. Otherwise it sends the whole file.
+/// Returns whether the server honoured the byte range. Otherwise it sends the whole file.
 fn resumes_at(answer: &Response, have: u64) -> bool {
     let range = answer
         .headers()
@@ -218,34 +266,50 @@ fn resumes_at(answer: &Response, have: u64) -> bool {
 }
 
 /// Returns a file's length and SHA-256.
-pub(crate) fn sha256_of(path: &Path) -> Result<(u64, String)> {
-    let mut file = File::open(path).map_err(|e| failed(e, path))?;
+fn sha256_of(path: &Path) -> Result<Downloaded> {
     let mut hasher = Sha256::new();
-    let bytes = std::io::copy(&mut file, &mut hasher).map_err(|e| failed(e, path))?;
-    Ok((bytes, hex::encode(hasher.finalize())))
+    let bytes = each_chunk(path, |chunk| hasher.update(chunk))?;
+    let sha256 = hex::encode(hasher.finalize());
+    Ok(Downloaded { bytes, sha256 })
 }
 
-/// What a server states before a transfer: [`unreachable`] and refusals as in [`accepted`].
+/// Hands out a file in chunks. Returns its length.
+fn each_chunk(path: &Path, mut take: impl FnMut(&[u8])) -> Result<u64> {
+    let mut file = File::open(path).map_err(|e| failed(e, path))?;
+    let (mut buffer, mut bytes) = (vec![0; 1 << 18], 0);
+    loop {
+        match file.read(&mut buffer).map_err(|e| failed(e, path))? {
+            0 => return Ok(bytes),
+            count => {
+                take(&buffer[..count]);
+                bytes += count as u64;
+            }
+        }
+    }
+}
+
+/// Requests the headers of a file. Fails like [`unreachable`] and [`accepted`].
 pub(crate) fn head(http: &Http<'_>, url: &Url) -> Result<Response> {
-    // A redirect to another host has the Hub's headers on it and the store's behind it: the former
-    // state the hash. One inside of the host, for a repository that was renamed, is followed.
+    // A redirect to another host carries the Hub's own headers, which contain the hash, so it is
+    // not followed. A redirect within the host, for a renamed repository, is followed.
     let same = |next: &Url, answer: &Response| {
         next.host() == url.host() && !answer.headers().contains_key("X-Linked-Etag")
     };
     http.retry(|| {
         let answer = http.send(&Method::HEAD, url, &|request| request, &same)?;
-        match answer.status().is_redirection() {
-            true => Ok(answer),
-            false => accepted(answer, &shown(url), http.has_token_for(url)),
+        if answer.status().is_redirection() {
+            Ok(answer)
+        } else {
+            accepted(answer, &shown(url), http.access(url))
         }
     })
 }
 
-/// The body of a small answer, as JSON.
+/// Requests a small JSON document.
 pub(crate) fn json<T: serde::de::DeserializeOwned>(http: &Http<'_>, url: &Url) -> Result<T> {
     http.retry(|| {
         let answer = http.send(&Method::GET, url, &|request| request, &|_, _| true)?;
-        let answer = accepted(answer, &shown(url), http.has_token_for(url))?;
+        let answer = accepted(answer, &shown(url), http.access(url))?;
         let body = answer.bytes().map_err(|e| unreachable(url, &e))?;
         serde_json::from_slice(&body)
             .map_err(|e| Error::data(format!("{}: not the Hub's answer: {e}", shown(url))).into())

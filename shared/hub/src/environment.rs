@@ -1,21 +1,21 @@
-//! The variables of `huggingface_hub`, with the same meaning.
+//! The environment variables of `huggingface_hub`, with the same meaning.
 
 use std::path::PathBuf;
 
 use sluice_manifest::{Error, Result};
 
-/// Where the Hub is, whose token is used, and where files are kept.
+/// The Hub's endpoint, the token and the cache folder.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Environment {
-    /// `HF_ENDPOINT`, without a slash at its end.
+    /// `HF_ENDPOINT`, without a trailing slash.
     pub endpoint: String,
-    /// `HF_TOKEN`, else what the file `HF_TOKEN_PATH` (default `$HF_HOME/token`) holds.
+    /// `HF_TOKEN`, else the content of the file `HF_TOKEN_PATH` (default `$HF_HOME/token`).
     pub token: Option<String>,
     /// `HF_HUB_CACHE`, else `$HF_HOME/hub`.
     pub cache: PathBuf,
-    /// `HF_HUB_OFFLINE`: nothing is requested, the cache must have it.
+    /// `HF_HUB_OFFLINE`: no requests are made, and only the cache is used.
     pub offline: bool,
-    /// `SLUICE_MIRROR`: a server that has the files of other hosts, under `/HOST/PATH`.
+    /// `SLUICE_MIRROR`: a server that provides the files of other hosts under `/HOST/PATH`.
     pub mirror: Option<String>,
 }
 
@@ -31,10 +31,10 @@ impl std::fmt::Debug for Environment {
 }
 
 impl Environment {
-    /// Reads the variables by `variable`, which returns the value of one.
+    /// Reads the variables. `variable` returns the value of one.
     ///
     /// # Errors
-    /// Usage, when `HF_ENDPOINT` is not an HTTP URL, or the home folder is not known.
+    /// Usage, when `HF_ENDPOINT` is not an HTTP URL, `HF_TOKEN` cannot be a token, or the home folder is not known.
     pub fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self> {
         let set = |name: &str| variable(name).filter(|value| !value.trim().is_empty());
         let endpoint = set("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
@@ -61,9 +61,18 @@ impl Environment {
         let token = set("HF_TOKEN")
             .or_else(|| set("HUGGING_FACE_HUB_TOKEN"))
             .or_else(stored);
+        let token = token.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty());
+        if token
+            .as_ref()
+            .is_some_and(|token| !token.bytes().all(|b| b.is_ascii_graphic()))
+        {
+            return Err(Error::usage(
+                "HF_TOKEN, or the token file: a line break, a space or a letter that no token has",
+            ));
+        }
         Ok(Self {
             endpoint: endpoint.trim_end_matches('/').to_owned(),
-            token: token.map(|t| t.trim().to_owned()).filter(|t| !t.is_empty()),
+            token,
             cache: first(&["HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE"])
                 .unwrap_or_else(|| home.join("hub")),
             offline: set("HF_HUB_OFFLINE").is_some_and(|value| is_true(&value)),
@@ -72,7 +81,7 @@ impl Environment {
     }
 }
 
-/// The values that `huggingface_hub` takes for true.
+/// Returns whether `huggingface_hub` treats the value as true.
 fn is_true(value: &str) -> bool {
     ["1", "on", "yes", "true"].contains(&value.to_ascii_lowercase().as_str())
 }
@@ -117,6 +126,17 @@ mod tests {
         assert_eq!(both.token.as_deref(), Some("hf_env"));
         assert!(!format!("{both:?}").contains("hf_env"));
         assert_eq!(read(&[("HOME", "/u")]).token, None);
+        let broken = |name: &str| match name {
+            "HF_TOKEN" => Some("hf_a\nhf_b".to_owned()),
+            "HOME" => Some("/u".to_owned()),
+            _ => None,
+        };
+        let error = Environment::read(broken);
+        let error = error.unwrap_err().to_string();
+        assert!(
+            error.contains("HF_TOKEN") && !error.contains("hf_b"),
+            "{error}"
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Requests: redirects without the token, retries, and what a refusal means to the caller.
+//! HTTP requests: redirects without the token, retries, and the classification of refusals.
 
 use std::time::{Duration, Instant};
 
@@ -11,36 +11,40 @@ use sluice_manifest::{Class, Error, Result};
 
 const REDIRECTS: usize = 10;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// An answer, or a single read of its body, that takes longer has failed.
+/// The timeout of an answer, and of each read of its body.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
 const FIRST_DELAY: Duration = Duration::from_millis(500);
 const LONGEST_DELAY: Duration = Duration::from_secs(20);
-/// A server that asks for a longer pause is not asked again by this process.
+/// The longest pause that a server may request. After a longer one, this process does not retry.
 const LONGEST_PAUSE: Duration = Duration::from_secs(120);
-/// How often a pause looks whether the program is to stop.
+/// The interval at which a pause checks whether the program was stopped.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 
-/// The client, and the token for one host.
+/// An HTTP client with a token for one host.
 pub(crate) struct Http<'a> {
     client: Client,
-    /// The URL whose host gets the token, and the token.
-    token: Option<(Url, String)>,
+    /// The Hub, whose host alone gets the token.
+    hub: Url,
+    token: Option<String>,
     /// Further tries after a failure that may pass.
     retries: u32,
-    /// Fails when the program is to stop.
+    /// Returns an error once the program was stopped.
     pub keep_going: &'a dyn Fn() -> Result<()>,
 }
 
 impl<'a> Http<'a> {
+    /// Creates a client.
+    ///
     /// # Errors
-    /// Usage, when no TLS certificates are found or the endpoint is not a URL.
+    ///
+    /// Returns a usage error if there are no TLS certificates or the endpoint is not a URL.
     pub fn new(
         endpoint: &str,
         token: Option<&str>,
         retries: u32,
         keep_going: &'a dyn Fn() -> Result<()>,
     ) -> Result<Self> {
-        // Another part of the process may have installed a provider already: it stays.
+        // Another part of the process may have installed a provider, which is kept.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = Client::builder()
             .user_agent(concat!("sluice/", env!("CARGO_PKG_VERSION")))
@@ -52,21 +56,22 @@ impl<'a> Http<'a> {
                 Error::usage(format!("HTTPS cannot be set up: {e}"))
                     .hint("install ca-certificates, or set SSL_CERT_FILE")
             })?;
-        let token = token
-            .map(|token| Ok::<_, Error>((parse(endpoint)?, token.to_owned())))
-            .transpose()?;
         Ok(Self {
             client,
-            token,
+            hub: parse(endpoint)?,
+            token: token.map(str::to_owned),
             retries,
             keep_going,
         })
     }
 
-    /// Returns whether requests to the URL's host carry a token.
-    pub fn has_token_for(&self, url: &Url) -> bool {
-        let token = self.token.as_ref();
-        token.is_some_and(|(host, _)| same_host(host, url))
+    /// Returns who the URL's host takes this program for.
+    pub fn access(&self, url: &Url) -> Access {
+        match &self.token {
+            _ if !same_host(&self.hub, url) => Access::Elsewhere,
+            Some(_) => Access::Token,
+            None => Access::Nobody,
+        }
     }
 
     fn request(&self, method: &Method, url: &Url) -> RequestBuilder {
@@ -76,16 +81,18 @@ impl<'a> Http<'a> {
             .request(method.clone(), url.clone())
             .header(ACCEPT_ENCODING, "identity");
         match &self.token {
-            Some((host, token)) if same_host(host, url) => request.bearer_auth(token),
+            Some(token) if same_host(&self.hub, url) => request.bearer_auth(token),
             _ => request,
         }
     }
 
-    /// Sends a request and follows redirects, for which `follow` decides by the answer. Returns the
-    /// last answer, whatever its status.
+    /// Sends a request and follows redirects that `follow` accepts. Returns the last answer,
+    /// whatever its status.
     ///
     /// # Errors
-    /// Transient, when the server cannot be reached.
+    ///
+    /// Returns a transient error if the server cannot be reached, and a data error after too many
+    /// redirects.
     pub fn send(
         &self,
         method: &Method,
@@ -116,7 +123,8 @@ impl<'a> Http<'a> {
         )))
     }
 
-    /// Runs `attempt` until it succeeds, fails for good, or the retries are spent.
+    /// Runs `attempt` until it succeeds, fails with an error that is not transient, or the retries
+    /// are used up.
     pub fn retry<T>(&self, mut attempt: impl FnMut() -> Result<T, Failure>) -> Result<T> {
         let mut delay = FIRST_DELAY;
         let mut left = self.retries;
@@ -136,7 +144,7 @@ impl<'a> Http<'a> {
         }
     }
 
-    /// Waits, unless the program is to stop.
+    /// Waits, and returns an error if the program is stopped.
     fn pause(&self, pause: Duration) -> Result<()> {
         let end = Instant::now() + pause;
         loop {
@@ -148,6 +156,17 @@ impl<'a> Http<'a> {
             std::thread::sleep(left.min(TICK));
         }
     }
+}
+
+/// Who a server takes this program for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Access {
+    /// The Hub, by the token.
+    Token,
+    /// The Hub, which is given no token.
+    Nobody,
+    /// Another server.
+    Elsewhere,
 }
 
 /// Why an attempt failed, and how long the server asks to wait.
@@ -165,7 +184,9 @@ impl From<Error> for Failure {
 /// Parses a URL.
 ///
 /// # Errors
-/// Usage, when it is not one. The text is not printed: it may hold a password.
+///
+/// Returns a usage error if it is malformed. The error does not contain the text, which may include
+/// a password.
 pub(crate) fn parse(url: &str) -> Result<Url> {
     Url::parse(url).map_err(|e| Error::usage(format!("not a URL: {e}")))
 }
@@ -173,6 +194,14 @@ pub(crate) fn parse(url: &str) -> Result<Url> {
 fn same_host(a: &Url, b: &Url) -> bool {
     (a.scheme(), a.host(), a.port_or_known_default())
         == (b.scheme(), b.host(), b.port_or_known_default())
+}
+
+/// Returns a URL without what must not be shown or recorded: user, password, query and fragment.
+///
+/// # Errors
+/// Usage, when it is not one.
+pub fn public_url(url: &str) -> Result<String> {
+    parse(url).map(|url| shown(&url))
 }
 
 /// A URL for logs and errors: no user, no password, no query, which may be signed.
@@ -198,7 +227,7 @@ pub(crate) fn unreachable(url: &Url, e: &reqwest::Error) -> Error {
 ///
 /// # Errors
 /// By status: 401, 403 and 404 usage, 408, 429 and 5xx transient, others data.
-pub(crate) fn accepted(answer: Response, what: &str, has_token: bool) -> Result<Response, Failure> {
+pub(crate) fn accepted(answer: Response, what: &str, access: Access) -> Result<Response, Failure> {
     let status = answer.status();
     if status.is_success() {
         return Ok(answer);
@@ -206,7 +235,7 @@ pub(crate) fn accepted(answer: Response, what: &str, has_token: bool) -> Result<
     let header = |name: &str| answer.headers().get(name)?.to_str().ok();
     let code = header("X-Error-Code").unwrap_or_default();
     let after = header(RETRY_AFTER.as_str()).and_then(|text| text.trim().parse().ok());
-    let mut error = refusal(status, code, what, has_token);
+    let mut error = refusal(status, code, what, access);
     if let Some(seconds) = after
         && error.class() == Class::Transient
     {
@@ -216,16 +245,20 @@ pub(crate) fn accepted(answer: Response, what: &str, has_token: bool) -> Result<
     Err(Failure { error, after })
 }
 
-fn refusal(status: StatusCode, code: &str, what: &str, has_token: bool) -> Error {
+fn refusal(status: StatusCode, code: &str, what: &str, access: Access) -> Error {
     let says = match code {
         "" => format!("{what}: HTTP {status}"),
         code => format!("{what}: HTTP {status}, {code}"),
     };
-    let with_token = match has_token {
-        true => "the token that HF_TOKEN or the token file holds has no access to it",
-        false => "set HF_TOKEN to a token of an account that has access",
+    let with_token = match access {
+        Access::Token => "the token that HF_TOKEN or the token file holds has no access to it",
+        Access::Nobody => "set HF_TOKEN to a token of an account that has access",
+        Access::Elsewhere => {
+            "HF_TOKEN is for the Hub alone; https://USER:PASSWORD@HOST/… and signed addresses are taken"
+        }
     };
     match (status.as_u16(), code) {
+        (404, _) if access == Access::Elsewhere => Error::usage(says).hint("check the address"),
         (401 | 403, "GatedRepo") => Error::usage(format!("{says}: the repository is gated"))
             .hint(format!("accept its terms on its page, then: {with_token}")),
         (401 | 403, _) => {
@@ -266,9 +299,21 @@ mod tests {
         for (status, code, class) in cases {
             let status = StatusCode::from_u16(status).unwrap();
             assert_eq!(
-                refusal(status, code, "x", false).class(),
+                refusal(status, code, "x", Access::Nobody).class(),
                 class,
                 "{status} {code}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_token_is_no_hint_for_other_servers() {
+        for status in [401, 403, 404] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let hint = refusal(status, "", "x", Access::Elsewhere).to_string();
+            assert!(
+                !hint.contains("set HF_TOKEN") && !hint.contains("needs HF_TOKEN"),
+                "{hint}"
             );
         }
     }

@@ -9,40 +9,40 @@ use sluice_manifest::{Error, Result};
 
 use crate::address::Address;
 use crate::cache::{Repository, is_commit, lock};
-use crate::download::{Expected, download, head, json, sha256_of, with_ending};
+use crate::download::{Checksum, Downloaded, Expected, download, examine, head, json, with_ending};
 use crate::environment::Environment;
 use crate::http::{Http, parse, shown};
 
-/// Tries after the first, for what may pass: connections, 429, 5xx.
+/// The number of retries after transient failures: connections, 429, 5xx.
 const RETRIES: u32 = 5;
 
 /// A file of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct File {
-    /// Its path in the repository.
+    /// The path in the repository.
     pub path: String,
-    /// Its length in bytes.
+    /// The length in bytes.
     pub bytes: u64,
-    /// Its SHA-256, in hexadecimal digits.
+    /// The SHA-256 in hexadecimal.
     pub sha256: String,
-    /// Whether the Hub stated this SHA-256. It does so for files in large file storage.
+    /// Whether the Hub provided this SHA-256. It does for files in large file storage.
     pub stated: bool,
 }
 
 /// Files of a repository at one commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
-    /// The folder with the files, each under its path in the repository.
+    /// The folder with the files, at their paths in the repository.
     pub folder: PathBuf,
     /// The commit.
     pub commit: String,
     /// The files, sorted by path.
     pub files: Vec<File>,
-    /// The licence that the repository's card states.
+    /// The licence in the repository's model card.
     pub licence: Option<String>,
 }
 
-/// A Hugging Face Hub, or a server that speaks its paths.
+/// A Hugging Face Hub, or a server with the same interface.
 pub struct Hub<'a> {
     environment: Environment,
     http: Http<'a>,
@@ -57,7 +57,7 @@ struct Listing {
 }
 
 impl Listing {
-    /// Returns the licence of the card, which the Hub repeats as a tag.
+    /// Returns the licence from the model card, which the Hub repeats as a tag.
     fn licence(&self) -> Option<String> {
         let mut tags = self.tags.iter();
         tags.find_map(|tag| tag.strip_prefix("license:").map(str::to_owned))
@@ -70,23 +70,27 @@ struct Sibling {
 }
 
 impl<'a> Hub<'a> {
-    /// `keep_going` is asked during downloads and fails when the program is to stop.
+    /// Creates a client. `keep_going` is called during downloads and returns an error once the
+    /// program was stopped.
     ///
     /// # Errors
-    /// Usage, when HTTPS cannot be set up.
+    ///
+    /// Returns a usage error if HTTPS cannot be configured.
     pub fn new(environment: Environment, keep_going: &'a dyn Fn() -> Result<()>) -> Result<Self> {
         let token = environment.token.as_deref();
         let http = Http::new(&environment.endpoint, token, RETRIES, keep_going)?;
         Ok(Self { environment, http })
     }
 
-    /// Puts files of a repository into the cache: of all of its paths, sorted, those that `choose`
-    /// returns. Files that are there already are not requested again.
+    /// Downloads files of a repository into the cache. `choose` receives all paths, sorted, and
+    /// returns those to download. Files already in the cache are not requested again.
     ///
     /// # Errors
-    /// Usage, when the repository, the revision or a file is not there, gated, or (offline) not in
-    /// the cache; data, when a file is not what the Hub states; transient, when the Hub cannot be
-    /// reached or has no time.
+    ///
+    /// Returns a usage error if the repository, the revision or a file does not exist, is gated, or
+    /// (offline) is not in the cache; a data error if a file does not match its checksum; a
+    /// transient error if the Hub is unreachable or overloaded; and any error of `choose` or
+    /// `keep_going`.
     pub fn snapshot(
         &self,
         address: &Address,
@@ -123,12 +127,13 @@ impl<'a> Hub<'a> {
         let revision = revision.replace('/', "%2F");
         let url = self.url(&format!("api/models/{repository}/revision/{revision}"))?;
         let listing: Listing = json(&self.http, &url)?;
-        match is_commit(&listing.sha) {
-            true => Ok(listing),
-            false => Err(Error::data(format!(
+        if is_commit(&listing.sha) {
+            Ok(listing)
+        } else {
+            Err(Error::data(format!(
                 "{address}: the Hub states the commit {:?}",
                 listing.sha
-            ))),
+            )))
         }
     }
 
@@ -148,12 +153,11 @@ impl<'a> Hub<'a> {
             .ok_or_else(|| Error::data(format!("{address}: the Hub states no ETag of {path}")))?;
         let blob = repository.blob(&stated.etag);
         let _lock = repository.lock(&stated.etag, self.http.keep_going)?;
-        let (bytes, sha256) = match self.present(&blob, &stated.expected)? {
+        let Downloaded { bytes, sha256 } = match present(&blob, &stated.expected)? {
             Some(found) => found,
             None => {
                 tracing::info!("downloading {path} of {address}");
-                let found = download(&self.http, &url, &blob, &stated.expected)?;
-                (found.bytes, found.sha256)
+                download(&self.http, &url, &blob, &stated.expected)?
             }
         };
         repository.link(commit, &path, &stated.etag)?;
@@ -161,22 +165,8 @@ impl<'a> Hub<'a> {
             path,
             bytes,
             sha256,
-            stated: stated.expected.sha256.is_some(),
+            stated: matches!(stated.expected.checksum, Some(Checksum::Sha256(_))),
         })
-    }
-
-    /// The blob that is in the cache already, unless it is damaged.
-    fn present(&self, blob: &Path, expected: &Expected) -> Result<Option<(u64, String)>> {
-        if !blob.exists() {
-            return Ok(None);
-        }
-        let (bytes, sha256) = sha256_of(blob)?;
-        let sound = expected.bytes.is_none_or(|stated| stated == bytes)
-            && expected
-                .sha256
-                .as_ref()
-                .is_none_or(|stated| *stated == sha256);
-        Ok(sound.then_some((bytes, sha256)))
     }
 
     /// Downloads the file at an `https://` or `http://` URL to `target`. `sha256` is its checksum, where
@@ -184,7 +174,9 @@ impl<'a> Hub<'a> {
     /// asked instead of the URL's own.
     ///
     /// # Errors
-    /// As of [`snapshot`](Self::snapshot); usage, when requests are not allowed.
+    ///
+    /// Fails like [`snapshot`](Self::snapshot), and with a usage error if the URL is malformed or
+    /// requests are not allowed.
     pub fn file_at(&self, url: &str, target: &Path, sha256: Option<&str>) -> Result<(u64, String)> {
         let url = self.mirrored(parse(url)?)?;
         if self.environment.offline {
@@ -196,19 +188,18 @@ impl<'a> Hub<'a> {
         let _lock = lock(&with_ending(target, ".lock"), self.http.keep_going)?;
         let expected = Expected {
             bytes: None,
-            sha256: sha256.map(str::to_owned),
+            checksum: sha256.map(|sha256| Checksum::Sha256(sha256.to_owned())),
         };
-        if let Some(found) = self
-            .present(target, &expected)?
-            .filter(|_| sha256.is_some())
+        if sha256.is_some()
+            && let Some(found) = present(target, &expected)?
         {
-            return Ok(found);
+            return Ok((found.bytes, found.sha256));
         }
         let found = download(&self.http, &url, target, &expected)?;
         Ok((found.bytes, found.sha256))
     }
 
-    /// `https://HOST/PATH` as `SLUICE_MIRROR/HOST/PATH`.
+    /// Rewrites `https://HOST/PATH` to `SLUICE_MIRROR/HOST/PATH`.
     fn mirrored(&self, url: Url) -> Result<Url> {
         let Some(mirror) = &self.environment.mirror else {
             return Ok(url);
@@ -224,6 +215,15 @@ impl<'a> Hub<'a> {
     }
 }
 
+/// Returns what a file of the cache is, unless it is missing or damaged.
+fn present(blob: &Path, expected: &Expected) -> Result<Option<Downloaded>> {
+    if !blob.exists() {
+        return Ok(None);
+    }
+    let (found, wrong) = examine(blob, expected)?;
+    Ok(wrong.is_none().then_some(found))
+}
+
 /// What the Hub states about a file.
 struct Stated {
     etag: String,
@@ -231,30 +231,32 @@ struct Stated {
 }
 
 impl Stated {
-    /// Of large files the first answer is a redirect whose `X-Linked-` headers describe the file.
+    /// For large files the first answer is a redirect whose `X-Linked-` headers describe the file.
     fn of(answer: &Response) -> Option<Self> {
         let header = |name: &str| answer.headers().get(name)?.to_str().ok();
         let etag = header("X-Linked-Etag").or_else(|| header("ETag"))?;
         let etag = etag.trim_start_matches("W/").trim_matches('"').to_owned();
-        let is_hex = etag.bytes().all(|b| b.is_ascii_hexdigit());
         if etag.is_empty() || !etag.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
             return None;
         }
-        let length = header("X-Linked-Size").or_else(|| match answer.status().is_redirection() {
-            true => None,
-            false => header("Content-Length"),
+        let length = header("X-Linked-Size").or_else(|| {
+            if answer.status().is_redirection() {
+                None
+            } else {
+                header("Content-Length")
+            }
         });
         Some(Self {
             expected: Expected {
                 bytes: length.and_then(|text| text.parse().ok()),
-                sha256: (is_hex && etag.len() == 64).then(|| etag.clone()),
+                checksum: Checksum::of_etag(&etag),
             },
             etag,
         })
     }
 }
 
-/// A path as a part of a URL.
+/// Escapes a path for a URL.
 fn escaped(path: &str) -> String {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.~/".contains(&b);
     path.bytes()
@@ -286,7 +288,19 @@ fn offline(
     }
     let folder = repository.snapshot(&commit);
     let files = choose(&paths)?.into_iter().map(|path| {
-        let (bytes, sha256) = sha256_of(&folder.join(&path))?;
+        let file = folder.join(&path);
+        // A link to the blob, which has the checksum as its name.
+        let blob = std::fs::read_link(&file).unwrap_or_default();
+        let name = blob.file_name().and_then(|name| name.to_str());
+        let expected = Expected {
+            bytes: None,
+            checksum: name.and_then(Checksum::of_etag),
+        };
+        let (Downloaded { bytes, sha256 }, wrong) = examine(&file, &expected)?;
+        if let Some(wrong) = wrong {
+            return Err(Error::data(format!("{}: {wrong}", file.display()))
+                .hint("the file in the Hub's cache is damaged: pull without HF_HUB_OFFLINE"));
+        }
         Ok(File {
             path,
             bytes,

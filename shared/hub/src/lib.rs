@@ -1,20 +1,20 @@
-//! Files of the Hugging Face Hub, and of any HTTPS address, on local disk.
+//! Downloads files of the Hugging Face Hub, and of any HTTPS address, to local disk.
 //!
-//! [`Hub::snapshot`] puts the wanted files of a repository at one commit into the Hub's own cache,
-//! whose layout Python's `huggingface_hub` reads and writes too:
+//! [`Hub::snapshot`] downloads files of a repository at one commit into the Hub's own cache, whose
+//! layout Python's `huggingface_hub` also reads and writes:
 //!
 //! ```text
 //! $HF_HUB_CACHE/models--ORG--NAME/
-//!   refs/REVISION            the commit that a branch or tag named last
+//!   refs/REVISION            the commit that a branch or tag last referred to
 //!   blobs/ETAG               contents; ETAG is the SHA-256 of files in large file storage
-//!   blobs/ETAG.incomplete    a download under way, resumed by a byte range
+//!   blobs/ETAG.incomplete    a download in progress, resumed by a byte range
 //!   snapshots/COMMIT/PATH    a relative link to the blob
-//! $HF_HUB_CACHE/.locks/models--ORG--NAME/ETAG.lock    held by `flock` while a blob is downloaded
+//! $HF_HUB_CACHE/.locks/models--ORG--NAME/ETAG.lock    locked by `flock` while a blob is downloaded
 //! ```
 //!
-//! A blob is renamed into place after its length and, where the Hub states one, its SHA-256 were
-//! checked. A token goes to the Hub's own host only: redirects are followed here, and a request to
-//! another host carries none.
+//! A blob is renamed to its path after its length and, if the Hub provides one, its SHA-256 were
+//! verified. The token is sent only to the Hub's own host: redirects are followed here, and a
+//! request to another host carries no token.
 
 #![expect(
     clippy::disallowed_types,
@@ -31,4 +31,5 @@ mod hub;
 
 pub use address::Address;
 pub use environment::Environment;
+pub use http::public_url;
 pub use hub::{File, Hub, Snapshot};

@@ -2,7 +2,7 @@
 
 use clap::Args;
 use sluice_manifest::Result;
-use sluice_model::{Model, Precision, default_cache};
+use sluice_model::{BatchSize, Device, Model, Precision, default_cache};
 use sluice_pixels::Fidelity;
 use sluice_store::{Location, Storage};
 
@@ -13,10 +13,23 @@ pub struct ModelArgs {
     #[arg(long, env = "SLUICE_MODELS", value_name = "URI")]
     pub models: Option<String>,
 
-    /// Images that go through the model at once
-    #[arg(long, env = "SLUICE_BATCH_SIZE", value_name = "N", default_value_t = 16,
-        value_parser = clap::value_parser!(u32).range(1..=4096))]
-    pub batch_size: u32,
+    /// What the model runs on: auto, cpu, cuda[:N], tensorrt[:N] or openvino
+    #[arg(
+        long,
+        env = "SLUICE_DEVICE",
+        value_name = "DEVICE",
+        default_value = "auto"
+    )]
+    pub device: Device,
+
+    /// Images that go through the model at once; auto is 16 on a CPU, and follows a GPU's memory
+    #[arg(
+        long,
+        env = "SLUICE_BATCH_SIZE",
+        value_name = "N",
+        default_value = "auto"
+    )]
+    pub batch_size: BatchSize,
 
     /// Decode large JPEGs in full size, however small the model wants them
     #[arg(long, env = "SLUICE_EXACT_DECODING", value_name = "true", num_args = 0..=1,
@@ -24,35 +37,30 @@ pub struct ModelArgs {
     pub exact_decoding: bool,
 }
 
-/// How a model is fed with images.
-#[derive(Debug, Clone, Copy)]
-pub struct Feed {
-    /// Images that go through it at once.
-    pub batch_size: usize,
-    /// How near its pixels are to those of a full decode.
-    pub fidelity: Fidelity,
-}
-
 impl ModelArgs {
-    /// How the model is fed.
-    pub fn feed(&self) -> Feed {
-        Feed {
-            batch_size: self.batch_size as usize,
-            fidelity: match self.exact_decoding {
-                true => Fidelity::Exact,
-                false => Fidelity::Near,
-            },
+    /// Returns how near a model's pixels are to those of a full decode.
+    pub fn fidelity(&self) -> Fidelity {
+        match self.exact_decoding {
+            true => Fidelity::Exact,
+            false => Fidelity::Near,
         }
     }
 
     /// Finds what `--model` names.
+    ///
+    /// # Errors
+    /// As of [`ModelArgs::find_at`].
     pub fn find(&self, storage: &Storage, model: &str) -> Result<Model> {
         self.find_at(storage, model, Precision::default())
     }
 
-    /// Finds what `--model` names, for a precision.
+    /// Finds what `--model` names, for a precision, and chooses where it runs.
+    ///
+    /// # Errors
+    /// Usage, when there is no such model, or the device is not there; of storage.
     pub fn find_at(&self, storage: &Storage, model: &str, precision: Precision) -> Result<Model> {
         let cache = self.models.clone().unwrap_or_else(default_cache);
-        Model::find(storage, model, &Location::parse(&cache)?, precision)
+        let model = Model::find(storage, model, &Location::parse(&cache)?, precision)?;
+        model.place(self.device, self.batch_size)
     }
 }

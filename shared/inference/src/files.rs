@@ -5,7 +5,7 @@ use std::collections::{HashMap, VecDeque};
 use sluice_harness::{Context, PartitionPlan, Survivors, Verdicts};
 use sluice_manifest::rows::{MemberRow, PictureRow};
 use sluice_manifest::{Error, ImageId, Result, ShardPath};
-use sluice_source::{InputReader, SourceShard, packing};
+use sluice_source::{InputReader, SourceShard, compressions};
 use sluice_store::Store;
 
 /// Images whose byte ranges are requested ahead, at most.
@@ -36,7 +36,7 @@ impl<'a> Images<'a> {
         Ok(ImageFiles {
             reader: InputReader::new(&context.run, self.input, &context.storage),
             pictures: self.survivors.verdicts(partition)?,
-            packing: packing(&self.context.run, partition.into())?,
+            compressions: compressions(&self.context.run, partition.into())?,
             images: self,
             skip,
             open: None,
@@ -51,7 +51,7 @@ pub struct ImageFiles<'a, S> {
     images: Images<'a>,
     pictures: Verdicts<PictureRow>,
     reader: InputReader,
-    packing: HashMap<ShardPath, String>,
+    compressions: HashMap<ShardPath, String>,
     skip: S,
     /// The shard that is being read.
     open: Option<(ShardPath, SourceShard)>,
@@ -72,7 +72,7 @@ impl<S: FnMut(&ImageId) -> Result<bool>> ImageFiles<'_, S> {
 
     fn request_ahead(&mut self) -> Result<()> {
         loop {
-            let is_busy = |open: &(ShardPath, SourceShard)| open.1.is_busy();
+            let is_busy = |open: &(ShardPath, SourceShard)| open.1.is_prefetch_full();
             let is_full = self.ahead.len() >= AHEAD || self.open.as_ref().is_some_and(is_busy);
             if !self.ahead.is_empty() && is_full {
                 return Ok(());
@@ -92,7 +92,7 @@ impl<S: FnMut(&ImageId) -> Result<bool>> ImageFiles<'_, S> {
                 self.open = Some((path.clone(), self.open_shard(&path)?));
             }
             if let Some((_, shard)) = &mut self.open {
-                shard.want([&image])?;
+                shard.prefetch([&image])?;
             }
             self.ahead.push_back((id, image));
         }
@@ -105,7 +105,7 @@ impl<S: FnMut(&ImageId) -> Result<bool>> ImageFiles<'_, S> {
             let number = partition.partition;
             Error::data(format!("{path}: not a shard of {number}")).hint("run sluice-read again")
         })?;
-        self.reader.shard(planned, &self.packing)
+        self.reader.shard(planned, &self.compressions)
     }
 
     fn next_image(&mut self) -> Result<Option<(ImageId, ShardPath, MemberRow)>> {

@@ -1,25 +1,36 @@
 //! The images of a partition, decoded and preprocessed in batches.
 //!
 //! One thread reads the image members, several requests ahead, and spreads decoding over the pool,
-//! straight into the batch's tensor; the batch before it is in inference meanwhile. Two batches are
-//! alive, and take turns.
+//! straight into the batch's tensor; the batch before it is in inference meanwhile. For a GPU further
+//! batches wait between both. A batch that was worked on is filled again.
 
 use std::sync::mpsc::{Receiver, SyncSender, channel, sync_channel};
 
 use rayon::prelude::*;
 use sluice_harness::{MemoryBudget, spawn};
 use sluice_manifest::{ImageId, Result};
-use sluice_pixels::{Limits, Preprocess};
+use sluice_model::Input;
+use sluice_pixels::{Fidelity, Limits, Preprocess};
 
-use crate::arguments::Feed;
 use crate::files::Images;
 
+/// How a model is fed with images.
+#[derive(Debug, Clone, Copy)]
+pub struct Feed {
+    /// Images that go through it at once.
+    pub batch_size: usize,
+    /// How near its pixels are to those of a full decode.
+    pub fidelity: Fidelity,
+    /// Batches that may wait for it, besides the one in the making.
+    pub ahead: usize,
+}
+
 /// Some images, ready for a model.
-pub struct Batch {
+pub struct Batch<N> {
     /// The images, in the order of `read/images`.
     pub ids: Vec<ImageId>,
     /// Their tensors, one after the other.
-    pub tensor: Vec<f32>,
+    pub tensor: Vec<N>,
     /// The tensor's shape, `[ids.len(), …]`.
     pub shape: [usize; 4],
 }
@@ -29,15 +40,15 @@ pub struct Batch {
 ///
 /// # Errors
 /// As `work` and `skip`; of storage; data, when a shard has changed.
-pub fn each_batch(
+pub fn each_batch<N: Input>(
     images: Images<'_>,
     preprocess: &Preprocess,
     feed: Feed,
     skip: impl FnMut(&ImageId) -> Result<bool> + Send,
-    mut work: impl FnMut(&mut Batch) -> Result<()>,
+    mut work: impl FnMut(&mut Batch<N>) -> Result<()>,
 ) -> Result<()> {
     std::thread::scope(|scope| {
-        let (sender, receiver) = sync_channel(0);
+        let (sender, receiver) = sync_channel(feed.ahead);
         let (spend, spent) = channel();
         let memory = &*images.context.memory;
         let how = How {
@@ -65,10 +76,10 @@ pub fn each_batch(
 /// Bytes of files that are held at once, about.
 const FILE_BYTES: usize = 32 << 20;
 
-struct Decoder<'a> {
+struct Decoder<'a, N> {
     how: How<'a>,
     /// Tensors that were worked on, to be filled again.
-    spent: Receiver<Vec<f32>>,
+    spent: Receiver<Vec<N>>,
 }
 
 /// How files are decoded.
@@ -81,7 +92,7 @@ struct How<'a> {
 
 impl How<'_> {
     /// Decodes a file. None: it cannot be decoded.
-    fn decode(self, id: ImageId, bytes: &[u8], tensor: &mut [f32]) -> Option<ImageId> {
+    fn decode<N: Input>(self, id: ImageId, bytes: &[u8], tensor: &mut [N]) -> Option<ImageId> {
         let (limits, fidelity) = (Limits::default(), self.feed.fidelity);
         // Held until the tensor is written.
         let mut _share = None;
@@ -101,13 +112,13 @@ impl How<'_> {
     }
 }
 
-impl Decoder<'_> {
+impl<N: Input> Decoder<'_, N> {
     /// Large files are decoded while the batch is still filled, so that few of them are held.
     fn send_all(
         &self,
         images: Images<'_>,
         skip: impl FnMut(&ImageId) -> Result<bool>,
-        sender: &SyncSender<Result<Batch>>,
+        sender: &SyncSender<Result<Batch<N>>>,
     ) -> Result<()> {
         let mut files: Vec<(ImageId, Vec<u8>)> = Vec::with_capacity(self.how.feed.batch_size);
         let (mut decoding, mut bytes) = (self.begin(), 0);
@@ -134,11 +145,11 @@ impl Decoder<'_> {
         Ok(())
     }
 
-    fn begin(&self) -> Decoding {
+    fn begin(&self) -> Decoding<N> {
         let length = self.how.feed.batch_size * self.how.preprocess.tensor_len();
         let mut tensor = self.spent.try_recv().unwrap_or_default();
         if tensor.len() < length {
-            tensor = vec![0.0; length];
+            tensor = vec![N::default(); length];
         }
         Decoding {
             ids: Vec::with_capacity(self.how.feed.batch_size),
@@ -147,7 +158,7 @@ impl Decoder<'_> {
     }
 
     /// Decodes files to the end of the batch's tensor.
-    fn decode(&self, files: &mut Vec<(ImageId, Vec<u8>)>, decoding: &mut Decoding) {
+    fn decode(&self, files: &mut Vec<(ImageId, Vec<u8>)>, decoding: &mut Decoding<N>) {
         let length = self.how.preprocess.tensor_len();
         let begin = decoding.ids.len() * length;
         let tensors = decoding.tensor[begin..].par_chunks_exact_mut(length);
@@ -159,7 +170,7 @@ impl Decoder<'_> {
         decoding.ids.extend(ids.collect::<Vec<_>>());
     }
 
-    fn end(&self, mut decoding: Decoding) -> Batch {
+    fn end(&self, mut decoding: Decoding<N>) -> Batch<N> {
         let length = self.how.preprocess.tensor_len();
         decoding.tensor.truncate(decoding.ids.len() * length);
         if decoding.ids.iter().any(Option::is_none) {
@@ -177,15 +188,15 @@ impl Decoder<'_> {
 }
 
 /// A batch in the making.
-struct Decoding {
+struct Decoding<N> {
     /// For each file its name; none where it cannot be decoded.
     ids: Vec<Option<ImageId>>,
     /// Room for all files of the batch.
-    tensor: Vec<f32>,
+    tensor: Vec<N>,
 }
 
 /// Moves the rows that stay together, to the front.
-fn close_gaps(tensor: &mut Vec<f32>, length: usize, stays: impl Fn(usize) -> bool) {
+fn close_gaps<N: Copy>(tensor: &mut Vec<N>, length: usize, stays: impl Fn(usize) -> bool) {
     let mut kept = 0;
     for index in (0..tensor.len() / length).filter(|&index| stays(index)) {
         tensor.copy_within(index * length..(index + 1) * length, kept * length);

@@ -9,12 +9,14 @@ mod arguments;
 mod files;
 mod images;
 mod reuse;
+mod runner;
 mod score;
 mod writer;
 
-pub use arguments::{Feed, ModelArgs};
+pub use arguments::ModelArgs;
 pub use files::{ImageFiles, Images};
-pub use images::{Batch, each_batch};
+pub use images::{Batch, Feed, each_batch};
 pub use reuse::{Join, Previous};
+pub use runner::Runner;
 pub use score::{ModelScorer, ScorerArgs, Settings, each_row};
 pub use writer::ScoreWriter;

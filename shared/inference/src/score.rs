@@ -1,8 +1,6 @@
 //! The scorer that runs a model: heads on embeddings, classifiers on pixels, or the measures of
 //! `read`. It gives scores and decides nothing.
 
-use std::sync::Mutex;
-
 use arrow::array::{AsArray, RecordBatch};
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -10,14 +8,15 @@ use sluice_harness::{Context, Gives, Plan, StepArgs, Survivors, Task, Upstream, 
 use sluice_manifest::layout::{self, EMBEDDINGS};
 use sluice_manifest::rows::{self, DIMENSION_KEY, MODEL_KEY, MODEL_SHA256_KEY, MeasuredRow};
 use sluice_manifest::{Error, ImageId, Receipt, Result, ScoreColumn, StepName, Unit};
-use sluice_model::{Kind, Model, ModelSettings, Session, catalogue};
+use sluice_model::{Input, Kind, Model, ModelSettings, catalogue};
 use sluice_pixels::{Fidelity, Quality, technical_quality};
 use sluice_store::{Storage, Store, vectors};
 
-use crate::arguments::{Feed, ModelArgs};
+use crate::arguments::ModelArgs;
 use crate::files::Images;
-use crate::images::each_batch;
+use crate::images::{Feed, each_batch};
 use crate::reuse::{Join, Previous};
+use crate::runner::Runner;
 use crate::writer::ScoreWriter;
 
 /// Arguments of the stages that score with a model, without the model itself.
@@ -59,7 +58,7 @@ impl ScorerArgs {
         let embeddings = self.embeddings.clone();
         Ok(ModelScorer {
             embeddings: embeddings.unwrap_or_else(|| StepName::fixed("embed")),
-            feed: self.models.feed(),
+            fidelity: self.models.fidelity(),
             columns: model.score_columns(),
             model,
         })
@@ -73,7 +72,7 @@ pub struct ModelScorer {
     columns: Vec<ScoreColumn>,
     /// The step whose embeddings a head takes.
     embeddings: StepName,
-    feed: Feed,
+    fidelity: Fidelity,
 }
 
 /// The settings that shape scores.
@@ -145,9 +144,17 @@ impl ModelScorer {
             input: &plan.input()?,
             plan: &plan,
             survivors: &context.survivors(context.node().survivors_of.as_ref())?,
-            session: Mutex::new(None),
+            runner: Runner::new(&self.model, context),
         };
-        context.each_unit(plan.units(), 1, |unit| run.partition(unit))
+        let in_flight = match self.model.spec.kind {
+            Kind::Classifier | Kind::Embedder => run.runner.in_flight(1),
+            Kind::Head | Kind::Measure => 1,
+        };
+        context.each_unit(plan.units(), in_flight, |unit| run.partition(unit))?;
+        if self.model.spec.kind != Kind::Measure {
+            run.runner.report();
+        }
+        Ok(())
     }
 }
 
@@ -157,8 +164,7 @@ struct Run<'a> {
     plan: &'a Plan,
     input: &'a Store,
     survivors: &'a Survivors<'a>,
-    /// One for all units, loaded when the first one has work to do.
-    session: Mutex<Option<Session>>,
+    runner: Runner<'a>,
 }
 
 /// How many samples there were, and how many rows were taken over.
@@ -190,12 +196,12 @@ impl Run<'_> {
             units: self.plan.partitions.len(),
             settings: Settings {
                 model: model.settings(),
-                decoding: is_classifier.then_some(scorer.feed.fidelity),
+                decoding: is_classifier.then_some(scorer.fidelity),
             },
             inputs,
         };
         let state = |receipt: &mut Receipt| self.scorer.state(receipt);
-        let Some(task) = self.context.begin_stating(work, state)? else {
+        let Some(mut task) = self.context.begin_stating(work, state)? else {
             return Ok(());
         };
         let metadata = [
@@ -208,6 +214,9 @@ impl Run<'_> {
             Kind::Measure => self.score_measures(&task, unit, &mut writer)?,
             Kind::Classifier | Kind::Embedder => self.score_pixels(&task, unit, &mut writer)?,
         };
+        if model.spec.kind != Kind::Measure {
+            self.runner.describe(&mut task);
+        }
         writer.commit(task, walked.samples, walked.reused)
     }
 
@@ -229,7 +238,9 @@ impl Run<'_> {
         for batch in table {
             let batch = batch?;
             let ids = image_ids(&batch)?;
-            let scores = self.run(&[ids.len(), dimension], vectors(&batch, "embedding")?)?;
+            let vectors = vectors(&batch, "embedding")?;
+            let scores = self.runner.run(&[ids.len(), dimension], vectors)?;
+            let scores = self.scorer.model.spec.scores(scores, ids.len())?;
             task.advance(ids.len())?;
             let width = self.scorer.columns.len();
             for (id, scores) in ids.into_iter().zip(scores.chunks_exact(width)) {
@@ -248,7 +259,6 @@ impl Run<'_> {
         unit: Unit,
         writer: &mut ScoreWriter,
     ) -> Result<Walked> {
-        let model = &self.scorer.model;
         let names: Vec<&str> = self
             .scorer
             .columns
@@ -262,14 +272,14 @@ impl Run<'_> {
             partition: self.plan.partition(unit)?,
             survivors: self.survivors,
         };
-        let run = |shape: &[usize], tensor: &[f32]| self.run(shape, tensor);
+        let spec = &self.scorer.model.spec;
         let join = each_row(
             images,
-            model,
-            self.scorer.feed,
+            &self.runner,
+            self.scorer.fidelity,
             previous.as_ref(),
             task,
-            run,
+            |output, rows| spec.scores(output, rows),
             |id, scores| writer.push(id, scores),
         )?;
         Ok(Walked::by(&join))
@@ -300,53 +310,78 @@ impl Run<'_> {
         }
         Ok(Walked { samples, reused: 0 })
     }
+}
 
-    /// Runs the model. Returns the scores of each row, one row after the other.
-    fn run(&self, shape: &[usize], values: &[f32]) -> Result<Vec<f32>> {
-        let mut session = self.session.lock().unwrap_or_else(|e| e.into_inner());
-        let session = match &mut *session {
-            Some(session) => session,
-            none => none.insert(self.scorer.model.session(self.context.jobs)?),
-        };
-        let output = session.run(shape, values)?;
-        self.scorer.model.spec.scores(output, shape[0])
+/// Runs a model over the survivors' images, and hands out one row of numbers for each, in the order of
+/// `read`. `rows_of` makes the rows of what the model gives for so many images. Rows of `previous` are
+/// taken over.
+///
+/// # Errors
+/// As `rows_of` and `row`; usage, when the model has no preprocessing, or does not run; transient, when
+/// another process replaced the manifest of `previous` meanwhile, or the device fails; of storage.
+pub fn each_row(
+    images: Images<'_>,
+    runner: &Runner<'_>,
+    fidelity: Fidelity,
+    previous: Option<&Previous>,
+    task: &Task<'_>,
+    rows_of: impl Fn(Vec<f32>, usize) -> Result<Vec<f32>>,
+    row: impl FnMut(ImageId, &[f32]) -> Result<()>,
+) -> Result<Join> {
+    let rows = Rows {
+        images,
+        runner,
+        fidelity,
+        previous,
+        task,
+    };
+    match runner.model.takes_bytes() {
+        true => rows.each::<u8>(rows_of, row),
+        false => rows.each::<f32>(rows_of, row),
     }
 }
 
-/// Runs a model over the survivors' images, and hands out one row of its numbers for each, in the
-/// order of `read`. Rows of `previous` are taken over.
-///
-/// # Errors
-/// As `run` and `row`; usage, when the model has no preprocessing; transient, when another process
-/// replaced the manifest of `previous` meanwhile; of storage.
-pub fn each_row(
-    images: Images<'_>,
-    model: &Model,
-    feed: Feed,
-    previous: Option<&Previous>,
-    task: &Task<'_>,
-    run: impl Fn(&[usize], &[f32]) -> Result<Vec<f32>>,
-    mut row: impl FnMut(ImageId, &[f32]) -> Result<()>,
-) -> Result<Join> {
-    let Some(preprocess) = &model.spec.preprocess else {
-        return Err(Error::bug("a model of pixels without preprocessing"));
-    };
-    let partition = images.partition.partition;
-    let mut join = Join::open(images.context, images.survivors, partition, previous)?;
-    let skip = Previous::has_row(previous, images.context)?;
-    each_batch(images, preprocess, feed, skip, |batch| {
-        let numbers = run(&batch.shape, &batch.tensor)?;
-        task.advance(batch.ids.len())?;
-        let width = numbers.len() / batch.ids.len().max(1);
-        for (id, numbers) in batch.ids.drain(..).zip(numbers.chunks(width.max(1))) {
-            join.advance(Some(&id), &mut row)?;
-            row(id, numbers)?;
-        }
-        Ok(())
-    })?;
-    join.advance(None, &mut row)?;
-    join.check_same(previous)?;
-    Ok(join)
+struct Rows<'a> {
+    images: Images<'a>,
+    runner: &'a Runner<'a>,
+    fidelity: Fidelity,
+    previous: Option<&'a Previous>,
+    task: &'a Task<'a>,
+}
+
+impl Rows<'_> {
+    fn each<N: Input>(
+        self,
+        rows_of: impl Fn(Vec<f32>, usize) -> Result<Vec<f32>>,
+        mut row: impl FnMut(ImageId, &[f32]) -> Result<()>,
+    ) -> Result<Join> {
+        let (images, runner, previous) = (self.images, self.runner, self.previous);
+        let Some(preprocess) = &runner.model.spec.preprocess else {
+            return Err(Error::bug("a model of pixels without preprocessing"));
+        };
+        let feed = Feed {
+            batch_size: runner.model.placement.batch_size,
+            fidelity: self.fidelity,
+            ahead: runner.ahead(),
+        };
+        let partition = images.partition.partition;
+        let mut join = Join::open(images.context, images.survivors, partition, previous)?;
+        let skip = Previous::has_row(previous, images.context)?;
+        each_batch::<N>(images, preprocess, feed, skip, |batch| {
+            let output = runner.run(&batch.shape, &batch.tensor)?;
+            let numbers = rows_of(output, batch.ids.len())?;
+            self.task.advance(batch.ids.len())?;
+            let width = numbers.len() / batch.ids.len().max(1);
+            for (id, numbers) in batch.ids.drain(..).zip(numbers.chunks(width.max(1))) {
+                join.advance(Some(&id), &mut row)?;
+                row(id, numbers)?;
+            }
+            Ok(())
+        })?;
+        join.advance(None, &mut row)?;
+        join.check_same(previous)?;
+        Ok(join)
+    }
 }
 
 fn image_ids(batch: &RecordBatch) -> Result<Vec<ImageId>> {

@@ -1,4 +1,4 @@
-//! Decisions: keep, or drop for one reason.
+//! Decisions: a sample is kept, or dropped for one reason.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -26,12 +26,12 @@ macro_rules! reasons {
                 match self { $(Self::$variant => $name,)* }
             }
 
-            /// Returns the stage that gives it.
+            /// Returns the stage that drops samples for this reason.
             pub fn stage(self) -> &'static str {
                 match self { $(Self::$variant => $stage,)* }
             }
 
-            /// Returns what it means, for people.
+            /// Returns a description for people.
             pub fn text(self) -> &'static str {
                 match self { $(Self::$variant => $text,)* }
             }
@@ -55,25 +55,26 @@ reasons! {
     AboveMax, "above-max", "filter", "the score is at or above the maximum";
     BelowTop, "below-top", "filter", "the score is not in the top fraction";
     Rule, "rule", "filter", "the rule does not hold";
+    ClusterFull, "cluster-full", "filter", "enough other images of its cluster stay";
     ExactDuplicate, "exact-duplicate", "dedup", "another image has the same bytes";
     PerceptualDuplicate, "perceptual-duplicate", "dedup", "another image has nearly the same perceptual hash";
     SemanticDuplicate, "semantic-duplicate", "dedup", "another image has nearly the same embedding";
     InReference, "in-reference", "dedup", "a reference set has the image, or nearly the same one";
 }
 
-/// Why a sample was dropped: a kind and, where the kind needs one, what it is about. As text
-/// `truncated-image`, `below-min:aesthetic`, `rule:large`.
+/// Why a sample was dropped: a kind and, for some kinds, the score or rule that failed. Formats as
+/// `truncated-image`, `below-min:aesthetic` or `rule:large`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Reason {
-    /// The kind.
+    /// The kind of reason.
     pub kind: ReasonKind,
     /// The score or the rule that failed.
     pub subject: Option<Arc<str>>,
 }
 
 impl Reason {
-    /// A reason about a score or a rule.
+    /// Creates a reason about a score or a rule.
     pub fn about(kind: ReasonKind, subject: &str) -> Self {
         Self {
             kind,
@@ -81,7 +82,7 @@ impl Reason {
         }
     }
 
-    /// Returns what it means, for people.
+    /// Returns a description for people.
     pub fn text(&self) -> &'static str {
         self.kind.text()
     }
@@ -120,13 +121,13 @@ impl FromStr for Reason {
     }
 }
 
-/// A reason and the step that gave it. As text `filter/below-min:aesthetic`.
+/// A reason and the step that dropped the sample. Formats as `filter/below-min:aesthetic`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Dropped {
     /// The step that dropped the sample.
     pub step: StepName,
-    /// Why.
+    /// The reason.
     pub reason: Reason,
 }
 
@@ -170,20 +171,21 @@ macro_rules! text_form {
 
 text_form!(Reason, Dropped);
 
-/// Samples that came in, stayed, and were dropped, by step and reason. `input = kept + dropped`.
+/// The number of samples that entered a step, were kept, and were dropped by step and reason.
+/// `input = kept + dropped`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts {
-    /// Samples that came in.
+    /// Samples that entered the step.
     #[serde(rename = "in")]
     pub input: u64,
-    /// Samples that stayed.
+    /// Samples that the step kept.
     pub kept: u64,
-    /// Samples that were dropped.
+    /// Samples that the step dropped.
     pub dropped: BTreeMap<Dropped, u64>,
 }
 
 impl Counts {
-    /// Counts samples that are all kept.
+    /// Returns the counts of a step that keeps every sample.
     pub fn all_kept(samples: u64) -> Self {
         Self {
             input: samples,
@@ -192,7 +194,7 @@ impl Counts {
         }
     }
 
-    /// Counts one sample, which the step keeps or drops.
+    /// Counts one sample: dropped for a reason, or kept.
     pub fn add(&mut self, step: &StepName, dropped: Option<&Reason>) {
         self.input += 1;
         let Some(reason) = dropped else {
@@ -216,7 +218,7 @@ impl Counts {
         }
     }
 
-    /// Returns how many were dropped for all reasons together.
+    /// Returns the number of dropped samples.
     pub fn dropped_total(&self) -> u64 {
         self.dropped.values().copied().fold(0, u64::saturating_add)
     }
@@ -224,7 +226,8 @@ impl Counts {
     /// Checks that every sample is counted once.
     ///
     /// # Errors
-    /// A bug, when a sample got lost or was counted twice.
+    ///
+    /// Returns a bug error if a sample was lost or counted twice.
     pub fn check(&self) -> Result<()> {
         let dropped = self.dropped.values().map(|count| u128::from(*count));
         let accounted = u128::from(self.kept) + dropped.sum::<u128>();

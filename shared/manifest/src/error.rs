@@ -1,48 +1,49 @@
-//! One error type for the shared crates, classed by what the caller can do about it.
+//! The error type of the shared crates, classified by what the caller can do.
 //!
-//! The rules:
-//! - the message is a lower-case fragment that names the object (shard, member, column, flag);
-//! - `hint` says what to do next, where there is something to do;
-//! - the class alone decides the exit code and whether a workflow engine may try again;
-//! - an error that is wrapped keeps its class: [`Class::of`] finds it by type, whatever is around it.
+//! Rules:
+//! - The message is a lower-case fragment that names the object (shard, member, column, flag).
+//! - `hint` gives the next step, where there is one.
+//! - The class alone decides the exit code and whether a workflow engine may retry.
+//! - Wrapping an error keeps its class: [`Class::of`] finds it by type at any depth.
 
 use std::fmt;
 use std::io;
 
 use crate::text::shown;
 
-/// Result of the shared crates.
+/// The result type of the shared crates.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What the caller can do about an error.
+/// What the caller can do about an error. Documentation says "a data error" for an error of class
+/// [`Data`](Self::Data), and so on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// A broken promise of ours; nothing the user did.
+    /// A defect of the program. The user cannot fix it.
     Bug,
-    /// A flag, a configuration, a model that does not fit the data.
+    /// A flag or the configuration is wrong, or a model does not fit the data.
     Usage,
-    /// The data cannot be used: a manifest is missing or broken, too many bad samples.
+    /// The data cannot be used: a manifest is missing or damaged, or too many samples are bad.
     Data,
-    /// Storage or network; trying again may help.
+    /// Storage or network failed. A retry may help.
     Transient,
-    /// Stopped by SIGTERM or SIGINT; nothing half-written remains.
+    /// Stopped by SIGTERM or SIGINT. Nothing is half-written.
     Stopped,
 }
 
-/// An error, its source, the source's source, and so on.
+/// Returns an error, its source, the source's source, and so on.
 fn chain<'e>(
     error: &'e (dyn std::error::Error + 'static),
 ) -> impl Iterator<Item = &'e (dyn std::error::Error + 'static)> {
     std::iter::successors(Some(error), |e| e.source())
 }
 
-/// The exit codes of every program. The workflow definitions use the same table.
+/// The exit codes of all programs. The workflow definitions use the same table.
 ///
-/// 64 and 65 are never used: Argo's executor gives them a meaning of its own.
+/// 64 and 65 are never used, because Argo's executor reserves them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub enum ExitStatus {
-    /// Done, or up to date already.
+    /// Done, or already up to date.
     Done = 0,
     /// A bug.
     Bug = 1,
@@ -50,14 +51,14 @@ pub enum ExitStatus {
     Usage = 2,
     /// Unusable data.
     Data = 3,
-    /// Storage or network: try again.
+    /// Storage or network failed: try again.
     TryAgain = 75,
-    /// After SIGTERM or SIGINT, with nothing half-written.
+    /// Stopped by SIGTERM or SIGINT. Nothing is half-written.
     Stopped = 143,
 }
 
 impl Class {
-    /// The exit code that tells a caller of this class.
+    /// Returns the exit code for this class.
     pub fn exit_status(self) -> ExitStatus {
         match self {
             Class::Bug => ExitStatus::Bug,
@@ -68,30 +69,31 @@ impl Class {
         }
     }
 
-    /// Returns the class of an error: that of the error of ours inside of it, else that of the first
-    /// error of I/O; none where there is neither.
+    /// Returns the class of an error: the class of the first [`Error`] in its chain, else the class
+    /// of the first I/O error. Returns `None` if the chain contains neither.
     pub fn of(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
         let io = || chain(error).find_map(|e| e.downcast_ref::<io::Error>().map(Self::of_kind));
         Self::of_ours(error).or_else(io)
     }
 
-    /// Returns the class of the error of ours inside of another error.
+    /// Returns the class of the first [`Error`] in an error's chain.
     pub fn of_ours(error: &(dyn std::error::Error + 'static)) -> Option<Self> {
         chain(error).find_map(|e| {
-            // What an error of I/O holds is not its source, but what its source is the source of.
+            // `source` of an I/O error skips the error that it wraps, so `get_ref` is checked as
+            // well.
             let held = || Self::of_ours(e.downcast_ref::<io::Error>()?.get_ref()?);
             let ours = e.downcast_ref::<Error>().map(Error::class);
             ours.or_else(held)
         })
     }
 
-    /// Returns the class of an error of a stream or a file.
+    /// Returns the class of an I/O error.
     pub fn of_io(e: &io::Error) -> Self {
         Self::of_ours(e).unwrap_or_else(|| Self::of_kind(e))
     }
 
-    /// What the system answers today and not tomorrow (no room, no descriptor, no process, a device
-    /// that does not respond) is transient.
+    /// Conditions that may pass (no space, descriptors or processes left, a device that does not
+    /// respond) are transient.
     fn of_kind(e: &io::Error) -> Self {
         match e.kind() {
             io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData => {
@@ -107,7 +109,7 @@ impl Class {
         }
     }
 
-    /// The class's name in a program's result.
+    /// Returns the class's name in a program's result.
     pub fn as_str(self) -> &'static str {
         match self {
             Class::Bug => "bug",
@@ -121,7 +123,7 @@ impl Class {
 
 const CHANGED: &str = "it may have changed: run sluice-partition and the steps after it";
 
-/// An error with its class and, where one helps, a hint.
+/// An error with its class and an optional hint.
 #[derive(Debug, Clone)]
 pub struct Error {
     class: Class,
@@ -130,7 +132,7 @@ pub struct Error {
 }
 
 impl Error {
-    /// An error of a class that is known from elsewhere.
+    /// Creates an error of a class.
     pub fn new(class: Class, message: impl Into<String>) -> Self {
         Self {
             class,
@@ -139,34 +141,34 @@ impl Error {
         }
     }
 
-    /// A promise of ours was broken.
+    /// Creates an error for a defect of the program.
     pub fn bug(message: impl Into<String>) -> Self {
         Self::new(Class::Bug, message)
     }
 
-    /// A flag or a configuration is wrong.
+    /// Creates an error for a wrong flag or configuration.
     pub fn usage(message: impl Into<String>) -> Self {
         Self::new(Class::Usage, message)
     }
 
-    /// The data cannot be used.
+    /// Creates an error for unusable data.
     pub fn data(message: impl Into<String>) -> Self {
         Self::new(Class::Data, message)
     }
 
-    /// Trying again may help.
+    /// Creates an error after which a retry may help.
     pub fn transient(message: impl Into<String>) -> Self {
         Self::new(Class::Transient, message)
     }
 
-    /// The program was asked to stop.
+    /// Creates the error of a program that a signal stopped.
     pub fn stopped() -> Self {
         Self::new(Class::Stopped, "stopped by a signal")
             .hint("what is done is kept: run the same command again to go on")
     }
 
-    /// Returns an error of a stream with its class; `object` names what was read or written. An error
-    /// of ours inside of it is returned as it is.
+    /// Converts an I/O error and classifies it. `object` names what was read or written. An
+    /// [`Error`] inside `e` is returned unchanged.
     pub fn of_io(e: io::Error, object: &str) -> Self {
         let class = Class::of_io(&e);
         e.downcast::<Self>().unwrap_or_else(|e| {
@@ -178,27 +180,27 @@ impl Error {
         })
     }
 
-    /// Returns the error of a thread or a process that could not be started: try again.
+    /// Creates a transient error for a thread or process that could not be started.
     pub fn not_started(what: &str, e: &io::Error) -> Self {
         Self::transient(format!("cannot start {what}: {e}"))
             .hint("the limit of processes or memory is reached: allow more, or use fewer --jobs")
     }
 
-    /// Adds what to do about it.
+    /// Adds a hint: what to do about the error.
     #[must_use]
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
 
-    /// Names what the error is about, before its message.
+    /// Prefixes the message with the object that the error is about.
     #[must_use]
     pub fn within(mut self, object: &str) -> Self {
         self.message = format!("{object}: {}", self.message);
         self
     }
 
-    /// What the caller can do.
+    /// Returns what the caller can do.
     pub fn class(&self) -> Class {
         self.class
     }
@@ -220,7 +222,7 @@ impl std::error::Error for Error {}
 mod tests {
     use super::*;
 
-    /// An error of somebody else's around another one.
+    /// Another library's error that wraps an error.
     #[derive(Debug)]
     struct Around(Box<dyn std::error::Error + Send + Sync>);
 
@@ -263,7 +265,7 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn what_the_system_answers_is_classed_by_what_helps() {
-        // Numbers of Linux and macOS alike.
+        // Numbers that Linux and macOS share.
         let (eperm, enoent, eio, eagain, enomem) = (1, 2, 5, 35, 12);
         let eagain = if cfg!(target_os = "linux") {
             11
@@ -272,9 +274,10 @@ mod tests {
         };
         let (eacces, enotdir, eisdir, einval, enfile, emfile) = (13, 20, 21, 22, 23, 24);
         let (enospc, erofs) = (28, 30);
-        let (estale, edquot, etimedout) = match cfg!(target_os = "linux") {
-            true => (116, 122, 110),
-            false => (70, 69, 60),
+        let (estale, edquot, etimedout) = if cfg!(target_os = "linux") {
+            (116, 122, 110)
+        } else {
+            (70, 69, 60)
         };
         let classed = |numbers: &[i32], class| {
             for &number in numbers {

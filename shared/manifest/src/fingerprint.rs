@@ -1,9 +1,9 @@
-//! Fingerprints: what shaped an output, in one hash.
+//! Fingerprints: one hash over everything that shaped an output.
 //!
 //! A unit's fingerprint is a BLAKE3 hash over the step's name and version, the settings that can
-//! change the output, and the fingerprints of the inputs. The fingerprints of upstream receipts are
-//! used as they are, so no byte of data is hashed twice. What cannot change an output (threads,
-//! batch size, log level) is not part of the settings.
+//! change the output, and the fingerprints of its inputs. The fingerprints of upstream receipts are
+//! used as they are, so no data is hashed twice. What cannot change an output (threads, batch size,
+//! log level) is not part of the settings.
 
 use std::fmt;
 
@@ -13,13 +13,14 @@ use serde_json::Value;
 use crate::receipt::canonical;
 use crate::{ShardPath, StepName, Unit, UnitKind};
 
-/// 32 hexadecimal digits (the first 16 bytes of a BLAKE3 hash).
+/// A fingerprint: 32 hexadecimal digits, the first 16 bytes of a BLAKE3 hash.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Fingerprint(String);
 
 impl Fingerprint {
-    /// Hashes the parts with their lengths, so that no two lists of parts look alike.
+    /// Hashes the parts together with their lengths, so that different lists of parts never hash
+    /// the same bytes.
     pub fn of<'a>(parts: impl IntoIterator<Item = &'a str>) -> Self {
         let mut hasher = blake3::Hasher::new();
         for part in parts {
@@ -29,11 +30,11 @@ impl Fingerprint {
         Self(hasher.finalize().to_hex()[..32].to_owned())
     }
 
-    /// Returns the fingerprint of a unit of work. `node` names the stage and its subcommand. Settings
-    /// that were read from a receipt give the fingerprint of those that were written to it.
+    /// Returns the fingerprint of a unit of work. `node` names the stage and its subcommand.
+    /// Settings parsed from a receipt produce the same fingerprint as the settings written to it.
     pub fn of_work(node: &str, version: u32, settings: &Value, inputs: &[Input]) -> Self {
         let version = version.to_string();
-        // Numbers may change in the last place when they are parsed, so the parsed ones are hashed.
+        // Parsing may change the last digit of a number, so the parsed settings are hashed.
         let settings = settings.to_string();
         let settings = canonical(settings.as_bytes()).unwrap_or(settings);
         let names: Vec<String> = inputs.iter().map(|input| input.of.to_string()).collect();
@@ -43,12 +44,12 @@ impl Fingerprint {
         Self::of(head.into_iter().chain(tail))
     }
 
-    /// Returns the fingerprint of several things together, in the order given.
+    /// Returns one fingerprint for several, in the given order.
     pub fn combined<'a>(fingerprints: impl IntoIterator<Item = &'a Fingerprint>) -> Self {
         Self::of(fingerprints.into_iter().map(Self::as_str))
     }
 
-    /// Returns the digits.
+    /// Returns the hexadecimal digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -60,49 +61,49 @@ impl fmt::Display for Fingerprint {
     }
 }
 
-/// Something that a unit of work reads, and its fingerprint.
+/// An input of a unit of work, with its fingerprint.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Input {
-    /// What it is.
+    /// What the input is.
     #[serde(flatten)]
     pub of: InputOf,
-    /// Its fingerprint: a receipt's, or an object's size with entity tag or modification time.
+    /// The fingerprint of a receipt, or of an object's size and entity tag or modification time.
     pub fingerprint: Fingerprint,
 }
 
-/// What an input is. Units can be followed to their receipts.
+/// The kind of an input. An input that is a unit has a receipt of its own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "input")]
 pub enum InputOf {
     /// A source shard.
     Shard {
-        /// Its path below the input's root.
+        /// The shard's path below the input's root.
         shard: ShardPath,
     },
     /// All source shards, in the order of the plan.
     Shards {
-        /// How many.
+        /// The number of shards.
         count: u64,
     },
     /// A unit of another step, or of another subcommand of the same step.
     Unit {
-        /// The step.
+        /// The step of the unit.
         step: StepName,
-        /// The unit.
+        /// The unit of work.
         unit: Unit,
     },
-    /// All units of a kind, in order, with one fingerprint over theirs.
+    /// All units of a kind, in order, with one fingerprint for all.
     Units {
-        /// The step.
+        /// The step of the units.
         step: StepName,
-        /// Their kind.
+        /// The kind of the units.
         kind: UnitKind,
-        /// How many there are.
+        /// The number of units.
         count: u32,
     },
-    /// An object that is not part of the run, such as a table of imported scores.
+    /// An object outside of the run, such as a table of imported scores.
     Object {
-        /// Its URI, without credentials.
+        /// The object's URI, without credentials.
         uri: String,
     },
 }
@@ -122,7 +123,7 @@ impl fmt::Display for InputOf {
 }
 
 impl Input {
-    /// A unit with the fingerprint of its receipt.
+    /// Creates the input for a unit from the fingerprint of its receipt.
     pub fn unit(step: &StepName, unit: Unit, fingerprint: &Fingerprint) -> Self {
         Self {
             of: InputOf::Unit {
@@ -133,7 +134,7 @@ impl Input {
         }
     }
 
-    /// All units of a kind; `fingerprints` are theirs, in order.
+    /// Creates the input for all units of a kind from their fingerprints, in order.
     pub fn units<'a>(
         step: &StepName,
         kind: UnitKind,

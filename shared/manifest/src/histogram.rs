@@ -1,56 +1,56 @@
-//! Histograms of scores, whatever their distribution is.
+//! Histograms of scores, for any distribution.
 //!
-//! All float32 numbers have a place in one order, their rank, an integer: the bits of the magnitude,
-//! with the sign. A bin holds the scores whose ranks agree but for the last `shift` bits, so its width
-//! is a fraction of the score: narrow near zero, wide for outliers. Zero has a bin of its own, and a
-//! bin never holds both signs. Only bins that hold scores are kept, at most [`BINS`]. `shift` is the
-//! least with which they suffice. So the histogram depends on the scores alone: merging those of the
-//! parts gives that of the whole, in any order.
+//! The float32 numbers are ordered by an integer rank: the bits of the magnitude, with the sign. A
+//! bin contains the scores whose ranks differ only in the last `shift` bits, so its width is
+//! proportional to the scores in it: narrow near zero, wide for outliers. Zero has its own bin, and
+//! no bin contains both signs. Only non-empty bins are stored, at most [`BINS`], and `shift` is the
+//! smallest value with which they suffice. The histogram therefore depends on the scores alone:
+//! merging the histograms of parts, in any order, gives the histogram of the whole.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// Most bins of a histogram.
+/// The maximum number of bins in a histogram.
 const BINS: usize = 4096;
-/// With this shift, all float32 numbers together have no more bins than [`BINS`].
+/// The shift at which all float32 numbers together have at most [`BINS`] bins.
 const COARSEST: u32 = 20;
 /// The rank of the largest number.
 const LARGEST: i32 = f32::MAX.to_bits() as i32;
 
-/// How many scores are in which bin.
+/// The number of scores in each bin.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(into = "Written", try_from = "Written")]
 pub struct Histogram {
     shift: u32,
-    /// Number of a bin and its count, in order, without empty bins.
+    /// The number and count of each non-empty bin, in ascending order.
     bins: Vec<(i32, u64)>,
 }
 
-/// The threshold that keeps a fraction of the scores.
+/// A threshold that keeps a fraction of the scores.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct TopScores {
-    /// Scores at or above it are kept.
+    /// Scores at or above this value are kept.
     pub threshold: f32,
-    /// How many there are.
+    /// The number of scores that are kept.
     pub kept: u64,
-    /// How many were asked for.
+    /// The number of scores that were requested.
     pub wanted: u64,
 }
 
-/// A bin: its first and its last score, and how many scores are in it.
+/// A bin with its lowest and highest possible score, and its count.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Bin {
-    /// The least score that belongs to it.
+    /// The lowest score of the bin's range.
     pub low: f32,
-    /// The greatest.
+    /// The highest score of the bin's range.
     pub high: f32,
-    /// How many scores are in it.
+    /// The number of scores in the bin.
     pub count: u64,
 }
 
 impl Histogram {
-    /// Counts a score. One that is not finite is not counted.
+    /// Counts a score. Scores that are not finite are ignored.
     pub fn add(&mut self, score: f32) {
         if !score.is_finite() {
             return;
@@ -77,7 +77,7 @@ impl Histogram {
         self.fit();
     }
 
-    /// Makes the bins wider until they are few enough.
+    /// Widens the bins until there are at most [`BINS`].
     fn fit(&mut self) {
         while self.bins.len() > BINS {
             self.coarsen(1);
@@ -108,12 +108,12 @@ impl Histogram {
         });
     }
 
-    /// Returns how exact a threshold taken from the histogram is: the width of a bin, as a fraction of
-    /// the scores in it. 0: each bin holds one value.
+    /// Returns the precision of a threshold taken from the histogram: the width of a bin as a
+    /// fraction of its scores. 0 means that each bin contains one value.
     pub fn resolution(&self) -> f64 {
         match self.shift {
             0 => 0.0,
-            // A float32 has 23 bits behind the first.
+            // A float32 has 23 bits after the leading one.
             shift => 2_f64.powi(shift as i32 - 23),
         }
     }
@@ -124,7 +124,7 @@ impl Histogram {
         counts.fold(0, u64::saturating_add)
     }
 
-    /// Returns the bins that are not empty, in order.
+    /// Returns the non-empty bins in ascending order.
     pub fn bins(&self) -> impl DoubleEndedIterator<Item = Bin> {
         let shift = self.shift;
         self.bins.iter().map(move |&(bin, count)| {
@@ -134,10 +134,10 @@ impl Histogram {
         })
     }
 
-    /// Returns the highest lower end of a bin with at least this fraction of the scores at or above
-    /// it. None without scores.
+    /// Returns the highest lower bound of a bin such that at least this fraction of the scores is
+    /// at or above it. Returns `None` if there are no scores.
     pub fn top(&self, fraction: f64) -> Option<TopScores> {
-        // 7 % of 100 is 7, although the product of the float64 numbers is a little more.
+        // 7 % of 100 is 7, although the product of the float64 numbers is slightly larger.
         let wanted = (fraction * self.count() as f64 - 1e-6).ceil().max(1.0) as u64;
         let mut kept: u64 = 0;
         for bin in self.bins().rev() {
@@ -155,19 +155,20 @@ impl Histogram {
     }
 }
 
-/// Returns a number's place in the order of all float32 numbers; 0 for both zeros.
+/// Returns the rank of a number among all float32 numbers; 0 for both zeros.
 fn rank(score: f32) -> i32 {
     let magnitude = score.abs().to_bits() as i32;
     if score < 0.0 { -magnitude } else { magnitude }
 }
 
-/// Returns the number of a rank.
+/// Returns the number with this rank.
 fn number(rank: i32) -> f32 {
     let magnitude = f32::from_bits(rank.unsigned_abs());
     if rank < 0 { -magnitude } else { magnitude }
 }
 
-/// Returns the bin of a rank. Those of positive numbers are one further, so that zero has its own.
+/// Returns the bin of a rank. Bins of positive numbers are shifted by one, so that zero has its
+/// own.
 fn bin_of(rank: i32, shift: u32) -> i32 {
     match rank {
         1.. => (rank >> shift) + 1,
@@ -175,7 +176,7 @@ fn bin_of(rank: i32, shift: u32) -> i32 {
     }
 }
 
-/// Returns the first and the last rank of a bin.
+/// Returns the lowest and the highest rank of a bin.
 fn ranks(bin: i32, shift: u32) -> (i32, i32) {
     match bin {
         1.. => {
@@ -188,8 +189,8 @@ fn ranks(bin: i32, shift: u32) -> (i32, i32) {
     }
 }
 
-/// A histogram in a receipt. `bins` has a word for each bin: how far it is from the one before (the
-/// first one: its number), then, where it is not 1, a colon and the count.
+/// The form of a histogram in a receipt. `bins` has one word for each bin: the distance from the
+/// previous bin (for the first bin, its number), then a colon and the count unless it is 1.
 #[derive(Serialize, Deserialize)]
 struct Written {
     shift: u32,
@@ -232,7 +233,7 @@ impl TryFrom<Written> for Histogram {
     }
 }
 
-/// Returns the bins of a text; none where it is not one of ours.
+/// Parses the bins. Returns `None` if the text is malformed.
 fn parsed(text: &str) -> Option<Vec<(i32, u64)>> {
     let mut bin: i64 = 0;
     let words = text.split_ascii_whitespace().map(|word| {
@@ -253,7 +254,7 @@ mod tests {
         histogram
     }
 
-    /// Numbers that look random, the same each time, evenly from 0 to below 1.
+    /// Returns pseudo-random numbers, uniform in `0.0..1.0`.
     fn even(count: u32) -> impl Iterator<Item = f64> {
         (0..count).map(|i| {
             let mixed = u64::from(i + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
@@ -262,14 +263,14 @@ mod tests {
         })
     }
 
-    /// Numbers of a normal distribution, nearly.
+    /// Returns approximately normally distributed numbers.
     fn normal(count: u32) -> impl Iterator<Item = f64> {
         let parts: Vec<f64> = even(12 * count).collect();
         let sums = parts.chunks(12).map(|part| part.iter().sum::<f64>() - 6.0);
         sums.collect::<Vec<_>>().into_iter()
     }
 
-    /// Distributions that scores have, and some that they should not have.
+    /// Returns distributions that scores have, and some that they should not have.
     fn distributions() -> Vec<(&'static str, Vec<f32>)> {
         let count = 20_000;
         let of = |numbers: Vec<f64>| numbers.into_iter().map(|x| x as f32).collect::<Vec<_>>();
@@ -322,7 +323,7 @@ mod tests {
                 let kept = scores.iter().filter(|score| **score >= top.threshold);
                 assert_eq!(kept.count() as u64, top.kept, "{name} {fraction}");
                 assert!(top.kept >= top.wanted, "{name} {fraction}: {top:?}");
-                // The threshold of an exact count, and how far below it ours may be.
+                // The exact threshold, and how far below it the histogram's may be.
                 let exact = scores[top.wanted as usize - 1];
                 let slack = f64::from(exact.abs()) * histogram.resolution() + 1e-38;
                 let reached = f64::from(exact) - f64::from(top.threshold);

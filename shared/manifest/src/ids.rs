@@ -8,14 +8,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// A shard's path relative to the input's root, for example `2024/00017.tar`. Files have the key of
-/// the first one and the number of those after it: `cats/0001+411`.
+/// A shard's path relative to the input's root, for example `2024/00017.tar`. A shard of plain
+/// files is named by the key of its first file and the number of files after it: `cats/0001+411`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ShardPath(String);
 
 impl ShardPath {
-    /// Names a shard by its path below the input's root.
+    /// Creates the path from its text, relative to the input's root.
     pub fn new(path: impl Into<String>) -> Self {
         Self(path.into())
     }
@@ -25,8 +25,8 @@ impl ShardPath {
         &self.0
     }
 
-    /// Returns the path without `.tar` or `.parquet`. Names of compressed shards stay whole, so that
-    /// `a.tar` and `a.tar.gz` in one folder give different image ids.
+    /// Returns the path without `.tar` or `.parquet`. The extension of compressed shards is kept,
+    /// so that `a.tar` and `a.tar.gz` in one folder give different image ids.
     pub fn stem(&self) -> &str {
         let stem = self.0.strip_suffix(".tar");
         let stem = stem.or_else(|| self.0.strip_suffix(".parquet"));
@@ -40,14 +40,15 @@ impl fmt::Display for ShardPath {
     }
 }
 
-/// A sample's name in the run: shard stem, `/`, WebDataset key; `#n` is added to the n-th
-/// repetition of a key in its shard. Unique in a run and stable between runs.
+/// A sample's name in the run: shard stem, `/`, WebDataset key. If a key repeats in a shard, `#n`
+/// marks its n-th repetition. Unique in a run and stable between runs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct ImageId(String);
 
 impl ImageId {
-    /// Names the sample with `key` in `shard`; `occurrence` counts earlier samples with that key.
+    /// Returns the id of the sample with `key` in `shard`. `occurrence` is the number of earlier
+    /// samples with that key.
     pub fn new(shard: &ShardPath, key: &str, occurrence: u32) -> Self {
         let stem = shard.stem();
         Self(match occurrence {
@@ -56,7 +57,7 @@ impl ImageId {
         })
     }
 
-    /// Names the sample whose key is a file's path without its extension.
+    /// Returns the id of a sample of plain files, whose key is the path without its extension.
     pub fn of_file(key: &str, occurrence: u32) -> Self {
         Self(match occurrence {
             0 => key.to_owned(),
@@ -64,7 +65,7 @@ impl ImageId {
         })
     }
 
-    /// Takes an id as it is written in a manifest or on a command line.
+    /// Creates an id from its text in a manifest or on a command line.
     pub fn from_text(text: impl Into<String>) -> Self {
         Self(text.into())
     }
@@ -81,24 +82,25 @@ impl fmt::Display for ImageId {
     }
 }
 
-/// Longest name of a step. Kubernetes allows 63 characters for a Job, of which `sluice-` and a
-/// subcommand take some.
+/// The maximum length of a step name. Kubernetes allows 63 characters for a Job, including
+/// `sluice-` and the subcommand.
 const LONGEST_STEP: usize = 40;
 
-/// The name of a step of the pipeline: its directory in the run, its name in logs, rules and
-/// workflow engines.
+/// The name of a pipeline step: its directory in the run, and its name in logs, rules and workflow
+/// engines.
 ///
-/// Lower-case letters, digits and `-`, a letter first: valid as a directory, as a Kubernetes name
-/// and, with `_` for `-`, as a CEL identifier.
+/// Consists of lower-case letters, digits and `-`, and starts with a letter. So it is valid as a
+/// directory, as a Kubernetes name and, with `_` for `-`, as a CEL identifier.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct StepName(Arc<str>);
 
 impl StepName {
-    /// Returns the step with this name.
+    /// Parses a step name.
     ///
     /// # Errors
-    /// Usage, when the text is no valid name of a step.
+    ///
+    /// Returns a usage error if the text is not a valid step name.
     pub fn new(name: &str) -> Result<Self> {
         let valid = name.starts_with(|c: char| c.is_ascii_lowercase())
             && !name.ends_with('-')
@@ -114,12 +116,13 @@ impl StepName {
         )))
     }
 
-    /// Returns a step whose name is part of the program.
+    /// Creates a step name from a literal in the program.
     ///
     /// # Panics
-    /// When the name is not valid.
+    ///
+    /// Panics if the name is not valid.
     pub fn fixed(name: &'static str) -> Self {
-        // Unwrap safety: names in the program are literals that the tests go through.
+        // Unwrap safety: the names are literals, and tests cover them.
         Self::new(name).expect("a valid step name")
     }
 
@@ -128,17 +131,17 @@ impl StepName {
         &self.0
     }
 
-    /// Returns the name as a CEL identifier: `-` becomes `_`.
+    /// Returns the name as a CEL identifier, with `_` for `-`.
     pub fn identifier(&self) -> String {
         self.0.replace('-', "_")
     }
 
-    /// The step that lists the input and plans the partitions.
+    /// Returns the name of the step that lists the input and plans the partitions.
     pub fn partition() -> Self {
         Self::fixed("partition")
     }
 
-    /// The step that indexes and validates the samples.
+    /// Returns the name of the step that indexes and validates the samples.
     pub fn read() -> Self {
         Self::fixed("read")
     }
@@ -172,13 +175,13 @@ impl fmt::Display for StepName {
     }
 }
 
-/// A score: `STEP`, or `STEP.OUTPUT` where the step's model has several outputs.
+/// The name of a score: `STEP`, or `STEP.OUTPUT` if the step's model has several outputs.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct ScoreName {
-    /// The step that gives the score.
+    /// The step that computes the score.
     pub step: StepName,
-    /// The output, for models with several.
+    /// The output, for models with several outputs.
     pub output: Option<String>,
 }
 
@@ -220,7 +223,7 @@ impl fmt::Display for ScoreName {
     }
 }
 
-/// A partition's number. It prints as its unit's name, `part-00007`.
+/// The number of a partition. Formats as its unit's name, `part-00007`.
 #[derive(
     Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
@@ -235,14 +238,14 @@ impl fmt::Display for Partition {
 
 macro_rules! unit_kinds {
     ($($variant:ident, $name:literal, $numbered:literal, $about:literal;)*) => {
-        /// What a unit of work is.
+        /// The kind of a unit of work.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         pub enum UnitKind {
             $(#[doc = $about] #[serde(rename = $name)] $variant,)*
         }
 
         impl UnitKind {
-            /// All kinds.
+            /// All kinds of units.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
             /// Returns the kind's name, the first part of its units' names.
@@ -250,7 +253,7 @@ macro_rules! unit_kinds {
                 match self { $(Self::$variant => $name,)* }
             }
 
-            /// Whether there can be several units of this kind.
+            /// Returns whether there can be several units of this kind.
             pub fn is_numbered(self) -> bool {
                 match self { $(Self::$variant => $numbered,)* }
             }
@@ -262,6 +265,7 @@ unit_kinds! {
     Plan, "plan", false, "A plan: of the partitions, or of the output shards.";
     Part, "part", true, "A partition.";
     Exact, "exact", true, "A range of content hashes.";
+    Pairs, "pairs", true, "A range of the bands of perceptual hashes, for their pairs.";
     Perceptual, "perceptual", true, "All perceptual hashes.";
     Fit, "fit", false, "The fit of k-means.";
     Group, "group", true, "A group of clusters.";
@@ -275,19 +279,19 @@ unit_kinds! {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct Unit {
-    /// What it is.
+    /// The kind of work.
     pub kind: UnitKind,
-    /// Its number; 0 where there is only one of its kind.
+    /// The unit's number; 0 if there is only one of its kind.
     pub index: u32,
 }
 
 impl Unit {
-    /// The `index`-th unit of a kind.
+    /// Creates the `index`-th unit of a kind.
     pub const fn new(kind: UnitKind, index: u32) -> Self {
         Self { kind, index }
     }
 
-    /// The only unit of a kind.
+    /// Creates the only unit of a kind.
     pub const fn once(kind: UnitKind) -> Self {
         Self { kind, index: 0 }
     }

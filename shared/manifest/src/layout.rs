@@ -1,4 +1,4 @@
-//! The paths of a run. The one place that formats them.
+//! The paths of a run, formatted in this one place.
 //!
 //! ```text
 //! RUN/run.json, RUN/pipeline.toml
@@ -12,36 +12,36 @@
 use std::marker::PhantomData;
 
 use crate::rows::{
-    CaptionsRow, DecisionRow, DuplicateRow, FileRow, FilterRow, OutputPlanRow, SampleRow, ShardRow,
-    SkippedRow,
+    CaptionsRow, DecisionRow, DuplicateRow, FileRow, FilterRow, GroupRow, OutputPlanRow, PairRow,
+    SampleRow, ShardRow, SkippedRow,
 };
 use crate::{StepName, Unit, UnitKind};
 
-/// `run.json`.
+/// The path of [`RunInfo`](crate::RunInfo) in the run.
 pub const RUN_INFO: &str = "run.json";
-/// The pipeline that made the run, where `sluice run` made it.
+/// The path of the pipeline file, for runs that `sluice run` made.
 pub const PIPELINE: &str = "pipeline.toml";
-/// The plan of the partitions.
+/// The path of the partition plan.
 pub const PLAN: &str = "partition/plan.parquet";
-/// The report's page.
+/// The path of the report's page.
 pub const REPORT: &str = "report/index.html";
-/// The curated dataset's index, in the form of webdataset's `wids`.
+/// The index of the curated dataset, in the format of webdataset's `wids`.
 pub const OUTPUT_INDEX: &str = "index.json";
-/// The curated dataset's card.
+/// The dataset card of the curated dataset.
 pub const OUTPUT_CARD: &str = "README.md";
-/// The curated dataset's description in Croissant's JSON-LD.
+/// The description of the curated dataset in Croissant's JSON-LD.
 pub const OUTPUT_CROISSANT: &str = "croissant.json";
-/// The claim of the run that writes the curated dataset.
+/// The file that claims an output folder for one run.
 pub const OUTPUT_CLAIM: &str = ".sluice.json";
 
-/// A kind of manifest: its folder below a step, and the type of its rows.
+/// A kind of manifest: its folder below a step, and its row type.
 pub struct Manifest<R> {
     kind: &'static str,
     row: PhantomData<fn() -> R>,
 }
 
 impl<R> Manifest<R> {
-    /// Names a kind of manifest by its folder.
+    /// Creates a kind of manifest from its folder.
     pub const fn new(kind: &'static str) -> Self {
         Self {
             kind,
@@ -60,17 +60,18 @@ impl<R> Manifest<R> {
     }
 }
 
-/// Rows that are read as Arrow batches, for their columns depend on the model.
+/// The row type of manifests that are read as Arrow batches, because their columns depend on the
+/// model.
 #[derive(Debug)]
 pub struct Batches;
 
-/// One row for each member of the samples in files; the units are partitions.
+/// The members of samples that are plain files: one row for each, in units of partitions.
 pub const FILES: Manifest<FileRow> = Manifest::new("files");
-/// One row for every sample that `read` found.
+/// The samples that `read` found: one row for each.
 pub const IMAGES: Manifest<SampleRow> = Manifest::new("images");
-/// One row for each shard.
+/// The shards that `read` read: one row for each.
 pub const SHARDS: Manifest<ShardRow> = Manifest::new("shards");
-/// One row for each member that belongs to no sample.
+/// The members that belong to no sample: one row for each.
 pub const SKIPPED: Manifest<SkippedRow> = Manifest::new("skipped");
 /// The embeddings of an encoder.
 pub const EMBEDDINGS: Manifest<Batches> = Manifest::new("embeddings");
@@ -80,14 +81,20 @@ pub const SCORES: Manifest<Batches> = Manifest::new("scores");
 pub const FILTERED: Manifest<FilterRow> = Manifest::new("decisions");
 /// The duplicates that `dedup` removed.
 pub const DUPLICATES: Manifest<DuplicateRow> = Manifest::new("duplicates");
+/// Pairs of images with similar perceptual hashes.
+pub const PAIRS: Manifest<PairRow> = Manifest::new("pairs");
+/// The images whose perceptual hash is similar to one of a reference set.
+pub const KNOWN: Manifest<DuplicateRow> = Manifest::new("known");
 /// The centroids of k-means.
 pub const CENTROIDS: Manifest<Batches> = Manifest::new("centroids");
-/// The survivors in their clusters.
+/// The samples that `dedup` compares, in their clusters.
 pub const ASSIGNMENTS: Manifest<Batches> = Manifest::new("assignments");
-/// What all deciding steps together decided.
+/// The combined decisions of all deciding steps.
 pub const DECISIONS: Manifest<DecisionRow> = Manifest::new("decisions");
-/// The captions of removed duplicates, by the image that stays.
+/// The captions of removed duplicates, by the image that is kept.
 pub const CAPTIONS: Manifest<CaptionsRow> = Manifest::new("captions");
+/// The groups of duplicates.
+pub const GROUPS: Manifest<GroupRow> = Manifest::new("groups");
 /// The plan of the output shards.
 pub const OUTPUT_PLAN: Manifest<OutputPlanRow> = Manifest::new("plan");
 
@@ -109,14 +116,14 @@ pub fn receipt(step: &StepName, unit: Unit) -> String {
     format!("{step}/receipts/{unit}.json")
 }
 
-/// Returns the step and the unit of a receipt's path; none for other objects.
+/// Returns the step and unit of a receipt's path, or `None` for other objects.
 pub fn receipt_at(path: &str) -> Option<(StepName, Unit)> {
     let (step, name) = path.split_once("/receipts/")?;
     let unit = name.strip_suffix(".json")?.parse().ok()?;
     Some((StepName::new(step).ok()?, unit))
 }
 
-/// Returns the step and the unit whose receipt vouches for a manifest; none for other objects.
+/// Returns the step and unit whose receipt lists a manifest, or `None` for other objects.
 pub fn written_by(path: &str) -> Option<(StepName, Unit)> {
     if path.starts_with("partition/") {
         return Some((StepName::partition(), Unit::once(UnitKind::Plan)));

@@ -1,9 +1,9 @@
-//! What all parts of Sluice agree on: names, paths, rows, decisions, scores, fingerprints, receipts,
-//! exit codes and operations. A leaf crate: it defines, it does no I/O.
+//! The contract between all parts of Sluice: names, paths, rows, decisions, scores, fingerprints,
+//! receipts, exit codes and operations. A leaf crate that only defines types and does no I/O.
 //!
-//! Stages exchange **manifests** (Parquet files of the rows in [`rows`]) at the paths in [`layout`],
-//! and each unit of work leaves a [`Receipt`] whose [`Fingerprint`] says whether the work still has
-//! to be done. Every sample that came in is kept or dropped for one [`Reason`].
+//! Stages exchange **manifests** (Parquet files of the rows in [`rows`]) at the paths in
+//! [`layout`]. Each unit of work writes a [`Receipt`]; its [`Fingerprint`] decides whether the work
+//! has to be done again. Every sample is kept, or dropped for one [`Reason`].
 
 mod decision;
 mod error;
@@ -27,6 +27,6 @@ pub use histogram::{Bin, Histogram, TopScores};
 pub use ids::{ImageId, Partition, ScoreName, ShardPath, StepName, Unit, UnitKind};
 pub use operation::{CountedBy, FanOut, Operation, Resources, Role, retry};
 pub use output::{Blocks, Output, OutputPath};
-pub use receipt::{ABOUT_EPS, Receipt, Sums, Times};
+pub use receipt::{ABOUT_DEVICE, ABOUT_EPS, Receipt, Share, Sums, Times};
 pub use run::RunInfo;
 pub use score::{Keep, ScoreColumn, ScoreSummary, curated_column};

@@ -1,6 +1,6 @@
-//! Numbers for people.
+//! Formats numbers for people.
 
-/// Returns `1,234,567` for `1234567`.
+/// Formats a number with thousands separators: `1,234,567`.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
@@ -13,7 +13,7 @@ pub fn thousands(number: u64) -> String {
     text
 }
 
-/// Returns a number of bytes for people.
+/// Formats a number of bytes: `999 B`, `1.2 GB`.
 pub fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["kB", "MB", "GB", "TB", "PB"];
     if bytes < 1000 {
@@ -28,18 +28,18 @@ pub fn bytes(bytes: u64) -> String {
     format!("{size:.1} {}", UNITS[unit])
 }
 
-/// Returns `1 shard`, `2 shards`.
+/// Formats a count with its noun: `1 shard`, `2 shards`.
 pub fn plural(count: u64, noun: &str) -> String {
     let s = if count == 1 { "" } else { "s" };
     format!("{} {noun}{s}", thousands(count))
 }
 
-/// Returns what part of a whole a count is: `12.3%`.
+/// Formats a share as a percentage: `12.3%`.
 pub fn percent(count: u64, of: u64) -> String {
     format!("{:.1}%", count as f64 * 100.0 / of.max(1) as f64)
 }
 
-/// Returns a duration: `0.12 s`, `75 s`, `12 min`, `3.4 h`.
+/// Formats a duration: `0.12 s`, `75 s`, `12 min`, `3.4 h`.
 pub fn duration(seconds: f64) -> String {
     match seconds {
         ..10.0 => format!("{seconds:.2} s"),
@@ -49,7 +49,7 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// Returns a rate with two or three digits: `0.52`, `12.3`, `1,234`.
+/// Formats a rate with two or three digits: `0.52`, `12.3`, `1,234`.
 pub fn rate(number: f64) -> String {
     match number {
         ..10.0 => format!("{number:.2}"),

@@ -1,7 +1,7 @@
-//! What a stage's program does: its operations, what they fan out over, what they need.
+//! The operations of a stage's program: what they fan out over, and the resources they need.
 //!
-//! Each stage states its own operations. The DAG of a pipeline is made from them and from the
-//! pipeline file.
+//! Each stage declares its operations. The DAG of a pipeline is built from them and the pipeline
+//! file.
 
 use crate::UnitKind;
 
@@ -10,39 +10,39 @@ use crate::UnitKind;
 pub enum Role {
     /// Lists and reads the source.
     Source,
-    /// Gives embeddings.
+    /// Computes embeddings.
     Encoder,
-    /// Gives scores.
+    /// Computes scores.
     Scorer,
-    /// Decides which samples stay.
+    /// Decides which samples are kept.
     Decider,
     /// Writes the output or the report.
     Sink,
 }
 
-/// Work of one kind of unit: what a program without subcommands does, or one subcommand.
+/// Work of one kind of unit: a program without subcommands, or one subcommand.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Operation {
-    /// The subcommand, where the program has some.
+    /// The subcommand, if the program has subcommands.
     pub subcommand: Option<&'static str>,
-    /// What its units are.
+    /// The kind of its units.
     pub unit: UnitKind,
-    /// What it needs of a machine.
+    /// The resources that it needs.
     pub resources: Resources,
-    /// Subcommands of the same step that it waits for.
+    /// The subcommands of the same step that must finish before.
     pub after: &'static [&'static str],
-    /// Version of the work: raised when the same inputs and settings give other outputs.
+    /// The version of the work, raised when the same inputs and settings give different outputs.
     pub version: u32,
 }
 
 /// What an operation fans out over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FanOut {
-    /// Runs once.
+    /// One unit.
     One,
     /// One unit for each partition of the plan.
     Partitions,
-    /// One unit for each range of content hashes (`--ranges`).
+    /// One unit for each range of hashes (`--ranges`).
     HashRanges,
     /// One unit for each group of clusters (`--groups`).
     ClusterGroups,
@@ -50,14 +50,14 @@ pub enum FanOut {
     OutputShards,
 }
 
-/// What gives the number of units.
+/// What determines the number of units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CountedBy {
-    /// There is one.
+    /// There is exactly one.
     One,
     /// The result of the step `partition`.
     Partition,
-    /// This flag of the operation, 1 where it is not given.
+    /// This flag of the operation, 1 by default.
     Flag(&'static str),
     /// The result of this subcommand of the same step.
     Subcommand(&'static str),
@@ -68,7 +68,7 @@ impl UnitKind {
     pub fn fan_out(self) -> FanOut {
         match self {
             Self::Part => FanOut::Partitions,
-            Self::Exact => FanOut::HashRanges,
+            Self::Exact | Self::Pairs => FanOut::HashRanges,
             Self::Group => FanOut::ClusterGroups,
             Self::Shard => FanOut::OutputShards,
             Self::Plan | Self::Perceptual | Self::Fit | Self::Index | Self::Report => FanOut::One,
@@ -77,7 +77,7 @@ impl UnitKind {
 }
 
 impl FanOut {
-    /// Returns what gives the number of units.
+    /// Returns what determines the number of units.
     pub fn counted_by(self) -> CountedBy {
         match self {
             Self::One => CountedBy::One,
@@ -88,7 +88,7 @@ impl FanOut {
         }
     }
 
-    /// Returns its name in results.
+    /// Returns the name in results.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::One => "one",
@@ -100,12 +100,13 @@ impl FanOut {
     }
 }
 
-/// What an operation needs of a machine. Engines give requests and limits to each class.
+/// The resources that an operation needs. Workflow engines assign requests and limits to each
+/// class.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Resources {
     /// Reads and writes manifests.
     Light,
-    /// Keeps its cores busy with pictures or vectors.
+    /// Decodes images or compares vectors on all its cores.
     Cpu,
     /// Runs a model: more cores and memory, or a GPU.
     Model,
@@ -117,8 +118,8 @@ impl Resources {
     /// All classes.
     pub const ALL: [Self; 4] = [Self::Light, Self::Cpu, Self::Model, Self::Copy];
 
-    /// Returns its name.
-    pub fn as_str(self) -> &'static str {
+    /// Returns the name in workflow definitions and results.
+    pub const fn as_str(self) -> &'static str {
         match self {
             Self::Light => "light",
             Self::Cpu => "cpu",
@@ -127,8 +128,8 @@ impl Resources {
         }
     }
 
-    /// Returns the CPUs and MiB of memory that a task requests. The peaks measured are well below,
-    /// for models that are not much larger than CLIP ViT-L/14.
+    /// Returns the CPUs and the MiB of memory that a task requests. Measured peaks are well below,
+    /// for models not much larger than CLIP ViT-L/14.
     pub fn requests(self) -> (u32, u32) {
         match self {
             Self::Light => (1, 1024),
@@ -139,15 +140,15 @@ impl Resources {
     }
 }
 
-/// How a failed task is retried.
+/// How workflow engines retry a failed task.
 pub mod retry {
-    /// Tries after the first.
+    /// The number of retries.
     pub const LIMIT: u32 = 4;
-    /// Seconds before the second try; each further one waits twice as long.
+    /// The delay before the first retry, in seconds. It doubles with every retry.
     pub const FIRST_SECONDS: u32 = 15;
-    /// Seconds that no wait exceeds.
+    /// The longest delay, in seconds.
     pub const LONGEST_SECONDS: u32 = 300;
-    /// Exit codes that are retried: storage and network, SIGKILL (memory, a lost node), SIGTERM
-    /// (an eviction). Never a bug, usage or data.
+    /// Exit codes that are retried: storage and network, SIGKILL (out of memory, a lost node),
+    /// SIGTERM (an eviction). Bugs, usage errors and data errors are not retried.
     pub const EXIT_CODES: [u8; 3] = [75, 137, 143];
 }

@@ -1,4 +1,4 @@
-//! Objects that a unit of work wrote: where they are, and the hashes that vouch for their bytes.
+//! Objects written by a unit of work: their paths and checksums.
 
 use std::fmt;
 
@@ -9,38 +9,40 @@ use crate::{Error, Result, StepName, layout};
 /// An object that a unit of work wrote.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {
-    /// Path in the run, or a whole URI for objects outside of it (the curated shards).
+    /// The path in the run, or a full URI for objects outside of it (the curated shards).
     pub path: OutputPath,
     /// Size in bytes.
     pub bytes: u64,
     /// BLAKE3 of the content, 64 hexadecimal digits.
     pub blake3: String,
-    /// Parquet objects: the hashes of their blocks.
+    /// The hashes of the blocks of a Parquet object.
     #[serde(default, skip_serializing_if = "Blocks::is_empty")]
     pub blocks: Blocks,
 }
 
 impl Output {
-    /// Whether this is the content that was written.
+    /// Returns whether `content` has the recorded hash.
     pub fn is(&self, content: &[u8]) -> bool {
         *blake3::hash(content).to_hex() == *self.blake3
     }
 }
 
-/// The path of an output in its run or, for objects outside of the run, an absolute path or a URI.
-/// Paths on disk have no `.`, `..` or empty parts, so that none leads out of its folder.
+/// The path of an output: relative to its run or, outside of the run, an absolute path or a URI. A
+/// path on disk has no `.`, `..` or empty components, so it cannot point outside its folder.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct OutputPath(String);
 
-/// What the URIs of outputs begin with. On local disk they are plain paths.
+/// The schemes of output URIs. On local disk, outputs have plain paths.
 const SCHEMES: [&str; 4] = ["s3", "gs", "az", "memory"];
 
 impl OutputPath {
     /// Checks a path.
     ///
     /// # Errors
-    /// Data, when the path may lead out of its folder, or is a URI of no known store.
+    ///
+    /// Returns a data error if the path may point outside its folder, or is a URI with an unknown
+    /// scheme.
     pub fn new(path: impl Into<String>) -> Result<Self> {
         let path = path.into();
         let is_plain = |part: &str| !matches!(part, "" | "." | "..") && !part.contains('\0');
@@ -52,11 +54,12 @@ impl OutputPath {
                 .split('/')
                 .all(is_plain),
         };
-        match valid {
-            true => Ok(Self(path)),
-            false => Err(Error::data(format!(
+        if valid {
+            Ok(Self(path))
+        } else {
+            Err(Error::data(format!(
                 "{path:?} is not the path of an output"
-            ))),
+            )))
         }
     }
 
@@ -65,13 +68,13 @@ impl OutputPath {
         &self.0
     }
 
-    /// Whether the object is outside of the run.
+    /// Returns whether the object is outside of the run.
     pub fn is_outside(&self) -> bool {
         self.0.starts_with('/') || self.0.contains("://")
     }
 
-    /// Whether a step writes objects with such paths: in its own folder, outside of the run, or one
-    /// of the objects that a run has once.
+    /// Returns whether a step may write to this path: in its own folder, outside of the run, or one
+    /// of the objects that exist once in a run.
     pub(crate) fn may_be_of(&self, step: &StepName) -> bool {
         let below = self.0.strip_prefix(step.as_str());
         self.is_outside()
@@ -106,25 +109,25 @@ impl fmt::Display for OutputPath {
     }
 }
 
-/// The BLAKE3 hashes of an object's blocks, so that a reader of some of its bytes can check those.
-/// As text one after the other, 32 hexadecimal digits (the first 16 bytes of the hash) for each.
+/// The BLAKE3 hashes of an object's blocks, with which byte ranges can be verified. Serialised as
+/// one text with 32 hexadecimal digits (the first 16 bytes of the hash) for each block.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Blocks(String);
 
 impl Blocks {
-    /// Bytes of a block; the last one may be shorter.
+    /// The size of a block in bytes. The last block may be shorter.
     pub const SIZE: usize = 256 << 10;
-    /// Digits of a hash.
+    /// The number of digits of a hash.
     const DIGITS: usize = 32;
 
-    /// Adds the object's next block.
+    /// Appends the hash of the next block.
     pub fn push(&mut self, block: &[u8]) {
         self.0
             .push_str(&blake3::hash(block).to_hex()[..Self::DIGITS]);
     }
 
-    /// Whether these bytes are those of block `number`.
+    /// Returns whether these bytes have the hash of block `number`.
     pub fn hold(&self, number: u64, block: &[u8]) -> bool {
         let hash = blake3::hash(block).to_hex();
         let begin = usize::try_from(number)
@@ -134,7 +137,7 @@ impl Blocks {
         stated == Some(&hash[..Self::DIGITS])
     }
 
-    /// Whether there is no hash.
+    /// Returns whether there are no hashes.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

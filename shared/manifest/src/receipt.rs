@@ -1,9 +1,9 @@
-//! Receipts: what a unit of work did. The last object written for a unit, so that its presence
-//! says that everything else is there.
+//! Receipts: the record of what a unit of work did. A receipt is the last object written for a
+//! unit, so its presence means that all outputs exist.
 //!
-//! Other programs trust what a receipt says, so a receipt that was changed must not be believed. Its
-//! last field, `seal`, is a BLAKE3 hash over all others: one changed value, and the receipt is not
-//! read. The fingerprint is computed again from the fields that it was made of.
+//! Other programs rely on receipts, so a modified receipt must be rejected. Its last field, `seal`,
+//! is a BLAKE3 hash over all others. [`Receipt::parse`] rejects a receipt whose seal does not
+//! match, and recomputes the fingerprint from its fields.
 
 use std::collections::BTreeMap;
 
@@ -19,69 +19,85 @@ use crate::{
 /// The field of the seal.
 const SEAL: &str = "seal";
 
-/// The word of [`Receipt::about`] under which embedders state the distance of duplicates.
+/// The key of [`Receipt::about`] under which embedders record the distance of duplicates.
 pub const ABOUT_EPS: &str = "eps";
+/// The key of [`Receipt::about`] for the device that the model ran on.
+pub const ABOUT_DEVICE: &str = "device";
 
-/// `RUN/<step>/receipts/<unit>.json`.
+/// The record of one unit of work, stored as `RUN/<step>/receipts/<unit>.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Receipt {
-    /// The step.
+    /// The step of the unit.
     pub step: StepName,
-    /// The stage that did it.
+    /// The stage that did the work.
     pub stage: String,
-    /// The stage's subcommand, where it has some.
+    /// The stage's subcommand, if it has subcommands.
     pub subcommand: Option<String>,
-    /// Unit of work.
+    /// The unit of work.
     pub unit: Unit,
-    /// How many units of this kind the step had when this one was done.
+    /// The number of units of this kind when the work was done.
     pub units: u32,
-    /// The deciding step whose survivors it worked on; none: all samples that `read` accepted.
+    /// The deciding step whose survivors were processed. `None` means all samples that `read`
+    /// accepted.
     pub survivors_of: Option<StepName>,
-    /// Deciding steps: the kinds of units that hold the decisions.
+    /// For deciding steps: the kinds of units that contain the decisions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub decides: Vec<UnitKind>,
-    /// Version of the operation, part of the fingerprint.
+    /// The version of the operation, part of the fingerprint.
     pub revision: u32,
-    /// What shaped the outputs.
+    /// The hash of everything that shaped the outputs.
     pub fingerprint: Fingerprint,
     /// The settings that are part of the fingerprint.
     pub settings: serde_json::Value,
-    /// What was read.
+    /// What the unit read.
     pub inputs: Vec<Input>,
-    /// What was written.
+    /// What the unit wrote.
     pub outputs: Vec<Output>,
     /// Samples in, kept and dropped.
     pub counts: Counts,
     /// Further sums that later steps need.
     pub sums: Sums,
-    /// Scorers: what is known of each score.
+    /// For scorers: a summary of each score.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub scores: Vec<ScoreSummary>,
-    /// What describes the work and cannot change its outputs, such as a model's licence.
+    /// Descriptions that cannot change the outputs, such as a model's licence.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub about: BTreeMap<String, String>,
     /// Wall time of the unit in seconds.
     pub seconds: f64,
-    /// When the work was done, and with how much CPU time; none in receipts of earlier versions.
+    /// When the work was done and how much CPU time it took. `None` in receipts of earlier
+    /// versions.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub times: Option<Times>,
-    /// Program that did the work.
+    /// The process's share of the step's units. `None` is all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<Share>,
+    /// The program that did the work.
     pub program: String,
-    /// Its version.
+    /// The program's version.
     pub version: String,
 }
 
-/// When a unit was worked on.
+/// A process's share of a step's units: each `count`-th, from number `index` on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// The process's number, from 0.
+    pub index: u32,
+    /// The number of processes that share the units.
+    pub count: u32,
+}
+
+/// The start and the CPU time of a unit.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Times {
-    /// Start of the work, in seconds since 1970.
+    /// The start of the work, in seconds since 1970.
     pub started: f64,
-    /// CPU time in seconds. A process that works on several units at once divides its CPU time
-    /// between them in equal parts, so the sum over units is the CPU time of the step.
+    /// The CPU time in seconds. A process that works on several units at once divides its CPU time
+    /// equally between them, so the sum over units is the CPU time of the step.
     pub cpu_seconds: f64,
 }
 
-/// A receipt as it is written.
+/// A receipt with its seal, as it is serialised.
 #[derive(Serialize)]
 struct Sealed<'a> {
     #[serde(flatten)]
@@ -89,7 +105,7 @@ struct Sealed<'a> {
     seal: &'a str,
 }
 
-/// Returns the text of a JSON value that has one form: what was parsed from equal text is equal.
+/// Returns the canonical text of a JSON value: equal values give equal texts.
 pub(crate) fn canonical(json: &[u8]) -> serde_json::Result<String> {
     Ok(serde_json::from_slice::<Value>(json)?.to_string())
 }
@@ -99,10 +115,11 @@ fn seal_of(canonical: &str) -> String {
 }
 
 impl Receipt {
-    /// Returns the receipt as JSON, with its seal.
+    /// Serialises the receipt as JSON, with its seal.
     ///
     /// # Errors
-    /// A bug, when it does not serialise.
+    ///
+    /// Returns a bug error if it cannot be serialised.
     pub fn to_json(&self) -> Result<Vec<u8>> {
         let sealed = || {
             let seal = seal_of(&canonical(&serde_json::to_vec(self)?)?);
@@ -114,15 +131,16 @@ impl Receipt {
         sealed().map_err(|e| Error::bug(format!("a receipt does not serialise: {e}")))
     }
 
-    /// Parses a receipt; `uri` names it in errors.
+    /// Parses a receipt. `uri` names it in errors.
     ///
     /// # Errors
-    /// Data, when it is broken or was changed: when its seal or its fingerprint is not that of what it
-    /// says, when an output is outside of the run, when its samples do not sum.
+    ///
+    /// Returns a data error if the receipt is malformed or was modified: its seal or fingerprint
+    /// does not match its content, an output is outside of the run, or its counts do not add up.
     pub fn parse(json: &[u8], uri: &str) -> Result<Self> {
         Self::parse_sealed(json).map_err(|e| {
             Error::data(format!("{uri}: not a receipt that can be trusted: {e}"))
-                .hint("run its step again: the unit is done anew")
+                .hint("run its step again: the unit is then done again")
         })
     }
 
@@ -145,7 +163,7 @@ impl Receipt {
         }
     }
 
-    /// Returns the fingerprint of what the receipt says of its work.
+    /// Returns the fingerprint computed from the receipt's fields.
     pub fn computed_fingerprint(&self) -> Fingerprint {
         let node = match &self.subcommand {
             Some(subcommand) => format!("{} {subcommand}", self.stage),
@@ -154,7 +172,7 @@ impl Receipt {
         Fingerprint::of_work(&node, self.revision, &self.settings, &self.inputs)
     }
 
-    /// Sets what describes the work and cannot change its outputs; an empty text removes it.
+    /// Sets a description that cannot change the outputs. An empty text removes it.
     pub fn set_about(&mut self, name: &str, text: &str) {
         match text {
             "" => self.about.remove(name),
@@ -162,13 +180,13 @@ impl Receipt {
         };
     }
 
-    /// Returns the output with a path in the run.
+    /// Returns the output with this path in the run.
     pub fn output(&self, path: &str) -> Option<&Output> {
         self.outputs.iter().find(|output| output.path == *path)
     }
 
-    /// Returns the object that holds an output shard's samples: its tar or, where there is none, its
-    /// Parquet file.
+    /// Returns the object that contains an output shard's samples: its tar or, if there is none,
+    /// its Parquet file.
     pub fn shard_object(&self) -> Option<&Output> {
         let ending = |end: &str| {
             let mut outputs = self.outputs.iter();
@@ -177,10 +195,11 @@ impl Receipt {
         ending(".tar").or_else(|| ending(".parquet"))
     }
 
-    /// Returns the settings as the type that the stage wrote.
+    /// Deserialises the settings as the type that the stage wrote.
     ///
     /// # Errors
-    /// Data, when they are not of this type.
+    ///
+    /// Returns a data error if they are of another type.
     pub fn settings<S: DeserializeOwned>(&self) -> Result<S> {
         S::deserialize(&self.settings).map_err(|e| {
             Error::data(format!(
@@ -190,8 +209,8 @@ impl Receipt {
         })
     }
 
-    /// Returns how many rows of scores or embeddings were computed and how many were taken over; none
-    /// for a unit that wrote neither.
+    /// Returns the number of rows of scores or embeddings that were computed, and the number that
+    /// were reused. Returns `None` for a unit that wrote neither.
     pub fn rows(&self) -> Option<(u64, u64)> {
         let made = [
             SCORES.path(&self.step, self.unit),
@@ -214,7 +233,7 @@ impl Receipt {
 
 macro_rules! sums {
     ($($name:ident, $about:literal;)*) => {
-        /// Sums over a unit. Those that a stage does not use are 0 and not written.
+        /// Sums over a unit. Unused ones are 0 and are not serialised.
         #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(default)]
         pub struct Sums {
@@ -268,7 +287,7 @@ mod tests {
             decides: vec![UnitKind::Part],
             revision: 2,
             fingerprint: Fingerprint::of([]),
-            // The second number is one that serde_json parses to its neighbour.
+            // serde_json parses the second number to an adjacent one.
             settings: json!({"model": {"sha256": "ab", "mean": [0.48145466, 0.7978845608028654]}}),
             inputs: vec![Input::unit(&step, unit, &Fingerprint::of(["x"]))],
             outputs: vec![Output {
@@ -292,6 +311,7 @@ mod tests {
                 started: 1_700_000_000.25,
                 cpu_seconds: 2.5,
             }),
+            share: Some(Share { index: 3, count: 8 }),
             program: "sluice-aesthetic".into(),
             version: "1".into(),
         };
@@ -344,7 +364,7 @@ mod tests {
         assert!(changes > 40, "{changes}");
     }
 
-    /// A receipt of ours with wrong content: its seal holds.
+    /// A receipt with wrong content and a valid seal.
     #[test]
     fn sealed_nonsense_is_refused() {
         let refused = |change: &dyn Fn(&mut Value)| {

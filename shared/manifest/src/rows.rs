@@ -1,12 +1,12 @@
 //! The rows of the manifests: one struct and one list of Arrow fields for each kind.
 //!
-//! A manifest carries its schema's name and version as Parquet key-value metadata
-//! ([`SCHEMA_KEY`], [`VERSION_KEY`]). Readers ask for the columns of the row type they read; a
-//! column that is missing or of another type is an error that names it. Columns may be added
-//! without a new version; a changed or removed one needs a new version.
+//! A manifest records its schema's name and version as Parquet key-value metadata ([`SCHEMA_KEY`],
+//! [`VERSION_KEY`]). Readers request the columns of their row type; a missing column, or one of
+//! another type, is an error that names it. Columns may be added without a new version; changing or
+//! removing one requires a new version.
 //!
-//! Vectors (embeddings, centroids) are fixed-size lists of float32 and too wide for rows: their
-//! schemas are functions of the dimension, [`embeddings`], [`centroids`] and [`assignments`]. The
+//! Vectors (embeddings, centroids) are fixed-size lists of float32 and too wide for rows. Their
+//! schemas are functions of the dimension: [`embeddings`], [`centroids`] and [`assignments`]. The
 //! columns of [`scores`] depend on the model.
 
 mod views;
@@ -33,7 +33,8 @@ pub const MODEL_SHA256_KEY: &str = "sluice.model.sha256";
 pub const DIMENSION_KEY: &str = "sluice.dimension";
 /// Parquet metadata key of the output's URI in the export's plan.
 pub const OUTPUT_KEY: &str = "sluice.output";
-/// Parquet metadata key of what the export's plan counts: `images` or `bytes`.
+/// Parquet metadata key of the unit in which the export's plan measures shards: `images` or
+/// `bytes`.
 pub const WEIGHT_KEY: &str = "sluice.weight";
 
 /// A row of a manifest.
@@ -42,16 +43,16 @@ pub trait Row: Serialize + DeserializeOwned + Send + 'static {
     const SCHEMA: &'static str;
     /// The schema's version.
     const VERSION: u32 = 1;
-    /// The columns.
+    /// Returns the columns.
     fn fields() -> Vec<Field>;
-    /// Bytes of the row's text, about. Writers buffer rows up to a number of bytes. Rows that are only
-    /// read need none.
+    /// Returns the approximate number of bytes of text in the row. Writers limit their buffers by
+    /// it. Row types that are only read need not implement it.
     fn text_bytes(&self) -> usize {
         0
     }
 }
 
-/// Length of a text that may be missing.
+/// Returns the length of an optional text.
 fn length(text: Option<&String>) -> usize {
     text.map_or(0, String::len)
 }
@@ -64,51 +65,57 @@ fn number(name: &str, kind: DataType) -> Field {
     Field::new(name, kind, false)
 }
 
+fn list_of(kind: DataType) -> DataType {
+    DataType::List(Arc::new(Field::new("item", kind, false)))
+}
+
 fn optional(name: &str, kind: DataType) -> Field {
     Field::new(name, kind, true)
 }
 
-/// What a shard of the plan is.
+/// The kind of a shard in the plan.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ShardKind {
-    /// A tar.
+    /// A tar archive.
     #[default]
     Tar,
-    /// Image files and their captions, which `partition/files` lists.
+    /// Image files and their captions, listed in `partition/files`.
     Files,
-    /// A Parquet file with a column of images.
+    /// A Parquet file with an image column.
     Parquet,
 }
 
-/// `partition/plan.parquet`: one row for each shard, by partition and path.
+/// A row of `partition/plan.parquet`: one for each shard, sorted by partition and path.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct PlanRow {
-    /// Partition that the shard belongs to.
+    /// The partition that the shard belongs to.
     pub partition: Partition,
-    /// Path below the input's root.
+    /// The path below the input's root.
     pub shard: ShardPath,
     /// Size in bytes.
     pub bytes: u64,
-    /// The store's entity tag, where it has one. Of files: the hash of what `partition/files` lists.
+    /// The store's entity tag, if it has one. For plain files: the hash of their rows in
+    /// `partition/files`.
     pub etag: Option<String>,
-    /// Modification time, RFC 3339, where the store tells it.
+    /// The modification time in RFC 3339, if the store provides it.
     pub modified: Option<String>,
-    /// What it is.
+    /// The kind of shard.
     pub kind: ShardKind,
-    /// The column of the images in a Parquet file.
+    /// The image column of a Parquet file.
     pub image_column: Option<String>,
-    /// The column of the captions in a Parquet file.
+    /// The caption column of a Parquet file.
     pub caption_column: Option<String>,
-    /// The Parquet file whose columns are metadata of the samples in a tar, below the input's root.
+    /// The path, below the input's root, of a Parquet file whose columns are metadata of the
+    /// samples in a tar.
     pub sidecar: Option<String>,
-    /// The size and the entity tag or modification time of that file.
+    /// The size and the entity tag or modification time of the sidecar file.
     pub sidecar_stamp: Option<String>,
 }
 
 impl PlanRow {
-    /// Names a sample of the shard; `occurrence` counts earlier samples with that key. The key of
-    /// files is their path, which is their name in the run.
+    /// Returns the id of a sample in the shard. `occurrence` is the number of earlier samples with
+    /// that key. The key of plain files is their path, which is also their id.
     pub fn image_id(&self, key: &str, occurrence: u32) -> ImageId {
         match self.kind {
             ShardKind::Files => ImageId::of_file(key, occurrence),
@@ -139,26 +146,27 @@ impl Row for PlanRow {
     }
 }
 
-/// `partition/files`: one row for each member of the samples in files, in the order of the samples.
+/// A row of `partition/files`: one for each member of samples that are plain files, in the order of
+/// the samples.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct FileRow {
-    /// The shard of the plan that it belongs to.
+    /// The shard of the plan that the member belongs to.
     pub shard: ShardPath,
-    /// Its sample's key.
+    /// The key of its sample.
     pub key: String,
-    /// Earlier samples with that key.
+    /// The number of earlier samples with that key.
     pub occurrence: u32,
-    /// Extension of the member.
+    /// The extension of the member.
     pub extension: String,
-    /// The file, below the input's root or as a URI. None: the member is `text`.
+    /// The file's path below the input's root, or its URI. `None`: the member's content is `text`.
     pub path: Option<String>,
-    /// Size in bytes. None: the file cannot be read.
+    /// The size in bytes. `None`: the file cannot be read.
     pub bytes: Option<u64>,
-    /// The store's entity tag, where it has one.
+    /// The store's entity tag, if it has one.
     pub etag: Option<String>,
-    /// Modification time, RFC 3339, where the store reports it.
+    /// The modification time in RFC 3339, if the store provides it.
     pub modified: Option<String>,
-    /// The content of a member that is not a file, or why the file cannot be read.
+    /// The content of a member that is not a file, or the reason why the file cannot be read.
     pub text: Option<String>,
 }
 
@@ -189,98 +197,118 @@ impl Row for FileRow {
 /// One member of a sample.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MemberRow {
-    /// What follows the key and its dot, as written: `jpg`, `JPG`, `mask.png`.
+    /// The part after the key and its dot, as written: `jpg`, `JPG`, `mask.png`.
     pub extension: String,
-    /// Where the member is in its shard: the offset of its bytes in the (decompressed) tar, its row
-    /// in `partition/files`, or the row of the Parquet file. [`IN_ROW`](Self::IN_ROW): it is the
-    /// caption or the metadata in the sample's own row.
+    /// The position of the member in its shard: the offset of its bytes in the decompressed tar,
+    /// its row in `partition/files`, or its row in the Parquet file. [`IN_ROW`](Self::IN_ROW) marks
+    /// a caption or metadata stored in the sample's row.
     pub offset: u64,
-    /// Number of its bytes.
+    /// The size in bytes.
     pub size: u64,
 }
 
 impl MemberRow {
-    /// The offset of a member that has no bytes of its own in the shard.
+    /// The offset of a member without bytes of its own in the shard.
     pub const IN_ROW: u64 = u64::MAX;
 
-    /// Whether the member is the caption or the metadata in the sample's row.
+    /// Returns whether the member is the caption or metadata stored in the sample's row.
     pub fn is_in_row(&self) -> bool {
         self.offset == Self::IN_ROW
     }
 }
 
-/// Longer captions and metadata stay in their shard and are not taken into the manifest.
+/// The maximum size of captions and metadata in a manifest. Longer ones are left in their shard.
 pub const TEXT_BYTES: usize = 1 << 20;
 
-/// `read/images`: one row for every sample found, good or bad, in shard order.
+/// A row of `read/images`: one for every sample found, good or bad, in shard order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SampleRow {
     /// The sample's name in the run.
     pub image_id: ImageId,
-    /// The shard it lies in.
+    /// The shard that contains the sample.
     pub shard: ShardPath,
-    /// Its WebDataset key.
+    /// The sample's WebDataset key.
     pub key: String,
-    /// All its members, in shard order.
+    /// The sample's members, in shard order.
     pub members: Vec<MemberRow>,
-    /// Extension of the member that is the sample's image.
+    /// The extension of the member that is the sample's image.
     pub image_extension: Option<String>,
-    /// Format told by the content: `jpeg`, `png`, …
+    /// The image format detected from the content: `jpeg`, `png`, …
     pub format: Option<String>,
     /// Width of the upright image, in pixels.
     pub width: Option<u32>,
     /// Height of the upright image, in pixels.
     pub height: Option<u32>,
-    /// Exif orientation, 1 to 8; width and height as stored are swapped from 5 on.
+    /// The Exif orientation, 1 to 8. From 5 on, the stored width and height are swapped.
     pub orientation: Option<u8>,
-    /// Size of the image member.
+    /// The size of the image member in bytes.
     pub bytes: u64,
-    /// SHA-256 of the image member, hexadecimal.
+    /// The SHA-256 of the image member, in hexadecimal.
     pub sha256: Option<String>,
-    /// 64-bit perceptual hash of the upright image.
+    /// The 64-bit perceptual hash of the upright image.
     pub phash: Option<u64>,
-    /// 1 well lit … 0 dark.
+    /// The perceptual hashes of the mirrored and rotated image, in the order of [`TRANSFORMATIONS`],
+    /// if `read` was configured to compute them.
+    pub phash_transformed: Option<Vec<u64>>,
+    /// The MD5 of the image member, in hexadecimal, if `read` was configured to compute it.
+    pub md5: Option<String>,
+    /// The PDQ hash of the upright image, in hexadecimal, if `read` was configured to compute it and
+    /// the hash is reliable.
+    pub pdq: Option<String>,
+    /// Brightness of the dark parts: 1 is well lit, 0 is dark.
     pub dark: Option<f32>,
-    /// 1 normal … 0 overexposed.
+    /// Exposure: 1 is normal, 0 is overexposed.
     pub light: Option<f32>,
-    /// 1 sharp … 0 blurred.
+    /// Sharpness: 1 is sharp, 0 is blurred.
     pub blurry: Option<f32>,
-    /// 1 rich … 0 flat.
+    /// Information content: 1 is rich, 0 is flat.
     pub low_information: Option<f32>,
-    /// Short side by long side.
+    /// The shorter side divided by the longer side.
     pub odd_aspect: Option<f32>,
-    /// 1 large enough … 0 tiny.
+    /// Size: 1 is large enough, 0 is tiny.
     pub odd_size: Option<f32>,
-    /// Text of the `.txt` (or `.caption`) member.
+    /// The text of the `.txt` (or `.caption`) member.
     pub caption: Option<String>,
-    /// Text of the `.json` member.
+    /// The text of the `.json` member.
     pub metadata: Option<String>,
-    /// `ok` or `rejected`.
+    /// Whether the sample is usable.
     pub status: Status,
-    /// Why it was rejected.
+    /// The reason why the sample was rejected.
     pub reason: Option<Reason>,
-    /// The decoder's or the reader's words, and notes about text members.
+    /// The decoder's or the reader's message, and notes about text members.
     pub detail: Option<String>,
 }
 
-/// Whether a sample can be used.
+/// The order of [`SampleRow::phash_transformed`]. Rotations are counterclockwise; `transpose` mirrors at
+/// the diagonal from the top left, `transverse` at the other one.
+pub const TRANSFORMATIONS: [&str; 7] = [
+    "hflip",
+    "vflip",
+    "rot90",
+    "rot180",
+    "rot270",
+    "transpose",
+    "transverse",
+];
+
+/// Whether a sample is usable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
-    /// Sound.
+    /// Usable.
     Ok,
-    /// Set aside, for a reason.
+    /// Not usable, for a reason.
     Rejected,
 }
 
 impl SampleRow {
-    /// Returns the number of members that have bytes of their own in the shard.
+    /// Returns the number of members with bytes of their own in the shard.
     pub fn own_members(&self) -> u64 {
         let own = self.members.iter().filter(|member| !member.is_in_row());
         own.count() as u64
     }
 
-    /// Returns the text of a member that is in the row.
+    /// Returns the text of a member that is stored in the row.
     pub fn text_of(&self, member: &MemberRow) -> Option<&str> {
         let text = match member.extension.as_str() {
             "json" => &self.metadata,
@@ -318,6 +346,9 @@ impl Row for SampleRow {
             number("bytes", DataType::UInt64),
             optional("sha256", DataType::Utf8),
             optional("phash", DataType::UInt64),
+            optional("phash_transformed", list_of(DataType::UInt64)),
+            optional("md5", DataType::Utf8),
+            optional("pdq", DataType::Utf8),
             optional("dark", DataType::Float32),
             optional("light", DataType::Float32),
             optional("blurry", DataType::Float32),
@@ -351,24 +382,24 @@ impl Row for SampleRow {
     }
 }
 
-/// `read/shards`: one row for each shard of the partition.
+/// A row of `read/shards`: one for each shard of the partition.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ShardRow {
-    /// Path below the input's root.
+    /// The path below the input's root.
     pub shard: ShardPath,
-    /// `none`, `gzip` or `zstd`.
+    /// The compression: `none`, `gzip` or `zstd`.
     pub compression: String,
-    /// Samples found.
+    /// The number of samples found.
     pub samples: u64,
-    /// Members found: those of the samples, those passed over, and the torn one.
+    /// The number of members found: those of samples, skipped ones, and the truncated one.
     pub members: u64,
-    /// Members passed over; `read/skipped` names them.
+    /// The number of skipped members, which `read/skipped` lists.
     pub skipped: u64,
-    /// The member, at most one, that the shard ends in.
+    /// The number of members, at most one, inside which the shard ends.
     pub torn: u64,
-    /// `ok` or `damaged`: what lies behind the damage could not be read.
+    /// Whether the shard could be read to its end. Nothing after the damage is read.
     pub status: ShardStatus,
-    /// What is wrong or odd with it.
+    /// A description of damage or irregularities.
     pub detail: Option<String>,
 }
 
@@ -376,9 +407,9 @@ pub struct ShardRow {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ShardStatus {
-    /// Read to its end.
+    /// The shard was read to its end.
     Ok,
-    /// Cut, broken, or no tar at all.
+    /// The shard is truncated, damaged, or not a tar archive.
     Damaged,
 }
 
@@ -402,16 +433,16 @@ impl Row for ShardRow {
     }
 }
 
-/// `read/skipped`: one row for each member that belongs to no sample.
+/// A row of `read/skipped`: one for each member that belongs to no sample.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct SkippedRow {
-    /// The shard it lies in.
+    /// The shard that contains the member.
     pub shard: ShardPath,
-    /// The member's name; bytes that are not UTF-8 as `\xNN`.
+    /// The member's name. Bytes that are not UTF-8 are written as `\xNN`.
     pub member: String,
-    /// Its size.
+    /// The member's size in bytes.
     pub bytes: u64,
-    /// Why it belongs to no sample.
+    /// The reason why it belongs to no sample.
     pub reason: String,
 }
 
@@ -431,16 +462,17 @@ impl Row for SkippedRow {
     }
 }
 
-/// `decisions` of a filter: one row for each sample that it saw, in the order of `read/images`.
+/// A row of a filter's `decisions`: one for each sample that it processed, in the order of
+/// `read/images`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FilterRow {
-    /// The sample.
+    /// The sample's name in the run.
     pub image_id: ImageId,
-    /// Whether it stays.
+    /// Whether the sample is kept.
     pub keep: bool,
-    /// Why it was dropped.
+    /// The reason why it was dropped.
     pub reason: Option<Reason>,
-    /// The values that decided.
+    /// The values that led to the decision.
     pub detail: Option<String>,
 }
 
@@ -472,22 +504,23 @@ pub enum Method {
     Semantic,
 }
 
-/// `dedup/duplicates`: one row for every removed sample, sorted by partition and image_id.
+/// A row of `dedup/duplicates`: one for every removed sample, sorted by partition and image_id.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DuplicateRow {
-    /// Partition of the removed sample.
+    /// The partition of the removed sample.
     pub partition: Partition,
     /// The removed sample.
     pub image_id: ImageId,
-    /// The sample because of which it was removed; with a `reference`, its name in that set.
+    /// The image that it duplicates. With a `reference`, its name in that set.
     pub duplicate_of: ImageId,
-    /// The reference set that holds `duplicate_of`. None: the run itself.
+    /// The reference set that contains `duplicate_of`. `None`: the run itself.
     pub reference: Option<String>,
     /// The label of `duplicate_of` in the reference set.
     pub label: Option<String>,
-    /// Exact: 1. Perceptual: 1 - distance / 64. Semantic: cosine similarity.
+    /// For exact duplicates 1, for perceptual ones 1 - distance / 64, for semantic ones the cosine
+    /// similarity.
     pub similarity: f32,
-    /// How it was found.
+    /// How the duplicate was found.
     pub method: Method,
 }
 
@@ -503,7 +536,7 @@ impl DuplicateRow {
         kind.into()
     }
 
-    /// Returns the similarity, the other image and its set, for people.
+    /// Returns the similarity, the other image and its set, formatted for people.
     pub fn detail(&self) -> String {
         let mut detail = format!("{} of {}", self.similarity, self.duplicate_of);
         if let Some(set) = &self.reference {
@@ -538,22 +571,56 @@ impl Row for DuplicateRow {
     }
 }
 
-/// `export/decisions`: one row for every sample of `read`, in the same order.
+/// A row of `dedup/pairs`: two images with similar perceptual hashes, by their rows of `read/images`.
+///
+/// Of images with equal hashes, the first one represents all: each of the others has a pair with it, of
+/// distance 0, and no pair with other images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct PairRow {
+    /// The partition of the first image.
+    pub partition: Partition,
+    /// The first image's row.
+    pub row: u32,
+    /// The partition of the second image.
+    pub other_partition: Partition,
+    /// The second image's row.
+    pub other_row: u32,
+    /// The number of bits in which the hashes differ.
+    pub distance: u32,
+}
+
+impl Row for PairRow {
+    const SCHEMA: &'static str = "dedup/pairs";
+    fn fields() -> Vec<Field> {
+        let names = [
+            "partition",
+            "row",
+            "other_partition",
+            "other_row",
+            "distance",
+        ];
+        let fields = names.map(|name| number(name, DataType::UInt32));
+        fields.into()
+    }
+}
+
+/// A row of `export/decisions`: one for every sample of `read`, in the same order.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct DecisionRow {
-    /// The sample.
+    /// The sample's name in the run.
     pub image_id: ImageId,
-    /// Whether it is in the curated dataset.
+    /// Whether the sample is in the curated dataset.
     pub keep: bool,
     /// The step that dropped it.
     pub step: Option<StepName>,
-    /// Why.
+    /// The reason why it was dropped.
     pub reason: Option<Reason>,
-    /// The values that decided.
+    /// The values that led to the decision.
     pub detail: Option<String>,
-    /// Size of all its members together.
+    /// The total size of its members.
     pub bytes: u64,
-    /// Hash of its group of duplicates: samples of a group go into the same split of the output.
+    /// The hash of its group of duplicates. Samples of one group go into the same split of the
+    /// output.
     pub group: u64,
 }
 
@@ -577,23 +644,23 @@ impl Row for DecisionRow {
     }
 }
 
-/// `export/plan`: which kept samples of which partition go into which output shard.
+/// A row of `export/plan`: which kept samples of a partition go into an output shard.
 ///
-/// A partition's kept samples lie one after the other on a line, each as long as its weight: 1
-/// (`--images-per-shard`) or its bytes (`--bytes-per-shard`). The row takes the samples that
+/// The kept samples of a partition are laid out in sequence, each with its weight as length: 1
+/// (`--images-per-shard`) or its bytes (`--bytes-per-shard`). The row selects the samples that
 /// start in `from..to`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct OutputPlanRow {
-    /// Output shard.
+    /// The number of the output shard.
     pub shard: u32,
-    /// Partition that it takes samples from.
+    /// The partition that the samples come from.
     pub partition: Partition,
-    /// Start of the stretch.
+    /// The start of the range.
     pub from: u64,
-    /// End of the stretch, exclusive.
+    /// The end of the range, exclusive.
     pub to: u64,
-    /// The split that the shard belongs to, where the output has splits. Only its samples are on the
-    /// line.
+    /// The split that the shard belongs to, if the output has splits. The sequence then consists of
+    /// the samples of this split.
     pub split: Option<String>,
 }
 
@@ -621,15 +688,15 @@ impl Row for OutputPlanRow {
     }
 }
 
-/// `export/captions`: the captions of the duplicates that were removed because of an image, by partition
-/// and image.
+/// A row of `export/captions`: the captions of the duplicates that were removed in favour of an
+/// image, sorted by partition and image.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CaptionsRow {
-    /// Partition of the image that stays.
+    /// The partition of the kept image.
     pub partition: Partition,
-    /// The image that stays.
+    /// The kept image.
     pub image_id: ImageId,
-    /// The others' captions, each once, without its own.
+    /// The distinct captions of its duplicates, without its own.
     pub captions: Vec<String>,
 }
 
@@ -650,34 +717,68 @@ impl Row for CaptionsRow {
     }
 }
 
-/// `OUT/shard-00000.parquet`: one row for each sample of the output shard, in its order. Behind these
-/// columns follow the scores and, where it is asked for, the embedding.
+/// A row of `export/groups`: the images of all groups of duplicates, by partition, in the order of
+/// `read/images`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GroupRow {
+    /// The partition of the image.
+    pub partition: Partition,
+    /// The sample's name in the run.
+    pub image_id: ImageId,
+    /// The group: the same number for all its images.
+    pub group_id: u64,
+    /// The number of images in the group.
+    pub group_size: u32,
+}
+
+impl Row for GroupRow {
+    const SCHEMA: &'static str = "export/groups";
+    fn fields() -> Vec<Field> {
+        vec![
+            number("partition", DataType::UInt32),
+            text("image_id"),
+            number("group_id", DataType::UInt64),
+            number("group_size", DataType::UInt32),
+        ]
+    }
+
+    fn text_bytes(&self) -> usize {
+        self.image_id.as_str().len()
+    }
+}
+
+/// A row of `OUT/shard-00000.parquet`: one for each sample of the output shard, in its order. The
+/// scores and, if requested, the embedding are appended as further columns.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CuratedRow {
     /// The sample's name in the run.
     pub image_id: ImageId,
-    /// Its key in the output shard.
+    /// The sample's key in the output shard.
     pub key: String,
-    /// The shard it came from.
+    /// The shard that the sample came from.
     pub source_shard: ShardPath,
-    /// Its key there.
+    /// The sample's key in that shard.
     pub source_key: String,
-    /// Text of its caption member.
+    /// The text of its caption member.
     pub caption: Option<String>,
-    /// Text of its `.json` member.
+    /// The text of its `.json` member.
     pub metadata: Option<String>,
-    /// Format told by the content.
+    /// The image format detected from the content.
     pub format: Option<String>,
     /// Width of the upright image, in pixels.
     pub width: Option<u32>,
     /// Height of the upright image, in pixels.
     pub height: Option<u32>,
-    /// Size of the image member.
+    /// The size of the image member in bytes.
     pub bytes: u64,
-    /// SHA-256 of the image member.
+    /// The SHA-256 of the image member.
     pub sha256: Option<String>,
-    /// 64-bit perceptual hash.
+    /// The 64-bit perceptual hash.
     pub phash: Option<u64>,
+    /// The number of its group of duplicates, as in `export/groups`.
+    pub group_id: u64,
+    /// The number of images in the group, including removed ones. 1 means no duplicates.
+    pub group_size: u32,
 }
 
 impl Row for CuratedRow {
@@ -697,6 +798,8 @@ impl Row for CuratedRow {
             number("bytes", DataType::UInt64),
             optional("sha256", DataType::Utf8),
             optional("phash", DataType::UInt64),
+            number("group_id", DataType::UInt64),
+            number("group_size", DataType::UInt32),
         ]
     }
 
@@ -713,7 +816,11 @@ impl Row for CuratedRow {
     }
 }
 
-/// A fixed-size list of `dimension` float32 values that are never null.
+/// Returns a field for a fixed-size list of `dimension` float32 values without nulls.
+///
+/// # Panics
+///
+/// Panics if `dimension` does not fit an `i32`.
 pub fn vector(name: &str, dimension: usize) -> Field {
     let item = Arc::new(Field::new("item", DataType::Float32, false));
     // Unwrap safety: no model's dimension comes near 2^31.
@@ -721,12 +828,21 @@ pub fn vector(name: &str, dimension: usize) -> Field {
     Field::new(name, DataType::FixedSizeList(item, length), false)
 }
 
-/// `embed/embeddings`: `image_id`, `embedding` (L2-normalised), in the order of `read/images`.
+/// Returns the schema of `embed/embeddings`: `image_id`, `embedding` (L2-normalised), in the order
+/// of `read/images`.
+///
+/// # Panics
+///
+/// Panics like [`vector`].
 pub fn embeddings(dimension: usize) -> Schema {
     Schema::new(vec![text("image_id"), vector("embedding", dimension)])
 }
 
-/// `dedup/centroids`: `cluster`, `centroid` (not normalised).
+/// Returns the schema of `dedup/centroids`: `cluster`, `centroid` (not normalised).
+///
+/// # Panics
+///
+/// Panics like [`vector`].
 pub fn centroids(dimension: usize) -> Schema {
     Schema::new(vec![
         number("cluster", DataType::UInt32),
@@ -734,9 +850,14 @@ pub fn centroids(dimension: usize) -> Schema {
     ])
 }
 
-/// `dedup/assignments`: the survivors of a partition, sorted by cluster and `image_id`, with what
-/// ranking needs: `distance` (1 - cosine to the centroid of `home`), `score` (aesthetic), `pixels`. An
-/// image has a row in its own cluster (`home`) and, with `--probes`, in the next ones.
+/// Returns the schema of `dedup/assignments`: the survivors of a partition, sorted by cluster and
+/// `image_id`, with the columns for ranking: `distance` (1 - cosine to the centroid of `home`),
+/// `score` (aesthetic), `pixels`. An image has a row in its own cluster (`home`) and, with
+/// `--probes`, in the next nearest ones.
+///
+/// # Panics
+///
+/// Panics like [`vector`].
 pub fn assignments(dimension: usize) -> Schema {
     Schema::new(vec![
         number("cluster", DataType::UInt32),
@@ -750,8 +871,8 @@ pub fn assignments(dimension: usize) -> Schema {
     ])
 }
 
-/// `scores` of a scorer: `image_id`, then one column for each score, in the order of `read/images`.
-/// A score that is missing is null; a sample without any has no row.
+/// Returns the schema of a scorer's `scores`: `image_id`, then one column for each score, in the
+/// order of `read/images`. A missing score is null; a sample without any score has no row.
 pub fn scores<'a>(columns: impl IntoIterator<Item = &'a str>) -> Schema {
     let scores = columns
         .into_iter()
@@ -759,13 +880,13 @@ pub fn scores<'a>(columns: impl IntoIterator<Item = &'a str>) -> Schema {
     Schema::new([vec![text("image_id")], scores.collect()].concat())
 }
 
-/// Schema name of [`scores`].
+/// The schema name of [`scores`].
 pub const SCORES: &str = "scores";
-/// Schema name of [`embeddings`].
+/// The schema name of [`embeddings`].
 pub const EMBEDDINGS: &str = "embed/embeddings";
-/// Schema name of [`centroids`].
+/// The schema name of [`centroids`].
 pub const CENTROIDS: &str = "dedup/centroids";
-/// Schema name of [`assignments`].
+/// The schema name of [`assignments`].
 pub const ASSIGNMENTS: &str = "dedup/assignments";
 
 /// Returns the version of a schema that is read as Arrow batches.

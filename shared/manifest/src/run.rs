@@ -1,54 +1,62 @@
-//! `RUN/run.json`: what a run is. Written by `partition`, read by everything after it.
+//! `RUN/run.json`: what a run curates. Written by `partition` and read by all later steps.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{Error, Result};
 
-/// What a run curates and how it is cut into partitions.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+/// The input of a run, and its number of partitions.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunInfo {
-    /// Version of the run's layout.
+    /// The version of the run's layout.
     pub layout: u32,
+    /// The run's identity, which it keeps when it is moved; empty in runs of older versions.
+    #[serde(default)]
+    pub id: String,
     /// Root of the input, as a URI without credentials. Shard paths are relative to it.
     pub input: String,
-    /// What was asked for under `--input`, in order.
+    /// The patterns requested by `--input`, in order.
     pub patterns: Vec<String>,
+    /// The folders of the input that were listed with everything below them, as URIs.
+    #[serde(default)]
+    pub listed: Vec<String>,
     /// Number of partitions.
     pub partitions: u32,
     /// Number of shards.
     pub shards: u64,
-    /// Their size in bytes.
+    /// The total size of the shards in bytes.
     pub bytes: u64,
 }
 
-/// The one field that all layouts have.
+/// The one field that exists in all layouts.
 #[derive(Deserialize)]
 struct Layout {
     layout: u32,
 }
 
 impl RunInfo {
-    /// The layout that this version writes and reads. Layout 1 had one directory for each stage and
-    /// decisions beside the scores.
+    /// The layout that this version writes and reads. Layout 1 had one directory for each stage,
+    /// and stored decisions with the scores.
     pub const LAYOUT: u32 = 2;
 
-    /// Parses `run.json`; `uri` names it in errors.
+    /// Parses `run.json`. `uri` names it in errors.
     ///
     /// # Errors
-    /// Data, when the JSON is not a run's or the run has another layout.
+    ///
+    /// Returns a data error if the JSON is malformed or the run has another layout.
     pub fn parse(json: &[u8], uri: &str) -> Result<Self> {
         Self::check_layout(json, uri)?;
         serde_json::from_slice(json).map_err(|e| {
             Error::data(format!("{uri}: cannot parse it: {e}"))
-                .hint("run sluice-partition again: it writes it anew")
+                .hint("run sluice-partition again to rewrite it")
         })
     }
 
-    /// Checks that the run has the layout of this version. What cannot be parsed passes:
-    /// `partition` writes it anew.
+    /// Checks that the run has the layout of this version. Malformed JSON passes: `partition`
+    /// rewrites it.
     ///
     /// # Errors
-    /// Data, when the run has another layout.
+    ///
+    /// Returns a data error if the run has another layout.
     pub fn check_layout(json: &[u8], uri: &str) -> Result<()> {
         let layout = match serde_json::from_slice(json) {
             Ok(Layout { layout }) if layout != Self::LAYOUT => layout,
@@ -58,12 +66,11 @@ impl RunInfo {
         let error = Error::data(format!(
             "{uri}: the run has layout {layout}, this version of Sluice reads layout {expected}"
         ));
-        Err(error.hint(match layout < expected {
-            true => "an older version made this run: choose another --run and curate again",
-            false => {
-                "a newer version made this run: use that version, or choose another --run; \
+        Err(error.hint(if layout < expected {
+            "an older version made this run: choose another --run and curate again"
+        } else {
+            "a newer version made this run: use that version, or choose another --run; \
                       a run.json that is damaged can be deleted"
-            }
         }))
     }
 }

@@ -1,4 +1,4 @@
-//! Scores: what is known of a score besides its values.
+//! Scores: descriptions and summaries of their values.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,15 +8,15 @@ use crate::{Error, Histogram, Result, ScoreName, StepName};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Keep {
-    /// Scores at or above it.
+    /// Scores at or above the threshold.
     #[default]
     AtLeast,
-    /// Scores below it.
+    /// Scores below the threshold.
     Below,
 }
 
 impl Keep {
-    /// Whether a score passes a threshold. NaN does not.
+    /// Returns whether a score passes a threshold. NaN never does.
     pub fn passes(self, score: f32, threshold: f32) -> bool {
         match self {
             Self::AtLeast => score >= threshold,
@@ -25,15 +25,15 @@ impl Keep {
     }
 }
 
-/// A column of `scores`, as its model describes it.
+/// A column of `scores`, as described by its model.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ScoreColumn {
-    /// The column's name: [`ScoreColumn::ONLY`], or the output's where there are several.
+    /// The column's name: [`ScoreColumn::ONLY`], or the output's name if there are several.
     pub name: String,
-    /// Lowest and highest score to expect, where the model states them.
+    /// The lowest and highest score to expect, if the model states them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub range: Option<[f32; 2]>,
-    /// The model's own threshold.
+    /// The threshold that the model's authors recommend.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f32>,
     /// Which side of the threshold the model's authors keep.
@@ -42,10 +42,10 @@ pub struct ScoreColumn {
 }
 
 impl ScoreColumn {
-    /// The column of models with one output.
+    /// The column name for models with one output.
     pub const ONLY: &'static str = "score";
 
-    /// A column of which nothing is known but its name.
+    /// Creates a column with only a name.
     pub fn named(name: &str) -> Self {
         Self {
             name: name.to_owned(),
@@ -55,10 +55,11 @@ impl ScoreColumn {
         }
     }
 
-    /// Returns the place of a score among the columns of its step.
+    /// Returns the index of a score among the columns of its step.
     ///
     /// # Errors
-    /// Usage, when the step has no such output, or has several and none is named.
+    ///
+    /// Returns a usage error if the step has no such output, or has several and `score` names none.
     pub fn position(columns: &[Self], score: &ScoreName) -> Result<usize> {
         let named = |name: &str| columns.iter().position(|column| column.name == name);
         let found = match &score.output {
@@ -80,8 +81,8 @@ impl ScoreColumn {
     }
 }
 
-/// The name of a score as a column of the curated dataset: the step's name, with the output's
-/// behind it where there are several. `_` stands for `-`.
+/// Returns the name of a score's column in the curated dataset: the step's name, followed by the
+/// output's if there are several. `-` becomes `_`.
 pub fn curated_column(step: &StepName, columns: usize, output: &str) -> String {
     match columns {
         1 => step.identifier(),
@@ -89,13 +90,13 @@ pub fn curated_column(step: &StepName, columns: usize, output: &str) -> String {
     }
 }
 
-/// A score of a unit: its column and the histogram of its values.
+/// A summary of a unit's scores: the column and a histogram of its values.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ScoreSummary {
-    /// The column.
+    /// The score's column.
     #[serde(flatten)]
     pub column: ScoreColumn,
-    /// The values' histogram.
+    /// The histogram of the values.
     pub histogram: Histogram,
 }
 

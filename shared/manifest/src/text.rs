@@ -1,9 +1,9 @@
-//! Text for people: credentials are hidden, and what would steer a terminal is escaped.
+//! Makes text safe to show: hides credentials and escapes control characters.
 //!
-//! Both are applied where text leaves a program: by [`Error`]'s display, the log, the result and
-//! the output of commands. So it does not matter which part of a program formatted a URI or the
-//! name of a shard. Credentials in a URI are also refused where the URI is parsed
-//! ([`refuse_credentials`]), so no manifest and no receipt ever holds one.
+//! Both are applied where text leaves a program: by [`Error`]'s `Display`, the log, the result and
+//! the output of commands. So it does not matter which part of a program formatted a URI or a
+//! shard's name. Credentials in a URI are also rejected when the URI is parsed
+//! ([`refuse_credentials`]), so no manifest or receipt contains any.
 
 use std::borrow::Cow;
 
@@ -11,13 +11,13 @@ use serde_json::Value;
 
 use crate::{Error, Result};
 
-/// Stands for what is hidden.
+/// Replaces hidden text.
 const HIDDEN: char = '…';
 
-/// Schemes whose URIs have no query. A `?` in them is a wildcard, unless it begins `?name=`.
+/// Schemes whose URIs have no query. A `?` in them is a wildcard, unless `name=` follows it.
 const STORES: [&str; 6] = ["s3", "gs", "az", "hf", "file", "memory"];
 
-/// Parameters whose values are hidden wherever they are, in lower case.
+/// Parameters whose values are always hidden, in lower case.
 const SECRET_NAMES: [&str; 6] = [
     "accountkey",
     "sharedaccesskey",
@@ -39,10 +39,10 @@ const SECRET_PARAMETERS: [&str; 8] = [
     "credential",
 ];
 
-/// Returns a text in which the credentials of every URI are hidden: user names and passwords,
-/// queries, signatures and tokens.
+/// Returns the text with the credentials of every URI hidden: user names and passwords, queries,
+/// signatures and tokens.
 pub fn masked(text: &str) -> Cow<'_, str> {
-    if !text.contains("://") && !text.contains('=') {
+    if !text.contains("://") && !text.contains(['=', '@']) {
         return Cow::Borrowed(text);
     }
     let mut shown = String::with_capacity(text.len());
@@ -53,14 +53,15 @@ pub fn masked(text: &str) -> Cow<'_, str> {
         rest = &rest[end + separator.len_utf8()..];
     }
     shown += &masked_word(rest);
-    match shown == text {
-        true => Cow::Borrowed(text),
-        false => Cow::Owned(shown),
+    if shown == text {
+        Cow::Borrowed(text)
+    } else {
+        Cow::Owned(shown)
     }
 }
 
-/// Returns where a text's first word ends, and what ends it. In JSON a quote inside a text is
-/// escaped and ends nothing.
+/// Returns the end of the first word and the character after it. An escaped quote, as in JSON, does
+/// not end a word.
 fn word_end(text: &str) -> Option<(usize, char)> {
     let mut is_escaped = false;
     text.char_indices().find(|&(_, c)| {
@@ -70,9 +71,12 @@ fn word_end(text: &str) -> Option<(usize, char)> {
     })
 }
 
-/// As [`masked`], for a text that is one word, such as an argument: spaces and quotes may be part of
-/// a password.
+/// Like [`masked`], for a text that is one word, such as an argument: a password may contain spaces
+/// and quotes.
 pub fn masked_word(word: &str) -> Cow<'_, str> {
+    if let Some(shown) = without_mistyped_user(word) {
+        return Cow::Owned(shown);
+    }
     if !word.contains("://") && !word.contains('=') {
         return Cow::Borrowed(word);
     }
@@ -95,21 +99,35 @@ pub fn masked_word(word: &str) -> Cow<'_, str> {
     }
     shown += rest;
     let shown = without_secrets(&shown);
-    match shown == word {
-        true => Cow::Borrowed(word),
-        false => Cow::Owned(shown),
+    if shown == word {
+        Cow::Borrowed(word)
+    } else {
+        Cow::Owned(shown)
     }
 }
 
-/// Ends a sentence or a quotation rather than a URI.
+/// Hides user and password of a URI whose slashes are mistyped: `s3:/user:password@bucket`,
+/// `//user:password@host`.
+fn without_mistyped_user(word: &str) -> Option<String> {
+    let (head, tail) = word.rsplit_once('@')?;
+    let start = match head.find(":/") {
+        Some(colon) => colon + 2,
+        None => head.find("//").filter(|at| !head[..*at].contains('/'))? + 2,
+    };
+    let user = &head[start..];
+    let is_mistyped = !user.starts_with('/') && user.contains(':') && !user.contains('/');
+    is_mistyped.then(|| format!("{}{HIDDEN}@{tail}", &head[..start]))
+}
+
+/// Characters that end a sentence or a quotation rather than a URI.
 const PUNCTUATION: [char; 8] = [')', ']', '}', '\'', '`', '>', ',', '.'];
 
 fn is_scheme(c: char) -> bool {
     c.is_ascii_alphanumeric() || "+-.".contains(c)
 }
 
-/// Returns a URI's part after `scheme://` from its `@` on, and notes that something is hidden.
-/// A password may hold slashes that should have been encoded.
+/// Returns the part of a URI from its `@` on, and replaces the user name and password before it. A
+/// password may contain slashes that should have been encoded.
 fn without_user<'t>(tail: &'t str, shown: &mut String) -> &'t str {
     let uri = &tail[..next_uri(tail)];
     let authority = uri.split(['/', '?', '#']).next().unwrap_or_default();
@@ -124,7 +142,7 @@ fn without_user<'t>(tail: &'t str, shown: &mut String) -> &'t str {
     &tail[at..]
 }
 
-/// Returns where the next URI of a word begins, or its end.
+/// Returns the start of the next URI in a word, or the end of the word.
 fn next_uri(text: &str) -> usize {
     match text.find("://") {
         Some(at) => text[..at].trim_end_matches(is_scheme).len(),
@@ -132,7 +150,7 @@ fn next_uri(text: &str) -> usize {
     }
 }
 
-/// Returns where the values of a URI's query or fragment begin.
+/// Returns the start of the values in a URI's query or fragment.
 fn query(uri: &str, scheme: &str) -> Option<usize> {
     let is_store = STORES
         .iter()
@@ -148,13 +166,13 @@ fn query(uri: &str, scheme: &str) -> Option<usize> {
     queries.next().map(|(at, _)| at + 1)
 }
 
-/// Returns the name of a parameter at the end of a text.
+/// Returns the parameter name at the end of a text.
 fn name_before(text: &str) -> &str {
     let is_name = |c: char| c.is_ascii_alphanumeric() || "_-.%".contains(c);
     &text[text.trim_end_matches(is_name).len()..]
 }
 
-/// Hides the values of parameters that are secrets by their name.
+/// Hides the values of parameters whose name marks them as secret.
 fn without_secrets(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     let mut rest = text;
@@ -164,7 +182,7 @@ fn without_secrets(text: &str) -> String {
         rest = tail;
         let name = name_before(head);
         let before = head[..head.len() - name.len()].chars().next_back();
-        // `==` compares, in a rule.
+        // `==` is a comparison in a rule.
         if is_secret(name, before) && !tail.starts_with('=') {
             let end = tail.find(['&', ';', ',', '\'', ')']).unwrap_or(tail.len());
             shown.push(HIDDEN);
@@ -185,10 +203,11 @@ fn is_secret(name: &str, before: Option<char>) -> bool {
     is_signed || is_named || is_parameter
 }
 
-/// Refuses a URI with credentials in it: they would reach logs, manifests and receipts.
+/// Rejects a URI that contains credentials: they would appear in logs, manifests and receipts.
 ///
 /// # Errors
-/// Usage; the message does not repeat them.
+///
+/// Returns a usage error, which does not repeat the credentials.
 pub fn refuse_credentials(uri: &str) -> Result<()> {
     let shown = masked_word(uri);
     if !uri.contains("://") || shown == uri {
@@ -213,8 +232,8 @@ pub fn mask_json(value: &mut Value) {
     }
 }
 
-/// Whether a character moves the cursor, changes colours, or turns the order of the characters
-/// around it.
+/// Returns whether a character moves the cursor, changes colours, or changes the order of the
+/// characters around it.
 fn steers(c: char) -> bool {
     c.is_control()
         || matches!(
@@ -237,24 +256,25 @@ fn escaped(text: &str, stays: impl Fn(char) -> bool) -> Cow<'_, str> {
     }
     let mut shown = String::with_capacity(text.len());
     for c in text.chars() {
-        match is_safe(c) {
-            true => shown.push(c),
-            // Every such character is below U+10000. In JSON this is the character itself.
-            false => shown += &format!("\\u{:04x}", u32::from(c)),
+        if is_safe(c) {
+            shown.push(c);
+        } else {
+            // All such characters are below U+10000. In JSON, the escape is the character itself.
+            shown += &format!("\\u{:04x}", u32::from(c));
         }
     }
     Cow::Owned(shown)
 }
 
 /// Returns a text that is safe to print on a terminal: control characters, escape sequences and
-/// overrides of the writing direction become `\u001b`. Line feeds and tabs stay. JSON stays the same
+/// overrides of the writing direction become `\u001b`. Line feeds and tabs are kept. JSON keeps its
 /// value.
 pub fn visible(text: &str) -> Cow<'_, str> {
     escaped(text, |c| c == '\n' || c == '\t')
 }
 
-/// As [`visible`], on one line: for names and values from outside, which could imitate a line of
-/// ours.
+/// Like [`visible`], on one line: for external names and values, which could imitate a line of our
+/// output.
 pub fn one_line(text: &str) -> Cow<'_, str> {
     escaped(text, |_| false)
 }
@@ -267,7 +287,7 @@ pub fn safe(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Returns a message for people: [`safe`], its lines after the first one indented.
+/// Returns a message for people: [`safe`], with all lines after the first one indented.
 pub fn shown(message: &str) -> String {
     let message = safe(message);
     let mut lines = message.split('\n');
@@ -285,7 +305,7 @@ mod tests {
 
     /// A text, and how it is shown.
     const CREDENTIALS: &[(&str, &str)] = &[
-        // Nothing is hidden in what holds no credentials.
+        // Text without credentials is not changed.
         ("s3://bucket/a b/c@d#1", "s3://bucket/a b/c@d#1"),
         (
             "s3://b/train-?.tar and s3://b/*",
@@ -319,6 +339,11 @@ mod tests {
         ("az://c/x?sv=1&SIG=HUSH", "az://c/x?…"),
         ("gs://b/x#access_token=HUSH", "gs://b/x#…"),
         ("https://h/?next=https://i/?t=HUSH", "https://h/?…"),
+        // With other slashes.
+        ("s3:/u:HUSH@b/x", "s3:/…@b/x"),
+        ("--input=https:/u:HUSH@h/x", "--input=https:/…@h/x"),
+        ("//u:HUSH@h/x", "//…@h/x"),
+        ("shard/a:1@2.jpg", "shard/a:1@2.jpg"),
         // Without a scheme.
         ("h/c/x?sv=1&sig=HUSH gone", "h/c/x?sv=1&sig=… gone"),
         ("x-amz-security-token=HUSH", "x-amz-security-token=…"),

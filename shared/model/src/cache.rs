@@ -27,10 +27,13 @@ pub fn default_cache() -> String {
 /// are elsewhere.
 ///
 /// # Errors
-/// Usage, when a repository's URI has an empty part or `..`.
+/// Usage, when the name is empty, `.`, `..` or `hf`, or a repository's URI has an empty part or `..`.
 pub fn folder_of(model: &str) -> Result<Option<String>> {
-    let scheme = model.get(..HUB.len());
-    if !scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(HUB)) {
+    if !is_of_hub(model) {
+        if matches!(model.trim(), "" | "." | ".." | "hf") {
+            return Err(Error::usage(format!("{model:?}: not the name of a model"))
+                .hint("a folder is named by a path with a slash, such as ./"));
+        }
         return Ok((!model.contains('/')).then(|| model.to_owned()));
     }
     let rest = model[HUB.len()..].trim_end_matches('/');
@@ -43,6 +46,12 @@ pub fn folder_of(model: &str) -> Result<Option<String>> {
     }
     let ending = if rest.ends_with(".onnx") { OF_FILE } else { "" };
     Ok(Some(format!("{HUB_FOLDER}{rest}{ending}")))
+}
+
+/// Returns whether `--model` names a repository of the Hub.
+pub(crate) fn is_of_hub(model: &str) -> bool {
+    let scheme = model.get(..HUB.len());
+    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(HUB))
 }
 
 /// Returns where a model is that `--model` names.
@@ -82,27 +91,46 @@ pub fn cached(storage: &Storage, cache: &Location) -> Result<Vec<String>> {
     Ok(names.into_iter().collect())
 }
 
-/// Removes a model from the folder of models. Its `model.toml` goes first.
+/// Removes a model from the folder of models. Its `model.toml` is deleted first, its `model.onnx` last,
+/// so that a removal that was interrupted can be repeated. Other models in folders of its folder stay.
 ///
 /// # Errors
-/// Usage, when it is not there; of storage.
+/// Usage, when the name is not that of a model, or it is not there; of storage.
 pub fn remove(storage: &Storage, cache: &Location, name: &str) -> Result<()> {
     let missing = || Error::usage(format!("model {name:?}: not in {cache}"));
     let folder = folder_of(name)?.ok_or_else(missing)?;
     let store = storage.open_if_there(cache)?.ok_or_else(missing)?;
-    let objects = store.list(&folder)?;
-    if objects.is_empty() {
+    let objects = store.list(&folder)?.into_iter();
+    let mut paths: Vec<String> = objects.map(|object| object.path).collect();
+    let (spec, onnx) = (format!("{folder}/{SPEC}"), format!("{folder}/{ONNX}"));
+    if !paths.contains(&spec) && !paths.contains(&onnx) {
         return Err(missing());
     }
-    store.delete(&format!("{folder}/{SPEC}"))?;
-    for object in objects {
-        store.delete_inside(&object.path)?;
+    let others: Vec<String> = folders_of_models(&paths)
+        .filter(|other| *other != folder)
+        .map(|other| format!("{other}/"))
+        .collect();
+    paths.retain(|path| !others.iter().any(|other| path.starts_with(other)));
+    paths.sort_by_key(|path| (*path != spec, *path == onnx));
+    for path in paths {
+        store.delete_inside(&path)?;
     }
     Ok(())
 }
 
+/// Returns the folders that have a `model.toml`.
+fn folders_of_models(paths: &[String]) -> impl Iterator<Item = &str> {
+    let split = |path: &'_ String| path.len() - SPEC.len();
+    paths
+        .iter()
+        .filter(|path| path.rsplit('/').next() == Some(SPEC))
+        .map(move |path| path[..split(path)].trim_end_matches('/'))
+}
+
 #[cfg(test)]
 mod tests {
+    use sluice_manifest::Class;
+
     use super::*;
 
     #[test]
@@ -117,7 +145,18 @@ mod tests {
         );
         assert_eq!(folder("s3://a/b"), None);
         assert_eq!(folder("./clip"), None);
-        for wrong in ["hf://", "hf://a", "hf://a/../b", "hf://../a/b", "hf://a//b"] {
+        for wrong in [
+            "hf://",
+            "hf://a",
+            "hf://a/../b",
+            "hf://../a/b",
+            "hf://a//b",
+            "",
+            " ",
+            ".",
+            "..",
+            "hf",
+        ] {
             assert!(folder_of(wrong).is_err(), "{wrong}");
         }
     }
@@ -146,5 +185,33 @@ mod tests {
         remove(&storage, &cache, "clip").unwrap();
         assert_eq!(names(), ["hf://org/name/x.onnx", "hf://org/name@v1"]);
         assert!(remove(&storage, &cache, "clip").is_err());
+    }
+
+    #[test]
+    fn only_the_model_that_is_named_is_removed() {
+        let storage = Storage::default();
+        let cache = Location::parse("memory://models/r").unwrap();
+        let store = storage.create(&cache).unwrap();
+        for path in [
+            "clip/model.onnx",
+            "clip2/model.onnx",
+            "hf/org/two/model.onnx",
+            "hf/org/two/model.toml",
+            "hf/org/two/data/0",
+            "hf/org/two/onnx/model.onnx",
+            "hf/org/two/onnx/model.toml",
+        ] {
+            store.put(path, "x").unwrap();
+        }
+        for wrong in ["", ".", "..", "hf", "hf://org/tw", "cli"] {
+            let error = remove(&storage, &cache, wrong).unwrap_err();
+            assert_eq!(error.class(), Class::Usage, "{wrong}");
+        }
+        assert_eq!(store.list("").unwrap().len(), 7);
+        remove(&storage, &cache, "hf://org/two").unwrap();
+        let names = cached(&storage, &cache).unwrap();
+        assert_eq!(names, ["clip", "clip2", "hf://org/two/onnx"]);
+        assert!(remove(&storage, &cache, "hf://org/two").is_err());
+        assert_eq!(store.list("hf").unwrap().len(), 2);
     }
 }

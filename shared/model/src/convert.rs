@@ -6,6 +6,7 @@
 
 mod efficientnet;
 mod graph;
+pub(crate) mod half;
 mod heads;
 mod pickle;
 pub(crate) mod quantize;
@@ -72,8 +73,13 @@ pub fn convert(
         Conversion::VisionTransformer => vit::convert(content, config, credit.name),
     };
     converted.map_err(|wrong| {
-        Error::data(format!("{}: cannot be converted: {wrong}", credit.name))
-            .hint("the conversion is of the file that the catalogue names")
+        let what = format!("{}: cannot be converted: {wrong}", credit.name);
+        match conversion {
+            Conversion::VisionTransformer => Error::usage(what).hint(
+                "export it as ONNX: `optimum-cli export onnx --model FOLDER OUTPUT`, then pull OUTPUT",
+            ),
+            _ => Error::data(what).hint("the conversion is of the file that the catalogue names"),
+        }
     })
 }
 

@@ -20,25 +20,24 @@ use crate::{open_clip, timm};
 type Object = Map<String, Value>;
 
 /// Model types whose image is the first vector of `last_hidden_state`.
-const FIRST: [&str; 8] = [
+const FIRST: [&str; 9] = [
     "vit",
     "deit",
     "dinov2",
     "dinov2_with_registers",
     "dinov3_vit",
-    "vit_mae",
+    "dinov3_convnext",
     "vit_msn",
     "dinov3",
+    "pvt",
 ];
-/// Model types whose image is the mean of `last_hidden_state`.
-const MEAN: [&str; 19] = [
+/// Model types whose image is the mean of `last_hidden_state`. ConvNeXt, Hiera and PoolFormer are none
+/// of them: what they do after it needs weights that are not in such an export.
+const MEAN: [&str; 13] = [
     "swin",
     "swinv2",
     "ijepa",
     "levit",
-    "convnext",
-    "convnextv2",
-    "dinov3_convnext",
     "resnet",
     "regnet",
     "bit",
@@ -47,9 +46,6 @@ const MEAN: [&str; 19] = [
     "mobilenet_v2",
     "mobilevit",
     "mobilevitv2",
-    "poolformer",
-    "pvt",
-    "hiera",
     "focalnet",
 ];
 
@@ -172,12 +168,29 @@ fn is_classifier(config: &Object, graph: &Contents) -> bool {
     if EMBEDDINGS.into_iter().any(has) {
         return false;
     }
-    let classes = config.get("num_classes").and_then(Value::as_u64);
-    let is_timms = classes.is_some_and(|classes| {
-        let only = output_of(&Spec::new("", Kind::Embedder), graph).ok();
-        classes > 0 && only.and_then(|output| output.width()) == Some(classes)
-    });
-    has("logits") || is_timms
+    // Where the graph states no width, the number of labels is what the output is taken for.
+    has("logits")
+        || classes(config).is_some_and(|classes| {
+            let only = output_of(&Spec::new("", Kind::Embedder), graph).ok();
+            only.is_some_and(|output| output.width().is_none_or(|width| width == classes))
+        })
+}
+
+/// Returns the number of labels, where the configuration says that the model is a classifier.
+fn classes(config: &Object) -> Option<u64> {
+    /// What transformers leaves out of `config.json`.
+    const DEFAULT: u64 = 2;
+    let names = config.get("architectures").and_then(Value::as_array);
+    let is_classifier = |name: &Value| {
+        let name = name.as_str().unwrap_or_default();
+        name.ends_with("ForImageClassification")
+    };
+    if names.is_some_and(|names| names.iter().any(is_classifier)) {
+        let labels = config.get("id2label").and_then(Value::as_object);
+        return Some(labels.map_or(DEFAULT, |labels| labels.len() as u64));
+    }
+    let timms = config.get("num_classes").and_then(Value::as_u64);
+    timms.filter(|classes| *classes > 0)
 }
 
 /// Makes a classifier of the spec, whose scores are read from its labels.
@@ -185,14 +198,15 @@ fn classify(spec: &mut Spec, config: &Object) {
     spec.kind = Kind::Classifier;
     spec.pooling = None;
     spec.labels = labels_of(config);
-    spec.activation = match config.get("problem_type").and_then(Value::as_str) {
+    let activation = match config.get("problem_type").and_then(Value::as_str) {
         // A number without a scale.
         Some("regression") => return,
-        Some("multi_label_classification") => Some(Activation::Sigmoid),
+        Some("multi_label_classification") => Activation::Sigmoid,
         _ if spec.labels.len() == 1 => return,
-        _ => Some(Activation::Softmax),
+        _ => Activation::Softmax,
     };
-    let mut scores = labels::scores(&spec.labels);
+    spec.activation = Some(activation);
+    let mut scores = labels::scores(&spec.labels, activation);
     match scores.len() {
         1 => spec.score = scores.pop(),
         _ => spec.scores = scores,

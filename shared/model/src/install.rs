@@ -14,7 +14,7 @@ use crate::cache::folder_of;
 use crate::catalogue::named;
 use crate::choose::Choice;
 use crate::convert::{Conversion, Credit, convert};
-use crate::layout::{DESCRIPTIONS, ONNX, ONNX_INT8, SPEC};
+use crate::layout::{DESCRIPTIONS, MADE, ONNX, SPEC, onnx_file};
 use crate::model::Model;
 use crate::precision::Precision;
 use crate::source::Source;
@@ -66,10 +66,11 @@ pub fn install(
     };
     work.gather()?;
     let mut spec = work.spec()?;
-    let has_int8 = work.staging.stat(ONNX_INT8)?.is_some();
-    spec.sha256 = Some(sha256_of(&work.staging, Precision::Float32)?);
-    let int8 = has_int8.then(|| sha256_of(&work.staging, Precision::Int8));
-    spec.sha256_int8 = int8.transpose()?;
+    for precision in Precision::ALL {
+        let is_there = work.staging.stat(onnx_file(precision))?.is_some();
+        let sha256 = is_there.then(|| sha256_of(&work.staging, precision));
+        *spec.sha256_mut(precision) = sha256.transpose()?;
+    }
     work.put(&spec)?;
     let computed = work.check(&mut spec)?;
     work.put(&spec)?;
@@ -167,7 +168,7 @@ impl Work<'_> {
     fn no_spec(&self) -> Error {
         let Candidate { name, source, .. } = self.candidate;
         Error::usage(format!(
-            "{}: neither model.toml nor preprocessor_config.json",
+            "{}: nothing states the preprocessing: neither model.toml nor preprocessor_config.json",
             source.from
         ))
         .hint(format!(
@@ -217,8 +218,10 @@ impl Work<'_> {
                 .open(&Location::parse(&format!("{folder}/{inner}"))?)?,
         };
         self.gather_one(&store, onnx, ONNX)?;
-        if onnx == ONNX && store.stat(ONNX_INT8)?.is_some() {
-            self.gather_one(&store, ONNX_INT8, ONNX_INT8)?;
+        for made in MADE {
+            if onnx == ONNX && store.stat(made)?.is_some() {
+                self.gather_one(&store, made, made)?;
+            }
         }
         Ok(())
     }
@@ -255,7 +258,8 @@ impl Work<'_> {
 
     fn gather_one(&self, store: &Store, onnx: &str, name: &str) -> Result<()> {
         for data in data_names(store, onnx)? {
-            if data == name || [ONNX, ONNX_INT8, SPEC].contains(&data.as_str()) {
+            let is_ours = [ONNX, SPEC].iter().chain(&MADE).any(|ours| data == *ours);
+            if data == name || is_ours {
                 return Err(Error::usage(format!(
                     "{}: has weights in {data:?}, a name that the model's own files have",
                     store.uri(onnx)
@@ -289,7 +293,7 @@ impl Work<'_> {
 
     /// Checks the model as its users do, and fills in the dimension of an embedder.
     fn check(&self, spec: &mut Spec) -> Result<Option<usize>> {
-        let model = self.find()?;
+        let model = self.find().map_err(|e| self.unstaged(&e))?;
         let computed = model.check_what_can_be().map_err(|e| self.unstaged(&e))?;
         if spec.kind == Kind::Embedder {
             spec.dimension = spec.dimension.or(model.spec.dimension).or(computed);
@@ -306,7 +310,8 @@ impl Work<'_> {
         let mut files: Vec<String> = self.staged()?;
         files.sort_by_key(|file| match file.as_str() {
             SPEC => 2,
-            ONNX | ONNX_INT8 => 1,
+            ONNX => 1,
+            made if MADE.contains(&made) => 1,
             _ => 0,
         });
         for file in files {
@@ -320,9 +325,11 @@ impl Work<'_> {
     fn staged(&self) -> Result<Vec<String>> {
         let mut files = vec![ONNX.to_owned(), SPEC.to_owned()];
         files.extend(data_names(&self.staging, ONNX)?);
-        if self.staging.stat(ONNX_INT8)?.is_some() {
-            files.push(ONNX_INT8.to_owned());
-            files.extend(data_names(&self.staging, ONNX_INT8)?);
+        for made in MADE {
+            if self.staging.stat(made)?.is_some() {
+                files.push(made.to_owned());
+                files.extend(data_names(&self.staging, made)?);
+            }
         }
         files.sort();
         files.dedup();

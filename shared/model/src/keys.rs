@@ -29,10 +29,15 @@ impl<'a> Keys<'a> {
         self.read.extend(keys);
     }
 
-    /// Returns a truth value, or the default.
+    /// Whether a key is there and has no value.
+    pub fn is_null(&self, key: &str) -> bool {
+        self.object.get(key).is_some_and(Value::is_null)
+    }
+
+    /// Returns a truth value, or the default where the key is absent. Null is false, as in Python.
     pub fn flag(&mut self, key: &'static str, default: bool) -> Result<bool, String> {
         let Some(value) = self.get(key) else {
-            return Ok(default);
+            return Ok(default && !self.is_null(key));
         };
         let flag = value.as_bool();
         flag.ok_or_else(|| format!("{key} is {value}, expected true or false"))

@@ -1,13 +1,16 @@
 //! Scores of a classifier, from the names of its labels alone.
+//!
+//! A threshold is stated only where all labels are known. Which side of other labels stays is not for
+//! us to guess.
 
 use std::collections::BTreeSet;
 
 use sluice_manifest::Keep;
 
-use crate::spec::{Column, Label, Score};
+use crate::spec::{Activation, Column, Label, Score};
 
 /// Labels of what one does not want in a dataset. Their probabilities are added.
-const UNWANTED: [&str; 15] = [
+const UNWANTED: [&str; 13] = [
     "nsfw",
     "porn",
     "pornography",
@@ -19,19 +22,15 @@ const UNWANTED: [&str; 15] = [
     "unsafe",
     "nude",
     "nudity",
-    // Levels, beside "neutral" and "low".
-    "medium",
-    "high",
     "watermark",
     "watermarked",
 ];
 /// Labels of what stays, beside unwanted ones.
-const WANTED: [&str; 13] = [
+const WANTED: [&str; 12] = [
     "sfw",
     "safe",
     "normal",
     "neutral",
-    "low",
     "drawing",
     "drawings",
     "clean",
@@ -41,35 +40,60 @@ const WANTED: [&str; 13] = [
     "no_watermark",
     "not_watermarked",
 ];
+/// Levels of what one does not want, known together only, and those that are unwanted.
+const LEVELS: [&str; 4] = ["neutral", "low", "medium", "high"];
+const UNWANTED_LEVELS: [&str; 2] = ["medium", "high"];
+/// What stays, and its opposite.
+const AESTHETIC: [&str; 2] = ["aesthetic", "not_aesthetic"];
 /// Labels that become a score each, at most.
 const MOST: usize = 32;
 
 /// Returns the scores that labels give; none where they do not say enough.
 ///
 /// - Where all are known and some are unwanted: one score, the probability of the unwanted ones.
-/// - Of a pair such as `aesthetic` and `not_aesthetic`: one score, the probability of the first.
+/// - Of `aesthetic` and `not_aesthetic`: one score, the probability of the first.
 /// - Else a score for each label, without a threshold.
-pub(crate) fn scores(labels: &[String]) -> Vec<Score> {
+///
+/// Probabilities are added only where they exclude each other.
+pub(crate) fn scores(labels: &[String], activation: Activation) -> Vec<Score> {
     let names: Vec<String> = labels.iter().map(|label| name_of(label)).collect();
-    let is_unwanted = |name: &String| UNWANTED.contains(&name.as_str());
-    let is_known = |name: &String| is_unwanted(name) || WANTED.contains(&name.as_str());
-    let unwanted = || {
-        names
-            .iter()
-            .enumerate()
-            .filter(|(_, name)| is_unwanted(name))
-    };
-    let some = unwanted().count();
-    if (1..names.len()).contains(&some) && names.iter().all(is_known) {
-        let columns = unwanted()
-            .map(|(column, _)| label(labels, column))
-            .collect();
-        return vec![only(columns, Keep::Below)];
+    let unwanted = unwanted(&names);
+    if unwanted.len() == 1 || (unwanted.len() > 1 && activation == Activation::Softmax) {
+        let columns = unwanted.into_iter().map(|column| label(labels, column));
+        return vec![only(columns.collect(), Keep::Below)];
     }
-    if let Some(column) = affirmed(&names) {
+    if let Some(column) = position(&names, AESTHETIC[0]).filter(|_| is_set(&names, &AESTHETIC)) {
         return vec![only(vec![label(labels, column)], Keep::AtLeast)];
     }
     each(labels, &names)
+}
+
+/// Returns the columns of unwanted labels; none where a label is not known, or all are unwanted.
+fn unwanted(names: &[String]) -> Vec<usize> {
+    let known: Vec<&str> = UNWANTED.into_iter().chain(WANTED).collect();
+    let is_known = |name: &String| known.contains(&name.as_str());
+    let unwanted: &[&str] = if is_set(names, &LEVELS) {
+        &UNWANTED_LEVELS
+    } else if names.iter().all(is_known) {
+        &UNWANTED
+    } else {
+        &[]
+    };
+    let columns = (0..names.len()).filter(|&column| unwanted.contains(&names[column].as_str()));
+    let columns: Vec<usize> = columns.collect();
+    if columns.len() == names.len() {
+        return Vec::new();
+    }
+    columns
+}
+
+fn position(names: &[String], name: &str) -> Option<usize> {
+    names.iter().position(|found| found == name)
+}
+
+/// Whether the names are these, in any order.
+fn is_set(names: &[String], known: &[&str]) -> bool {
+    names.len() == known.len() && known.iter().all(|name| position(names, name).is_some())
 }
 
 /// Returns a label as it was written.
@@ -86,19 +110,6 @@ fn only(mut labels: Vec<Label>, keep: Keep) -> Score {
         threshold: Some(0.5),
         keep,
         ..Score::of(column)
-    }
-}
-
-/// Returns the column of the label that the other one denies.
-fn affirmed(names: &[String]) -> Option<usize> {
-    let denies = |other: &str, name: &str| {
-        let denied = ["not_", "no_", "non_"].map(|no| format!("{no}{name}"));
-        denied.iter().any(|denied| denied == other)
-    };
-    match names {
-        [first, second] if denies(second, first) => Some(0),
-        [first, second] if denies(first, second) => Some(1),
-        _ => None,
     }
 }
 
@@ -130,8 +141,12 @@ mod tests {
     use super::*;
 
     fn of(labels: &[&str]) -> Vec<(String, String, Keep)> {
+        activated(labels, Activation::Softmax)
+    }
+
+    fn activated(labels: &[&str], activation: Activation) -> Vec<(String, String, Keep)> {
         let labels: Vec<String> = labels.iter().map(|&label| label.to_owned()).collect();
-        let scores = scores(&labels).into_iter();
+        let scores = scores(&labels, activation).into_iter();
         let words = |labels: &[Label]| labels.iter().map(ToString::to_string).collect::<Vec<_>>();
         scores
             .map(|score| {
@@ -168,9 +183,35 @@ mod tests {
     }
 
     #[test]
+    fn probabilities_that_do_not_exclude_each_other_are_not_added() {
+        let of = |labels: &[&str]| activated(labels, Activation::Sigmoid);
+        assert_eq!(of(&["sfw", "nsfw"]).len(), 1);
+        assert_eq!(of(&["neutral", "porn", "hentai"]).len(), 3);
+    }
+
+    #[test]
     fn other_labels_are_scores_of_their_own_or_say_nothing() {
         let names: Vec<String> = of(&["Cat", "big dog"]).into_iter().map(|it| it.0).collect();
         assert_eq!(names, ["cat", "big_dog"]);
+        for unknown in [
+            &["gore", "no_gore"][..],
+            &["spam", "not spam"],
+            &["violence", "non_violence"],
+            &["low", "high"],
+            &["low", "medium", "high"],
+            &["low", "normal", "high"],
+            &["nsfw", "gore"],
+        ] {
+            let found = scores(
+                &unknown.iter().map(ToString::to_string).collect::<Vec<_>>(),
+                Activation::Softmax,
+            );
+            assert_eq!(found.len(), unknown.len(), "{unknown:?}");
+            assert!(
+                found.iter().all(|score| score.threshold.is_none()),
+                "{unknown:?}"
+            );
+        }
         assert_eq!(of(&["LABEL_0", "LABEL_1"]), []);
         assert_eq!(of(&["a", "A"]), []);
         assert_eq!(of(&[]), []);

@@ -12,6 +12,18 @@ use crate::precision::Precision;
 
 pub(crate) const ONNX: &str = "model.onnx";
 pub(crate) const ONNX_INT8: &str = "model.int8.onnx";
+pub(crate) const ONNX_FLOAT16: &str = "model.float16.onnx";
+pub(crate) const ONNX_BFLOAT16: &str = "model.bfloat16.onnx";
+/// ONNX files that are made of `model.onnx` for other precisions.
+pub(crate) const MADE: [&str; 3] = [ONNX_INT8, ONNX_FLOAT16, ONNX_BFLOAT16];
+/// Names of ONNX files in float16, best first: ours, and those of the Hub's exports.
+const FLOAT16_FILES: [&str; 5] = [
+    ONNX_FLOAT16,
+    "model_fp16.onnx",
+    "vision_model_fp16.onnx",
+    "onnx/vision_model_fp16.onnx",
+    "onnx/model_fp16.onnx",
+];
 pub(crate) const SPEC: &str = "model.toml";
 /// The Hub's folder of exports.
 const HUB: &str = "onnx";
@@ -33,10 +45,12 @@ pub(crate) const ONNX_FILES: [&str; 4] = [
     "onnx/model.onnx",
 ];
 
-/// The ONNX file that holds a model's weights for a precision.
+/// Returns the ONNX file that is made of `model.onnx` for a precision.
 pub(crate) fn onnx_file(precision: Precision) -> &'static str {
     match precision {
-        Precision::Float32 | Precision::Bfloat16 => ONNX,
+        Precision::Float32 => ONNX,
+        Precision::Float16 => ONNX_FLOAT16,
+        Precision::Bfloat16 => ONNX_BFLOAT16,
         Precision::Int8 => ONNX_INT8,
     }
 }
@@ -177,17 +191,20 @@ fn above_hub(storage: &Storage, location: &Location) -> Result<Option<Store>> {
 
 /// Returns the path of a folder's ONNX file.
 fn onnx_in(folder: &Store, precision: Precision) -> Result<Option<String>> {
-    let usual: &[&str] = match precision {
-        Precision::Int8 => &[ONNX_INT8],
-        Precision::Float32 | Precision::Bfloat16 => &ONNX_FILES,
+    let made = onnx_file(precision);
+    let usual = match precision {
+        Precision::Float32 => ONNX_FILES.to_vec(),
+        Precision::Float16 => FLOAT16_FILES.to_vec(),
+        Precision::Bfloat16 => [&[made], ONNX_FILES.as_slice()].concat(),
+        Precision::Int8 => vec![made],
     };
     for path in usual {
         if folder.stat(path)?.is_some() {
-            return Ok(Some((*path).to_owned()));
+            return Ok(Some(path.to_owned()));
         }
     }
     match precision {
-        Precision::Int8 => Ok(None),
+        Precision::Int8 | Precision::Float16 => Ok(None),
         Precision::Float32 | Precision::Bfloat16 => only_one(folder),
     }
 }

@@ -5,13 +5,15 @@ use sluice_manifest::{Error, Result, ScoreColumn};
 use sluice_pixels::{Preprocess, RgbImage};
 use sluice_store::{Location, Storage};
 
-use crate::cache::{folder_of, location_of};
+use crate::cache::{folder_of, is_of_hub, location_of};
 use crate::catalogue::named;
 use crate::exports;
 use crate::layout::{DESCRIPTIONS, Files, SPEC, onnx_file};
+use crate::library;
 use crate::onnx::{self, Contents};
+use crate::placement::Placement;
 use crate::precision::Precision;
-use crate::session::{self, Session};
+use crate::session::{Options, Session};
 use crate::spec::{Activation, Kind, Pooling, Score, Spec};
 use crate::weights::{contents, external, sha256_of_graph};
 use crate::wiring::{self, Wiring};
@@ -26,9 +28,11 @@ pub struct Model {
     pub sha256: String,
     /// What its matrix products are computed in.
     pub precision: Precision,
+    /// Where it runs.
+    pub placement: Placement,
     /// None for measures.
     pub(crate) files: Option<Files>,
-    graph: Contents,
+    pub(crate) graph: Contents,
 }
 
 /// What of a model can change an output.
@@ -96,6 +100,7 @@ impl Model {
                 spec: spec.clone(),
                 sha256: String::new(),
                 precision,
+                placement: Placement::default(),
                 files: None,
                 graph: Contents::default(),
             });
@@ -106,7 +111,9 @@ impl Model {
         let missing = || {
             let error = Error::usage(format!("model {model:?}: no {onnx} in {location}"));
             match (is_name, known) {
-                _ if precision == Precision::Int8 => error.hint(format!("`sluice models quantize {model} --input DATA` makes it")),
+                _ if matches!(precision, Precision::Int8 | Precision::Float16) => error.hint(format!(
+                    "`sluice models quantize {model} --precision {precision} --input DATA` makes it"
+                )),
                 (true, None) if !model.contains('/') => error.hint("`sluice models list` names the models of the catalogue; a folder is named by a path with a slash"),
                 (true, _) => error.hint(format!(
                     "`sluice models pull {model}` puts it there (`sluice run --pull` does so before the run)"
@@ -114,7 +121,10 @@ impl Model {
                 (false, _) => error,
             }
         };
-        let files = Files::locate(storage, &location, precision)?.ok_or_else(missing)?;
+        let files = Files::locate(storage, &location, precision)?;
+        // In the folder of a repository may be other models, of folders of that repository.
+        let files = files.filter(|it| !is_of_hub(model) || *it.folder.location() == location);
+        let files = files.ok_or_else(missing)?;
         let graph = contents(&files.folder, &files.onnx)?.map_err(|wrong| {
             Error::data(format!("{}: not a whole ONNX file: {wrong}", files.uri()))
                 .hint("pull the model again")
@@ -126,7 +136,7 @@ impl Model {
             let uri = files.uri();
             Error::usage(format!("{uri}: {what}"))
         })?;
-        let sha256 = match spec.sha256_at(precision) {
+        let sha256 = match spec.sha256_of(&files.onnx) {
             Some(stated) => stated.to_owned(),
             None => sha256_of_graph(&files.folder, &files.onnx, &graph)?,
         };
@@ -134,6 +144,7 @@ impl Model {
             spec,
             sha256,
             precision,
+            placement: Placement::default(),
             files: Some(files),
             graph,
         })
@@ -141,8 +152,10 @@ impl Model {
 
     /// Fails when the ONNX file's content is not what its spec says.
     pub fn verify(&self) -> Result<()> {
-        let (Some(files), Some(expected)) = (&self.files, self.spec.sha256_at(self.precision))
-        else {
+        let Some(files) = &self.files else {
+            return Ok(());
+        };
+        let Some(expected) = self.spec.sha256_of(&files.onnx) else {
             return Ok(());
         };
         let found = sha256_of_graph(&files.folder, &files.onnx, &self.graph)?;
@@ -181,7 +194,7 @@ impl Model {
             return Ok(None);
         };
         self.check_graph(files)?;
-        match session::is_there() {
+        match library::is_there() {
             true => self.try_out(files),
             false => Ok(None),
         }
@@ -189,6 +202,13 @@ impl Model {
 
     fn check_graph(&self, files: &Files) -> Result<()> {
         external(&files.folder, &self.graph, &files.onnx)?;
+        if let Some(operator) = &self.graph.random {
+            return Err(Error::usage(format!(
+                "{}: its output is random: it has the operator {operator}",
+                files.uri()
+            ))
+            .hint(RANDOM));
+        }
         Wiring::of(&self.spec, &self.graph, &files.uri())?;
         self.check_widths(&files.uri())
     }
@@ -225,21 +245,33 @@ impl Model {
         Ok(())
     }
 
-    /// Runs the model on one sample. Returns how many numbers come out.
+    /// Loads the model and runs it on one sample. Returns how many numbers come out.
     fn try_out(&self, files: &Files) -> Result<Option<usize>> {
+        self.run_sample(&mut self.load(files, 1)?, &files.uri())
+    }
+
+    /// Runs a loaded model on one sample. Returns how many numbers come out.
+    fn run_sample(&self, session: &mut Session, uri: &str) -> Result<Option<usize>> {
         let Some((shape, values)) = self.sample() else {
             return Ok(None);
         };
-        let mut session = self.load(files, 1)?;
         let output = session.run(&shape, &values)?;
-        let uri = files.uri();
         let wrong = |what: String| Err(Error::usage(format!("{uri}: {what}")));
         let count = Some(output.len());
-        if self.spec.kind != Kind::Embedder {
-            return self.spec.scores(output, 1).map(|_| count);
+        if self.graph.has_dropout && session.run(&shape, &values)? != output {
+            let what = "its output is random: it has a Dropout in training mode";
+            return wrong(what.to_owned()).map_err(|e| e.hint(RANDOM));
         }
         if output.iter().any(|value| !value.is_finite()) {
-            return wrong("the embedding of a sample is not finite".to_owned());
+            return wrong("its output for a sample is not finite".to_owned());
+        }
+        if self.spec.activation == Some(Activation::Softmax) && are_probabilities(&output) {
+            let what = "its output is probabilities already, softmax would be applied twice";
+            let hint = "write a model.toml with activation = \"none\"";
+            return wrong(what.to_owned()).map_err(|e| e.hint(hint));
+        }
+        if self.spec.kind != Kind::Embedder {
+            return self.spec.scores(output, 1).map(|_| count);
         }
         if let Some(dimension) = self.spec.dimension.filter(|it| *it != output.len()) {
             let found = output.len();
@@ -248,7 +280,9 @@ impl Model {
         }
         if session.has_text() {
             session.set_text(1);
-            if session.run(&shape, &values)? != output {
+            let other = session.run(&shape, &values)?;
+            session.set_text(0);
+            if other != output {
                 return wrong("its embeddings depend on the text inputs".to_owned());
             }
         }
@@ -309,6 +343,11 @@ impl Model {
                     "export the model without its classification head, such as with \
                     `optimum-cli export onnx --task feature-extraction`",
                 ),
+                Kind::Embedder => error.hint(
+                    "a classifier has an output \"logits\", or architectures that end in \
+                    ForImageClassification in its config.json; of another one a model.toml says \
+                    kind = \"classifier\"",
+                ),
                 _ => error,
             });
         }
@@ -322,7 +361,11 @@ impl Model {
         Ok(())
     }
 
-    /// Loads the model into ONNX Runtime with `threads` threads, and verifies it meanwhile.
+    /// Loads the model into ONNX Runtime with `threads` threads for work. Its bytes are verified
+    /// meanwhile, and what [`check`](Self::check) looks at is checked.
+    ///
+    /// # Errors
+    /// As of [`check`](Self::check) and [`verify`](Self::verify).
     pub fn session(&self, threads: usize) -> Result<Session> {
         let files = self
             .files
@@ -331,16 +374,34 @@ impl Model {
         std::thread::scope(|scope| {
             let verified = std::thread::Builder::new().spawn_scoped(scope, || self.verify());
             let verified = verified.map_err(|e| Error::not_started("a thread", &e))?;
-            let session = self.load(files, threads);
+            let session = self.check_graph(files);
+            let session = session.and_then(|()| self.load(files, threads));
             // Unwrap safety: a panic over there is a panic here.
             verified.join().expect("verifying does not panic")?;
-            session
+            let mut session = session?;
+            self.run_sample(&mut session, &files.uri())?;
+            Ok(session)
         })
     }
 
     fn load(&self, files: &Files, threads: usize) -> Result<Session> {
-        Session::load(files, &self.spec, &self.graph, self.precision, threads)
+        let options = Options {
+            placement: &self.placement,
+            precision: self.precision,
+            threads,
+        };
+        Session::load(files, &self.spec, &self.graph, options)
     }
+}
+
+/// What to do about a model whose outputs are random.
+const RANDOM: &str = "export it for inference, without random masks: masked autoencoders (ViT-MAE) \
+    as the plain encoder";
+
+/// Whether several numbers are none below 0 and add up to 1.
+fn are_probabilities(numbers: &[f32]) -> bool {
+    let sum: f32 = numbers.iter().sum();
+    numbers.len() > 1 && numbers.iter().all(|&number| number >= 0.0) && (sum - 1.0).abs() < 1e-4
 }
 
 /// What may be wrong with an embedder whose embeddings have another length.
@@ -370,9 +431,10 @@ fn described(files: &Files, graph: &Contents, known: Option<&Spec>) -> Result<Sp
             ..known.clone()
         }),
         (None, None) => Err(Error::usage(format!(
-            "{}: nothing describes the model: none of {} is beside it",
+            "{}: nothing states the preprocessing: there is none of {}, or a config.json with \
+            pretrained_cfg (timm)",
             files.uri(),
-            DESCRIPTIONS.join(", ")
+            DESCRIPTIONS[..DESCRIPTIONS.len() - 1].join(", ")
         ))
         .hint("write a model.toml, or export with the library's own files")),
     }

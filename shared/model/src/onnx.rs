@@ -31,7 +31,23 @@ pub(crate) struct Contents {
     pub outputs: Vec<Value>,
     /// Whether it quantises activations at run time, with one scale for all rows of a batch.
     pub quantizes_batches: bool,
+    /// An operator whose output is random, where there is one.
+    pub random: Option<String>,
+    /// Whether it has a Dropout that is told whether it drops anything.
+    pub has_dropout: bool,
 }
+
+/// Operators whose output is random.
+const RANDOM: [&[u8]; 6] = [
+    b"RandomUniform",
+    b"RandomUniformLike",
+    b"RandomNormal",
+    b"RandomNormalLike",
+    b"Multinomial",
+    b"Bernoulli",
+];
+/// Inputs of a Dropout, the last of which says whether it drops anything.
+const DROPOUT_INPUTS: usize = 3;
 
 /// An input or output.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,6 +122,8 @@ enum Field {
     Output,
     /// `TensorProto.name` of an initializer.
     Name,
+    /// `NodeProto.input`.
+    NodeInput,
     /// `NodeProto.op_type`.
     Operation,
     Other,
@@ -125,6 +143,7 @@ impl Message {
             (Main, 5) => Field::Message(Initializer),
             (Graph, 5) | (Attribute, 5 | 10) | (Sparse, 1 | 2) => Field::Message(Tensor),
             (Main | Graph, 15) | (Attribute, 22 | 23) => Field::Message(Sparse),
+            (Node, 1) => Field::NodeInput,
             (Node, 4) => Field::Operation,
             (Node, 5) | (Function, 11) => Field::Message(Attribute),
             (Main, 11) => Field::Input,
@@ -157,6 +176,7 @@ pub(crate) fn contents<E>(
         has_graph: false,
         fields: 0,
         initializers: HashSet::new(),
+        inputs: 0,
         contents: Contents::default(),
     };
     match walk.message(Message::Model, 0..bytes, 0) {
@@ -176,6 +196,8 @@ struct Walk<R> {
     fields: usize,
     /// Names of tensors that have a value.
     initializers: HashSet<String>,
+    /// Inputs of the node that is read, so far.
+    inputs: usize,
     contents: Contents,
 }
 
@@ -231,6 +253,9 @@ impl<E, R: FnMut(Range<u64>) -> Result<Vec<u8>, E>> Walk<R> {
         match message.field(number) {
             Field::Message(inner) => {
                 self.has_graph |= inner == Message::Main;
+                if inner == Message::Node {
+                    self.inputs = 0;
+                }
                 self.message(inner, value, depth + 1)
             }
             Field::Other => Ok(()),
@@ -255,11 +280,19 @@ impl<E, R: FnMut(Range<u64>) -> Result<Vec<u8>, E>> Walk<R> {
             Field::Name => {
                 self.initializers.insert(text(bytes));
             }
-            Field::Operation => {
-                // DynamicQuantizeLinear, and what ONNX Runtime fuses it with.
-                self.contents.quantizes_batches |= bytes.starts_with(b"DynamicQuantize");
-            }
+            Field::NodeInput => self.inputs += 1,
+            Field::Operation => self.operation(bytes),
             Field::Message(_) | Field::Other => {}
+        }
+    }
+
+    /// Notes an operator. Every library writes a node's inputs before it.
+    fn operation(&mut self, name: &[u8]) {
+        // DynamicQuantizeLinear, and what ONNX Runtime fuses it with.
+        self.contents.quantizes_batches |= name.starts_with(b"DynamicQuantize");
+        self.contents.has_dropout |= name == b"Dropout" && self.inputs == DROPOUT_INPUTS;
+        if RANDOM.contains(&name) {
+            self.contents.random.get_or_insert(text(name));
         }
     }
 

@@ -13,10 +13,17 @@ pub enum Precision {
     /// model.onnx as it is
     #[default]
     Float32,
-    /// model.onnx, computed by ONNX Runtime's OpenVINO provider
+    /// model.float16.onnx, which `sluice models quantize` makes of model.onnx
+    Float16,
+    /// model.bfloat16.onnx on GPUs, or model.onnx computed by OpenVINO
     Bfloat16,
     /// model.int8.onnx, which `sluice models quantize` makes of model.onnx
     Int8,
+}
+
+impl Precision {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Float32, Self::Float16, Self::Bfloat16, Self::Int8];
 }
 
 impl fmt::Display for Precision {

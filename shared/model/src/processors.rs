@@ -173,6 +173,7 @@ const HARMLESS: [&str; 22] = [
     "return_tensors",
     "device",
     "disable_grouping",
+    // Read where `size` is a number.
     "default_to_square",
     "num_channels",
     "patch_size",
@@ -251,7 +252,19 @@ impl Processor {
         Ok(preprocess)
     }
 
+    /// Fails when a key that is needed is null. The original classes take their default for it, the
+    /// fast ones fail.
+    fn refuse_null(&self, keys: &Keys<'_>, key: &str) -> Result<(), String> {
+        if self.is_fast && keys.is_null(key) {
+            return Err(format!("{key} is null"));
+        }
+        Ok(())
+    }
+
     fn filter(&self, keys: &mut Keys<'_>) -> Result<Filter, String> {
+        if keys.is_null("resample") {
+            return Err("resample is null".to_owned());
+        }
         let number = match keys.get("resample") {
             None => Some(self.class.resample),
             Some(value) => value.as_u64(),
@@ -298,6 +311,7 @@ impl Processor {
             };
             return Ok((all, None));
         }
+        self.refuse_null(keys, "crop_pct")?;
         let larger = (f64::from(edge) / crop_pct) as u32;
         if larger < edge {
             return Err(format!("crop_pct is {crop_pct}, expected at most 1"));
@@ -321,6 +335,7 @@ impl Processor {
         if !keys.flag("do_center_crop", crops)? {
             return self.of_one_size(resize, None);
         }
+        self.refuse_null(keys, "crop_size")?;
         let crop = match keys.get("crop_size") {
             None => side.map(Crop::square),
             Some(value) => Some(crop(value)?),
@@ -351,6 +366,7 @@ impl Processor {
             (Pair, true) => Both,
             (forms, _) => forms,
         };
+        self.refuse_null(keys, "size")?;
         let Some(value) = keys.get("size") else {
             return Ok(match self.class.size {
                 Size::Square(256) if self.is_fast && self.class.name == "Beit" => square(224),
@@ -360,6 +376,7 @@ impl Processor {
         };
         if value.is_number() {
             let side = pixels("size", value)?;
+            self.check_square(keys, forms == Square)?;
             return match forms {
                 Square => Ok(square(side)),
                 Edge | Both => Ok(Resize::ShortestEdge(side)),
@@ -390,6 +407,19 @@ impl Processor {
         }
     }
 
+    /// Fails where `default_to_square` makes a number of `size` something else than the class does. The
+    /// original classes ignore that key.
+    fn check_square(&self, keys: &mut Keys<'_>, is_square: bool) -> Result<(), String> {
+        let stated = keys.flag("default_to_square", is_square)?;
+        if self.is_fast && stated != is_square {
+            return Err(format!(
+                "default_to_square is {stated} and size a number; write size as height and width, or \
+                as shortest_edge"
+            ));
+        }
+        Ok(())
+    }
+
     fn wrong_size(&self, value: &Value, expected: &str) -> String {
         let name = self.class.name;
         format!("size is {value}, but {name}ImageProcessor takes {expected}")
@@ -398,6 +428,9 @@ impl Processor {
     fn normalize(&self, keys: &mut Keys<'_>, preprocess: &mut Preprocess) -> Result<(), String> {
         let factor = keys.number("rescale_factor", 1.0 / 255.0)?;
         let rescales = keys.flag("do_rescale", true)?;
+        if rescales && keys.is_null("rescale_factor") {
+            return Err("rescale_factor is null".to_owned());
+        }
         preprocess.rescale = if rescales { factor } else { 1.0 };
         let normalizes = keys.flag("do_normalize", true)?;
         let Some((mean, std)) = self.class.normal else {
@@ -412,6 +445,8 @@ impl Processor {
             keys.channels("image_std", std)?,
         );
         if normalizes {
+            self.refuse_null(keys, "image_mean")?;
+            self.refuse_null(keys, "image_std")?;
             (preprocess.mean, preprocess.std) = (mean, std);
         }
         if self.class.rule == Rule::EfficientNet {

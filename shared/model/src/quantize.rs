@@ -1,4 +1,4 @@
-//! `model.int8.onnx`: what `--precision int8` runs.
+//! The ONNX files that `--precision` runs, made of `model.onnx`.
 
 use std::io::Read;
 use std::ops::Range;
@@ -6,58 +6,98 @@ use std::ops::Range;
 use sluice_manifest::{Error, Result};
 use sluice_store::{Location, Storage, Store};
 
-use crate::convert::quantize::quantize;
-use crate::layout::{ONNX_INT8, SPEC};
+use crate::convert::half::{Half, Pixels, Plan, halve};
+use crate::convert::quantize::{Made, quantize};
+use crate::layout::{SPEC, onnx_file};
 use crate::model::Model;
 use crate::precision::Precision;
 use crate::spec::Spec;
 use crate::weights::sha256_of;
+use crate::wiring::{self, Wiring};
 
-/// A model whose weights were quantised.
+/// A model whose weights were brought to another precision.
 #[derive(Debug, Clone)]
 pub struct QuantizedModel {
     /// The folder that has it.
     pub folder: Location,
-    /// Matrix products whose weights are in 8 bits.
+    /// The name of the new ONNX file.
+    pub file: &'static str,
+    /// Matrix products and convolutions whose weights are in the new precision.
     pub products: usize,
     /// Bytes of the new ONNX file.
     pub bytes: u64,
 }
 
 impl Model {
-    /// Writes `model.int8.onnx`: the model with the weights of its matrix products in 8 bits, into
-    /// `folder` with a `model.toml`, or beside the model itself.
+    /// Writes the ONNX file of a precision, such as `model.int8.onnx`, into `folder` with a
+    /// `model.toml`, or into the model's own folder.
     ///
     /// # Errors
-    /// Usage, when the model has no such products; data, when a file is broken; of storage.
-    pub fn quantize(&self, storage: &Storage, folder: Option<&Location>) -> Result<QuantizedModel> {
+    /// Usage, when the model has no matrix products or is not in float32; data, when a file is broken; of
+    /// storage.
+    pub fn quantize(
+        &self,
+        storage: &Storage,
+        precision: Precision,
+        folder: Option<&Location>,
+    ) -> Result<QuantizedModel> {
         let files = self
             .files
             .as_ref()
             .ok_or_else(|| Error::usage(format!("model {:?} has no weights", self.spec.name)))?;
+        let onnx = files.folder.get(&files.onnx)?;
         let read = |file: &str, range| read_range(&files.folder, file, range);
-        let quantized =
-            quantize(&files.folder.get(&files.onnx)?, read).map_err(|e| e.within(&files.uri()))?;
+        let made = match precision {
+            Precision::Float32 => Err(Error::usage("it is in float32 already")),
+            Precision::Int8 => quantize(&onnx, read),
+            Precision::Float16 => halve(&onnx, &self.half(Half::Float16)?, read),
+            Precision::Bfloat16 => halve(&onnx, &self.half(Half::Bfloat16)?, read),
+        };
+        let Made { onnx, products } = made.map_err(|e| e.within(&files.uri()))?;
+        let file = onnx_file(precision);
         let target = match folder {
             Some(folder) => storage.create(folder)?,
             None => files.root().clone(),
         };
-        let bytes = quantized.onnx.len() as u64;
-        target.put(ONNX_INT8, quantized.onnx)?;
+        let bytes = onnx.len() as u64;
+        target.put(file, onnx)?;
         let spec = match folder {
             Some(_) => Some(self.spec.clone()),
             None => stated_spec(&target)?,
         };
         if let Some(mut spec) = spec {
             spec.sha256 = spec.sha256.filter(|_| folder.is_none());
-            spec.sha256_int8 = Some(sha256_of(&target, Precision::Int8)?);
+            *spec.sha256_mut(precision) = Some(sha256_of(&target, precision)?);
             target.put(SPEC, spec.text()?)?;
         }
         target.tidy();
         Ok(QuantizedModel {
             folder: target.location().clone(),
-            products: quantized.products,
+            file,
+            products,
             bytes,
+        })
+    }
+
+    /// Returns what is kept in float32, and how pixels become the input.
+    fn half(&self, half: Half) -> Result<Plan> {
+        let wrong = |what: String| Error::usage(format!("model {:?}: {what}", self.spec.name));
+        let uri = self
+            .files
+            .as_ref()
+            .map(|files| files.uri())
+            .unwrap_or_default();
+        let wiring = Wiring::of(&self.spec, &self.graph, &uri)?;
+        let output = wiring::output_of(&self.spec, &self.graph).map_err(wrong)?;
+        let pixels = self
+            .spec
+            .preprocess
+            .as_ref()
+            .filter(|_| !self.takes_bytes());
+        Ok(Plan {
+            half,
+            output: output.name.clone(),
+            pixels: pixels.map(|preprocess| Pixels::of(preprocess, &wiring.input)),
         })
     }
 }
@@ -67,8 +107,11 @@ fn stated_spec(folder: &Store) -> Result<Option<Spec>> {
     let Some(text) = folder.get_if_there(SPEC)? else {
         return Ok(None);
     };
-    let spec = Spec::parse(&String::from_utf8_lossy(&text), &folder.uri(SPEC))?;
-    Ok(Some(spec).filter(|spec| spec.sha256.is_some() || spec.sha256_int8.is_some()))
+    let mut spec = Spec::parse(&String::from_utf8_lossy(&text), &folder.uri(SPEC))?;
+    let states_any = Precision::ALL
+        .iter()
+        .any(|&precision| spec.sha256_mut(precision).is_some());
+    Ok(states_any.then_some(spec))
 }
 
 /// Reads a range of a file; one that ends behind the file's end goes to its end.
@@ -81,8 +124,8 @@ fn read_range(folder: &Store, file: &str, range: Range<u64>) -> Result<Vec<u8>> 
             Error::data(format!("{}: is cut", folder.uri(file))).hint("pull the model again")
         );
     }
-    let mut reader = folder.stretches(file, bytes);
-    reader.want(range.clone());
+    let mut reader = folder.read_ranges(file, bytes);
+    reader.prefetch(range.clone());
     reader.skip_to(range.start)?;
     let mut content = vec![0; (range.end - range.start) as usize];
     let read = reader.read_exact(&mut content);

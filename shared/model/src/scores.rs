@@ -19,6 +19,13 @@ impl Spec {
                 self.name
             )));
         }
+        let labels = self.labels.len();
+        if rows > 0 && labels > 0 && width != labels {
+            return Err(Error::usage(format!(
+                "model {:?} gives {width} values, but it has {labels} labels",
+                self.name
+            )));
+        }
         if let Some(activation) = self.activation {
             let rows = output.chunks_exact_mut(width.max(1));
             rows.for_each(|row| activation.apply(row));
@@ -78,5 +85,7 @@ mod tests {
         assert_eq!(scores(sigmoid, &[0.0, 9.0], 1).unwrap(), [0.5]);
         assert!(scores("[score]\ncolumn = 3", &output, 2).is_err());
         assert!(scores("[score]", &[], 0).unwrap().is_empty());
+        let error = scores("labels = ['a', 'b']\n[score]", &output, 2).unwrap_err();
+        assert!(error.to_string().contains("3 values"), "{error}");
     }
 }

@@ -2,27 +2,25 @@
 
 use std::borrow::Cow;
 use std::io::Read;
-use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
 
 use half::f16;
-
-use ort::environment::Environment;
-use ort::ep::{ArbitrarilyConfigurableExecutionProvider, ExecutionProviderDispatch, OpenVINO};
+use ort::session::builder::SessionBuilder;
 use ort::session::{Session as OrtSession, SessionInputValue};
 use ort::value::{DynValue, Tensor, TensorRef};
-use sluice_manifest::{Error, Result};
+use sluice_manifest::{Class, Error, Result};
+use sluice_pixels::Number;
 use sluice_store::Store;
 
 use crate::layout::Files;
+use crate::library::environment;
 use crate::onnx::Contents;
+use crate::placement::Placement;
 use crate::pooling;
 use crate::precision::Precision;
+use crate::provider::{Failure, is_on, providers};
 use crate::spec::Spec;
 use crate::weights::external;
 use crate::wiring::{Element, Text, Wiring};
-
-static ENVIRONMENT: OnceLock<Result<Environment, String>> = OnceLock::new();
 
 /// A loaded model.
 pub struct Session {
@@ -31,6 +29,43 @@ pub struct Session {
     wiring: Wiring,
     /// What every element of the text inputs is.
     text: i64,
+    /// Rows that the device has memory for, where it had none for a batch.
+    most_rows: Option<usize>,
+}
+
+/// How a session is made.
+#[derive(Clone, Copy)]
+pub(crate) struct Options<'a> {
+    pub placement: &'a Placement,
+    pub precision: Precision,
+    pub threads: usize,
+}
+
+/// Numbers that a session takes.
+#[derive(Debug, Clone, Copy)]
+pub enum Values<'a> {
+    /// Any numbers.
+    Float32(&'a [f32]),
+    /// Pixels as they are, for a model whose input is of bytes.
+    Uint8(&'a [u8]),
+}
+
+/// A type of numbers that a session takes.
+pub trait Input: Number {
+    /// Returns these numbers with their type.
+    fn values(numbers: &[Self]) -> Values<'_>;
+}
+
+impl Input for f32 {
+    fn values(numbers: &[Self]) -> Values<'_> {
+        Values::Float32(numbers)
+    }
+}
+
+impl Input for u8 {
+    fn values(numbers: &[Self]) -> Values<'_> {
+        Values::Uint8(numbers)
+    }
 }
 
 impl Session {
@@ -38,30 +73,19 @@ impl Session {
         files: &Files,
         spec: &Spec,
         graph: &Contents,
-        precision: Precision,
-        threads: usize,
+        options: Options<'_>,
     ) -> Result<Self> {
         let (folder, onnx) = (&files.folder, files.onnx.as_str());
         let uri = files.uri();
         let wiring = Wiring::of(spec, graph, &uri)?;
-        let broken = |e: &dyn std::fmt::Display| Error::usage(format!("{uri}: does not load: {e}"));
-        let builder = OrtSession::builder(environment()?).map_err(|e| broken(&e))?;
-        let builder = builder
-            .with_intra_threads(threads)
-            .map_err(|e| broken(&e))?;
-        let builder = builder.with_inter_threads(1).map_err(|e| broken(&e))?;
-        // Idle threads must not take the cores from decoding.
-        let mut builder = builder
-            .with_config_entry("session.intra_op.allow_spinning", "0")
-            .map_err(|e| broken(&e))?;
-        if precision == Precision::Bfloat16 {
-            builder = builder
-                .with_execution_providers([bfloat16(threads)])
-                .map_err(|e| {
-                    Error::usage(format!("precision bfloat16 needs ONNX Runtime with its OpenVINO provider: {e}"))
-                        .hint("set ORT_DYLIB_PATH to the libonnxruntime.so of the Python package onnxruntime-openvino (capi/)")
-                })?;
-        }
+        let device = options.placement.device;
+        let broken = |e: ort::Error| match Failure::of(&e) {
+            Failure::Model => Error::usage(format!("{uri}: does not load: {e}")),
+            Failure::NoMemory | Failure::Device => {
+                Error::transient(format!("{uri}: does not load on {device}: {e}"))
+            }
+        };
+        let mut builder = builder(spec, &wiring, options)?;
         let session = match folder.location().as_local() {
             Some(path) => builder.commit_from_file(path.join(onnx)),
             None => {
@@ -69,16 +93,22 @@ impl Session {
                     let data = content(folder, &file)?;
                     builder = builder
                         .with_external_initializer_file_in_memory(&file, data.into())
-                        .map_err(|e| broken(&e))?;
+                        .map_err(|e| broken(e.into()))?;
                 }
                 builder.commit_from_memory(&content(folder, onnx)?)
             }
         };
-        let session = session.map_err(|e| broken(&e))?;
+        let session = session.map_err(broken)?;
+        is_on(&session, device).map_err(|e| {
+            Error::usage(format!(
+                "{uri}: ONNX Runtime did not take --device {device}: {e}"
+            ))
+        })?;
         Ok(Self {
             name: spec.name.clone(),
             wiring,
             text: 0,
+            most_rows: None,
             session,
         })
     }
@@ -93,44 +123,93 @@ impl Session {
         !self.wiring.text.is_empty()
     }
 
-    /// Runs a batch: `shape` is `[rows, …]`, `values` its numbers. Gives `rows * width` numbers.
+    /// Runs a batch: `shape` is `[rows, …]`, `values` its numbers. Returns `rows * width` numbers.
     ///
     /// A row's output does not depend on the other rows of its batch: a graph that quantises all rows
     /// of a run with one scale gets one row a run. A graph that takes a fixed number of rows is run as
-    /// often as it needs; the last row is repeated to fill it up.
+    /// often as it needs; the last row is repeated to fill it up. Where the device has no memory for a
+    /// batch, half of it is run at a time from then on.
     ///
     /// # Errors
-    /// Usage, when the graph does not run, or gives an output of another shape.
-    pub fn run(&mut self, shape: &[usize], values: &[f32]) -> Result<Vec<f32>> {
+    /// Usage, when the graph does not run, or gives an output of another shape. Transient, when the
+    /// device fails, or has no memory for one row.
+    pub fn run<N: Input>(&mut self, shape: &[usize], values: &[N]) -> Result<Vec<f32>> {
         let rows = shape.first().copied().unwrap_or(0);
         if rows == 0 {
             return Ok(Vec::new());
         }
         let length = values.len() / rows;
-        let fixed = self.wiring.rows;
-        let most = if self.wiring.is_alone {
-            1
-        } else {
-            fixed.unwrap_or(rows)
-        };
         let mut found = Vec::new();
-        for values in values.chunks((most * length).max(1)) {
-            let taken = values.len() / length.max(1);
-            let at_once = fixed.unwrap_or(taken);
-            let mut values = Cow::Borrowed(values);
-            let last = values.len() - length;
-            for _ in taken..at_once {
-                values.to_mut().extend_from_within(last..last + length);
+        let mut at = 0;
+        while at < rows {
+            let taken = self.rows_at_once(rows).min(rows - at);
+            let part = &values[at * length..(at + taken) * length];
+            match self.run_part(taken, &shape[1..], part) {
+                Ok(mut part) => {
+                    found.append(&mut part);
+                    at += taken;
+                }
+                Err((Failure::NoMemory, e)) if self.can_halve(taken) => {
+                    self.most_rows = Some(taken / 2);
+                    tracing::warn!(
+                        model = self.name,
+                        "no memory for a batch of {taken}, {} at a time from now on: {e}",
+                        taken / 2
+                    );
+                }
+                Err((_, e)) => return Err(e),
             }
-            let mut part = self.run_at_once(at_once, &shape[1..], &values)?;
-            part.truncate(part.len() / at_once * taken);
-            found.append(&mut part);
         }
         Ok(found)
     }
 
-    fn run_at_once(&mut self, rows: usize, inner: &[usize], values: &[f32]) -> Result<Vec<f32>> {
-        let failed = |e: ort::Error| Error::usage(format!("model {}: {e}", self.name));
+    fn rows_at_once(&self, rows: usize) -> usize {
+        let most = match self.wiring.is_alone {
+            true => 1,
+            false => self.wiring.rows.unwrap_or(rows),
+        };
+        most.min(self.most_rows.unwrap_or(most)).max(1)
+    }
+
+    /// Whether a run of so many rows can be done as two.
+    fn can_halve(&self, rows: usize) -> bool {
+        rows > 1 && self.wiring.rows.is_none()
+    }
+
+    /// Runs rows, filled up to the number that the graph takes.
+    fn run_part<N: Input>(
+        &mut self,
+        rows: usize,
+        inner: &[usize],
+        values: &[N],
+    ) -> Result<Vec<f32>, (Failure, Error)> {
+        let at_once = self.wiring.rows.unwrap_or(rows);
+        let mut values = Cow::Borrowed(values);
+        let last = values.len() - values.len() / rows..values.len();
+        for _ in rows..at_once {
+            values.to_mut().extend_from_within(last.clone());
+        }
+        let mut found = self.run_at_once(at_once, inner, N::values(&values))?;
+        found.truncate(found.len() / at_once * rows);
+        Ok(found)
+    }
+
+    fn run_at_once(
+        &mut self,
+        rows: usize,
+        inner: &[usize],
+        values: Values<'_>,
+    ) -> Result<Vec<f32>, (Failure, Error)> {
+        let name = self.name.clone();
+        let failed = |e: ort::Error| {
+            let failure = Failure::of(&e);
+            let class = match failure {
+                Failure::Model => Class::Usage,
+                Failure::NoMemory | Failure::Device => Class::Transient,
+            };
+            (failure, Error::new(class, format!("model {name}: {e}")))
+        };
+        let wrong = |e: Error| (Failure::Model, e);
         let wiring = &self.wiring;
         let mut shape = vec![rows as i64];
         shape.extend(inner.iter().map(|&size| size as i64));
@@ -141,34 +220,79 @@ impl Session {
             inputs.push((text.name.as_str(), constant));
         }
         let outputs = self.session.run(inputs).map_err(failed)?;
-        let name = &wiring.output;
-        let Some(output) = outputs.get(name) else {
-            return Err(Error::usage(format!(
-                "model {}: no output {name:?}",
-                self.name
-            )));
-        };
+        let output = outputs.get(&wiring.output).ok_or_else(|| {
+            let error = format!("model {name}: no output {:?}", wiring.output);
+            wrong(Error::usage(error))
+        })?;
         let (shape, values) = numbers(output).map_err(failed)?;
         pooling::rows(&shape, &values, rows, wiring.pooling).map_err(|what| {
-            let error = format!("model {}: output {name:?} {what}", self.name);
-            Error::usage(error).hint(
+            let error = format!("model {name}: output {:?} {what}", wiring.output);
+            wrong(Error::usage(error).hint(
                 "name another output in model.toml, or set pooling = \"cls\" or \"mean\" there",
-            )
+            ))
         })
     }
 }
 
+/// Returns what makes a session on a device.
+fn builder(spec: &Spec, wiring: &Wiring, options: Options<'_>) -> Result<SessionBuilder> {
+    let device = options.placement.device;
+    let failed = |e: ort::Error| {
+        let error = format!("--device {device}: ONNX Runtime does not take it: {e}");
+        Error::usage(error).hint("`sluice doctor` shows what this machine has for models")
+    };
+    // A graph with other inputs of free sizes, or of a fixed number of rows, takes no other profile.
+    let is_free = wiring.rows.is_none() && wiring.text.is_empty();
+    let preprocess = spec.preprocess.as_ref().filter(|_| is_free);
+    let sizes = preprocess.map(|preprocess| preprocess.tensor_shape(1));
+    let input = sizes
+        .as_ref()
+        .map(|sizes| (wiring.input.as_str(), &sizes[1..]));
+    let providers = providers(options.placement, options.precision, options.threads, input);
+    let builder = OrtSession::builder(environment()?).map_err(failed)?;
+    let builder = builder
+        .with_intra_threads(options.threads)
+        .map_err(|e| failed(e.into()))?;
+    let builder = builder
+        .with_inter_threads(1)
+        .map_err(|e| failed(e.into()))?;
+    // Idle threads must not take the cores from decoding.
+    let builder = builder
+        .with_config_entry("session.intra_op.allow_spinning", "0")
+        .map_err(|e| failed(e.into()))?;
+    builder
+        .with_execution_providers(providers)
+        .map_err(|e| failed(e.into()))
+}
+
 /// Returns the tensor of an input.
-fn tensor(element: Element, shape: Vec<i64>, values: &[f32]) -> ort::Result<SessionInputValue<'_>> {
-    Ok(match element {
-        Element::Float32 => TensorRef::from_array_view((shape, values))?.into(),
-        Element::Float16 => {
-            let values: Vec<f16> = values.iter().map(|&value| f16::from_f32(value)).collect();
-            Tensor::from_array((shape, values))?.into()
+fn tensor<'v>(
+    element: Element,
+    shape: Vec<i64>,
+    values: Values<'v>,
+) -> ort::Result<SessionInputValue<'v>> {
+    let half =
+        |values: &mut dyn Iterator<Item = f32>| values.map(f16::from_f32).collect::<Vec<_>>();
+    Ok(match (element, values) {
+        (Element::Float32, Values::Float32(values)) => {
+            TensorRef::from_array_view((shape, values))?.into()
         }
-        Element::Uint8 => {
+        (Element::Uint8, Values::Uint8(values)) => {
+            TensorRef::from_array_view((shape, values))?.into()
+        }
+        (Element::Float16, Values::Float32(values)) => {
+            Tensor::from_array((shape, half(&mut values.iter().copied())))?.into()
+        }
+        (Element::Uint8, Values::Float32(values)) => {
             let values: Vec<u8> = values.iter().map(|&value| value as u8).collect();
             Tensor::from_array((shape, values))?.into()
+        }
+        (Element::Float32, Values::Uint8(values)) => {
+            let values: Vec<f32> = values.iter().map(|&value| f32::from(value)).collect();
+            Tensor::from_array((shape, values))?.into()
+        }
+        (Element::Float16, Values::Uint8(values)) => {
+            Tensor::from_array((shape, half(&mut values.iter().map(|&it| f32::from(it)))))?.into()
         }
     })
 }
@@ -194,102 +318,10 @@ fn numbers(output: &DynValue) -> ort::Result<(Vec<i64>, Cow<'_, [f32]>)> {
     Ok((shape.to_vec(), Cow::Borrowed(values)))
 }
 
-/// OpenVINO's kernels for bfloat16; ONNX Runtime's own CPU provider has none on x86.
-fn bfloat16(threads: usize) -> ExecutionProviderDispatch {
-    let properties = serde_json::json!({
-        "CPU": {
-            "INFERENCE_PRECISION_HINT": "bf16",
-            "INFERENCE_NUM_THREADS": threads.to_string(),
-            "NUM_STREAMS": "1",
-        }
-    });
-    OpenVINO::default()
-        .with_device_type("CPU")
-        .with_arbitrary_config("load_config", properties.to_string())
-        .build()
-        .error_on_failure()
-}
-
 /// A model's file, in memory.
 fn content(folder: &Store, file: &str) -> Result<Vec<u8>> {
     let mut content = Vec::new();
     let read = folder.reader(file)?.read_to_end(&mut content);
     read.map_err(|e| Error::of_io(e, &folder.uri(file)))?;
     Ok(content)
-}
-
-/// Returns whether ONNX Runtime's library is found.
-pub(crate) fn is_there() -> bool {
-    environment().is_ok()
-}
-
-/// Loads ONNX Runtime's library, once.
-fn environment() -> Result<&'static Environment> {
-    let loaded = ENVIRONMENT.get_or_init(|| {
-        refuse_telemetry();
-        let library = library();
-        let shown = library.display().to_string();
-        let builder = ort::init_from(&library).map_err(|e| format!("{shown}: {e}"))?;
-        builder
-            .with_name("sluice")
-            // It is on by default, and what we curate is nobody's business.
-            .with_telemetry(false)
-            .build()
-            .map_err(|e| format!("{shown}: {e}"))
-    });
-    loaded.as_ref().map_err(|e| {
-        Error::usage(format!("ONNX Runtime does not load: {e}")).hint(
-            "set ORT_DYLIB_PATH to libonnxruntime.so; the Python package onnxruntime holds one (capi/libonnxruntime.so.*)",
-        )
-    })
-}
-
-/// ONNX Runtime's Python packages carry a library that reports to its makers. Only this variable,
-/// set before the library loads, keeps all of it from being sent.
-#[expect(unsafe_code, reason = "changing the environment has no safe form")]
-fn refuse_telemetry() {
-    const VARIABLE: &str = "ORT_DISABLE_TELEMETRY";
-    if std::env::var_os(VARIABLE).is_none() {
-        // SAFETY: Rust code reads the environment under std's lock, and no C library of ours reads
-        // it on another thread while the first model loads.
-        unsafe { std::env::set_var(VARIABLE, "1") };
-    }
-}
-
-/// `ORT_DYLIB_PATH`, or the library beside the program, or that of the Python package `onnxruntime` where
-/// the program was installed with it, or the one that the system's loader finds.
-fn library() -> PathBuf {
-    const NAME: &str = "libonnxruntime.so";
-    if let Some(path) = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()) {
-        return path.into();
-    }
-    let program = std::env::current_exe().ok();
-    let folder = program.as_ref().and_then(|program| program.parent());
-    let beside = folder.map(|folder| folder.join(NAME));
-    let beside = beside.filter(|path| path.exists());
-    let found = beside.or_else(|| of_python(folder?.parent()?));
-    found.unwrap_or_else(|| NAME.into())
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a library that the system's loader opens is on local disk"
-)]
-/// Returns the library of the package `onnxruntime` in a Python environment.
-fn of_python(environment: &Path) -> Option<PathBuf> {
-    let entries = |folder: PathBuf| {
-        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-        let mut paths: Vec<PathBuf> = entries.map(|entry| entry.path()).collect();
-        paths.sort();
-        paths.into_iter()
-    };
-    let is_library = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with("libonnxruntime.so")
-    };
-    let packages = ["site-packages", "dist-packages"];
-    let pythons = entries(environment.join("lib"));
-    let mut folders =
-        pythons.flat_map(|python| packages.map(|name| python.join(name).join("onnxruntime/capi")));
-    folders.find_map(|folder| entries(folder).find(is_library))
 }

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use sluice_manifest::{Error, Keep, Result, ScoreColumn};
 use sluice_pixels::Preprocess;
 
+use crate::layout::{ONNX_BFLOAT16, ONNX_FLOAT16, ONNX_INT8};
 use crate::precision::Precision;
 use crate::source::Source;
 
@@ -181,6 +182,12 @@ pub struct Spec {
     /// The same of `model.int8.onnx`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256_int8: Option<String>,
+    /// The same of `model.float16.onnx`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256_float16: Option<String>,
+    /// The same of `model.bfloat16.onnx`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256_bfloat16: Option<String>,
     /// Name of the ONNX input; the first one where none is given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<String>,
@@ -233,6 +240,8 @@ impl Spec {
             origin: String::new(),
             sha256: None,
             sha256_int8: None,
+            sha256_float16: None,
+            sha256_bfloat16: None,
             input: None,
             output: None,
             pooling: None,
@@ -260,11 +269,24 @@ impl Spec {
         toml::to_string(self).map_err(|e| Error::bug(format!("a spec does not serialise: {e}")))
     }
 
-    /// The stated SHA-256 of the file that a precision loads.
-    pub fn sha256_at(&self, precision: Precision) -> Option<&str> {
+    /// Returns the stated SHA-256 of an ONNX file.
+    pub(crate) fn sha256_of(&self, onnx: &str) -> Option<&str> {
+        let stated = match onnx {
+            ONNX_INT8 => &self.sha256_int8,
+            ONNX_FLOAT16 => &self.sha256_float16,
+            ONNX_BFLOAT16 => &self.sha256_bfloat16,
+            _ => &self.sha256,
+        };
+        stated.as_deref()
+    }
+
+    /// Returns where the SHA-256 is stated of the file that is made for a precision.
+    pub(crate) fn sha256_mut(&mut self, precision: Precision) -> &mut Option<String> {
         match precision {
-            Precision::Float32 | Precision::Bfloat16 => self.sha256.as_deref(),
-            Precision::Int8 => self.sha256_int8.as_deref(),
+            Precision::Float32 => &mut self.sha256,
+            Precision::Float16 => &mut self.sha256_float16,
+            Precision::Bfloat16 => &mut self.sha256_bfloat16,
+            Precision::Int8 => &mut self.sha256_int8,
         }
     }
 

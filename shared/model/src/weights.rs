@@ -15,8 +15,8 @@ use crate::precision::Precision;
 pub(crate) fn contents(folder: &Store, onnx: &str) -> Result<Result<Contents, String>> {
     let bytes = folder.stat(onnx)?.map_or(0, |info| info.bytes);
     onnx::contents(bytes, |range| {
-        let mut reader = folder.stretches(onnx, bytes);
-        reader.want(range.clone());
+        let mut reader = folder.read_ranges(onnx, bytes);
+        reader.prefetch(range.clone());
         reader.skip_to(range.start)?;
         let mut window = vec![0; (range.end - range.start) as usize];
         let read = reader.read_exact(&mut window);
@@ -67,9 +67,10 @@ pub fn data_names(folder: &Store, onnx: &str) -> Result<Vec<String>> {
         .map_err(|wrong| Error::data(format!("{uri}: not a whole ONNX file: {wrong}")))?;
     match contents.external.iter().find(|name| !is_inside(name)) {
         None => Ok(contents.external.into_iter().collect()),
-        Some(name) => Err(Error::data(format!(
-            "{uri}: has weights in {name:?}, which {OUTSIDE}"
-        ))),
+        Some(name) => Err(
+            Error::data(format!("{uri}: has weights in {name:?}, which {OUTSIDE}"))
+                .hint("export the model with its external data in the folder of the ONNX file"),
+        ),
     }
 }
 

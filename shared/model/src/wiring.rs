@@ -87,6 +87,11 @@ impl Element {
     }
 }
 
+/// Whether an input takes pixels as they are, from 0 to 255.
+pub(crate) fn is_of_bytes(input: &Value) -> bool {
+    Element::of(input) == Ok(Element::Uint8)
+}
+
 /// `TensorProto.DataType`.
 fn type_name(element: u64) -> String {
     let name = match element {

@@ -1,9 +1,9 @@
-//! Preprocesses every JPEG of some tar shards as CLIP wants it, and says how long that took.
+//! Preprocesses every JPEG of some tar shards for CLIP, and reports how long it took.
 //!
-//! `preprocess THREADS SHARD...` prints one line of JSON: images, wall seconds and CPU seconds of the
-//! work alone (the files are read before). With the variable EXACT set large photos are decoded in
-//! full size, too. With the variable CHECKSUM set, which costs time, also a sum
-//! of all tensors' bits.
+//! `preprocess THREADS SHARD...` prints one line of JSON: the number of images, and the wall and
+//! CPU seconds of the work alone (the files are read before). If the variable EXACT is set, large
+//! photos are decoded in full size. If the variable CHECKSUM is set, the line also has a checksum
+//! of all tensors, which costs time.
 
 #![expect(
     clippy::disallowed_types,
@@ -86,7 +86,7 @@ fn jpegs(shard: &str) -> Vec<Vec<u8>> {
     found
 }
 
-/// Differs where any bit of any number or the order of the numbers does.
+/// Returns a checksum that depends on every bit of every number and on their order.
 fn sum(tensor: &[f32]) -> u64 {
     let places = (1u64..).step_by(2);
     tensor.iter().zip(places).fold(0, |sum, (value, place)| {
@@ -94,7 +94,7 @@ fn sum(tensor: &[f32]) -> u64 {
     })
 }
 
-/// What this process has taken of the processors so far, in its own code and in the kernel.
+/// Returns the CPU time of this process so far, in user and kernel mode.
 #[expect(unsafe_code, reason = "getrusage has no safe counterpart")]
 fn cpu_seconds() -> f64 {
     // SAFETY: getrusage fills the struct that it is given, for which zeros are legal values.

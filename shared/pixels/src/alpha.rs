@@ -1,25 +1,27 @@
-//! Samples to RGB, and alpha onto a background.
+//! Converts samples to RGB, and composites alpha onto a background.
 //!
-//! Alpha is laid over white, as transformers 5 does, rounded as Pillow's `alpha_composite`. A picture
-//! of which nothing would be left there (a white drawing on transparency) is laid over black: when
-//! less than one hundredth of what is visible differs from white by 24 of 255 or more.
+//! Transparent images are composited onto white, as in transformers 5, with the rounding of
+//! Pillow's `alpha_composite`. An image that would vanish there (a white drawing on transparency)
+//! is composited onto black: when less than one hundredth of its visible area differs from white by
+//! 24 of 255 or more.
 
 use image::ColorType;
 
-/// Pixels of three bytes.
+/// Pixels of three bytes each.
 pub(crate) struct Rgb {
     pub data: Vec<u8>,
     /// Whether the background is black.
     pub over_black: bool,
 }
 
-/// A sample that is this far from white can be seen on it.
+/// A sample that differs from white by this much is visible on it.
 const CONTRAST: u8 = 24;
-/// One part in so many of what is visible has to be seen on white.
+/// The reciprocal of the share of the visible area that must be visible on white.
 const SHARE: u64 = 100;
 
-/// Returns decoder output (samples of more than 8 bits in native byte order) as RGB, in place where
-/// the pixels are wide enough. None for a colour type that the `image` crate does not have today.
+/// Converts decoder output to RGB, in place if the pixels are wide enough. Samples of more than 8
+/// bits are in native byte order. Returns `None` for a colour type that the `image` crate does not
+/// have today.
 pub(crate) fn rgb_of(data: Vec<u8>, color: ColorType) -> Option<Rgb> {
     let opaque = |data| Rgb {
         data,
@@ -34,7 +36,7 @@ pub(crate) fn rgb_of(data: Vec<u8>, color: ColorType) -> Option<Rgb> {
     })
 }
 
-/// Lays pixels over a background. `split` gives the colour and the alpha of a pixel.
+/// Composites pixels onto a background. `split` returns the colour and the alpha of a pixel.
 pub(crate) fn composite<const N: usize>(
     data: Vec<u8>,
     split: impl Fn(&[u8; N]) -> ([u8; 3], u8),
@@ -63,8 +65,9 @@ fn vanishes_on_white<const N: usize>(
     has_transparency && visible > 0 && seen * SHARE < visible
 }
 
-/// A sample over a background, bit for bit as Pillow's `Image.alpha_composite` rounds it
-/// (`src/libImaging/AlphaComposite.c`: 7 extra bits, division by 255 by shifts).
+/// Composites a sample onto a background, with exactly the rounding of Pillow's
+/// `Image.alpha_composite` (`src/libImaging/AlphaComposite.c`: 7 extra bits, division by 255 by
+/// shifts).
 fn over(value: u8, alpha: u8, background: u8) -> u8 {
     const EXTRA_BITS: u32 = 7;
     let (value, alpha, background) = (u32::from(value), u32::from(alpha), u32::from(background));
@@ -115,7 +118,8 @@ mod tests {
         }
     }
 
-    /// A picture of 100 pixels, of which `visible` have a colour and the others nothing.
+    /// Composites an image of 100 pixels, of which `visible` have a colour and the others are
+    /// transparent. Returns whether the background is black.
     fn over_black(color: [u8; 4], visible: usize) -> bool {
         let mut pixels = [255, 255, 255, 0].repeat(100);
         for pixel in pixels.chunks_exact_mut(4).take(visible) {

@@ -1,8 +1,8 @@
-//! The weights that resizing gives to pixels, along one axis.
+//! The weights of pixels when resizing along one axis.
 //!
-//! Computed in f64 and kept in fixed point, as Pillow does. That costs more than using them for a
-//! small picture (Lanczos takes two sines a weight), so a thread keeps those that it used last:
-//! photographs come in few sizes.
+//! Computed in f64 and stored in fixed point, as in Pillow. For a small image, computing the
+//! weights costs more than applying them (Lanczos needs two sines for each weight), so each thread
+//! caches the most recent ones: photographs come in few sizes.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -10,26 +10,26 @@ use std::rc::Rc;
 
 use serde::{Deserialize, Serialize};
 
-/// Fractional bits of a weight: 32, less 8 for the pixel and 2 for overshoot.
+/// The number of fractional bits of a weight: 32, less 8 for the pixel and 2 for overshoot.
 pub(crate) const PRECISION: u32 = 32 - 8 - 2;
 
-/// How pixels are weighed. All but `nearest` are antialiased when shrinking.
+/// The resampling filter. All but `nearest` antialias when shrinking.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Filter {
-    /// The pixel whose centre is nearest; no antialiasing.
+    /// The pixel with the nearest centre; no antialiasing.
     Nearest,
-    /// The mean of the pixels below.
+    /// The mean of the covered pixels.
     Box,
     Bilinear,
-    /// Keys' cubic with a = -0.5 (Pillow's; OpenCV and torch tensors use -0.75).
+    /// Keys' cubic with a = -0.5 (Pillow's value; OpenCV and torch tensors use -0.75).
     Bicubic,
-    /// Windowed sinc over three lobes.
+    /// A windowed sinc over three lobes.
     Lanczos,
 }
 
 impl Filter {
-    /// Half the width over which the filter is not zero, in pixels of the coarser grid.
+    /// Returns half the width over which the filter is not zero, in pixels of the coarser grid.
     pub(crate) fn support(self) -> f64 {
         match self {
             Self::Nearest | Self::Box => 0.5,
@@ -67,19 +67,20 @@ fn sinc(x: f64) -> f64 {
 
 /// The weights along one axis, for a window of the output.
 pub(crate) struct Axis {
-    /// For each output position: the first input position that counts, and how many.
+    /// For each output position: the first input position, and the number of input positions.
     spans: Vec<(usize, usize)>,
-    /// Fixed point weights, `taps` for each output position.
+    /// Weights in fixed point, `taps` for each output position.
     weights: Vec<i32>,
     taps: usize,
-    /// Where the window begins, if input and output are of one size, so that weights do nothing.
+    /// The start of the window, if input and output have the same size, so that no resampling is
+    /// needed.
     pub(crate) identity: Option<usize>,
 }
 
-/// What the weights of an axis depend on: output positions `start..start + length` out of `output`,
-/// from `input` positions, which are `size / by` with the last one rounded up to a whole one.
+/// Everything that determines the weights of an axis: output positions `start..start + length` out
+/// of `output`, from `input` positions, which are `size / by` rounded up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Stretch {
+pub(crate) struct AxisSpec {
     pub input: u32,
     pub size: u32,
     pub by: u32,
@@ -90,31 +91,32 @@ pub(crate) struct Stretch {
 }
 
 impl Axis {
-    /// The weights, those that this thread used before where it still has them.
-    pub(crate) fn of_stretch(stretch: Stretch) -> Rc<Self> {
-        /// Axes that a thread keeps; photographs take two for preprocessing and four for `read`.
+    /// Returns the weights, from this thread's cache if it has them.
+    pub(crate) fn for_spec(spec: AxisSpec) -> Rc<Self> {
+        /// The number of axes in the cache. A photograph takes two for preprocessing and four for
+        /// `read`.
         const KEPT: usize = 48;
-        /// Weights in the largest that are kept: 48 times 64 KiB at most.
+        /// The maximum number of weights in a cached axis. Limits the cache to 48 times 64 KiB.
         const LARGEST: usize = 16 << 10;
         thread_local! {
-            static LAST: RefCell<VecDeque<(Stretch, Rc<Axis>)>> = const { RefCell::new(VecDeque::new()) };
+            static LAST: RefCell<VecDeque<(AxisSpec, Rc<Axis>)>> = const { RefCell::new(VecDeque::new()) };
         }
         LAST.with_borrow_mut(|last| {
-            if let Some(at) = last.iter().position(|(known, _)| *known == stretch) {
+            if let Some(at) = last.iter().position(|(known, _)| *known == spec) {
                 last.swap(0, at);
                 return Rc::clone(&last[0].1);
             }
-            let axis = Rc::new(Self::new(stretch));
+            let axis = Rc::new(Self::new(spec));
             if axis.weights.len() <= LARGEST {
                 last.truncate(KEPT - 1);
-                last.push_front((stretch, Rc::clone(&axis)));
+                last.push_front((spec, Rc::clone(&axis)));
             }
             axis
         })
     }
 
-    fn new(stretch: Stretch) -> Self {
-        let Stretch {
+    fn new(spec: AxisSpec) -> Self {
+        let AxisSpec {
             input,
             size,
             by,
@@ -122,7 +124,7 @@ impl Axis {
             filter,
             start,
             length,
-        } = stretch;
+        } = spec;
         let scale = f64::from(size) / f64::from(by) / output as f64;
         let stretch = scale.max(1.0);
         let support = filter.support() * stretch;
@@ -134,7 +136,7 @@ impl Axis {
         let mut exact = vec![0.0; taps];
         for (index, fixed) in weights.chunks_exact_mut(taps).enumerate() {
             let center = ((start + index as u64) as f64 + 0.5) * scale;
-            // Casts to unsigned stop at 0, and cut as C's do.
+            // Casts to unsigned saturate at 0 and truncate, as in C.
             let first = (center - support + 0.5) as usize;
             let end = ((center + support + 0.5) as usize).min(input as usize);
             let count = end - first;
@@ -145,7 +147,8 @@ impl Axis {
             }
             for (fixed, weight) in fixed.iter_mut().zip(&exact[..count]) {
                 let weight = if sum == 0.0 { *weight } else { weight / sum };
-                // `round` goes away from zero at one half, as adding or taking 0.5 and cutting does.
+                // `round` rounds halves away from zero, like adding or subtracting 0.5 and
+                // truncating.
                 *fixed = (weight * f64::from(1u32 << PRECISION)).round() as i32;
             }
             spans.push((first, count));
@@ -158,10 +161,10 @@ impl Axis {
         }
     }
 
-    /// Weights come in whole numbers of so many, in [`Self::padded`].
+    /// The multiple to which [`Self::padded`] extends the weights.
     pub(crate) const STEP: usize = 16;
 
-    /// As [`Self::of`], with zeros behind the weights up to a multiple of [`Self::STEP`].
+    /// Like [`Self::of`], with zeros after the weights up to a multiple of [`Self::STEP`].
     #[inline(always)]
     pub(crate) fn padded(&self, index: usize) -> (usize, &[i32]) {
         (
@@ -170,24 +173,25 @@ impl Axis {
         )
     }
 
-    /// Input positions that [`Self::padded`] reaches beyond the last one, at most.
+    /// Returns an upper limit for the input positions after the last one that [`Self::padded`]
+    /// covers.
     pub(crate) fn slack(&self) -> usize {
         self.taps
     }
 
-    /// The first input position for an output position, and the weights from there on.
+    /// Returns the first input position for an output position, and the weights from there on.
     #[inline(always)]
     pub(crate) fn of(&self, index: usize) -> (usize, &[i32]) {
         let (first, count) = self.spans[index];
         (first, &self.weights[index * self.taps..][..count])
     }
 
-    /// Output positions.
+    /// Returns the number of output positions.
     pub(crate) fn len(&self) -> usize {
         self.spans.len()
     }
 
-    /// The input positions that any output position needs.
+    /// Returns the range of input positions that any output position needs.
     pub(crate) fn needed(&self) -> std::ops::Range<usize> {
         let first = self.spans.iter().map(|&(first, _)| first).min();
         let end = self.spans.iter().map(|&(first, count)| first + count).max();

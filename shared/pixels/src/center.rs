@@ -1,28 +1,30 @@
-//! Crops from the middle. The libraries round an odd surplus or lack of pixels differently.
+//! Centred crops. The libraries round an odd number of surplus or missing pixels differently.
 
 use serde::{Deserialize, Serialize};
 
-/// Whose crop is taken from the middle.
+/// The library whose centred crop is reproduced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Center {
-    /// transformers' processors of Pillow images: an odd surplus is rounded down, an odd lack up.
+    /// transformers' processors of Pillow images: half an odd surplus is rounded down, half an odd
+    /// padding up.
     #[default]
     Transformers,
     /// transformers' fast processors: both are rounded down.
     TransformersFast,
-    /// torchvision's `CenterCrop`: half of a surplus is rounded to the even number, a lack down.
+    /// torchvision's `CenterCrop`: half a surplus is rounded to the even number, half a padding
+    /// down.
     Torchvision,
 }
 
 /// A centred crop along one axis.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Span {
-    /// Where it begins in the picture.
+    /// The start of the crop in the image.
     pub start: u64,
-    /// How much of the picture it takes.
+    /// The length of the image that the crop takes.
     pub length: u32,
-    /// Zeros before it.
+    /// The number of zeros before it.
     pub padding: u32,
 }
 

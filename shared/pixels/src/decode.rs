@@ -1,16 +1,16 @@
-//! Decoding within limits.
+//! Decodes image files within limits.
 //!
-//! The format is told by the first bytes of the file, never by its name. Then, before any pixel is
-//! decoded, the size in the header is held against [`Limits`]: pixels, and the memory that decoding
-//! this very picture would take (a progressive JPEG keeps its coefficients, a 16-bit PNG has six
-//! bytes a pixel). JPEG goes to libjpeg-turbo (`jpeg.rs`), everything else to decoders in pure Rust
-//! (`formats.rs`); should one of them panic, the file counts as corrupt.
+//! The format is detected from the first bytes of the file, never from its name. Before any pixel
+//! is decoded, the size in the header is compared with [`Limits`]: the number of pixels, and the
+//! memory for decoding this image (a progressive JPEG keeps its coefficients, a 16-bit PNG has six
+//! bytes a pixel). libjpeg-turbo decodes JPEG (`jpeg.rs`), decoders in pure Rust everything else
+//! (`formats.rs`). If one of them panics, the file counts as corrupt.
 //!
-//! Every picture becomes 8-bit RGB by the rules of Pillow and transformers 5:
-//! - 16-bit samples keep their high byte, 16-bit grey too (nothing is clipped);
+//! Every image becomes 8-bit RGB by the rules of Pillow and transformers 5:
+//! - 16-bit samples keep their high byte, including 16-bit grey (nothing is clipped);
 //! - grey is repeated three times, palettes are looked up;
-//! - alpha is laid over white, or over black where nothing would be left on white (`alpha.rs`);
-//! - of an animation the first frame counts;
+//! - alpha is composited onto white, or onto black if the image would vanish on white (`alpha.rs`);
+//! - of an animation, the first frame is used;
 //! - colour profiles are not applied.
 
 use std::error::Error;
@@ -24,17 +24,17 @@ use crate::{formats, jpeg, orient};
 pub use crate::format::Format;
 pub use crate::raster::RgbImage;
 
-/// What a picture may cost. Checked from the file's header, before decoding.
+/// The limits for one image, checked against the file's header before decoding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Most pixels (width times height). Default 2^28, 268 megapixels: above every camera on sale
-    /// (200 megapixels), below every decompression bomb worth the name.
+    /// The maximum number of pixels (width times height). The default is 2^28, 268 megapixels: more
+    /// than any camera on sale has (200 megapixels), and less than a decompression bomb needs.
     pub max_pixels: u64,
-    /// Most bytes of the file itself. Default 256 MiB.
+    /// The maximum size of the file in bytes. The default is 256 MiB.
     pub max_bytes: u64,
-    /// Most bytes of memory that decoding and setting upright may take, as estimated from the
-    /// header. Default 768 MiB: what 2^28 pixels take as 8-bit RGB, and low enough that a process
-    /// stays below 1 GiB with what it needs besides.
+    /// The maximum number of bytes of memory for decoding and rotating, as estimated from the
+    /// header. The default is 768 MiB: what 2^28 pixels take as 8-bit RGB, and little enough that
+    /// the whole process stays below 1 GiB.
     pub max_memory: u64,
 }
 
@@ -57,7 +57,8 @@ impl Limits {
         }
     }
 
-    /// Err when a picture of this size, taking `memory` bytes to decode, is too large.
+    /// Returns an error if an image of this size, which needs `memory` bytes to decode, exceeds the
+    /// limits.
     pub(crate) fn check(&self, width: u32, height: u32, memory: u64) -> Result<(), DecodeError> {
         let pixels = u64::from(width) * u64::from(height);
         if pixels > self.max_pixels {
@@ -78,28 +79,28 @@ impl Limits {
     }
 }
 
-/// A decoded picture, as stored in its file.
+/// A decoded image, as stored in its file.
 #[derive(Debug, Clone)]
 pub struct Decoded {
     pub format: Format,
-    /// Exif orientation, 1 to 8. 1 (upright) when the file has none, or a broken or illegal one.
+    /// The Exif orientation, 1 to 8. 1 (upright) if the file has none, or an invalid one.
     pub orientation: u8,
-    /// What is odd about the file, though the picture is whole.
+    /// Irregularities of the file that do not affect the image.
     pub warnings: Vec<String>,
-    /// Width and height as stored, by `reduction` more than those of `image`.
+    /// The stored width and height, which are `reduction` times those of `image`.
     pub(crate) stored: (u32, u32),
     pub(crate) reduction: Reduction,
-    /// As stored: `orientation` is not applied yet.
+    /// The pixels as stored, before `orientation` is applied.
     pub image: RgbImage,
 }
 
 impl Decoded {
-    /// The picture as it is meant to be seen: turned and mirrored as its orientation says.
+    /// Returns the upright image: rotated and mirrored according to its orientation.
     pub fn upright(self) -> RgbImage {
         orient::upright(self.image, self.orientation)
     }
 
-    /// Width and height of the upright picture.
+    /// Returns the width and height of the upright image.
     pub fn upright_size(&self) -> (u32, u32) {
         match self.orientation {
             5..=8 => (self.image.height, self.image.width),
@@ -108,7 +109,7 @@ impl Decoded {
     }
 }
 
-/// Which of the [`Limits`] was passed.
+/// The limit that was exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Measure {
     Bytes,
@@ -128,16 +129,15 @@ impl fmt::Display for Measure {
     }
 }
 
-/// Why a file gives no picture. Classed by what is wrong with the file, since that is what the
-/// reader of a report asks; nothing here is cured by trying again.
+/// Why a file could not be decoded, classified by what is wrong with the file. A retry never helps.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     #[error("empty file")]
     Empty,
-    /// The first bytes are of no picture format we know.
+    /// The first bytes are not those of a known image format.
     #[error("not an image ({looks_like})")]
     NotAnImage { looks_like: &'static str },
-    /// A picture, but of a format, or a kind of its format, that is not read.
+    /// The format, or the variant of the format, is not supported.
     #[error("unsupported image format: {format}")]
     Unsupported { format: String },
     #[error("too large: {found} {what}, limit {limit}")]
@@ -146,16 +146,17 @@ pub enum DecodeError {
         found: u64,
         limit: u64,
     },
-    /// The file ends before its picture does.
+    /// The file ends before its image does.
     #[error("truncated {format}: {detail}")]
     Truncated { format: Format, detail: String },
-    /// The file contradicts itself.
+    /// The content of the file is invalid.
     #[error("corrupt {format}: {detail}")]
     Corrupt { format: Format, detail: String },
 }
 
 impl DecodeError {
-    /// One word for tables: `empty`, `not-an-image`, `unsupported`, `too-large`, `truncated`, `corrupt`.
+    /// Returns a short name: `empty`, `not-an-image`, `unsupported`, `too-large`, `truncated` or
+    /// `corrupt`.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Empty => "empty",
@@ -168,21 +169,27 @@ impl DecodeError {
     }
 }
 
-/// Decodes a picture file into 8-bit RGB.
+/// Decodes an image file into 8-bit RGB.
 ///
-/// Strict: what is cut or damaged is an error. Tolerated is what stands outside the picture: bytes
-/// after its end, a broken Exif block or colour profile, stray bytes between the header's segments,
-/// filling before the end marker of a JPEG.
+/// Decoding is strict: a truncated or damaged image is an error. Damage outside the image is
+/// tolerated: bytes after its end, an invalid Exif block or colour profile, stray bytes between the
+/// header's segments, padding before the end marker of a JPEG.
+///
+/// # Errors
+///
+/// Returns an error if the file is empty, not an image, in an unsupported format, over the limits,
+/// truncated or corrupt.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Decoded, DecodeError> {
     decode_admitted(bytes, limits, &mut |_| {})
 }
 
-/// [`decode`], but `admit` is called with the bytes of memory that decoding and setting upright take,
-/// as estimated from the header, before they are allocated. It may wait until there is room for them.
-/// It is not called for a file that is refused by its header.
+/// Like [`decode`], but calls `admit` with the bytes of memory needed for decoding and rotating, as
+/// estimated from the header, before they are allocated. `admit` may block until the memory is
+/// available. It is not called for a file whose header is rejected.
 ///
 /// # Errors
-/// Those of [`decode`].
+///
+/// Fails like [`decode`].
 pub fn decode_admitted(
     bytes: &[u8],
     limits: &Limits,
@@ -191,11 +198,11 @@ pub fn decode_admitted(
     decode_reduced(bytes, limits, admit, |_, _| Reduction::None)
 }
 
-/// Hears how many bytes of memory an image takes, before they are allocated.
+/// A callback that receives the number of bytes an image needs, before they are allocated.
 pub type Admit<'a> = &'a mut dyn FnMut(u64);
 
-/// [`decode`], but where the file is a JPEG reduced by what `reduction` says for the width and height
-/// of the upright picture. As strict: all of the file is read.
+/// Like [`decode`], but a JPEG is reduced by the factor that `reduction` returns for the width and
+/// height of the upright image. Equally strict: the whole file is read.
 pub(crate) fn decode_reduced(
     bytes: &[u8],
     limits: &Limits,
@@ -217,7 +224,7 @@ pub(crate) fn decode_reduced(
     if format == Format::Jpeg {
         return jpeg::decode(bytes, limits, admit, reduction);
     }
-    // Only owned values cross the boundary, so a panic leaves nothing half-done behind.
+    // Only owned values cross the boundary, so a panic leaves no inconsistent state.
     let decoded = AssertUnwindSafe(|| formats::decode(format, bytes, limits, admit));
     catch_unwind(decoded).unwrap_or_else(|_| {
         Err(DecodeError::Corrupt {
@@ -242,7 +249,7 @@ impl Format {
         }
     }
 
-    /// Returns what an error of a decoder means.
+    /// Classifies an error of a decoder.
     pub(crate) fn failure(self, error: &(dyn Error + 'static), limits: &Limits) -> DecodeError {
         let detail = error.to_string();
         match error.downcast_ref::<image::ImageError>() {
@@ -264,7 +271,7 @@ fn is_limit(error: &(dyn Error + 'static)) -> bool {
     )
 }
 
-/// Whether an unexpected end of file is at the bottom of this error.
+/// Returns whether an unexpected end of file caused this error.
 fn ends_early(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {

@@ -1,10 +1,10 @@
-//! Formats, told by the first bytes of a file.
+//! Image formats, detected from the first bytes of a file.
 
 use std::fmt;
 
 use crate::decode::DecodeError;
 
-/// The formats that are read.
+/// The supported image formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Format {
     Jpeg,
@@ -16,7 +16,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// The name in manifests: `jpeg`, `png`, `webp`, `gif`, `bmp`, `tiff`.
+    /// Returns the name in manifests: `jpeg`, `png`, `webp`, `gif`, `bmp` or `tiff`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Jpeg => "jpeg",
@@ -35,7 +35,7 @@ impl fmt::Display for Format {
     }
 }
 
-/// Tells the format by its first bytes.
+/// Detects the format from the first bytes of a file.
 pub(crate) fn sniff(bytes: &[u8]) -> Result<Format, DecodeError> {
     let at = |offset: usize, magic: &[u8]| {
         bytes
@@ -113,12 +113,12 @@ pub(crate) fn sniff(bytes: &[u8]) -> Result<Format, DecodeError> {
     }
 }
 
-/// `BM` alone is two letters of text; a BMP has the size of its second header at offset 14.
+/// `BM` alone could be text. A BMP has the size of its second header at offset 14.
 fn is_bmp_header_size(bytes: &[u8]) -> bool {
     matches!(bytes, [12 | 16 | 40 | 52 | 56 | 64 | 108 | 124, 0, 0, 0])
 }
 
-/// Tells a file in ISO's container by its brands: the major one, and those that it is compatible with.
+/// Identifies a file in ISO's media container by its brands: the major one and the compatible ones.
 fn media_of(bytes: &[u8]) -> &'static str {
     let length = bytes[..4]
         .iter()

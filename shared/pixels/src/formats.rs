@@ -1,5 +1,4 @@
-//! Decoders of the formats that are not JPEG. Each reads the header, has its size checked, and gives
-//! RGB.
+//! Decoders of all formats but JPEG. Each reads the header, checks the size, and returns RGB.
 
 mod bmp;
 mod gif;
@@ -16,7 +15,8 @@ use crate::jpeg::{self, Reduction};
 /// Decodes a file of a known format.
 ///
 /// # Errors
-/// What is wrong with the file.
+///
+/// Returns an error if the file is damaged, unsupported or over the limits.
 pub(crate) fn decode(
     format: Format,
     bytes: &[u8],
@@ -33,8 +33,8 @@ pub(crate) fn decode(
     }
 }
 
-/// What the header of a picture says.
-struct Frame {
+/// The header of an image.
+struct ImageHeader {
     format: Format,
     width: u32,
     height: u32,
@@ -42,7 +42,7 @@ struct Frame {
     warnings: Vec<String>,
 }
 
-impl Frame {
+impl ImageHeader {
     fn new(format: Format, (width, height): (u32, u32)) -> Self {
         Self {
             format,
@@ -57,8 +57,8 @@ impl Frame {
         u64::from(self.width) * u64::from(self.height)
     }
 
-    /// Bytes a pixel that the upright picture takes while the decoded one is still there: where
-    /// `per_pixel` bytes do not hold RGB, or the picture is turned.
+    /// Returns the bytes per pixel of the upright image, if it is allocated in addition to the
+    /// decoded one: because `per_pixel` bytes cannot hold RGB, or because the image is rotated.
     fn second(&self, per_pixel: u64) -> u64 {
         if per_pixel < 3 || self.orientation >= 5 {
             3
@@ -67,7 +67,7 @@ impl Frame {
         }
     }
 
-    /// Checks the size, and announces the memory that decoding takes.
+    /// Checks the size, and announces the memory needed for decoding.
     fn reserve(&self, memory: u64, limits: &Limits, admit: Admit<'_>) -> Result<(), DecodeError> {
         let (width, height) = (self.width, self.height);
         if width == 0 || height == 0 {
@@ -78,8 +78,8 @@ impl Frame {
         Ok(())
     }
 
-    /// Reads samples of a colour type and makes them RGB. `inside` is how many bytes a pixel the
-    /// decoder holds while it works, besides the samples (measured on pictures of 25 megapixels).
+    /// Reads samples of a colour type and converts them to RGB. `inside` is the number of bytes per
+    /// pixel that the decoder needs besides the samples (measured on images of 25 megapixels).
     fn read(
         self,
         color: ColorType,
@@ -119,7 +119,7 @@ impl Frame {
     }
 }
 
-/// Said of a picture of which nothing would be left on white.
+/// The warning for an image that would vanish on white.
 const OVER_BLACK: &str = "white on transparency: laid over black";
 
 fn le_u32(bytes: &[u8], offset: usize) -> Option<u32> {

@@ -1,24 +1,24 @@
-//! JPEG by libjpeg-turbo, strictly.
+//! Decodes JPEG with libjpeg-turbo, strictly.
 //!
-//! libjpeg turns damage into warnings and goes on with grey; a curated dataset wants to know. The
-//! TurboJPEG interface reports the **first** warning of a picture (later ones are not kept), or the
-//! error if there was one. So:
+//! libjpeg turns damage into warnings and continues with grey, which a curated dataset must not
+//! contain. The TurboJPEG interface reports the **first** warning of an image (later ones are
+//! lost), or the error if there was one. So:
 //!
-//! 1. We walk the header ourselves: size and memory against the limits, Exif orientation.
-//! 2. We decode. No warning: done. (`tj3Decompress8` reads on to the end marker, so a file that was
-//!    cut behind its last coded block is noticed too.)
-//! 3. A warning that is about the header (a JFIF version from the future, an unknown Adobe colour
-//!    transform, stray bytes between segments, a broken colour profile, odd scan parameters in a
-//!    sequential file) says nothing about the pixels, but hides what may come after it. So we
-//!    rebuild the header without what caused it and decode again.
-//! 4. "Extraneous bytes before marker 0xd9", the end marker, as the first warning means that all
-//!    before it was sound: accepted. Cameras and editors do leave filling there.
+//! 1. Parse the header: compare size and memory with the limits, read the Exif orientation.
+//! 2. Decode. If there is no warning, return the image. (`tj3Decompress8` reads up to the end
+//!    marker, so it also notices a file that is truncated after its last coded block.)
+//! 3. Some warnings concern only the header: an unknown JFIF version, an unknown Adobe colour
+//!    transform, stray bytes between segments, an invalid colour profile, unusual scan parameters
+//!    in a sequential file. They do not affect the pixels, but hide later warnings. Rebuild the
+//!    header without their cause and decode again.
+//! 4. "Extraneous bytes before marker 0xd9", the end marker, as the first warning means that
+//!    everything before it is valid: accept. Cameras and editors leave padding there.
 //! 5. Everything else is an error: premature end, bad Huffman code, lost synchronisation.
 //!
 //! The texts are those of libjpeg-turbo's `src/jerror.h`, which have not changed in decades.
 //!
-//! Decoder settings are libjpeg's defaults (accurate integer DCT, smooth chroma upsampling), which
-//! are Pillow's too, so the pixels are equal.
+//! The decoder uses libjpeg's defaults (accurate integer DCT, smooth chroma upsampling), which are
+//! also Pillow's, so the pixels are equal.
 
 use turbojpeg::{Compressor, Decompressor, Image, PixelFormat, ScalingFactor, Subsamp};
 
@@ -27,8 +27,9 @@ use crate::buffers;
 use crate::decode::{Admit, DecodeError, Decoded, Format, Limits, Measure, RgbImage};
 use crate::orient::Orientations;
 
-/// Most scans of a progressive file. Encoders write about ten, scripts by hand a few dozen; each
-/// costs a pass over the whole picture, and a bomb may hold many thousands in few bytes.
+/// The maximum number of scans of a progressive file. Encoders write about ten, manual scripts a
+/// few dozen. Each costs a pass over the whole image, and a decompression bomb may have thousands
+/// in few bytes.
 const MAX_SCANS: u32 = 100;
 
 const SOI: [u8; 2] = [0xff, 0xd8];
@@ -39,7 +40,8 @@ const APP1: u8 = 0xe1;
 const APP14: u8 = 0xee;
 const COM: u8 = 0xfe;
 
-/// By how much a JPEG is reduced while it is decoded, which libjpeg does in the frequency domain.
+/// The factor by which a JPEG is reduced while it is decoded. libjpeg does this in the frequency
+/// domain.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reduction {
     None = 1,
@@ -48,19 +50,19 @@ pub(crate) enum Reduction {
     Eighth = 8,
 }
 
-/// Decodes, reduced by what `reduction` says for an upright width and height.
+/// Decodes a JPEG, reduced by the factor that `reduction` returns for the upright width and height.
 pub(crate) fn decode(
     bytes: &[u8],
     limits: &Limits,
     admit: Admit<'_>,
     reduction: impl FnOnce(u32, u32) -> Reduction,
 ) -> Result<Decoded, DecodeError> {
-    let header = Header::parse(bytes)?;
+    let header = JpegHeader::parse(bytes)?;
     let frame = &header.frame;
     if frame.precision != 8 {
         return Err(unsupported(format!("jpeg of {} bits", frame.precision)));
     }
-    // The same for a reduced picture, so that all stages accept the same files.
+    // Also for a reduced image, so that all stages accept the same files.
     limits.check(frame.width, frame.height, header.memory())?;
     admit(header.memory());
 
@@ -80,8 +82,8 @@ pub(crate) fn decode(
     let height = factor.scale(frame.height as usize);
     let mut pixels = buffers::take(width * height * format.size());
     let mut run = |bytes: &[u8]| {
-        // A new one for each picture: tables stay in an old one, and a file without its own would
-        // be decoded with those of the picture before.
+        // Use a new decompressor for each image: an old one keeps its tables, and would decode a
+        // file without tables with those of the previous image.
         let mut decompressor = Decompressor::new()?;
         decompressor.set_scan_limit(MAX_SCANS)?;
         decompressor.set_scaling_factor(factor)?;
@@ -126,8 +128,8 @@ pub(crate) fn decode(
     })
 }
 
-/// Writes the picture as a baseline JPEG with 4:2:0 chroma and reads it back: what Pillow's
-/// `save(quality=quality)` and `open` do. Quality is 1 to 100, the sides at most 65500.
+/// Encodes the image as a baseline JPEG with 4:2:0 chroma and decodes it, like Pillow's
+/// `save(quality=quality)` and `open`. `quality` is 1 to 100; the sides are at most 65500.
 pub(crate) fn round_trip(image: &RgbImage, quality: u8) -> Result<RgbImage, String> {
     let bytes = encode(image, quality)?;
     let decoded = turbojpeg::decompress(&bytes, PixelFormat::RGB).map_err(message)?;
@@ -138,7 +140,7 @@ pub(crate) fn round_trip(image: &RgbImage, quality: u8) -> Result<RgbImage, Stri
     })
 }
 
-/// Returns the picture as a baseline JPEG with 4:2:0 chroma.
+/// Encodes the image as a baseline JPEG with 4:2:0 chroma.
 pub(crate) fn encode(image: &RgbImage, quality: u8) -> Result<Vec<u8>, String> {
     let mut compressor = Compressor::new().map_err(message)?;
     compressor
@@ -156,8 +158,8 @@ pub(crate) fn encode(image: &RgbImage, quality: u8) -> Result<Vec<u8>, String> {
         .map_err(message)
 }
 
-/// Inverted CMYK, as Adobe writes it and as Pillow takes every four-component JPEG, to RGB by
-/// Pillow's formula (`cmyk2rgb` in `src/libImaging/Convert.c`).
+/// Converts inverted CMYK, as Adobe writes it and Pillow expects in every four-component JPEG, to
+/// RGB by Pillow's formula (`cmyk2rgb` in `src/libImaging/Convert.c`).
 pub(crate) fn rgb_from_inverted_ink(&[c, m, y, k]: &[u8; 4]) -> [u8; 3] {
     let white = u32::from(k); // 255 - black, and black is 255 - k
     [c, m, y].map(|stored| {
@@ -174,7 +176,7 @@ fn message(error: turbojpeg::Error) -> String {
     }
 }
 
-/// Warnings whose cause [`Header::rebuild`] takes away.
+/// Returns whether [`JpegHeader::rebuild`] removes the cause of a warning.
 fn is_about_header(text: &str) -> bool {
     [
         "unknown JFIF revision",
@@ -221,17 +223,17 @@ fn corrupt(detail: impl Into<String>) -> DecodeError {
     Format::Jpeg.corrupt(detail)
 }
 
-/// What a frame header (SOF) says.
-struct Frame {
+/// A frame header (SOF).
+struct FrameHeader {
     marker: u8,
     precision: u8,
     width: u32,
     height: u32,
-    /// Horizontal and vertical sampling of each component.
+    /// The horizontal and vertical sampling factors of each component.
     components: Vec<(u8, u8)>,
 }
 
-impl Frame {
+impl FrameHeader {
     fn parse(marker: u8, body: &[u8]) -> Result<Self, DecodeError> {
         let [precision, h1, h0, w1, w0, count, rest @ ..] = body else {
             return Err(corrupt("frame header too short"));
@@ -269,12 +271,12 @@ impl Frame {
         matches!(self.marker, 0xc2 | 0xc6 | 0xca | 0xce)
     }
 
-    /// These cannot be reduced.
+    /// Returns whether the image is lossless. Such images cannot be reduced.
     fn is_lossless(&self) -> bool {
         matches!(self.marker, 0xc3 | 0xc7 | 0xcb | 0xcf)
     }
 
-    /// Bytes that all coefficients of the picture take, two each, in whole blocks.
+    /// Returns the bytes for all coefficients of the image: two each, in whole blocks.
     fn coefficient_bytes(&self) -> u64 {
         let largest = |side: fn(&(u8, u8)) -> u8| {
             u64::from(self.components.iter().map(side).max().unwrap_or(1))
@@ -291,32 +293,32 @@ impl Frame {
     }
 }
 
-/// One marker segment of the header: `body` is what follows its length.
+/// A marker segment of the header. `body` is the range after its length.
 struct Segment {
     marker: u8,
     body: std::ops::Range<usize>,
 }
 
-/// Everything before the first scan's data.
-struct Header {
-    frame: Frame,
-    /// All segments, the scan header last.
+/// Everything before the data of the first scan.
+struct JpegHeader {
+    frame: FrameHeader,
+    /// All segments. The scan header is the last one.
     segments: Vec<Segment>,
-    /// Components in the first scan.
+    /// The number of components in the first scan.
     scan_components: usize,
-    /// Where the first scan's data begins.
+    /// The offset of the first scan's data.
     data_start: usize,
     orientation: u8,
 }
 
-impl Header {
+impl JpegHeader {
     fn parse(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut frame = None;
         let mut orientations = Orientations::default();
         let mut segments = Vec::new();
         let mut at = SOI.len();
         loop {
-            // Stray bytes before a marker are skipped, as libjpeg does.
+            // Stray bytes before a marker are skipped, as in libjpeg.
             while *bytes.get(at).ok_or_else(cut_in_header)? != 0xff {
                 at += 1;
             }
@@ -349,7 +351,7 @@ impl Header {
                     if frame.is_some() {
                         return Err(corrupt("two frame headers"));
                     }
-                    frame = Some(Frame::parse(marker, body)?);
+                    frame = Some(FrameHeader::parse(marker, body)?);
                 }
                 APP1 => orientations.add_app1(body),
                 SOS => {
@@ -366,12 +368,12 @@ impl Header {
         }
     }
 
-    /// Bytes of memory that decoding and setting upright take.
+    /// Returns the bytes of memory needed for decoding and rotating.
     fn memory(&self) -> u64 {
         let frame = &self.frame;
         let pixels = u64::from(frame.width) * u64::from(frame.height);
         let output = pixels * if frame.components.len() == 4 { 4 } else { 3 };
-        // libjpeg keeps all coefficients when the components do not come in one scan.
+        // libjpeg keeps all coefficients if the components are not in one scan.
         let several_scans = frame.is_progressive() || self.scan_components < frame.components.len();
         let coefficients = if several_scans {
             frame.coefficient_bytes()
@@ -382,7 +384,7 @@ impl Header {
         output + coefficients.max(turned)
     }
 
-    /// The same file with a header that says nothing but what decoding needs.
+    /// Returns the same file with a header that only has what decoding needs.
     fn rebuild(&self, bytes: &[u8]) -> Vec<u8> {
         let mut out = Vec::with_capacity(bytes.len());
         out.extend_from_slice(&SOI);
@@ -390,7 +392,7 @@ impl Header {
         for segment in &self.segments {
             let mut body = bytes[segment.body.clone()].to_vec();
             match segment.marker {
-                // These two decide about the colours, so they stay, with legal values.
+                // These two determine the colours, so they are kept, with valid values.
                 APP0 if body.starts_with(b"JFIF\0") && body.len() >= 7 => body[5] = 1,
                 APP14 if body.starts_with(b"Adobe") && body.len() >= 12 => {
                     body[11] = match (body[11], components) {
@@ -520,7 +522,7 @@ mod tests {
 
     #[test]
     fn memory_counts_the_coefficients_of_a_progressive_file() {
-        let frame = Frame::parse(
+        let frame = FrameHeader::parse(
             0xc2,
             &[8, 1, 0, 1, 0, 3, 1, 0x22, 0, 2, 0x11, 1, 3, 0x11, 1],
         );

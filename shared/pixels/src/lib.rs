@@ -1,40 +1,42 @@
-//! From the bytes of a picture file to numbers: decode within limits, orient, resize, normalise,
-//! hash and measure. Pure functions, no I/O.
+//! Image files: decode within limits, orient, resize, normalise, hash and measure. Pure functions,
+//! no I/O.
 //!
-//! The order of things for one image:
+//! The steps for one image:
 //!
 //! ```text
 //! bytes --decode--> Decoded --upright--> RgbImage --Preprocess::pixels--> RgbImage --write_tensor--> [f32]
 //!                                           |---phash--> u64
+//!                                           |---pdq--> Pdq
 //!                                           `---quality--> Quality --technical_quality--> f32
 //! ```
 //!
-//! Three rules hold throughout:
+//! Three rules apply throughout:
 //!
-//! - **Strict.** A file that is cut short or damaged is an error, never a half-grey picture
-//!   ([`DecodeError`] says which). See [`decode`] for what is still tolerated.
+//! - **Strict.** A truncated or damaged file is an error, never a partly grey image
+//!   ([`DecodeError`] has the kinds). See [`decode`] for what is tolerated.
 //! - **Bounded.** Sizes are checked from the header before anything is allocated ([`Limits`]).
-//! - **As the models were trained.** Decoding, alpha, resizing and cropping give the very bytes that
-//!   Pillow and the Hugging Face processors give, so that an embedding computed here equals one
-//!   computed there.
+//! - **As the models were trained.** Decoding, alpha, resizing and cropping produce the same bytes
+//!   as Pillow and the Hugging Face processors, so that embeddings are equal.
 
 mod alpha;
 mod axis;
 mod buffers;
 mod center;
+mod counts;
 mod decode;
 mod format;
 mod formats;
 mod jpeg;
 mod orient;
 mod passes;
+mod pdq;
 mod phash;
 mod preprocess;
 mod quality;
 mod raster;
 mod recode;
 mod resize;
-mod tally;
+
 mod thumbnail;
 mod torch;
 
@@ -42,8 +44,11 @@ pub use center::Center;
 pub use decode::{
     Admit, DecodeError, Decoded, Format, Limits, Measure, RgbImage, decode, decode_admitted,
 };
-pub use phash::{hamming, phash};
-pub use preprocess::{Channels, Crop, Fidelity, Layout, Preprocess, Resampler, Resize, SpecError};
+pub use pdq::{Pdq, pdq};
+pub use phash::{hamming, phash, phash_transformed};
+pub use preprocess::{
+    Channels, Crop, Fidelity, Layout, Number, Preprocess, Resampler, Resize, SpecError,
+};
 pub use quality::{Quality, quality, technical_quality};
 pub use recode::{Encoding, JPEG_QUALITY, Recode, Recoded, Shape, TargetSize};
 pub use resize::{Filter, resize};

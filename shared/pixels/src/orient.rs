@@ -1,11 +1,11 @@
-//! Orientation: reading it out of Exif and XMP, and turning a picture upright.
+//! Orientation: reads it from Exif and XMP, and rotates images upright.
 
 use image::metadata::Orientation;
 
 use crate::decode::RgbImage;
 
-/// The orientations that a file's metadata gives. Exif counts before XMP, what comes first before what
-/// comes later, and what is illegal not at all.
+/// The orientations in a file's metadata. Exif takes precedence over XMP, and earlier values over
+/// later ones. Invalid values are ignored.
 #[derive(Debug, Default)]
 pub(crate) struct Orientations {
     exif: Option<u8>,
@@ -13,28 +13,28 @@ pub(crate) struct Orientations {
 }
 
 impl Orientations {
-    /// Returns the orientation, 1 where there is none.
+    /// Returns the orientation, 1 if there is none.
     pub fn get(&self) -> u8 {
         self.exif.or(self.xmp).unwrap_or(1)
     }
 
-    /// Takes a value of Exif.
+    /// Adds an Exif value.
     pub fn add(&mut self, value: u8) {
         let value = (1..=8).contains(&value).then_some(value);
         self.exif = self.exif.or(value);
     }
 
-    /// Takes an Exif block, with or without the `Exif\0\0` before it.
+    /// Adds an Exif block, with or without `Exif\0\0` before it.
     ///
-    /// Only the first directory is read, and no offset but its own is followed, so a directory that
-    /// points at itself costs nothing.
+    /// Only the first directory is read, and no offset except its own is followed, so a directory
+    /// that points at itself causes no loop.
     pub fn add_exif(&mut self, block: &[u8]) {
         let block = block.strip_prefix(EXIF).unwrap_or(block);
         let found = Orientation::from_exif_chunk(block).map(Orientation::to_exif);
         self.exif = self.exif.or(found);
     }
 
-    /// Takes the body of a JPEG's APP1 segment: Exif or XMP.
+    /// Adds the body of a JPEG's APP1 segment: Exif or XMP.
     pub fn add_app1(&mut self, body: &[u8]) {
         if body.starts_with(EXIF) {
             self.add_exif(body);
@@ -43,15 +43,15 @@ impl Orientations {
         }
     }
 
-    /// Takes XMP, whose `tiff:Orientation` is an attribute or an element.
+    /// Adds XMP, whose `tiff:Orientation` is an attribute or an element.
     pub fn add_xmp(&mut self, xmp: &[u8]) {
         self.xmp = self.xmp.or_else(|| in_xmp(xmp));
     }
 }
 
-/// What precedes Exif in a JPEG, and for some writers everywhere.
+/// Precedes Exif in a JPEG, and in some writers' other files.
 const EXIF: &[u8] = b"Exif\0\0";
-/// What precedes XMP in a JPEG.
+/// Precedes XMP in a JPEG.
 const XMP: &[u8] = b"http://ns.adobe.com/xap/1.0/\0";
 
 fn in_xmp(xmp: &[u8]) -> Option<u8> {
@@ -70,7 +70,8 @@ fn in_xmp(xmp: &[u8]) -> Option<u8> {
     values.next()
 }
 
-/// Turns and mirrors the picture as the Exif orientation (1 to 8) asks. 2 to 4 are done in place.
+/// Rotates and mirrors the image according to the Exif orientation (1 to 8). 2 to 4 are done in
+/// place.
 pub(crate) fn upright(mut image: RgbImage, orientation: u8) -> RgbImage {
     let (width, height) = (image.width as usize, image.height as usize);
     match orientation {
@@ -104,8 +105,8 @@ fn reverse_pixels(data: &mut [u8]) {
     data.as_chunks_mut::<3>().0.reverse();
 }
 
-/// A picture with width and height exchanged; `from` gives the old column and row of a new column
-/// and row. Done in tiles, so that both pictures stay in the cache.
+/// Exchanges width and height. `from` returns the old column and row of a new column and row.
+/// Processes tiles, so that both images stay in the cache.
 fn turn(old: &RgbImage, from: impl Fn(usize, usize) -> (usize, usize)) -> RgbImage {
     const TILE: usize = 32;
     let (width, height) = (old.height as usize, old.width as usize);
@@ -133,7 +134,7 @@ fn turn(old: &RgbImage, from: impl Fn(usize, usize) -> (usize, usize)) -> RgbIma
 pub(crate) mod tests {
     use super::*;
 
-    /// 3x2, the pixels numbered: 1 2 3 / 4 5 6.
+    /// Returns a 3x2 image with numbered pixels: 1 2 3 / 4 5 6.
     fn numbered() -> RgbImage {
         RgbImage::from_fn(3, 2, |x, y| [(1 + x + 3 * y) as u8; 3])
     }
@@ -159,7 +160,7 @@ pub(crate) mod tests {
         assert_eq!(upright(99), upright(1));
     }
 
-    /// An Exif block with an orientation.
+    /// Returns an Exif block with an orientation.
     pub fn exif(value: u16) -> Vec<u8> {
         let mut block = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
         block.extend_from_slice(&value.to_le_bytes());
@@ -167,7 +168,7 @@ pub(crate) mod tests {
         block
     }
 
-    /// XMP with an orientation.
+    /// Returns XMP with an orientation.
     pub fn xmp(value: u16) -> Vec<u8> {
         format!("<rdf:Description tiff:Orientation=\"{value}\"/>").into_bytes()
     }

@@ -1,26 +1,26 @@
 //! The two passes of resizing: along the rows, and down the columns.
 //!
-//! Both come down to one thing, [`weigh`]: cells of many bytes each, the same weight for all bytes of
-//! a cell. Down the columns, a cell is a piece of a row. Along the rows, neighbours would need
-//! different weights; there a cell is one pixel of each of many rows, which are laid side by side
-//! for it ([`gather`]) and apart again afterwards.
+//! Both use [`weigh`]: cells of many bytes, with the same weight for all bytes of a cell. Down the
+//! columns, a cell is a piece of a row. Along the rows, adjacent pixels need different weights, so
+//! a cell consists of one pixel from each of many rows. [`gather`] interleaves the rows for this,
+//! and [`scatter`] separates them again.
 //!
-//! Written for the compiler to vectorise, once for each kind of processor (`multiversion`); the sums
-//! are whole numbers, so all kinds give the same bytes.
+//! The code is written for autovectorisation, once for each kind of processor (`multiversion`). The
+//! sums are integers, so all variants produce the same bytes.
 
 use multiversion::multiversion;
 
 use crate::axis::{Axis, PRECISION};
 use crate::buffers;
 
-/// Bytes in a cell along the rows: a pixel of each of 21 rows, and a spare byte.
+/// The size of a cell along the rows: a pixel from each of 21 rows, and a spare byte.
 const CELL: usize = 64;
 const ROWS: usize = CELL / 3;
 type Cell = [u8; CELL];
 
 const HALF: i32 = 1 << (PRECISION - 1);
 
-/// The weighted sum of cells, in fixed point, rounded.
+/// Returns the weighted sum of cells, in fixed point, rounded.
 #[inline(always)]
 fn weigh<'a, const N: usize>(cells: impl Iterator<Item = &'a [u8; N]>, weights: &[i32]) -> [u8; N] {
     let mut sums = [HALF; N];
@@ -41,8 +41,8 @@ fn to_byte(sum: i32) -> u8 {
     (sum >> PRECISION).clamp(0, 255) as u8
 }
 
-/// Resamples rows of RGB, of `stride` bytes, along themselves; they hold the columns from
-/// `first_column` on. `out` takes as many rows of `3 * axis.len()` bytes.
+/// Resamples rows of RGB, `stride` bytes each, along the rows. The rows contain the columns from
+/// `first_column` on. `out` receives as many rows of `3 * axis.len()` bytes.
 pub(crate) fn along_rows(
     source: &[u8],
     stride: usize,
@@ -78,14 +78,14 @@ pub(crate) fn along_rows(
     buffers::give(narrow);
 }
 
-/// Lays the pixels of up to [`ROWS`] rows side by side. Cell by cell, so that each is written as a
-/// whole while it is in the cache.
+/// Interleaves the pixels of up to [`ROWS`] rows. Works cell by cell, so that each is written
+/// completely while it is in the cache.
 fn gather(source: &[u8], stride: usize, cells: &mut [Cell]) {
     let places = (0..ROWS).map(|row| 3 * row);
     let (fours, rest) = cells.as_chunks_mut::<4>();
     for (index, [a, b, c, d]) in fours.iter_mut().enumerate() {
         for (row, at) in source[12 * index..].chunks(stride).zip(places.clone()) {
-            // Four bytes are moved faster than three; the one too many is the next row's.
+            // Copying four bytes is faster than three. The extra byte belongs to the next row.
             let Some(four) = row.first_chunk::<12>() else {
                 break;
             };
@@ -104,7 +104,7 @@ fn gather(source: &[u8], stride: usize, cells: &mut [Cell]) {
     }
 }
 
-/// Takes the pixels at the byte `at` out of the cells again, which are one row's.
+/// Copies one row's pixels, at the byte `at`, out of the cells.
 fn scatter(cells: &[Cell], at: usize, row: &mut [u8]) {
     let (fours, rest) = cells.as_chunks::<4>();
     for (four, [a, b, c, d]) in row.as_chunks_mut::<12>().0.iter_mut().zip(fours) {
@@ -127,9 +127,9 @@ fn along_cells(cells: &[Cell], first_column: usize, axis: &Axis, out: &mut [Cell
     }
 }
 
-/// Resamples grey rows of `width` bytes along themselves, for few outputs from many inputs: there the
-/// products within one row fill the vectors. Behind its last row `source` has [`Axis::slack`] bytes
-/// more, of any content.
+/// Resamples grey rows of `width` bytes along the rows, for few outputs from many inputs: the
+/// products within one row fill the vectors. `source` has [`Axis::slack`] bytes of any content
+/// after its last row.
 #[multiversion(targets = "simd")]
 pub(crate) fn along_grey_rows(source: &[u8], width: usize, axis: &Axis, out: &mut [u8]) {
     for (row, out) in out.chunks_exact_mut(axis.len()).enumerate() {
@@ -152,8 +152,8 @@ pub(crate) fn along_grey_rows(source: &[u8], width: usize, axis: &Axis, out: &mu
     }
 }
 
-/// Resamples down the columns. `source` has rows of `stride` bytes, from row `first_row` on; `out`
-/// takes `axis.len()` rows of `width` bytes, of those that stand at `begin` in each row.
+/// Resamples down the columns. `source` has rows of `stride` bytes, from row `first_row` on. `out`
+/// receives `axis.len()` rows of `width` bytes, taken from offset `begin` of each row.
 #[multiversion(targets = "simd")]
 pub(crate) fn down_columns(
     source: &[u8],
@@ -184,7 +184,7 @@ pub(crate) fn down_columns(
     }
 }
 
-/// The first `N` bytes of an output row; gives N.
+/// Computes the first `N` bytes of an output row. Returns `N`.
 #[inline(always)]
 fn piece<const N: usize>(rows: &[u8], stride: usize, weights: &[i32], out: &mut [u8]) -> usize {
     // Unwrap safety: a row has `N` bytes from here on, the last one too.
@@ -193,13 +193,13 @@ fn piece<const N: usize>(rows: &[u8], stride: usize, weights: &[i32], out: &mut 
     N
 }
 
-/// The vector paths against one sum after the other.
+/// Compares the vectorised paths with a sequential sum.
 #[cfg(test)]
 mod tests {
     use std::rc::Rc;
 
     use super::*;
-    use crate::axis::{Filter, Stretch};
+    use crate::axis::{AxisSpec, Filter};
     use proptest::prelude::*;
 
     fn plain(value: impl Fn(usize) -> u8, axis: &Axis, index: usize) -> u8 {
@@ -221,7 +221,7 @@ mod tests {
 
     fn axis(input: u32, output: u32, filter: usize) -> Rc<Axis> {
         use Filter::{Bicubic, Bilinear, Box, Lanczos};
-        Axis::of_stretch(Stretch {
+        Axis::for_spec(AxisSpec {
             input,
             size: input,
             by: 1,

@@ -1,45 +1,46 @@
-//! From an upright picture to a model's input, as the model's spec says.
+//! Converts an upright image to a model's input, according to the model's spec.
 //!
 //! The geometry is that of the Hugging Face image processors: with `shortest-edge` the short side
-//! becomes n and the long one `int(n * long / short)`; the crop is from the middle, as [`Center`]
-//! rounds it; a crop larger than the picture is padded with zeros.
+//! becomes n and the long one `int(n * long / short)`; the crop is centred, with the rounding of
+//! [`Center`]; a crop larger than the image is padded with zeros.
 
 use serde::{Deserialize, Serialize};
 
 use crate::center::Center;
 use crate::decode::{Admit, DecodeError, Limits, RgbImage, decode_reduced};
 use crate::jpeg::{self, Reduction};
-use crate::resize::{Filter, Source, Window, resize_window};
+use crate::resize::{Filter, ReducedImage, Window, resize_window};
 use crate::torch;
 
-/// How near a tensor comes to what Pillow and the models' own processors make of the picture.
+/// How closely a tensor must match the one from Pillow and the model's own processor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fidelity {
-    /// Equal, byte for byte.
+    /// Byte for byte.
     Exact,
-    /// Equal but for large JPEGs. Those that have at least eight times the pixels along each side that
-    /// they are resized to (1792 on the short side for 224) are reduced by 2, 4 or 8 while they are
-    /// decoded, to no less than four times those pixels, and resized from there. It takes half the
-    /// time; embeddings of photographs are at a cosine of 0.999 or more to the exact ones.
+    /// Byte for byte, except for large JPEGs. A JPEG with at least eight times the pixels along
+    /// each side that it is resized to (1792 on the short side for 224) is reduced by 2, 4 or 8
+    /// while it is decoded, to no less than four times those pixels, and then resized. This takes
+    /// half the time. The cosine between embeddings of photographs and the exact ones is 0.999 or
+    /// more.
     #[default]
     Near,
 }
 
-/// Pixels along a side that are left, at least, for each one that resizing then makes of them.
+/// The minimum number of pixels along a side that reduction leaves for each pixel after resizing.
 const MARGIN: u64 = 4;
 
-/// The size to which a picture is brought before cropping.
+/// The size of an image before cropping.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Resize {
-    /// The short side becomes this long, the aspect is kept.
+    /// The short side gets this length, and the aspect ratio is kept.
     ShortestEdge(u32),
-    /// Stretched to this size, the aspect is not kept.
+    /// The image is stretched to this size, and the aspect ratio is not kept.
     Exact { width: u32, height: u32 },
 }
 
-/// The part cut from the middle.
+/// The centred part that is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Crop {
@@ -67,7 +68,7 @@ pub enum Resampler {
     Torchvision,
 }
 
-/// The order of the numbers in a tensor: planes (`nchw`) or pixels (`nhwc`).
+/// The memory layout of a tensor: planes (`nchw`) or pixels (`nhwc`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Layout {
@@ -85,7 +86,7 @@ pub enum Channels {
     Bgr,
 }
 
-/// How a model wants its pictures. Part of `model.toml`:
+/// The preprocessing that a model expects. A section of `model.toml`:
 ///
 /// ```toml
 /// resize = { shortest-edge = 224 }
@@ -95,19 +96,20 @@ pub enum Channels {
 /// std = [0.26862954, 0.26130258, 0.27577711]
 /// ```
 ///
-/// Each number of the tensor is `(value * rescale - mean[c]) / std[c]`, with `c` counted in the
+/// Each number of the tensor is `(value * rescale - mean[c]) / std[c]`. `c` is the index in the
 /// tensor's own channel order: for `bgr` the first mean is blue's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Preprocess {
     pub resize: Resize,
     pub filter: Filter,
-    /// Cut from the middle after resizing. Without it the whole of an `exact` resize is taken, and
-    /// the middle square of a `shortest-edge` one, for a tensor has one size for all pictures.
+    /// The centred crop after resizing. Without it, the whole image of an `exact` resize is used,
+    /// and the centred square of a `shortest-edge` one, because all tensors must have the same
+    /// size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub crop: Option<Crop>,
-    /// Quality (1 to 100) of a JPEG with 4:2:0 chroma that the pixels are written to and read back
-    /// from, for models that were trained on such.
+    /// The quality (1 to 100) of a JPEG with 4:2:0 chroma that the pixels are encoded to and
+    /// decoded from, for models that were trained on such images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jpeg_round_trip: Option<u8>,
     #[serde(default = "one_255th")]
@@ -123,7 +125,7 @@ pub struct Preprocess {
     /// The library whose resizing is reproduced.
     #[serde(default, skip_serializing_if = "is_default")]
     pub resampler: Resampler,
-    /// Whose rounding the crop follows.
+    /// The library whose rounding of the crop is reproduced.
     #[serde(default, skip_serializing_if = "is_default")]
     pub center: Center,
 }
@@ -140,7 +142,26 @@ fn ones() -> [f64; 3] {
     [1.0; 3]
 }
 
-/// Why a [`Preprocess`] cannot be used.
+/// The type of a tensor's elements.
+pub trait Number: Copy + Default + Send + Sync + 'static {
+    /// Returns the nearest number of this type.
+    fn of(number: f64) -> Self;
+}
+
+impl Number for f32 {
+    fn of(number: f64) -> Self {
+        number as f32
+    }
+}
+
+/// For models whose input is pixel values from 0 to 255.
+impl Number for u8 {
+    fn of(number: f64) -> Self {
+        number as u8
+    }
+}
+
+/// Why a [`Preprocess`] is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
     #[error("preprocess: {0} is outside 1 to {max}", max = Preprocess::MAX_SIDE)]
@@ -154,10 +175,10 @@ pub enum SpecError {
 }
 
 impl Preprocess {
-    /// Longest side of a resize or crop. Models take hundreds, a JPEG at most 65500.
+    /// The maximum side of a resize or crop. Models use hundreds; a JPEG has at most 65500.
     pub const MAX_SIDE: u32 = 16_384;
 
-    /// Returns the preprocessing with everything else at its default.
+    /// Returns a spec with defaults for everything else.
     pub fn new(resize: Resize, filter: Filter) -> Self {
         Self {
             resize,
@@ -174,7 +195,12 @@ impl Preprocess {
         }
     }
 
-    /// Whether every number is usable. A spec that passes never makes the other functions panic.
+    /// Checks every number. A valid spec never makes the other functions panic.
+    ///
+    /// # Errors
+    ///
+    /// Returns an error if a side or the quality is out of range, a number is zero or not finite,
+    /// or the resampler does not have the filter.
     pub fn validate(&self) -> Result<(), SpecError> {
         let side = |name, value: u32| match value {
             1..=Self::MAX_SIDE => Ok(()),
@@ -210,7 +236,7 @@ impl Preprocess {
         }
     }
 
-    /// Width and height of what the model sees, the same for every picture.
+    /// Returns the width and height of the model's input, the same for every image.
     pub fn output_size(&self) -> (u32, u32) {
         match (self.crop, self.resize) {
             (Some(Crop { width, height }), _) => (width, height),
@@ -219,7 +245,8 @@ impl Preprocess {
         }
     }
 
-    /// The tensor's shape for so many pictures: `[rows, 3, height, width]`, or as the layout says.
+    /// Returns the tensor's shape for `rows` images: `[rows, 3, height, width]`, or according to
+    /// the layout.
     pub fn tensor_shape(&self, rows: usize) -> [usize; 4] {
         let (width, height) = self.output_size();
         let (width, height) = (width as usize, height as usize);
@@ -229,29 +256,33 @@ impl Preprocess {
         }
     }
 
-    /// Numbers in one picture's tensor: three times width times height.
+    /// Returns the number of values in one image's tensor: three times width times height.
     pub fn tensor_len(&self) -> usize {
         let (width, height) = self.output_size();
         3 * width as usize * height as usize
     }
 
-    /// The tensor of a picture file: decoded, set upright, [`Self::pixels`], [`Self::write_tensor`].
+    /// Writes the tensor of an image file: decodes it, rotates it upright, and applies
+    /// [`Self::pixels`] and [`Self::write_tensor`].
     ///
-    /// The quickest way there is. With [`Fidelity::Near`] a large JPEG is not decoded in full size.
+    /// This is the fastest way. With [`Fidelity::Near`] a large JPEG is not decoded in full size.
     /// `admit` is called as by [`decode_admitted`](crate::decode_admitted).
     ///
     /// # Errors
-    /// Those of [`decode`](crate::decode); `out` is left as it was.
+    ///
+    /// Fails like [`decode`](crate::decode). `out` is unchanged then.
     ///
     /// # Panics
-    /// If `out` is not [`Self::tensor_len`] long, or as `pixels` does.
-    pub fn tensor_of_file(
+    ///
+    /// Panics if the length of `out` is not [`Self::tensor_len`], and like
+    /// [`pixels`](Self::pixels).
+    pub fn tensor_of_file<N: Number>(
         &self,
         bytes: &[u8],
         limits: &Limits,
         admit: Admit<'_>,
         fidelity: Fidelity,
-        out: &mut [f32],
+        out: &mut [N],
     ) -> Result<(), DecodeError> {
         let decoded = decode_reduced(bytes, limits, admit, |width, height| match fidelity {
             Fidelity::Exact => Reduction::None,
@@ -263,7 +294,7 @@ impl Preprocess {
         };
         let by = decoded.reduction as u32;
         let image = decoded.upright();
-        let source = Source {
+        let source = ReducedImage {
             image: &image,
             size,
             by,
@@ -273,22 +304,24 @@ impl Preprocess {
         Ok(())
     }
 
-    /// The tensor of an upright picture: [`Self::pixels`] and [`Self::write_tensor`] in one.
+    /// Writes the tensor of an upright image: [`Self::pixels`] and [`Self::write_tensor`] in one.
     ///
     /// # Panics
-    /// If `out` is not [`Self::tensor_len`] long, or as `pixels` does.
-    pub fn tensor(&self, image: &RgbImage, out: &mut [f32]) {
+    ///
+    /// Panics if the length of `out` is not [`Self::tensor_len`], and like
+    /// [`pixels`](Self::pixels).
+    pub fn tensor<N: Number>(&self, image: &RgbImage, out: &mut [N]) {
         self.write(image.into(), out);
     }
 
-    fn write(&self, source: Source<'_>, out: &mut [f32]) {
+    fn write<N: Number>(&self, source: ReducedImage<'_>, out: &mut [N]) {
         let pixels = self.pixels_of(source);
         self.write_tensor(&pixels, out);
         pixels.recycle();
     }
 
-    /// The largest reduction after which the picture still has [`MARGIN`] times as many pixels along
-    /// each side as it is then resized to.
+    /// Returns the largest reduction after which the image still has [`MARGIN`] times as many
+    /// pixels along each side as after resizing.
     fn reduction(&self, width: u32, height: u32) -> Reduction {
         if self.resampler != Resampler::Pillow || self.filter == Filter::Nearest {
             return Reduction::None;
@@ -303,25 +336,27 @@ impl Preprocess {
             .unwrap_or(Reduction::None)
     }
 
-    /// The pixels after resize, crop and JPEG round trip, of [`Self::output_size`], RGB.
+    /// Returns the pixels after resize, crop and JPEG round trip: RGB of [`Self::output_size`].
     ///
     /// # Panics
-    /// If there is a JPEG round trip and the spec does not [`validate`](Self::validate).
+    ///
+    /// Panics if there is a JPEG round trip and the spec is not valid (see
+    /// [`validate`](Self::validate)).
     pub fn pixels(&self, image: &RgbImage) -> RgbImage {
         self.pixels_of(image.into())
     }
 
-    fn pixels_of(&self, source: Source<'_>) -> RgbImage {
+    fn pixels_of(&self, source: ReducedImage<'_>) -> RgbImage {
         let pixels = self.resize_and_crop(source);
         match self.jpeg_round_trip {
             None => pixels,
-            // Unwrap safety: writing a valid size at a valid quality can only fail for want of
-            // memory, and reading back what was just written not at all.
+            // Unwrap safety: encoding a valid size at a valid quality fails only if memory runs
+            // out, and decoding the result does not fail.
             Some(quality) => jpeg::round_trip(&pixels, quality).expect("a valid spec"),
         }
     }
 
-    fn resize_and_crop(&self, source: Source<'_>) -> RgbImage {
+    fn resize_and_crop(&self, source: ReducedImage<'_>) -> RgbImage {
         let (width, height) = self.output_size();
         let (full_width, full_height) = self.resized(source.size.0, source.size.1);
         let across = self.center.span(full_width, width);
@@ -345,7 +380,12 @@ impl Preprocess {
         out
     }
 
-    fn resize_window(&self, source: Source<'_>, full: (u64, u64), window: Window) -> RgbImage {
+    fn resize_window(
+        &self,
+        source: ReducedImage<'_>,
+        full: (u64, u64),
+        window: Window,
+    ) -> RgbImage {
         match (self.filter, self.resampler) {
             (Filter::Nearest, library) => {
                 torch::nearest_window(source.image, full, library, window)
@@ -357,12 +397,12 @@ impl Preprocess {
         }
     }
 
-    /// The size of the whole picture after resizing.
+    /// Returns the size of the whole image after resizing.
     fn resized(&self, width: u32, height: u32) -> (u64, u64) {
         match self.resize {
             Resize::Exact { width, height } => (width.into(), height.into()),
             Resize::ShortestEdge(edge) => {
-                // Python's `int(edge * long / short)`: the product exact, the quotient a double.
+                // Python's `int(edge * long / short)`: an exact product, divided as a double.
                 let long = |long: u32, short: u32| {
                     (u64::from(edge) * u64::from(long)) as f64 / f64::from(short.max(1))
                 };
@@ -375,15 +415,16 @@ impl Preprocess {
         }
     }
 
-    /// Writes the tensor of pixels that [`Self::pixels`] gave.
+    /// Writes the tensor of pixels returned by [`Self::pixels`].
     ///
     /// # Panics
-    /// If `out` is not 3 x width x height long.
-    pub fn write_tensor(&self, pixels: &RgbImage, out: &mut [f32]) {
+    ///
+    /// Panics if the length of `out` is not 3 x width x height.
+    pub fn write_tensor<N: Number>(&self, pixels: &RgbImage, out: &mut [N]) {
         let plane = pixels.width as usize * pixels.height as usize;
         assert_eq!(out.len(), 3 * plane, "tensor length");
         let tables = self.tables();
-        // Channel of the picture that goes to each channel of the tensor.
+        // The image's channel for each channel of the tensor.
         let order = match self.channels {
             Channels::Rgb => [0, 1, 2],
             Channels::Bgr => [2, 1, 0],
@@ -405,11 +446,11 @@ impl Preprocess {
         }
     }
 
-    /// The number for each of the 256 values, for each channel of the tensor.
-    fn tables(&self) -> [[f32; 256]; 3] {
+    /// Returns the number for each of the 256 values, for each channel of the tensor.
+    fn tables<N: Number>(&self) -> [[N; 256]; 3] {
         std::array::from_fn(|channel| {
             std::array::from_fn(|value| {
-                ((value as f64 * self.rescale - self.mean[channel]) / self.std[channel]) as f32
+                N::of((value as f64 * self.rescale - self.mean[channel]) / self.std[channel])
             })
         })
     }
@@ -507,7 +548,7 @@ mod tests {
             format: turbojpeg::PixelFormat::RGB,
         };
         let jpeg = turbojpeg::compress(source, 90, turbojpeg::Subsamp::Sub2x2).unwrap();
-        // An Exif block with orientation 6 behind the first marker.
+        // An Exif block with orientation 6 after the first marker.
         let mut bytes = jpeg[..2].to_vec();
         bytes.extend_from_slice(b"\xff\xe1\0\x22Exif\0\0II*\0\x08\0\0\0\x01\0");
         bytes.extend_from_slice(b"\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0");

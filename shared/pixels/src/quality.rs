@@ -1,9 +1,9 @@
-//! Measures of technical quality, each 0 (worst) to 1.
+//! Measures of technical quality, each from 0 (worst) to 1.
 //!
-//! Definitions are those of CleanVision 0.3.7, `cleanvision/issue_managers/image_property.py` with
-//! the defaults of `image_property_issue_manager.py`, computed on the upright RGB picture:
+//! The definitions are those of CleanVision 0.3.7, `cleanvision/issue_managers/image_property.py`
+//! with the defaults of `image_property_issue_manager.py`, computed on the upright RGB image:
 //!
-//! | field | formula | CleanVision calls it an issue below |
+//! | field | formula | CleanVision reports an issue below |
 //! |---|---|---|
 //! | `dark` | 99th percentile of the pixels' brightness | 0.32 |
 //! | `light` | 1 - 5th percentile of the brightness | 0.05 |
@@ -12,38 +12,39 @@
 //! | `odd_aspect` | `min(w / h, h / w)` | 0.35 |
 //! | `odd_size` | **ours**: `min(1, sqrt(w h) / 512)` | - |
 //!
-//! Brightness of a pixel is `sqrt(0.241 r^2 + 0.691 g^2 + 0.068 b^2) / 255`; percentiles interpolate
-//! between ranks as numpy's do.
+//! The brightness of a pixel is `sqrt(0.241 r^2 + 0.691 g^2 + 0.068 b^2) / 255`. Percentiles
+//! interpolate between ranks as numpy's do.
 //!
-//! For `blurry` the picture is brought to 64 pixels on its long side (bicubic, never enlarged) and
-//! made grey. e is the standard deviation of its edges (the 3x3 kernel with 8 in the middle and -1
-//! around, cut to 0..255, the rim left as it is); s is `1 - exp(-0.01 d)` with d the standard
-//! deviation of the 256 histogram counts, taken as 0 up to 0.18.
+//! For `blurry`, the image is resized to 64 pixels on its long side (bicubic, never enlarged) and
+//! converted to grey. e is the standard deviation of its edges (the 3x3 kernel with 8 in the middle
+//! and -1 around, clipped to 0..255, border unchanged); s is `1 - exp(-0.01 d)` with d the standard
+//! deviation of the 256 histogram counts, and 0 if that is at most 0.18.
 //!
-//! Two deviations. CleanVision's `odd_size` compares a picture with the sizes of its data set, which
-//! one image does not know; ours only says that small pictures are poor: 0.5 at 256x256, 1 from
-//! 512x512 up. And CleanVision takes the entropy of a grey file over 256 bins; here every picture is
-//! RGB, which gives a grey one 0.158 (a tenth of log2 3) more.
+//! There are two deviations. CleanVision's `odd_size` compares an image with the sizes in its
+//! dataset, which are unknown for a single image; ours only means that small images are poor: 0.5
+//! at 256x256, 1 from 512x512 on. And CleanVision computes the entropy of a grey file over 256
+//! bins; here every image is RGB, which adds 0.158 (a tenth of log2 3) for a grey one.
 
+use crate::counts::{PixelCounts, to_grey};
 use crate::decode::RgbImage;
 use crate::resize::{Filter, resize};
-use crate::tally::{Tally, to_grey};
 
-/// How good a picture is technically. Each measure is 0 (worst) to 1; the formulas
-/// stand at the top of `quality.rs`.
+/// The technical quality of an image. Each measure is from 0 (worst) to 1; the formulas are at the
+/// top of `quality.rs`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Quality {
-    /// Low when even the brightest parts are dark.
+    /// Low if even the brightest parts are dark.
     pub dark: f32,
-    /// Low when even the darkest parts are bright.
+    /// Low if even the darkest parts are bright.
     pub light: f32,
-    /// Low when there are no edges.
+    /// Low if there are no edges.
     pub blurry: f32,
-    /// Low when few values carry the whole picture.
+    /// Low if the image consists of few values.
     pub low_information: f32,
-    /// Low for long strips.
+    /// Low for elongated images.
     pub odd_aspect: f32,
-    /// Low for small pictures. Not CleanVision's measure of this name, which needs the data set.
+    /// Low for small images. Differs from CleanVision's measure of this name, which needs the
+    /// dataset.
     pub odd_size: f32,
 }
 
@@ -60,24 +61,24 @@ pub fn quality(image: &RgbImage) -> Quality {
         };
     }
     let (width, height) = (f64::from(image.width), f64::from(image.height));
-    let tally = Tally::of(image);
-    let [fifth, ninety_ninth] = tally.brightness_percentiles([0.05, 0.99]);
+    let counts = PixelCounts::of(image);
+    let [fifth, ninety_ninth] = counts.brightness_percentiles([0.05, 0.99]);
     Quality {
         dark: ninety_ninth as f32,
         light: (1.0 - fifth) as f32,
         blurry: blurry(image) as f32,
-        low_information: (0.1 * entropy(&tally.channels)).min(1.0) as f32,
+        low_information: (0.1 * entropy(&counts.channels)).min(1.0) as f32,
         odd_aspect: (width / height).min(height / width) as f32,
         odd_size: ((width * height).sqrt() / 512.0).min(1.0) as f32,
     }
 }
 
-/// One number, 0 to 1, from the measures. **Not a learned aesthetic**: it knows whether a picture is
-/// sharp, well lit and large enough, and nothing of whether anyone would like it.
+/// Combines the measures into one number from 0 to 1. **Not a learned aesthetic score**: it
+/// measures whether an image is sharp, well lit and large enough, not whether people like it.
 ///
-/// Each measure x with CleanVision's threshold t becomes `x / (x + t)`: 0.5 at the threshold. The
-/// result is the lowest of them, for no measure can make up for another that failed. So a score
-/// below 0.5 says that CleanVision would raise an issue. NaN where a measure is.
+/// Each measure x with CleanVision's threshold t becomes `x / (x + t)`, which is 0.5 at the
+/// threshold. The result is the lowest, because no measure can compensate for another. So a score
+/// below 0.5 means that CleanVision would report an issue. Returns NaN if a measure is NaN.
 pub fn technical_quality(quality: &Quality) -> f32 {
     let parts = [
         (quality.dark, 0.32),
@@ -94,7 +95,8 @@ pub fn technical_quality(quality: &Quality) -> f32 {
     scores.into_iter().fold(1.0, f32::min)
 }
 
-/// Bits of entropy of the three channels' histograms put side by side (Pillow's `Image.entropy`).
+/// Returns the entropy, in bits, of the concatenated histograms of the three channels (Pillow's
+/// `Image.entropy`).
 fn entropy(channels: &[[u32; 256]; 3]) -> f64 {
     let counts = channels.as_flattened();
     let total = counts.iter().map(|&count| u64::from(count)).sum::<u64>() as f64;
@@ -143,8 +145,8 @@ fn blurry(image: &RgbImage) -> f64 {
     (edge_score + spread).min(1.0)
 }
 
-/// Pillow's `FIND_EDGES`: 8 times the pixel less its eight neighbours, cut to 0..255; the rim, and a
-/// picture that is smaller than the kernel, stay as they are.
+/// Applies Pillow's `FIND_EDGES`: 8 times the pixel minus its eight neighbours, clipped to 0..255.
+/// The border, and an image smaller than the kernel, are unchanged.
 fn edges(grey: &[u8], width: usize, height: usize) -> Vec<u8> {
     let mut out = grey.to_vec();
     if width < 3 || height < 3 {

@@ -1,10 +1,11 @@
-//! A decoded picture in memory.
+//! A decoded image in memory.
 
 use std::fmt;
 
 use crate::buffers;
 
-/// Interleaved 8-bit RGB, rows from top to bottom, no padding: `data.len() == 3 * width * height`.
+/// Interleaved 8-bit RGB, rows from top to bottom, without padding: `data.len() == 3 * width *
+/// height`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RgbImage {
     pub width: u32,
@@ -13,12 +14,12 @@ pub struct RgbImage {
 }
 
 impl RgbImage {
-    /// An image that is one colour throughout.
+    /// Creates an image of one colour.
     pub fn filled(width: u32, height: u32, rgb: [u8; 3]) -> Self {
         Self::from_fn(width, height, |_, _| rgb)
     }
 
-    /// An image from a function of column and row.
+    /// Creates an image from a function of column and row.
     pub fn from_fn(width: u32, height: u32, mut rgb: impl FnMut(u32, u32) -> [u8; 3]) -> Self {
         let mut data = Vec::with_capacity(width as usize * height as usize * 3);
         for y in 0..height {
@@ -33,18 +34,18 @@ impl RgbImage {
         }
     }
 
-    /// Gives the memory to this thread's next picture, where dropping it would give it to the system
-    /// only to ask for it again.
+    /// Keeps the memory for this thread's next image. Dropping the image would return it to the
+    /// system only to request it again.
     pub fn recycle(self) {
         buffers::give(self.data);
     }
 
-    /// Bytes of one row.
+    /// Returns the number of bytes in a row.
     pub(crate) fn stride(&self) -> usize {
         self.width as usize * 3
     }
 
-    /// The bytes of row `y`.
+    /// Returns the bytes of row `y`.
     pub(crate) fn row(&self, y: usize) -> &[u8] {
         &self.data[y * self.stride()..][..self.stride()]
     }

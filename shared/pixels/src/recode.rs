@@ -1,11 +1,11 @@
-//! Pictures in another size or format, for outputs that ask for it.
+//! Converts images to another size or format, for outputs that request it.
 //!
-//! - Shrinking and enlarging: Lanczos over three lobes, as Pillow's `LANCZOS`, bit for bit.
-//! - JPEG: quality 95, 4:2:0 chroma; WebP and PNG: lossless.
-//! - The picture is upright, 8-bit RGB, what was transparent is white; Exif and colour profiles are not
-//!   taken over.
+//! - Resizing uses Lanczos over three lobes, bit for bit like Pillow's `LANCZOS`.
+//! - JPEG has quality 95 and 4:2:0 chroma; WebP and PNG are lossless.
+//! - The image becomes upright, 8-bit RGB, with transparency on white. Exif and colour profiles are
+//!   dropped.
 //!
-//! A picture that has the size and the format already stays as it is, byte for byte. So does one that is
+//! An image that already has the size and format is unchanged, byte for byte. So is one that is
 //! larger than the format allows.
 
 use std::borrow::Cow;
@@ -21,30 +21,30 @@ use crate::decode::{Admit, DecodeError, Format, Limits, RgbImage, decode_admitte
 use crate::jpeg;
 use crate::resize::{Window, resize, resize_window};
 
-/// Quality of the JPEGs, 1 to 100.
+/// The quality of JPEGs, 1 to 100.
 pub const JPEG_QUALITY: u8 = 95;
 
-/// Largest side of a WebP, and the largest that can be asked for.
+/// The maximum side of a WebP, and the maximum that can be requested.
 const LARGEST_WEBP: u32 = 16_383;
-/// Largest side of a JPEG.
+/// The maximum side of a JPEG.
 const LARGEST_JPEG: u32 = 65_500;
 
-/// How pictures are brought to a size.
+/// How images are resized to a target size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Shape {
-    /// The long side has this many pixels at most; nothing is enlarged.
+    /// The long side is at most this long. Nothing is enlarged.
     Fit,
-    /// A square of this side: the short side is brought to it, the middle is kept.
+    /// A square: the short side is resized to this length, and the centre is kept.
     Crop,
 }
 
-/// A size, as text `512`, `512:fit` or `512:crop`.
+/// A target size. Formats as `512`, `512:fit` or `512:crop`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TargetSize {
-    /// Pixels.
+    /// The side in pixels.
     pub side: u32,
-    /// What they are.
+    /// How the side is applied.
     pub shape: Shape,
 }
 
@@ -80,7 +80,7 @@ impl fmt::Display for TargetSize {
     }
 }
 
-/// A format that pictures are written in.
+/// An output format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Encoding {
@@ -93,7 +93,7 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// Returns the extension of such files.
+    /// Returns the file extension.
     pub fn extension(self) -> &'static str {
         match self {
             Self::Jpeg => "jpg",
@@ -102,7 +102,7 @@ impl Encoding {
         }
     }
 
-    /// Returns the format.
+    /// Returns the image format.
     pub fn format(self) -> Format {
         match self {
             Self::Jpeg => Format::Jpeg,
@@ -111,7 +111,7 @@ impl Encoding {
         }
     }
 
-    /// Returns the largest side of such files.
+    /// Returns the maximum side of an image in this format.
     fn largest_side(self) -> u32 {
         match self {
             Self::Jpeg => LARGEST_JPEG,
@@ -120,7 +120,7 @@ impl Encoding {
         }
     }
 
-    /// Returns the format that pictures of a format are written in where only their size changes.
+    /// Returns the output format for images of `format` if only their size changes.
     fn of(format: Format) -> Self {
         match format {
             Format::Jpeg => Self::Jpeg,
@@ -143,21 +143,21 @@ impl FromStr for Encoding {
     }
 }
 
-/// What is done to pictures.
+/// The conversion of images.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recode {
-    /// Their size. None: as it is.
+    /// The target size. `None` keeps the size.
     pub resize: Option<TargetSize>,
-    /// Their format. None: as it is, PNG where it cannot be written.
+    /// The target format. `None` keeps the format, or uses PNG if it cannot be written.
     pub encode: Option<Encoding>,
 }
 
-/// A picture that was written anew.
+/// A converted image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Recoded {
-    /// The file.
+    /// The content of the file.
     pub bytes: Vec<u8>,
-    /// Its format.
+    /// The format of the file.
     pub encoding: Encoding,
     /// Width in pixels.
     pub width: u32,
@@ -166,16 +166,17 @@ pub struct Recoded {
 }
 
 impl Recode {
-    /// Whether nothing is done.
+    /// Returns whether images are unchanged.
     pub fn is_verbatim(&self) -> bool {
         *self == Self::default()
     }
 
-    /// Returns a picture as it is asked for; none where the file is so already. For `admit` see
-    /// [`decode_admitted`].
+    /// Converts an image. Returns `None` if the file already has the size and format, or is too
+    /// large for the format. For `admit` see [`decode_admitted`].
     ///
     /// # Errors
-    /// Those of [`decode`](crate::decode).
+    ///
+    /// Fails like [`decode`](crate::decode), and if the image cannot be encoded.
     pub fn apply(
         &self,
         bytes: &[u8],
@@ -245,7 +246,7 @@ impl TargetSize {
     }
 }
 
-/// Returns a size with the same aspect in which `from` pixels are `to`, rounded.
+/// Returns a size with the same aspect ratio, in which `from` pixels become `to`, rounded.
 fn scaled((width, height): (u32, u32), to: u32, from: u32) -> (u32, u32) {
     let scale = |length: u32| {
         let product = u64::from(length) * u64::from(to) + u64::from(from / 2);

@@ -1,37 +1,38 @@
-//! Resizing, bit for bit as Pillow does it.
+//! Resizing, bit for bit like Pillow.
 //!
-//! The algorithm of Pillow's `ImagingResample` for 8-bit pixels (`src/libImaging/Resample.c`), which
-//! is what the models' own processors use:
-//! - convolution with a filter that is stretched by the scale when shrinking (antialiasing);
+//! The algorithm is that of Pillow's `ImagingResample` for 8-bit pixels
+//! (`src/libImaging/Resample.c`), which the models' own processors use:
+//! - convolution with a filter that is widened by the scale when shrinking (antialiasing);
 //! - one pass along the rows and one down the columns, rounded to 8 bits in between;
-//! - weights normalised in f64, then fixed point with 22 fractional bits, products summed in i32.
+//! - weights normalised in f64, then in fixed point with 22 fractional bits, products summed in
+//!   i32.
 //!
-//! Which pass comes first changes the last bit. Pillow up to 12 always goes along the rows first.
-//! Pillow 13 goes down the columns first when that leaves less to do (`columns_first`), which
-//! happens for an aspect-keeping reduction of pictures more than twice as high as wide, and for
-//! stretching portraits to a square. The rule was found by comparing 4000 random sizes with Pillow
-//! 13.0.0, which made our references; all agree.
+//! The order of the passes affects the last bit. Pillow up to 12 always processes the rows first.
+//! Pillow 13 processes the columns first if that leaves less work (`columns_first`). That is the
+//! case when reducing images more than twice as high as wide, and when stretching portraits to a
+//! square. The rule was found by comparing 4000 random sizes with Pillow 13.0.0, which created our
+//! references; all agree.
 //!
-//! The weights are made in `axis.rs`, the passes are in `passes.rs`.
+//! `axis.rs` computes the weights, `passes.rs` has the passes.
 //!
-//! A crop is part of the call, and only what it needs is computed, in both passes: the short side of
-//! a 1x10000 picture taken to 224 makes a picture of 2.2 million rows, of which 224 are wanted.
+//! A crop is part of the call, and both passes compute only what it needs: resizing the short side
+//! of a 1x10000 image to 224 gives an image of 2.2 million rows, of which 224 are needed.
 
-use crate::axis::{Axis, Stretch};
+use crate::axis::{Axis, AxisSpec};
 use crate::buffers;
 use crate::decode::RgbImage;
 use crate::passes::{along_rows, down_columns};
 
 pub use crate::axis::Filter;
 
-/// Whether Pillow 13 resizes the columns before the rows.
+/// Returns whether Pillow 13 processes the columns before the rows.
 fn columns_first(width: u32, height: u32, full: (u64, u64)) -> bool {
     let lost = |from: u32, to: u64| i128::from(from) - i128::from(to);
     let (across, down) = (lost(width, full.0), lost(height, full.1));
     down > 0 && 2 * across < down
 }
 
-/// A part of a resized picture: `width` x `height` pixels from column `left` and row `top` on.
+/// A part of a resized image: `width` x `height` pixels from column `left` and row `top` on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Window {
     pub left: u64,
@@ -40,7 +41,7 @@ pub(crate) struct Window {
     pub height: u32,
 }
 
-/// The picture resized to `width` x `height`.
+/// Resizes an image to `width` x `height`.
 pub fn resize(image: &RgbImage, width: u32, height: u32, filter: Filter) -> RgbImage {
     let all = Window {
         left: 0,
@@ -51,37 +52,37 @@ pub fn resize(image: &RgbImage, width: u32, height: u32, filter: Filter) -> RgbI
     resize_window(image, (u64::from(width), u64::from(height)), filter, all)
 }
 
-/// A picture that was `size` (width, height) before decoding reduced it by `by`.
+/// An image of original size `size` (width, height) that decoding reduced by the factor `by`.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Source<'a> {
+pub(crate) struct ReducedImage<'a> {
     pub image: &'a RgbImage,
     pub size: (u32, u32),
     pub by: u32,
 }
 
-impl<'a> From<&'a RgbImage> for Source<'a> {
+impl<'a> From<&'a RgbImage> for ReducedImage<'a> {
     fn from(image: &'a RgbImage) -> Self {
         let size = (image.width, image.height);
         Self { image, size, by: 1 }
     }
 }
 
-/// A window of the picture resized to `full` (width, height), equal to cropping the whole.
-/// The window lies within `full`.
+/// Returns a window of the image resized to `full` (width, height), equal to cropping the whole.
+/// The window is within `full`.
 pub(crate) fn resize_window<'a>(
-    source: impl Into<Source<'a>>,
+    source: impl Into<ReducedImage<'a>>,
     full: (u64, u64),
     filter: Filter,
     window: Window,
 ) -> RgbImage {
-    let Source { image, size, by } = source.into();
+    let ReducedImage { image, size, by } = source.into();
     let stride = window.width as usize * 3;
     let mut data = buffers::take(stride * window.height as usize);
     if data.is_empty() || image.width == 0 || image.height == 0 {
         data.fill(0);
     } else {
         let axis = |input, size, output, start, length| {
-            Axis::of_stretch(Stretch {
+            Axis::for_spec(AxisSpec {
                 input,
                 size,
                 by,
@@ -163,7 +164,8 @@ mod tests {
 
     #[test]
     fn the_order_of_passes_is_pillow_13s() {
-        // Around the boundary, as measured: for 100x100 to height 50, width 75 is the last of the old order.
+        // Measured around the boundary: for 100x100 to height 50, width 75 is the last one with the
+        // rows first.
         assert!(!columns_first(100, 100, (75, 50)) && columns_first(100, 100, (76, 50)));
         assert!(!columns_first(375, 500, (250, 251)) && columns_first(375, 500, (251, 251)));
         assert!(!columns_first(375, 500, (500, 600)) && !columns_first(64, 64, (64, 64)));

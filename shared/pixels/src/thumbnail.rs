@@ -1,28 +1,29 @@
-//! Thumbnails for pages.
+//! Thumbnails for the report and galleries.
 
 use crate::decode::{Admit, DecodeError, Format, Limits, decode_reduced};
 use crate::jpeg::{self, Reduction};
 use crate::resize::{Filter, resize};
 
-/// Quality of the JPEG, 1 to 100.
+/// The quality of the JPEG, 1 to 100.
 const QUALITY: u8 = 72;
 
-/// A small picture as JPEG.
+/// A small image as JPEG.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Thumbnail {
     /// Width in pixels.
     pub width: u32,
     /// Height in pixels.
     pub height: u32,
-    /// The file.
+    /// The content of the file.
     pub jpeg: Vec<u8>,
 }
 
-/// Returns the upright picture, reduced so that its long side has `side` pixels at most. A smaller
-/// picture keeps its size. For `admit` see [`decode_admitted`](crate::decode_admitted).
+/// Returns the upright image, reduced so that its long side has at most `side` pixels. A smaller
+/// image keeps its size. For `admit` see [`decode_admitted`](crate::decode_admitted).
 ///
 /// # Errors
-/// Those of [`decode`](crate::decode).
+///
+/// Fails like [`decode`](crate::decode), and if the thumbnail cannot be encoded.
 pub fn thumbnail(
     bytes: &[u8],
     side: u32,
@@ -37,9 +38,10 @@ pub fn thumbnail(
     };
     let image = decode_reduced(bytes, limits, admit, reduction)?.upright();
     let (width, height) = fit(image.width, image.height, side);
-    let small = match (width, height) == (image.width, image.height) {
-        true => image,
-        false => resize(&image, width, height, Filter::Box),
+    let small = if (width, height) == (image.width, image.height) {
+        image
+    } else {
+        resize(&image, width, height, Filter::Box)
     };
     let jpeg = jpeg::encode(&small, QUALITY).map_err(|detail| DecodeError::Corrupt {
         format: Format::Jpeg,
@@ -52,7 +54,7 @@ pub fn thumbnail(
     })
 }
 
-/// Returns the size with the same aspect whose long side is `side` at most.
+/// Returns the size with the same aspect ratio whose long side is at most `side`.
 fn fit(width: u32, height: u32, side: u32) -> (u32, u32) {
     let long = width.max(height);
     if long <= side {

@@ -1,26 +1,26 @@
-//! Resizing, bit for bit as PyTorch does it with tensors of bytes.
+//! Resizing, bit for bit like PyTorch with tensors of bytes.
 //!
 //! The "fast" image processors of transformers resize tensors with torchvision, which calls
-//! `torch.nn.functional.interpolate(antialias=True)`. For bytes on x86 with AVX2 that is the algorithm
-//! of `aten/src/ATen/native/cpu/UpSampleKernelAVXAntialias.h`: Pillow's, with weights of 16 bits, and
-//! always along the rows first. It differs from Pillow's own result by 1 in some values.
+//! `torch.nn.functional.interpolate(antialias=True)`. For bytes on x86 with AVX2 this is the
+//! algorithm of `aten/src/ATen/native/cpu/UpSampleKernelAVXAntialias.h`: Pillow's with 16-bit
+//! weights, always along the rows first. Some values differ from Pillow's by 1.
 //!
-//! Nearest-neighbour selection of both libraries is here, too: it has no weights.
+//! Nearest-neighbour selection of both libraries is also here: it has no weights.
 
 use crate::axis::Filter;
 use crate::decode::RgbImage;
 use crate::preprocess::Resampler;
 use crate::resize::Window;
 
-/// Resizes a picture to `full` (width, height) and returns a window of the result.
+/// Resizes an image to `full` (width, height) and returns a window of the result.
 pub(crate) fn resize_window(
     image: &RgbImage,
     full: (u64, u64),
     filter: Filter,
     window: Window,
 ) -> RgbImage {
-    let across = Axis::new(image.width, full.0, filter, window.left, window.width);
-    let down = Axis::new(image.height, full.1, filter, window.top, window.height);
+    let across = TorchAxis::new(image.width, full.0, filter, window.left, window.width);
+    let down = TorchAxis::new(image.height, full.1, filter, window.top, window.height);
     let rows = down.needed();
     let stride = window.width as usize * 3;
     let mut narrow = vec![0; stride * rows.len()];
@@ -36,7 +36,7 @@ pub(crate) fn resize_window(
     }
 }
 
-/// Selects the nearest pixels, as the library does it.
+/// Selects the nearest pixels by the rule of `library`.
 pub(crate) fn nearest_window(
     image: &RgbImage,
     full: (u64, u64),
@@ -64,7 +64,7 @@ fn nearest(input: u32, output: u64, library: Resampler, start: u64, length: u32)
     let last = (input as usize).saturating_sub(1);
     let window = start..start + u64::from(length);
     match library {
-        // `ImagingScaleAffine` adds the step up, rounding errors included.
+        // `ImagingScaleAffine` adds up the step, including rounding errors.
         Resampler::Pillow => {
             let step = f64::from(input) / output as f64;
             let mut at = step * 0.5;
@@ -87,14 +87,14 @@ fn nearest(input: u32, output: u64, library: Resampler, start: u64, length: u32)
 }
 
 /// The weights along one axis, for a window of the output.
-struct Axis {
+struct TorchAxis {
     /// For each output position: the first input position, and the weights from there on.
     taps: Vec<(usize, Vec<i32>)>,
-    /// Fractional bits of a weight.
+    /// The number of fractional bits of a weight.
     precision: u32,
 }
 
-impl Axis {
+impl TorchAxis {
     fn new(input: u32, output: u64, filter: Filter, start: u64, length: u32) -> Self {
         let window = start..start + u64::from(length);
         if u64::from(input) == output {
@@ -125,14 +125,14 @@ impl Axis {
         }
     }
 
-    /// Returns the input positions that any output position needs.
+    /// Returns the range of input positions that any output position needs.
     fn needed(&self) -> std::ops::Range<usize> {
         let first = self.taps.iter().map(|(first, _)| *first).min();
         let ends = self.taps.iter().map(|(first, taps)| first + taps.len());
         first.unwrap_or(0)..ends.max().unwrap_or(0)
     }
 
-    /// Half a unit of the result.
+    /// Returns half a unit of the result.
     fn half(&self) -> i32 {
         match self.precision {
             0 => 0,
@@ -156,7 +156,7 @@ impl Axis {
         }
     }
 
-    /// `source` has rows of `stride` bytes, from row `first_row` on.
+    /// Resamples down the columns. `source` has rows of `stride` bytes, from row `first_row` on.
     fn down_columns(&self, source: &[u8], first_row: usize, stride: usize, out: &mut [u8]) {
         let mut sums = vec![0; stride];
         for ((first, weights), out) in self.taps.iter().zip(out.chunks_exact_mut(stride.max(1))) {
@@ -174,21 +174,22 @@ impl Axis {
     }
 }
 
-/// Returns the first input position that counts for an output position, and the weights from there.
+/// Returns the first input position for an output position, and the weights from there on.
 fn weights(input: u32, output: u64, filter: Filter, position: u64) -> (usize, Vec<f64>) {
     let scale = f64::from(input) / output as f64;
     let stretch = scale.max(1.0);
     let support = filter.support() * stretch;
     let center = scale * (position as f64 + 0.5);
-    // Casts to unsigned stop at 0, and truncate as C's do.
+    // Casts to unsigned saturate at 0 and truncate, as in C.
     let first = (center - support + 0.5) as usize;
     let end = ((center + support + 0.5) as usize).min(input as usize);
     let weight = |at: usize| filter.weight((at as f64 - center + 0.5) / stretch);
     let weights: Vec<f64> = (first..end).map(weight).collect();
     let sum: f64 = weights.iter().sum();
-    match sum == 0.0 {
-        true => (first, weights),
-        false => (first, weights.iter().map(|weight| weight / sum).collect()),
+    if sum == 0.0 {
+        (first, weights)
+    } else {
+        (first, weights.iter().map(|weight| weight / sum).collect())
     }
 }
 

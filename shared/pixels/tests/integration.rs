@@ -1,16 +1,17 @@
-//! The crate against reference pictures and against synthetic ones.
+//! Tests of the crate with reference images and synthetic ones.
 //!
-//! A failure is:
-//! - `clip_reference`: a preprocessed pixel that differs from Pillow's and transformers';
-//! - `hard_shards`: a picture file that decodes though it is damaged, or does not though it is
-//!   sound, or to another size or mean colour than `expected.json` says; a panic;
-//! - `photos`: one of 600 real photos that does not decode;
-//! - `pillow`: a resized picture, JPEG round trip or hash that differs from Pillow's and ImageHash's;
-//! - `measures`: hashes or quality measures that do not order pictures as a person would.
+//! Failures:
+//! - `clip_reference`: a preprocessed pixel differs from Pillow's and transformers';
+//! - `hard_shards`: a damaged file decodes, a valid one does not, or the size or mean colour
+//!   differs from `expected.json`; a panic;
+//! - `photos`: one of 600 real photos does not decode;
+//! - `pillow`: a resized image, JPEG round trip or hash differs from Pillow's and ImageHash's;
+//! - `pdq`: a PDQ hash differs from Meta's library by more than rounding;
+//! - `measures`: hashes or quality measures do not order images as a person would.
 //!
-//! `clip_reference`, `hard_shards` and `photos` need the fixtures (`sluice_testkit::fixtures`) and are skipped without them.
-//! There are no golden files to update: the references come with the fixtures, the checksums in
-//! `pillow` from Pillow.
+//! `clip_reference`, `hard_shards` and `photos` need the fixtures (`sluice_testkit::fixtures`) and
+//! are skipped without them. There are no golden files to update: the references come with the
+//! fixtures, the checksums in `pillow` from Pillow.
 
 #![expect(
     clippy::disallowed_methods,
@@ -26,6 +27,8 @@ mod hard_shards;
 mod measures;
 #[path = "integration/npy.rs"]
 mod npy;
+#[path = "integration/pdq.rs"]
+mod pdq;
 #[path = "integration/photos.rs"]
 mod photos;
 #[path = "integration/pillow.rs"]
@@ -34,7 +37,7 @@ mod pillow;
 use std::io::Read;
 use std::path::Path;
 
-/// The regular members of a tar shard: name and bytes, in order.
+/// Returns the name and bytes of the regular members of a tar shard, in order.
 fn members(shard: &Path) -> Vec<(String, Vec<u8>)> {
     let file = std::fs::File::open(shard).unwrap();
     tar::Archive::new(std::io::BufReader::new(file))

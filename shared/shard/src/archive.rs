@@ -1,53 +1,53 @@
-//! A tar as a stream of entries: headers with their extensions resolved, data read or passed over.
+//! Reads a tar as a stream of entries: extended headers are resolved, data is read or skipped.
 //!
-//! The rules for odd archives, which the README has as a table:
-//! - Zero blocks are stepped over; a sound header behind them is read (archives laid one after the
-//!   other). What is no header is garbage behind two zero blocks, and damage before.
-//! - The end of the data is the end of the archive wherever a header could begin, and in the
-//!   padding behind a member. Anywhere else it is damage.
-//! - Nothing is allocated because a header asks for it: buffers grow with the bytes that come.
+//! Rules for irregular archives (the README has them as a table):
+//! - Blocks of zeros are skipped. A valid header after them is read (concatenated archives). An
+//!   invalid one is garbage after two zero blocks, and damage before.
+//! - The archive may end wherever a header could begin, and in the padding after a member. An end
+//!   anywhere else is damage.
+//! - Sizes in headers never cause an allocation: buffers grow with the bytes received.
 
 use std::io::{self, Read};
 
-use crate::event::{Compression, Damage, DamageKind, Limits, Note, NoteKind};
+use crate::event::{Compression, Damage, DamageKind, Note, NoteKind, ShardLimits};
 use crate::header::{self, BLOCK, Header, Pax, Type};
-use crate::source::{Fault, Source};
+use crate::source::{Fault, TarStream};
 
 const CHUNK: usize = 64 << 10;
 
-/// What an entry is, once its extended headers are taken into account.
+/// The kind of an entry, after extended headers are applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum EntryKind {
     File,
     Sparse,
     Directory,
-    /// Another name of an earlier file, which is [`Entry::target`].
+    /// A hard link to an earlier file, named by [`Entry::target`].
     HardLink,
-    /// A hard link to an image, with the place of that image.
+    /// A hard link to an image, with the offset and size of that image.
     Linked,
     Link,
     Device,
     Other,
-    /// A file whose long name is beyond the limit.
+    /// A file whose long name exceeds the limit.
     NameTooLong,
-    /// A file whose extended header is broken or beyond the limit.
+    /// A file whose extended header is invalid or exceeds the limit.
     BadExtendedHeader,
 }
 
-/// One member of the tar. Its data comes next and has to be read or skipped.
+/// One member of the tar. Its data follows and must be read or skipped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Entry {
     pub(crate) name: Vec<u8>,
-    pub(crate) kind: Kind,
-    /// Where the data begins.
+    pub(crate) kind: EntryKind,
+    /// The offset of the data.
     pub(crate) offset: u64,
-    /// Bytes of data in the tar.
+    /// The size of the data in the tar.
     pub(crate) size: u64,
     /// The target of a link.
     pub(crate) target: Vec<u8>,
 }
 
-/// What extended headers said about the member that follows them.
+/// The extended headers that precede a member.
 #[derive(Debug, Default)]
 struct Extended {
     any: bool,
@@ -59,17 +59,17 @@ struct Extended {
 }
 
 pub(crate) struct Archive<R: Read> {
-    source: Source<R>,
-    limits: Limits,
+    source: TarStream<R>,
+    limits: ShardLimits,
     notes: Vec<Note>,
     zero_blocks: u64,
     headers: u64,
 }
 
 impl<R: Read> Archive<R> {
-    pub(crate) fn new(reader: R, limits: Limits) -> io::Result<Self> {
+    pub(crate) fn new(reader: R, limits: ShardLimits) -> io::Result<Self> {
         Ok(Self {
-            source: Source::new(reader, &limits)?,
+            source: TarStream::new(reader, &limits)?,
             limits,
             notes: Vec::new(),
             zero_blocks: 0,
@@ -81,17 +81,18 @@ impl<R: Read> Archive<R> {
         self.source.compression()
     }
 
-    /// Notes since the last call.
+    /// Returns the notes since the last call.
     pub(crate) fn take_notes(&mut self) -> Vec<Note> {
         std::mem::take(&mut self.notes)
     }
 
-    /// Whether an end of archive stands before the present position: what was read is complete.
+    /// Returns whether an end-of-archive marker precedes the current position, so that everything
+    /// read is complete.
     pub(crate) fn at_archive_end(&self) -> bool {
         self.zero_blocks > 0
     }
 
-    /// The next member, or `None` at the end of the shard.
+    /// Returns the next member, or `None` at the end of the shard.
     pub(crate) fn next_entry(&mut self) -> Result<Option<Entry>, Fault> {
         let mut extended = Extended::default();
         let mut block = [0_u8; BLOCK];
@@ -127,8 +128,8 @@ impl<R: Read> Archive<R> {
                     extended.target = target.map(|target| header::until_nul(&target).to_vec());
                     continue;
                 }
-                // Defaults for the whole archive do not matter: none that writers use (comments,
-                // times) changes a name or a size.
+                // Global pax headers are ignored: those that writers use (comments, times) change
+                // neither names nor sizes.
                 Type::PaxGlobal => {
                     self.extended_data(header.size, 0)?;
                     continue;
@@ -139,7 +140,7 @@ impl<R: Read> Archive<R> {
         }
     }
 
-    /// The next block that is a header; false at the end of the shard.
+    /// Reads blocks up to the next header. Returns false at the end of the shard.
     fn next_block(&mut self, block: &mut [u8; BLOCK], extended: &Extended) -> Result<bool, Fault> {
         loop {
             let at = self.source.position();
@@ -206,29 +207,30 @@ impl<R: Read> Archive<R> {
         }
     }
 
-    /// Puts a member's header and its extended headers together.
+    /// Combines a member's header and its extended headers.
     fn entry(&mut self, header: Header, extended: Extended) -> Result<Entry, Fault> {
         if let Type::Sparse { map_goes_on: true } = header.kind {
             self.skip_sparse_map()?;
         }
         let name = extended.pax.path.or(extended.name).unwrap_or(header.name);
         let kind = match header.kind {
-            // Old tars have no type for folders, only the slash. Its size counts all the same.
-            Type::File if name.ends_with(b"/") => Kind::Directory,
-            Type::Directory => Kind::Directory,
-            Type::HardLink => Kind::HardLink,
-            Type::Link => Kind::Link,
-            Type::Device => Kind::Device,
-            Type::File | Type::Sparse { .. } if extended.bad => Kind::BadExtendedHeader,
-            Type::File | Type::Sparse { .. } if extended.name_too_long => Kind::NameTooLong,
-            Type::Sparse { .. } => Kind::Sparse,
-            Type::File if extended.pax.sparse => Kind::Sparse,
-            Type::File => Kind::File,
-            _ => Kind::Other,
+            // Old tars mark folders only by a trailing slash. Their data is skipped all the same.
+            Type::File if name.ends_with(b"/") => EntryKind::Directory,
+            Type::Directory => EntryKind::Directory,
+            Type::HardLink => EntryKind::HardLink,
+            Type::Link => EntryKind::Link,
+            Type::Device => EntryKind::Device,
+            Type::File | Type::Sparse { .. } if extended.bad => EntryKind::BadExtendedHeader,
+            Type::File | Type::Sparse { .. } if extended.name_too_long => EntryKind::NameTooLong,
+            Type::Sparse { .. } => EntryKind::Sparse,
+            Type::File if extended.pax.sparse => EntryKind::Sparse,
+            Type::File => EntryKind::File,
+            _ => EntryKind::Other,
         };
-        let size = match header.kind.has_data() {
-            true => extended.pax.size.unwrap_or(header.size),
-            false => 0,
+        let size = if header.kind.has_data() {
+            extended.pax.size.unwrap_or(header.size)
+        } else {
+            0
         };
         let offset = self.source.position();
         if offset.checked_add(size).is_none() {
@@ -260,13 +262,15 @@ impl<R: Read> Archive<R> {
         }
     }
 
-    /// The data of an extended header, or `None` (and passed over) when it is beyond the limit.
+    /// Reads the data of an extended header. Data over the limit is skipped, and `None` is
+    /// returned.
     fn extended_data(&mut self, size: u64, limit: u64) -> Result<Option<Vec<u8>>, Fault> {
         let mut data = Vec::new();
         let kept = size <= limit;
-        let whole = match kept {
-            true => self.read_data(size, &mut data)?,
-            false => self.skip_data(size)?,
+        let whole = if kept {
+            self.read_data(size, &mut data)?
+        } else {
+            self.skip_data(size)?
         };
         match (whole, kept) {
             (false, _) => Err(self.ends_inside_header()),
@@ -282,22 +286,22 @@ impl<R: Read> Archive<R> {
         )
     }
 
-    /// Reads a member's data; false when the shard ends inside it.
+    /// Reads a member's data. Returns false if the shard ends inside it.
     pub(crate) fn read_data(&mut self, size: u64, into: &mut Vec<u8>) -> Result<bool, Fault> {
         let mut left = size;
         while left > 0 {
-            let want = usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK);
+            let step = usize::try_from(left).unwrap_or(usize::MAX).min(CHUNK);
             let start = into.len();
-            if into.capacity() < start + want {
-                // Doubles, but never beyond what the header says.
+            if into.capacity() < start + step {
+                // Doubles the buffer, but never beyond the size in the header.
                 let more = usize::try_from(left).unwrap_or(usize::MAX);
                 into.reserve_exact(more.min(start.max(CHUNK)));
             }
-            into.resize(start + want, 0);
+            into.resize(start + step, 0);
             let read = self.source.fill(&mut into[start..])?;
             into.truncate(start + read);
             left -= read as u64;
-            if read < want {
+            if read < step {
                 return Ok(false);
             }
         }
@@ -305,7 +309,7 @@ impl<R: Read> Archive<R> {
         Ok(true)
     }
 
-    /// Passes over a member's data; false when the shard ends inside it.
+    /// Skips a member's data. Returns false if the shard ends inside it.
     pub(crate) fn skip_data(&mut self, size: u64) -> Result<bool, Fault> {
         if self.discard(size)? < size {
             return Ok(false);
@@ -314,7 +318,7 @@ impl<R: Read> Archive<R> {
         Ok(true)
     }
 
-    /// A shard may end in the padding: the data before it is whole.
+    /// Skips the padding. A shard may end inside it: the data before it is complete.
     fn skip_padding(&mut self, size: u64) -> Result<(), Fault> {
         let block = BLOCK as u64;
         self.discard((block - size % block) % block).map(drop)
@@ -325,17 +329,17 @@ impl<R: Read> Archive<R> {
         let mut done = 0;
         while done < size {
             let left = usize::try_from(size - done).unwrap_or(usize::MAX);
-            let want = left.min(chunk.len());
-            let read = self.source.fill(&mut chunk[..want])?;
+            let step = left.min(chunk.len());
+            let read = self.source.fill(&mut chunk[..step])?;
             done += read as u64;
-            if read < want {
+            if read < step {
                 break;
             }
         }
         Ok(done)
     }
 
-    /// The damage of a shard that ends inside a member's data.
+    /// Returns the damage of a shard that ends inside a member's data.
     pub(crate) fn ends_inside_member(&self, name: &str) -> Damage {
         Damage {
             offset: self.source.position(),

@@ -1,32 +1,36 @@
-//! What a shard holds, as the reader tells it: samples, members that belong to none, notes, damage.
+//! What the reader finds in a shard: samples, members without a sample, notes and damage.
 //!
-//! All enums here are closed, and each kind has a short name (`as_str`) that is stable: it may be
-//! written into manifests and counted by.
+//! All enums here are exhaustive. Each variant has a stable short name (`as_str`), which is written
+//! into manifests.
 
 use std::fmt;
 
-/// Bounds that keep one odd shard from taking the process with it.
+/// ShardLimits that protect the process from irregular shards.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// A larger member is passed over without being buffered: its `data` is `None`. 256 MiB.
+pub struct ShardLimits {
+    /// The maximum size of a buffered member. The `data` of a larger one is `None`. 256 MiB.
     pub max_member_bytes: u64,
-    /// Bytes buffered for one sample; a member that would go beyond is treated as too large. 512 MiB.
+    /// The maximum number of bytes buffered for one sample. A member that would exceed it is
+    /// treated as too large. 512 MiB.
     pub max_sample_bytes: u64,
-    /// Members of one sample; the further ones are skipped and the sample says so. 1024.
+    /// The maximum number of members in a sample. Further ones are skipped, and the sample has
+    /// [`SampleProblem::TooManyMembers`]. 1024.
     pub max_sample_members: usize,
-    /// A longer member name (GNU long name) is not taken up, its member is skipped. 64 KiB.
+    /// The maximum length of a member name (GNU long name). A member with a longer one is skipped.
+    /// 64 KiB.
     pub max_name_bytes: u64,
-    /// A larger pax header is not taken up, its member is skipped. 1 MiB.
+    /// The maximum size of a pax header. A member with a larger one is skipped. 1 MiB.
     pub max_extended_bytes: u64,
-    /// What a compressed shard may inflate to. 64 GiB.
+    /// The maximum decompressed size of a shard. 64 GiB.
     pub max_inflated_bytes: u64,
-    /// Inflated bytes per compressed byte, judged once `inflate_ratio_from` bytes came out. 256.
+    /// The maximum ratio of decompressed to compressed bytes, checked after `inflate_ratio_from`
+    /// bytes. 256.
     pub max_inflate_ratio: u64,
-    /// Below this many inflated bytes any ratio is fine. 32 MiB.
+    /// The number of decompressed bytes up to which any ratio is allowed. 32 MiB.
     pub inflate_ratio_from: u64,
 }
 
-impl Default for Limits {
+impl Default for ShardLimits {
     fn default() -> Self {
         const MIB: u64 = 1 << 20;
         Self {
@@ -42,19 +46,19 @@ impl Default for Limits {
     }
 }
 
-/// How the shard is packed, told by its first bytes, never by its name.
+/// The compression of a shard, detected from its first bytes and never from its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Compression {
-    /// A plain tar: offsets are positions in the object itself.
+    /// A plain tar. Offsets are positions in the object itself.
     None,
-    /// gzip, in one member or several.
+    /// gzip, with one or more members.
     Gzip,
-    /// Zstandard, in one frame or several.
+    /// Zstandard, with one or more frames.
     Zstd,
 }
 
 impl Compression {
-    /// `none`, `gzip`, `zstd`.
+    /// Returns `none`, `gzip` or `zstd`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::None => "none",
@@ -64,38 +68,39 @@ impl Compression {
     }
 }
 
-/// One thing found in a shard, in shard order.
+/// One item found in a shard, in shard order.
 ///
-/// A sample is told when its last member has been read, so the `Skipped` of a member that lies
-/// between two members of one sample comes before that `Sample`.
+/// A sample is emitted after its last member. The `Skipped` of a member between two members of one
+/// sample therefore comes before that `Sample`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
-    /// Members that follow each other and share a key.
+    /// Consecutive members that share a key.
     Sample(Sample),
     /// A member that belongs to no sample.
     Skipped(Skipped),
-    /// Something worth a line in the log; nothing was lost by it.
+    /// An irregularity for the log. Nothing was lost.
     Note(Note),
-    /// What lies behind this cannot be read. At most one, and then the last event.
+    /// Damage. Nothing after it can be read, so it is always the last event.
     Damage(Damage),
 }
 
-/// A sample: members that follow each other in the shard and share a key.
+/// A sample: consecutive members of a shard that share a key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sample {
-    /// The key as text: lossless for UTF-8, `\xNN` for bytes that are not.
+    /// The key as text. UTF-8 is unchanged; other bytes are written as `\xNN`.
     pub key: String,
-    /// 0 the first time this key stands in the shard; else the n for which `KEY#n` is unique in
-    /// the shard: 1, 2, … (a number that a literal key such as `a#1` has taken is passed over).
+    /// 0 for the first sample with this key in the shard. Otherwise the number `n` that makes
+    /// `KEY#n` unique in the shard: 1, 2, … Numbers used by a literal key such as `a#1` are
+    /// skipped.
     pub occurrence: u32,
-    /// In shard order. Only whole members: a torn one is told by `problem`.
+    /// The members in shard order. Only complete ones: `problem` reports a truncated member.
     pub members: Vec<Member>,
-    /// Why the sample is not as it should be.
+    /// Why the sample is incomplete or irregular.
     pub problem: Option<SampleProblem>,
 }
 
 impl Sample {
-    /// The key, with `#n` when it stood in the shard before: unique within the shard.
+    /// Returns the key, with `#n` if it is a repetition. Unique within the shard.
     pub fn id(&self) -> String {
         match self.occurrence {
             0 => self.key.clone(),
@@ -107,33 +112,35 @@ impl Sample {
 /// One member of a sample.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
-    /// What follows the key's dot, as written (`JPG`, `mask.png`); `\xNN` for bytes that are not UTF-8.
+    /// The part after the key's dot, as written (`JPG`, `mask.png`). Bytes that are not UTF-8 are
+    /// written as `\xNN`.
     pub extension: String,
     /// The raw name in the tar.
     pub name: Vec<u8>,
-    /// Where its data begins, counted in the decompressed tar.
+    /// The offset of its data in the decompressed tar.
     pub offset: u64,
-    /// Bytes its data takes in the tar.
+    /// The size of its data in the tar.
     pub size: u64,
-    /// Its bytes; `None` for the reason that `missing` gives.
+    /// The data, or `None` for the reason in `missing`.
     pub data: Option<Vec<u8>>,
     /// Why `data` is `None`.
     pub missing: Option<Missing>,
 }
 
-/// Why a member's bytes were not read.
+/// Why a member's data was not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Missing {
-    /// Larger than the limits. The bytes are whole in the tar, at `offset`.
+    /// Larger than the limits. The data is complete in the tar, at `offset`.
     TooLarge,
-    /// A sparse file: what the tar holds is not the file's bytes, so nobody should take them as such.
+    /// A sparse file. The data in the tar is not the file's content, so it must not be used as
+    /// such.
     Sparse,
-    /// A hard link: the bytes are those of an earlier member, at `offset`.
+    /// A hard link. The data is that of an earlier member, at `offset`.
     Link,
 }
 
 impl Missing {
-    /// `too-large`, `sparse`, `link`.
+    /// Returns `too-large`, `sparse` or `link`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::TooLarge => "too-large",
@@ -143,32 +150,38 @@ impl Missing {
     }
 }
 
-/// Why a sample is not as it should be.
+/// Why a sample is incomplete or irregular.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SampleProblem {
-    /// The shard ends inside the member with this extension. The whole members stay listed.
+    /// The shard ends inside the member with this extension. Complete members are listed.
     Truncated {
-        /// The torn member's extension.
+        /// The truncated member's extension.
         extension: String,
     },
-    /// All its members are whole, but the shard is damaged right behind them: there may have been more.
+    /// All listed members are complete, but the shard is damaged directly after them: more may be
+    /// lost.
     CutShort,
-    /// The member with this extension is sparse and was set aside.
+    /// The member with this extension is sparse and cannot be used.
     Sparse {
         /// The sparse member's extension.
         extension: String,
     },
-    /// It has more members than the limit; the further ones are reported as skipped.
+    /// The sample has more members than the limit. The further ones are reported as skipped.
     TooManyMembers,
-    /// Its image is an object that cannot be read.
+    /// The sample's image is an object that cannot be read.
     Missing {
+        /// The reason why.
+        detail: String,
+    },
+    /// It is a row of a table that cannot be decoded.
+    Undecodable {
         /// Why.
         detail: String,
     },
 }
 
 impl SampleProblem {
-    /// `truncated`, `cut-short`, `sparse`, `too-many-members`, `missing`.
+    /// Returns `truncated`, `cut-short`, `sparse`, `too-many-members`, `missing` or `undecodable`.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Truncated { .. } => "truncated",
@@ -176,11 +189,12 @@ impl SampleProblem {
             Self::Sparse { .. } => "sparse",
             Self::TooManyMembers => "too-many-members",
             Self::Missing { .. } => "missing",
+            Self::Undecodable { .. } => "undecodable",
         }
     }
 
-    /// Whether a member is known to be lost. False for `CutShort`, where one only may be: what is
-    /// listed is sound, and a picture among it can be used.
+    /// Returns whether a member is known to be lost. False for `CutShort`, where one may be: the
+    /// listed members are complete, so an image among them can be used.
     pub const fn lost_a_member(&self) -> bool {
         !matches!(self, Self::CutShort)
     }
@@ -189,13 +203,13 @@ impl SampleProblem {
 /// A member that belongs to no sample.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
-    /// Its name as text, as in [`Sample::key`].
+    /// The name as text, in the format of [`Sample::key`].
     pub name: String,
-    /// Where its data begins, counted in the decompressed tar.
+    /// The offset of its data in the decompressed tar.
     pub offset: u64,
-    /// Bytes of data it takes in the tar, as its header says.
+    /// The size of its data in the tar, according to its header.
     pub bytes: u64,
-    /// Why it is not part of a sample.
+    /// Why the member is not part of a sample.
     pub why: Skip,
 }
 
@@ -208,24 +222,25 @@ pub enum Skip {
     Link,
     /// A device or a FIFO.
     Device,
-    /// A type that is no file: GNU dump folders, volume labels, parts of multi-volume files, unknown letters.
+    /// A type that is not a file: GNU dump folders, volume labels, parts of multi-volume files,
+    /// unknown letters.
     UnknownType,
-    /// The last part of its name begins with a dot (`.jpg`, `._photo.jpg`).
+    /// The last component of its name starts with a dot (`.jpg`, `._photo.jpg`).
     NoKey,
-    /// The last part of its name has no dot (`noext`).
+    /// The last component of its name has no dot (`noext`).
     NoExtension,
-    /// `__name__` or `__name__/…`, which WebDataset keeps for its own metadata and passes over.
+    /// `__name__` or `__name__/…`, which WebDataset reserves for its own metadata and skips.
     Reserved,
-    /// Its name is longer than the limit.
+    /// Its name exceeds the limit.
     NameTooLong,
-    /// The extended (pax) header before it is broken or too large, so its true name is not known.
+    /// The extended (pax) header before it is invalid or too large, so its name is unknown.
     BadExtendedHeader,
-    /// Its sample has as many members as the limit allows.
+    /// Its sample already has the maximum number of members.
     TooManyMembers,
 }
 
 impl Skip {
-    /// Every reason there is.
+    /// All reasons.
     pub const ALL: [Self; 10] = [
         Self::Directory,
         Self::Link,
@@ -239,7 +254,7 @@ impl Skip {
         Self::TooManyMembers,
     ];
 
-    /// The stable name, such as `no-extension`.
+    /// Returns the stable name, such as `no-extension`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Directory => "directory",
@@ -256,34 +271,34 @@ impl Skip {
     }
 }
 
-/// Something worth saying that cost nothing.
+/// An irregularity that lost no data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
-    /// Where, counted in the decompressed tar.
+    /// The offset in the decompressed tar.
     pub offset: u64,
-    /// What.
+    /// The kind of irregularity.
     pub kind: NoteKind,
 }
 
 /// Kinds of [`Note`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum NoteKind {
-    /// This many bytes behind the end of the archive are no tar; they were ignored.
+    /// Bytes after the end of the archive are not a tar. They were ignored.
     TrailingGarbage {
-        /// Bytes ignored.
+        /// The number of ignored bytes.
         bytes: u64,
     },
-    /// Bytes that are no gzip follow the gzip stream; they were ignored.
+    /// Bytes after the gzip stream are not gzip. They were ignored.
     TrailingGarbageCompressed,
-    /// The shard ends without the zero blocks that end a tar. It was read whole, but should it have
-    /// been cut exactly between two members, nothing else would show it.
+    /// The shard ends without the zero blocks that end a tar. It was read completely, but if it was
+    /// truncated exactly between two members, there is no other sign.
     NoEndOfArchive,
-    /// Members follow zero blocks, as in archives laid one after the other; they were read too.
+    /// Members follow zero blocks, as in concatenated archives. They were read.
     AnotherArchive,
 }
 
 impl NoteKind {
-    /// The stable name, such as `trailing-garbage`.
+    /// Returns the stable name, such as `trailing-garbage`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::TrailingGarbage { .. } => "trailing-garbage",
@@ -294,34 +309,37 @@ impl NoteKind {
     }
 }
 
-/// Where and why the shard cannot be read further.
+/// The position and cause at which reading a shard ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
-    /// The broken header's position, or that of the first byte that is missing; counted in the
-    /// decompressed tar.
+    /// The offset, in the decompressed tar, of the invalid header or of the first missing byte.
     pub offset: u64,
-    /// What is wrong.
+    /// The kind of damage.
     pub kind: DamageKind,
-    /// The same for people, as a lower-case fragment.
+    /// A description for people, as a lower-case fragment.
     pub detail: String,
 }
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (at byte {})", self.detail, self.offset)
+        let unit = match self.kind {
+            DamageKind::BrokenTable => "row",
+            _ => "byte",
+        };
+        write!(f, "{} (at {unit} {})", self.detail, self.offset)
     }
 }
 
 /// Kinds of [`Damage`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DamageKind {
-    /// The shard has 0 bytes (or inflates to 0).
+    /// The shard has 0 bytes, compressed or decompressed.
     Empty,
-    /// It does not begin as a tar does.
+    /// The first block is not a tar header.
     NotATar,
-    /// A header's checksum or a number in it is wrong.
+    /// A header's checksum or one of its numbers is wrong.
     BadHeader,
-    /// A header gives a size that cannot be (negative, beyond 63 bits).
+    /// A header has an impossible size (negative, or more than 63 bits).
     BadSize,
     /// The shard ends inside a header.
     TruncatedHeader,
@@ -329,16 +347,16 @@ pub enum DamageKind {
     TruncatedMember,
     /// The gzip or zstd stream ends too early.
     CompressedTruncated,
-    /// The gzip or zstd stream is broken, or its checksum is wrong.
+    /// The gzip or zstd stream is invalid, or its checksum is wrong.
     CompressedCorrupt,
-    /// It inflates to more than the limits allow.
+    /// The decompressed size exceeds the limits.
     InflatesTooMuch,
-    /// A Parquet file whose rows cannot be decoded.
+    /// The rows of a Parquet file cannot be decoded.
     BrokenTable,
 }
 
 impl DamageKind {
-    /// Every kind there is.
+    /// All kinds of damage.
     pub const ALL: [Self; 10] = [
         Self::Empty,
         Self::NotATar,
@@ -352,7 +370,7 @@ impl DamageKind {
         Self::BrokenTable,
     ];
 
-    /// The stable name, such as `truncated-member`.
+    /// Returns the stable name, such as `truncated-member`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Empty => "empty",
@@ -369,17 +387,17 @@ impl DamageKind {
     }
 }
 
-/// What was counted so far. `members == in_samples + skipped + torn` at the end.
+/// MemberCounts of members and samples so far. At the end, `members == in_samples + skipped + torn`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Counts {
-    /// Members whose header was read (extended headers are no members).
+pub struct MemberCounts {
+    /// Members whose header was read. Extended headers are not members.
     pub members: u64,
-    /// Members listed in a sample.
+    /// Members that are part of a sample.
     pub in_samples: u64,
-    /// Members told as [`Skipped`].
+    /// Members reported as [`Skipped`].
     pub skipped: u64,
-    /// The member, at most one, inside whose data the shard ends and that a sample's problem tells.
+    /// Members, at most one, inside whose data the shard ends, reported as a sample's problem.
     pub torn: u64,
-    /// Samples told.
+    /// Samples.
     pub samples: u64,
 }

@@ -1,20 +1,20 @@
-//! One 512-byte header block and the extended (pax) records, as plain functions over bytes.
+//! Parses 512-byte header blocks and extended (pax) records, as plain functions over bytes.
 //!
-//! Written by hand rather than taken from the `tar` crate's reader, which reads long names and pax
-//! headers into memory without a bound, stops at the first end of archive, expands sparse files,
-//! and tells broken data and a broken connection by the same `io::Error`. The `tar` crate writes
-//! our shards, and our tests read them with it.
+//! The reader of the `tar` crate is not used: it reads long names and pax headers into memory
+//! without a limit, stops at the first end of archive, expands sparse files, and reports damaged
+//! data and a failed connection as the same `io::Error`. The `tar` crate writes our shards, and our
+//! tests read them with it.
 //!
 //! Layout: POSIX.1-2017 `pax`, "ustar Interchange Format"; GNU tar manual, "Basic Tar Format".
 
-/// Everything in a tar stands on multiples of this.
+/// The size of a block. Everything in a tar is aligned to it.
 pub(crate) const BLOCK: usize = 512;
 
-/// What a header says about its entry's type.
+/// The entry's type in a header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Type {
     File,
-    /// Old GNU sparse: more of the map may follow in blocks of its own.
+    /// Old GNU sparse format. More of the map may follow in separate blocks.
     Sparse {
         map_goes_on: bool,
     },
@@ -30,8 +30,9 @@ pub(crate) enum Type {
 }
 
 impl Type {
-    /// Links, folders and devices carry no data, whatever their size field says (it is the target's
-    /// size in some writers). Python's tarfile and GNU tar read them so too.
+    /// Returns whether data follows the header. Links, folders and devices have none, whatever
+    /// their size field says: some writers store the target's size there. Python's tarfile and GNU
+    /// tar do the same.
     pub(crate) fn has_data(self) -> bool {
         !matches!(
             self,
@@ -40,7 +41,7 @@ impl Type {
     }
 }
 
-/// One header block, understood.
+/// A parsed header block.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Header {
     pub(crate) name: Vec<u8>,
@@ -50,12 +51,12 @@ pub(crate) struct Header {
     pub(crate) target: Vec<u8>,
 }
 
-/// Why a block with a sound checksum is no header to go by.
+/// The error for a block with a valid checksum and an invalid size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct SizeIsNoNumber;
+pub(crate) struct InvalidSize;
 
-/// Whether the block's checksum is right, summed over unsigned bytes (POSIX) or signed ones (some
-/// old tars).
+/// Returns whether the block's checksum matches, summed over unsigned bytes (POSIX) or signed ones
+/// (some old tars).
 pub(crate) fn checksum_holds(block: &[u8]) -> bool {
     let Some(stated) = octal(&block[148..156]) else {
         return false;
@@ -70,13 +71,13 @@ pub(crate) fn checksum_holds(block: &[u8]) -> bool {
     stated == unsigned || i64::try_from(stated) == Ok(signed)
 }
 
-/// Whether the block bears the magic of ustar or GNU tar.
+/// Returns whether the block has the magic of ustar or GNU tar.
 pub(crate) fn has_magic(block: &[u8]) -> bool {
     block.get(257..262) == Some(b"ustar")
 }
 
-/// Says what a file is that begins with this block and is not a tar: what downloads leave in place
-/// of a shard is named.
+/// Describes a file that starts with this block and is not a tar. Recognises what failed downloads
+/// leave in place of a shard.
 pub(crate) fn describe_foreign(block: &[u8]) -> &'static str {
     let text = String::from_utf8_lossy(block).to_lowercase();
     let text = text.trim_start_matches('\u{feff}').trim_start();
@@ -94,10 +95,10 @@ pub(crate) fn describe_foreign(block: &[u8]) -> &'static str {
     }
 }
 
-/// Reads a block whose checksum holds.
-pub(crate) fn parse(block: &[u8; BLOCK]) -> Result<Header, SizeIsNoNumber> {
+/// Parses a block whose checksum matches.
+pub(crate) fn parse(block: &[u8; BLOCK]) -> Result<Header, InvalidSize> {
     let mut name = until_nul(&block[..100]).to_vec();
-    // Only POSIX headers have a prefix; GNU's keep times there. star's is shorter.
+    // Only POSIX headers have a prefix; GNU stores times there. star's prefix is shorter.
     if &block[257..263] == b"ustar\0" {
         let end = if &block[508..512] == b"tar\0" {
             476
@@ -127,7 +128,7 @@ pub(crate) fn parse(block: &[u8; BLOCK]) -> Result<Header, SizeIsNoNumber> {
     let size = match number(&block[124..136]) {
         Some(size) => size,
         None if !kind.has_data() => 0,
-        None => return Err(SizeIsNoNumber),
+        None => return Err(InvalidSize),
     };
     let target = until_nul(&block[157..257]).to_vec();
     Ok(Header {
@@ -138,18 +139,18 @@ pub(crate) fn parse(block: &[u8; BLOCK]) -> Result<Header, SizeIsNoNumber> {
     })
 }
 
-/// Whether another block of an old GNU sparse map follows this one.
+/// Returns whether another block of an old GNU sparse map follows.
 pub(crate) fn sparse_map_goes_on(block: &[u8; BLOCK]) -> bool {
     block[504] != 0
 }
 
-/// The part before the first NUL.
+/// Returns the bytes before the first NUL.
 pub(crate) fn until_nul(field: &[u8]) -> &[u8] {
     field.split(|&byte| byte == 0).next().unwrap_or(field)
 }
 
-/// A number field: octal, or base 256 where the first bit is set. `None` for negative ones, for
-/// what takes more than 63 bits and for what is no number.
+/// Parses a number field: octal, or base 256 if the first bit is set. Returns `None` if it is
+/// malformed, negative or needs more than 63 bits.
 fn number(field: &[u8]) -> Option<u64> {
     if field[0] & 0x80 == 0 {
         return octal(field);
@@ -167,7 +168,7 @@ fn number(field: &[u8]) -> Option<u64> {
     Some(value)
 }
 
-/// Octal digits between spaces and NULs; an empty field is 0.
+/// Parses octal digits surrounded by spaces and NULs. An empty field is 0.
 fn octal(field: &[u8]) -> Option<u64> {
     let is_blank = |byte: &u8| matches!(byte, b' ' | 0);
     let start = field.iter().position(|byte| !is_blank(byte));
@@ -181,7 +182,7 @@ fn octal(field: &[u8]) -> Option<u64> {
         })
 }
 
-/// What we take from an extended (pax) header.
+/// The supported records of an extended (pax) header.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Pax {
     pub(crate) path: Option<Vec<u8>>,
@@ -190,7 +191,7 @@ pub(crate) struct Pax {
     pub(crate) sparse: bool,
 }
 
-/// Reads the records `LENGTH KEY=VALUE\n`. `None` when one of them lies.
+/// Parses records of the form `LENGTH KEY=VALUE\n`. Returns `None` if one of them is malformed.
 pub(crate) fn parse_pax(mut records: &[u8]) -> Option<Pax> {
     let mut pax = Pax::default();
     let mut sparse_name = None;

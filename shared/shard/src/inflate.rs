@@ -1,67 +1,67 @@
-//! Decompression that hands out every byte in front of damage.
+//! Decompression that returns every byte before damage.
 //!
-//! The readers of flate2 and zstd return an error in place of the bytes that they decoded in the
-//! same call. How far a damaged stream can be read then depends on the sizes of the reads. Here the
-//! stream is decoded in blocks of one size, and an error is kept until the block before it was read.
-//! So every reader of a stream reaches the same byte, whatever the sizes of its reads.
+//! The readers of flate2 and zstd return an error in place of the bytes decoded in the same call.
+//! How far a damaged stream can be read then depends on the sizes of the reads. This module decodes
+//! in blocks of a fixed size, and returns an error only after all bytes before it. So every reader
+//! of a stream reaches the same byte, whatever its read sizes.
 
 use std::io::{self, BufRead, Read};
 
 use flate2::{Crc, Decompress, FlushDecompress, Status};
 use zstd::stream::raw::{DParameter, Decoder, InBuffer, Operation, OutBuffer};
 
-use crate::event::Limits;
+use crate::event::ShardLimits;
 
-/// Bytes decoded at once. Larger than the window of deflate (32 KiB), which miniz_oxide fills before
-/// it hands anything out.
+/// The number of bytes decoded at once. Larger than deflate's window (32 KiB), which miniz_oxide
+/// fills before it returns any bytes.
 const BLOCK: usize = 64 << 10;
-/// zstd frames that ask for a larger window are refused (as by the `zstd` tool): 128 MiB.
+/// The largest supported zstd window: 128 MiB, as in the `zstd` tool.
 const ZSTD_WINDOW_LOG_MAX: u32 = 27;
-/// Bytes of a zstd block's header.
+/// The size of a zstd block's header.
 const ZSTD_BLOCK_HEADER: usize = 3;
 
-/// Why no more bytes come.
+/// Why decompression ended early.
 #[derive(Debug)]
-pub(crate) enum Stop {
-    /// The stream is broken, or the reader below failed.
+pub(crate) enum EarlyEnd {
+    /// The stream is invalid, or the underlying reader failed.
     Failed(io::Error),
-    /// `compressed` bytes became more than the `allowed` number of bytes.
+    /// `compressed` bytes decompressed to more than `allowed` bytes.
     TooMuch { compressed: u64, allowed: u64 },
 }
 
-/// Bytes written by one step of a decoder, and whether more may come.
-type Step = (usize, io::Result<bool>);
+/// The number of bytes written by one step of a decoder, and whether more may follow.
+type DecodeStep = (usize, io::Result<bool>);
 
 enum Codec<B> {
     Gzip(Gzip<B>),
     Zstd(Zstd<B>),
 }
 
-/// A decompressed stream, bounded by [`Limits`].
+/// A decompressed stream, limited by [`ShardLimits`].
 pub(crate) struct Inflated<B> {
     codec: Codec<B>,
-    limits: Limits,
+    limits: ShardLimits,
     block: Vec<u8>,
-    /// The part of the block that was not read yet.
+    /// The start of the unread part of the block.
     next: usize,
     length: usize,
-    /// Bytes decoded so far.
+    /// The number of bytes decoded so far.
     total: u64,
-    /// What comes after the block: nothing, or an error.
-    stop: Option<Stop>,
+    /// The error to return after the block, if any.
+    stop: Option<EarlyEnd>,
     is_ended: bool,
 }
 
 impl<B: BufRead> Inflated<B> {
-    pub(crate) fn gzip(input: B, limits: &Limits) -> Self {
+    pub(crate) fn gzip(input: B, limits: &ShardLimits) -> Self {
         Self::new(Codec::Gzip(Gzip::new(input)), limits)
     }
 
-    pub(crate) fn zstd(input: B, limits: &Limits) -> io::Result<Self> {
+    pub(crate) fn zstd(input: B, limits: &ShardLimits) -> io::Result<Self> {
         Ok(Self::new(Codec::Zstd(Zstd::new(input)?), limits))
     }
 
-    fn new(codec: Codec<B>, limits: &Limits) -> Self {
+    fn new(codec: Codec<B>, limits: &ShardLimits) -> Self {
         Self {
             codec,
             limits: limits.clone(),
@@ -74,13 +74,14 @@ impl<B: BufRead> Inflated<B> {
         }
     }
 
-    /// Whether bytes that are no gzip follow the gzip stream.
+    /// Returns whether bytes after the gzip stream are not gzip.
     pub(crate) fn has_garbage(&self) -> bool {
         matches!(&self.codec, Codec::Gzip(gzip) if gzip.at == At::Garbage)
     }
 
-    /// Reads the next bytes; 0 at the end. An error comes once, after all bytes before it.
-    pub(crate) fn read(&mut self, buf: &mut [u8]) -> Result<usize, Stop> {
+    /// Reads the next bytes. Returns 0 at the end. An error is returned once, after all bytes
+    /// before it.
+    pub(crate) fn read(&mut self, buf: &mut [u8]) -> Result<usize, EarlyEnd> {
         while self.next == self.length && !self.is_ended {
             self.refill();
         }
@@ -93,7 +94,7 @@ impl<B: BufRead> Inflated<B> {
         Ok(count)
     }
 
-    /// Decodes until the block is full, or no more bytes come.
+    /// Decodes until the block is full or the stream ends.
     fn refill(&mut self) {
         (self.next, self.length) = (0, 0);
         while self.length < BLOCK && !self.is_ended {
@@ -105,13 +106,13 @@ impl<B: BufRead> Inflated<B> {
             self.length += written;
             match outcome {
                 Ok(more) => self.is_ended = !more,
-                Err(e) => self.end(Stop::Failed(e)),
+                Err(e) => self.end(EarlyEnd::Failed(e)),
             }
         }
         self.bound();
     }
 
-    /// Ends the stream where it inflates to more than the limits allow.
+    /// Ends the stream if it exceeds the limits.
     fn bound(&mut self) {
         let compressed = match &self.codec {
             Codec::Gzip(gzip) => gzip.input.consumed,
@@ -124,7 +125,7 @@ impl<B: BufRead> Inflated<B> {
         let room = allowed.saturating_sub(self.total);
         if self.length as u64 > room {
             self.length = room as usize;
-            self.end(Stop::TooMuch {
+            self.end(EarlyEnd::TooMuch {
                 compressed,
                 allowed,
             });
@@ -132,25 +133,25 @@ impl<B: BufRead> Inflated<B> {
         self.total += self.length as u64;
     }
 
-    fn end(&mut self, stop: Stop) {
+    fn end(&mut self, stop: EarlyEnd) {
         self.stop = Some(stop);
         self.is_ended = true;
     }
 }
 
-/// Counts the bytes that a decoder took.
-struct Counted<B> {
+/// MemberCounts the bytes that a decoder consumed.
+struct CountingReader<B> {
     inner: B,
     consumed: u64,
 }
 
-impl<B> Counted<B> {
+impl<B> CountingReader<B> {
     fn new(inner: B) -> Self {
         Self { inner, consumed: 0 }
     }
 }
 
-impl<B: BufRead> Read for Counted<B> {
+impl<B: BufRead> Read for CountingReader<B> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         let count = self.inner.read(buf)?;
         self.consumed += count as u64;
@@ -158,7 +159,7 @@ impl<B: BufRead> Read for Counted<B> {
     }
 }
 
-impl<B: BufRead> BufRead for Counted<B> {
+impl<B: BufRead> BufRead for CountingReader<B> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         self.inner.fill_buf()
     }
@@ -169,21 +170,21 @@ impl<B: BufRead> BufRead for Counted<B> {
     }
 }
 
-/// The part of a gzip stream that comes next.
+/// The next part of a gzip stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum At {
     Header,
     Data,
     Trailer,
     End,
-    /// The end, and bytes that are no gzip after it.
+    /// The end, followed by bytes that are not gzip.
     Garbage,
 }
 
-/// gzip members one after the other (RFC 1952). Bytes after the last member that are no gzip
-/// (padding, junk) end the stream.
+/// Decodes concatenated gzip members (RFC 1952). Bytes after the last member that are not gzip
+/// (padding, garbage) end the stream.
 struct Gzip<B> {
-    input: Counted<B>,
+    input: CountingReader<B>,
     inflate: Decompress,
     crc: Crc,
     at: At,
@@ -192,14 +193,14 @@ struct Gzip<B> {
 impl<B: BufRead> Gzip<B> {
     fn new(input: B) -> Self {
         Self {
-            input: Counted::new(input),
+            input: CountingReader::new(input),
             inflate: Decompress::new(false),
             crc: Crc::new(),
             at: At::Header,
         }
     }
 
-    fn step(&mut self, out: &mut [u8]) -> Step {
+    fn step(&mut self, out: &mut [u8]) -> DecodeStep {
         let passed = match self.at {
             At::Data => return self.inflate(out),
             At::Header => self.header(),
@@ -209,7 +210,7 @@ impl<B: BufRead> Gzip<B> {
         (0, passed.map(|()| true))
     }
 
-    /// Passes a member's header.
+    /// Skips a member's header.
     fn header(&mut self) -> io::Result<()> {
         const HAS_CRC: u8 = 2;
         const HAS_EXTRA: u8 = 4;
@@ -238,7 +239,7 @@ impl<B: BufRead> Gzip<B> {
         Ok(())
     }
 
-    fn inflate(&mut self, out: &mut [u8]) -> Step {
+    fn inflate(&mut self, out: &mut [u8]) -> DecodeStep {
         let input = match self.input.fill_buf() {
             Ok(input) => input,
             Err(e) => return (0, Err(e)),
@@ -263,7 +264,7 @@ impl<B: BufRead> Gzip<B> {
         (written, more)
     }
 
-    /// Checks a member against the sums after it, and looks for another member.
+    /// Verifies a member's checksum and size, and checks whether another member follows.
     fn trailer(&mut self) -> io::Result<()> {
         let mut sums = [0; 8];
         self.input.read_exact(&mut sums)?;
@@ -288,15 +289,15 @@ fn invalid(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, what)
 }
 
-/// Zstandard frames one after the other.
+/// Decodes concatenated Zstandard frames.
 ///
-/// When zstd fails, it does not say how much of the output buffer it filled in that call. So a call
-/// gets no more input than the decoder needs for one block, and none while output is pending: a call
-/// that fails has nothing to hand out.
+/// When zstd fails, it does not report how much of the output buffer it filled in that call. So a
+/// call gets no more input than the decoder needs for one block, and none while output is pending.
+/// A call that fails then has produced no output.
 struct Zstd<B> {
-    input: Counted<B>,
+    input: CountingReader<B>,
     decoder: Decoder<'static>,
-    /// Bytes that the decoder asks for; 0 between frames.
+    /// The number of bytes that the decoder requested; 0 between frames.
     needed: usize,
     has_output: bool,
 }
@@ -306,14 +307,14 @@ impl<B: BufRead> Zstd<B> {
         let mut decoder = Decoder::new()?;
         decoder.set_parameter(DParameter::WindowLogMax(ZSTD_WINDOW_LOG_MAX))?;
         Ok(Self {
-            input: Counted::new(input),
+            input: CountingReader::new(input),
             decoder,
             needed: 0,
             has_output: false,
         })
     }
 
-    fn step(&mut self, out: &mut [u8]) -> Step {
+    fn step(&mut self, out: &mut [u8]) -> DecodeStep {
         let input = match self.input.fill_buf() {
             Ok(input) => input,
             Err(e) => return (0, Err(e)),
@@ -324,7 +325,7 @@ impl<B: BufRead> Zstd<B> {
                 _ => (0, Err(io::ErrorKind::UnexpectedEof.into())),
             };
         }
-        // What is needed for a block includes the header of the next one, which may be broken.
+        // The requested size of a block includes the header of the next one, which may be invalid.
         let portion = match self.needed.checked_sub(ZSTD_BLOCK_HEADER) {
             Some(block) if block > 0 => block,
             _ => self.needed.max(1),
@@ -357,7 +358,7 @@ mod tests {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
             (state >> 24) as u8
         };
-        // Half of it compresses well, half of it not at all.
+        // Half of it compresses well, the other half not at all.
         (0..300_000_usize)
             .map(|i| {
                 if i % 60_000 < 30_000 {
@@ -388,12 +389,13 @@ mod tests {
 
     /// Reads with buffers of one size. Returns the bytes, and whether there was an error.
     fn read(packed: &[u8], is_gzip: bool, size: usize) -> (Vec<u8>, bool) {
-        // The input, too, comes in pieces of that size.
+        // The input arrives in pieces of that size, too.
         let input = io::BufReader::with_capacity(size, packed);
-        let limits = Limits::default();
-        let mut inflated = match is_gzip {
-            true => Inflated::gzip(input, &limits),
-            false => Inflated::zstd(input, &limits).unwrap(),
+        let limits = ShardLimits::default();
+        let mut inflated = if is_gzip {
+            Inflated::gzip(input, &limits)
+        } else {
+            Inflated::zstd(input, &limits).unwrap()
         };
         let mut buffer = vec![0; size];
         let mut bytes = Vec::new();
@@ -445,7 +447,7 @@ mod tests {
     fn a_cut_loses_less_than_a_block() {
         let content = content();
         let packed = gzip(&content);
-        // Nearly all of the stream is there, so nearly all of its bytes are.
+        // Nearly all of the stream is present, so nearly all of its bytes are returned.
         let (bytes, failed) = read(&packed[..packed.len() - 9], true, 512);
         assert!(
             failed && bytes.len() + 300 > content.len(),

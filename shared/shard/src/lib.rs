@@ -1,9 +1,9 @@
-//! Tar and WebDataset: index members, group samples, write shards.
+//! Reads and writes tar shards in the WebDataset format: members, samples, damage.
 //!
-//! Works on readers and bytes; knows no file system and no store.
+//! Works on readers and bytes, without access to a file system or a store.
 //!
 //! ```
-//! use sluice_shard::{Event, Limits, ShardReader, ShardWriter};
+//! use sluice_shard::{Event, ShardLimits, ShardReader, ShardWriter};
 //!
 //! let mut writer = ShardWriter::new(Vec::new());
 //! writer.append("0001.jpg", b"not really a picture")?;
@@ -11,7 +11,7 @@
 //! let shard = writer.finish()?;
 //!
 //! let mut samples = 0;
-//! for event in ShardReader::new(shard.as_slice(), Limits::default())? {
+//! for event in ShardReader::new(shard.as_slice(), ShardLimits::default())? {
 //!     if let Event::Sample(sample) = event? {
 //!         assert_eq!((sample.key.as_str(), sample.members.len()), ("0001", 2));
 //!         samples += 1;
@@ -21,9 +21,9 @@
 //! # Ok::<(), std::io::Error>(())
 //! ```
 //!
-//! Module by module: `header` reads one block, `inflate` decompresses, `source` gives the decompressed
-//! bytes, `archive` the stream of entries, `reader` groups them; `writer` writes; `names` and `roles`
-//! say what names mean, `split` makes a sample of each image.
+//! Modules: `header` parses one block, `inflate` decompresses, `source` provides the decompressed
+//! bytes, `archive` the stream of entries, and `reader` groups them into samples. `writer` writes.
+//! `names` and `roles` interpret names, and `split` makes a sample of each image.
 
 mod archive;
 mod event;
@@ -37,8 +37,8 @@ mod split;
 mod writer;
 
 pub use event::{
-    Compression, Counts, Damage, DamageKind, Event, Limits, Member, Missing, Note, NoteKind,
-    Sample, SampleProblem, Skip, Skipped,
+    Compression, Damage, DamageKind, Event, Member, MemberCounts, Missing, Note, NoteKind, Sample,
+    SampleProblem, ShardLimits, Skip, Skipped,
 };
 pub use names::{safe_member_name, split_key};
 pub use reader::ShardReader;

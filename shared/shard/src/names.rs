@@ -1,13 +1,13 @@
-//! Member names: where the key ends, names as text, and names that are safe to write.
+//! Member names: splitting off the key, conversion to text, and names that are safe to write.
 
 use std::fmt::Write as _;
 
-/// Splits a member name into key and extension by WebDataset's rule,
-/// `^((?:.*/|)[^.]+)[.]([^/]*)$` (webdataset `tariterators.base_plus_ext`): the key ends before the
-/// first dot of the name's last part.
+/// Splits a member name into key and extension by WebDataset's rule, `^((?:.*/|)[^.]+)[.]([^/]*)$`
+/// (webdataset `tariterators.base_plus_ext`): the key ends before the first dot of the name's last
+/// component.
 ///
-/// `None` where the last part has no dot or begins with one. That is where we leave the letter of
-/// the regex, which lets `a/.b` through (key `a/`) but neither `.b` nor `a.c/.b`.
+/// Returns `None` if the last component has no dot or starts with one. This differs from the regex,
+/// which accepts `a/.b` (key `a/`) but neither `.b` nor `a.c/.b`.
 ///
 /// ```
 /// # use sluice_shard::split_key;
@@ -20,7 +20,7 @@ pub fn split_key(name: &[u8]) -> Option<(&[u8], &[u8])> {
     (dot > last).then(|| (&name[..dot], &name[dot + 1..]))
 }
 
-/// The name without the `./` that `tar -C folder .` puts before every name.
+/// Returns the name without the `./` that `tar -C folder .` adds to every name.
 pub(crate) fn without_dot(name: &[u8]) -> &[u8] {
     let mut name = name;
     while let Some(rest) = name.strip_prefix(b"./") {
@@ -29,12 +29,12 @@ pub(crate) fn without_dot(name: &[u8]) -> &[u8] {
     name
 }
 
-/// Whether the last part of a name has a dot at all.
+/// Returns whether the last component of a name has a dot.
 pub(crate) fn has_extension(name: &[u8]) -> bool {
     name[last_part(name)..].contains(&b'.')
 }
 
-/// `__name__` or `__name__/…`: WebDataset's readers pass over these.
+/// Returns whether WebDataset's readers skip the name: `__name__` or `__name__/…`.
 pub(crate) fn is_reserved(name: &[u8]) -> bool {
     let first = name.split(|&byte| byte == b'/').next().unwrap_or(name);
     first.len() >= 4 && first.starts_with(b"__") && first.ends_with(b"__")
@@ -46,7 +46,7 @@ fn last_part(name: &[u8]) -> usize {
         .map_or(0, |slash| slash + 1)
 }
 
-/// Bytes as text: UTF-8 as it is, every other byte as `\xNN`.
+/// Converts bytes to text. UTF-8 is unchanged; every other byte becomes `\xNN`.
 pub(crate) fn text(bytes: &[u8]) -> String {
     let mut text = String::with_capacity(bytes.len());
     for chunk in bytes.utf8_chunks() {
@@ -59,16 +59,17 @@ pub(crate) fn text(bytes: &[u8]) -> String {
     text
 }
 
-/// The name of a member in an output shard: `image_id`, a dot, `extension`, made safe.
+/// Returns a safe name for a member of an output shard: `image_id`, a dot, `extension`.
 ///
-/// Percent-encoded (as UTF-8 bytes, `%2F`) are: `%` itself, control characters, backslashes; parts
-/// `.` and `..`; a slash beside an empty part, so that no part is empty and none is a root; dots in
-/// the last part of `image_id`, which would end the key; the colon of a leading drive letter; and
-/// the first `_` of a leading `__part__`, which WebDataset's readers pass over. Spaces, accents and emoji stay.
+/// These are percent-encoded (as UTF-8 bytes, `%2F`): `%` itself, control characters and
+/// backslashes; components `.` and `..`; a slash next to an empty component, so that no component
+/// is empty and the name is not absolute; dots in the last component of `image_id`, which would end
+/// the key; the colon after a leading drive letter; and the first `_` of a leading `__part__`,
+/// which WebDataset's readers skip. Spaces, accents and emoji are unchanged.
 ///
-/// Decoding gives the two arguments back, so different arguments give different names. (The empty
-/// `image_id`, which no run has, becomes a lone `%`.) The key of the name, by [`split_key`], is the
-/// encoded `image_id`.
+/// Decoding returns the two arguments, so different arguments give different names. (An empty
+/// `image_id`, which no run has, becomes a single `%`.) The key of the name, by [`split_key`], is
+/// the encoded `image_id`.
 ///
 /// ```
 /// # use sluice_shard::safe_member_name;
@@ -113,9 +114,9 @@ pub fn safe_member_name(image_id: &str, extension: &str) -> String {
     name
 }
 
-/// The parts between slashes, none of them empty: an empty one takes a slash in as its text (`a//b`:
-/// `a`, `/b`), at the very end the one before it does (`a/`: `a/`). Joined by slashes, they give
-/// the id back.
+/// Splits an id at slashes into components that are not empty. An empty component takes the next
+/// slash as its text (`a//b`: `a`, `/b`); at the end, the previous component does (`a/`: `a/`).
+/// Joined by slashes, they give the id.
 fn parts_of(image_id: &str) -> Vec<String> {
     let mut parts: Vec<String> = Vec::new();
     let mut open = String::new();
@@ -240,7 +241,7 @@ mod tests {
 
         #[test]
         fn split_key_is_the_regex(name in "[a./\n\u{e9}]{0,12}") {
-            // `(?s)`: our dot takes line feeds, on which Python's gives up.
+            // `(?s)`: our dot matches line feeds, Python's does not.
             let rule = regex::Regex::new(r"(?s)^((?:.*/|)[^.]+)[.]([^/]*)$").unwrap();
             let expected = rule.captures(&name).map(|found| {
                 (found.get(1).unwrap().as_str().as_bytes(), found.get(2).unwrap().as_str().as_bytes())

@@ -1,45 +1,45 @@
 //! Groups the members of a shard into samples, in one pass and with one sample in memory.
 //!
-//! WebDataset's rule: members that follow each other and share a key are one sample. Where
-//! WebDataset's own reader fails or merges, we keep apart and count:
-//! - the same key with an extension that the sample has already (whatever its case) begins the next
-//!   sample of that key;
-//! - a key that comes back after others is a sample of its own, told by [`Sample::occurrence`].
+//! WebDataset's rule: consecutive members that share a key are one sample. Where WebDataset's own
+//! reader fails or merges samples, this reader separates and counts them:
+//! - A member whose extension the sample already has, ignoring case, starts the next sample with
+//!   that key.
+//! - A key that returns after other keys is a separate sample with its own [`Sample::occurrence`].
 //!
-//! Members that are no part of a sample do not end the sample that they stand in.
+//! A member that cannot be part of a sample does not end the sample around it.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
 
-use crate::archive::{Archive, Entry, Kind};
+use crate::archive::{Archive, Entry, EntryKind};
 use crate::event::{
-    Compression, Counts, Damage, Event, Limits, Member, Missing, Sample, SampleProblem, Skip,
-    Skipped,
+    Compression, Damage, Event, Member, MemberCounts, Missing, Sample, SampleProblem, ShardLimits,
+    Skip, Skipped,
 };
 use crate::names::{has_extension, is_reserved, split_key, text, without_dot};
 use crate::roles::IMAGE_EXTENSIONS;
 use crate::source::Fault;
 
-/// Reads a shard, plain or compressed, as [`Event`]s.
+/// Reads a shard, plain or compressed, as a sequence of [`Event`]s.
 ///
-/// An `Err` comes from the reader below (storage, network) and from nothing else: the shard may be
-/// read again. It is the last item. Broken data is [`Event::Damage`].
+/// An `Err` always comes from the underlying reader (storage, network), so a retry may help. It is
+/// the last item. Damaged data is an [`Event::Damage`].
 ///
-/// Every member ends up in exactly one [`Sample`] or one [`Skipped`], or is the one inside which
-/// the shard ends; [`counts`](Self::counts) has the sums.
+/// Every member is in exactly one [`Sample`] or [`Skipped`], or is the one inside which the shard
+/// ends. [`counts`](Self::counts) returns the totals.
 pub struct ShardReader<R: Read> {
     archive: Archive<R>,
-    limits: Limits,
+    limits: ShardLimits,
     current: Option<Building>,
-    /// The first member of the next sample, its data not yet read: it waits until the finished
-    /// sample has been handed out, so that two are never in memory.
+    /// The first member of the next sample, with its data unread. It is read after the finished
+    /// sample was returned, so that two samples are never in memory.
     held: Option<Entry>,
     ids: Ids,
-    images: Images,
+    images: ImageOffsets,
     events: VecDeque<Event>,
     failure: Option<io::Error>,
-    counts: Counts,
+    counts: MemberCounts,
     done: bool,
 }
 
@@ -52,10 +52,10 @@ struct Building {
     problem: Option<SampleProblem>,
 }
 
-/// The ids given out in this shard, as hashes, and where to go on counting for each.
+/// The ids assigned in this shard, as hashes, with the last number used for each.
 ///
-/// Should two hashes ever meet, a key gets a number that it need not have; never do two samples
-/// get one id.
+/// If two hashes collide, a key gets a number that it does not need. Two samples never get the same
+/// id.
 #[derive(Default)]
 struct Ids(HashMap<u64, u32>);
 
@@ -69,7 +69,7 @@ impl Ids {
         let mut n = last;
         loop {
             n += 1;
-            // Taken, too, when `key#n` stands in the shard as a key.
+            // The shard may also contain `key#n` as a literal key.
             let id = hash_of_id(key, n);
             if let std::collections::hash_map::Entry::Vacant(free) = self.0.entry(id) {
                 free.insert(0);
@@ -81,23 +81,24 @@ impl Ids {
     }
 }
 
-/// Where the images of the shard are, by the hashes of their names: what hard links may point at.
+/// The offset and size of each image in the shard, by the hash of its name. Hard links may refer to
+/// them.
 #[derive(Default)]
-struct Images(HashMap<u64, (u64, u64)>);
+struct ImageOffsets(HashMap<u64, (u64, u64)>);
 
-impl Images {
+impl ImageOffsets {
     fn add(&mut self, entry: &Entry) {
         let name = without_dot(&entry.name);
-        if entry.kind == Kind::File && is_image(name) {
+        if entry.kind == EntryKind::File && is_image(name) {
             self.0.insert(hash(name), (entry.offset, entry.size));
         }
     }
 
-    /// Gives a hard link to an image the place of the image.
+    /// Gives a hard link to an image the offset and size of the image.
     fn resolve(&self, entry: &mut Entry) {
         let target = self.0.get(&hash(without_dot(&entry.target)));
-        if let (Kind::HardLink, Some(&(offset, size))) = (entry.kind, target) {
-            (entry.kind, entry.offset, entry.size) = (Kind::Linked, offset, size);
+        if let (EntryKind::HardLink, Some(&(offset, size))) = (entry.kind, target) {
+            (entry.kind, entry.offset, entry.size) = (EntryKind::Linked, offset, size);
         }
     }
 }
@@ -119,36 +120,38 @@ fn hash_of_id(key: &str, n: u32) -> u64 {
 }
 
 impl<R: Read> ShardReader<R> {
-    /// Begins to read a shard; its first block tells the compression.
+    /// Starts reading a shard. The first block determines the compression.
     ///
     /// # Errors
-    /// Those of the reader.
-    pub fn new(reader: R, limits: Limits) -> io::Result<Self> {
+    ///
+    /// Returns the error of `reader` if the first block cannot be read, and zstd's error if its
+    /// decoder cannot be created.
+    pub fn new(reader: R, limits: ShardLimits) -> io::Result<Self> {
         Ok(Self {
             archive: Archive::new(reader, limits.clone())?,
             limits,
             current: None,
             held: None,
             ids: Ids::default(),
-            images: Images::default(),
+            images: ImageOffsets::default(),
             events: VecDeque::new(),
             failure: None,
-            counts: Counts::default(),
+            counts: MemberCounts::default(),
             done: false,
         })
     }
 
-    /// How the shard is packed.
+    /// Returns the compression of the shard.
     pub fn compression(&self) -> Compression {
         self.archive.compression()
     }
 
-    /// What was counted so far; complete once the iterator has ended.
-    pub fn counts(&self) -> Counts {
+    /// Returns the counts so far. Complete once the iterator has ended.
+    pub fn counts(&self) -> MemberCounts {
         self.counts
     }
 
-    /// Reads one member and queues what it brings to an end.
+    /// Reads one member and queues the resulting events.
     fn step(&mut self) -> Result<(), Fault> {
         if let Some(entry) = self.held.take() {
             return self.take_entry(entry);
@@ -184,7 +187,8 @@ impl<R: Read> ShardReader<R> {
             Err(why) => return self.skip_member(&entry, why),
         };
         let extension = text(extension);
-        // WebDataset's reader lowers extensions and refuses a sample that has one twice.
+        // WebDataset's reader converts extensions to lower case, and rejects a sample with a
+        // repeated one.
         let ends_sample = self.current.as_ref().is_some_and(|current| {
             current.key != key || current.extensions.contains(&extension.to_lowercase())
         });
@@ -196,7 +200,7 @@ impl<R: Read> ShardReader<R> {
         self.take_member(&entry, key, extension)
     }
 
-    /// Reads a member into the sample being built, which is begun where there is none.
+    /// Reads a member into the current sample, or starts one.
     fn take_member(&mut self, entry: &Entry, key: &[u8], extension: String) -> Result<(), Fault> {
         let limits = &self.limits;
         let current = self.current.get_or_insert_with(|| Building {
@@ -210,8 +214,8 @@ impl<R: Read> ShardReader<R> {
             current.problem.get_or_insert(SampleProblem::TooManyMembers);
             return self.skip_member(entry, Skip::TooManyMembers);
         }
-        let is_linked = entry.kind == Kind::Linked;
-        let missing = if entry.kind == Kind::Sparse {
+        let is_linked = entry.kind == EntryKind::Linked;
+        let missing = if entry.kind == EntryKind::Sparse {
             Some(Missing::Sparse)
         } else if entry.size > limits.max_member_bytes
             || current.buffered.saturating_add(entry.size) > limits.max_sample_bytes
@@ -260,7 +264,7 @@ impl<R: Read> ShardReader<R> {
 
     fn skip_member(&mut self, entry: &Entry, why: Skip) -> Result<(), Fault> {
         let outcome = match entry.kind {
-            Kind::Linked => Ok(true),
+            EntryKind::Linked => Ok(true),
             _ => self.archive.skip_data(entry.size),
         };
         if let Err(Fault::Io(_)) = outcome {
@@ -280,7 +284,7 @@ impl<R: Read> ShardReader<R> {
         .map(drop)
     }
 
-    /// Whether a member's data was there as a whole; else ends the shard, after `torn`.
+    /// Returns whether a member's data was complete. Otherwise calls `torn`, then ends the shard.
     fn check_whole(
         &mut self,
         entry: &Entry,
@@ -298,7 +302,7 @@ impl<R: Read> ShardReader<R> {
         Ok(false)
     }
 
-    /// The first problem stands, but a torn member outweighs any other.
+    /// Records a problem. The first one is kept, except that a truncated member replaces any other.
     fn note_problem(&mut self, problem: SampleProblem) {
         if let Some(current) = &mut self.current {
             match problem {
@@ -358,24 +362,27 @@ impl<R: Read> Iterator for ShardReader<R> {
     }
 }
 
-/// Key and extension of a member that can be part of a sample, or why it cannot.
+/// Returns the key and extension of a member that can be part of a sample, or why it cannot.
 fn classify(entry: &Entry) -> Result<(&[u8], &[u8]), Skip> {
     match entry.kind {
-        Kind::File | Kind::Sparse | Kind::Linked => {}
-        Kind::Directory => return Err(Skip::Directory),
-        Kind::HardLink | Kind::Link => return Err(Skip::Link),
-        Kind::Device => return Err(Skip::Device),
-        Kind::Other => return Err(Skip::UnknownType),
-        Kind::NameTooLong => return Err(Skip::NameTooLong),
-        Kind::BadExtendedHeader => return Err(Skip::BadExtendedHeader),
+        EntryKind::File | EntryKind::Sparse | EntryKind::Linked => {}
+        EntryKind::Directory => return Err(Skip::Directory),
+        EntryKind::HardLink | EntryKind::Link => return Err(Skip::Link),
+        EntryKind::Device => return Err(Skip::Device),
+        EntryKind::Other => return Err(Skip::UnknownType),
+        EntryKind::NameTooLong => return Err(Skip::NameTooLong),
+        EntryKind::BadExtendedHeader => return Err(Skip::BadExtendedHeader),
     }
     let name = without_dot(&entry.name);
     if is_reserved(name) {
         return Err(Skip::Reserved);
     }
-    split_key(name).ok_or_else(|| match has_extension(name) {
-        true => Skip::NoKey,
-        false => Skip::NoExtension,
+    split_key(name).ok_or_else(|| {
+        if has_extension(name) {
+            Skip::NoKey
+        } else {
+            Skip::NoExtension
+        }
     })
 }
 

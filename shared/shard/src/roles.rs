@@ -1,10 +1,10 @@
-//! Which member of a sample is the picture, which the caption, which the metadata.
+//! Decides which member of a sample is the image, the caption or the metadata.
 //!
-//! Told by the extension, whatever its case. What a member truly holds is for its decoder to say.
+//! Only the extension counts, ignoring case. The decoder examines the content.
 
 use crate::event::Member;
 
-/// Extensions that name a picture.
+/// The extensions of images.
 pub const IMAGE_EXTENSIONS: [&str; 25] = [
     "jpg", "jpeg", "jpe", "jfif", "pjpeg", "mpo", "png", "apng", "webp", "gif", "bmp", "dib",
     "tif", "tiff", "avif", "avifs", "heic", "heif", "jp2", "j2k", "jxl", "ppm", "pgm", "pnm",
@@ -13,15 +13,15 @@ pub const IMAGE_EXTENSIONS: [&str; 25] = [
 pub(crate) const CAPTION_EXTENSIONS: [&str; 2] = ["txt", "caption"];
 pub(crate) const METADATA_EXTENSIONS: [&str; 1] = ["json"];
 
-/// The sample's picture: the first member in shard order whose extension is one of
-/// [`IMAGE_EXTENSIONS`]; else the first whose extension ends in one behind a dot
-/// (`2.final.jpg`). So `seg.mask.png` never stands in for `seg.jpg`.
+/// Returns the index of the sample's image: the first member in shard order whose extension is one
+/// of [`IMAGE_EXTENSIONS`], else the first whose compound extension ends in one (`2.final.jpg`). So
+/// `seg.mask.png` never replaces `seg.jpg`.
 pub fn image_member(members: &[Member]) -> Option<usize> {
     image_members(members).first().copied()
 }
 
-/// All pictures of a sample that could be its [`image_member`], in shard order: `jpg` and `png`, or
-/// `0.jpg` and `1.jpg`. A mask beside a picture (`jpg`, `mask.png`) is none.
+/// Returns the indices of all members that could be the [`image_member`], in shard order: `jpg` and
+/// `png`, or `0.jpg` and `1.jpg`. A mask next to an image (`jpg`, `mask.png`) is not one.
 pub fn image_members(members: &[Member]) -> Vec<usize> {
     let simple = |m: &Member| one_of(&m.extension, &IMAGE_EXTENSIONS);
     let compound = |m: &Member| one_of(stem_and_last(&m.extension).1, &IMAGE_EXTENSIONS);
@@ -36,13 +36,15 @@ pub fn image_members(members: &[Member]) -> Vec<usize> {
     }
 }
 
-/// The caption: the first `.txt`, else the first `.caption`; beside a picture with a compound
-/// extension (`2.final.jpg`), the one that shares its stem (`2.final.txt`) where there is no other.
+/// Returns the index of the caption: the first `.txt`, else the first `.caption`. If there is
+/// neither and the image has a compound extension (`2.final.jpg`), a caption with the same stem
+/// (`2.final.txt`).
 pub fn caption_member(members: &[Member]) -> Option<usize> {
     beside_image(members, &CAPTION_EXTENSIONS)
 }
 
-/// The metadata: the first `.json`, with compound extensions as in [`caption_member`].
+/// Returns the index of the metadata: the first `.json`, with compound extensions as in
+/// [`caption_member`].
 pub fn metadata_member(members: &[Member]) -> Option<usize> {
     beside_image(members, &METADATA_EXTENSIONS)
 }
@@ -65,7 +67,8 @@ fn beside_image(members: &[Member], extensions: &[&str]) -> Option<usize> {
     })
 }
 
-/// `2.final.jpg` → (`2.final`, `jpg`); `jpg` → (``, `jpg`).
+/// Splits off the last part of an extension: `2.final.jpg` → (`2.final`, `jpg`); `jpg` → (``,
+/// `jpg`).
 pub(crate) fn stem_and_last(extension: &str) -> (&str, &str) {
     extension.rsplit_once('.').unwrap_or(("", extension))
 }

@@ -1,29 +1,29 @@
-//! The decompressed bytes of a shard, with two things told apart that `io::Error` mixes up:
-//! the reader below failed (storage, network: worth another try) or the data is broken (never is).
+//! The decompressed bytes of a shard. Separates two failures that `io::Error` does not distinguish:
+//! the underlying reader failed (storage, network: a retry may help), or the data is damaged (a
+//! retry never helps).
 //!
-//! Decoders pass errors of the reader below on, wrapped or not. So the reader below is watched:
-//! what it fails with is laid aside, and an error that comes out of a decoder while nothing was
-//! laid aside is the data's fault.
+//! Decoders pass on errors of the underlying reader, wrapped or not. So that reader is wrapped: its
+//! error is recorded, and an error from a decoder without a recorded one is damage.
 
 use std::io::{self, BufReader, Chain, Cursor, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use crate::event::{Compression, Damage, DamageKind, Limits};
+use crate::event::{Compression, Damage, DamageKind, ShardLimits};
 use crate::header::{self, BLOCK};
-use crate::inflate::{Inflated, Stop};
+use crate::inflate::{EarlyEnd, Inflated};
 
 const BUFFER: usize = 64 << 10;
 
-/// Why reading stopped.
+/// Why reading ended.
 #[derive(Debug)]
 pub(crate) enum Fault {
-    /// The reader below failed.
+    /// The underlying reader failed.
     Io(io::Error),
-    /// The data is broken.
+    /// The data is damaged.
     Damage(Damage),
 }
 
-/// What the watched reader failed with.
+/// The recorded error of the underlying reader.
 type Watch = Arc<Mutex<Option<io::Error>>>;
 
 #[derive(Debug)]
@@ -55,18 +55,18 @@ enum Stream<R: Read> {
     Packed(Box<Inflated<Buffered<R>>>),
 }
 
-/// The decompressed bytes of a shard, from front to back, counted and bounded.
-pub(crate) struct Source<R: Read> {
+/// The decompressed bytes of a shard, read sequentially, counted and limited.
+pub(crate) struct TarStream<R: Read> {
     stream: Stream<R>,
     watch: Watch,
     position: u64,
     compression: Compression,
 }
 
-impl<R: Read> Source<R> {
-    /// Looks at the first block to tell the compression. A first block that is a sound tar header
-    /// is a tar, whatever bytes its name begins with.
-    pub(crate) fn new(reader: R, limits: &Limits) -> io::Result<Self> {
+impl<R: Read> TarStream<R> {
+    /// Detects the compression from the first block. A valid tar header is a tar, whatever bytes
+    /// its name starts with.
+    pub(crate) fn new(reader: R, limits: &ShardLimits) -> io::Result<Self> {
         let watch = Watch::default();
         let mut watched = Watched {
             inner: reader,
@@ -95,17 +95,17 @@ impl<R: Read> Source<R> {
         self.compression
     }
 
-    /// Decompressed bytes handed out so far.
+    /// Returns the number of decompressed bytes read so far.
     pub(crate) fn position(&self) -> u64 {
         self.position
     }
 
-    /// Whether bytes that are no gzip follow the gzip stream.
+    /// Returns whether bytes after the gzip stream are not gzip.
     pub(crate) fn compressed_garbage(&self) -> bool {
         matches!(&self.stream, Stream::Packed(packed) if packed.has_garbage())
     }
 
-    /// Reads until `buf` is full or the shard ends; gives the bytes read.
+    /// Reads until `buf` is full or the shard ends. Returns the number of bytes read.
     pub(crate) fn fill(&mut self, buf: &mut [u8]) -> Result<usize, Fault> {
         let mut filled = 0;
         while filled < buf.len() {
@@ -117,15 +117,16 @@ impl<R: Read> Source<R> {
         Ok(filled)
     }
 
-    /// Reads the next bytes. Damage comes after all bytes before it, whatever the size of `buf`.
+    /// Reads the next bytes. Damage is returned after all bytes before it, whatever the size of
+    /// `buf`.
     fn read(&mut self, buf: &mut [u8]) -> Result<usize, Fault> {
         let outcome = match &mut self.stream {
-            Stream::Plain(reader) => reader.read(buf).map_err(Stop::Failed),
+            Stream::Plain(reader) => reader.read(buf).map_err(EarlyEnd::Failed),
             Stream::Packed(packed) => packed.read(buf),
         };
         let count = outcome.map_err(|stop| match stop {
-            Stop::Failed(error) => self.fault(&error),
-            Stop::TooMuch {
+            EarlyEnd::Failed(error) => self.fault(&error),
+            EarlyEnd::TooMuch {
                 compressed,
                 allowed,
             } => self.inflates_too_much(compressed, allowed),
@@ -162,30 +163,32 @@ impl<R: Read> Source<R> {
     }
 }
 
-/// The bytes of a shard as a plain tar, whatever its packing: those that a [`Member`]'s offset
-/// counts in. Forward only.
+/// The bytes of a shard as a plain tar, whatever its compression. A [`Member`]'s offset is a
+/// position in them. Forward only.
 ///
 /// [`Member`]: crate::Member
-pub struct TarBytes<R: Read>(Source<R>);
+pub struct TarBytes<R: Read>(TarStream<R>);
 
 impl<R: Read> TarBytes<R> {
-    /// Begins at the shard's first byte.
+    /// Starts at the shard's first byte.
     ///
     /// # Errors
-    /// Those of the reader.
-    pub fn new(reader: R, limits: &Limits) -> io::Result<Self> {
-        Source::new(reader, limits).map(Self)
+    ///
+    /// Returns the error of `reader` if the first block cannot be read, and zstd's error if its
+    /// decoder cannot be created.
+    pub fn new(reader: R, limits: &ShardLimits) -> io::Result<Self> {
+        TarStream::new(reader, limits).map(Self)
     }
 
-    /// Bytes read so far.
+    /// Returns the number of bytes read so far.
     pub fn position(&self) -> u64 {
         self.0.position()
     }
 }
 
 impl<R: Read> Read for TarBytes<R> {
-    /// Fails with the reader's errors, and with `InvalidData` where the shard is broken, once all bytes
-    /// before the damage were read.
+    /// Fails with the underlying reader's errors, and with `InvalidData` if the shard is damaged,
+    /// once all bytes before the damage were read.
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         self.0.read(buf).map_err(|fault| match fault {
             Fault::Io(error) => error,
@@ -204,7 +207,7 @@ fn detect(head: &[u8]) -> Compression {
     }
     match head {
         [0x1f, 0x8b, ..] => Compression::Gzip,
-        // A frame, or a skippable frame, which tools put first for their own use.
+        // A frame, or a skippable frame, which some tools put first.
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Compression::Zstd,
         _ => Compression::None,
     }
@@ -227,12 +230,12 @@ mod tests {
     fn tar_bytes_are_inflated_up_to_the_damage() {
         let content: Vec<u8> = (0..200_000_u64).map(|i| (i * i / 128) as u8).collect();
         let packed = zstd::encode_all(content.as_slice(), 3).unwrap();
-        let mut whole = TarBytes::new(packed.as_slice(), &Limits::default()).unwrap();
+        let mut whole = TarBytes::new(packed.as_slice(), &ShardLimits::default()).unwrap();
         let mut inflated = Vec::new();
         whole.read_to_end(&mut inflated).unwrap();
         assert!(inflated == content && whole.position() == 200_000);
         let cut = &packed[..packed.len() / 2];
-        let mut cut = TarBytes::new(cut, &Limits::default()).unwrap();
+        let mut cut = TarBytes::new(cut, &ShardLimits::default()).unwrap();
         let error = cut.read_to_end(&mut Vec::new()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
     }

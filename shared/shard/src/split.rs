@@ -1,16 +1,16 @@
-//! Samples with several images as a sample for each image.
+//! Splits samples with several images into one sample for each image.
 
 use crate::event::{Member, Sample, SampleProblem};
 use crate::roles::{CAPTION_EXTENSIONS, METADATA_EXTENSIONS, image_members, stem_and_last};
 
-/// Returns a sample for each image: `a.0` and `a.1` for `a.0.jpg` and `a.1.jpg`, `a.jpg` and `a.png` for
-/// images that only differ in their extension. A sample with one image stays as it is. `caption` is the
-/// extension of captions, where it is none of the usual ones.
+/// Returns a sample for each image: `a.0` and `a.1` for `a.0.jpg` and `a.1.jpg`, `a.jpg` and
+/// `a.png` for images that differ only in their extension. A sample with one image is returned
+/// unchanged. `caption` is the extension of captions, unless it is one of the usual ones.
 ///
-/// The members between an image and the next one follow it; those before the first image belong to the
-/// first. So each member is in one sample, and members stay in shard order. A caption or metadata has
-/// the name of its image (`0.txt`) or belongs to all (`txt`, or the one named `caption`). `copy` makes a
-/// member of one that is in another part.
+/// Members between two images belong to the first of them; members before the first image belong to
+/// the first image. So each member is in one sample, and shard order is preserved. A caption or
+/// metadata has the name of its image (`0.txt`), or belongs to all images (`txt`, or the member
+/// named `caption`). `copy` creates a member from one in another part.
 pub fn split_images(
     sample: Sample,
     caption: Option<&str>,
@@ -46,8 +46,8 @@ pub fn split_images(
     parts
 }
 
-/// The names of the images: their extensions without the last part, or with it where that would not
-/// tell them apart.
+/// Returns the names of the images: their extensions without the last part, or with it if the names
+/// would not be distinct.
 fn names_of(members: &[Member], images: &[usize]) -> Vec<String> {
     let extensions = images
         .iter()
@@ -65,8 +65,9 @@ fn names_of(members: &[Member], images: &[usize]) -> Vec<String> {
     extensions.map(str::to_owned).collect()
 }
 
-/// Adds a member to the sample of the image `name`, in which `0.jpg` of the image `0` is `jpg`. What is
-/// not the image's own makes room for it: `shared.txt` beside the `txt` that was `0.txt`.
+/// Adds a member to the sample of the image `name`: `0.jpg` of the image `0` becomes `jpg`. A
+/// member that has no image's name is renamed if it would collide: `shared.txt` next to the `txt`
+/// that was `0.txt`.
 fn push(members: &mut Vec<Member>, mut member: Member, name: &str) {
     let own = member.extension.strip_prefix(name);
     let own = own.and_then(|rest| rest.strip_prefix('.'));
@@ -85,14 +86,14 @@ fn push(members: &mut Vec<Member>, mut member: Member, name: &str) {
     members.push(member);
 }
 
-/// The captions and the metadata of a sample.
+/// The captions and metadata of a sample.
 struct Texts<'m> {
     members: &'m [Member],
     caption: Option<&'m str>,
 }
 
 impl<'m> Texts<'m> {
-    /// Adds the caption and the metadata of an image that are in another part.
+    /// Adds the caption and metadata of an image that are in another part.
     fn add_missing(
         &self,
         part: &mut Sample,
@@ -116,7 +117,7 @@ impl<'m> Texts<'m> {
         }
     }
 
-    /// Returns an image's own text, else that of the whole sample.
+    /// Returns an image's own text, or else that of the whole sample.
     fn find(&self, name: &str, extension: &str) -> Option<&'m Member> {
         let named = format!("{name}.{extension}");
         let find = |wanted: &str| self.members.iter().find(|m| is(&m.extension, wanted));
@@ -128,7 +129,7 @@ fn is(extension: &str, other: &str) -> bool {
     extension.eq_ignore_ascii_case(other)
 }
 
-/// Gives a problem to the part that it is about: the last one where the shard ends.
+/// Assigns the sample's problem to the part that it affects: the last one if the shard ends.
 fn place_problem(parts: &mut [Sample], images: &[usize], sample: Sample) {
     let Some(problem) = sample.problem else {
         return;
@@ -167,7 +168,7 @@ mod tests {
         }
     }
 
-    /// The parts as text; a copy is marked by a `+`.
+    /// Returns the parts as text, with `+` after a copied member.
     fn split(extensions: &[&str], caption: Option<&str>) -> Vec<String> {
         let copy = |extension: &str, member: &Member| {
             let member = member.clone();

@@ -1,4 +1,4 @@
-//! Writes shards: the same members in the same order give the same bytes.
+//! Writes shards. The same members in the same order give the same bytes.
 
 use std::io::{self, BufRead, Write};
 
@@ -7,12 +7,12 @@ use crate::header::BLOCK;
 const NAME: usize = 100;
 const PREFIX: usize = 155;
 
-/// Writes a tar: ustar headers, mode 0644, no times, no owners; no padding beyond the two zero
-/// blocks at the end.
+/// Writes a tar: ustar headers with mode 0644, no times and no owners, and two zero blocks at the
+/// end.
 ///
-/// A name beyond 100 bytes is split over ustar's prefix field at a slash where that goes, and else
-/// stands in a GNU long name entry before its member. Python's tarfile, GNU tar and the `tar`
-/// crate read both, in any encoding.
+/// A name over 100 bytes is split at a slash into ustar's prefix and name fields if it fits, and is
+/// otherwise written as a GNU long name entry. Python's tarfile, GNU tar and the `tar` crate read
+/// both, in any encoding.
 #[derive(Debug)]
 pub struct ShardWriter<W: Write> {
     inner: W,
@@ -21,7 +21,7 @@ pub struct ShardWriter<W: Write> {
 }
 
 impl<W: Write> ShardWriter<W> {
-    /// A shard that begins where `inner` stands.
+    /// Creates a writer that starts a shard at the current position of `inner`.
     pub fn new(inner: W) -> Self {
         Self {
             inner,
@@ -30,25 +30,29 @@ impl<W: Write> ShardWriter<W> {
         }
     }
 
-    /// Bytes written so far.
+    /// Returns the number of bytes written so far.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// Appends a member and gives the offset of its data.
+    /// Appends a member and returns the offset of its data.
     ///
     /// # Errors
-    /// Those of the writer, and `InvalidInput` for a name that no tar can hold: empty, with a NUL,
-    /// or with a slash at the end (which would make it a folder). Nothing is written then.
+    ///
+    /// Returns the writer's error if writing fails, an error if an earlier member failed, and
+    /// `InvalidInput` for a name that a tar cannot represent: empty, with a NUL, or with a trailing
+    /// slash (which marks a folder). Nothing is written then.
     pub fn append(&mut self, name: impl AsRef<[u8]>, data: &[u8]) -> io::Result<u64> {
         self.append_from(name, data.len() as u64, data)
     }
 
-    /// Appends a member of `size` bytes from a reader and gives the offset of its data.
+    /// Appends a member of `size` bytes from a reader and returns the offset of its data.
     ///
     /// # Errors
-    /// As [`append`](Self::append), those of the reader, and `UnexpectedEof` when it has fewer
-    /// bytes than `size`. A shard in which a member failed half-way cannot be finished.
+    ///
+    /// Fails like [`append`](Self::append), with the reader's error if reading fails, and with
+    /// `UnexpectedEof` if the reader has fewer bytes than `size`. After a failure inside a member,
+    /// the shard cannot be finished.
     pub fn append_from(
         &mut self,
         name: impl AsRef<[u8]>,
@@ -69,7 +73,8 @@ impl<W: Write> ShardWriter<W> {
         let offset = self.position;
         let end = offset + size;
         while self.position < end {
-            // Out of the reader's own buffer: an image is not carried through another one.
+            // Writes directly from the reader's buffer, which avoids copying images through another
+            // one.
             let bytes = reader.fill_buf()?;
             let wanted = usize::try_from(end - self.position).unwrap_or(usize::MAX);
             let length = bytes.len().min(wanted);
@@ -89,10 +94,11 @@ impl<W: Write> ShardWriter<W> {
         Ok(offset)
     }
 
-    /// Writes the end of the archive and gives the writer back, flushed.
+    /// Writes the end of the archive and returns the flushed writer.
     ///
     /// # Errors
-    /// Those of the writer; and an error when a member failed half-way.
+    ///
+    /// Returns the writer's error if writing fails, and an error if an earlier member failed.
     pub fn finish(mut self) -> io::Result<W> {
         self.check_whole()?;
         self.put(&[0; 2 * BLOCK])?;
@@ -101,9 +107,10 @@ impl<W: Write> ShardWriter<W> {
     }
 
     fn check_whole(&self) -> io::Result<()> {
-        match self.broken {
-            false => Ok(()),
-            true => Err(io::Error::other("an earlier member of this shard failed")),
+        if self.broken {
+            Err(io::Error::other("an earlier member of this shard failed"))
+        } else {
+            Ok(())
         }
     }
 
@@ -118,7 +125,7 @@ impl<W: Write> ShardWriter<W> {
         } else {
             if let Some(fields) = fields {
                 let mut head = &name[..name.len().min(NAME)];
-                // A stub of a long name must not look like a folder's.
+                // The shortened form of a long name must not look like a folder.
                 while let Some(shorter) = head.strip_suffix(b"/") {
                     head = shorter;
                 }
@@ -175,7 +182,7 @@ impl<W: Write> ShardWriter<W> {
     }
 }
 
-/// Where a long name goes over ustar's two fields: at the last slash that leaves both short enough
+/// Splits a long name between ustar's two fields: at the last slash that leaves both short enough
 /// and neither empty.
 fn split_prefix(name: &[u8]) -> Option<(&[u8], &[u8])> {
     if name.len() <= NAME || name.len() > PREFIX + 1 + NAME {

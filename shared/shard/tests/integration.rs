@@ -1,8 +1,9 @@
-//! The shard crate from outside: one program, one module per subject.
+//! Tests of the shard crate's public interface: one program, one module per subject.
 //!
-//! A failure is a member that is lost, counted twice or read wrong; a panic, a hang or memory
-//! beyond the bound on hostile input; damage told as an I/O error or the other way round. What becomes of each odd archive is pinned in
-//! `hard.rs` (`OUTCOMES`): when a change there is meant, copy the line that the failure prints.
+//! They fail if a member is lost, counted twice or read incorrectly; on a panic, a hang or memory
+//! use over the limit on hostile input; and if damage is reported as an I/O error or the reverse.
+//! `hard.rs` (`OUTCOMES`) pins the outcome for each irregular archive. If a change there is
+//! intended, copy the line that the failure prints.
 
 #![expect(
     clippy::disallowed_methods,

@@ -1,4 +1,4 @@
-//! Files: the members that `partition/files` lists, read several ahead.
+//! Samples that are plain files: the members listed in `partition/files`, read with prefetch.
 
 use std::collections::VecDeque;
 
@@ -9,9 +9,10 @@ use sluice_store::{ObjectReader, RowReader, Store};
 
 use crate::reader::{InputReader, locate};
 
-/// Files that are requested ahead, at most. Small ones take as long as a request to an object store.
+/// The maximum number of prefetched files. A small file takes as long as a request to an object
+/// store.
 const AHEAD_FILES: usize = 32;
-/// Their bytes, about.
+/// The approximate maximum number of prefetched bytes.
 const AHEAD_BYTES: u64 = 16 << 20;
 
 /// The rows of `partition/files` that belong to one shard.
@@ -19,7 +20,7 @@ pub(crate) struct FileRows {
     input: InputReader,
     shard: ShardPath,
     rows: RowReader<FileRow>,
-    /// The next row's number.
+    /// The number of the next row.
     next: u64,
 }
 
@@ -47,7 +48,8 @@ impl FileRows {
         Ok(None)
     }
 
-    /// Opens a row's file, and requests its bytes. None: it is no file, or one that cannot be read.
+    /// Opens a row's file and requests its bytes. Returns `None` if the row is not a file, or one
+    /// that cannot be read.
     pub fn open_file(&self, row: &FileRow) -> Result<Option<ObjectReader>> {
         let (Some(path), Some(bytes)) = (&row.path, row.bytes) else {
             return Ok(None);
@@ -56,13 +58,15 @@ impl FileRows {
         if store.location().as_local().is_some() {
             refuse_changed(&store, &path, row)?;
         }
-        let mut reader = store.stretches(&path, bytes).only(row.etag.as_deref());
-        reader.want(0..bytes);
-        reader.request();
+        let mut reader = store
+            .read_ranges(&path, bytes)
+            .if_match(row.etag.as_deref());
+        reader.prefetch(0..bytes);
+        reader.start_prefetch();
         Ok(Some(reader))
     }
 
-    /// Fails when a row's file is not the one that was listed.
+    /// Returns an error if a row's file is not the one that was listed.
     pub fn check_unchanged(&self, row: &FileRow) -> Result<()> {
         let (Some(path), Some(_)) = (&row.path, row.bytes) else {
             return Ok(());
@@ -87,14 +91,14 @@ fn refuse_changed(store: &Store, path: &str, row: &FileRow) -> Result<()> {
     .hint("run sluice-partition again, then the steps after it"))
 }
 
-/// A file that is requested.
+/// A requested file.
 struct Requested {
     row: u64,
     bytes: u64,
     reader: ObjectReader,
 }
 
-/// The files of a shard by their rows, in order, several requested ahead.
+/// The files of a shard by row, in ascending order, with prefetch.
 pub(crate) struct RequestedFiles {
     rows: FileRows,
     ahead: VecDeque<Requested>,
@@ -108,8 +112,8 @@ impl RequestedFiles {
         })
     }
 
-    /// Requests the file of a row. Rows are named in order.
-    pub fn want(&mut self, wanted: u64) -> Result<()> {
+    /// Requests the file of a row. Rows must be requested in ascending order.
+    pub fn prefetch(&mut self, wanted: u64) -> Result<()> {
         if self.ahead.back().is_some_and(|last| last.row >= wanted) {
             return Ok(());
         }
@@ -126,15 +130,15 @@ impl RequestedFiles {
         Ok(())
     }
 
-    /// Whether enough is requested.
-    pub fn is_busy(&self) -> bool {
+    /// Returns whether enough files are requested.
+    pub fn is_prefetch_full(&self) -> bool {
         let bytes = self.ahead.iter().map(|file| file.bytes).sum::<u64>();
         self.ahead.len() >= AHEAD_FILES || bytes >= AHEAD_BYTES
     }
 
-    /// Returns the file of a row; none where the list has no such file.
+    /// Returns the file of a row, or `None` if the list has no such file.
     pub fn take(&mut self, row: u64) -> Result<Option<ObjectReader>> {
-        self.want(row)?;
+        self.prefetch(row)?;
         while let Some(file) = self.ahead.pop_front() {
             if file.row == row {
                 return Ok(Some(file.reader));
@@ -144,7 +148,7 @@ impl RequestedFiles {
     }
 }
 
-/// The rows of a shard with their files, several requested ahead.
+/// The rows of a shard with their files, with prefetch.
 pub(crate) struct Lookahead {
     rows: FileRows,
     ahead: VecDeque<(u64, FileRow, Option<ObjectReader>)>,
@@ -178,7 +182,7 @@ impl Lookahead {
         Ok(())
     }
 
-    /// Returns the next row if `wanted` says so.
+    /// Returns the next row if `wanted` accepts it.
     pub fn next_if(
         &mut self,
         wanted: impl FnOnce(&FileRow) -> bool,

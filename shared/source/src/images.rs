@@ -1,6 +1,7 @@
-//! Parquet files with a column of images: plain bytes, or Hugging Face's `{bytes, path}`.
+//! Parquet files with an image column: plain bytes, or Hugging Face's `{bytes, path}`.
 
 use std::collections::VecDeque;
+use std::ops::Range;
 
 use arrow::array::{Array, ArrayRef, AsArray, LargeBinaryArray, RecordBatch};
 use arrow::buffer::NullBuffer;
@@ -9,14 +10,16 @@ use arrow::datatypes::{DataType, Schema};
 use bytes::Bytes;
 use serde_json::Value;
 use sluice_manifest::rows::PlanRow;
-use sluice_manifest::{Error, Result};
-use sluice_shard::{IMAGE_EXTENSIONS, Limits, Member, Missing, Sample};
+use sluice_manifest::{Class, Error, Result};
+use sluice_shard::{
+    Damage, DamageKind, IMAGE_EXTENSIONS, Member, Missing, Sample, SampleProblem, ShardLimits,
+};
 use sluice_table::{Batches, JsonColumns, ParquetTable, Row, UserObject, is_text};
 
 use crate::reader::InputReader;
 use crate::samples::text_member;
 
-/// Names of columns that hold captions, the likeliest first.
+/// Names of caption columns, the most likely first.
 const CAPTIONS: [&str; 6] = [
     "caption",
     "text",
@@ -26,22 +29,23 @@ const CAPTIONS: [&str; 6] = [
     "description",
 ];
 
-/// The columns of a Parquet file that are images and captions.
+/// The image column and the caption column of a Parquet file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageColumns {
-    /// The images.
+    /// The image column.
     pub image: String,
-    /// The captions.
+    /// The caption column, if there is one.
     pub caption: Option<String>,
 }
 
 impl ImageColumns {
-    /// Chooses the columns: those that are named, else the only one with bytes, and the likeliest one
-    /// with captions. None where no column has bytes.
+    /// Chooses the columns: the given ones, else the only column with bytes and the most likely
+    /// caption column. Returns `None` if no column has bytes.
     ///
     /// # Errors
-    /// Usage, when a column that is named does not exist or has another type, or several columns hold
-    /// bytes.
+    ///
+    /// Returns a usage error if a given column does not exist or has another type, or if several
+    /// columns have bytes.
     pub fn of(
         table: &ParquetTable,
         image: Option<&str>,
@@ -67,7 +71,7 @@ impl ImageColumns {
     }
 }
 
-/// Returns the likeliest column of captions.
+/// Returns the most likely caption column.
 pub fn caption_column<'n>(names: impl Iterator<Item = &'n str> + Clone) -> Option<&'n str> {
     let find = |caption: &&str| {
         let mut names = names.clone();
@@ -76,7 +80,7 @@ pub fn caption_column<'n>(names: impl Iterator<Item = &'n str> + Clone) -> Optio
     CAPTIONS.iter().find_map(find)
 }
 
-/// Returns the caption in a row: the value of a column, else of the likeliest one.
+/// Returns the caption in a row, from the given column or else the most likely one.
 pub(crate) fn caption_of(row: &Row, column: Option<&str>) -> Option<String> {
     let names = row.iter().filter(|(_, value)| value.is_string());
     let names = names.map(|(name, _)| name.as_str());
@@ -130,7 +134,7 @@ fn has_bytes(kind: &DataType) -> bool {
     }
 }
 
-/// Returns the place of a column in the schema.
+/// Returns the index of a column in the schema.
 fn root(table: &ParquetTable, name: &str) -> Result<usize> {
     table
         .schema()
@@ -140,7 +144,7 @@ fn root(table: &ParquetTable, name: &str) -> Result<usize> {
 
 /// The images of a batch.
 struct ImageBatch {
-    /// Rows without an image. A struct that is null may have bytes.
+    /// Rows without an image. A null struct may have bytes.
     nulls: Option<NullBuffer>,
     bytes: LargeBinaryArray,
     paths: Option<ArrayRef>,
@@ -181,14 +185,23 @@ impl ImageBatch {
     }
 }
 
-/// The samples of a Parquet file, one for each row.
+/// The samples of a Parquet file, one for each row. From damage on, the rows of a row group are samples
+/// with a problem; the next row group is read again.
 pub(crate) struct ImageRows {
     table: ParquetTable,
     columns: ImageColumns,
-    batches: Batches,
+    roots: Vec<usize>,
+    /// The row groups still to be read.
+    groups: VecDeque<(usize, Range<u64>)>,
+    /// Those of the first one.
+    batches: Option<Batches>,
     ready: VecDeque<Sample>,
     /// The first row of the next batch.
     row: u64,
+    /// The next rows that cannot be decoded, and why.
+    lost: Range<u64>,
+    why: String,
+    damage: Option<Damage>,
 }
 
 impl ImageRows {
@@ -198,27 +211,81 @@ impl ImageRows {
         let mut roots = JsonColumns::of(schema).roots;
         roots.push(root(&table, &columns.image)?);
         Ok(Self {
-            batches: table.batches(&roots, 0)?,
+            roots,
+            groups: table.groups().enumerate().collect(),
             table,
             columns,
+            batches: None,
             ready: VecDeque::new(),
             row: 0,
+            lost: 0..0,
+            why: String::new(),
+            damage: None,
         })
     }
 
     pub fn step(&mut self) -> Result<Option<Sample>> {
-        while self.ready.is_empty() {
-            let Some(batch) = self.batches.next().transpose()? else {
+        loop {
+            if let Some(row) = self.lost.next() {
+                let detail = self.why.clone();
+                return Ok(Some(Sample {
+                    problem: Some(SampleProblem::Undecodable { detail }),
+                    ..of_row(row, Vec::new())
+                }));
+            }
+            if let Some(sample) = self.ready.pop_front() {
+                return Ok(Some(sample));
+            }
+            let Some((group, rows)) = self.groups.front().cloned() else {
                 return Ok(None);
             };
-            let images = ImageBatch::of(&self.table, &batch, &self.columns.image)?;
-            for (number, row) in JsonColumns::rows(&batch).into_iter().enumerate() {
-                let sample = self.sample(&images, number, row);
-                self.ready.push_back(sample);
+            match self.read_batch(group) {
+                Ok(true) => {}
+                Ok(false) => self.end_group(rows.end, "it has fewer rows than its footer says"),
+                Err(e) if e.class() == Class::Data => self.end_group(rows.end, &e.to_string()),
+                Err(e) => return Err(e),
             }
-            self.row += images.len() as u64;
         }
-        Ok(self.ready.pop_front())
+    }
+
+    /// Returns the first damage, once all rows are read.
+    pub fn damage(&mut self) -> Option<Damage> {
+        self.damage.take()
+    }
+
+    /// Reads the next batch of a row group; false at its end.
+    fn read_batch(&mut self, group: usize) -> Result<bool> {
+        let batches = match &mut self.batches {
+            Some(batches) => batches,
+            none => none.insert(self.table.group_batches(&self.roots, group)?),
+        };
+        let Some(batch) = batches.next().transpose()? else {
+            return Ok(false);
+        };
+        let images = ImageBatch::of(&self.table, &batch, &self.columns.image)?;
+        for (number, row) in JsonColumns::rows(&batch).into_iter().enumerate() {
+            let sample = self.sample(&images, number, row);
+            self.ready.push_back(sample);
+        }
+        self.row += images.len() as u64;
+        Ok(true)
+    }
+
+    /// Goes to the next row group. Rows before `end` that were not read are lost.
+    fn end_group(&mut self, end: u64, why: &str) {
+        self.groups.pop_front();
+        self.batches = None;
+        self.lost = self.row..end;
+        self.row = end;
+        if !self.lost.is_empty() {
+            self.why = why.to_owned();
+            let detail = format!("{why}; the rows of its row group from there on are dropped");
+            self.damage.get_or_insert(Damage {
+                offset: self.lost.start,
+                kind: DamageKind::BrokenTable,
+                detail,
+            });
+        }
     }
 
     fn sample(&self, images: &ImageBatch, number: usize, mut row: Row) -> Sample {
@@ -226,7 +293,7 @@ impl ImageRows {
         let mut members = Vec::new();
         let path = images.path(number);
         if let Some(bytes) = images.get(number) {
-            let fits = bytes.len() as u64 <= Limits::default().max_member_bytes;
+            let fits = bytes.len() as u64 <= ShardLimits::default().max_member_bytes;
             members.push(Member {
                 extension: extension(path, bytes).to_owned(),
                 name: Vec::new(),
@@ -248,12 +315,16 @@ impl ImageRows {
             let json = Value::Object(row).to_string();
             members.extend(text_member("json", json));
         }
-        Sample {
-            key: format!("{offset:09}"),
-            occurrence: 0,
-            members,
-            problem: None,
-        }
+        of_row(offset, members)
+    }
+}
+
+fn of_row(row: u64, members: Vec<Member>) -> Sample {
+    Sample {
+        key: format!("{row:09}"),
+        occurrence: 0,
+        members,
+        problem: None,
     }
 }
 
@@ -268,8 +339,8 @@ fn open(input: &InputReader, planned: &PlanRow) -> Result<(ParquetTable, ImageCo
     Ok((table, ImageColumns { image, caption }))
 }
 
-/// Returns the extension of an image: that of its path, else what its first bytes say. What cannot
-/// be recognised is called `jpg`: the decoder says what is wrong with it.
+/// Returns the extension of an image: that of its path, or else the one that its first bytes
+/// indicate. An unknown image is called `jpg`, and its decoder reports the error.
 fn extension<'p>(path: Option<&'p str>, bytes: &[u8]) -> &'p str {
     let of_path = path
         .and_then(|path| path.rsplit_once('.'))
@@ -305,11 +376,13 @@ fn extension<'p>(path: Option<&'p str>, bytes: &[u8]) -> &'p str {
     }
 }
 
-/// The images of a Parquet file by their rows, front to back.
+/// The images of a Parquet file by row, in ascending order.
 pub(crate) struct ImageBytes {
     table: ParquetTable,
     column: String,
     root: usize,
+    group: usize,
+    /// Those of the row group.
     batches: Option<Batches>,
     images: Option<ImageBatch>,
     /// The first row of the batch, and of the next one.
@@ -324,6 +397,7 @@ impl ImageBytes {
             root: root(&table, &image)?,
             column: image,
             table,
+            group: 0,
             batches: None,
             images: None,
             first: 0,
@@ -331,15 +405,17 @@ impl ImageBytes {
         })
     }
 
-    /// Returns the image of a row; none where there is no such row, or no image in it. Row groups
-    /// without a row that is asked for are passed over.
+    /// Returns the image of a row, or `None` if there is no such row or no image in it. Row groups
+    /// without a requested row are skipped.
     pub fn get(&mut self, row: u64) -> Result<Option<Bytes>> {
-        let Some((group, first_of_group)) = self.table.group_of(row) else {
+        let is_of = |(_, rows): &(usize, Range<u64>)| rows.contains(&row);
+        let found = self.table.groups().enumerate().find(is_of);
+        let Some((group, rows)) = found else {
             return Ok(None);
         };
-        if self.batches.is_none() || self.next < first_of_group {
-            self.batches = Some(self.table.batches(&[self.root], group)?);
-            self.next = first_of_group;
+        if self.batches.is_none() || self.group != group {
+            self.batches = Some(self.table.group_batches(&[self.root], group)?);
+            (self.group, self.next) = (group, rows.start);
         }
         while self.next <= row {
             let Some(batch) = self.batches.as_mut().and_then(Iterator::next) else {

@@ -1,17 +1,18 @@
 //! Members that are hard links: their bytes are those of an earlier member of the shard.
 //!
-//! They are rare, so each is read by a request of its own; in a compressed shard from the start.
+//! They are rare, so each is read with a separate request, and in a compressed shard from the
+//! start.
 
 use std::io::{self, Read};
 
 use sluice_harness::open_shard;
 use sluice_manifest::rows::PlanRow;
 use sluice_manifest::{Error, Result};
-use sluice_shard::{Compression, Limits, Missing, Sample, TarBytes};
+use sluice_shard::{Compression, Missing, Sample, ShardLimits, TarBytes};
 
 use crate::reader::InputReader;
 
-/// Reads bytes of a shard that are before its reader's position.
+/// Reads bytes of a shard before its reader's position.
 #[derive(Clone)]
 pub(crate) struct LinkedMembers {
     input: InputReader,
@@ -43,13 +44,13 @@ impl LinkedMembers {
         let mut bytes = Vec::with_capacity(size as usize);
         if compression == Compression::None {
             let path = self.planned.shard.as_str();
-            let mut object = self.input.input.stretches(path, self.planned.bytes);
-            object.want(offset..offset + size);
+            let mut object = self.input.input.read_ranges(path, self.planned.bytes);
+            object.prefetch(offset..offset + size);
             object.skip_to(offset)?;
             object.take(size).read_to_end(&mut bytes).map_err(failed)?;
         } else {
             let object = open_shard(&self.input.input, &self.planned)?;
-            let mut shard = TarBytes::new(object, &Limits::default()).map_err(failed)?;
+            let mut shard = TarBytes::new(object, &ShardLimits::default()).map_err(failed)?;
             io::copy(&mut shard.by_ref().take(offset), &mut io::sink()).map_err(failed)?;
             shard.take(size).read_to_end(&mut bytes).map_err(failed)?;
         }

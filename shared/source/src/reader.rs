@@ -20,16 +20,16 @@ pub struct InputReader {
     pub(crate) split: Option<EachImage>,
 }
 
-/// How the images of a sample become samples of their own.
+/// How samples with several images are split.
 #[derive(Debug, Clone, Default)]
 pub struct EachImage {
-    /// The extension of captions, where it is not `txt` or `caption`.
+    /// The extension of captions, unless it is `txt` or `caption`.
     pub caption_member: Option<String>,
 }
 
 impl EachImage {
-    /// Returns how samples are split by the settings of `sluice-read`, which its receipts have too; none
-    /// where they are not.
+    /// Returns how samples are split, from the settings of `sluice-read` as its receipts record
+    /// them. Returns `None` if they are not split.
     pub fn of_settings(settings: &Value) -> Option<Self> {
         let caption = settings["caption_member"].as_str();
         (settings["images"] == "each").then(|| Self {
@@ -39,7 +39,7 @@ impl EachImage {
 }
 
 impl InputReader {
-    /// Returns what opens the shards of a run's plan, which are below `input`.
+    /// Creates a reader for the shards of a run's plan, which are below `input`.
     pub fn new(run: &Run, input: &Store, storage: &Storage) -> Self {
         Self {
             run: run.clone(),
@@ -49,7 +49,7 @@ impl InputReader {
         }
     }
 
-    /// Makes each image of a sample a sample of its own, if `split` is given.
+    /// Sets whether each image of a sample becomes a sample of its own.
     pub fn split(mut self, split: Option<EachImage>) -> Self {
         self.split = split;
         self
@@ -58,27 +58,33 @@ impl InputReader {
     /// Streams the samples of a shard.
     ///
     /// # Errors
-    /// Data, when the shard is not the one that the plan was made from; of storage.
+    ///
+    /// Returns a data error if the shard changed since the plan was made, and otherwise a storage
+    /// error.
     pub fn samples(&self, planned: &PlanRow) -> Result<Samples> {
         Samples::open(self, planned)
     }
 
-    /// Opens a shard that [`packing`](crate::packing) knows, for reading members.
+    /// Opens a shard for reading members. `compressions` is the result of
+    /// [`compressions`](crate::compressions).
     ///
     /// # Errors
-    /// As [`samples`](Self::samples).
+    ///
+    /// Fails like [`samples`](Self::samples), and with a data error if `compressions` does not
+    /// contain the shard.
     pub fn shard(
         &self,
         planned: &PlanRow,
-        packing: &HashMap<ShardPath, String>,
+        compressions: &HashMap<ShardPath, String>,
     ) -> Result<SourceShard> {
-        SourceShard::open(self, planned, packing)
+        SourceShard::open(self, planned, compressions)
     }
 
-    /// Fails when a shard is not what the plan was made from.
+    /// Checks that a shard has not changed since the plan was made.
     ///
     /// # Errors
-    /// Data, when it changed or is gone; of storage.
+    ///
+    /// Returns a data error if it changed or no longer exists, and otherwise a storage error.
     pub fn check_unchanged(&self, planned: &PlanRow) -> Result<()> {
         if planned.kind != ShardKind::Files {
             return check_unchanged(&self.input, planned);
@@ -96,11 +102,12 @@ impl InputReader {
     }
 }
 
-/// Returns the store of a file, and its path there. The file is named by its path below `input`, or
-/// by a URI or an absolute path.
+/// Returns the store of a file and its path there. `file` is a path below `input`, an absolute path
+/// or a URI.
 ///
 /// # Errors
-/// Usage, when there is no store for the URI.
+///
+/// Returns a usage error if there is no store for the URI, or it names no object.
 pub fn locate(storage: &Storage, input: &Store, file: &str) -> Result<(Store, String)> {
     if !file.contains("://") && !file.starts_with('/') {
         return Ok((input.clone(), file.to_owned()));

@@ -1,4 +1,4 @@
-//! The samples of a shard, one after the other.
+//! Streams the samples of a shard.
 
 use std::collections::VecDeque;
 use std::io::{self, Read};
@@ -7,8 +7,8 @@ use sluice_harness::open_shard;
 use sluice_manifest::rows::{FileRow, MemberRow, PlanRow, ShardKind, TEXT_BYTES};
 use sluice_manifest::{Class, Error, Result};
 use sluice_shard::{
-    Compression, Counts, Damage, DamageKind, Event, Limits, Member, Missing, Sample, SampleProblem,
-    ShardReader, split_images,
+    Compression, Damage, DamageKind, Event, Member, MemberCounts, Missing, Sample, SampleProblem,
+    ShardLimits, ShardReader, split_images,
 };
 use sluice_store::ObjectReader;
 
@@ -18,16 +18,18 @@ use crate::linked::LinkedMembers;
 use crate::reader::{EachImage, InputReader};
 use crate::sidecar::Sidecar;
 
-/// Streams the samples of a shard, with what else is in it.
+/// Streams the samples of a shard and everything else found in it.
 ///
-/// An `Err` is of storage and is the last item. Broken data is [`Event::Damage`].
+/// An `Err` is a storage error, and the last item. Damaged data is an [`Event::Damage`].
 pub struct Samples {
     events: Events,
-    counts: Counts,
+    counts: MemberCounts,
+    /// That of a table, which is told behind the last sample.
+    damage: Option<Damage>,
     split: Option<EachImage>,
-    /// The further samples of one with several images.
+    /// The remaining samples of one with several images.
     parts: VecDeque<Sample>,
-    /// How many there were.
+    /// The number of additional samples from splitting.
     extra: u64,
     done: bool,
 }
@@ -39,33 +41,38 @@ enum Events {
         linked: Box<LinkedMembers>,
     },
     Files(Box<Lookahead>),
-    Parquet(Box<ImageRows>),
+    /// None where the table cannot be opened.
+    Parquet(Option<Box<ImageRows>>),
 }
 
 impl Samples {
     pub(crate) fn open(input: &InputReader, planned: &PlanRow) -> Result<Self> {
+        let mut damage = None;
         let events = match planned.kind {
             ShardKind::Tar => {
                 let object = open_shard(&input.input, planned)?;
-                let reader = ShardReader::new(object, Limits::default());
+                let reader = ShardReader::new(object, ShardLimits::default());
                 let reader = reader.map_err(|e| Error::of_io(e, &input.uri(planned)))?;
-                let sidecar = planned.sidecar.as_deref();
-                let sidecar = sidecar.map(|path| Sidecar::open(&input.input, path));
+                let path = planned.sidecar.as_deref();
+                let sidecar = path.map(|path| Sidecar::open(&input.input, path));
+                let sidecar = unless_broken(sidecar.transpose(), &mut damage)?;
                 Events::Tar {
                     reader: Box::new(reader),
-                    sidecar: sidecar.transpose()?,
+                    sidecar: sidecar.flatten(),
                     linked: Box::new(LinkedMembers::new(input, planned)),
                 }
             }
             ShardKind::Files => Events::Files(Box::new(Lookahead::open(input, planned)?)),
             ShardKind::Parquet => {
                 input.check_unchanged(planned)?;
-                Events::Parquet(Box::new(ImageRows::open(input, planned)?))
+                let rows = ImageRows::open(input, planned);
+                Events::Parquet(unless_broken(rows, &mut damage)?.map(Box::new))
             }
         };
         Ok(Self {
             events,
-            counts: Counts::default(),
+            counts: MemberCounts::default(),
+            damage,
             split: input.split.clone(),
             parts: VecDeque::new(),
             extra: 0,
@@ -73,7 +80,7 @@ impl Samples {
         })
     }
 
-    /// Returns how the shard is packed.
+    /// Returns the compression of the shard.
     pub fn compression(&self) -> Compression {
         match &self.events {
             Events::Tar { reader, .. } => reader.compression(),
@@ -81,8 +88,8 @@ impl Samples {
         }
     }
 
-    /// Returns what was counted so far; complete once the iterator has ended.
-    pub fn counts(&self) -> Counts {
+    /// Returns the counts so far. Complete once the iterator has ended.
+    pub fn counts(&self) -> MemberCounts {
         let mut counts = match &self.events {
             Events::Tar { reader, .. } => reader.counts(),
             Events::Files(_) | Events::Parquet(_) => self.counts,
@@ -115,7 +122,7 @@ impl Samples {
             } => {
                 let event = reader.next().transpose()?;
                 let Some(Event::Sample(mut sample)) = event else {
-                    return Ok(event);
+                    return Ok(event.or_else(|| self.damage.take().map(Event::Damage)));
                 };
                 let compression = reader.compression();
                 linked
@@ -127,33 +134,29 @@ impl Samples {
                 })));
             }
             Events::Files(files) => next_files(files),
-            Events::Parquet(rows) => rows.step(),
+            Events::Parquet(rows) => rows.as_mut().map_or(Ok(None), |rows| rows.step()),
         };
         match sample {
-            Ok(sample) => {
-                if let Some(sample) = &sample {
-                    let members = sample.members.iter().filter(|member| !is_in_row(member));
-                    let members = members.count() as u64;
-                    self.counts.members += members;
-                    self.counts.in_samples += members;
-                    self.counts.samples += 1;
-                }
-                Ok(sample.map(Event::Sample))
+            Ok(Some(sample)) => {
+                let members = sample.members.iter().filter(|member| !is_in_row(member));
+                let members = members.count() as u64;
+                self.counts.members += members;
+                self.counts.in_samples += members;
+                self.counts.samples += 1;
+                Ok(Some(Event::Sample(sample)))
             }
-            Err(e) if e.class() == Class::Data && self.is_table() => {
-                self.done = true;
-                Ok(Some(Event::Damage(Damage {
-                    offset: self.counts.samples,
-                    kind: DamageKind::BrokenTable,
-                    detail: e.to_string(),
-                })))
-            }
+            Ok(None) => Ok(self.table_damage().map(Event::Damage)),
             Err(e) => Err(io::Error::other(e)),
         }
     }
 
-    fn is_table(&self) -> bool {
-        matches!(self.events, Events::Parquet(_))
+    /// Returns the damage of a table, behind its last row.
+    fn table_damage(&mut self) -> Option<Damage> {
+        let of_rows = match &mut self.events {
+            Events::Parquet(Some(rows)) => rows.damage(),
+            Events::Parquet(None) | Events::Tar { .. } | Events::Files(_) => None,
+        };
+        of_rows.or_else(|| self.damage.take())
     }
 }
 
@@ -168,8 +171,24 @@ impl Iterator for Samples {
             return None;
         }
         let event = self.step().transpose();
-        self.done |= !matches!(event, Some(Ok(_)));
+        self.done |= matches!(event, None | Some(Err(_) | Ok(Event::Damage(_))));
         event.map(|event| event.map(|event| self.split(event)))
+    }
+}
+
+/// Returns what was opened; none where it is broken, which is noted as damage.
+fn unless_broken<T>(opened: Result<T>, damage: &mut Option<Damage>) -> Result<Option<T>> {
+    match opened {
+        Ok(opened) => Ok(Some(opened)),
+        Err(e) if e.class() == Class::Data => {
+            *damage = Some(Damage {
+                offset: 0,
+                kind: DamageKind::BrokenTable,
+                detail: format!("{e}; nothing in it is used"),
+            });
+            Ok(None)
+        }
+        Err(e) => Err(e),
     }
 }
 
@@ -178,13 +197,13 @@ pub(crate) fn is_in_row(member: &Member) -> bool {
     member.offset == MemberRow::IN_ROW
 }
 
-/// Returns a copy of a text for another sample; none where it is no text that fits into a row.
+/// Returns a copy of a text for another sample, or `None` if it is not UTF-8 or too long for a row.
 fn copy_of(extension: &str, member: &Member) -> Option<Member> {
     let text = String::from_utf8(member.data.clone()?).ok()?;
     text_member(extension, text)
 }
 
-/// Returns a text that has no bytes of its own in the shard as a member; none where it is too long
+/// Returns a member for a text without bytes of its own in the shard, or `None` if it is too long
 /// for the sample's row.
 pub(crate) fn text_member(extension: &str, text: String) -> Option<Member> {
     (text.len() <= TEXT_BYTES).then(|| Member {
@@ -233,7 +252,7 @@ fn take_file(
         return Ok(());
     };
     let (size, path) = (row.bytes.unwrap_or(0), row.path.unwrap_or_default());
-    let limits = Limits::default();
+    let limits = ShardLimits::default();
     let buffered = sample.members.iter().map(|member| member.size).sum::<u64>();
     let fits = size <= limits.max_member_bytes && buffered + size <= limits.max_sample_bytes;
     let data = fits.then(|| whole(reader, size, &path)).transpose()?;

@@ -1,10 +1,10 @@
-//! The bytes of a shard's members, at the addresses that `read` wrote down.
+//! Reads the bytes of a shard's members at the positions that `read` recorded.
 //!
-//! A plain tar is read in byte ranges: members that are [wanted](SourceShard::want) and are close
-//! together come in one request, several requests ahead, and nothing else is fetched. A compressed
-//! tar is inflated from its start, for offsets count in the inflated tar. Files are requested several
-//! ahead, and a Parquet file is read from the first row group with a wanted row. Members are asked
-//! for in shard order in all of them.
+//! A plain tar is read in byte ranges: members passed to [`prefetch`](SourceShard::prefetch) are
+//! fetched by several requests in flight, adjacent ones in one request, and nothing else is
+//! fetched. A compressed tar is decompressed from its start, because offsets are positions in the
+//! decompressed tar. Files are prefetched, and a Parquet file is read from the first row group with
+//! a requested row. All of them require members in shard order.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
@@ -13,7 +13,7 @@ use bytes::Bytes as Value;
 use sluice_harness::{Run, check_unchanged, open_shard};
 use sluice_manifest::rows::{MemberRow, PlanRow, ShardKind, ShardRow};
 use sluice_manifest::{Error, Result, ShardPath, StepName, Unit, layout};
-use sluice_shard::{Compression, Limits, TarBytes};
+use sluice_shard::{Compression, ShardLimits, TarBytes};
 use sluice_store::ObjectReader;
 
 use crate::files::RequestedFiles;
@@ -21,14 +21,15 @@ use crate::images::ImageBytes;
 use crate::linked::LinkedMembers;
 use crate::reader::InputReader;
 
-/// Inflated bytes that are there at once.
+/// The size of the buffer for decompressed bytes.
 const BUFFER: usize = 64 << 10;
 
-/// How the shards of a partition are packed, by path.
+/// Returns the compression of the shards of a partition, by path.
 ///
 /// # Errors
-/// Data, when the partition was not read.
-pub fn packing(run: &Run, unit: Unit) -> Result<HashMap<ShardPath, String>> {
+///
+/// Returns a data error if `read` did not process the partition, and otherwise a storage error.
+pub fn compressions(run: &Run, unit: Unit) -> Result<HashMap<ShardPath, String>> {
     let path = layout::SHARDS.path(&StepName::read(), unit);
     let rows = run.rows::<ShardRow>(&path)?;
     let pairs = rows.map(|row| row.map(|row| (row.shard, row.compression)));
@@ -40,10 +41,10 @@ pub struct SourceShard {
     uri: String,
     bytes: Bytes,
     linked: LinkedMembers,
-    /// The bytes of a hard link, while they are read.
+    /// The bytes of a hard link while they are read.
     aside: Option<Cursor<Vec<u8>>>,
-    /// Where the last member that is wanted ends.
-    wanted: u64,
+    /// The end of the last member passed to `prefetch`.
+    announced: u64,
 }
 
 enum Bytes {
@@ -54,15 +55,15 @@ enum Bytes {
 }
 
 impl SourceShard {
-    /// Opens a shard that [`packing`] knows. Fails when it is not the object that the plan was made
-    /// from.
+    /// Opens a shard. Fails if it is not in `compressions`, or is not the object that the plan was
+    /// made from.
     pub(crate) fn open(
         input: &InputReader,
         planned: &PlanRow,
-        packing: &HashMap<ShardPath, String>,
+        compressions: &HashMap<ShardPath, String>,
     ) -> Result<Self> {
         let uri = input.uri(planned);
-        let Some(compression) = packing.get(&planned.shard) else {
+        let Some(compression) = compressions.get(&planned.shard) else {
             return Err(
                 Error::data(format!("{uri}: not among the shards that were read"))
                     .hint("run sluice-read again"),
@@ -71,12 +72,14 @@ impl SourceShard {
         let bytes = match planned.kind {
             ShardKind::Tar if compression == Compression::None.as_str() => {
                 check_unchanged(&input.input, planned)?;
-                let object = input.input.stretches(planned.shard.as_str(), planned.bytes);
+                let object = input
+                    .input
+                    .read_ranges(planned.shard.as_str(), planned.bytes);
                 Bytes::Plain(Box::new(object))
             }
             ShardKind::Tar => {
                 let object = open_shard(&input.input, planned)?;
-                let inflated = TarBytes::new(object, &Limits::default());
+                let inflated = TarBytes::new(object, &ShardLimits::default());
                 let inflated = inflated.map_err(|e| Error::of_io(e, &uri))?;
                 Bytes::Inflated(Box::new(BufReader::with_capacity(BUFFER, inflated)))
             }
@@ -92,30 +95,32 @@ impl SourceShard {
             bytes,
             linked: LinkedMembers::new(input, planned),
             aside: None,
-            wanted: 0,
+            announced: 0,
         })
     }
 
-    /// Announces members of one sample that are going to be read.
+    /// Announces members of one sample that will be read, so that they are fetched ahead.
     ///
     /// # Errors
-    /// Of storage.
-    pub fn want<'m>(&mut self, members: impl IntoIterator<Item = &'m MemberRow>) -> Result<()> {
+    ///
+    /// Returns a data error if a file changed since the plan was made, and otherwise a storage
+    /// error.
+    pub fn prefetch<'m>(&mut self, members: impl IntoIterator<Item = &'m MemberRow>) -> Result<()> {
         let members = members.into_iter().filter(|member| !member.is_in_row());
         match &mut self.bytes {
             Bytes::Plain(reader) => {
                 let ranges = members.map(|member| member.offset..member.offset + member.size);
-                // What is before the others is a hard link.
-                let ranges = ranges.filter(|range| range.start >= self.wanted);
+                // A member before the others is a hard link.
+                let ranges = ranges.filter(|range| range.start >= self.announced);
                 let all = ranges.reduce(|a, b| a.start.min(b.start)..a.end.max(b.end));
                 if let Some(all) = all {
-                    self.wanted = all.end;
-                    reader.want(all);
+                    self.announced = all.end;
+                    reader.prefetch(all);
                 }
             }
             Bytes::Files(files, _) => {
                 for member in members {
-                    files.want(member.offset)?;
+                    files.prefetch(member.offset)?;
                 }
             }
             Bytes::Inflated(_) | Bytes::Parquet(..) => {}
@@ -123,19 +128,23 @@ impl SourceShard {
         Ok(())
     }
 
-    /// Whether enough is wanted to read ahead; naming more only takes memory.
-    pub fn is_busy(&self) -> bool {
+    /// Returns whether enough members are announced to read ahead. Announcing more only takes
+    /// memory.
+    pub fn is_prefetch_full(&self) -> bool {
         match &self.bytes {
-            Bytes::Plain(reader) => reader.is_busy(),
-            Bytes::Files(files, _) => files.is_busy(),
+            Bytes::Plain(reader) => reader.is_prefetch_full(),
+            Bytes::Files(files, _) => files.is_prefetch_full(),
             Bytes::Inflated(_) | Bytes::Parquet(..) => true,
         }
     }
 
-    /// A member's bytes. It is not one that is in the sample's row.
+    /// Returns a reader of a member's bytes. The member must not be one that is stored in the
+    /// sample's row.
     ///
     /// # Errors
-    /// Data, when the shard has changed; of storage.
+    ///
+    /// Returns a data error if the shard is shorter than when it was read, and otherwise a storage
+    /// error.
     pub fn member(&mut self, member: &MemberRow) -> Result<io::Take<&mut Self>> {
         let offset = member.offset;
         self.aside = None;
@@ -161,11 +170,12 @@ impl SourceShard {
         Ok(self.take(member.size))
     }
 
-    /// Whether a position of a tar has been passed, as that of a hard link's target.
+    /// Returns the tar's compression if an offset is before the current position, which happens for
+    /// a hard link's target.
     fn is_behind(&self, offset: u64) -> Option<Compression> {
         match &self.bytes {
             Bytes::Plain(reader) if offset < reader.position() => Some(Compression::None),
-            // Any other compression is detected.
+            // The actual compression is detected when the shard is opened again.
             Bytes::Inflated(inflated) if offset < inflated_position(inflated) => {
                 Some(Compression::Gzip)
             }
@@ -173,10 +183,11 @@ impl SourceShard {
         }
     }
 
-    /// A member's bytes in memory.
+    /// Reads a member's bytes into memory.
     ///
     /// # Errors
-    /// As [`member`](Self::member).
+    ///
+    /// Fails like [`member`](Self::member), and with a data error if the member is incomplete.
     pub fn read_member(&mut self, member: &MemberRow) -> Result<Vec<u8>> {
         let mut bytes = Vec::with_capacity(member.size as usize);
         let read = self.member(member)?.read_to_end(&mut bytes);
@@ -186,7 +197,7 @@ impl SourceShard {
         }
     }
 
-    /// The shard's URI.
+    /// Returns the shard's URI.
     pub fn uri(&self) -> &str {
         &self.uri
     }
@@ -288,12 +299,12 @@ mod tests {
             (400_010, 1_000_000),
             (2_900_000, size - 2_900_000),
         ];
-        // As if it were packed otherwise, it is read from its start.
+        // With another recorded compression, the shard is read from its start.
         for compression in ["none", "gzip"] {
-            let packing = HashMap::from([(planned.shard.clone(), compression.to_owned())]);
-            let mut source = input.shard(&planned, &packing).unwrap();
+            let compressions = HashMap::from([(planned.shard.clone(), compression.to_owned())]);
+            let mut source = input.shard(&planned, &compressions).unwrap();
             for (offset, length) in members {
-                source.want([&at(offset, length)]).unwrap();
+                source.prefetch([&at(offset, length)]).unwrap();
             }
             for (offset, length) in members {
                 let got = source.read_member(&at(offset, length)).unwrap();

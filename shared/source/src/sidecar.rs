@@ -1,4 +1,5 @@
-//! The table beside a shard, as img2dataset writes it: its columns are metadata of the samples.
+//! The Parquet file next to a shard, as img2dataset writes it: its columns are metadata of the
+//! samples.
 
 use std::collections::HashMap;
 
@@ -11,10 +12,10 @@ use sluice_table::Rows;
 use crate::images::caption_of;
 use crate::samples::text_member;
 
-/// The column of the samples' keys.
+/// The column with the samples' keys.
 pub(crate) const KEY: &str = "key";
 
-/// The rows of a table by their samples' keys.
+/// The rows of a sidecar by sample key.
 pub(crate) struct Sidecar(HashMap<String, sluice_table::Row>);
 
 impl Sidecar {
@@ -29,7 +30,7 @@ impl Sidecar {
         Ok(Self(rows))
     }
 
-    /// Adds a row's caption and metadata to its sample, where the shard has none.
+    /// Adds a row's caption and metadata to its sample, unless the shard has them.
     pub fn joined(&self, mut sample: Sample) -> Sample {
         let Some(row) = self.0.get(&sample.key) else {
             return sample;

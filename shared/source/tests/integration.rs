@@ -1,4 +1,4 @@
-//! What `read` finds in a shard, later readers of the shard get.
+//! Checks that later readers of a shard return what `read` found in it.
 
 #[path = "integration/damaged.rs"]
 mod damaged;

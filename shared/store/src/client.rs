@@ -1,4 +1,4 @@
-//! An operator with what its errors tell.
+//! An opendal operator together with what errors need: endpoint, credential hint and deadline.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use sluice_manifest::{Class, Error, Result};
 use crate::runtime::Io;
 use crate::transport::is_about_certificates;
 
-/// How requests to a store are made.
+/// Makes requests to one store and classifies their errors.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     pub operator: Operator,
@@ -18,20 +18,20 @@ pub(crate) struct Client {
     remote: Option<Remote>,
 }
 
-/// An object store behind an endpoint.
+/// The settings of an object store that is reached over a network.
 #[derive(Debug, Clone)]
 pub(crate) struct Remote {
-    /// Shown in errors.
+    /// The endpoint, as errors show it.
     pub endpoint: Arc<str>,
-    /// Where its credentials come from, as a hint.
+    /// A hint that names the sources of its credentials.
     pub credentials: &'static str,
-    /// No request takes longer, all its tries together.
-    pub patience: Duration,
+    /// The limit for one request, retries included.
+    pub deadline: Duration,
 }
 
 impl Client {
-    /// Memory of this process.
-    pub fn near(operator: Operator, io: Io) -> Self {
+    /// Returns a client for objects in the memory of this process.
+    pub fn in_memory(operator: Operator, io: Io) -> Self {
         Self {
             operator,
             io,
@@ -39,7 +39,7 @@ impl Client {
         }
     }
 
-    /// An object store.
+    /// Returns a client for an object store.
     pub fn remote(operator: Operator, io: Io, remote: Remote) -> Self {
         Self {
             operator,
@@ -48,22 +48,23 @@ impl Client {
         }
     }
 
-    /// Whether requests go over a network.
+    /// Returns whether requests go over a network.
     pub fn is_remote(&self) -> bool {
         self.remote.is_some()
     }
 
-    /// Makes a request, and gives it up where it takes too long.
+    /// Runs a request to completion. A remote request fails when it exceeds the deadline, or
+    /// shortly after the stop flag is set.
     pub fn wait<T>(&self, request: impl Future<Output = opendal::Result<T>>) -> opendal::Result<T> {
-        let Some(Remote { patience, .. }) = &self.remote else {
+        let Some(Remote { deadline, .. }) = &self.remote else {
             return self.io.wait(request);
         };
         let answered = self.io.wait(async {
             tokio::select! {
-                answer = tokio::time::timeout(*patience, request) => answer.map_err(|_| {
-                    Error::transient(format!("no answer within {} s", patience.as_secs()))
+                answer = tokio::time::timeout(*deadline, request) => answer.map_err(|_| {
+                    Error::transient(format!("no answer within {} s", deadline.as_secs()))
                 }),
-                () = self.io.stop.passed() => Err(Error::stopped()),
+                () = self.io.stop.grace_period() => Err(Error::stopped()),
             }
         });
         answered.unwrap_or_else(|ours| {
@@ -72,7 +73,7 @@ impl Client {
         })
     }
 
-    /// Takes back what a writer has sent.
+    /// Aborts an unfinished upload.
     pub fn abort(&self, mut writer: Writer) -> opendal::Result<()> {
         self.io.wait(async {
             let limit = self.io.stop.abort_limit();
@@ -84,13 +85,14 @@ impl Client {
         })
     }
 
-    /// Tells what a caller can do about an error; `uri` is the object's.
+    /// Converts an error of opendal and classifies it by what the caller can do. `uri` names the
+    /// object.
     pub fn error(&self, e: &opendal::Error, uri: &str) -> Error {
         let endpoint = match &self.remote {
             Some(remote) => format!(" (endpoint {})", remote.endpoint),
             None => String::new(),
         };
-        let message = format!("{uri}: {}{endpoint}", words(e));
+        let message = format!("{uri}: {}{endpoint}", describe(e));
         match Class::of_ours(e) {
             Some(Class::Stopped) => return Error::stopped(),
             Some(class) => return Error::new(class, message),
@@ -126,7 +128,8 @@ impl Client {
             | ErrorKind::Unsupported
             | ErrorKind::IsADirectory
             | ErrorKind::NotADirectory => Error::usage(message),
-            // The store understood, and says no: 400, a redirect to another region, …
+            // The store answered that the request is invalid: status 400, a redirect to another
+            // region, …
             ErrorKind::Unexpected if self.is_remote() && refused(e) => Error::usage(message)
                 .hint("check the URI, the endpoint, the region and the credentials"),
             _ => Error::transient(message),
@@ -134,8 +137,8 @@ impl Client {
     }
 }
 
-/// Whether a request could not be signed for want of credentials. The signer asks each source of
-/// them in turn, so another try asks the same sources again.
+/// Returns whether a request could not be signed because no credentials were found. The signer
+/// tries every source of credentials in turn, so a retry would ask the same sources again.
 fn lacks_credentials(e: &opendal::Error) -> bool {
     use reqsign_core::ErrorKind::{ConfigInvalid, CredentialInvalid, PermissionDenied};
     let cause = std::error::Error::source(e);
@@ -148,29 +151,30 @@ fn lacks_credentials(e: &opendal::Error) -> bool {
     })
 }
 
-/// Whether it is the bucket that is not there, and not the object.
+/// Returns whether the bucket, rather than the object, does not exist.
 pub(crate) fn no_bucket(e: &opendal::Error) -> bool {
-    let said = [
+    let markers = [
         "NoSuchBucket",
         "ContainerNotFound",
         "specified bucket does not exist",
     ];
     matches!(e.kind(), ErrorKind::NotFound | ErrorKind::ConfigInvalid)
-        && said.iter().any(|words| e.message().contains(words))
+        && markers.iter().any(|marker| e.message().contains(marker))
 }
 
-/// Whether the store answered with a status that trying again does not change.
+/// Returns whether the store answered with a status that a retry does not change.
 fn refused(e: &opendal::Error) -> bool {
-    // opendal keeps the answer's status in the context, which only its own words show.
+    // opendal keeps the status in the error's context, which is accessible only through `Display`.
     e.is_permanent() && e.to_string().contains("response: Parts { status: ")
 }
 
-/// What happened, in one line. The error's own context has the URL in it, which may be signed.
-pub(crate) fn words(e: &opendal::Error) -> String {
+/// Returns what happened in one line. Leaves out the error's context: it contains the URL, which
+/// may be signed.
+pub(crate) fn describe(e: &opendal::Error) -> String {
     let message = e.message().trim();
     let mut parts = Vec::new();
     match (field(message, "code"), field(message, "message")) {
-        (Some(code), Some(said)) if !code.is_empty() => parts.push(format!("{code}: {said}")),
+        (Some(code), Some(text)) if !code.is_empty() => parts.push(format!("{code}: {text}")),
         _ => parts.push(message.chars().take(200).collect()),
     }
     let mut source = std::error::Error::source(e);
@@ -185,13 +189,14 @@ pub(crate) fn words(e: &opendal::Error) -> String {
     parts.join(": ").replace(['\n', '\r'], " ")
 }
 
-/// A field of `S3Error { code: "SlowDown", message: "…", … }`, as opendal words what stores answer.
+/// Extracts a field of `S3Error { code: "SlowDown", message: "…", … }`, opendal's text for a
+/// store's answer.
 fn field<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = text.split_once(&format!("{name}: \""))?;
     Some(rest.split_once('"')?.0)
 }
 
-/// Turns an error of a stream back into ours.
+/// Wraps our error for an `std::io` trait. [`Error::of_io`] unwraps it.
 pub(crate) fn lift<T>(outcome: Result<T>) -> std::io::Result<T> {
     outcome.map_err(std::io::Error::other)
 }

@@ -1,8 +1,8 @@
-//! Files of local disk.
+//! Objects as files on local disk.
 //!
-//! They are read and written on the calling thread. opendal's own service hands every call to
-//! another thread and waits for it, asks for extended attributes, and reads into half a megabyte of
-//! fresh memory, however small the file: a receipt took a dozen times as long.
+//! Files are read and written on the calling thread. opendal's file service passes every call to
+//! another thread, queries extended attributes, and reads into a fresh buffer of half a megabyte
+//! however small the file. With it, reading a receipt took twelve times as long.
 
 use std::collections::HashSet;
 use std::fs::{self, DirEntry, File};
@@ -15,29 +15,29 @@ use std::time::SystemTime;
 use opendal::raw::Timestamp;
 use sluice_manifest::{Class, Error};
 
-use crate::stop::Stop;
+use crate::stop::StopFlag;
 use crate::store::ObjectInfo;
 use crate::temporary::{self, Temporary};
 
-/// The folder of temporary files, which are renamed to what they are.
+/// The folder for temporary files. A finished file is renamed from here to its object path.
 const TEMPORARY: &str = ".sluice-tmp";
 
 /// The files under a folder. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Disk {
     root: Arc<Path>,
-    /// Ends reading.
-    pub stop: Stop,
+    /// Cancels reads.
+    pub stop: StopFlag,
 }
 
 impl Disk {
-    pub fn new(root: &Path, stop: Stop) -> Self {
+    pub fn new(root: &Path, stop: StopFlag) -> Self {
         let root = root.into();
         Self { root, stop }
     }
 
-    /// Whether the folder is there.
-    pub fn is_there(&self) -> io::Result<bool> {
+    /// Returns whether the folder exists.
+    pub fn exists(&self) -> io::Result<bool> {
         match fs::metadata(&self.root) {
             Ok(metadata) => Ok(metadata.is_dir()),
             Err(e) if is_missing(&e) => Ok(false),
@@ -57,7 +57,7 @@ impl Disk {
         fs::read(self.path(object))
     }
 
-    /// None where there is no such file, or a folder in its place.
+    /// Returns the file's metadata, or `None` if there is no file at this path.
     pub fn stat(&self, object: &str) -> io::Result<Option<ObjectInfo>> {
         let Some(metadata) = if_there(fs::metadata(self.path(object)))? else {
             return Ok(None);
@@ -73,10 +73,10 @@ impl Disk {
         }))
     }
 
-    /// The files under a folder, at any depth. A link counts as the file or the folder that it links
-    /// to. See [`Walk`] for what is passed over.
+    /// Returns the files under a folder, at any depth. A symbolic link counts as its target.
+    /// [`FolderWalk`] documents what is skipped.
     pub fn list(&self, folder: &str) -> Result<Vec<ObjectInfo>, Error> {
-        let mut walk = Walk {
+        let mut walk = FolderWalk {
             disk: self,
             objects: Vec::new(),
             folders: Vec::new(),
@@ -87,12 +87,13 @@ impl Disk {
         Ok(walk.objects)
     }
 
-    /// It need not be there.
+    /// Deletes a file. Succeeds if it does not exist.
     pub fn delete(&self, object: &str) -> io::Result<()> {
         if_there(fs::remove_file(self.path(object))).map(drop)
     }
 
-    /// Whether a file's folder is below the root once links are followed, or is not there.
+    /// Returns whether a file's folder, after resolving symbolic links, is below the root or
+    /// missing.
     pub fn is_inside(&self, object: &str) -> io::Result<bool> {
         let path = self.path(object);
         let folder = path.parent().unwrap_or(&self.root);
@@ -102,7 +103,7 @@ impl Disk {
         Ok(folder.starts_with(self.root.canonicalize()?))
     }
 
-    /// Starts a file that appears when it is finished.
+    /// Starts a file that becomes visible only when it is finished.
     pub fn create(&self, object: &str) -> io::Result<NewFile> {
         Ok(NewFile {
             temporary: Temporary::create(&self.root.join(TEMPORARY))?,
@@ -110,38 +111,39 @@ impl Disk {
         })
     }
 
-    /// Removes temporary files whose process is gone, and their folder once it is empty.
+    /// Removes temporary files whose writer has ended, then their folder if it is empty.
     pub fn tidy(&self) {
         temporary::clean(&self.root.join(TEMPORARY));
     }
 }
 
-/// A listing under way.
+/// A listing in progress.
 ///
-/// Each folder is listed once: folders first, then what links lead to, in order of their names. So a
-/// link to a folder that is listed already, or that contains the link, is passed over. So are folders
-/// below the first that may not be read (`lost+found`), and links to nothing. Each is logged by name.
-struct Walk<'a> {
+/// Each folder is listed once: regular folders first, then the targets of symbolic links, in order
+/// of their names. A link to a folder that is already listed, or to an ancestor of the link, is
+/// skipped. So are subfolders without read permission (`lost+found`) and dangling links. Each
+/// skipped path is logged.
+struct FolderWalk<'a> {
     disk: &'a Disk,
     objects: Vec<ObjectInfo>,
-    /// Folders that are still to be listed.
+    /// Folders still to list.
     folders: Vec<String>,
-    /// Links to folders that are still to be listed.
+    /// Links to folders still to list.
     links: Vec<String>,
-    /// Device and inode of each folder that was listed.
+    /// Device and inode of each listed folder.
     seen: HashSet<(u64, u64)>,
 }
 
-impl Walk<'_> {
+impl FolderWalk<'_> {
     fn all(&mut self, first: &str) -> Result<(), Error> {
         self.folder(first).map_err(|e| self.error(&e, first))?;
         while let Some((path, is_link)) = self.next() {
             match self.folder(&path) {
                 Ok(true) => {}
-                Ok(false) if is_link => self.pass_over(&path, "the folder is listed already"),
+                Ok(false) if is_link => self.log_skipped(&path, "the folder is listed already"),
                 Ok(false) => {}
                 Err(e) if e.kind() == io::ErrorKind::PermissionDenied => {
-                    self.pass_over(&path, "permission denied");
+                    self.log_skipped(&path, "permission denied");
                 }
                 Err(e) => return Err(self.error(&e, &path)),
             }
@@ -153,12 +155,12 @@ impl Walk<'_> {
         if let Some(folder) = self.folders.pop() {
             return Some((folder, false));
         }
-        // What a link leads to must not depend on the order in which the system lists.
+        // The chosen path to a folder must not depend on the order in which the system lists links.
         self.links.sort_by(|a, b| b.cmp(a));
         self.links.pop().map(|link| (link, true))
     }
 
-    /// Lists a folder. Returns false when it was listed before.
+    /// Lists a folder. Returns false if it was listed before.
     fn folder(&mut self, folder: &str) -> io::Result<bool> {
         let path = self.disk.path(folder);
         let Some(metadata) = if_there(fs::metadata(&path))? else {
@@ -176,7 +178,7 @@ impl Walk<'_> {
     fn entry(&mut self, folder: &str, entry: &DirEntry) -> io::Result<()> {
         let name = entry.file_name();
         let Some(name) = name.to_str() else {
-            tracing::warn!(name = %name.display(), "passed over: its name is not UTF-8");
+            tracing::warn!(name = %name.display(), "skipped: its name is not UTF-8");
             return Ok(());
         };
         let object = match folder {
@@ -196,14 +198,14 @@ impl Walk<'_> {
         match fs::metadata(self.disk.path(&object)) {
             Ok(target) if target.is_dir() => self.links.push(object),
             Ok(_) => self.objects.extend(self.disk.stat(&object)?),
-            Err(e) => self.pass_over(&object, &format!("the link leads nowhere: {e}")),
+            Err(e) => self.log_skipped(&object, &format!("dangling link: {e}")),
         }
         Ok(())
     }
 
-    fn pass_over(&self, object: &str, why: &str) {
+    fn log_skipped(&self, object: &str, why: &str) {
         let path = self.disk.path(object);
-        tracing::warn!(path = %path.display(), "passed over: {why}");
+        tracing::warn!(path = %path.display(), "skipped: {why}");
     }
 
     fn error(&self, e: &io::Error, folder: &str) -> Error {
@@ -211,7 +213,7 @@ impl Walk<'_> {
     }
 }
 
-/// A file being written. Dropped unfinished, it never appears.
+/// A file being written. Dropped before [`finish`](Self::finish), it never becomes visible.
 pub(crate) struct NewFile {
     temporary: Temporary,
     target: PathBuf,
@@ -222,14 +224,15 @@ impl NewFile {
         self.temporary.file.write_all(bytes)
     }
 
-    /// Brings it to disk, then gives it its name.
+    /// Flushes the file to disk, then renames it to its target path.
     pub fn finish(self) -> io::Result<()> {
         self.temporary.file.sync_all()?;
         self.temporary.rename(&self.target)
     }
 }
 
-/// Whether there is nothing at a path. Any other error leaves open what is there.
+/// Returns whether the error means that nothing exists at a path. After any other error, something
+/// may.
 fn is_missing(e: &io::Error) -> bool {
     matches!(
         e.kind(),
@@ -237,7 +240,7 @@ fn is_missing(e: &io::Error) -> bool {
     )
 }
 
-/// None where there is no such file.
+/// Turns the error for a missing file into `None`.
 pub(crate) fn if_there<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
     match outcome {
         Ok(found) => Ok(Some(found)),
@@ -246,8 +249,8 @@ pub(crate) fn if_there<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
     }
 }
 
-/// Returns an error of writing as ours. Nothing that a new file needs has to be there before, so what
-/// is missing was removed by another process: trying again makes it anew.
+/// Converts an error of writing. A new file needs nothing to exist beforehand, so "not found" means
+/// that another process removed a folder: a retry creates it again.
 pub(crate) fn write_error(e: &io::Error, uri: &str) -> Error {
     match e.kind() {
         io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists => Error::transient(format!(
@@ -257,7 +260,7 @@ pub(crate) fn write_error(e: &io::Error, uri: &str) -> Error {
     }
 }
 
-/// Returns an error of the system as ours; `uri` is the file's.
+/// Converts an error of the operating system. `uri` names the file.
 pub(crate) fn error(e: &io::Error, uri: &str) -> Error {
     let class = Class::of_io(e);
     match e.kind() {
@@ -270,7 +273,7 @@ pub(crate) fn error(e: &io::Error, uri: &str) -> Error {
     }
 }
 
-/// A time in RFC 3339.
+/// Formats a time as RFC 3339.
 fn text(time: SystemTime) -> io::Result<String> {
     let time = Timestamp::try_from(time).map_err(io::Error::other)?;
     Ok(time.to_string())

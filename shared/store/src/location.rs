@@ -1,4 +1,4 @@
-//! URIs: plain paths, `file://`, `s3://`, `gs://`, `az://`, `memory://`.
+//! Parses URIs: plain paths, `file://`, `s3://`, `gs://`, `az://`, `memory://`.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,21 +8,21 @@ use sluice_manifest::{Error, Result};
 
 use crate::within::plain;
 
-/// A kind of object store, by the scheme of its URIs.
+/// A kind of object store, named by the scheme of its URIs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Scheme {
-    /// S3 and what speaks its language.
+    /// Amazon S3 and compatible servers.
     S3,
     /// Google Cloud Storage.
     Gs,
-    /// Azure Blob Storage; a bucket is called a container there.
+    /// Azure Blob Storage, where a bucket is called a container.
     Az,
 }
 
 impl Scheme {
     const ALL: [Scheme; 3] = [Scheme::S3, Scheme::Gs, Scheme::Az];
 
-    /// What stands before `://`.
+    /// Returns the scheme, the part of a URI before `://`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::S3 => "s3",
@@ -38,38 +38,40 @@ impl fmt::Display for Scheme {
     }
 }
 
-/// Where a prefix or an object lies. Prints as a URI, or as a plain path on local disk.
+/// The location of a prefix or an object. Prints as a URI, or as a plain path on local disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Location {
-    /// A folder or file on local disk, as an absolute path without `.` and `..`.
+    /// A folder or file on local disk: an absolute path without `.` and `..`.
     Local(PathBuf),
-    /// A key or a prefix of keys in a bucket.
+    /// A key, or a prefix of keys, in a bucket.
     Bucket {
         /// The kind of object store.
         scheme: Scheme,
         /// The bucket's name.
         bucket: String,
-        /// The path in it, without slashes at its ends.
+        /// The path in the bucket, without leading and trailing slashes.
         path: String,
     },
-    /// A path in memory, shared by everything in this process. For tests.
+    /// A path in the memory of this process. For tests.
     Memory {
-        /// The name of the memory.
+        /// The name of the memory store. Locations with the same name share their objects.
         name: String,
-        /// The path in it, without slashes at its ends.
+        /// The path in the memory store, without leading and trailing slashes.
         path: String,
     },
 }
 
 impl Location {
-    /// Parses a URI or a plain path. Relative paths start at the working directory. The case of a
-    /// scheme does not matter.
+    /// Parses a URI or a plain path. Relative paths are resolved against the working directory.
+    /// Schemes are case-insensitive.
     ///
     /// # Errors
-    /// Usage, when there is no store for the scheme, or the URI holds credentials.
+    ///
+    /// Returns a usage error if `uri` is empty, has an unknown scheme, contains credentials or
+    /// names no bucket, or if the path is unusable on this system.
     pub fn parse(uri: &str) -> Result<Self> {
         if uri.is_empty() {
-            return Err(Error::usage("an empty string is no URI"));
+            return Err(Error::usage("expected a URI, got an empty string"));
         }
         let Some((scheme, rest)) = uri.split_once("://") else {
             return Self::local(uri);
@@ -93,7 +95,7 @@ impl Location {
             {
                 Some(scheme) => Self::bucket(scheme, rest),
                 None => Err(Error::usage(format!("{uri}: no store for {scheme}://"))
-                    .hint("there are plain paths, file://, s3://, gs://, az:// and memory://")),
+                    .hint("supported are plain paths, file://, s3://, gs://, az:// and memory://")),
             },
         }
     }
@@ -101,7 +103,7 @@ impl Location {
     fn bucket(scheme: Scheme, rest: &str) -> Result<Self> {
         let (bucket, path) = rest.split_once('/').unwrap_or((rest, ""));
         if bucket.is_empty() {
-            return Err(Error::usage(format!("{scheme}://{rest}: names no bucket"))
+            return Err(Error::usage(format!("{scheme}://{rest}: no bucket name"))
                 .hint(format!("write {scheme}://bucket/path")));
         }
         Ok(Self::Bucket {
@@ -117,7 +119,8 @@ impl Location {
         Ok(Self::Local(plain(&absolute)))
     }
 
-    /// The folder of this location and the last part of its path.
+    /// Returns the parent folder and the last component of the path, or `None` if the path has no
+    /// last component.
     pub fn split(&self) -> Option<(Location, String)> {
         match self {
             Self::Local(path) => Some((
@@ -131,7 +134,7 @@ impl Location {
         }
     }
 
-    /// Another path of the same bucket or memory.
+    /// Returns another path in the same bucket or memory store.
     fn at(&self, to: &str) -> Self {
         let mut location = self.clone();
         if let Self::Bucket { path, .. } | Self::Memory { path, .. } = &mut location {
@@ -140,7 +143,7 @@ impl Location {
         location
     }
 
-    /// This location on local disk, where it is there.
+    /// Returns the path if this location is on local disk.
     pub fn as_local(&self) -> Option<&Path> {
         match self {
             Self::Local(path) => Some(path),
@@ -157,10 +160,13 @@ impl fmt::Display for Location {
                 scheme,
                 bucket,
                 path,
-            } => match path.is_empty() {
-                true => write!(f, "{scheme}://{bucket}"),
-                false => write!(f, "{scheme}://{bucket}/{path}"),
-            },
+            } => {
+                if path.is_empty() {
+                    write!(f, "{scheme}://{bucket}")
+                } else {
+                    write!(f, "{scheme}://{bucket}/{path}")
+                }
+            }
             Self::Memory { name, path } if path.is_empty() => write!(f, "memory://{name}"),
             Self::Memory { name, path } => write!(f, "memory://{name}/{path}"),
         }

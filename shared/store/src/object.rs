@@ -1,4 +1,5 @@
-//! Objects as streams: stretches fetched several requests ahead, and new objects written in parts.
+//! Streams of bytes from and to objects. Reads are prefetched by several requests in flight; writes
+//! are sent in parts.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -13,100 +14,102 @@ use tokio::task::JoinHandle;
 
 use crate::client::{Client, lift};
 use crate::disk::{self, Disk, NewFile};
-use crate::store::Place;
+use crate::store::Backend;
 
-/// An object store asks for parts of 5 MiB at least.
+/// The size of a part. Object stores require at least 5 MiB.
 const PART: usize = 5 << 20;
-/// What a file is written in: it fits a core's cache, so that hashing and writing read it there.
+/// The size of one write to a file. It fits a core's cache, so hashing and writing read it from
+/// there.
 const BLOCK: usize = 256 << 10;
-/// Parts of one object that are sent at once.
+/// The number of parts of one object in flight.
 const PARTS_IN_FLIGHT: usize = 2;
 
-/// How an object is fetched.
+/// How far ahead, and in which requests, an object is read.
 #[derive(Debug, Clone, Copy)]
-struct Pace {
-    /// Bytes of one request at most.
+struct ReadAhead {
+    /// The maximum size of one request, in bytes.
     window: u64,
-    /// Bytes that are fetched before they are asked for, at most, besides the window in use.
+    /// The maximum number of prefetched bytes, besides the window in use.
     ahead: u64,
-    /// A gap of so many bytes between two stretches is read through: a request of its own for what
-    /// lies behind it would cost more.
+    /// The largest gap between two ranges that is read through. Beyond it, a separate request is
+    /// cheaper.
     gap: u64,
 }
 
-/// A read from local disk costs little, the kernel reads ahead, and what fits a core's cache is
-/// there when it is used.
-const NEAR: Pace = Pace {
+/// A read from local disk costs little and the kernel reads ahead, so a window that fits a core's
+/// cache is enough.
+const LOCAL: ReadAhead = ReadAhead {
     window: BLOCK as u64,
     ahead: 1 << 20,
     gap: 128 << 10,
 };
 
-/// A request to an object store takes some 30 ms until its first byte, and a connection carries 50
-/// to 90 MB/s from there: a megabyte or two cost as much as a request. Four in flight, of a size
-/// that is worth it, keep up with the cores that wait for the bytes.
-const FAR: Pace = Pace {
+/// An object store takes about 30 ms to the first byte, then delivers 50 to 90 MB/s per connection:
+/// a request costs as much as one or two megabytes. Four requests of that size in flight keep up
+/// with the cores that consume the bytes.
+const REMOTE: ReadAhead = ReadAhead {
     window: 2 << 20,
     ahead: 6 << 20,
     gap: 1 << 20,
 };
 
-/// Reads stretches of an object, front to back. What is [wanted](Self::want) is fetched ahead;
-/// stretches that lie close together come in one request.
+/// Reads byte ranges of an object in ascending order. Ranges passed to [`prefetch`](Self::prefetch)
+/// are fetched ahead; ranges with a small gap between them share a request.
 pub struct ObjectReader {
     origin: Origin,
     path: String,
     uri: String,
     size: u64,
-    /// The entity tag that a bucket's object must have.
+    /// The entity tag that an object in a bucket must have.
     etag: Option<String>,
-    pace: Pace,
-    /// What is wanted and not asked for yet, in order and apart by more than a gap.
-    wanted: VecDeque<Range<u64>>,
+    read_ahead: ReadAhead,
+    /// Ranges to prefetch that are not requested yet: ascending, with gaps larger than
+    /// `ReadAhead::gap`.
+    announced: VecDeque<Range<u64>>,
     position: u64,
 }
 
-/// Where the bytes come from, and those from the reader's position on, as far as they are there.
+/// The source of the bytes, with those already received from the reader's position on.
 enum Origin {
     Disk {
         disk: Disk,
-        /// Opened with the first read.
+        /// Opened by the first read.
         file: Option<File>,
-        /// Used again for every read.
+        /// Reused by every read.
         block: Vec<u8>,
         used: usize,
     },
     Bucket {
         client: Client,
-        asked: VecDeque<Asked>,
+        in_flight: VecDeque<InFlight>,
         current: Buffer,
     },
 }
 
-struct Asked {
+struct InFlight {
     range: Range<u64>,
     bytes: JoinHandle<opendal::Result<Buffer>>,
 }
 
 impl ObjectReader {
-    pub(crate) fn new(place: &Place, path: &str, uri: String, size: u64) -> Self {
-        let (origin, path, pace) = match place {
-            Place::Disk(disk) => {
+    pub(crate) fn new(backend: &Backend, path: &str, uri: String, size: u64) -> Self {
+        let (origin, path, read_ahead) = match backend {
+            Backend::Disk(disk) => {
                 let origin = Origin::Disk {
                     disk: disk.clone(),
                     file: None,
                     block: Vec::new(),
                     used: 0,
                 };
-                (origin, path.to_owned(), NEAR)
+                (origin, path.to_owned(), LOCAL)
             }
-            Place::Bucket { client, prefix } => {
+            Backend::Bucket { client, prefix } => {
                 let origin = Origin::Bucket {
                     client: client.clone(),
-                    asked: VecDeque::new(),
+                    in_flight: VecDeque::new(),
                     current: Buffer::new(),
                 };
-                (origin, format!("{prefix}{path}"), FAR)
+                (origin, format!("{prefix}{path}"), REMOTE)
             }
         };
         Self {
@@ -115,57 +118,65 @@ impl ObjectReader {
             uri,
             size,
             etag: None,
-            pace,
-            wanted: VecDeque::new(),
+            read_ahead,
+            announced: VecDeque::new(),
             position: 0,
         }
     }
 
-    /// Reads the object with this entity tag and no other, where the store can compare.
+    /// Restricts reads to the version of the object with this entity tag, where the store supports
+    /// it.
     #[must_use]
-    pub fn only(mut self, etag: Option<&str>) -> Self {
-        // As HTTP has it.
+    pub fn if_match(mut self, etag: Option<&str>) -> Self {
+        // HTTP quotes entity tags.
         self.etag = etag.map(|etag| format!("\"{etag}\""));
         self
     }
 
-    /// Says that these bytes are going to be read. Stretches are named in order; what lies between
-    /// them cannot be read, and what lies behind the object's end is not there.
-    pub fn want(&mut self, range: Range<u64>) {
+    /// Announces that these bytes will be read. Ranges must be announced in ascending order. Bytes
+    /// that were not announced cannot be read; the part of a range after the end of the object is
+    /// ignored.
+    pub fn prefetch(&mut self, range: Range<u64>) {
         let range = range.start..range.end.min(self.size);
         if range.is_empty() {
             return;
         }
-        match self.wanted.back_mut() {
-            Some(last) if range.start <= last.end + self.pace.gap => {
+        match self.announced.back_mut() {
+            Some(last) if range.start <= last.end + self.read_ahead.gap => {
                 last.end = last.end.max(range.end);
             }
-            _ => self.wanted.push_back(range),
+            _ => self.announced.push_back(range),
         }
     }
 
-    /// Whether enough is wanted to keep the connection busy; naming more only takes memory.
-    pub fn is_busy(&self) -> bool {
-        self.ahead() + self.wanted.iter().map(length).sum::<u64>() >= self.pace.ahead
+    /// Returns whether enough ranges are announced to keep the connection busy. Announcing more
+    /// only takes memory.
+    pub fn is_prefetch_full(&self) -> bool {
+        self.ahead() + self.announced.iter().map(length).sum::<u64>() >= self.read_ahead.ahead
     }
 
-    /// Requests what is wanted now, not with the first read. Local disk has no need of it.
-    pub fn request(&mut self) {
+    /// Sends the requests for announced ranges now, rather than with the first read. Does nothing
+    /// on local disk.
+    pub fn start_prefetch(&mut self) {
         if let Origin::Bucket { .. } = self.origin {
-            self.ask();
+            self.send_requests();
         }
     }
 
-    /// Returns the position of the next byte.
+    /// Returns the offset of the next byte.
     pub fn position(&self) -> u64 {
         self.position
     }
 
-    /// Goes to a later byte.
+    /// Skips to a later offset.
+    ///
+    /// # Errors
+    ///
+    /// Returns a bug error if `position` is before the current one.
     pub fn skip_to(&mut self, position: u64) -> Result<()> {
         let Some(distance) = position.checked_sub(self.position) else {
             return Err(Error::bug(format!(
-                "{}: byte {position} is asked for after byte {}",
+                "{}: byte {position} is requested after byte {}",
                 self.uri, self.position
             )));
         };
@@ -178,7 +189,7 @@ impl ObjectReader {
         Ok(())
     }
 
-    /// The bytes from the position on that are there in one piece.
+    /// Returns the received bytes from the position on that are contiguous in memory.
     fn current(&self) -> &[u8] {
         match &self.origin {
             Origin::Disk { block, used, .. } => &block[*used..],
@@ -186,7 +197,7 @@ impl ObjectReader {
         }
     }
 
-    /// Is done with so many of the current bytes.
+    /// Consumes bytes of the current buffer.
     fn take(&mut self, count: usize) {
         match &mut self.origin {
             Origin::Disk { used, .. } => *used += count,
@@ -195,51 +206,56 @@ impl ObjectReader {
         self.position += count as u64;
     }
 
-    /// Bytes asked for and not in use yet.
+    /// Returns the number of bytes requested and not yet in use.
     fn ahead(&self) -> u64 {
         match &self.origin {
             Origin::Disk { .. } => 0,
-            Origin::Bucket { asked, .. } => asked.iter().map(|asked| length(&asked.range)).sum(),
+            Origin::Bucket { in_flight, .. } => {
+                in_flight.iter().map(|request| length(&request.range)).sum()
+            }
         }
     }
 
-    /// The range of the next request, out of what is wanted.
+    /// Returns the range of the next request and removes it from the announced ranges.
     fn next_range(&mut self) -> Option<Range<u64>> {
-        let stretch = self.wanted.front_mut()?;
-        let end = stretch.end.min(stretch.start + self.pace.window);
-        let range = stretch.start..end;
-        stretch.start = end;
-        if stretch.is_empty() {
-            self.wanted.pop_front();
+        let next = self.announced.front_mut()?;
+        let end = next.end.min(next.start + self.read_ahead.window);
+        let range = next.start..end;
+        next.start = end;
+        if next.is_empty() {
+            self.announced.pop_front();
         }
         Some(range)
     }
 
-    /// Asks a bucket for what is wanted, as far ahead as the pace allows.
-    fn ask(&mut self) {
-        while self.ahead() < self.pace.ahead {
+    /// Sends requests to the bucket until enough bytes are in flight.
+    fn send_requests(&mut self) {
+        while self.ahead() < self.read_ahead.ahead {
             let Some(range) = self.next_range() else {
                 return;
             };
-            let Origin::Bucket { client, asked, .. } = &mut self.origin else {
+            let Origin::Bucket {
+                client, in_flight, ..
+            } = &mut self.origin
+            else {
                 return;
             };
             let (operator, path) = (client.operator.clone(), self.path.clone());
             let can_compare = operator.info().capability().read_with_if_match;
             let etag = self.etag.clone().filter(|_| can_compare);
-            let wish = range.clone();
+            let requested = range.clone();
             let bytes = client.io.spawn(async move {
-                let read = operator.read_with(&path).range(wish);
+                let read = operator.read_with(&path).range(requested);
                 match etag {
                     Some(etag) => read.if_match(&etag).await,
                     None => read.await,
                 }
             });
-            asked.push_back(Asked { range, bytes });
+            in_flight.push_back(InFlight { range, bytes });
         }
     }
 
-    /// Takes the next stretch's bytes, and goes to the position in them.
+    /// Receives the next window and moves to the position in it.
     fn advance(&mut self) -> Result<()> {
         let stop = match &self.origin {
             Origin::Disk { disk, .. } => &disk.stop,
@@ -250,19 +266,19 @@ impl ObjectReader {
             Origin::Disk { .. } => self.read_block()?,
             Origin::Bucket { .. } => self.receive()?,
         };
-        let not_wanted = || {
+        let not_announced = || {
             Error::bug(format!(
-                "{}: byte {} is read, but not wanted",
+                "{}: byte {} is read, but not announced",
                 self.uri, self.position
             ))
         };
         let Some(range) = range.filter(|range| range.start <= self.position) else {
-            return Err(not_wanted());
+            return Err(not_announced());
         };
-        let behind = (self.position - range.start).min(length(&range)) as usize;
+        let skipped = (self.position - range.start).min(length(&range)) as usize;
         match &mut self.origin {
-            Origin::Disk { used, .. } => *used = behind,
-            Origin::Bucket { current, .. } => current.advance(behind),
+            Origin::Disk { used, .. } => *used = skipped,
+            Origin::Bucket { current, .. } => current.advance(skipped),
         }
         Ok(())
     }
@@ -277,7 +293,7 @@ impl ObjectReader {
         else {
             return Ok(None);
         };
-        // What lies before the position is passed over.
+        // Bytes before the position are skipped.
         range.start = self.position.clamp(range.start, range.end);
         let wrong = |e: &io::Error| {
             let error = disk::error(e, &self.uri);
@@ -297,17 +313,17 @@ impl ObjectReader {
     }
 
     fn receive(&mut self) -> Result<Option<Range<u64>>> {
-        self.ask();
+        self.send_requests();
         let Origin::Bucket {
             client,
-            asked,
+            in_flight,
             current,
         } = &mut self.origin
         else {
             return Ok(None);
         };
         *current = Buffer::new();
-        let Some(Asked { range, bytes }) = asked.pop_front() else {
+        let Some(InFlight { range, bytes }) = in_flight.pop_front() else {
             return Ok(None);
         };
         let fetched = client.wait(async {
@@ -328,8 +344,8 @@ impl ObjectReader {
             .hint("the object has changed"));
         }
         *current = buffer;
-        // More requests go out while this one's bytes are in use.
-        self.ask();
+        // Sends further requests while the caller uses these bytes.
+        self.send_requests();
         Ok(Some(range))
     }
 }
@@ -363,29 +379,29 @@ impl BufRead for ObjectReader {
 
 impl Drop for ObjectReader {
     fn drop(&mut self) {
-        if let Origin::Bucket { asked, .. } = &self.origin {
-            for asked in asked {
-                asked.bytes.abort();
+        if let Origin::Bucket { in_flight, .. } = &self.origin {
+            for request in in_flight {
+                request.bytes.abort();
             }
         }
     }
 }
 
-/// A new object that appears on [`finish`](Self::finish).
+/// Writes a new object, which becomes visible on [`finish`](Self::finish).
 pub struct ObjectWriter {
     sink: Sink,
     pending: BytesMut,
-    /// Bytes that are hashed and sent at once.
+    /// The number of bytes that are hashed and sent at once.
     part: usize,
     path: String,
     uri: String,
     bytes: u64,
     hasher: blake3::Hasher,
-    /// The hashes of the blocks, where they are asked for.
+    /// The hashes of the blocks, if requested.
     blocks: Option<Blocks>,
 }
 
-/// Parts are whole blocks, so that each is hashed while it is at hand.
+/// Parts consist of whole blocks, so that each block is hashed while it is in memory.
 const _: () = assert!(BLOCK == Blocks::SIZE && PART.is_multiple_of(Blocks::SIZE));
 
 enum Sink {
@@ -395,19 +411,20 @@ enum Sink {
 }
 
 impl ObjectWriter {
-    pub(crate) fn open(place: &Place, path: &str, uri: String) -> Result<Self> {
-        let (sink, part) = match place {
-            Place::Disk(disk) => {
+    pub(crate) fn open(backend: &Backend, path: &str, uri: String) -> Result<Self> {
+        let (sink, part) = match backend {
+            Backend::Disk(disk) => {
                 let file = disk.create(path).map_err(|e| disk::write_error(&e, &uri))?;
                 (Sink::Disk(file), BLOCK)
             }
-            Place::Bucket { client, prefix } => {
+            Backend::Bucket { client, prefix } => {
                 let full = format!("{prefix}{path}");
                 let writer = client.wait(async {
                     let writer = client.operator.writer_with(&full);
-                    match client.is_remote() {
-                        true => writer.concurrent(PARTS_IN_FLIGHT).await,
-                        false => writer.await,
+                    if client.is_remote() {
+                        writer.concurrent(PARTS_IN_FLIGHT).await
+                    } else {
+                        writer.await
                     }
                 });
                 let sink = Sink::Bucket {
@@ -429,7 +446,7 @@ impl ObjectWriter {
         })
     }
 
-    /// Hashes the blocks of the object too, so that its parts can be checked.
+    /// Also hashes each block of the object, so that byte ranges can be verified.
     pub(crate) fn with_blocks(mut self) -> Self {
         self.blocks = Some(Blocks::default());
         self
@@ -459,7 +476,12 @@ impl ObjectWriter {
         }
     }
 
-    /// Makes the object appear, and says what was written.
+    /// Sends the remaining bytes and makes the object visible. Returns its path, size and hashes.
+    ///
+    /// # Errors
+    ///
+    /// Returns a storage error if the last part or the completion of the upload fails, and a bug
+    /// error if the path is not a valid output path.
     pub fn finish(mut self) -> Result<Output> {
         if !self.pending.is_empty() {
             self.send()?;
@@ -477,7 +499,8 @@ impl ObjectWriter {
                         writer,
                     };
                     return Err(match e.kind() {
-                        // The answer to an earlier try was lost, or somebody cleaned up: the upload is gone.
+                        // The answer to an earlier try was lost, or the upload was cleaned up by
+                        // someone else.
                         ErrorKind::NotFound => {
                             Error::transient(format!("{}: the upload is gone", self.uri))
                         }
@@ -498,10 +521,10 @@ impl ObjectWriter {
 
 impl Write for ObjectWriter {
     fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
-        // Parts are of one size to the byte: some stores insist.
+        // All parts have exactly the same size: some stores require it.
         let taken = buffer.len().min(self.part - self.pending.len());
         if self.pending.is_empty() {
-            // A part that grew bit by bit would leave holes of all sizes in the heap.
+            // A buffer that grows in steps would fragment the heap.
             self.pending.reserve(self.part);
         }
         self.pending.extend_from_slice(&buffer[..taken]);
@@ -520,9 +543,9 @@ impl Drop for ObjectWriter {
     fn drop(&mut self) {
         let sink = std::mem::replace(&mut self.sink, Sink::Finished);
         if let Sink::Bucket { client, writer } = sink {
-            // Parts of an object that was never to appear would be kept, and paid for.
+            // The store would keep the parts of an unfinished upload, and charge for them.
             if let Err(e) = client.abort(writer) {
-                let what = crate::client::words(&e);
+                let what = crate::client::describe(&e);
                 tracing::warn!(object = self.uri, "an unfinished upload may remain: {what}");
             }
         }

@@ -1,36 +1,37 @@
-//! Connections to object stores: credentials and endpoints from each cloud's own environment, and
-//! one place for timeouts, retries and the number of requests in flight.
+//! Clients for object stores. Credentials and endpoints come from each cloud's own environment
+//! variables. Timeouts, retries and the limit of requests in flight are set in one place.
 
 use std::env::var;
 
 use opendal::layers::{ConcurrentLimitLayer, RetryEvent, RetryLayer, TimeoutLayer};
 use opendal::{ErrorKind, Operator, services};
+use reqwest::Url;
 use sluice_manifest::text::masked_word;
 use sluice_manifest::{Error, Result};
 
 use crate::client::{Client, Remote};
 use crate::location::Scheme;
 use crate::runtime::Io;
-use crate::settings::{FIRST_DELAY, LONGEST_DELAY, Settings};
-use crate::transport::{Sent, Transport};
+use crate::settings::{FIRST_DELAY, LONGEST_DELAY, StoreSettings};
+use crate::transport::{RequestCounts, Transport};
 
-/// Shown as the endpoint of Amazon's own S3.
+/// The endpoint of Amazon S3, as errors show it.
 const AWS: &str = "https://s3.amazonaws.com";
-/// Where the variables name no region, as AWS's own tools have it.
+/// The region if no variable names one, as in AWS's own tools.
 const REGION: &str = "us-east-1";
 
-/// What the buckets of a process share.
+/// What all buckets of a process share.
 pub(crate) struct Connections {
-    settings: Settings,
+    settings: StoreSettings,
     transport: Transport,
-    /// Counts HTTP requests. Operations themselves, which may consist of several or of none, have as
-    /// good as none.
+    /// Limits HTTP requests in flight. An operation may make several or none, so operations get a
+    /// limit that is never reached.
     limit: ConcurrentLimitLayer,
 }
 
 impl Connections {
-    pub fn new(sent: Sent) -> Result<Self> {
-        let settings = Settings::from_environment()?;
+    pub fn new(sent: RequestCounts) -> Result<Self> {
+        let settings = StoreSettings::from_environment()?;
         let transport = Transport::new(sent).map_err(|e| {
             Error::usage(format!("cannot set up HTTPS: {e}")).hint(
                 "the system's certificates are needed: install ca-certificates, or set SSL_CERT_FILE",
@@ -56,12 +57,12 @@ impl Connections {
         let remote = Remote {
             endpoint: endpoint.into(),
             credentials: credentials(scheme),
-            patience: settings.retry_for,
+            deadline: settings.retry_for,
         };
         Ok(Client::remote(self.layered(operator), io, remote))
     }
 
-    /// Timeouts, retries and the limit of requests in flight, for every request of every store.
+    /// Adds timeouts, retries and the limit of requests in flight to an operator.
     fn layered(&self, operator: Operator) -> Operator {
         let settings = &self.settings;
         let timeout = TimeoutLayer::new()
@@ -81,27 +82,27 @@ impl Connections {
     }
 }
 
-/// Says that a request is made again. What opendal itself would log has the whole URL in it, which
-/// may be signed.
+/// Logs a retry. opendal's own log line contains the whole URL, which may be signed.
 fn log_retry(event: RetryEvent<'_>) {
     tracing::warn!(
         operation = %event.op,
         attempt = event.attempt,
-        "{}; again in {:.1} s",
-        crate::client::words(event.err),
+        "{}; retry in {:.1} s",
+        crate::client::describe(event.err),
         event.retry_after.as_secs_f64()
     );
 }
 
 type Built = opendal::Result<(Operator, String)>;
 
-/// The first of these variables that is set and not empty.
+/// Returns the value of the first of these variables that is set and not empty.
 fn first(names: &[&str]) -> Option<String> {
     let values = names.iter().filter_map(|name| var(name).ok());
     values.into_iter().find(|value| !value.is_empty())
 }
 
-/// Returns an endpoint, if it holds nothing that must not be shown.
+/// Returns an endpoint, if it is a URL and holds nothing that must not be shown. One that is none is not
+/// shown either: a password may be anywhere in it.
 fn checked(endpoint: String) -> opendal::Result<String> {
     let is_url = endpoint.contains("://");
     let url = if is_url {
@@ -109,30 +110,35 @@ fn checked(endpoint: String) -> opendal::Result<String> {
     } else {
         format!("http://{endpoint}")
     };
+    let refused = |message: &str| Err(opendal::Error::new(ErrorKind::ConfigInvalid, message));
     if masked_word(&url) != url {
-        let message = "the endpoint holds a user name, a password or a query";
-        return Err(opendal::Error::new(ErrorKind::ConfigInvalid, message));
+        return refused("the endpoint holds a user name, a password or a query");
+    }
+    let is_usable = |url: Url| matches!(url.scheme(), "http" | "https") && url.has_host();
+    if !Url::parse(&url).is_ok_and(is_usable) {
+        return refused("the endpoint is not a URL like https://host:port");
     }
     Ok(endpoint.trim_end_matches('/').to_owned())
 }
 
-/// Credentials: `AWS_ACCESS_KEY_ID` and its siblings, profiles, web identity, ECS and EC2 roles, in
-/// the order of AWS's own tools (all by opendal's signer).
-fn s3(bucket: &str, settings: &Settings) -> Built {
+/// Returns the operator of an S3 bucket. opendal's signer takes the credentials from
+/// `AWS_ACCESS_KEY_ID` and related variables, profiles, web identity, ECS and EC2 roles, in the
+/// order of AWS's own tools.
+fn s3(bucket: &str, settings: &StoreSettings) -> Built {
     let endpoint = first(&["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"])
         .map(checked)
         .transpose()?;
     let region = first(&["AWS_REGION", "AWS_DEFAULT_REGION"]);
     let mut builder = services::S3::default().bucket(bucket);
     let (region, shown) = match endpoint {
-        // Servers of one's own seldom care for the region, but it is part of the signature.
+        // Self-hosted servers rarely check the region, but it is part of the signature.
         Some(endpoint) => {
             builder = builder.endpoint(&endpoint);
             (region.unwrap_or_else(|| REGION.into()), endpoint)
         }
         None => {
             let region = region.unwrap_or_else(|| REGION.into());
-            // A name with dots does not match the certificate of its own host name.
+            // A bucket name with dots does not match the certificate of a virtual-hosted address.
             if !bucket.contains('.') {
                 builder = builder.enable_virtual_host_style();
             }
@@ -147,11 +153,15 @@ fn s3(bucket: &str, settings: &Settings) -> Built {
     Ok((Operator::new(builder)?, shown))
 }
 
-/// Credentials: `GOOGLE_APPLICATION_CREDENTIALS`, gcloud's own file, the metadata server.
-fn gs(bucket: &str, settings: &Settings) -> Built {
-    let emulator = first(&["STORAGE_EMULATOR_HOST"]).map(|host| match host.contains("://") {
-        true => host,
-        false => format!("http://{host}"),
+/// Returns the operator of a Google Cloud Storage bucket. The credentials come from
+/// `GOOGLE_APPLICATION_CREDENTIALS`, gcloud's own file or the metadata server.
+fn gs(bucket: &str, settings: &StoreSettings) -> Built {
+    let emulator = first(&["STORAGE_EMULATOR_HOST"]).map(|host| {
+        if host.contains("://") {
+            host
+        } else {
+            format!("http://{host}")
+        }
     });
     let emulator = emulator.map(checked).transpose()?;
     let mut builder = services::Gcs::default().bucket(bucket);
@@ -165,14 +175,15 @@ fn gs(bucket: &str, settings: &Settings) -> Built {
     Ok((Operator::new(builder)?, shown))
 }
 
-/// Credentials: a connection string, an account's key, a SAS token, else what Azure's default chain
-/// finds (a service principal, workload identity, a managed identity).
-fn az(container: &str, settings: &Settings) -> Built {
+/// Returns the operator of an Azure container. The credentials are a connection string, an account
+/// key or a SAS token, or come from Azure's default chain (service principal, workload identity,
+/// managed identity).
+fn az(container: &str, settings: &StoreSettings) -> Built {
     let mut builder = match first(&["AZURE_STORAGE_CONNECTION_STRING"]) {
-        // What is wrong with it is not said: the words would hold a part of it.
+        // The cause is not shown: its text would contain a part of the connection string.
         Some(connection) => {
             services::Azblob::from_connection_string(&connection).map_err(|_| {
-                let message = "AZURE_STORAGE_CONNECTION_STRING is no connection string";
+                let message = "AZURE_STORAGE_CONNECTION_STRING is not a valid connection string";
                 opendal::Error::new(ErrorKind::ConfigInvalid, message)
             })?
         }
@@ -205,7 +216,7 @@ fn az(container: &str, settings: &Settings) -> Built {
     Ok((Operator::new(builder)?, shown))
 }
 
-/// Where the credentials of a kind of store come from, as a hint.
+/// Returns a hint that names the sources of credentials for a kind of store.
 fn credentials(scheme: Scheme) -> &'static str {
     match scheme {
         Scheme::S3 => {
@@ -230,4 +241,36 @@ fn refused(e: &opendal::Error, scheme: Scheme, bucket: &str) -> Error {
         Scheme::Az => "set AZURE_STORAGE_ACCOUNT, or AZURE_STORAGE_CONNECTION_STRING",
     };
     Error::usage(format!("{scheme}://{bucket}: {}", e.message())).hint(hint)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_urls_are_endpoints() {
+        for endpoint in [
+            "http://h:9000",
+            "https://h/",
+            "localhost:9000",
+            "10.0.0.1",
+            "http://[::1]:9",
+        ] {
+            checked(endpoint.to_owned()).unwrap();
+        }
+        for endpoint in [
+            "http://[x",
+            "http://h:hush/",
+            "http://h:99999999",
+            "hush://x",
+            "http://",
+            "http://u:hush@h",
+            "http://h/?x=hush",
+        ] {
+            let error = checked(endpoint.to_owned()).unwrap_err();
+            let error = refused(&error, Scheme::S3, "b");
+            assert_eq!(error.class(), sluice_manifest::Class::Usage);
+            assert!(!error.to_string().contains("hush"), "{error}");
+        }
+    }
 }

@@ -7,22 +7,36 @@ use arrow::datatypes::{Field, FieldRef, Schema};
 use sluice_manifest::rows::Row;
 use sluice_manifest::{Error, Output, Result};
 
-use crate::source::{Checked, Source};
+use crate::source::{Checked, ManifestBytes};
 use crate::store::Store;
 use crate::table::{GroupSize, Table, TableWriter};
 
 impl Store {
-    /// Reads a manifest's rows. Fails at once when a column is missing or of another type.
+    /// Reads a manifest's rows.
+    ///
+    /// # Errors
+    ///
+    /// Returns a data error if there is no such manifest, its schema or version differs, or a
+    /// column is missing or has another type; otherwise a storage error.
     pub fn rows<R: Row>(&self, path: &str) -> Result<RowReader<R>> {
-        RowReader::open(Source::open(self, path)?)
+        RowReader::open(ManifestBytes::open(self, path)?)
     }
 
-    /// As [`rows`](Self::rows), of bytes that are checked.
+    /// Reads a manifest's rows and verifies the checksum of each block read.
+    ///
+    /// # Errors
+    ///
+    /// Fails like [`rows`](Self::rows), and with [`Checked::damaged`] if bytes differ from those
+    /// written.
     pub fn checked_rows<R: Row>(&self, checked: Checked) -> Result<RowReader<R>> {
-        RowReader::open(Source::open_checked(self, checked)?)
+        RowReader::open(ManifestBytes::open_checked(self, checked)?)
     }
 
-    /// Starts a manifest of rows.
+    /// Starts a manifest of rows, with `metadata` in its footer.
+    ///
+    /// # Errors
+    ///
+    /// Returns a storage error if the object cannot be created.
     pub fn write_rows<R: Row>(
         &self,
         path: &str,
@@ -46,14 +60,14 @@ impl Store {
     }
 }
 
-/// The rows of a manifest.
+/// Iterates over the rows of a manifest. Reads one row group at a time.
 pub struct RowReader<R> {
     table: Table,
     rows: std::vec::IntoIter<R>,
 }
 
 impl<R: Row> RowReader<R> {
-    fn open(source: Source) -> Result<Self> {
+    fn open(source: ManifestBytes) -> Result<Self> {
         let fields = R::fields();
         let names: Vec<&str> = fields.iter().map(|field| field.name().as_str()).collect();
         let table = Table::open(source, R::SCHEMA, R::VERSION, &names)?;
@@ -64,25 +78,38 @@ impl<R: Row> RowReader<R> {
         })
     }
 
-    /// The manifest as a table, before its first row was read.
+    /// Returns the underlying table. Its rows must not be read through it.
     pub fn table(&self) -> &Table {
         &self.table
     }
 
-    /// See [`Table::within`].
+    /// Restricts reading to row groups by a column's range. See [`Table::within`].
+    ///
+    /// # Errors
+    ///
+    /// Fails like [`Table::within`].
     pub fn within(mut self, column: &str, range: Range<u32>) -> Result<Self> {
         self.table = self.table.within(column, range)?;
         Ok(self)
     }
 
-    /// See [`Table::from_row`].
+    /// Starts at a row. See [`Table::from_row`].
+    ///
+    /// # Errors
+    ///
+    /// Fails like [`Table::from_row`].
     pub fn from_row(mut self, row: u64) -> Result<Self> {
         self.table = self.table.from_row(row)?;
         Ok(self)
     }
 
-    /// The next row if `wanted` says so; otherwise it stays the next one. Joins manifests whose
-    /// rows are in one order.
+    /// Returns the next row if `wanted` accepts it; otherwise leaves it in place. Used to join
+    /// manifests with the same row order.
+    ///
+    /// # Errors
+    ///
+    /// Returns a data error if a row group is damaged or a row cannot be decoded; otherwise a
+    /// storage error.
     pub fn next_if(&mut self, wanted: impl FnOnce(&R) -> bool) -> Result<Option<R>> {
         self.fill()?;
         let next = self.rows.as_slice().first();
@@ -99,7 +126,7 @@ impl<R: Row> RowReader<R> {
                 return Ok(());
             };
             let rows: Vec<R> = serde_arrow::from_record_batch(&batch).map_err(|e| {
-                Error::data(format!("{}: a row does not read: {e}", self.table.uri()))
+                Error::data(format!("{}: cannot decode a row: {e}", self.table.uri()))
             })?;
             self.rows = rows.into_iter();
         }
@@ -137,7 +164,7 @@ fn check(table: &Table, fields: &[Field]) -> Result<()> {
     Ok(())
 }
 
-/// A manifest being written from rows.
+/// Writes rows to a new manifest.
 pub struct RowWriter<R> {
     fields: Vec<FieldRef>,
     table: TableWriter,
@@ -147,6 +174,11 @@ pub struct RowWriter<R> {
 
 impl<R: Row> RowWriter<R> {
     /// Adds a row.
+    ///
+    /// # Errors
+    ///
+    /// Returns a storage error if a full row group cannot be written, and a bug error if the rows
+    /// do not match their schema.
     pub fn push(&mut self, row: R) -> Result<()> {
         let is_full = self.size.add(row.text_bytes());
         self.rows.push(row);
@@ -165,7 +197,11 @@ impl<R: Row> RowWriter<R> {
         self.table.write_group(&batch)
     }
 
-    /// Makes the manifest appear.
+    /// Writes the remaining rows and makes the manifest visible. Returns its path, size and hashes.
+    ///
+    /// # Errors
+    ///
+    /// Fails like [`push`](Self::push) and [`ObjectWriter::finish`](crate::ObjectWriter::finish).
     pub fn finish(mut self) -> Result<Output> {
         if !self.rows.is_empty() {
             self.flush()?;
@@ -233,7 +269,7 @@ mod tests {
             image_id: ImageId::from_text(format!("s/{number}")),
             keep: false,
             reason: None,
-            // Equal texts: the dictionary and the compression make next to nothing of them.
+            // Equal texts: dictionary encoding and compression reduce them to almost nothing.
             detail: Some(if number < 100 {
                 "x".repeat(1 << 20)
             } else {

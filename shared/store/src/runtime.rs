@@ -1,4 +1,4 @@
-//! The threads that requests run on.
+//! The threads that run requests.
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -8,17 +8,17 @@ use sluice_manifest::{Error, Result};
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 
-use crate::stop::Stop;
+use crate::stop::StopFlag;
 
-/// Threads for requests. Cheap to clone.
+/// A runtime for requests. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Io {
     threads: Arc<Threads>,
-    /// Ends requests.
-    pub stop: Stop,
+    /// Cancels requests.
+    pub stop: StopFlag,
 }
 
-/// A runtime that ends without waiting for what is still in flight.
+/// A runtime that shuts down without waiting for requests in flight.
 #[derive(Debug)]
 struct Threads(Option<Runtime>);
 
@@ -31,17 +31,18 @@ impl Drop for Threads {
 }
 
 impl Io {
-    /// Starts the threads. Requests are given up some seconds after `stop` is set.
+    /// Starts the threads. Requests are cancelled shortly after `stop` is set.
     ///
     /// # Errors
-    /// Transient, when the system has no thread left.
-    pub fn start(stop: Stop) -> Result<Self> {
+    ///
+    /// Returns a transient error if the system cannot start a thread.
+    pub fn start(stop: StopFlag) -> Result<Self> {
         let build = || {
             let mut builder = Builder::new_multi_thread();
             builder.worker_threads(2).thread_name("sluice-io");
             builder.enable_all().build()
         };
-        // The runtime panics where it cannot start a thread.
+        // The builder panics if it cannot start a thread.
         let runtime = catch_unwind(AssertUnwindSafe(build))
             .unwrap_or_else(|_| Err(std::io::ErrorKind::WouldBlock.into()));
         let runtime = runtime.map_err(|e| Error::not_started("the threads for requests", &e))?;
@@ -52,16 +53,16 @@ impl Io {
     }
 
     fn runtime(&self) -> &Runtime {
-        // Unwrap safety: the runtime is taken out when its last user is gone.
+        // Unwrap safety: only `drop` takes the runtime out.
         self.threads.0.as_ref().expect("the threads are at work")
     }
 
-    /// Runs a request to its end on the calling thread.
+    /// Runs a request to completion on the calling thread.
     pub fn wait<F: Future>(&self, future: F) -> F::Output {
         self.runtime().block_on(future)
     }
 
-    /// Starts a request that nobody waits for yet.
+    /// Starts a request in the background.
     pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,

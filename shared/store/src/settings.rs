@@ -1,37 +1,38 @@
-//! `SLUICE_STORE_…`: how patient requests are, the same for every object store.
+//! `SLUICE_STORE_…`: timeouts, retries and concurrency, the same for every object store.
 
 use std::time::Duration;
 
 use sluice_manifest::{Error, Result};
 
-/// How requests to object stores are made.
+/// The settings for requests to object stores.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Settings {
-    /// A try that makes no progress for so long is given up, and made again.
+pub(crate) struct StoreSettings {
+    /// A try without progress for this long fails and is retried.
     pub timeout: Duration,
-    /// A request that keeps failing is given up after so long, all tries together.
+    /// The limit for one request, retries included.
     pub retry_for: Duration,
-    /// Requests in flight at once, of the whole process.
+    /// The maximum number of requests in flight in this process.
     pub concurrency: usize,
-    /// Requests are not signed: public buckets.
+    /// Whether requests are sent unsigned, for public buckets.
     pub anonymous: bool,
 }
 
-/// Seconds that a request may take at most.
+/// The upper limit of a timeout, in seconds.
 const DAY: u64 = 86_400;
-/// Requests in flight at most.
+/// The upper limit of requests in flight.
 const MOST_REQUESTS: u64 = 1024;
 
-/// The delay before the second try; each further one is twice as long, up to [`LONGEST_DELAY`].
-/// Up to as much again is added by chance, so that a thousand pods do not come back together.
+/// The delay before the first retry. It doubles with every retry, up to [`LONGEST_DELAY`]. Jitter
+/// adds up to the same amount again, so that a thousand pods do not retry in the same moment.
 pub(crate) const FIRST_DELAY: Duration = Duration::from_millis(200);
 pub(crate) const LONGEST_DELAY: Duration = Duration::from_secs(10);
 
-impl Settings {
-    /// Returns what the environment says.
+impl StoreSettings {
+    /// Reads the settings from the environment.
     ///
     /// # Errors
-    /// Usage, when a variable's value cannot be parsed.
+    ///
+    /// Returns a usage error if the value of a variable cannot be parsed.
     pub fn from_environment() -> Result<Self> {
         Self::read(|name| std::env::var(name).ok()).map_err(Error::usage)
     }
@@ -60,14 +61,14 @@ impl Settings {
         })
     }
 
-    /// The number of tries after the first whose delays fit into [`retry_for`](Self::retry_for).
+    /// Returns the number of retries whose delays fit into [`retry_for`](Self::retry_for).
     pub fn retries(&self) -> usize {
         let mut spent = Duration::ZERO;
         let mut delay = FIRST_DELAY;
         let mut retries = 0;
         loop {
-            // What chance adds counts in full, so that the last words are the store's own and not
-            // those of the deadline.
+            // Counts the largest possible jitter, so that the last error is the store's and not the
+            // deadline's.
             spent += delay * 2;
             if spent >= self.retry_for {
                 return retries;
@@ -85,9 +86,9 @@ mod tests {
     #[test]
     fn the_environment_is_heard_and_nonsense_refused() {
         let with = |name: &'static str, value: &'static str| {
-            Settings::read(move |asked| (asked == name).then(|| value.to_owned()))
+            StoreSettings::read(move |asked| (asked == name).then(|| value.to_owned()))
         };
-        let default = Settings::read(|_| None).unwrap();
+        let default = StoreSettings::read(|_| None).unwrap();
         assert_eq!((default.timeout.as_secs(), default.retries()), (30, 10));
         let hasty = with("SLUICE_STORE_RETRY_FOR", "5").unwrap();
         assert_eq!((hasty.retry_for.as_secs(), hasty.retries()), (5, 3));

@@ -1,4 +1,4 @@
-//! The bytes of a manifest: whole, out of a file, or in ranges of an object.
+//! Access to the bytes of a manifest: the whole object, a local file, or ranges of a remote object.
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
@@ -13,56 +13,57 @@ use sluice_manifest::{Blocks, Error, Output, Result};
 
 use crate::client::Client;
 use crate::disk;
-use crate::stop::Stop;
-use crate::store::{Place, Store};
+use crate::stop::StopFlag;
+use crate::store::{Backend, Store};
 use crate::table::broken;
 
-/// A manifest of an object store that is no larger is fetched whole: one request in place of three.
+/// Remote manifests up to this size are fetched whole: one request rather than three.
 const WHOLE: u64 = 256 << 10;
-/// The footer is fetched with so much of what lies before it.
+/// The number of bytes at the end of the file that are fetched to get the footer.
 const FOOTER: u64 = 64 << 10;
 
-/// An object whose bytes are compared, as they are read, with the hashes that vouch for them.
+/// An object whose bytes are compared with recorded checksums while they are read.
 ///
-/// Whole blocks are read, so that each can be hashed. That is more than what is asked for, by less than
-/// two blocks for each range.
+/// Reads whole blocks, because each has one hash. For each range that is up to two blocks more than
+/// requested.
 #[derive(Clone)]
 pub struct Checked {
-    /// What was written.
+    /// The object's recorded size and hashes.
     pub output: Output,
-    /// Returns the error for other bytes than these, given what is wrong with them.
+    /// Builds the error for bytes that do not match, from a description of the mismatch.
     pub damaged: Arc<dyn Fn(&str) -> Error + Send + Sync>,
 }
 
-/// An object that a Parquet decoder asks for ranges of.
-pub(crate) struct Source {
+/// The bytes of a manifest, as a Parquet decoder requests them.
+pub(crate) struct ManifestBytes {
     pub uri: String,
     bytes: u64,
-    place: Bytewise,
-    stop: Stop,
+    content: Content,
+    stop: StopFlag,
     checked: Option<Checked>,
 }
 
-enum Bytewise {
+enum Content {
     Whole(Bytes),
     File(File),
     Object { client: Client, reader: Reader },
 }
 
-impl Source {
-    /// Opens an object whose bytes nothing vouches for.
+impl ManifestBytes {
+    /// Opens an object without checksums.
     pub fn open(store: &Store, path: &str) -> Result<Self> {
         let missing = || Error::data(format!("{}: no such manifest", store.uri(path)));
         let found = store.stat(path)?.ok_or_else(missing)?;
         Self::open_at(store, path, found.bytes)
     }
 
-    /// Opens an object whose bytes are checked.
+    /// Opens an object whose bytes are compared with recorded checksums.
     pub fn open_checked(store: &Store, checked: Checked) -> Result<Self> {
         let (path, bytes) = (checked.output.path.as_str(), checked.output.bytes);
-        let whole = match is_fetched_whole(store, bytes) {
-            true => store.get_if_there(path)?,
-            false => None,
+        let whole = if is_fetched_whole(store, bytes) {
+            store.get_if_there(path)?
+        } else {
+            None
         };
         let found = match &whole {
             Some(whole) => Some(whole.len() as u64),
@@ -79,8 +80,8 @@ impl Source {
         }
         let mut source = match whole {
             Some(whole) => {
-                let stop = store.place().stop().clone();
-                Self::of(store.uri(path), bytes, Bytewise::Whole(whole), stop)
+                let stop = store.backend().stop().clone();
+                Self::of(store.uri(path), bytes, Content::Whole(whole), stop)
             }
             None => Self::open_at(store, path, bytes)?,
         };
@@ -88,11 +89,11 @@ impl Source {
         Ok(source)
     }
 
-    fn of(uri: String, bytes: u64, place: Bytewise, stop: Stop) -> Self {
+    fn of(uri: String, bytes: u64, content: Content, stop: StopFlag) -> Self {
         Self {
             uri,
             bytes,
-            place,
+            content,
             stop,
             checked: None,
         }
@@ -100,38 +101,38 @@ impl Source {
 
     fn open_at(store: &Store, path: &str, bytes: u64) -> Result<Self> {
         let uri = store.uri(path);
-        let place = match store.place() {
-            Place::Disk(disk) => {
+        let content = match store.backend() {
+            Backend::Disk(disk) => {
                 let file = disk.open(path).map_err(|e| disk::error(&e, &uri))?;
-                Bytewise::File(file)
+                Content::File(file)
             }
-            Place::Bucket { .. } if is_fetched_whole(store, bytes) => {
-                Bytewise::Whole(store.get(path)?)
+            Backend::Bucket { .. } if is_fetched_whole(store, bytes) => {
+                Content::Whole(store.get(path)?)
             }
-            Place::Bucket { client, prefix } => {
+            Backend::Bucket { client, prefix } => {
                 let full = format!("{prefix}{path}");
                 let reader = client.wait(client.operator.reader(&full));
-                Bytewise::Object {
+                Content::Object {
                     reader: reader.map_err(|e| client.error(&e, &uri))?,
                     client: client.clone(),
                 }
             }
         };
-        let stop = store.place().stop().clone();
-        Ok(Self::of(uri, bytes, place, stop))
+        let stop = store.backend().stop().clone();
+        Ok(Self::of(uri, bytes, content, stop))
     }
 
-    /// What Parquet's footer tells.
+    /// Reads and decodes the Parquet footer.
     pub fn metadata(&self) -> Result<ParquetMetaData> {
         let wrong = |e| broken(&self.uri, e);
         let decoder = ParquetMetaDataPushDecoder::try_new(self.bytes).map_err(wrong)?;
         let mut decoder = decoder.with_page_index_policy(PageIndexPolicy::Skip);
         let last = self.bytes.saturating_sub(FOOTER)..self.bytes;
-        let mut wanted = vec![last];
+        let mut missing = vec![last];
         loop {
-            let found = self.ranges(wanted.clone())?;
-            decoder.push_ranges(wanted, found).map_err(wrong)?;
-            wanted = match decoder.try_decode().map_err(wrong)? {
+            let found = self.ranges(missing.clone())?;
+            decoder.push_ranges(missing, found).map_err(wrong)?;
+            missing = match decoder.try_decode().map_err(wrong)? {
                 DecodeResult::NeedsData(ranges) => ranges,
                 DecodeResult::Data(metadata) => return Ok(metadata),
                 DecodeResult::Finished => {
@@ -144,10 +145,10 @@ impl Source {
         }
     }
 
-    /// The bytes of each range.
+    /// Returns the bytes of each range.
     pub fn ranges(&self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>> {
         self.stop.check()?;
-        // What a damaged footer says must not become an allocation.
+        // A damaged footer must not cause a large allocation.
         let inside = |range: &Range<u64>| range.start <= range.end && range.end <= self.bytes;
         if !ranges.iter().all(inside) {
             let end = parquet::errors::ParquetError::EOF("it is shorter than it says".to_owned());
@@ -156,31 +157,31 @@ impl Source {
         let Some(checked) = &self.checked else {
             return self.fetch(ranges);
         };
-        let wanted = whole_blocks(&ranges, self.bytes);
-        let fetched = self.fetch(wanted.clone())?;
-        for (at, bytes) in wanted.iter().zip(&fetched) {
+        let missing = whole_blocks(&ranges, self.bytes);
+        let fetched = self.fetch(missing.clone())?;
+        for (at, bytes) in missing.iter().zip(&fetched) {
             check_blocks(checked, at.start, bytes)?;
         }
         let slice = |range: Range<u64>| {
-            let number = wanted.partition_point(|blocks| blocks.end < range.end);
-            let start = wanted[number].start;
+            let number = missing.partition_point(|blocks| blocks.end < range.end);
+            let start = missing[number].start;
             fetched[number].slice((range.start - start) as usize..(range.end - start) as usize)
         };
         Ok(ranges.into_iter().map(slice).collect())
     }
 
     fn fetch(&self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>> {
-        match &self.place {
-            Bytewise::Whole(content) => {
+        match &self.content {
+            Content::Whole(content) => {
                 let slice =
                     |range: Range<u64>| content.slice(range.start as usize..range.end as usize);
                 Ok(ranges.into_iter().map(slice).collect())
             }
-            Bytewise::File(file) => {
+            Content::File(file) => {
                 let read = |range| read(file, range).map_err(|e| disk::error(&e, &self.uri));
                 ranges.into_iter().map(read).collect()
             }
-            Bytewise::Object { client, reader } => {
+            Content::Object { client, reader } => {
                 let fetched = client.wait(reader.fetch(ranges));
                 let fetched = fetched.map_err(|e| client.error(&e, &self.uri))?;
                 Ok(fetched.iter().map(|buffer| buffer.to_bytes()).collect())
@@ -189,15 +190,15 @@ impl Source {
     }
 }
 
-/// Whether an object of so many bytes is fetched in one request.
+/// Returns whether an object of this size is fetched in one request.
 fn is_fetched_whole(store: &Store, bytes: u64) -> bool {
-    let Place::Bucket { client, .. } = store.place() else {
+    let Backend::Bucket { client, .. } = store.backend() else {
         return false;
     };
     client.is_remote() && bytes <= WHOLE
 }
 
-/// Returns the blocks that the ranges touch, those that lie together as one range, in order.
+/// Returns the blocks that the ranges touch: ascending, with adjacent ones merged.
 fn whole_blocks(ranges: &[Range<u64>], bytes: u64) -> Vec<Range<u64>> {
     const SIZE: u64 = Blocks::SIZE as u64;
     let block = |range: &Range<u64>| {
@@ -285,7 +286,7 @@ mod tests {
             writer.write_all(&content).unwrap();
             let output = writer.finish().unwrap();
             let read = |range: Range<u64>| {
-                let source = Source::open_checked(&store, checked(output.clone()))?;
+                let source = ManifestBytes::open_checked(&store, checked(output.clone()))?;
                 source.ranges(vec![range.clone(), range])
             };
             let all = 0..content.len() as u64;
@@ -306,14 +307,14 @@ mod tests {
             assert!(error.contains("written were"), "{error}");
             store.delete("x").unwrap();
             assert!(read(0..1).is_err());
-            // An output without hashes of its blocks vouches for nothing.
+            // An output without block hashes cannot be verified.
             store.put("x", content).unwrap();
             let blocks = Blocks::default();
             let other = checked(Output {
                 blocks,
                 ..output.clone()
             });
-            let source = Source::open_checked(&store, other).unwrap();
+            let source = ManifestBytes::open_checked(&store, other).unwrap();
             assert!(source.ranges(vec![0..1]).is_err());
         }
     }

@@ -1,4 +1,4 @@
-//! The flag that ends requests, also while a store does not answer.
+//! The flag that cancels requests, including those without an answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -6,19 +6,19 @@ use std::time::Duration;
 
 use sluice_manifest::{Error, Result};
 
-/// How often a waiting request looks at the flag.
+/// How often a waiting request checks the flag.
 const POLL: Duration = Duration::from_millis(250);
-/// What a request in flight may take once the flag is set.
+/// How long a request in flight may continue once the flag is set.
 const GRACE: Duration = Duration::from_secs(1);
-/// Aborting an upload is given up after so long; once the flag is set there is less time.
+/// How long aborting an upload may take, before and after the flag is set.
 const ABORT: Duration = Duration::from_secs(5);
 const ABORT_STOPPED: Duration = Duration::from_millis(1500);
 
-/// A flag that a signal sets. Clones share it.
+/// A flag set by a signal handler. Clones share it.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Stop(Arc<AtomicBool>);
+pub(crate) struct StopFlag(Arc<AtomicBool>);
 
-impl Stop {
+impl StopFlag {
     pub fn new(flag: Arc<AtomicBool>) -> Self {
         Self(flag)
     }
@@ -27,25 +27,23 @@ impl Stop {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// Fails when the program is to stop. Called before each part of an object that is read, so
-    /// that whoever reads much stops soon.
+    /// Returns an error if the flag is set. Called before each read of a part, so that long reads
+    /// stop soon.
     pub fn check(&self) -> Result<()> {
-        match self.is_set() {
-            true => Err(Error::stopped()),
-            false => Ok(()),
+        if self.is_set() {
+            Err(Error::stopped())
+        } else {
+            Ok(())
         }
     }
 
-    /// Returns the time that aborting an upload may take.
+    /// Returns how long aborting an upload may take.
     pub fn abort_limit(&self) -> Duration {
-        match self.is_set() {
-            true => ABORT_STOPPED,
-            false => ABORT,
-        }
+        if self.is_set() { ABORT_STOPPED } else { ABORT }
     }
 
-    /// Returns once the program is to stop and requests in flight had their time.
-    pub async fn passed(&self) {
+    /// Completes once the flag is set and requests in flight have had time to finish.
+    pub async fn grace_period(&self) {
         while !self.is_set() {
             tokio::time::sleep(POLL).await;
         }

@@ -1,5 +1,5 @@
 //! What the stores of a process share: threads, connections, limits, settings, and the flag that
-//! ends requests. The harness makes one and passes it on; there is nothing process-wide here, so each
+//! cancels requests. The harness creates one instance and passes it on. Nothing is static, so each
 //! test has its own.
 
 use std::collections::{BTreeMap, HashMap};
@@ -16,97 +16,104 @@ use crate::disk::Disk;
 use crate::location::{Location, Scheme};
 use crate::remote::Connections;
 use crate::runtime::Io;
-use crate::stop::Stop;
-use crate::store::{Place, Store};
-use crate::transport::Sent;
+use crate::stop::StopFlag;
+use crate::store::{Backend, Store};
+use crate::transport::RequestCounts;
 
 /// Opens stores. Cheap to clone: clones share everything.
 #[derive(Clone, Default)]
 pub struct Storage {
-    shared: Arc<Shared>,
-    layer: Option<Wrap>,
+    inner: Arc<Inner>,
+    layer: Option<WrapOperator>,
 }
 
-/// Puts a layer around an operator.
-type Wrap = Arc<dyn Fn(Operator) -> Operator + Send + Sync>;
+/// Wraps an operator in a layer.
+type WrapOperator = Arc<dyn Fn(Operator) -> Operator + Send + Sync>;
 
 #[derive(Default)]
-struct Shared {
-    stop: Stop,
-    sent: Sent,
-    state: Mutex<State>,
+struct Inner {
+    stop: StopFlag,
+    sent: RequestCounts,
+    state: Mutex<Lazy>,
 }
 
-/// What is made when it is first needed: a run on local disk needs no threads and no connections.
+/// What is created on first use: a run on local disk needs neither threads nor connections.
 #[derive(Default)]
-struct State {
+struct Lazy {
     io: Option<Io>,
     connections: Option<Connections>,
-    /// One for each bucket.
+    /// One client for each bucket.
     clients: HashMap<(Scheme, String), Client>,
-    /// The memories by name.
+    /// Memory stores by name.
     memories: HashMap<String, Operator>,
 }
 
 impl Storage {
-    /// Returns storage whose requests are given up some seconds after `stop` is set, with an error of
-    /// the class [`Stopped`](sluice_manifest::Class::Stopped).
+    /// Returns storage whose requests are cancelled shortly after `stop` is set, with an error of
+    /// class [`Stopped`](sluice_manifest::Class::Stopped).
     pub fn new(stop: Arc<AtomicBool>) -> Self {
-        let shared = Shared {
-            stop: Stop::new(stop),
-            ..Shared::default()
+        let inner = Inner {
+            stop: StopFlag::new(stop),
+            ..Inner::default()
         };
         Self {
-            shared: Arc::new(shared),
+            inner: Arc::new(inner),
             layer: None,
         }
     }
 
-    /// Fails when a signal asked the program to stop.
+    /// Checks whether the program should stop.
     ///
     /// # Errors
-    /// Stopped, after a signal.
+    ///
+    /// Returns a stopped error after a signal.
     pub fn check_stop(&self) -> Result<()> {
-        self.shared.stop.check()
+        self.inner.stop.check()
     }
 
-    /// Returns storage with the same memories, and a layer of opendal around each of them. For tests:
-    /// a layer that fails shows what programs make of it.
+    /// Returns storage with the same memory stores, each wrapped in an opendal layer. Tests use it
+    /// to inject faults.
     #[must_use]
     pub fn with_layer(&self, layer: impl Layer + Clone) -> Self {
         Self {
-            shared: self.shared.clone(),
+            inner: self.inner.clone(),
             layer: Some(Arc::new(move |operator| operator.layer(layer.clone()))),
         }
     }
 
-    /// Opens a prefix for reading. A folder on local disk must exist.
+    /// Opens a prefix for reading. On local disk the folder must exist.
     ///
     /// # Errors
-    /// Data, when there is no such folder; usage, when the store cannot be set up; of storage.
+    ///
+    /// Returns a data error if there is no such folder, a usage error if the store cannot be
+    /// configured, and otherwise a storage error.
     pub fn open(&self, location: &Location) -> Result<Store> {
         let found = self.open_if_there(location)?;
         found.ok_or_else(|| Error::data(format!("{location}: no such folder")))
     }
 
-    /// Opens a prefix for reading; none where it is a folder on local disk that does not exist.
+    /// Opens a prefix for reading. Returns `None` if it is a local folder that does not exist.
     ///
     /// # Errors
-    /// Usage, when the store cannot be set up; of storage, when the folder cannot be looked at.
+    ///
+    /// Returns a usage error if the store cannot be configured, and a storage error if the folder
+    /// cannot be accessed.
     pub fn open_if_there(&self, location: &Location) -> Result<Option<Store>> {
         let store = self.create(location)?;
-        Ok(store.is_there()?.then_some(store))
+        Ok(store.exists()?.then_some(store))
     }
 
-    /// Opens a prefix for reading and writing; a folder on local disk is made with its first object.
+    /// Opens a prefix for reading and writing. A local folder is created with its first object.
     ///
     /// # Errors
-    /// Usage, when the store cannot be set up; transient, when no thread can be started for it.
+    ///
+    /// Returns a usage error if the store cannot be configured, and a transient error if its
+    /// threads cannot be started.
     pub fn create(&self, location: &Location) -> Result<Store> {
         let (client, path) = match location {
             Location::Local(path) => {
-                let disk = Disk::new(path, self.shared.stop.clone());
-                return Ok(Store::new(location, Place::Disk(disk)));
+                let disk = Disk::new(path, self.inner.stop.clone());
+                return Ok(Store::new(location, Backend::Disk(disk)));
             }
             Location::Memory { name, path } => (self.memory(name)?, path),
             Location::Bucket {
@@ -115,23 +122,24 @@ impl Storage {
                 path,
             } => (self.bucket(*scheme, bucket)?, path),
         };
-        let prefix = match path.is_empty() {
-            true => String::new(),
-            false => format!("{path}/"),
+        let prefix = if path.is_empty() {
+            String::new()
+        } else {
+            format!("{path}/")
         };
         let prefix = prefix.into();
-        Ok(Store::new(location, Place::Bucket { client, prefix }))
+        Ok(Store::new(location, Backend::Bucket { client, prefix }))
     }
 
-    /// Returns the number of HTTP requests sent to object stores, by method, retries included. Methods
-    /// that were not used are left out.
+    /// Returns the number of HTTP requests sent to object stores by method, including retries.
+    /// Unused methods are omitted.
     pub fn requests(&self) -> BTreeMap<String, u64> {
-        self.shared.sent.by_method()
+        self.inner.sent.by_method()
     }
 
     fn memory(&self, name: &str) -> Result<Client> {
         let mut state = self.state();
-        let io = state.io(&self.shared.stop)?;
+        let io = state.io(&self.inner.stop)?;
         let operator = match state.memories.get(name) {
             Some(operator) => operator.clone(),
             None => {
@@ -145,7 +153,7 @@ impl Storage {
             Some(wrap) => wrap(operator),
             None => operator,
         };
-        Ok(Client::near(operator, io))
+        Ok(Client::in_memory(operator, io))
     }
 
     fn bucket(&self, scheme: Scheme, bucket: &str) -> Result<Client> {
@@ -154,23 +162,23 @@ impl Storage {
         if let Some(client) = state.clients.get(&key) {
             return Ok(client.clone());
         }
-        let io = state.io(&self.shared.stop)?;
+        let io = state.io(&self.inner.stop)?;
         let connections = match &mut state.connections {
             Some(connections) => connections,
-            none => none.insert(Connections::new(self.shared.sent.clone())?),
+            none => none.insert(Connections::new(self.inner.sent.clone())?),
         };
         let client = connections.client(scheme, bucket, io)?;
         state.clients.insert(key, client.clone());
         Ok(client)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.shared.state.lock().unwrap_or_else(|e| e.into_inner())
+    fn state(&self) -> MutexGuard<'_, Lazy> {
+        self.inner.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 }
 
-impl State {
-    fn io(&mut self, stop: &Stop) -> Result<Io> {
+impl Lazy {
+    fn io(&mut self, stop: &StopFlag) -> Result<Io> {
         let io = match &self.io {
             Some(io) => io.clone(),
             None => self.io.insert(Io::start(stop.clone())?).clone(),

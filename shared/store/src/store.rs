@@ -12,96 +12,104 @@ use crate::client::{Client, no_bucket};
 use crate::disk::{self, Disk, if_there};
 use crate::location::Location;
 use crate::object::{ObjectReader, ObjectWriter};
-use crate::stop::Stop;
+use crate::stop::StopFlag;
 
 /// The objects under a URI prefix. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Store {
     location: Location,
-    place: Place,
+    backend: Backend,
 }
 
-/// Where objects lie.
+/// The kind of storage that holds the objects.
 #[derive(Debug, Clone)]
-pub(crate) enum Place {
-    /// Under a folder of local disk.
+pub(crate) enum Backend {
+    /// A folder on local disk.
     Disk(Disk),
-    /// In a bucket, or in memory. A bucket has one client for all prefixes in it: the prefix stands
-    /// before every path.
+    /// A bucket, or memory. All prefixes in a bucket share one client; `prefix` is prepended to
+    /// every path.
     Bucket { client: Client, prefix: Arc<str> },
 }
 
-impl Place {
-    /// Returns what ends reading.
-    pub fn stop(&self) -> &Stop {
+impl Backend {
+    /// Returns the flag that cancels reads.
+    pub fn stop(&self) -> &StopFlag {
         match self {
-            Place::Disk(disk) => &disk.stop,
-            Place::Bucket { client, .. } => &client.io.stop,
+            Backend::Disk(disk) => &disk.stop,
+            Backend::Bucket { client, .. } => &client.io.stop,
         }
     }
 }
 
-/// What a listing or a look at an object tells.
+/// An object's metadata, from a listing or a request for the object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ObjectInfo {
-    /// Path below the store's prefix.
+    /// The path below the store's prefix.
     pub path: String,
-    /// Size in bytes.
+    /// The size in bytes.
     pub bytes: u64,
-    /// Entity tag, where the store gives one.
+    /// The entity tag, if the store provides one.
     pub etag: Option<String>,
-    /// Modification time in RFC 3339, where the store gives no entity tag.
+    /// The modification time in RFC 3339, if the store provides no entity tag.
     pub modified: Option<String>,
 }
 
 impl Store {
-    pub(crate) fn new(location: &Location, place: Place) -> Self {
+    pub(crate) fn new(location: &Location, backend: Backend) -> Self {
         Self {
             location: location.clone(),
-            place,
+            backend,
         }
     }
 
-    /// Whether it is a folder of local disk that exists, or no folder.
-    pub(crate) fn is_there(&self) -> Result<bool> {
-        match &self.place {
-            Place::Disk(disk) => {
-                let found = disk.is_there();
+    /// Returns whether the folder exists. A prefix in a bucket always does.
+    pub(crate) fn exists(&self) -> Result<bool> {
+        match &self.backend {
+            Backend::Disk(disk) => {
+                let found = disk.exists();
                 found.map_err(|e| disk::error(&e, &self.location.to_string()))
             }
-            Place::Bucket { .. } => Ok(true),
+            Backend::Bucket { .. } => Ok(true),
         }
     }
 
-    /// The prefix.
+    /// Returns the location of the prefix.
     pub fn location(&self) -> &Location {
         &self.location
     }
 
-    /// The whole URI of an object.
+    /// Returns the full URI of an object.
     pub fn uri(&self, path: &str) -> String {
         format!("{}/{path}", self.location)
     }
 
-    /// Says what an error of local disk is.
+    /// Converts an error of local disk.
     fn on_disk<T>(&self, path: &str, outcome: io::Result<T>) -> Result<T> {
         outcome.map_err(|e| disk::error(&e, &self.uri(path)))
     }
 
-    /// The whole object, in one request: for objects that are small.
+    /// Reads a whole object in one request. For small objects.
+    ///
+    /// # Errors
+    ///
+    /// Returns a data error if there is no such object, and otherwise a storage error.
     pub fn get(&self, path: &str) -> Result<Bytes> {
         let found = self.get_if_there(path)?;
         found.ok_or_else(|| Error::data(format!("{}: no such object", self.uri(path))))
     }
 
-    /// The whole object, or none where there is no such object.
+    /// Reads a whole object in one request. Returns `None` if there is no such object.
+    ///
+    /// # Errors
+    ///
+    /// Returns a storage error if the request fails.
     pub fn get_if_there(&self, path: &str) -> Result<Option<Bytes>> {
-        match &self.place {
-            Place::Disk(disk) => {
+        match &self.backend {
+            Backend::Disk(disk) => {
                 let read = self.on_disk(path, if_there(disk.read(path)))?;
                 Ok(read.map(Bytes::from))
             }
-            Place::Bucket { client, prefix } => {
+            Backend::Bucket { client, prefix } => {
                 let full = format!("{prefix}{path}");
                 let read = client.operator.read(&full);
                 let read = if_there_in(client, &self.uri(path), read)?;
@@ -110,11 +118,15 @@ impl Store {
         }
     }
 
-    /// What is known about an object; none where there is no such object.
+    /// Returns an object's metadata, or `None` if there is no such object.
+    ///
+    /// # Errors
+    ///
+    /// Returns a storage error if the request fails.
     pub fn stat(&self, path: &str) -> Result<Option<ObjectInfo>> {
-        match &self.place {
-            Place::Disk(disk) => self.on_disk(path, disk.stat(path)),
-            Place::Bucket { client, prefix } => {
+        match &self.backend {
+            Backend::Disk(disk) => self.on_disk(path, disk.stat(path)),
+            Backend::Bucket { client, prefix } => {
                 let full = format!("{prefix}{path}");
                 let found = client.operator.stat(&full);
                 let found = if_there_in(client, &self.uri(path), found)?;
@@ -124,18 +136,22 @@ impl Store {
         }
     }
 
-    /// Writes an object, whole or not at all.
+    /// Writes a whole object atomically.
+    ///
+    /// # Errors
+    ///
+    /// Returns a storage error if it cannot be written; nothing is visible then.
     pub fn put(&self, path: &str, content: impl Into<Bytes>) -> Result<()> {
         let content = content.into();
-        match &self.place {
-            Place::Disk(disk) => {
+        match &self.backend {
+            Backend::Disk(disk) => {
                 let written = disk.create(path).and_then(|mut file| {
                     file.write(&content)?;
                     file.finish()
                 });
                 written.map_err(|e| disk::write_error(&e, &self.uri(path)))
             }
-            Place::Bucket { client, prefix } => {
+            Backend::Bucket { client, prefix } => {
                 let full = format!("{prefix}{path}");
                 let written = client.wait(client.operator.write(&full, content));
                 written
@@ -145,11 +161,15 @@ impl Store {
         }
     }
 
-    /// Deletes an object; it need not be there.
+    /// Deletes an object. Succeeds if it does not exist.
+    ///
+    /// # Errors
+    ///
+    /// Returns a storage error if the request fails.
     pub fn delete(&self, path: &str) -> Result<()> {
-        match &self.place {
-            Place::Disk(disk) => self.on_disk(path, disk.delete(path)),
-            Place::Bucket { client, prefix } => {
+        match &self.backend {
+            Backend::Disk(disk) => self.on_disk(path, disk.delete(path)),
+            Backend::Bucket { client, prefix } => {
                 let full = format!("{prefix}{path}");
                 let deleted = client.wait(client.operator.delete(&full));
                 deleted.map_err(|e| client.error(&e, &self.uri(path)))
@@ -157,10 +177,14 @@ impl Store {
         }
     }
 
-    /// Deletes an object as [`delete`](Self::delete) does, unless it is outside of the store: in a
-    /// folder of local disk that a link leads to.
+    /// Deletes an object like [`delete`](Self::delete), unless a symbolic link leads to it outside
+    /// of the store's folder. That is logged.
+    ///
+    /// # Errors
+    ///
+    /// Returns a storage error if the request fails.
     pub fn delete_inside(&self, path: &str) -> Result<()> {
-        if let Place::Disk(disk) = &self.place
+        if let Backend::Disk(disk) = &self.backend
             && !self.on_disk(path, disk.is_inside(path))?
         {
             tracing::warn!(
@@ -172,7 +196,11 @@ impl Store {
         self.delete(path)
     }
 
-    /// All objects under a folder (`""` for all of the store), at any depth, sorted by path.
+    /// Lists all objects under a folder (`""` for the whole store), at any depth, sorted by path.
+    ///
+    /// # Errors
+    ///
+    /// Returns a storage error if a folder cannot be listed.
     pub fn list(&self, folder: &str) -> Result<Vec<ObjectInfo>> {
         let slash = if folder.is_empty() || folder.ends_with('/') {
             ""
@@ -182,12 +210,16 @@ impl Store {
         self.list_from(&format!("{folder}{slash}"))
     }
 
-    /// All objects whose path begins so, at any depth, sorted by path. Object stores look at no
-    /// others.
+    /// Lists all objects whose path starts with `beginning`, at any depth, sorted by path. Object
+    /// stores list no others.
+    ///
+    /// # Errors
+    ///
+    /// Returns a storage error if a folder cannot be listed.
     pub fn list_beginning(&self, beginning: &str) -> Result<Vec<ObjectInfo>> {
-        let mut objects = match &self.place {
-            Place::Bucket { client, .. } if client.is_remote() => self.list_from(beginning)?,
-            // Folders are listed as a whole.
+        let mut objects = match &self.backend {
+            Backend::Bucket { client, .. } if client.is_remote() => self.list_from(beginning)?,
+            // On local disk and in memory, the whole folder is listed and then filtered.
             _ => self.list(beginning.rsplit_once('/').map_or("", |(folder, _)| folder))?,
         };
         objects.retain(|object| object.path.starts_with(beginning));
@@ -195,9 +227,9 @@ impl Store {
     }
 
     fn list_from(&self, beginning: &str) -> Result<Vec<ObjectInfo>> {
-        let mut objects = match &self.place {
-            Place::Disk(disk) => disk.list(beginning)?,
-            Place::Bucket { client, prefix } => self.list_bucket(client, prefix, beginning)?,
+        let mut objects = match &self.backend {
+            Backend::Disk(disk) => disk.list(beginning)?,
+            Backend::Bucket { client, prefix } => self.list_bucket(client, prefix, beginning)?,
         };
         objects.sort_by(|a, b| a.path.cmp(&b.path));
         Ok(objects)
@@ -221,7 +253,7 @@ impl Store {
             if entry.metadata().is_dir() {
                 continue;
             }
-            // Listings of some stores tell no more than names.
+            // Listings of some stores contain only names.
             if entry.metadata().last_modified().is_some() {
                 objects.push(info(path.to_owned(), entry.metadata()));
             } else if let Some(object) = self.stat(path)? {
@@ -231,25 +263,30 @@ impl Store {
         Ok(objects)
     }
 
-    /// Reads stretches of an object of `bytes` bytes, front to back.
-    pub fn stretches(&self, path: &str, bytes: u64) -> ObjectReader {
-        ObjectReader::new(&self.place, path, self.uri(path), bytes)
+    /// Returns a reader of byte ranges of an object whose size is `bytes`.
+    pub fn read_ranges(&self, path: &str, bytes: u64) -> ObjectReader {
+        ObjectReader::new(&self.backend, path, self.uri(path), bytes)
     }
 
-    /// Streams an object from its start, reading ahead.
+    /// Streams an object from its start, with prefetch.
+    ///
+    /// # Errors
+    ///
+    /// Returns a data error if there is no such object, and otherwise a storage error.
     pub fn reader(&self, path: &str) -> Result<ObjectReader> {
         let Some(ObjectInfo { bytes, .. }) = self.stat(path)? else {
             return Err(Error::data(format!("{}: no such object", self.uri(path))));
         };
-        let mut reader = self.stretches(path, bytes);
-        reader.want(0..bytes);
+        let mut reader = self.read_ranges(path, bytes);
+        reader.prefetch(0..bytes);
         Ok(reader)
     }
 
-    /// Returns the BLAKE3 of an object's content, 64 hexadecimal digits. Streams it.
+    /// Returns the BLAKE3 of an object's content as 64 hexadecimal digits. Streams the object.
     ///
     /// # Errors
-    /// Data, when there is no such object; of storage.
+    ///
+    /// Returns a data error if there is no such object, and otherwise a storage error.
     pub fn blake3(&self, path: &str) -> Result<String> {
         let mut reader = self.reader(path)?;
         let mut hasher = blake3::Hasher::new();
@@ -265,10 +302,12 @@ impl Store {
         }
     }
 
-    /// Copies an object to `name` in a store.
+    /// Copies an object to `name` in the store `to`.
     ///
     /// # Errors
-    /// Data, when there is no such object; of either store.
+    ///
+    /// Returns a data error if there is no such object, and otherwise a storage error of either
+    /// store.
     pub fn copy_to(&self, path: &str, to: &Self, name: &str) -> Result<()> {
         let (mut reader, mut writer) = (self.reader(path)?, to.writer(name)?);
         let copied = io::copy(&mut reader, &mut writer);
@@ -276,25 +315,30 @@ impl Store {
         writer.finish().map(drop)
     }
 
-    /// Streams a new object. It appears on [`ObjectWriter::finish`]; dropped before, it never does.
+    /// Starts a new object. It becomes visible on [`ObjectWriter::finish`], and never if the writer
+    /// is dropped before.
+    ///
+    /// # Errors
+    ///
+    /// Returns a storage error if the upload cannot be started.
     pub fn writer(&self, path: &str) -> Result<ObjectWriter> {
-        ObjectWriter::open(&self.place, path, self.uri(path))
+        ObjectWriter::open(&self.backend, path, self.uri(path))
     }
 
-    pub(crate) fn place(&self) -> &Place {
-        &self.place
+    pub(crate) fn backend(&self) -> &Backend {
+        &self.backend
     }
 
-    /// Removes temporary files of processes that are gone, and their folder once it is empty. Files
-    /// that another process is writing stay.
+    /// Removes temporary files whose writer has ended, then their folder if it is empty. Files that
+    /// another process is writing are kept. Does nothing in buckets.
     pub fn tidy(&self) {
-        if let Place::Disk(disk) = &self.place {
+        if let Backend::Disk(disk) = &self.backend {
             disk.tidy();
         }
     }
 }
 
-/// Makes a request for an object that may not be there.
+/// Makes a request for an object. Returns `None` if it does not exist.
 fn if_there_in<T>(
     client: &Client,
     uri: &str,
@@ -308,7 +352,7 @@ fn if_there_in<T>(
 }
 
 fn info(path: String, metadata: &opendal::Metadata) -> ObjectInfo {
-    // Listings and answers quote the tag differently, and date objects differently.
+    // Listings and single requests quote entity tags differently and format dates differently.
     let etag = metadata
         .etag()
         .map(|etag| etag.trim_matches('"').to_owned());
@@ -333,7 +377,7 @@ mod tests {
         Storage::default().create(location).unwrap()
     }
 
-    /// Runs a test on local disk and in a memory of its own.
+    /// Runs a test on local disk and in a memory store of its own.
     fn both(memory: &str, test: impl Fn(Store)) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a b").to_string_lossy().into_owned();
@@ -389,15 +433,15 @@ mod tests {
 
     #[test]
     fn stretches_are_read_and_nothing_else() {
-        both("stretches", |store| {
+        both("read_ranges", |store| {
             let content: Vec<u8> = (0..7_000_000_u32).map(|i| (i * 31 % 251) as u8).collect();
             store.put("x", content.clone()).unwrap();
-            let mut reader = store.stretches("x", content.len() as u64);
-            let stretches = [0..10, 10..300_000, 400_000..400_005, 1_000_000..4_500_000];
-            for stretch in stretches.clone() {
-                reader.want(stretch);
+            let mut reader = store.read_ranges("x", content.len() as u64);
+            let read_ranges = [0..10, 10..300_000, 400_000..400_005, 1_000_000..4_500_000];
+            for stretch in read_ranges.clone() {
+                reader.prefetch(stretch);
             }
-            for stretch in stretches {
+            for stretch in read_ranges {
                 reader.skip_to(stretch.start).unwrap();
                 let mut got = Vec::new();
                 (&mut reader)
@@ -508,7 +552,7 @@ mod tests {
 
     #[expect(unsafe_code, reason = "setfsuid has no safe counterpart")]
     fn become_nobody() {
-        // SAFETY: it takes an integer, and changes how this thread accesses files and nothing else.
+        // SAFETY: the call takes an integer and only changes which files this thread may access.
         unsafe { libc::setfsuid(65534) };
     }
 

@@ -1,9 +1,9 @@
-//! Manifests: Parquet objects as Arrow batches, a row group at a time.
+//! Manifests: Parquet objects as Arrow batches, one row group at a time.
 //!
-//! Reading fetches the footer, then for each row group the asked-for columns alone. Writing
-//! buffers one row group. A row group ends with a number of rows or of bytes, whichever comes first,
-//! and is read in batches bounded in the same way. So neither side's memory depends on how long a
-//! manifest is, nor on how long the texts in it are.
+//! Reading fetches the footer, then only the requested columns of each row group. Writing buffers
+//! one row group. A row group ends after a number of rows or a number of bytes, whichever comes
+//! first, and is read in batches limited in the same way. So memory use depends neither on the
+//! length of a manifest nor on the length of its texts.
 
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -26,36 +26,56 @@ use sluice_manifest::rows::{SCHEMA_KEY, VERSION_KEY, version_of};
 use sluice_manifest::{Error, Output, Result};
 
 use crate::object::ObjectWriter;
-use crate::source::{Checked, Source};
+use crate::source::{Checked, ManifestBytes};
 use crate::store::Store;
 use crate::vectors::{VectorColumn, Vectors};
 
-/// Rows of a row group. Narrow rows take about 1 MB, embeddings of 1280 values 5 MB.
+/// The number of rows in a row group. Narrow rows take about 1 MB, embeddings of 1280 values 5 MB.
 pub(crate) const GROUP_ROWS: usize = 1024;
-/// Bytes of text from which on a row group is full.
+/// The number of bytes of text at which a row group is full.
 pub(crate) const GROUP_BYTES: usize = 8 << 20;
-/// Bytes of a batch that is read, about.
+/// The approximate size of a batch when reading.
 const BATCH_BYTES: u64 = 4 << 20;
 
 impl Store {
-    /// Opens a manifest for reading some of its columns as Arrow batches.
+    /// Opens a manifest to read some of its columns as Arrow batches.
+    ///
+    /// # Errors
+    ///
+    /// Returns a data error if there is no such manifest, its schema or version differs, or a
+    /// column is missing; otherwise a storage error.
     pub fn table(&self, path: &str, schema: &str, columns: &[&str]) -> Result<Table> {
-        let source = Source::open(self, path)?;
+        let source = ManifestBytes::open(self, path)?;
         Table::open(source, schema, version_of(schema), columns)
     }
 
-    /// As [`table`](Self::table), of bytes that are checked.
+    /// Opens a manifest like [`table`](Self::table), and verifies the checksum of each block read.
+    ///
+    /// # Errors
+    ///
+    /// Fails like [`table`](Self::table), and with [`Checked::damaged`] if bytes differ from those
+    /// written.
     pub fn checked_table(&self, checked: Checked, schema: &str, columns: &[&str]) -> Result<Table> {
-        let source = Source::open_checked(self, checked)?;
+        let source = ManifestBytes::open_checked(self, checked)?;
         Table::open(source, schema, version_of(schema), columns)
     }
 
-    /// Opens a Parquet object of any schema, all columns of it.
+    /// Opens a Parquet object of any schema with all its columns.
+    ///
+    /// # Errors
+    ///
+    /// Returns a data error if there is no such object or it is not Parquet; otherwise a storage
+    /// error.
     pub fn any_table(&self, path: &str) -> Result<Table> {
-        Table::open_any(Source::open(self, path)?)
+        Table::open_any(ManifestBytes::open(self, path)?)
     }
 
-    /// Starts a manifest of Arrow batches.
+    /// Starts a manifest of Arrow batches, with `metadata` in its footer.
+    ///
+    /// # Errors
+    ///
+    /// Returns a storage error if the object cannot be created, and a bug error if Parquet cannot
+    /// represent the schema.
     pub fn write_table(
         &self,
         path: &str,
@@ -74,32 +94,32 @@ impl Store {
     }
 }
 
-/// A manifest open for reading.
+/// A manifest open for reading. Iterates over its batches.
 pub struct Table {
-    source: Source,
+    source: ManifestBytes,
     pub(crate) footer: Arc<ParquetMetaData>,
     metadata: HashMap<String, String>,
     schema: SchemaRef,
     rows: u64,
-    /// The column that is read beside the others.
+    /// The vector column that is read without the general decoder.
     pub(crate) column: Option<VectorColumn>,
-    /// Until the first row is read.
+    /// Taken when the first row is read.
     builder: Option<ParquetPushDecoderBuilder>,
-    /// Rows to leave out of the first row group.
+    /// The number of rows to skip in the first row group.
     skip: usize,
     decoder: Option<ParquetPushDecoder>,
-    group: Option<Group>,
+    group: Option<RowGroup>,
 }
 
-/// The row group that is being read.
-struct Group {
+/// The row group being read.
+struct RowGroup {
     reader: ParquetRecordBatchReader,
     vectors: Option<Vectors>,
 }
 
 impl Table {
     pub(crate) fn open(
-        source: Source,
+        source: ManifestBytes,
         schema: &str,
         version: u32,
         columns: &[&str],
@@ -139,7 +159,7 @@ impl Table {
         Ok(table)
     }
 
-    fn open_any(source: Source) -> Result<Self> {
+    fn open_any(source: ManifestBytes) -> Result<Self> {
         let footer = Arc::new(source.metadata()?);
         let builder = ParquetPushDecoderBuilder::try_new_decoder(footer.clone());
         let builder = builder.map_err(|e| broken(&source.uri, e))?;
@@ -163,51 +183,59 @@ impl Table {
         })
     }
 
-    /// Where it lies.
+    /// Returns the object's URI.
     pub(crate) fn uri(&self) -> &str {
         &self.source.uri
     }
 
-    /// A value of the file's key-value metadata.
+    /// Returns a value of the file's key-value metadata.
     pub fn metadata(&self, key: &str) -> Option<&str> {
         self.metadata.get(key).map(String::as_str)
     }
 
-    /// All of the file's key-value metadata, by key.
+    /// Returns the file's key-value metadata, sorted by key.
     pub fn all_metadata(&self) -> BTreeMap<&str, &str> {
         let pairs = self.metadata.iter();
         pairs.map(|(key, value)| (&**key, &**value)).collect()
     }
 
-    /// A value of the file's key-value metadata that must be there.
+    /// Returns a value of the file's key-value metadata.
+    ///
+    /// # Errors
+    ///
+    /// Returns a data error if the key is missing.
     pub fn required(&self, key: &str) -> Result<&str> {
         self.metadata(key)
             .ok_or_else(|| Error::data(format!("{}: metadata {key:?} is missing", self.uri())))
     }
 
-    /// Number of rows in the file.
+    /// Returns the number of rows in the file.
     pub fn len(&self) -> u64 {
         self.rows
     }
 
-    /// Whether the file has no rows.
+    /// Returns whether the file has no rows.
     pub fn is_empty(&self) -> bool {
         self.rows == 0
     }
 
-    /// The columns of the file.
+    /// Returns the columns of the file.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
-    /// What its reading is set up with, as long as nothing was read.
+    /// Returns the reader's configuration. Fails once a row was read.
     fn unread(&mut self, what: &str) -> Result<ParquetPushDecoderBuilder> {
         let builder = self.builder.take();
         builder.ok_or_else(|| Error::bug(format!("{}: {what} after its first row", self.uri())))
     }
 
-    /// Reads only the row groups in which `column` (UInt32) may hold a value of `range`. Rows
-    /// outside of the range still come along with those groups.
+    /// Restricts reading to row groups in which `column` (UInt32) may have a value in `range`. Rows
+    /// outside the range are returned if their row group has others inside.
+    ///
+    /// # Errors
+    ///
+    /// Returns a data error if the column is missing, and a bug error once a row was read.
     pub fn within(mut self, column: &str, range: Range<u32>) -> Result<Self> {
         let builder = self.unread("filtered")?;
         let index = builder
@@ -229,7 +257,7 @@ impl Table {
             let (Some(&low), Some(&high)) = (statistics.min_opt(), statistics.max_opt()) else {
                 return Some(number);
             };
-            // The numbers are unsigned; Parquet keeps them in the bits of an i32.
+            // The values are unsigned; Parquet stores their bits as an `i32`.
             let overlaps = low.cast_unsigned() < range.end && high.cast_unsigned() >= range.start;
             overlaps.then_some(number)
         });
@@ -238,7 +266,11 @@ impl Table {
         Ok(self)
     }
 
-    /// Reads only the row groups that `choose` picks by number, out of `count` groups.
+    /// Restricts reading to the row groups that `choose` returns, given the number of row groups.
+    ///
+    /// # Errors
+    ///
+    /// Returns a bug error once a row was read.
     pub fn groups(mut self, choose: impl FnOnce(usize) -> Vec<usize>) -> Result<Self> {
         let builder = self.unread("filtered")?;
         let chosen = choose(builder.metadata().num_row_groups());
@@ -246,7 +278,11 @@ impl Table {
         Ok(self)
     }
 
-    /// Starts at this row; the row groups before it are not read.
+    /// Starts at this row. Earlier row groups are not read.
+    ///
+    /// # Errors
+    ///
+    /// Returns a bug error once a row was read.
     pub fn from_row(mut self, row: u64) -> Result<Self> {
         let builder = self.unread("moved")?;
         let mut skip = row;
@@ -286,8 +322,8 @@ impl Table {
         joined.map_err(|e| broken(self.uri(), e))
     }
 
-    /// Fetches what is wanted of the next row group, in one request where it lies together.
-    fn next_group(&mut self) -> Result<Option<Group>> {
+    /// Fetches the required columns of the next row group. Adjacent columns share a request.
+    fn next_group(&mut self) -> Result<Option<RowGroup>> {
         let wrong = |e| broken(&self.source.uri, e);
         if let Some(builder) = self.builder.take() {
             self.decoder = Some(builder.build().map_err(wrong)?);
@@ -319,7 +355,7 @@ impl Table {
                         let skip = std::mem::take(&mut self.skip);
                         vectors = Some(column.read(group, chunk, skip).map_err(wrong)?);
                     }
-                    return Ok(Some(Group { reader, vectors }));
+                    return Ok(Some(RowGroup { reader, vectors }));
                 }
                 DecodeResult::Finished => return Ok(None),
             }
@@ -335,13 +371,13 @@ impl Iterator for Table {
     }
 }
 
-/// Returns how many rows of the chosen columns take about [`BATCH_BYTES`], in the row group whose rows
-/// are the longest.
+/// Returns how many rows of the chosen columns take about [`BATCH_BYTES`], in the row group with
+/// the longest rows.
 fn batch_rows(footer: &ParquetMetaData, is_chosen: impl Fn(usize) -> bool) -> usize {
     let row_bytes = footer.row_groups().iter().map(|group| {
         let columns = group.columns().iter().enumerate();
         let chosen = columns.filter(|(leaf, _)| is_chosen(*leaf));
-        // What a dictionary holds once counts as often as it is used.
+        // A dictionary entry is stored once and decoded for every use.
         let bytes = chosen.map(|(_, column)| {
             let text = column.unencoded_byte_array_data_bytes().unwrap_or(0);
             column.uncompressed_size().max(text).unsigned_abs()
@@ -352,9 +388,17 @@ fn batch_rows(footer: &ParquetMetaData, is_chosen: impl Fn(usize) -> bool) -> us
     ((BATCH_BYTES / longest) as usize).clamp(1, GROUP_ROWS)
 }
 
-/// The vectors of a fixed-size list column, one after the other: `rows * dimension` values.
+/// Returns the values of a fixed-size list column, concatenated: `rows * dimension` values.
+///
+/// # Errors
+///
+/// Returns a data error if the column is missing, has another type or contains nulls.
 pub fn vectors<'a>(batch: &'a RecordBatch, column: &str) -> Result<&'a [f32]> {
-    let wrong = || Error::data(format!("column {column:?} is no list of float32 vectors"));
+    let wrong = || {
+        Error::data(format!(
+            "column {column:?} is not a list of float32 vectors"
+        ))
+    };
     let list = batch.column_by_name(column).ok_or_else(wrong)?;
     let list = list
         .as_any()
@@ -367,12 +411,12 @@ pub fn vectors<'a>(batch: &'a RecordBatch, column: &str) -> Result<&'a [f32]> {
         .downcast_ref::<Float32Array>()
         .ok_or_else(wrong)?;
     if list.null_count() > 0 || values.null_count() > 0 {
-        return Err(Error::data(format!("column {column:?} holds nulls")));
+        return Err(Error::data(format!("column {column:?} contains nulls")));
     }
     Ok(&values.values()[..list.len() * length])
 }
 
-/// A manifest being written from Arrow batches.
+/// Writes Arrow batches to a new manifest.
 pub struct TableWriter {
     pub(crate) uri: String,
     schema: SchemaRef,
@@ -417,25 +461,38 @@ impl TableWriter {
         })
     }
 
-    /// The columns.
+    /// Returns the columns.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
     /// Adds rows.
+    ///
+    /// # Errors
+    ///
+    /// Returns a storage error if a full row group cannot be written, and a bug error if the batch
+    /// does not match the schema.
     pub fn write(&mut self, batch: &RecordBatch) -> Result<()> {
         self.writer
             .write(batch)
             .map_err(|e| unwritable(&self.uri, e))
     }
 
-    /// Adds rows that end a row group: [`GROUP_ROWS`] of them, or fewer that are long.
+    /// Adds rows and ends the row group. Callers pass [`GROUP_ROWS`] rows, or fewer long ones.
+    ///
+    /// # Errors
+    ///
+    /// Fails like [`write`](Self::write).
     pub fn write_group(&mut self, batch: &RecordBatch) -> Result<()> {
         self.write(batch)?;
         self.writer.flush().map_err(|e| unwritable(&self.uri, e))
     }
 
-    /// Makes the manifest appear.
+    /// Writes the footer and makes the manifest visible. Returns its path, size and hashes.
+    ///
+    /// # Errors
+    ///
+    /// Returns a storage error if the object cannot be completed.
     pub fn finish(self) -> Result<Output> {
         let object = self
             .writer
@@ -445,8 +502,8 @@ impl TableWriter {
     }
 }
 
-/// Returns the columns of a field that do not compress: vectors and images. Trying costs more than
-/// writing them.
+/// Returns the columns of a field that do not compress: vectors and images. Trying to compress them
+/// costs more than writing them.
 fn incompressible(field: &Field) -> Vec<ColumnPath> {
     let name = || field.name().clone();
     match field.data_type() {
@@ -462,7 +519,7 @@ fn incompressible(field: &Field) -> Vec<ColumnPath> {
     }
 }
 
-/// Counts rows and bytes that wait to be written as a row group.
+/// Counts the rows and bytes buffered for the next row group.
 #[derive(Debug, Default)]
 pub struct GroupSize {
     rows: usize,
@@ -470,7 +527,7 @@ pub struct GroupSize {
 }
 
 impl GroupSize {
-    /// Counts a row with so many bytes of text. Returns whether the row group is full.
+    /// Counts a row with this many bytes of text. Returns whether the row group is full.
     #[must_use]
     pub fn add(&mut self, bytes: usize) -> bool {
         self.rows += 1;
@@ -478,7 +535,7 @@ impl GroupSize {
         self.rows >= GROUP_ROWS || self.bytes >= GROUP_BYTES
     }
 
-    /// Starts the next row group.
+    /// Resets the counts for the next row group.
     pub fn reset(&mut self) {
         *self = Self::default();
     }
@@ -493,8 +550,8 @@ fn unwritable(uri: &str, e: ParquetError) -> Error {
     match e {
         ParquetError::External(source) => match source.downcast::<std::io::Error>() {
             Ok(e) => Error::of_io(*e, uri),
-            Err(e) => Error::transient(format!("{uri}: could not be written: {e}")),
+            Err(e) => Error::transient(format!("{uri}: cannot write it: {e}")),
         },
-        e => Error::bug(format!("{uri}: could not be written: {e}")),
+        e => Error::bug(format!("{uri}: cannot write it: {e}")),
     }
 }

@@ -1,12 +1,12 @@
-//! Temporary files of local disk, in a folder that several processes share.
+//! Temporary files on local disk, in a folder shared by several processes.
 //!
-//! A process holds the lock of each file that it writes, and the kernel releases the locks of a
-//! process that is killed. So a file whose lock can be taken has no writer any more and is removed.
-//! Locks may not reach across hosts (some network file systems): a file of another host has to be
-//! old as well. Its name says on which host it was made.
+//! A process holds a lock on each file that it writes. The kernel releases the locks of a process
+//! that is killed, so a file whose lock can be taken has no writer and is removed. Locks may not
+//! work across hosts (some network file systems), so a file from another host must also be old. The
+//! file name contains the host.
 //!
 //! Any process may remove the empty folder, or a file between its creation and its locking. The
-//! writer then makes them again.
+//! writer then creates them again.
 
 use std::fs::{self, File, TryLockError};
 use std::hash::{BuildHasher, RandomState};
@@ -15,21 +15,21 @@ use std::path::{Path, PathBuf};
 use std::sync::LazyLock;
 use std::time::Duration;
 
-/// Times that a writer makes its file again when others remove it.
+/// How often a writer recreates its file after others removed it.
 const TRIES: usize = 1000;
 
-/// After so long without a write, a file of another host is abandoned.
+/// The age without writes at which a file of another host counts as abandoned.
 const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// A file being written. Dropped, it goes.
+/// A file being written. Removed when dropped.
 pub(crate) struct Temporary {
     pub file: File,
-    /// None once it has its name.
+    /// `None` once the file is renamed.
     path: Option<PathBuf>,
 }
 
 impl Temporary {
-    /// Makes a file in a folder, and the folder.
+    /// Creates a file in a folder, and the folder if it is missing.
     pub fn create(folder: &Path) -> io::Result<Self> {
         for _ in 0..TRIES {
             let random = RandomState::new().hash_one(folder);
@@ -50,7 +50,7 @@ impl Temporary {
         )))
     }
 
-    /// Gives it its name, in a folder that is made where it is missing.
+    /// Renames the file to its target, whose folder is created if it is missing.
     pub fn rename(mut self, target: &Path) -> io::Result<()> {
         let Some(path) = &self.path else {
             return Ok(());
@@ -71,13 +71,13 @@ impl Temporary {
 impl Drop for Temporary {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
-            // What remains is removed by a later process.
+            // A later process removes what remains.
             let _ = fs::remove_file(path);
         }
     }
 }
 
-/// Makes a folder, which another process may remove meanwhile.
+/// Creates a folder. Another process may remove it at any time.
 fn make_folder(folder: &Path) -> io::Result<()> {
     match fs::create_dir_all(folder) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -86,18 +86,19 @@ fn make_folder(folder: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes a file and takes its lock; none when another process removed it before it was locked.
+/// Creates a file and locks it. Returns `None` if another process removed it before the lock was
+/// taken.
 fn create_locked(path: &Path) -> io::Result<Option<File>> {
     let file = File::create_new(path)?;
     match file.try_lock() {
         Ok(()) => Ok(is_same(&file, path).then_some(file)),
         Err(TryLockError::WouldBlock) => Ok(None),
-        // A file system without locks. There, files are removed by age alone.
+        // The file system has no locks. There, files are removed by age only.
         Err(TryLockError::Error(_)) => Ok(Some(file)),
     }
 }
 
-/// Whether a path still leads to an open file.
+/// Returns whether a path still refers to an open file.
 #[cfg(unix)]
 fn is_same(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
@@ -111,23 +112,24 @@ fn is_same(_: &File, path: &Path) -> bool {
     path.exists()
 }
 
-/// Removes the files that nobody writes any more, then the folder if nothing is left in it.
+/// Removes files without a writer, then the folder if it is empty.
 pub(crate) fn clean(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else {
         return;
     };
     for entry in entries.flatten() {
-        // The lock is held until the file is gone: nobody begins to write to it.
+        // The lock is held until the file is removed, so that no other process starts writing to
+        // it.
         if let Some(_locked) = abandoned(&entry.path()) {
             // Another process may have removed it.
             let _ = fs::remove_file(entry.path());
         }
     }
-    // It fails while another process writes here; that one will clean up.
+    // This fails while another process has files here; that process cleans up.
     let _ = fs::remove_dir(folder);
 }
 
-/// Returns a file without a writer, locked where the file system has locks.
+/// Returns a file without a writer, locked if the file system supports it.
 fn abandoned(path: &Path) -> Option<File> {
     let file = File::open(path).ok()?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
@@ -145,7 +147,8 @@ fn is_old(file: &File) -> bool {
     modified.is_ok_and(|time| time.elapsed().is_ok_and(|age| age > ABANDONED))
 }
 
-/// This host until its next boot. Containers of one host share its kernel, and so its locks.
+/// Identifies this host until its next boot. Containers on one host share its kernel, and therefore
+/// its locks.
 static HOST: LazyLock<String> = LazyLock::new(|| {
     let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
     let boot: String = boot
@@ -153,9 +156,10 @@ static HOST: LazyLock<String> = LazyLock::new(|| {
         .filter(char::is_ascii_hexdigit)
         .take(12)
         .collect();
-    match boot.is_empty() {
-        true => "host".to_owned(),
-        false => boot,
+    if boot.is_empty() {
+        "host".to_owned()
+    } else {
+        boot
     }
 });
 

@@ -1,4 +1,4 @@
-//! HTTP: one pool of connections for all stores of a process, with every request counted.
+//! HTTP: one connection pool for all stores of a process, with a count of every request.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -11,11 +11,11 @@ use opendal::raw::{Layer, Servicer};
 use opendal::{Buffer, HttpBody, HttpTransport, HttpTransporter, OperationContext};
 use opendal_http_transport_reqwest::ReqwestTransport;
 
-use crate::client::words;
+use crate::client::describe;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The methods that object stores are spoken to in.
+/// The HTTP methods that object stores use.
 const METHODS: [Method; 5] = [
     Method::GET,
     Method::HEAD,
@@ -24,11 +24,11 @@ const METHODS: [Method; 5] = [
     Method::DELETE,
 ];
 
-/// How often each method was used. Cheap to clone.
+/// The number of requests by method. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Sent(Arc<[AtomicU64; METHODS.len()]>);
+pub(crate) struct RequestCounts(Arc<[AtomicU64; METHODS.len()]>);
 
-impl Sent {
+impl RequestCounts {
     fn count(&self, method: &Method) {
         let mut known = METHODS.iter().zip(self.0.iter());
         if let Some((_, sent)) = known.find(|(known, _)| *known == method) {
@@ -46,21 +46,25 @@ impl Sent {
     }
 }
 
-/// The connections of a process, as a layer of its operators. Cheap to clone.
+/// The connection pool of a process, as a layer for its operators. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Transport {
     client: reqwest::Client,
-    sent: Sent,
+    sent: RequestCounts,
 }
 
 impl Transport {
-    pub fn new(sent: Sent) -> Result<Self, String> {
-        // Another part of the process may have chosen one already, which is as good.
+    pub fn new(sent: RequestCounts) -> Result<Self, String> {
+        // Another part of the process may have installed a provider, which is equally good.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = reqwest::Client::builder()
-            .user_agent(concat!("sluice/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(CONNECT_TIMEOUT)
-            .build();
+        let builder = || {
+            reqwest::Client::builder()
+                .user_agent(concat!("sluice/", env!("CARGO_PKG_VERSION")))
+                .connect_timeout(CONNECT_TIMEOUT)
+        };
+        // A system without certificates can still ask stores at http://; others are then refused.
+        let client = builder().build();
+        let client = client.or_else(|_| builder().tls_certs_only([]).build());
         let client = client.map_err(|e| e.to_string())?;
         Ok(Self { client, sent })
     }
@@ -74,31 +78,34 @@ impl fmt::Debug for Transport {
 
 impl Layer for Transport {
     fn apply_context(&self, _service: Servicer, inner: OperationContext) -> OperationContext {
-        inner.with_http_transport(HttpTransporter::new(Counted {
+        inner.with_http_transport(HttpTransporter::new(CountingTransport {
             inner: ReqwestTransport::new(self.client.clone()),
             sent: self.sent.clone(),
         }))
     }
 }
 
-/// Whether the store's certificate was refused.
+/// Returns whether the store's certificate was rejected.
 pub(crate) fn is_about_certificates(e: &opendal::Error) -> bool {
-    words(e).contains("invalid peer certificate")
+    describe(e).contains("invalid peer certificate")
 }
 
-struct Counted {
+struct CountingTransport {
     inner: ReqwestTransport,
-    sent: Sent,
+    sent: RequestCounts,
 }
 
-impl HttpTransport for Counted {
+impl HttpTransport for CountingTransport {
     async fn fetch(&self, request: Request<Buffer>) -> opendal::Result<Response<HttpBody>> {
         self.sent.count(request.method());
         let answer = self.inner.fetch(request).await;
-        // A certificate that is refused once is refused again.
-        answer.map_err(|e| match is_about_certificates(&e) {
-            true => e.set_permanent(),
-            false => e,
+        // A rejected certificate is rejected again, so there is no retry.
+        answer.map_err(|e| {
+            if is_about_certificates(&e) {
+                e.set_permanent()
+            } else {
+                e
+            }
         })
     }
 }

@@ -1,9 +1,9 @@
-//! A column of vectors, copied out of its pages.
+//! Reads a column of vectors by copying its pages.
 //!
-//! To Parquet a vector is a list: two levels stand beside each value, and a reader of lists looks
-//! at each. Where all vectors are there and of one length, the levels repeat themselves and are
-//! stored as runs; once the runs are checked, what is left to do is to copy the values. That is
-//! five times as fast.
+//! In Parquet a vector is a list, with two levels for each value, and the general list reader
+//! examines each level. If all vectors are present and of the same length, the levels repeat and
+//! are stored as runs. Once the runs are verified, the values can be copied, which is five times as
+//! fast.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -19,19 +19,19 @@ use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{ParquetMetaData, RowGroupMetaData};
 use parquet::file::serialized_reader::SerializedPageReader;
 
-/// A column of `float32[dimension]` in which nothing is null.
+/// A column of `float32[dimension]` without nulls.
 pub(crate) struct VectorColumn {
-    /// Which of Parquet's columns it is.
+    /// The index of the column among Parquet's leaf columns.
     pub leaf: usize,
     field: FieldRef,
     item: FieldRef,
     dimension: usize,
-    /// Where it stands among the columns that are read.
+    /// The index of the column among the columns that are read.
     place: usize,
 }
 
 impl VectorColumn {
-    /// The first column of vectors among `columns`, where its pages can be copied.
+    /// Returns the first column of vectors among `columns` whose pages can be copied.
     pub fn of(metadata: &ParquetMetaData, schema: &Schema, columns: &[&str]) -> Option<Self> {
         let fields = schema.fields().iter();
         let chosen = fields.filter(|field| columns.contains(&field.name().as_str()));
@@ -67,13 +67,14 @@ impl VectorColumn {
         })
     }
 
-    /// Where a row group's vectors lie in the file.
+    /// Returns the byte range of a row group's vectors in the file.
     pub fn range(&self, group: &RowGroupMetaData) -> Range<u64> {
         let (start, length) = group.column(self.leaf).byte_range();
         start..start.saturating_add(length)
     }
 
-    /// The vectors of a row group without its first `skip`, out of the bytes of [`Self::range`].
+    /// Decodes the vectors of a row group, except the first `skip`, from the bytes of
+    /// [`Self::range`].
     pub fn read(&self, group: &RowGroupMetaData, chunk: Bytes, skip: usize) -> Result<Vectors> {
         let rows = group.num_rows().unsigned_abs() as usize;
         let total = rows
@@ -123,19 +124,19 @@ impl VectorColumn {
         if encoding != Encoding::PLAIN {
             return Err(wrong("values are not plain"));
         }
-        // A vector begins at level 0 and goes on at level 1; of values that are there, none has
-        // the definition level 0.
+        // The repetition level is 0 at the start of a vector and 1 within it. The definition level
+        // of a value that is present is 1.
         let begun = |end: usize| end.div_ceil(self.dimension);
         levels(repetitions, here.clone(), |run| {
             begun(run.end) - begun(run.start)
         })?;
         levels(definitions, here.clone(), |_| 0)?;
-        // Plain values are little-endian, and so are all machines that Arrow runs on.
+        // Plain values are little-endian, as are all machines that Arrow supports.
         values.extend_from_slice(&first(&mut bytes, here.len() * size_of::<f32>())?);
         Ok(())
     }
 
-    /// Puts the column into a batch of the other ones.
+    /// Inserts the column into a batch of the other columns.
     pub fn join(&self, others: &RecordBatch, vectors: &mut Vectors) -> Result<RecordBatch> {
         let rows = others.num_rows();
         let values = vectors.take(rows * self.dimension)?;
@@ -153,7 +154,7 @@ impl VectorColumn {
     }
 }
 
-/// The vectors of a row group, one after the other.
+/// The vectors of a row group, concatenated.
 pub(crate) struct Vectors {
     values: ScalarBuffer<f32>,
     next: usize,
@@ -169,9 +170,10 @@ impl Vectors {
     }
 }
 
-/// Checks the levels of the values that are counted by `range`: runs and packed bits in turns, as
-/// in Parquet's [hybrid encoding](https://parquet.apache.org/docs/file-format/data-pages/encodings/#RLE).
-/// All are 1 but as many of a run as `zeros` tells.
+/// Verifies the levels of the values in `range`: runs alternating with bit-packed groups, as in
+/// Parquet's [hybrid
+/// encoding](https://parquet.apache.org/docs/file-format/data-pages/encodings/#RLE). Each level
+/// must be 1, except for the number of zeros that `zeros` returns for a run.
 fn levels(
     mut bytes: Bytes,
     range: Range<usize>,
@@ -209,7 +211,7 @@ fn levels(
     Ok(())
 }
 
-/// An unsigned LEB128 number.
+/// Decodes an unsigned LEB128 number.
 fn varint(bytes: &mut Bytes) -> Result<u32> {
     let mut number = 0;
     for shift in (0..u32::BITS).step_by(7) {
@@ -222,7 +224,7 @@ fn varint(bytes: &mut Bytes) -> Result<u32> {
     Err(wrong("a run of levels is too long"))
 }
 
-/// Takes levels whose length stands before them.
+/// Splits off levels that are prefixed by their length.
 fn prefixed(bytes: &mut Bytes) -> Result<Bytes> {
     let length = bytes.try_get_u32_le();
     first(
@@ -231,7 +233,7 @@ fn prefixed(bytes: &mut Bytes) -> Result<Bytes> {
     )
 }
 
-/// Takes the first bytes.
+/// Splits off the first bytes.
 fn first(bytes: &mut Bytes, count: usize) -> Result<Bytes> {
     if bytes.len() < count {
         return Err(wrong("a page ends too early"));
@@ -279,7 +281,7 @@ mod tests {
         write_as(store, path, batch, &batch.schema(), properties);
     }
 
-    /// Writes a batch whose footer says that it is of another schema.
+    /// Writes a batch whose footer claims another schema.
     fn write_as(
         store: &Store,
         path: &str,
@@ -378,7 +380,8 @@ mod tests {
     fn levels_are_runs_or_packed_bits() {
         let begun = |run: Range<usize>| run.end.div_ceil(4) - run.start.div_ceil(4);
         let check = |bytes: &'static [u8], range| levels(Bytes::from_static(bytes), range, begun);
-        // 0 1 1 1 0 1 1 1, packed; the same and three ones of the next vector after its 0, as runs.
+        // 0 1 1 1 0 1 1 1, packed; then the same with three ones of the next vector after its 0, as
+        // runs.
         assert!(check(&[0b11, 0b1110_1110], 0..8).is_ok());
         assert!(check(&[0b11, 0b1110_1110, 2, 0, 6, 1], 0..12).is_ok());
         assert!(check(&[6, 1, 2, 0], 1..5).is_ok());

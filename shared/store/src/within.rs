@@ -1,21 +1,21 @@
-//! Whether one place is inside another one, by whatever names they are reached.
+//! Decides whether one location is inside another one, whatever names they are reached by.
 //!
-//! Writing to a place under another name of it overwrites what is there. On local disk two paths
-//! are one place when they are equal after resolving links, or when they are one folder to the file
-//! system (device and inode): bind mounts, and names on a disk that ignores case. A link may lead to
-//! a place that does not exist yet. In a bucket, empty parts of a path count for nothing, as they do
-//! for opendal.
+//! Writing to a location under a second name overwrites what is there. On local disk two paths are
+//! the same location if they are equal after resolving symbolic links, or if the file system
+//! identifies them as one folder (device and inode): bind mounts, and names on a case-insensitive
+//! disk. A link may lead to a path that does not exist yet. In a bucket, empty components of a path
+//! are ignored, as opendal does.
 
 use std::fs;
 use std::path::{Component, Path, PathBuf};
 
 use crate::Location;
 
-/// Links that are followed for one path; the kernel's own limit.
+/// The maximum number of links followed for one path, the kernel's own limit.
 const LINKS: usize = 40;
 
 impl Location {
-    /// Returns the location with the links of a local path resolved, as far as it exists.
+    /// Returns the location with symbolic links resolved in the part of a local path that exists.
     #[must_use]
     pub fn resolved(&self) -> Self {
         match self {
@@ -24,7 +24,7 @@ impl Location {
         }
     }
 
-    /// Whether this location is the other one or is inside it, under any name.
+    /// Returns whether this location is equal to `outer` or inside it, under any name.
     pub fn is_within(&self, outer: &Self) -> bool {
         match (self, outer) {
             (Self::Local(inner), Self::Local(outer)) => is_within_local(inner, outer),
@@ -56,7 +56,7 @@ fn is_below(path: &str, folder: &str) -> bool {
     keys(path).starts_with(&keys(folder))
 }
 
-/// Returns the parts of a path in a bucket.
+/// Returns the components of a path in a bucket.
 fn keys(path: &str) -> Vec<&str> {
     let mut keys = Vec::new();
     for key in path.trim().split('/') {
@@ -84,7 +84,7 @@ fn is_within_local(inner: &Path, outer: &Path) -> bool {
         .any(|folder| identity(folder) == Some(outer))
 }
 
-/// Returns what a file is to the file system.
+/// Returns what identifies a file to the file system: device and inode.
 #[cfg(unix)]
 fn identity(path: &Path) -> Option<(u64, u64)> {
     use std::os::unix::fs::MetadataExt;
@@ -97,7 +97,7 @@ fn identity(_: &Path) -> Option<(u64, u64)> {
     None
 }
 
-/// Returns a path with its links resolved, those to places that do not exist yet too.
+/// Returns a path with symbolic links resolved, including links to paths that do not exist yet.
 fn resolved(path: &Path) -> PathBuf {
     let mut path = path.to_owned();
     for _ in 0..LINKS {

@@ -53,9 +53,9 @@ impl UserObject {
     /// # Errors
     /// Of storage.
     pub fn stream(&self, range: Range<u64>) -> Result<ObjectReader> {
-        let mut reader = self.store.stretches(&self.path, self.bytes);
+        let mut reader = self.store.read_ranges(&self.path, self.bytes);
         reader.skip_to(range.start)?;
-        reader.want(range);
+        reader.prefetch(range);
         Ok(reader)
     }
 
@@ -67,8 +67,9 @@ impl UserObject {
         if range.start > range.end || range.end > self.bytes {
             return Err(self.unreadable("it is shorter than its footer says"));
         }
-        let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
-        let read = self.stream(range)?.read_to_end(&mut bytes);
+        let length = range.end - range.start;
+        let mut bytes = Vec::with_capacity(length as usize);
+        let read = self.stream(range)?.take(length).read_to_end(&mut bytes);
         read.map_err(|e| self.of_io(e))?;
         Ok(bytes.into())
     }

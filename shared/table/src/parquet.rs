@@ -71,60 +71,69 @@ impl ParquetTable {
         groups.map(|group| group.num_rows().unsigned_abs()).sum()
     }
 
-    /// Returns the row group of a row, with the number of its first row.
-    pub fn group_of(&self, row: u64) -> Option<(usize, u64)> {
-        let mut first = 0;
-        for (number, group) in self.metadata.metadata().row_groups().iter().enumerate() {
-            let rows = group.num_rows().unsigned_abs();
-            if row < first + rows {
-                return Some((number, first));
-            }
-            first += rows;
-        }
-        None
+    /// Returns the numbers of the rows of each row group.
+    pub fn groups(&self) -> impl Iterator<Item = Range<u64>> {
+        let groups = self.metadata.metadata().row_groups().iter();
+        groups.scan(0, |next, group| {
+            let first = *next;
+            *next += group.num_rows().unsigned_abs();
+            Some(first..*next)
+        })
     }
 
-    /// Reads some columns, by their places in the schema, from a row group on.
+    /// Reads some columns, by their places in the schema.
     ///
     /// # Errors
     /// Data, when the file is damaged.
-    pub fn batches(&self, roots: &[usize], from_group: usize) -> Result<Batches> {
+    pub fn batches(&self, roots: &[usize]) -> Result<Batches> {
+        self.groups_batches(roots, 0..self.metadata.metadata().num_row_groups())
+    }
+
+    /// Reads some columns of a row group. Its batches are the same rows whatever the columns are: what
+    /// one reader gets in front of damage, another one gets too.
+    ///
+    /// # Errors
+    /// Data, when the row group is damaged.
+    pub fn group_batches(&self, roots: &[usize], group: usize) -> Result<Batches> {
+        self.groups_batches(roots, group..group + 1)
+    }
+
+    fn groups_batches(&self, roots: &[usize], groups: Range<usize>) -> Result<Batches> {
         let mask = ProjectionMask::roots(self.metadata.parquet_schema(), roots.iter().copied());
         let chunks = ColumnChunks(Arc::new(Shared {
             object: self.object.clone(),
-            chunks: self.chunks(&mask)?,
+            chunks: self.chunks(&mask, groups.clone())?,
             open: Mutex::default(),
             failure: Mutex::default(),
         }));
-        let groups = self.metadata.metadata().num_row_groups();
         let builder = ParquetRecordBatchReaderBuilder::new_with_metadata(
             chunks.clone(),
             self.metadata.clone(),
         );
         let builder = builder
-            .with_batch_size(self.batch_rows(&mask))
+            .with_batch_size(self.batch_rows())
             .with_projection(mask)
-            .with_row_groups((from_group..groups).collect());
+            .with_row_groups(groups.collect());
         let reader = unpanicked(|| builder.build()).map_err(|e| chunks.0.error(e))?;
         Ok(Batches { chunks, reader })
     }
 
     /// Returns how many rows take about [`BATCH_BYTES`] in the row group whose rows are the longest.
-    fn batch_rows(&self, mask: &ProjectionMask) -> usize {
+    fn batch_rows(&self) -> usize {
         let groups = self.metadata.metadata().row_groups().iter();
         let row_bytes = groups.map(|group| {
-            let columns = group.columns().iter().enumerate();
-            let columns = columns.filter(|(leaf, _)| mask.leaf_included(*leaf));
-            let bytes = columns.map(|(_, column)| column.uncompressed_size().unsigned_abs());
-            bytes.sum::<u64>() / group.num_rows().unsigned_abs().max(1)
+            let columns = group.columns().iter();
+            let bytes = columns.map(|column| column.uncompressed_size().unsigned_abs());
+            let bytes = bytes.fold(0, u64::saturating_add);
+            bytes / group.num_rows().unsigned_abs().max(1)
         });
         let longest = row_bytes.max().unwrap_or(0).max(1);
         (BATCH_BYTES / longest).clamp(1, BATCH_ROWS) as usize
     }
 
     /// Returns where the chunks of the chosen columns are. A damaged footer may claim anything.
-    fn chunks(&self, mask: &ProjectionMask) -> Result<Vec<Range<u64>>> {
-        let groups = self.metadata.metadata().row_groups().iter();
+    fn chunks(&self, mask: &ProjectionMask, groups: Range<usize>) -> Result<Vec<Range<u64>>> {
+        let groups = self.metadata.metadata().row_groups()[groups].iter();
         let columns = groups.flat_map(|group| group.columns().iter().enumerate());
         let columns = columns.filter(|(leaf, _)| mask.leaf_included(*leaf));
         let ranges = columns.map(|(_, column)| {
@@ -305,4 +314,37 @@ impl Read for ChunkStream {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(|e| e.into_inner())
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::Int64Array;
+    use parquet::arrow::ArrowWriter;
+    use parquet::file::metadata::KeyValue;
+    use parquet::file::properties::WriterProperties;
+    use sluice_store::{Location, Storage};
+
+    use super::*;
+
+    #[test]
+    fn footers_of_any_length_are_read() {
+        let location = Location::parse("memory://long-footers").unwrap();
+        let store = Storage::default().create(&location).unwrap();
+        for length in [0, FOOTER as usize - 300, FOOTER as usize, 1 << 20] {
+            let note = KeyValue::new("note".to_owned(), "x".repeat(length));
+            let properties = WriterProperties::builder().set_key_value_metadata(Some(vec![note]));
+            let rows: Arc<Int64Array> = Arc::new((0..100).collect());
+            let batch = RecordBatch::try_from_iter([("n", rows as _)]).unwrap();
+            let mut file = Vec::new();
+            let mut writer =
+                ArrowWriter::try_new(&mut file, batch.schema(), Some(properties.build())).unwrap();
+            writer.write(&batch).unwrap();
+            writer.close().unwrap();
+            store.put("a.parquet", file).unwrap();
+            let table = ParquetTable::open(UserObject::open(&store, "a.parquet").unwrap()).unwrap();
+            let batches = table.batches(&[0]).unwrap();
+            let read: usize = batches.map(|batch| batch.unwrap().num_rows()).sum();
+            assert_eq!((table.rows(), read), (100, 100), "{length}");
+        }
+    }
 }

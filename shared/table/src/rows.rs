@@ -61,7 +61,7 @@ impl Rows {
                     let table = ParquetTable::open(object.clone())?;
                     let columns = JsonColumns::of(table.schema());
                     AnyRecords::Batches {
-                        batches: Box::new(table.batches(&columns.roots, 0)?),
+                        batches: Box::new(table.batches(&columns.roots)?),
                         rows: Vec::new().into_iter(),
                     }
                 }

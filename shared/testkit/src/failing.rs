@@ -1,6 +1,6 @@
-//! A store that fails as it is told, as a layer of opendal: at the n-th call of an operation on paths
-//! that hold a text, or from there on. It counts its calls, so a test can first run a program without
-//! faults and then break each call that was seen.
+//! Fault injection for stores, as an opendal layer: the n-th call of an operation on matching paths
+//! fails, or all calls from there on. The layer counts its calls, so a test can run a program
+//! without faults first, and then break each call that was made.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -16,46 +16,46 @@ use opendal::{
     Buffer, BytesRange, Capability, Error, ErrorKind, Metadata, OperationContext, Result,
 };
 
-/// What goes wrong.
+/// The fault to inject.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// The store asks to try again, as with 503.
+    /// The store asks for a retry, as with 503.
     Transient,
     /// The store refuses, as with 403.
     Permanent,
-    /// The program is told to stop meanwhile.
+    /// The program receives a signal during the call.
     Stopped,
-    /// There is no room.
+    /// The disk is full.
     Full,
-    /// It takes so much longer, and goes well.
+    /// The call takes this much longer, and succeeds.
     Slow(Duration),
-    /// It is done, but the answer is lost.
+    /// The call succeeds, but the answer is lost.
     Lost,
-    /// Half of the bytes are read.
+    /// Only half of the bytes are read.
     Cut,
-    /// All bits of what is read are flipped.
+    /// All bits that are read are flipped.
     Wrong,
 }
 
-/// Which calls fail.
+/// The calls that fail, and how.
 #[derive(Debug, Clone)]
 pub struct Rule {
-    /// The operation. A written part and the end of an object are one call of `Write` each.
+    /// The operation. Each part of an object, and its completion, is one call of `Write`.
     pub operation: Operation,
-    /// What the path holds.
+    /// The text that the path must contain.
     pub path: &'static str,
-    /// Which of these calls.
+    /// Which of these calls fail.
     pub calls: Calls,
-    /// What goes wrong.
+    /// The fault to inject.
     pub fault: Fault,
 }
 
-/// Some of the calls that a rule is about, counted from 0.
+/// Some of the calls that a rule matches, counted from 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Calls {
-    /// One.
+    /// The call with this number.
     Nth(usize),
-    /// This one and all after it.
+    /// This call and all after it.
     From(usize),
 }
 
@@ -70,23 +70,23 @@ pub struct Call {
 
 /// The layer. Clones share the rule and the calls.
 #[derive(Debug, Clone, Default)]
-pub struct Failing(Arc<Mutex<State>>);
+pub struct Failing(Arc<Mutex<FailingState>>);
 
 #[derive(Debug, Default)]
-struct State {
+struct FailingState {
     rule: Option<Rule>,
-    /// Calls that the rule is about.
+    /// The number of calls that the rule matched.
     counted: usize,
     calls: Vec<Call>,
     struck: usize,
 }
 
 impl Failing {
-    /// Sets the rule, or takes it away, and forgets all calls.
+    /// Sets or removes the rule, and forgets all calls.
     pub fn set(&self, rule: Option<Rule>) {
-        *self.state() = State {
+        *self.state() = FailingState {
             rule,
-            ..State::default()
+            ..FailingState::default()
         };
     }
 
@@ -95,16 +95,16 @@ impl Failing {
         self.state().calls.clone()
     }
 
-    /// Returns how many calls failed since the rule was set.
+    /// Returns the number of calls that failed since the rule was set.
     pub fn struck(&self) -> usize {
         self.state().struck
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, FailingState> {
         self.0.lock().unwrap_or_else(|e| e.into_inner())
     }
 
-    /// Counts a call, and returns the fault that it has.
+    /// Counts a call. Returns the fault to inject into it.
     fn call(&self, operation: Operation, path: &str) -> Option<Fault> {
         let mut state = self.state();
         state.calls.push(Call {
@@ -125,8 +125,8 @@ impl Failing {
         is_hit.then_some(rule.fault)
     }
 
-    /// Counts a call, and fails where it fails before anything was done. Returns what is to be done
-    /// to its outcome.
+    /// Counts a call. Returns an error if it fails before anything is done, and otherwise what to
+    /// do with its outcome.
     fn begin(&self, operation: Operation, path: &str) -> Result<After> {
         match self.call(operation, path) {
             None => Ok(After::Nothing),
@@ -155,7 +155,7 @@ fn again(message: &str) -> Error {
     Error::new(ErrorKind::Unexpected, message).set_temporary()
 }
 
-/// What becomes of a call's outcome.
+/// What to do with a call's outcome.
 #[derive(Debug, Clone, Copy)]
 enum After {
     Nothing,
@@ -199,7 +199,7 @@ struct FailingService {
     failing: Failing,
 }
 
-/// A reader, a writer or a deleter, with the path that it is of.
+/// A reader, a writer or a deleter, with its path.
 struct Wrapped<T> {
     inner: T,
     path: String,

@@ -1,74 +1,78 @@
-//! A Hub on this machine: the paths that clients need, files in memory, and faults on request.
+//! A Hugging Face Hub on this machine: the paths that clients use, files in memory, and faults on
+//! request.
 //!
-//! It is two servers, each on a port of its own: the Hub, and the store that large files are
-//! redirected to. The store has other files too, by their path.
+//! It consists of two servers, each on its own port: the Hub, and the store that large files are
+//! redirected to. The store also provides other files by their path.
 
 use std::collections::{BTreeMap, HashMap};
 use std::io::{BufRead, BufReader, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use sha1::{Digest as _, Sha1};
 use sha2::{Digest, Sha256};
 
 /// The commit of every repository.
 pub const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
-/// Longer files are redirected to the store, as files in large file storage are.
+/// Longer files are redirected to the store, like files in large file storage.
 const LARGE: usize = 10_000;
 
 /// A header's name and value.
-pub type Header = (&'static str, &'static str);
+pub type HttpHeader = (&'static str, &'static str);
 
-/// What goes wrong.
+/// The faults to inject.
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
-    /// The connection ends after so many bytes of a file's body, so often.
+    /// The number of bytes of a file's body after which the connection ends, and how often.
     pub cut: Option<(usize, usize)>,
-    /// A byte of every large file is changed.
+    /// Whether a byte of every large file is changed.
     pub tamper: bool,
+    /// A byte of every file is changed.
+    pub tamper_small: bool,
     /// The status of every request, so often, with a header.
-    pub status: Option<(u16, usize, Option<Header>)>,
+    pub status: Option<(u16, usize, Option<HttpHeader>)>,
     /// The token that the Hub asks for.
     pub token: Option<&'static str>,
-    /// Byte ranges are ignored.
+    /// Whether byte ranges are ignored.
     pub no_ranges: bool,
 }
 
-/// A request as it came in.
+/// A received request.
 #[derive(Debug, Clone)]
-pub struct Seen {
-    /// Its first line.
+pub struct ReceivedRequest {
+    /// The request line.
     pub line: String,
-    /// Its headers, their names in lower case.
+    /// The headers, with names in lower case.
     pub headers: HashMap<String, String>,
-    /// Whether the store got it.
+    /// Whether the store received it, rather than the Hub.
     pub elsewhere: bool,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct HubState {
     files: BTreeMap<String, Vec<u8>>,
     faults: Faults,
-    seen: Vec<Seen>,
+    seen: Vec<ReceivedRequest>,
 }
 
 /// The Hub and its store for large files.
 #[derive(Debug, Clone)]
-pub struct Hub {
+pub struct HubServer {
     /// The Hub's address, for `HF_ENDPOINT`.
     pub endpoint: String,
     /// The store's address.
     pub store: String,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<HubState>>,
 }
 
-/// An answer to a request.
-struct Answer {
+/// The answer to a request.
+struct HttpAnswer {
     status: u16,
     headers: String,
     body: Vec<u8>,
 }
 
-impl Answer {
+impl HttpAnswer {
     fn new(status: u16, headers: &str) -> Self {
         Self {
             status,
@@ -82,11 +86,12 @@ impl Answer {
     }
 }
 
-impl Hub {
+impl HubServer {
     /// Starts the servers. A file is `ORG/NAME/PATH` of a repository, or `HOST/PATH` of the store.
     ///
     /// # Panics
-    /// When no port is free.
+    ///
+    /// Panics if no port is free.
     pub fn start(files: &[(&str, Vec<u8>)]) -> Self {
         let listen = || TcpListener::bind("127.0.0.1:0").expect("a free port");
         let (hub, store) = (listen(), listen());
@@ -113,7 +118,7 @@ impl Hub {
         started
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, HubState> {
         self.state.lock().unwrap_or_else(|e| e.into_inner())
     }
 
@@ -122,13 +127,13 @@ impl Hub {
         self.state().files.insert(path.to_owned(), bytes);
     }
 
-    /// Sets what goes wrong from now on.
+    /// Sets the faults for the following requests.
     pub fn fail(&self, faults: Faults) {
         self.state().faults = faults;
     }
 
     /// Returns the requests since the last call.
-    pub fn take_seen(&self) -> Vec<Seen> {
+    pub fn take_seen(&self) -> Vec<ReceivedRequest> {
         std::mem::take(&mut self.state().seen)
     }
 
@@ -140,9 +145,10 @@ impl Hub {
         while let Some(seen) = read_request(&mut reader, elsewhere) {
             let head = seen.line.starts_with("HEAD");
             let answer = self.answer(&seen);
-            let cut = match head {
-                true => None,
-                false => self.cut(answer.body.len()),
+            let cut = if head {
+                None
+            } else {
+                self.cut(answer.body.len())
             };
             if reply(&mut stream, &answer, head, cut).is_none() {
                 return;
@@ -150,7 +156,8 @@ impl Hub {
         }
     }
 
-    /// How much of a body is sent before the connection ends; none where it is sent to its end.
+    /// Returns the number of bytes of a body that are sent before the connection ends, or `None`
+    /// for all.
     fn cut(&self, length: usize) -> Option<usize> {
         let mut state = self.state();
         let cut = state.faults.cut.as_mut();
@@ -159,7 +166,7 @@ impl Hub {
         Some(*bytes)
     }
 
-    fn answer(&self, seen: &Seen) -> Answer {
+    fn answer(&self, seen: &ReceivedRequest) -> HttpAnswer {
         let mut state = self.state();
         state.seen.push(seen.clone());
         let path = seen
@@ -173,14 +180,14 @@ impl Hub {
         {
             *left -= 1;
             let header = header.map(|(name, value)| format!("{name}: {value}\r\n"));
-            return Answer::new(*status, &header.unwrap_or_default());
+            return HttpAnswer::new(*status, &header.unwrap_or_default());
         }
         if seen.elsewhere {
             return state.file(path.trim_start_matches('/'), seen);
         }
         let token = state.faults.token.map(|token| format!("Bearer {token}"));
         if token.is_some() && seen.headers.get("authorization") != token.as_ref() {
-            return Answer::new(401, "X-Error-Code: GatedRepo\r\n");
+            return HttpAnswer::new(401, "X-Error-Code: GatedRepo\r\n");
         }
         match path.strip_prefix("/api/models/") {
             Some(rest) => state.listing(rest),
@@ -189,9 +196,9 @@ impl Hub {
     }
 }
 
-impl State {
-    /// `ORG/NAME/revision/REV`.
-    fn listing(&self, path: &str) -> Answer {
+impl HubState {
+    /// Answers `ORG/NAME/revision/REV`.
+    fn listing(&self, path: &str) -> HttpAnswer {
         let repository: String = path.split('/').take(2).collect::<Vec<_>>().join("/");
         let inside = self
             .files
@@ -201,20 +208,20 @@ impl State {
             .map(|file| format!(r#"{{"rfilename": "{file}"}}"#))
             .collect();
         if siblings.is_empty() {
-            return Answer::new(404, "X-Error-Code: RepoNotFound\r\n");
+            return HttpAnswer::new(404, "X-Error-Code: RepoNotFound\r\n");
         }
         let siblings = siblings.join(", ");
         let body = format!(
             r#"{{"sha": "{COMMIT}", "tags": ["onnx", "license:mit"], "siblings": [{siblings}]}}"#
         );
-        Answer::new(200, "").with(body.into_bytes())
+        HttpAnswer::new(200, "").with(body.into_bytes())
     }
 
-    /// `/ORG/NAME/resolve/REV/PATH`.
-    fn resolve(&self, path: &str, store: &str, seen: &Seen) -> Answer {
+    /// Answers `/ORG/NAME/resolve/REV/PATH`.
+    fn resolve(&self, path: &str, store: &str, seen: &ReceivedRequest) -> HttpAnswer {
         let parts: Vec<&str> = path.trim_start_matches('/').splitn(5, '/').collect();
         let &[organisation, name, "resolve", _, file] = &parts[..] else {
-            return Answer::new(404, "");
+            return HttpAnswer::new(404, "");
         };
         let path = format!("{organisation}/{name}/{file}");
         match self.files.get(&path) {
@@ -225,23 +232,23 @@ impl State {
                     "Location: {store}/{path}?sig=secret\r\nX-Linked-Etag: \"{hash}\"\r\n\
                     X-Linked-Size: {length}\r\n"
                 );
-                Answer::new(302, &headers)
+                HttpAnswer::new(302, &headers)
             }
             _ => self.file(&path, seen),
         }
     }
 
-    /// A file, or a part of it.
-    fn file(&self, path: &str, seen: &Seen) -> Answer {
+    /// Answers with a file, or a part of it.
+    fn file(&self, path: &str, seen: &ReceivedRequest) -> HttpAnswer {
         let Some(mut bytes) = self.files.get(path).cloned() else {
-            return Answer::new(404, "X-Error-Code: EntryNotFound\r\n");
+            return HttpAnswer::new(404, "X-Error-Code: EntryNotFound\r\n");
         };
-        // Git's hash of a file is as good as any other.
-        let etag = format!(
-            "ETag: \"{}\"\r\n",
-            &hex::encode(Sha256::digest(&bytes))[..40]
-        );
-        if self.faults.tamper && bytes.len() > LARGE {
+        // The Hub states what Git calls the file.
+        let blob = Sha1::new()
+            .chain_update(format!("blob {}\0", bytes.len()))
+            .chain_update(&bytes);
+        let etag = format!("ETag: \"{}\"\r\n", hex::encode(blob.finalize()));
+        if (self.faults.tamper && bytes.len() > LARGE) || self.faults.tamper_small {
             let middle = bytes.len() / 2;
             bytes[middle] ^= 1;
         }
@@ -254,21 +261,21 @@ impl State {
                 .ok()
         });
         let Some(start) = start.filter(|_| range.is_some()) else {
-            return Answer::new(200, &etag).with(bytes);
+            return HttpAnswer::new(200, &etag).with(bytes);
         };
         let total = bytes.len();
         if start >= total {
-            return Answer::new(416, "");
+            return HttpAnswer::new(416, "");
         }
         let headers = format!(
             "Content-Range: bytes {start}-{}/{total}\r\n{etag}",
             total - 1
         );
-        Answer::new(206, &headers).with(bytes.split_off(start))
+        HttpAnswer::new(206, &headers).with(bytes.split_off(start))
     }
 }
 
-fn read_request(reader: &mut BufReader<TcpStream>, elsewhere: bool) -> Option<Seen> {
+fn read_request(reader: &mut BufReader<TcpStream>, elsewhere: bool) -> Option<ReceivedRequest> {
     let mut line = String::new();
     let read = reader.read_line(&mut line).ok();
     read.filter(|count| *count > 0)?;
@@ -281,17 +288,21 @@ fn read_request(reader: &mut BufReader<TcpStream>, elsewhere: bool) -> Option<Se
         };
         headers.insert(name.to_ascii_lowercase(), value.to_owned());
     }
-    Some(Seen {
+    Some(ReceivedRequest {
         line: line.trim_end().to_owned(),
         headers,
         elsewhere,
     })
 }
 
-/// Sends an answer, of whose body only `cut` bytes where that is given. Returns nothing when the
-/// connection ends.
-fn reply(stream: &mut TcpStream, answer: &Answer, head: bool, cut: Option<usize>) -> Option<()> {
-    let Answer {
+/// Sends an answer, or only `cut` bytes of its body. Returns `None` if the connection ends.
+fn reply(
+    stream: &mut TcpStream,
+    answer: &HttpAnswer,
+    head: bool,
+    cut: Option<usize>,
+) -> Option<()> {
+    let HttpAnswer {
         status,
         headers,
         body,

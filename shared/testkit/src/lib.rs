@@ -1,4 +1,4 @@
-//! sluice-testkit: what the crates' tests share.
+//! Helpers for the tests of all crates.
 
 pub mod failing;
 pub mod hub;
@@ -7,5 +7,5 @@ pub mod onnx;
 pub mod pictures;
 mod shards;
 
-pub use need::{Need, browser, fixtures, place, python};
+pub use need::{Need, browser, fixtures, onnxruntime_of, place, python};
 pub use shards::Shard;

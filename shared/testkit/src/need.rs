@@ -1,10 +1,10 @@
-//! What a test needs that a machine may lack.
+//! Things that a test needs and a machine may lack.
 //!
-//! A test asks for it by [`Need::found`]. Where it is missing the test returns early and counts as
-//! skipped: its name and what it lacks are appended to the file that `SLUICE_TESTS_SKIPPED` names,
-//! and `make test` prints the summary last. With `CI` set, a test that lacks something fails
-//! instead. `SLUICE_TESTS_HIDE=fixtures,servers` hides kinds on purpose: their tests are skipped,
-//! also with `CI` set.
+//! A test requests them with [`Need::found`]. If one is missing, the test returns early and counts
+//! as skipped: its name and the missing thing are appended to the file named by
+//! `SLUICE_TESTS_SKIPPED`, and `make test` prints the summary last. If `CI` is set, the test fails
+//! instead. `SLUICE_TESTS_HIDE=fixtures,servers` hides kinds intentionally: their tests are
+//! skipped, even if `CI` is set.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -17,9 +17,9 @@ pub enum Need {
     Fixtures,
     /// The demo's shards.
     Demo,
-    /// Models in the catalogue's names.
+    /// Models by their names in the catalogue.
     Models,
-    /// Servers of object stores, and what stands before them.
+    /// Servers of object stores, and proxies in front of them.
     Servers,
     /// Programs and libraries: Python with its packages, ONNX Runtime.
     Programs,
@@ -37,13 +37,14 @@ impl Need {
         }
     }
 
-    /// Returns what `find` finds. Where that is nothing, or the kind is hidden, the calling test
-    /// counts as skipped. `what` names the missing thing, `hint` says how to get it.
+    /// Returns the result of `find`. If it is `None`, or the kind is hidden, the calling test
+    /// counts as skipped. `what` names the missing thing, `hint` describes how to get it.
     ///
     /// # Panics
-    /// When it is missing, not hidden, and `CI` is set.
+    ///
+    /// Panics if it is missing, not hidden, and `CI` is set.
     pub fn found<T>(self, what: &str, hint: &str, find: impl FnOnce() -> Option<T>) -> Option<T> {
-        match outcome(&Settings::from_environment(), self, find) {
+        match outcome(&NeedSettings::from_environment(), self, find) {
             Outcome::Found(found) => return Some(found),
             Outcome::Skipped => skip(self, what, hint),
             Outcome::Failed => panic!("CI lacks {what}: {hint}"),
@@ -52,13 +53,13 @@ impl Need {
     }
 }
 
-/// What the environment says about missing things.
-struct Settings {
+/// The environment's settings for missing things.
+struct NeedSettings {
     hidden: String,
     is_ci: bool,
 }
 
-impl Settings {
+impl NeedSettings {
     fn from_environment() -> Self {
         let value = |name: &str| std::env::var(name).unwrap_or_default();
         Self {
@@ -75,7 +76,7 @@ enum Outcome<T> {
     Failed,
 }
 
-fn outcome<T>(settings: &Settings, need: Need, find: impl FnOnce() -> Option<T>) -> Outcome<T> {
+fn outcome<T>(settings: &NeedSettings, need: Need, find: impl FnOnce() -> Option<T>) -> Outcome<T> {
     let mut hidden = settings.hidden.split(',').map(str::trim);
     if hidden.any(|name| name == need.name()) {
         return Outcome::Skipped;
@@ -87,7 +88,7 @@ fn outcome<T>(settings: &Settings, need: Need, find: impl FnOnce() -> Option<T>)
     }
 }
 
-/// Says on stderr that the calling test is skipped, and adds it to the list.
+/// Reports on stderr that the calling test is skipped, and adds it to the list.
 #[expect(
     clippy::print_stderr,
     reason = "a skipped test must say so, and a test has no logger"
@@ -102,14 +103,14 @@ fn skip(need: Need, what: &str, hint: &str) {
     }
 }
 
-/// One write, so that tests of several processes do not mix their lines.
+/// Appends in one write, so that tests of several processes do not mix their lines.
 fn append(file: &Path, line: &str) -> std::io::Result<()> {
     let mut file = OpenOptions::new().create(true).append(true).open(file)?;
     file.write_all(line.as_bytes())
 }
 
-/// Returns the folder of the large test fixtures: `fixtures` in `$SLUICE_SHARED`, else in the folder
-/// `shared` beside the workspace. They are not part of the repository.
+/// Returns the folder of the large test fixtures: `fixtures` in `$SLUICE_SHARED`, else in the
+/// folder `shared` next to the workspace. They are not part of the repository.
 pub fn fixtures() -> Option<PathBuf> {
     let hint = "set SLUICE_SHARED to the folder that holds `fixtures`";
     Need::Fixtures.found("fixtures", hint, || {
@@ -122,8 +123,8 @@ pub fn fixtures() -> Option<PathBuf> {
     })
 }
 
-/// Returns a path that exists: what `variable` names, or else `in_workspace`, a path from the
-/// workspace's root. `hint` says how to get it.
+/// Returns a path that exists: the one in `variable`, or else `in_workspace`, relative to the
+/// workspace's root. `hint` describes how to get it.
 pub fn place(
     need: Need,
     what: &str,
@@ -138,7 +139,7 @@ pub fn place(
     need.found(&what, &hint, || place.exists().then_some(place.clone()))
 }
 
-/// Returns a Python that imports `modules`: the one that `make tools` fills.
+/// Returns a Python that can import `modules`: the one that `make tools` installs.
 pub fn python(modules: &str) -> Option<PathBuf> {
     let python = place(
         Need::Programs,
@@ -157,8 +158,31 @@ pub fn python(modules: &str) -> Option<PathBuf> {
     })
 }
 
-/// Returns a Chromium, which not every machine has to have: without one the calling test is skipped,
-/// also with `CI` set.
+/// Returns ONNX Runtime's library of the package `onnxruntime-NAME` (gpu, openvino). It is optional:
+/// without it, the calling test is skipped even if `CI` is set.
+#[expect(clippy::disallowed_methods, reason = "a library is on local disk")]
+pub fn onnxruntime_of(name: &str) -> Option<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.cache/providers");
+    let folder = std::env::var_os("SLUICE_PROVIDERS").map_or(root, PathBuf::from);
+    let folder = folder.join(name).join("onnxruntime/capi");
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let is_library = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        name.starts_with("libonnxruntime.so")
+    };
+    let found = entries.map(|entry| entry.path()).find(is_library);
+    if found.is_none() {
+        skip(
+            Need::Programs,
+            &format!("onnxruntime-{name}"),
+            "make providers",
+        );
+    }
+    found
+}
+
+/// Returns a Chromium. It is optional: without one, the calling test is skipped even if `CI` is
+/// set.
 pub fn browser() -> Option<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let found = ["chromium", "chromium-browser", "google-chrome"]
@@ -189,7 +213,7 @@ mod tests {
             ("models", false, true, Found(())),
         ];
         for (hidden, is_ci, is_there, expected) in cases {
-            let settings = Settings {
+            let settings = NeedSettings {
                 hidden: hidden.to_owned(),
                 is_ci,
             };

@@ -1,22 +1,22 @@
-//! Tiny ONNX models, written field by field: what they compute can be told in a sentence, so a
-//! test knows what must come out.
+//! Tiny ONNX models, written field by field. What they compute can be described in a sentence, so a
+//! test knows the expected result.
 //!
-//! All but [`graph`] take `pixel_values` of shape [N, 3, 8, 8], from pictures that are shrunk to 8x8.
+//! All but [`graph`] take `pixel_values` of shape [N, 3, 8, 8], from images shrunk to 8x8.
 
-/// A model: `model.onnx` and the `model.toml` beside it.
+/// A model: `model.onnx` and its `model.toml`.
 #[derive(Debug, Clone)]
 pub struct TinyModel {
-    /// The ONNX file.
+    /// The content of the ONNX file.
     pub onnx: Vec<u8>,
-    /// Its spec.
+    /// The content of `model.toml`.
     pub spec: String,
 }
 
-/// Side of the models' input.
+/// The side of the models' input.
 const SIDE: u32 = 8;
 
-/// An encoder: the 192 values of the small picture, around a grey of 128. An even grey picture has
-/// an embedding of length 0, which no picture may have.
+/// Returns an encoder: the 192 values of the small image, relative to a grey of 128. A uniform grey
+/// image has an embedding of length 0, which is invalid.
 pub fn embedder(name: &str) -> TinyModel {
     let nodes = [node("Flatten", "pixel_values", "image_embeds", &[])];
     TinyModel {
@@ -28,13 +28,14 @@ pub fn embedder(name: &str) -> TinyModel {
     }
 }
 
-/// A classifier: the logarithm of the mean distance of the values from those of a colour. Pictures
-/// near the colour score low; one that is all of that colour has no finite score.
+/// Returns a classifier: the logarithm of the mean distance of the values from a colour. Images
+/// near the colour score low; one that has only this colour has no finite score.
 pub fn distance_from(name: &str, colour: [u8; 3], threshold: f32) -> TinyModel {
     classifier(name, colour, threshold, &[])
 }
 
-/// A classifier: [`distance_from`] with the other sign. Pictures near the colour score high.
+/// Returns a classifier: [`distance_from`] with the opposite sign. Images near the colour score
+/// high.
 pub fn likeness_to(name: &str, colour: [u8; 3], threshold: f32) -> TinyModel {
     classifier(
         name,
@@ -80,25 +81,27 @@ fn model(nodes: &[Vec<u8>], (output, width): (&str, u64)) -> Vec<u8> {
     graph(nodes, &[input], &[Tensor(output, FLOAT32, &["N", &width])])
 }
 
-/// `TensorProto.DataType` of the types that the tests need.
+/// `TensorProto.DataType` of float32.
 pub const FLOAT32: u64 = 1;
-/// Bytes.
+/// `TensorProto.DataType` of bytes.
 pub const UINT8: u64 = 2;
-/// Integers, as token ids have them.
+/// `TensorProto.DataType` of integers, such as token ids.
 pub const INT64: u64 = 7;
+/// True and false.
+pub const BOOL: u64 = 9;
 /// Half precision.
 pub const FLOAT16: u64 = 10;
 
-/// An input or output: its name, its type, and its sizes, of which those that are no numbers are free.
+/// An input or output: its name, its type, and its sizes. A size that is not a number is dynamic.
 #[derive(Debug, Clone, Copy)]
 pub struct Tensor<'a>(pub &'a str, pub u64, pub &'a [&'a str]);
 
-/// Returns an ONNX file of these nodes: IR version 8, opset 17.
+/// Returns an ONNX file with these nodes: IR version 8, opset 17.
 pub fn graph(nodes: &[Vec<u8>], inputs: &[Tensor<'_>], outputs: &[Tensor<'_>]) -> Vec<u8> {
     graph_with(nodes, &[], inputs, outputs)
 }
 
-/// Returns an ONNX file as [`graph`] does, with constants made by [`weights`].
+/// Returns an ONNX file like [`graph`], with constants created by [`weights`].
 pub fn graph_with(
     nodes: &[Vec<u8>],
     constants: &[Vec<u8>],
@@ -114,16 +117,16 @@ pub fn graph_with(
     [number(1, 8), field(7, &graph), field(8, &opset)].concat()
 }
 
-/// Where the numbers of a constant are.
+/// The location of a constant's values.
 #[derive(Debug, Clone, Copy)]
 pub enum Weights<'a> {
     /// In the ONNX file.
     Inside(&'a [f32]),
-    /// In a file, from a byte on, so many bytes.
+    /// In another file: its name, the offset and the length in bytes.
     File(&'a str, usize, usize),
 }
 
-/// `TensorProto` of float32 numbers.
+/// Returns a `TensorProto` of float32 values.
 pub fn weights(name: &str, sizes: &[u64], values: Weights<'_>) -> Vec<u8> {
     let mut tensor: Vec<u8> = sizes.iter().flat_map(|&size| number(1, size)).collect();
     tensor.extend(number(2, FLOAT32));
@@ -149,7 +152,23 @@ pub fn weights(name: &str, sizes: &[u64], values: Weights<'_>) -> Vec<u8> {
     tensor
 }
 
-/// `ValueInfoProto`.
+/// Returns a `TensorProto` of 64-bit integers.
+pub fn integers(name: &str, values: &[i64]) -> Vec<u8> {
+    let bytes: Vec<u8> = values
+        .iter()
+        .flat_map(|value| value.to_le_bytes())
+        .collect();
+    let sizes = number(1, values.len() as u64);
+    [
+        sizes,
+        number(2, INT64),
+        field(8, name.as_bytes()),
+        field(9, &bytes),
+    ]
+    .concat()
+}
+
+/// Returns a `ValueInfoProto`.
 fn value(Tensor(name, element, sizes): Tensor<'_>) -> Vec<u8> {
     let dimension = |size: &&str| match size.parse() {
         Ok(size) => field(1, &number(1, size)),
@@ -160,17 +179,17 @@ fn value(Tensor(name, element, sizes): Tensor<'_>) -> Vec<u8> {
     [field(1, name.as_bytes()), field(2, &field(1, &tensor))].concat()
 }
 
-/// `NodeProto` of one input.
+/// Returns a `NodeProto` with one input.
 pub fn node(operation: &str, input: &str, output: &str, attributes: &[Vec<u8>]) -> Vec<u8> {
     node_of(operation, &[input], output, attributes)
 }
 
-/// `NodeProto` of several inputs.
+/// Returns a `NodeProto` with several inputs.
 pub fn node_of(operation: &str, inputs: &[&str], output: &str, attributes: &[Vec<u8>]) -> Vec<u8> {
     node_with(operation, inputs, &[output], attributes)
 }
 
-/// `NodeProto` of several inputs and outputs.
+/// Returns a `NodeProto` with several inputs and outputs.
 pub fn node_with(
     operation: &str,
     inputs: &[&str],
@@ -187,12 +206,12 @@ pub fn node_with(
     node
 }
 
-/// `AttributeProto` of one integer.
+/// Returns an `AttributeProto` of one integer.
 pub fn int(name: &str, value: u64) -> Vec<u8> {
     [field(1, name.as_bytes()), number(3, value), number(20, 2)].concat()
 }
 
-/// `AttributeProto` of a list of integers.
+/// Returns an `AttributeProto` of a list of integers.
 pub fn ints(name: &str, values: &[u64]) -> Vec<u8> {
     let mut attribute = field(1, name.as_bytes());
     for &value in values {
@@ -201,7 +220,7 @@ pub fn ints(name: &str, values: &[u64]) -> Vec<u8> {
     [attribute, number(20, 7)].concat()
 }
 
-/// A protobuf field of bytes.
+/// Encodes a protobuf field of bytes.
 fn field(tag: u64, content: &[u8]) -> Vec<u8> {
     let mut bytes = varint((tag << 3) | 2);
     bytes.extend(varint(content.len() as u64));
@@ -209,7 +228,7 @@ fn field(tag: u64, content: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// A protobuf field of a number.
+/// Encodes a protobuf field of a number.
 fn number(tag: u64, value: u64) -> Vec<u8> {
     let mut bytes = varint(tag << 3);
     bytes.extend(varint(value));

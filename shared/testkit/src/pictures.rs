@@ -1,10 +1,10 @@
-//! Pictures made of formulas: the same on every machine, in as many kinds as a test needs.
+//! Images computed from formulas: the same on every machine, in as many kinds as a test needs.
 
 use std::io::Cursor;
 
 use image::{ImageFormat, Rgb, RgbImage};
 
-/// A picture of soft waves. Pictures of different seeds look nothing alike.
+/// Returns an image of soft waves. Images of different seeds are not similar.
 pub fn waves(seed: u64, width: u32, height: u32) -> RgbImage {
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     let mut waves = [[[0.0; 4]; 4]; 3];
@@ -30,7 +30,7 @@ pub fn waves(seed: u64, width: u32, height: u32) -> RgbImage {
     })
 }
 
-/// A picture with noise on it, at most `amplitude` on each value.
+/// Adds noise to an image, at most `amplitude` to each value.
 pub fn noisy(mut picture: RgbImage, seed: u64, amplitude: u8) -> RgbImage {
     let mut random = Random(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1);
     for value in picture.iter_mut() {
@@ -40,7 +40,7 @@ pub fn noisy(mut picture: RgbImage, seed: u64, amplitude: u8) -> RgbImage {
     picture
 }
 
-/// A picture with something added to each value.
+/// Adds `by` to each value of an image.
 pub fn brighter(mut picture: RgbImage, by: u8) -> RgbImage {
     for value in picture.iter_mut() {
         *value = value.saturating_add(by);
@@ -48,23 +48,24 @@ pub fn brighter(mut picture: RgbImage, by: u8) -> RgbImage {
     picture
 }
 
-/// A picture of one colour.
+/// Returns an image of one colour.
 pub fn flat(colour: [u8; 3], width: u32, height: u32) -> RgbImage {
     RgbImage::from_pixel(width, height, Rgb(colour))
 }
 
-/// A picture as PNG.
+/// Encodes an image as PNG.
 ///
 /// # Panics
-/// Never for the pictures of this module.
+///
+/// Panics if the image has no pixels.
 pub fn png(picture: &RgbImage) -> Vec<u8> {
     let mut bytes = Cursor::new(Vec::new());
-    // Unwrap safety: memory takes every picture that has a size.
+    // Unwrap safety: memory takes every image that has a size.
     picture.write_to(&mut bytes, ImageFormat::Png).unwrap();
     bytes.into_inner()
 }
 
-/// Xorshift: enough to make pictures differ.
+/// Xorshift: sufficient to make images differ.
 struct Random(u64);
 
 impl Random {

@@ -1,26 +1,34 @@
-//! Shards made member by member.
+//! Builds shards member by member.
 
 use tar::{EntryType, Header};
 
-/// A tar in the making. It is written by the `tar` crate's own means, not by what is tested.
+/// A tar under construction. It uses the `tar` crate's writer, not the one being tested.
 #[derive(Debug, Clone, Default)]
 pub struct Shard {
     bytes: Vec<u8>,
 }
 
 impl Shard {
-    /// An empty shard.
+    /// Creates an empty shard.
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Adds a member.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the name does not fit into a header.
     #[must_use]
     pub fn with(self, name: &str, data: impl AsRef<[u8]>) -> Self {
         self.with_entry(name, data.as_ref(), EntryType::Regular)
     }
 
-    /// Adds a member that says it is an old GNU sparse file.
+    /// Adds a member marked as an old GNU sparse file.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the name does not fit into a header.
     #[must_use]
     pub fn with_sparse(self, name: &str, data: impl AsRef<[u8]>) -> Self {
         self.with_entry(name, data.as_ref(), EntryType::GNUSparse)
@@ -31,7 +39,7 @@ impl Shard {
             EntryType::GNUSparse => Header::new_gnu(),
             _ => Header::new_ustar(),
         };
-        // Unwrap safety: tests choose names that a header holds.
+        // Unwrap safety: tests choose names that fit a header.
         header.set_path(name).unwrap();
         header.set_size(data.len() as u64);
         header.set_mode(0o644);
@@ -44,13 +52,13 @@ impl Shard {
         self
     }
 
-    /// The whole shard.
+    /// Returns the complete shard.
     pub fn finish(mut self) -> Vec<u8> {
         self.bytes.resize(self.bytes.len() + 1024, 0);
         self.bytes
     }
 
-    /// The shard, cut `less` bytes before the end of its last member.
+    /// Returns the shard, truncated `less` bytes before the end of its last member.
     pub fn cut(mut self, less: usize) -> Vec<u8> {
         self.bytes.truncate(self.bytes.len().saturating_sub(less));
         self.bytes

@@ -6,10 +6,11 @@ use clap::{Args as ClapArgs, Parser, Subcommand};
 use serde::{Deserialize, Serialize};
 use sluice_harness::{Common, StepArgs};
 use sluice_manifest::rows::Method;
-use sluice_manifest::{ScoreName, StepName};
+use sluice_manifest::{Error, ScoreName, StepName};
 
 use crate::methods::Methods;
 use crate::ranking::Keep;
+use crate::settings::{HashKind, NearSettings, Transformation};
 
 /// Clusters at most.
 const MOST_CLUSTERS: i64 = 1 << 24;
@@ -35,6 +36,10 @@ pub enum Command {
     ///
     /// Example: sluice-dedup exact --run runs/a --survivors-of filter
     Exact(Exact),
+    /// Find pairs of near perceptual hashes, for `perceptual` of a large run
+    ///
+    /// Example: sluice-dedup pairs --run runs/a --ranges 16 --task-index 0 --task-count 4
+    Pairs(Pairs),
     /// Find images with near perceptual hashes
     ///
     /// Example: sluice-dedup perceptual --run runs/a --max-distance 4
@@ -62,6 +67,7 @@ impl Command {
     pub fn stage_args(&self) -> Option<&StageArgs> {
         match self {
             Self::Exact(args) => Some(&args.stage),
+            Self::Pairs(args) => Some(&args.stage),
             Self::Perceptual(args) => Some(&args.stage),
             Self::Fit(args) => Some(&args.stage),
             Self::Assign(args) => Some(&args.stage),
@@ -83,9 +89,19 @@ impl Command {
     pub fn against(&self) -> &[String] {
         match self {
             Self::Exact(args) => &args.references.against,
+            Self::Pairs(args) => &args.references.against,
             Self::Perceptual(args) => &args.references.against,
             Self::Match(args) => &args.references.against,
             Self::Fit(_) | Self::Assign(_) | Self::Index(_) => &[],
+        }
+    }
+
+    /// Returns how the subcommand compares perceptual hashes, where it does.
+    pub fn near(&self) -> Option<&NearArgs> {
+        match self {
+            Self::Pairs(args) => Some(&args.near),
+            Self::Perceptual(args) => Some(&args.near),
+            _ => None,
         }
     }
 
@@ -93,6 +109,7 @@ impl Command {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Exact(_) => "exact",
+            Self::Pairs(_) => "pairs",
             Self::Perceptual(_) => "perceptual",
             Self::Fit(_) => "fit",
             Self::Assign(_) => "assign",
@@ -105,7 +122,7 @@ impl Command {
     pub fn method(&self) -> Option<Method> {
         match self {
             Self::Exact(_) => Some(Method::Exact),
-            Self::Perceptual(_) => Some(Method::Perceptual),
+            Self::Pairs(_) | Self::Perceptual(_) => Some(Method::Perceptual),
             Self::Fit(_) | Self::Assign(_) | Self::Match(_) => Some(Method::Semantic),
             Self::Index(_) => None,
         }
@@ -117,7 +134,7 @@ impl Command {
             Self::Exact(args) => args.rank.rank_by.as_ref(),
             Self::Perceptual(args) => args.rank.rank_by.as_ref(),
             Self::Assign(args) => args.rank.rank_by.as_ref(),
-            Self::Fit(_) | Self::Match(_) | Self::Index(_) => None,
+            Self::Pairs(_) | Self::Fit(_) | Self::Match(_) | Self::Index(_) => None,
         }
     }
 
@@ -126,7 +143,11 @@ impl Command {
         match self {
             Self::Fit(args) => Some(&args.source.embeddings),
             Self::Assign(args) => Some(&args.source.embeddings),
-            Self::Exact(_) | Self::Perceptual(_) | Self::Match(_) | Self::Index(_) => None,
+            Self::Exact(_)
+            | Self::Pairs(_)
+            | Self::Perceptual(_)
+            | Self::Match(_)
+            | Self::Index(_) => None,
         }
     }
 }
@@ -225,6 +246,86 @@ pub struct Exact {
     pub ranges: u32,
 }
 
+/// The arguments of the subcommands that compare perceptual hashes.
+#[derive(Debug, ClapArgs)]
+pub struct NearArgs {
+    /// The perceptual hash to compare
+    #[arg(
+        long,
+        env = "SLUICE_HASH",
+        value_name = "HASH",
+        value_enum,
+        default_value_t
+    )]
+    pub hash: HashKind,
+
+    /// Bits by which the hashes of duplicates may differ (default: 4 of 64, or 31 of PDQ's 256)
+    #[arg(long, env = "SLUICE_MAX_DISTANCE", value_name = "BITS",
+        value_parser = clap::value_parser!(u32).range(0..=64))]
+    pub max_distance: Option<u32>,
+
+    /// Also compare mirrored and turned forms, of `sluice-read --hashes transformed`
+    #[arg(
+        long,
+        env = "SLUICE_TRANSFORMATIONS",
+        value_name = "LIST",
+        value_enum,
+        value_delimiter = ','
+    )]
+    pub transformations: Vec<Transformation>,
+
+    /// Units of `pairs`: each takes a range of the hashes; with 1 `perceptual` compares them itself
+    #[arg(long, env = "SLUICE_RANGES", value_name = "N", default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=MOST_RANGES))]
+    pub ranges: u32,
+}
+
+impl NearArgs {
+    /// Returns how the hashes are compared.
+    ///
+    /// # Errors
+    /// Usage, when arguments exclude each other.
+    pub fn settings(&self) -> Result<NearSettings, Error> {
+        let (default, most) = match self.hash {
+            HashKind::Phash => (4, 16),
+            HashKind::Pdq => (31, 64),
+        };
+        let max_distance = self.max_distance.unwrap_or(default);
+        if max_distance > most {
+            let error = Error::usage(format!(
+                "--max-distance {max_distance}: a 64-bit hash takes 0 to {most}"
+            ));
+            return Err(error.hint("PDQ, of 256 bits, takes more: --hash pdq"));
+        }
+        let has_forms = !self.transformations.is_empty();
+        if has_forms && self.hash == HashKind::Pdq {
+            return Err(Error::usage("--transformations: not with --hash pdq")
+                .hint("leave out --hash pdq: transformed forms have 64-bit hashes"));
+        }
+        if has_forms && self.ranges > 1 {
+            return Err(Error::usage("--transformations: not with --ranges above 1")
+                .hint("leave out --ranges: one process compares all images"));
+        }
+        Ok(NearSettings {
+            hash: self.hash,
+            max_distance,
+            transformations: self.transformations.clone(),
+        })
+    }
+}
+
+#[derive(Debug, ClapArgs)]
+pub struct Pairs {
+    #[command(flatten)]
+    pub stage: StageArgs,
+
+    #[command(flatten)]
+    pub references: ReferenceArgs,
+
+    #[command(flatten)]
+    pub near: NearArgs,
+}
+
 #[derive(Debug, ClapArgs)]
 pub struct Perceptual {
     #[command(flatten)]
@@ -236,10 +337,8 @@ pub struct Perceptual {
     #[command(flatten)]
     pub references: ReferenceArgs,
 
-    /// Bits out of 64 by which the hashes of duplicates may differ
-    #[arg(long, env = "SLUICE_MAX_DISTANCE", value_name = "BITS", default_value_t = 4,
-        value_parser = clap::value_parser!(u32).range(0..=16))]
-    pub max_distance: u32,
+    #[command(flatten)]
+    pub near: NearArgs,
 }
 
 #[derive(Debug, ClapArgs)]

@@ -18,12 +18,12 @@ use crate::distance::distance;
 use crate::embeddings::Encoder;
 use crate::hashes::{duplicate, in_reference, publish_duplicates};
 use crate::index::open::{Known, References};
-use crate::matching::{Rule, matches};
 use crate::ranking::{Candidate, Keep, rank_among};
 use crate::semantic::IMAGES_PER_GROUP;
 use crate::settings::MatchSettings;
 use crate::survivors::check_same_step;
-use crate::targets::Targets;
+use sluice_knn::matching::{Rule, matches};
+use sluice_knn::targets::Targets;
 
 /// Clusters that are compared between two checks whether to stop.
 const CLUSTERS_AT_ONCE: usize = 16;

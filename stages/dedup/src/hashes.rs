@@ -1,16 +1,17 @@
 //! Duplicates by hash: `exact` and `perceptual`.
 
 use anyhow::Result;
-use sluice_harness::{Context, Task, Work};
+use sluice_harness::{Context, Plan, Task, Work};
 use sluice_manifest::layout::DUPLICATES;
 use sluice_manifest::rows::{DuplicateRow, Method};
-use sluice_manifest::{Counts, ImageId, Partition, Unit, UnitKind};
+use sluice_manifest::{Counts, ImageId, Output, Partition, Unit, UnitKind};
 
 use crate::arguments::{Exact, Perceptual};
+use crate::hash::{Forms, Hash};
 use crate::index::open::{Known, References};
-use crate::perceptual::is_informative;
-use crate::settings::{ExactSettings, PerceptualSettings};
-use crate::survivors::{Image, Remaining};
+use crate::pairs::{self, FoundPairs};
+use crate::settings::{ExactSettings, HashKind, NearSettings, PerceptualSettings};
+use crate::survivors::{Image, Remaining, refuse_missing};
 use crate::{exact, perceptual, ranking, references};
 
 /// Finds equal content, one range of hashes after the other. The best image of each group stays.
@@ -44,8 +45,7 @@ pub fn exact(args: &Exact, context: &Context) -> Result<()> {
         };
         let is_in_range = |hash: [u8; 32]| range_of(&hash, args.ranges) == unit.index;
         let images = remaining.images(&plan, |image| image.sha256.is_some_and(is_in_range))?;
-        let digests: Vec<_> = images.iter().map(|image| image.sha256).collect();
-        let known = references::equal(&references, &digests, &|| context.check_stop())?;
+        let known = references::equal(&references, &images, &|| context.check_stop())?;
         let found = removed(&images, known, |images| {
             let keyed = images.iter();
             let keyed: Vec<_> = keyed
@@ -55,7 +55,7 @@ pub fn exact(args: &Exact, context: &Context) -> Result<()> {
             Ok(found.map(|kept| kept.map(|kept| (kept, 1.0))).collect())
         })?;
         task.decides(&methods.deciding_kinds());
-        finish(context, task, Method::Exact, &images, found)
+        finish(context, task, Decided::new(Method::Exact, &images, found))
     })
 }
 
@@ -72,12 +72,22 @@ fn range_of(hash: &[u8; 32], ranges: u32) -> u32 {
 /// As [`exact`].
 pub fn perceptual(args: &Perceptual, context: &Context) -> Result<()> {
     let methods = args.stage.methods();
+    let near = args.near.settings()?;
     let rank_by = args.rank.rank_by.as_ref();
     let plan = context.plan()?;
     let references = References::open(&context.storage, &args.references.against)?;
+    references.check_kind(near.hash)?;
     let remaining = Remaining::new(context, &methods, Method::Perceptual, rank_by)?;
     let mut inputs = remaining.all_inputs()?;
     inputs.extend(references.inputs());
+    pairs::remove_stale(context, args.near.ranges)?;
+    let pairs = match args.near.ranges {
+        1 => None,
+        _ => {
+            inputs.push(context.combined_input(context.step(), UnitKind::Pairs)?);
+            Some(FoundPairs::open(args, context, &references)?)
+        }
+    };
     let units = vec![Unit::once(UnitKind::Perceptual)];
     context.each_unit(units, 1, |unit| {
         let work = Work {
@@ -86,7 +96,7 @@ pub fn perceptual(args: &Perceptual, context: &Context) -> Result<()> {
             settings: PerceptualSettings {
                 methods: methods.clone(),
                 rank_by: rank_by.cloned(),
-                max_distance: args.max_distance,
+                near: near.clone(),
                 against: references.names(),
             },
             inputs: inputs.clone(),
@@ -94,21 +104,85 @@ pub fn perceptual(args: &Perceptual, context: &Context) -> Result<()> {
         let Some(mut task) = context.begin(work)? else {
             return Ok(());
         };
-        let mut images =
-            remaining.images(&plan, |image| image.phash.is_some_and(is_informative))?;
-        images.sort_by(|a, b| ranking::best_first(&a.candidate(0.0), &b.candidate(0.0)));
-        let hashes: Vec<u64> = images.iter().filter_map(|image| image.phash).collect();
-        let check = || context.check_stop();
-        let known = references::near(&references, &hashes, args.max_distance, &check)?;
-        let found = removed(&images, known, |images| {
-            let hashes: Vec<u64> = images.iter().filter_map(|image| image.phash).collect();
-            let found = perceptual::duplicates(&hashes, args.max_distance, &check)?;
-            let similar = |(kept, distance): (usize, u32)| (kept, 1.0 - distance as f32 / 64.0);
-            Ok(found.into_iter().map(|found| found.map(similar)).collect())
-        })?;
+        let decided = match &pairs {
+            Some(pairs) => pairs.decide(context, &remaining, &plan)?,
+            None => compare_all(&near, context, &remaining, &plan, &references)?,
+        };
         task.decides(&methods.deciding_kinds());
-        finish(context, task, Method::Perceptual, &images, found)
+        finish(context, task, decided)
     })
+}
+
+/// Compares all perceptual hashes with each other, in this process.
+fn compare_all(
+    near: &NearSettings,
+    context: &Context,
+    remaining: &Remaining<'_>,
+    plan: &Plan,
+    references: &References,
+) -> Result<Decided> {
+    let images = remaining.images(plan, |_| true)?;
+    refuse_missing(near, images.iter())?;
+    let distance = near.max_distance;
+    match near.hash {
+        HashKind::Phash => {
+            let forms = |image: &Image| image.phashes(&near.transformations);
+            compare(images, forms, distance, context, references)
+        }
+        HashKind::Pdq => compare(images, Image::pdq_hashes, distance, context, references),
+    }
+}
+
+/// Compares the images that have hashes.
+fn compare<const W: usize>(
+    mut images: Vec<Image>,
+    forms: impl Fn(&Image) -> Option<Forms<W>>,
+    max_distance: u32,
+    context: &Context,
+    references: &References,
+) -> Result<Decided> {
+    let check = || context.check_stop();
+    images.sort_by(|a, b| ranking::best_first(&a.candidate(0.0), &b.candidate(0.0)));
+    let (images, hashes): (Vec<Image>, Vec<Forms<W>>) = images
+        .into_iter()
+        .filter_map(|image| forms(&image).map(|forms| (image, forms)))
+        .unzip();
+    let known = references::near(references, &hashes, max_distance, &check)?;
+    let found = removed(&images, known, |images| {
+        let hashes: Option<Vec<Forms<W>>> = images.iter().map(|image| forms(image)).collect();
+        let hashes = hashes.unwrap_or_default();
+        let found = perceptual::duplicates(&hashes, max_distance, &check)?.into_iter();
+        let similar = |(kept, distance): (usize, u32)| (kept, Hash::<W>::similarity(distance));
+        Ok(found.map(|found| found.map(similar)).collect())
+    })?;
+    Ok(Decided::new(Method::Perceptual, &images, found))
+}
+
+/// What a unit decided.
+pub struct Decided {
+    /// Images that were compared.
+    pub compared: u64,
+    /// Those that are removed.
+    pub rows: Vec<DuplicateRow>,
+}
+
+impl Decided {
+    fn new(method: Method, images: &[Image], removed: Vec<Option<Because>>) -> Self {
+        let rows = images.iter().zip(removed).filter_map(|(image, because)| {
+            let (partition, id) = (image.partition, &image.image_id);
+            Some(match because? {
+                Because::Image(kept, similarity) => {
+                    let kept = images[kept].image_id.clone();
+                    duplicate(partition, id, kept, similarity, method)
+                }
+                Because::Known(known) => in_reference(partition, id, known, method),
+            })
+        });
+        Self {
+            compared: images.len() as u64,
+            rows: rows.collect(),
+        }
+    }
 }
 
 /// Because of what an image is removed.
@@ -143,29 +217,12 @@ fn removed(
 }
 
 /// Writes the duplicates of a unit and its receipt.
-fn finish(
-    context: &Context,
-    mut task: Task<'_>,
-    method: Method,
-    images: &[Image],
-    removed: Vec<Option<Because>>,
-) -> Result<()> {
-    task.advance(images.len())?;
-    let mut counts = Counts::default();
-    let mut rows = Vec::new();
-    for (image, because) in images.iter().zip(removed) {
-        let row = because.map(|because| match because {
-            Because::Image(kept, similarity) => {
-                let kept = images[kept].image_id.clone();
-                duplicate(image.partition, &image.image_id, kept, similarity, method)
-            }
-            Because::Known(known) => in_reference(image.partition, &image.image_id, known, method),
-        });
-        counts.add(
-            context.step(),
-            row.as_ref().map(DuplicateRow::reason).as_ref(),
-        );
-        rows.extend(row);
+fn finish(context: &Context, mut task: Task<'_>, decided: Decided) -> Result<()> {
+    let Decided { compared, rows } = decided;
+    task.advance(compared as usize)?;
+    let mut counts = Counts::all_kept(compared.saturating_sub(rows.len() as u64));
+    for row in &rows {
+        counts.add(context.step(), Some(&row.reason()));
     }
     publish_duplicates(context, &mut task, rows)?;
     Ok(task.commit(counts)?)
@@ -208,20 +265,33 @@ pub fn in_reference(
     }
 }
 
-/// Writes removed samples sorted by partition, so that a reader of one partition reads only its
-/// row groups.
+/// Publishes the duplicates of a unit.
 ///
 /// # Errors
 /// Of storage.
 pub fn publish_duplicates(
     context: &Context,
     task: &mut Task<'_>,
-    mut rows: Vec<DuplicateRow>,
+    rows: Vec<DuplicateRow>,
 ) -> Result<()> {
+    let path = task.path(&DUPLICATES);
+    Ok(task.publish(|| write_duplicates(context, &path, rows))?)
+}
+
+/// Writes removed samples sorted by partition, so that a reader of one partition reads only its
+/// row groups.
+///
+/// # Errors
+/// Of storage.
+pub fn write_duplicates(
+    context: &Context,
+    path: &str,
+    mut rows: Vec<DuplicateRow>,
+) -> sluice_manifest::Result<Output> {
     rows.sort_by(|a, b| (a.partition, &a.image_id).cmp(&(b.partition, &b.image_id)));
-    let mut writer = context.run.write_rows(&task.path(&DUPLICATES), &[])?;
+    let mut writer = context.run.write_rows(path, &[])?;
     for row in rows {
         writer.push(row)?;
     }
-    Ok(task.publish(|| writer.finish())?)
+    writer.finish()
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! INDEX/index.json                  what it is and what it holds; written last
-//! INDEX/hashes-00000.parquet        image_id, label, sha256, phash
+//! INDEX/hashes-00000.parquet        image_id, label, sha256, phash, md5, pdq
 //! INDEX/embeddings-00000.parquet    image_id, label, embedding
 //! ```
 //!
@@ -57,7 +57,7 @@ pub(crate) struct Part {
 
 impl Description {
     /// The version of the layout that this program writes.
-    pub const VERSION: u32 = 1;
+    pub const VERSION: u32 = 2;
 
     /// Returns the objects of all parts.
     pub fn outputs(&self) -> impl Iterator<Item = &Output> {
@@ -95,6 +95,10 @@ pub(crate) struct HashRow {
     pub sha256: Option<String>,
     /// 64-bit perceptual hash.
     pub phash: Option<u64>,
+    /// MD5 of the image member, hexadecimal, where the run has it.
+    pub md5: Option<String>,
+    /// PDQ hash, hexadecimal, where the run has it.
+    pub pdq: Option<String>,
 }
 
 impl Row for HashRow {
@@ -105,6 +109,8 @@ impl Row for HashRow {
             Field::new("label", DataType::Utf8, true),
             Field::new("sha256", DataType::Utf8, true),
             Field::new("phash", DataType::UInt64, true),
+            Field::new("md5", DataType::Utf8, true),
+            Field::new("pdq", DataType::Utf8, true),
         ]
     }
 

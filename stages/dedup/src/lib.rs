@@ -3,7 +3,8 @@
 //! | subcommand | finds | parallel over |
 //! | --- | --- | --- |
 //! | `exact` | equal bytes | ranges of content hashes |
-//! | `perceptual` | perceptual hashes within a Hamming distance | one |
+//! | `pairs` | pairs of perceptual hashes within a Hamming distance | ranges of hashes |
+//! | `perceptual` | perceptual duplicates among the pairs | one |
 //! | `fit` | nothing yet: k-means on a sample of the embeddings | one |
 //! | `assign` | nothing yet: each survivor's cluster | partitions |
 //! | `match` | embeddings within `eps` inside a cluster | groups of clusters |
@@ -11,47 +12,42 @@
 //!
 //! A dedup step is one deciding step, whatever methods it has. Each method compares the images that
 //! the methods before it left. Each writes `duplicates`, one row for every image that it removes.
-//! The algorithms are in modules of their own, on slices, without I/O.
+//! The algorithms are on slices, without I/O: of hashes in modules of their own, of vectors in
+//! `sluice-knn`.
 
 mod arguments;
-mod bytes;
-mod codes;
+pub mod bands;
 mod distance;
 mod embeddings;
-mod estimates;
 pub mod exact;
+pub mod graph;
 mod groups;
+pub mod hash;
 mod hashes;
 mod index;
-pub mod kmeans;
-pub mod matching;
-mod members;
 mod methods;
+mod pairs;
 pub mod perceptual;
-mod points;
-mod products;
 pub mod ranking;
 mod references;
-mod seeding;
 mod semantic;
 mod settings;
 mod survivors;
-mod targets;
 
 use anyhow::Result;
 use sluice_harness::{Common, Context, Gives, Node, Program, StepArgs, Upstream};
+use sluice_knn::Check;
 use sluice_manifest::{Error, Operation, Resources, Role, StepName, UnitKind, layout};
 
 use crate::index::open::References;
 
+use crate::arguments::NearArgs;
+
 pub use crate::arguments::{Args, Command, Eps};
 pub use crate::methods::Methods;
 pub use crate::settings::{
-    AssignSettings, ExactSettings, FitSettings, MatchSettings, PerceptualSettings,
+    AssignSettings, ExactSettings, FitSettings, MatchSettings, PairsSettings, PerceptualSettings,
 };
-
-/// Fails when the work is to stop. Long computations call it between their parts, on any thread.
-pub type Check<'a> = &'a (dyn Fn() -> sluice_manifest::Result<()> + Sync);
 
 const fn operation(
     subcommand: &'static str,
@@ -76,7 +72,8 @@ impl Program for Args {
     const ROLE: Role = Role::Decider;
     const OPERATIONS: &'static [Operation] = &[
         operation("exact", UnitKind::Exact, &[], 4),
-        operation("perceptual", UnitKind::Perceptual, &["exact"], 4),
+        operation("pairs", UnitKind::Pairs, &["exact"], 1),
+        operation("perceptual", UnitKind::Perceptual, &["exact", "pairs"], 4),
         operation("fit", UnitKind::Fit, &[], 3),
         operation("assign", UnitKind::Part, &["fit", "exact", "perceptual"], 4),
         operation("match", UnitKind::Group, &["assign"], 4),
@@ -92,6 +89,13 @@ impl Program for Args {
 
     fn subcommand(&self) -> Option<&'static str> {
         Some(self.command.name())
+    }
+
+    fn output(&self) -> Option<&str> {
+        match &self.command {
+            Command::Index(index) => Some(&index.output),
+            _ => None,
+        }
     }
 
     fn is_active(&self) -> bool {
@@ -136,6 +140,7 @@ impl Program for Args {
         if let Some(step) = self.command.embeddings() {
             upstream.embedder(step)?;
         }
+        self.command.near().map(NearArgs::settings).transpose()?;
         let references = References::open(&upstream.storage, self.command.against())?;
         if matches!(self.command, Command::Match(_)) {
             references.check_encoders(upstream)?;
@@ -157,6 +162,7 @@ impl Program for Args {
         }
         match &self.command {
             Command::Exact(args) => hashes::exact(args, context),
+            Command::Pairs(args) => pairs::find(args, context),
             Command::Perceptual(args) => hashes::perceptual(args, context),
             Command::Fit(args) => semantic::fit(args, context),
             Command::Assign(args) => semantic::assign(args, context),

@@ -42,7 +42,7 @@ impl Methods {
     pub fn include(&self, kind: UnitKind) -> bool {
         match kind {
             UnitKind::Exact => self.contains(Method::Exact),
-            UnitKind::Perceptual => self.contains(Method::Perceptual),
+            UnitKind::Pairs | UnitKind::Perceptual => self.contains(Method::Perceptual),
             UnitKind::Fit | UnitKind::Part | UnitKind::Group => self.contains(Method::Semantic),
             UnitKind::Plan | UnitKind::Shard | UnitKind::Index | UnitKind::Report => false,
         }

@@ -1,4 +1,4 @@
-//! Images whose 64-bit perceptual hashes differ in few bits.
+//! Images whose perceptual hashes differ in few bits: of 64, or of 256.
 //!
 //! # Definition
 //! Walk the hashes in rank order, best first. An image is removed when an image
@@ -13,7 +13,7 @@
 //! bands, file each kept hash under the value of each of its bands, and look
 //! only at hashes that share, or nearly share, a band value with the query.
 //! The textbook form has `d + 1` bands, one of which must be equal when at most
-//! `d` bits differ. We keep four bands of 16 bits and hand out *shells* (the
+//! `d` bits differ. We keep bands of 16 bits (four of them for 64 bits) and hand out *shells* (the
 //! values that differ from the query's band in exactly 0, 1, 2, ... bits)
 //! instead, as in Qin et al., "GPH: Similarity Search in Hamming Space", ICDE
 //! 2018. When the innermost `s[b]` shells of band `b` are searched and the
@@ -40,21 +40,28 @@
 //! - *Few hashes, or a large `d`*: when opening the buckets would cost more
 //!   than comparing with every kept hash, that is done instead.
 //!
-//! Memory: about 80 bytes for each kept hash, and 6 MB for the empty buckets.
+//! # Mirrored and turned images
+//! An image may have hashes of its transformed forms ([`Forms`]). It is removed
+//! when one of them is near a kept image's own hash. Equal hashes then have no
+//! common answer, since their other forms may differ in a bit.
+//!
+//! Memory: about 80 bytes for each kept hash of 64 bits and 700 for one of 256,
+//! and 6 MB for the empty buckets (24 MB).
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 
 use rayon::prelude::*;
 use sluice_manifest::Result;
 
 use crate::Check;
+use crate::hash::{Forms, Hash};
 
 /// Hashes between two checks. One takes a millisecond where all are compared with a million others.
 const CHECK_EVERY: usize = 256;
 
-const BANDS: usize = 4;
 const BAND_BITS: u32 = 16;
+/// Bands of the longest hash, of 256 bits.
+const MOST_BANDS: usize = 16;
 const BAND_VALUES: usize = 1 << BAND_BITS;
 
 /// What became of the first image with some hash.
@@ -73,47 +80,51 @@ struct Found {
     position: usize,
 }
 
-/// For each hash the row that it duplicates and the distance in bits, or `None`
-/// for those that are kept. `hashes` come in rank order, best first.
+/// For each image the row that it duplicates and the distance in bits, or `None`
+/// for those that are kept. `images` come in rank order, best first.
 ///
 /// # Errors
 /// Of `check`.
-pub fn duplicates(
-    hashes: &[u64],
+pub fn duplicates<const W: usize>(
+    images: &[Forms<W>],
     max_distance: u32,
     check: Check<'_>,
 ) -> Result<Vec<Option<(usize, u32)>>> {
     let mut kept = KeptHashes::new();
     let mut kept_rows: Vec<usize> = Vec::new();
-    let mut answers: HashMap<u64, Answer> = HashMap::new();
-    let mut result = Vec::with_capacity(hashes.len());
-    for (row, &hash) in hashes.iter().enumerate() {
+    let mut answers: HashMap<Hash<W>, Answer> = HashMap::new();
+    let mut result = Vec::with_capacity(images.len());
+    for (row, image) in images.iter().enumerate() {
         if row.is_multiple_of(CHECK_EVERY) {
             check()?;
         }
-        let (earlier, seen) = match answers.entry(hash) {
-            Entry::Occupied(entry) => match *entry.get() {
-                Answer::Kept(kept_row) => {
-                    result.push(Some((kept_row, 0)));
+        let found = if image.others.is_empty() {
+            match answers.get(&image.own) {
+                Some(Answer::Kept(kept_row)) => {
+                    result.push(Some((*kept_row, 0)));
                     continue;
                 }
-                Answer::Removed { found, seen } => (Some(found), seen),
-            },
-            Entry::Vacant(_) => (None, 0),
-        };
-        let found = match (earlier, kept.nearest(hash, max_distance, seen)) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
+                Some(Answer::Removed { found, seen }) => {
+                    let since = kept.nearest(image.own, max_distance, *seen);
+                    Some(since.map_or(*found, |since| since.min(*found)))
+                }
+                None => kept.nearest(image.own, max_distance, 0),
+            }
+        } else {
+            let near = image
+                .all()
+                .filter_map(|hash| kept.nearest(hash, max_distance, 0));
+            near.min()
         };
         match found {
             Some(found) => {
                 let seen = kept.len();
-                answers.insert(hash, Answer::Removed { found, seen });
+                answers.insert(image.own, Answer::Removed { found, seen });
                 result.push(Some((kept_rows[found.position], found.distance)));
             }
             None => {
-                answers.insert(hash, Answer::Kept(row));
-                kept.push(hash);
+                answers.insert(image.own, Answer::Kept(row));
+                kept.push(image.own);
                 kept_rows.push(row);
                 result.push(None);
             }
@@ -122,25 +133,19 @@ pub fn duplicates(
     Ok(result)
 }
 
-/// Whether a perceptual hash tells pictures apart. All flat pictures have one hash, whatever their
-/// colour: no bit but the mean's. They are not compared, or they would all be duplicates.
-pub(crate) fn is_informative(phash: u64) -> bool {
-    phash.count_ones() > 1
-}
-
-/// For each hash the nearest of `others` within `max_distance` bits: its index, the first of equally
+/// For each image the nearest of `others` within `max_distance` bits: its index, the first of equally
 /// near ones, and the distance. `others` should differ from each other.
 ///
 /// # Errors
 /// Of `check`.
-pub(crate) fn nearest(
-    hashes: &[u64],
-    others: &[u64],
+pub(crate) fn nearest<const W: usize>(
+    images: &[Forms<W>],
+    others: &[Hash<W>],
     max_distance: u32,
     check: Check<'_>,
 ) -> Result<Vec<Option<(usize, u32)>>> {
     if others.is_empty() {
-        return Ok(vec![None; hashes.len()]);
+        return Ok(vec![None; images.len()]);
     }
     let mut filed = KeptHashes::new();
     for (number, &other) in others.iter().enumerate() {
@@ -149,36 +154,39 @@ pub(crate) fn nearest(
         }
         filed.push(other);
     }
-    let of = |hash: &u64| {
-        let found = filed.nearest(*hash, max_distance, 0);
-        found.map(|found| (found.position, found.distance))
+    let of = |image: &Forms<W>| {
+        let hashes = image.all();
+        let found = hashes.filter_map(|hash| filed.nearest(hash, max_distance, 0));
+        found.min().map(|found| (found.position, found.distance))
     };
-    let parts = hashes.par_chunks(CHECK_EVERY).map(|hashes| {
+    let parts = images.par_chunks(CHECK_EVERY).map(|images| {
         check()?;
-        Ok(hashes.iter().map(of).collect())
+        Ok(images.iter().map(of).collect())
     });
     let parts: Vec<Vec<_>> = parts.collect::<Result<_>>()?;
     Ok(parts.concat())
 }
 
 /// A hash filed in a bucket.
-struct Filed {
-    hash: u64,
+struct Filed<const W: usize> {
+    hash: Hash<W>,
     /// Position among the kept hashes, ascending within a bucket.
     position: u32,
 }
 
 /// The kept hashes, in rank order, and the multi-index over them.
-struct KeptHashes {
-    hashes: Vec<u64>,
+pub(crate) struct KeptHashes<const W: usize> {
+    hashes: Vec<Hash<W>>,
     /// Indexed by band, then by value.
-    buckets: Vec<Vec<Filed>>,
+    buckets: Vec<Vec<Filed<W>>>,
     /// All 16-bit values with 0, 1, 2, ... 16 bits set.
     shells: Vec<Vec<u16>>,
 }
 
-impl KeptHashes {
-    fn new() -> Self {
+impl<const W: usize> KeptHashes<W> {
+    const BANDS: usize = W * (u64::BITS / BAND_BITS) as usize;
+
+    pub(crate) fn new() -> Self {
         let mut shells = vec![Vec::new(); BAND_BITS as usize + 1];
         for value in 0..=u16::MAX {
             shells[value.count_ones() as usize].push(value);
@@ -186,7 +194,7 @@ impl KeptHashes {
         Self {
             hashes: Vec::new(),
             buckets: std::iter::repeat_with(Vec::new)
-                .take(BANDS * BAND_VALUES)
+                .take(Self::BANDS * BAND_VALUES)
                 .collect(),
             shells,
         }
@@ -196,25 +204,51 @@ impl KeptHashes {
         self.hashes.len()
     }
 
-    fn push(&mut self, hash: u64) {
+    pub(crate) fn push(&mut self, hash: Hash<W>) {
         let position = u32::try_from(self.hashes.len()).expect("fewer than 2^32 kept hashes");
         self.hashes.push(hash);
-        for band in 0..BANDS {
+        for band in 0..Self::BANDS {
             self.buckets[bucket(hash, band, 0)].push(Filed { hash, position });
         }
     }
 
     /// The nearest kept hash within `max_distance`, among those at positions
     /// from `since` on.
-    fn nearest(&self, hash: u64, max_distance: u32, since: usize) -> Option<Found> {
+    fn nearest(&self, hash: Hash<W>, max_distance: u32, since: usize) -> Option<Found> {
         let mut nearest: Option<Found> = None;
-        let mut look = |other: u64, position: usize| {
-            let distance = (hash ^ other).count_ones();
+        let mut look = |other: Hash<W>, position: usize| {
+            let distance = hash.distance(other);
             let found = Found { distance, position };
             if distance <= max_distance && nearest.is_none_or(|nearest| found < nearest) {
                 nearest = Some(found);
             }
         };
+        self.each_candidate(hash, max_distance, since, &mut look);
+        nearest
+    }
+
+    /// Returns the positions of all kept hashes within `max_distance`, ascending.
+    pub(crate) fn within(&self, hash: Hash<W>, max_distance: u32) -> Vec<usize> {
+        let mut found = Vec::new();
+        self.each_candidate(hash, max_distance, 0, &mut |other, position| {
+            if hash.distance(other) <= max_distance {
+                found.push(position);
+            }
+        });
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+
+    /// Calls `look` with each kept hash at positions from `since` on that may be within `max_distance`,
+    /// with some more than once.
+    fn each_candidate(
+        &self,
+        hash: Hash<W>,
+        max_distance: u32,
+        since: usize,
+        look: &mut impl FnMut(Hash<W>, usize),
+    ) {
         match self.plan(hash, max_distance, self.len() - since) {
             None => {
                 for (offset, &other) in self.hashes[since..].iter().enumerate() {
@@ -222,7 +256,7 @@ impl KeptHashes {
                 }
             }
             Some(searched) => {
-                for (band, &count) in searched.iter().enumerate() {
+                for (band, &count) in searched[..Self::BANDS].iter().enumerate() {
                     for &flips in self.shells.iter().take(count).flatten() {
                         self.buckets[bucket(hash, band, flips)]
                             .iter()
@@ -233,23 +267,23 @@ impl KeptHashes {
                 }
             }
         }
-        nearest
     }
 
     /// How many shells to search in each band, `max_distance + 1` in total:
     /// always the cheapest next one. `None` when that would cost more than
     /// looking at `limit` hashes.
-    fn plan(&self, hash: u64, max_distance: u32, limit: usize) -> Option<[usize; BANDS]> {
+    fn plan(&self, hash: Hash<W>, max_distance: u32, limit: usize) -> Option<[usize; MOST_BANDS]> {
         // A bucket costs one step to open, and one for each hash in it. The
         // shell beyond the last is empty and free: the band is exhausted.
         let shell = |shell: usize| self.shells.get(shell).map_or(&[][..], Vec::as_slice);
         let hashes_in = |band: usize, flips: &u16| self.buckets[bucket(hash, band, *flips)].len();
-        let mut counts = [0; BANDS];
+        let mut counts = [0; MOST_BANDS];
         // The cost of the next shell of each band, and whether its hashes have
         // been counted; until it might be the cheapest, opening is enough.
-        let mut next = [(1, false); BANDS];
+        let mut next = [(1, false); MOST_BANDS];
+        let next = &mut next[..Self::BANDS];
         let mut total = 0;
-        let mut missing = max_distance.min(u64::BITS) + 1;
+        let mut missing = max_distance.min(Hash::<W>::BITS) + 1;
         while missing > 0 {
             let (band, _) = next.iter().enumerate().min_by_key(|(_, next)| next.0)?;
             let flips = shell(counts[band]);
@@ -274,7 +308,7 @@ impl KeptHashes {
 }
 
 /// Index of the bucket of `hash` in `band`, with the bits of `flips` flipped.
-fn bucket(hash: u64, band: usize, flips: u16) -> usize {
-    let value = (hash >> (band as u32 * BAND_BITS)) as u16 ^ flips;
+fn bucket<const W: usize>(hash: Hash<W>, band: usize, flips: u16) -> usize {
+    let value = hash.band(band) ^ flips;
     band * BAND_VALUES + value as usize
 }

@@ -21,9 +21,9 @@ use sluice_store::vectors;
 use crate::Check;
 use crate::arguments::{Assign, Fit};
 use crate::embeddings::{EmbeddingReader, Encoder, open_embeddings};
-use crate::kmeans::{self, Centroids};
 use crate::settings::{AssignSettings, FitSettings};
 use crate::survivors::{Image, Remaining};
+use sluice_knn::kmeans::{self, Centroids};
 
 /// Images for each cluster, without `--clusters`.
 const IMAGES_PER_CLUSTER: u64 = 1000;

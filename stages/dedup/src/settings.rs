@@ -2,10 +2,73 @@
 
 use serde::{Deserialize, Serialize};
 use sluice_manifest::ScoreName;
+use sluice_manifest::rows::TRANSFORMATIONS;
 
 use crate::arguments::Eps;
 use crate::methods::Methods;
 use crate::ranking::Keep;
+
+/// The perceptual hash by which images are compared.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum HashKind {
+    /// 64 bits, of every image
+    #[default]
+    Phash,
+    /// ThreatExchange's 256 bits, of `sluice-read --hashes pdq`
+    Pdq,
+}
+
+impl HashKind {
+    /// Whether it is the default.
+    pub fn is_phash(&self) -> bool {
+        *self == Self::Phash
+    }
+}
+
+/// A transformation under which an image counts as a copy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Transformation {
+    /// Mirrored left to right
+    Hflip,
+    /// Mirrored top to bottom
+    Vflip,
+    /// Turned by 90 degrees, either way
+    Rot90,
+    /// Turned by 180 degrees
+    Rot180,
+    /// Mirrored at a diagonal, either one
+    Transpose,
+}
+
+impl Transformation {
+    /// Returns the places of its hashes in `SampleRow::phash_transformed`.
+    pub(crate) fn places(self) -> impl Iterator<Item = usize> {
+        let names: &[&str] = match self {
+            Self::Hflip => &["hflip"],
+            Self::Vflip => &["vflip"],
+            Self::Rot90 => &["rot90", "rot270"],
+            Self::Rot180 => &["rot180"],
+            Self::Transpose => &["transpose", "transverse"],
+        };
+        let places = TRANSFORMATIONS.iter().enumerate();
+        places.filter_map(|(place, name)| names.contains(name).then_some(place))
+    }
+}
+
+/// How perceptual hashes are compared.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct NearSettings {
+    /// The hash.
+    #[serde(default, skip_serializing_if = "HashKind::is_phash")]
+    pub hash: HashKind,
+    /// Bits by which the hashes of duplicates may differ.
+    pub max_distance: u32,
+    /// Transformations under which an image counts as a copy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub transformations: Vec<Transformation>,
+}
 
 /// Settings of `exact`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,6 +84,21 @@ pub struct ExactSettings {
     pub against: Vec<String>,
 }
 
+/// Settings of `pairs`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PairsSettings {
+    /// The step's methods.
+    pub methods: Methods,
+    /// How the hashes are compared.
+    #[serde(flatten)]
+    pub near: NearSettings,
+    /// Units of work.
+    pub ranges: u32,
+    /// The reference sets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub against: Vec<String>,
+}
+
 /// Settings of `perceptual`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PerceptualSettings {
@@ -28,8 +106,9 @@ pub struct PerceptualSettings {
     pub methods: Methods,
     /// The score that ranks.
     pub rank_by: Option<ScoreName>,
-    /// Bits by which the hashes of duplicates may differ.
-    pub max_distance: u32,
+    /// How the hashes are compared.
+    #[serde(flatten)]
+    pub near: NearSettings,
     /// The reference sets.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub against: Vec<String>,

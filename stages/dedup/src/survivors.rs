@@ -16,16 +16,21 @@ use sluice_manifest::{
     Error, ImageId, Input, Partition, Receipt, ScoreName, StepName, Unit, UnitKind,
 };
 
+use crate::hash::{Forms, Hash, decode};
 use crate::methods::Methods;
 use crate::ranking::Candidate;
-use crate::settings::SameStep;
+use crate::settings::{HashKind, NearSettings, SameStep, Transformation};
 
 /// What the methods need to know of an image.
 pub struct Image {
     pub partition: Partition,
     pub image_id: ImageId,
     pub sha256: Option<[u8; 32]>,
-    pub phash: Option<u64>,
+    pub md5: Option<[u8; 16]>,
+    pub phash: Option<Hash<1>>,
+    /// As `SampleRow::phash_transformed`.
+    pub transformed: Option<Box<[u64]>>,
+    pub pdq: Option<Box<Hash<4>>>,
     /// The score that ranks, where there is one.
     pub score: Option<f32>,
     pub pixels: u64,
@@ -35,18 +40,36 @@ pub struct Image {
 
 impl Image {
     fn new(sample: SampleBrief, partition: Partition, score: Option<f32>) -> Self {
-        let mut digest = [0; 32];
-        let sha256 = sample.sha256.as_ref();
-        let decoded = sha256.and_then(|text| hex::decode_to_slice(text, &mut digest).ok());
         Self {
             partition,
-            sha256: decoded.map(|()| digest),
-            phash: sample.phash,
+            sha256: sample.sha256.as_deref().and_then(decode),
+            md5: sample.md5.as_deref().and_then(decode),
+            phash: sample.phash.map(|phash| Hash([phash])),
+            pdq: sample.pdq.as_deref().and_then(Hash::of_pdq).map(Box::new),
             score,
             pixels: sample.pixels(),
             texts: sample.texts(),
+            transformed: sample.phash_transformed.map(Vec::into_boxed_slice),
             image_id: sample.image_id,
         }
+    }
+
+    /// Returns the hashes by which the image is compared, or `None` where it has none that distinguishes
+    /// images.
+    pub fn phashes(&self, transformations: &[Transformation]) -> Option<Forms<1>> {
+        let own = self.phash.filter(|hash| hash.is_informative())?;
+        let transformed = self.transformed.as_deref().unwrap_or_default();
+        let asked = transformations.iter().flat_map(|asked| asked.places());
+        let others = asked.filter_map(|place| Some(Hash([*transformed.get(place)?])));
+        Some(Forms {
+            own,
+            others: others.collect(),
+        })
+    }
+
+    /// As [`phashes`](Self::phashes), by PDQ.
+    pub fn pdq_hashes(&self) -> Option<Forms<4>> {
+        Some((**self.pdq.as_ref()?).into())
     }
 
     /// Returns what the rankings need; `distance` is the one to the image's centroid.
@@ -242,4 +265,33 @@ pub fn check_same_step(context: &Context, methods: &Methods, receipt: &Receipt) 
         "run sluice-dedup {subcommand} --step {step} again, with the flags of this command"
     ))
     .into())
+}
+
+/// Checks that some image has the hashes that are asked for.
+///
+/// # Errors
+/// Usage, when `read` did not compute them.
+pub fn refuse_missing<'i>(
+    near: &NearSettings,
+    images: impl Iterator<Item = &'i Image>,
+) -> Result<(), Error> {
+    let (mut pdq, mut transformed, mut is_empty) = (false, false, true);
+    for image in images {
+        pdq |= image.pdq.is_some();
+        transformed |= image.transformed.is_some();
+        is_empty = false;
+    }
+    let missing = match near {
+        _ if is_empty => return Ok(()),
+        NearSettings {
+            hash: HashKind::Pdq,
+            ..
+        } if !pdq => "pdq",
+        near if !near.transformations.is_empty() && !transformed => "transformed",
+        _ => return Ok(()),
+    };
+    Err(
+        Error::usage(format!("no image has the hash {missing} in read/images"))
+            .hint(format!("run sluice-read with --hashes {missing}")),
+    )
 }

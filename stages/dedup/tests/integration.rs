@@ -16,15 +16,16 @@ mod integration {
     mod embeddings;
     mod exact;
     mod golden;
-    mod kmeans;
-    mod matching;
     mod methods;
+    mod pairs;
     mod perceptual;
     mod probes;
     mod rank_by;
     mod ranking;
     mod references;
     mod repetition;
+    mod requested;
+    mod sampling;
     mod stopped;
     mod support;
 }

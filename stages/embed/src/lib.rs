@@ -7,27 +7,25 @@
 
 mod writer;
 
-use std::sync::Mutex;
-
 use anyhow::Result;
 use clap::Parser;
 use serde::{Deserialize, Serialize};
 use sluice_harness::{
     Common, Context, Embedder, Gives, Plan, Program, StepArgs, Survivors, Upstream, Work,
 };
-use sluice_inference::{Feed, Images, ModelArgs, Previous, each_row};
+use sluice_inference::{Images, ModelArgs, Previous, Runner, each_row};
 use sluice_manifest::layout;
 use sluice_manifest::rows::{DIMENSION_KEY, EMBEDDINGS, MODEL_KEY, MODEL_SHA256_KEY};
 use sluice_manifest::{
     ABOUT_EPS, Counts, Error, Operation, Receipt, Resources, Role, Unit, UnitKind,
 };
-use sluice_model::{Kind, Model, ModelSettings, Precision, Session};
+use sluice_model::{Kind, Model, ModelSettings, Precision};
 use sluice_pixels::{Fidelity, Preprocess};
 use sluice_store::{Storage, Store};
 
 use crate::writer::{EmbeddingWriter, normalize};
 
-/// Partitions at once: one reads and decodes its first batch while another is in inference.
+/// Partitions at once on a CPU: one reads and decodes its first batch while another is in inference.
 const IN_FLIGHT: usize = 2;
 
 /// Embed the images with an image encoder
@@ -104,15 +102,18 @@ impl Program for Args {
                 .preprocess
                 .clone()
                 .ok_or_else(|| Error::bug("an embedder without preprocessing"))?,
-            model,
-            feed: self.models.feed(),
-            session: Mutex::new(None),
+            runner: Runner::new(&model, context),
+            model: &model,
+            fidelity: self.models.fidelity(),
             context,
             input: &plan.input()?,
             survivors: &context.survivors(self.step.survivors_of.as_ref())?,
             plan: &plan,
         };
-        context.each_unit(plan.units(), IN_FLIGHT, |unit| encoder.partition(unit))
+        let in_flight = encoder.runner.in_flight(IN_FLIGHT);
+        context.each_unit(plan.units(), in_flight, |unit| encoder.partition(unit))?;
+        encoder.runner.report();
+        Ok(())
     }
 }
 
@@ -126,11 +127,10 @@ pub struct Settings {
 }
 
 struct Encoder<'a> {
-    model: Model,
+    model: &'a Model,
+    runner: Runner<'a>,
     preprocess: Preprocess,
-    feed: Feed,
-    /// Loaded when the first partition has work to do.
-    session: Mutex<Option<Session>>,
+    fidelity: Fidelity,
     context: &'a Context,
     plan: &'a Plan,
     input: &'a Store,
@@ -139,14 +139,14 @@ struct Encoder<'a> {
 
 impl Encoder<'_> {
     fn partition(&self, unit: Unit) -> Result<()> {
-        let (context, model) = (self.context, &self.model);
+        let (context, model) = (self.context, self.model);
         let planned = self.plan.partition(unit)?;
         let work = Work {
             unit,
             units: self.plan.partitions.len(),
             settings: Settings {
                 model: model.settings(),
-                decoding: self.feed.fidelity,
+                decoding: self.fidelity,
             },
             inputs: self.survivors.inputs(planned.partition)?,
         };
@@ -168,19 +168,18 @@ impl Encoder<'_> {
             partition: planned,
             survivors: self.survivors,
         };
-        let run = |shape: &[usize], tensor: &[f32]| {
-            let mut vectors = self.run(shape, tensor)?;
-            let width = (vectors.len() / shape[0].max(1)).max(1);
+        let normalized = |mut vectors: Vec<f32>, rows: usize| {
+            let width = (vectors.len() / rows.max(1)).max(1);
             vectors.chunks_mut(width).for_each(normalize);
             Ok(vectors)
         };
         let join = each_row(
             images,
-            model,
-            self.feed,
+            &self.runner,
+            self.fidelity,
             previous.as_ref(),
             &task,
-            run,
+            normalized,
             |id, vector| match vector.len() == dimension {
                 true => writer.push(id, vector),
                 false => Err(Error::usage(format!(
@@ -194,6 +193,7 @@ impl Encoder<'_> {
         task.publish(|| writer.finish())?;
         task.sums.unscored = join.survivors - rows;
         task.sums.reused = join.reused;
+        self.runner.describe(&mut task);
         Ok(task.commit(Counts::all_kept(join.survivors))?)
     }
 
@@ -206,21 +206,13 @@ impl Encoder<'_> {
         receipt.set_about(ABOUT_EPS, &eps);
     }
 
-    fn run(&self, shape: &[usize], values: &[f32]) -> sluice_manifest::Result<Vec<f32>> {
-        let mut session = self.session.lock().unwrap_or_else(|e| e.into_inner());
-        let session = match &mut *session {
-            Some(session) => session,
-            none => none.insert(self.model.session(self.context.jobs)?),
-        };
-        session.run(shape, values)
-    }
-
     /// Returns the length of the embeddings: what the spec says, or what a run on zeros gives.
     fn dimension(&self) -> sluice_manifest::Result<usize> {
         if let Some(dimension) = self.model.spec.dimension {
             return Ok(dimension);
         }
-        let zeros = vec![0.0; self.preprocess.tensor_len()];
-        Ok(self.run(&self.preprocess.tensor_shape(1), &zeros)?.len())
+        let zeros = vec![0.0_f32; self.preprocess.tensor_len()];
+        let output = self.runner.run(&self.preprocess.tensor_shape(1), &zeros)?;
+        Ok(output.len())
     }
 }

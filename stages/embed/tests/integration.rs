@@ -4,6 +4,7 @@
 //! and has a row all the same, and bytes that are not the member's.
 
 mod integration {
+    mod feeding;
     mod files;
     mod stage;
     mod support;

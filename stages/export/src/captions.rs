@@ -1,8 +1,9 @@
-//! The captions of removed duplicates, as metadata of the image that stays (`--keep-captions all`).
+//! Collects the captions of removed duplicates as metadata of the kept image (`--keep-captions
+//! all`).
 //!
-//! A removed image names the one because of which it was removed, which may have been removed itself,
-//! by a later method or step. The last of the chain is the image that stays. The names and captions
-//! of duplicates are held in memory.
+//! A removed image records the image that it duplicates, which a later method or step may have
+//! removed as well. The last image of such a chain is the kept one. The names and captions of
+//! duplicates are held in memory.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -18,10 +19,10 @@ use sluice_store::Store;
 /// The key of the captions in the metadata.
 pub const KEY: &str = "duplicate_captions";
 
-/// Extension of the member that holds metadata.
+/// The extension of the metadata member.
 const METADATA: &str = "json";
 
-/// Which captions of a group of duplicates are in the output.
+/// Captions to write for a group of duplicates.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum KeepCaptions {
@@ -33,16 +34,17 @@ pub enum KeepCaptions {
 }
 
 impl KeepCaptions {
-    /// Whether it is what no flag was given for.
+    /// Returns whether this is the default.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// Returns the captions of removed duplicates, by partition and image that stays.
+/// Returns the captions of removed duplicates, sorted by partition and kept image.
 ///
 /// # Errors
-/// Data, when a manifest is missing or broken.
+///
+/// Returns a data error if a manifest is missing or damaged, and otherwise a storage error.
 pub fn collect(
     context: &Context,
     source: &Plan,
@@ -79,10 +81,10 @@ pub fn collect(
     Ok(rows)
 }
 
-/// Follows the duplicates to the image that stays.
+/// Follows the duplicates to the kept image.
 fn root<'p>(parents: &'p HashMap<ImageId, ImageId>, id: &'p ImageId) -> &'p ImageId {
     let mut at = id;
-    // Broken manifests may go round in a circle.
+    // In damaged manifests, the chain may be circular.
     for _ in 0..parents.len() {
         match parents.get(at) {
             Some(parent) => at = parent,
@@ -92,7 +94,7 @@ fn root<'p>(parents: &'p HashMap<ImageId, ImageId>, id: &'p ImageId) -> &'p Imag
     at
 }
 
-/// Returns each caption once, in the order of the images' names, without that of the image that stays.
+/// Returns each caption once, in the order of the images' names, without that of the kept image.
 fn distinct(mut group: Vec<(ImageId, String)>, own: Option<&str>) -> Vec<String> {
     group.sort();
     let mut seen: HashSet<String> = own.map(str::to_owned).into_iter().collect();
@@ -102,10 +104,11 @@ fn distinct(mut group: Vec<(ImageId, String)>, own: Option<&str>) -> Vec<String>
         .collect()
 }
 
-/// Returns the captions of a partition's images, as `plan` collected them.
+/// Returns the captions of a partition's images that `plan` collected.
 ///
 /// # Errors
-/// Data, when they are missing or broken.
+///
+/// Returns a data error if the manifest is missing or damaged, and otherwise a storage error.
 pub fn of_partition(
     run: &Store,
     export: &StepName,
@@ -118,9 +121,9 @@ pub fn of_partition(
         .collect()
 }
 
-/// Adds captions to a sample's metadata: to the JSON object in its `.json` member or, where it has
-/// none, to a new one. Returns whether they could be added: other metadata than an object, and an
-/// object that has such a key, are left as they are.
+/// Adds captions to a sample's metadata: to the JSON object in its `.json` member or, if it has
+/// none, to a new one. Returns false if they cannot be added: the metadata is not an object, or
+/// already has the key.
 pub fn add(sample: &mut SampleRow, captions: &[String]) -> bool {
     let member = sample
         .members
@@ -147,7 +150,7 @@ pub fn add(sample: &mut SampleRow, captions: &[String]) -> bool {
     true
 }
 
-/// Returns a JSON object with the captions as its last value; what was in it stays byte for byte.
+/// Returns a JSON object with the captions as its last value. The rest is unchanged, byte for byte.
 fn with_captions(object: &str, captions: &[String]) -> Option<String> {
     let fields: Map<String, Value> = serde_json::from_str(object).ok()?;
     if fields.contains_key(KEY) {

@@ -1,7 +1,7 @@
-//! The dataset card: what the curated dataset is, and how it was made.
+//! The dataset card: what the curated dataset contains, and how it was made.
 //!
-//! Nothing in it depends on when or where the run took place, so a run done again writes the same
-//! card. It begins with the YAML that dataset hubs read.
+//! The card does not depend on when or where the run took place, so repeating the run writes the
+//! same card. It starts with the YAML that dataset hubs read.
 
 use serde_json::Value;
 use sluice_manifest::numbers::{plural, thousands};
@@ -14,56 +14,56 @@ use crate::hub::{Extensions, front_matter};
 use crate::splits::{OutputShardInfo, OutputSplit};
 use crate::words::{bytes, settings_of, table_row};
 
-/// What the card says.
+/// The content of the card.
 #[derive(Debug, Clone)]
-pub struct Card {
-    /// The source's root.
+pub struct DatasetCard {
+    /// The root of the source.
     pub source: String,
-    /// Number of source shards.
+    /// The number of source shards.
     pub source_shards: u64,
-    /// Their bytes.
+    /// The size of the source shards in bytes.
     pub source_bytes: u64,
-    /// The licence of the images, where the user named it.
+    /// The licence of the images, if the user gave one.
     pub licence: Option<String>,
-    /// What the output's shards are.
+    /// The format of the output's shards.
     pub format: Format,
-    /// What was done to the images.
+    /// The conversion applied to the images.
     pub recode: Recode,
-    /// The splits and their shards; one without a name where the output has no splits.
+    /// The splits and their shards. A single one without a name if the output has no splits.
     pub splits: Vec<OutputSplit>,
     /// A hash of all shards and tables.
     pub content: String,
-    /// Extensions of the samples' members, where all shards' receipts have them.
+    /// The extensions of the samples' members, if the receipts of all shards have them.
     pub extensions: Option<Extensions>,
     /// The deciding steps, in order.
     pub deciders: Vec<StepName>,
-    /// Samples in, kept, and dropped by step and reason.
+    /// The number of samples in, kept, and dropped by step and reason.
     pub counts: Counts,
-    /// The steps that the decisions and the scores come from.
-    pub steps: Vec<Step>,
-    /// Columns of scores in the Parquet files, with their meaning.
+    /// The steps that the decisions and scores come from.
+    pub steps: Vec<CardStep>,
+    /// The score columns of the Parquet files, with descriptions.
     pub scores: Vec<(String, String)>,
-    /// Whether the Parquet files carry embeddings.
+    /// Whether the Parquet files contain embeddings.
     pub embeddings: bool,
 }
 
-/// A step that the decisions or the scores come from.
+/// A step that the decisions or scores come from.
 #[derive(Debug, Clone)]
-pub struct Step {
-    /// Its name, with the subcommand where it has several.
+pub struct CardStep {
+    /// The step's name, with the subcommand if there are several.
     pub name: String,
-    /// Its stage.
+    /// The step's stage.
     pub stage: String,
     /// The settings in its receipts.
     pub settings: Value,
     /// The model's licence.
     pub licence: Option<String>,
-    /// Where the model comes from.
+    /// The source of the model.
     pub origin: Option<String>,
 }
 
-impl Card {
-    /// Returns the columns of the Parquet files, with their meaning.
+impl DatasetCard {
+    /// Returns the columns of the Parquet files, with descriptions.
     pub fn columns(&self) -> impl Iterator<Item = (&str, &str)> {
         let image = (self.format == Format::Parquet).then_some(IMAGE_COLUMN);
         let scores = self.scores.iter();
@@ -81,12 +81,12 @@ impl Card {
             .sum()
     }
 
-    /// Returns the bytes of the objects that hold the samples.
+    /// Returns the size in bytes of the objects with the samples.
     pub fn bytes(&self) -> u64 {
         self.splits.iter().map(OutputSplit::bytes).sum()
     }
 
-    /// Whether the output has splits.
+    /// Returns whether the output has splits.
     fn is_split(&self) -> bool {
         self.splits.iter().any(|split| split.name.is_some())
     }
@@ -107,7 +107,7 @@ impl Card {
 }
 
 /// Returns the card as Markdown.
-pub fn render(card: &Card) -> String {
+pub fn render(card: &DatasetCard) -> String {
     let sections = [
         front_matter(card),
         introduction(card),
@@ -123,7 +123,7 @@ pub fn render(card: &Card) -> String {
     sections.join("\n")
 }
 
-fn introduction(card: &Card) -> String {
+fn introduction(card: &DatasetCard) -> String {
     if !card.recode.is_verbatim() {
         let done = recoded(card.recode);
         return format!("# Curated image dataset\n\n{} {done}\n", card.summary());
@@ -141,7 +141,7 @@ fn introduction(card: &Card) -> String {
     format!("# Curated image dataset\n\n{} {copied}\n", card.summary())
 }
 
-/// Returns what was done to the images.
+/// Describes the conversion of the images.
 fn recoded(recode: Recode) -> String {
     let size = recode.resize.map(|size| match size.shape {
         Shape::Fit => format!("the long side has at most {} pixels (Lanczos)", size.side),
@@ -166,13 +166,14 @@ fn recoded(recode: Recode) -> String {
 
 /// Returns a remote source's URI, or a local one's folder name: its path is private.
 fn source_name(source: &str) -> &str {
-    match source.contains("://") {
-        true => source,
-        false => source.rsplit('/').next().unwrap_or(source),
+    if source.contains("://") {
+        source
+    } else {
+        source.rsplit('/').next().unwrap_or(source)
     }
 }
 
-fn funnel(card: &Card) -> String {
+fn funnel(card: &DatasetCard) -> String {
     let mut text = String::from(
         "## What stayed and what did not\n\n\
         | step | reason | samples | |\n| --- | --- | ---: | --- |\n",
@@ -192,14 +193,15 @@ fn funnel(card: &Card) -> String {
     text
 }
 
-fn provenance(card: &Card) -> String {
+fn provenance(card: &DatasetCard) -> String {
     let licence = card.licence.as_deref().unwrap_or(
         "not stated: the rights in the images are those of the source (`sluice-export index --license`)",
     );
     let deciders: Vec<&str> = card.deciders.iter().map(StepName::as_str).collect();
-    let deciders = match deciders.is_empty() {
-        true => "none: only what could not be used was left out".to_owned(),
-        false => deciders.join(", "),
+    let deciders = if deciders.is_empty() {
+        "none: only what could not be used was left out".to_owned()
+    } else {
+        deciders.join(", ")
     };
     let mut text = String::from("## Licence and provenance\n\n| | |\n| --- | --- |\n");
     table_row(&mut text, &["licence of the images", licence]);
@@ -213,7 +215,7 @@ fn provenance(card: &Card) -> String {
     text
 }
 
-fn models(card: &Card) -> String {
+fn models(card: &DatasetCard) -> String {
     let mut rows = String::new();
     for step in &card.steps {
         let Some(model) = step.settings.get("model").filter(|model| model.is_object()) else {
@@ -236,33 +238,32 @@ fn models(card: &Card) -> String {
             &[&[step.name.as_str(), name, precision], &about[..]].concat(),
         );
     }
-    match rows.is_empty() {
-        true => rows,
-        false => format!(
+    if rows.is_empty() {
+        rows
+    } else {
+        format!(
             "## Models\n\n| step | model | precision | licence | origin | SHA-256 |\n\
             | --- | --- | --- | --- | --- | --- |\n{rows}"
-        ),
+        )
     }
 }
 
-fn settings(card: &Card) -> String {
+fn settings(card: &DatasetCard) -> String {
     let mut rows = String::new();
     for step in &card.steps {
         for (name, value) in settings_of(&step.settings) {
             table_row(&mut rows, &[&step.name, &step.stage, &name, &value]);
         }
     }
-    match rows.is_empty() {
-        true => rows,
-        false => {
-            "## Settings\n\n| step | stage | setting | value |\n| --- | --- | --- | --- |\n"
-                .to_owned()
-                + &rows
-        }
+    if rows.is_empty() {
+        rows
+    } else {
+        "## Settings\n\n| step | stage | setting | value |\n| --- | --- | --- | --- |\n".to_owned()
+            + &rows
     }
 }
 
-fn files(card: &Card) -> String {
+fn files(card: &DatasetCard) -> String {
     let mut text = String::from("## Files\n\n| file | holds |\n| --- | --- |\n");
     let held: &[(&str, &str)] = match card.format {
         Format::Webdataset => &[
@@ -282,9 +283,10 @@ fn files(card: &Card) -> String {
         Format::Parquet => &[("`shard-*.parquet`", "a row for each sample, with its image")],
     };
     for (file, holds) in held {
-        let file = match card.is_split() {
-            true => format!("`*/{}", file.trim_start_matches('`')),
-            false => (*file).to_owned(),
+        let file = if card.is_split() {
+            format!("`*/{}", file.trim_start_matches('`'))
+        } else {
+            (*file).to_owned()
         };
         let file = file.replace("*/index.json", "index-*.json");
         table_row(&mut text, &[&file, holds]);
@@ -300,8 +302,8 @@ fn files(card: &Card) -> String {
     text
 }
 
-/// Returns a table of the splits, where there are some.
-fn splits(card: &Card) -> String {
+/// Returns a table of the splits, or an empty text if there are none.
+fn splits(card: &DatasetCard) -> String {
     if !card.is_split() {
         return String::new();
     }
@@ -317,7 +319,7 @@ fn splits(card: &Card) -> String {
     text
 }
 
-/// Returns the paths of a split's shards, as WebDataset and shells expand them.
+/// Returns the paths of a split's shards, in the brace notation of WebDataset and shells.
 fn braces(split: &OutputSplit, format: Format) -> String {
     let number = |shard: Option<&OutputShardInfo>| shard.map_or(0, |shard| shard.number);
     let (first, last) = (number(split.shards.first()), number(split.shards.last()));
@@ -325,7 +327,7 @@ fn braces(split: &OutputSplit, format: Format) -> String {
     format!("{folder}shard-{{{first:05}..{last:05}}}.{extension}")
 }
 
-fn loading(card: &Card) -> String {
+fn loading(card: &DatasetCard) -> String {
     let Some((split, shard)) = card
         .splits
         .first()
@@ -408,7 +410,7 @@ mod tests {
         split
     }
 
-    fn card() -> Card {
+    fn card() -> DatasetCard {
         let mut counts = Counts::default();
         let (read, filter) = (StepName::read(), StepName::fixed("filter"));
         let below = Reason::about(ReasonKind::BelowMin, "aesthetic");
@@ -416,7 +418,7 @@ mod tests {
         counts.add(&filter, Some(&below));
         counts.add(&read, Some(&ReasonKind::Truncated.into()));
         counts.add(&filter, None);
-        Card {
+        DatasetCard {
             source: "/home/someone/photos".into(),
             source_shards: 1,
             source_bytes: 5_000_000,
@@ -428,7 +430,7 @@ mod tests {
             extensions: Some(Extensions::default()),
             deciders: vec![filter],
             counts,
-            steps: vec![Step {
+            steps: vec![CardStep {
                 name: "aesthetic".into(),
                 stage: "aesthetic".into(),
                 settings: json!({
@@ -455,7 +457,8 @@ mod tests {
             "| aesthetic | aesthetic | limit | 5 |",
             "| aesthetic | aesthetic | eps | 0.15 |",
             "| aesthetic | a\\|b | int8 | MIT |  | `00` |",
-            "| `phash` | 64-bit perceptual hash |\n| `aesthetic` | a score |\n| `embedding` |",
+            "| `group_size` | images of the group; 1: it has no duplicates |\n| `aesthetic` | a score |\n\
+             | `embedding` |",
             "| `embedding` | embedding of length 1; the file's metadata name the model |",
             "for sample in wds.WebDataset(\"shard-{00000..00001}.tar\", shardshuffle=False):",
             "    num_examples: 2\n",
@@ -470,7 +473,7 @@ mod tests {
 
     #[test]
     fn an_empty_dataset_has_a_card_too() {
-        let empty = Card {
+        let empty = DatasetCard {
             splits: vec![OutputSplit::new(None)],
             counts: Counts::default(),
             deciders: Vec::new(),
@@ -483,7 +486,7 @@ mod tests {
 
     #[test]
     fn a_licence_is_for_people_and_hubs() {
-        let licensed = Card {
+        let licensed = DatasetCard {
             licence: Some("cc-by-4.0".into()),
             ..card()
         };
@@ -494,7 +497,7 @@ mod tests {
 
     #[test]
     fn parquet_files_have_one_configuration_and_no_tars() {
-        let parquet = Card {
+        let parquet = DatasetCard {
             format: Format::Parquet,
             ..card()
         };
@@ -506,7 +509,7 @@ mod tests {
 
     #[test]
     fn splits_are_those_of_hubs() {
-        let card = Card {
+        let card = DatasetCard {
             splits: vec![split(Some("train"), 0..2), split(Some("val"), 2..3)],
             ..card()
         };
@@ -530,7 +533,7 @@ mod tests {
             resize: "512:crop".parse().ok(),
             encode: Some(Encoding::Jpeg),
         };
-        let text = render(&Card { recode, ..card() });
+        let text = render(&DatasetCard { recode, ..card() });
         let line =
             "anew: squares of 512 pixels, the middle of the image (Lanczos); JPEG of quality 95.";
         assert!(

@@ -1,37 +1,42 @@
-//! The claim on an output: a small object in it that names the run which writes it.
+//! The claim on an output: a small object in it that names the run that writes it.
 //!
 //! The run is named as seen from the output where both are on one store, so the two can be moved or
-//! mounted elsewhere together, and a run made again elsewhere writes the same bytes. Only `plan`
-//! writes claims; the tasks of `write` and `index` read it and stop when the output is not theirs any
-//! more.
+//! mounted elsewhere together. Which run it is says its identity: another run at that path is not the
+//! owner, and the owner stays it when it is moved. Only `plan` writes claims; the tasks of `write` and
+//! `index` read it and stop when the output is not theirs any more.
 
 use serde::{Deserialize, Serialize};
 use sluice_manifest::layout::OUTPUT_CLAIM;
 use sluice_manifest::{Error, Result, StepName};
 use sluice_store::{Location, Store};
 
-/// Who writes an output.
+/// The run and step that write an output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
-    /// The run: a path relative to the output, or a URI where it is on another store.
+    /// The run: a path relative to the output, or a URI if it is in another store.
     run: String,
+    /// The run's identity; empty where an older version wrote the claim or made the run.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    id: String,
     /// The export's step.
     step: StepName,
 }
 
 impl Claim {
     /// Returns the claim of a run's step on an output.
-    pub fn new(run: &Location, step: &StepName, output: &Location) -> Self {
+    pub fn new(run: &Location, id: &str, step: &StepName, output: &Location) -> Self {
         Self {
             run: seen_from(&output.resolved(), &run.resolved()),
+            id: id.to_owned(),
             step: step.clone(),
         }
     }
 
-    /// Returns the claim on an output; none where nobody has claimed it.
+    /// Reads the claim on an output. Returns `None` if there is none.
     ///
     /// # Errors
-    /// Usage, when the object is no claim; of storage.
+    ///
+    /// Returns a usage error if the claim is malformed, and otherwise a storage error.
     pub fn read(output: &Store) -> Result<Option<Self>> {
         let Some(json) = output.get_if_there(OUTPUT_CLAIM)? else {
             return Ok(None);
@@ -44,10 +49,11 @@ impl Claim {
         Ok(Some(claim))
     }
 
-    /// Writes the claim, unless it is there already.
+    /// Writes the claim, unless it already exists.
     ///
     /// # Errors
-    /// Of storage.
+    ///
+    /// Returns a storage error if it cannot be read or written.
     pub fn write(&self, output: &Store) -> Result<()> {
         let json = serde_json::to_vec(self)
             .map_err(|e| Error::bug(format!("a claim does not serialise: {e}")))?;
@@ -57,22 +63,36 @@ impl Claim {
         }
     }
 
+    /// Whether it names its run by an identity, not by a path alone.
+    pub fn has_id(&self) -> bool {
+        !self.id.is_empty()
+    }
+
     /// Refuses an output with another claim than this one.
     ///
     /// # Errors
-    /// Usage; the message names the owner.
+    ///
+    /// Returns a usage error that names the owner.
     pub fn refuse_other(&self, found: &Self, output: &Location) -> Result<()> {
-        if self == found {
+        let is_same_run = match self.id.is_empty() || found.id.is_empty() {
+            true => self.run == found.run,
+            false => self.id == found.id,
+        };
+        if is_same_run && self.step == found.step {
             return Ok(());
         }
-        let Claim { run, step } = found;
+        let Claim { run, step, .. } = found;
+        let earlier = match !is_same_run && *run == self.run {
+            true => "an earlier run at",
+            false => "the run",
+        };
         Err(Error::usage(format!(
-            "--output {output}: is the output of the run {run} (step {step})"
+            "--output {output}: is the output of {earlier} {run} (step {step})"
         )))
     }
 }
 
-/// Returns a place as a path relative to a folder of the same store, or else its URI.
+/// Returns a location as a path relative to a folder of the same store, or else its URI.
 fn seen_from(folder: &Location, place: &Location) -> String {
     let ((here, from), (there, to)) = (parts(folder), parts(place));
     if here != there {

@@ -1,8 +1,8 @@
-//! What the columns of the output's Parquet files mean, for the dataset card.
+//! Descriptions of the columns in the output's Parquet files, for the dataset card.
 
 use crate::curated::EMBEDDING;
 
-/// Columns and their meaning, in the files' order. The scores follow.
+/// The columns and their descriptions, in the files' order. The scores follow.
 pub const COLUMNS: &[(&str, &str)] = &[
     (
         "image_id",
@@ -19,6 +19,11 @@ pub const COLUMNS: &[(&str, &str)] = &[
     ("bytes", "size of the image member"),
     ("sha256", "SHA-256 of the image member, hexadecimal"),
     ("phash", "64-bit perceptual hash"),
+    (
+        "group_id",
+        "number of its group of duplicates; of a group one image stays",
+    ),
+    ("group_size", "images of the group; 1: it has no duplicates"),
 ];
 
 /// The first column of files with images.

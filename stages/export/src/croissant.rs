@@ -1,21 +1,27 @@
-//! The curated dataset in Croissant 1.1, the JSON-LD that describes data sets for machine learning.
+//! Describes the curated dataset in Croissant 1.1, the JSON-LD format for machine learning
+//! datasets.
 //!
-//! Source of the vocabulary: <https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html>.
-//! File sets name files beside the description, so the output can be moved.
+//! The vocabulary is defined in
+//! <https://docs.mlcommons.org/croissant/docs/croissant-spec-1.1.html>. File sets have paths
+//! relative to the description, so the output can be moved.
 
 use arrow::datatypes::{DataType, Field};
 use serde_json::{Map, Value, json};
 use sluice_manifest::rows::{CuratedRow, Row};
 
-use crate::card::Card;
+use crate::card::DatasetCard;
 use crate::columns::IMAGE_COLUMN;
 use crate::format::Format;
 
 /// The version that the description conforms to.
 const VERSION: &str = "http://mlcommons.org/croissant/1.1";
 
-/// Returns the description, with a line break at its end.
-pub fn render(card: &Card) -> serde_json::Result<Vec<u8>> {
+/// Returns the description, with a trailing line break.
+///
+/// # Errors
+///
+/// Returns serde's error if it cannot be serialised.
+pub fn render(card: &DatasetCard) -> serde_json::Result<Vec<u8>> {
     let mut description = json!({
         "@context": context(),
         "@type": "sc:Dataset",
@@ -35,7 +41,7 @@ pub fn render(card: &Card) -> serde_json::Result<Vec<u8>> {
     Ok(json)
 }
 
-/// Returns the names that the description uses, as the specification lists them.
+/// Returns the JSON-LD context, as listed in the specification.
 fn context() -> Value {
     let mut context = json!({
         "@language": "en",
@@ -88,7 +94,7 @@ fn context() -> Value {
     context
 }
 
-fn distribution(card: &Card) -> Value {
+fn distribution(card: &DatasetCard) -> Value {
     if card.shards() == 0 {
         return json!([]);
     }
@@ -104,7 +110,7 @@ fn distribution(card: &Card) -> Value {
     Value::Array(sets)
 }
 
-fn file_set(card: &Card, id: &str, format: Format, encoding: &str) -> Value {
+fn file_set(card: &DatasetCard, id: &str, format: Format, encoding: &str) -> Value {
     let patterns = card.splits.iter();
     let patterns: Vec<String> = patterns
         .map(|split| split.pattern(format.extension()))
@@ -122,7 +128,7 @@ fn file_set(card: &Card, id: &str, format: Format, encoding: &str) -> Value {
     })
 }
 
-fn record_sets(card: &Card) -> Value {
+fn record_sets(card: &DatasetCard) -> Value {
     if card.shards() == 0 {
         return json!([]);
     }
@@ -160,7 +166,8 @@ fn field(name: &str, about: &str) -> Value {
     Value::Object(field)
 }
 
-/// Returns the type of a column. Those that are not in every output are scores, embeddings and images.
+/// Returns the type of a column. Columns that are not in every output are scores, embeddings or
+/// images.
 fn data_type(column: &str) -> &'static str {
     if column == IMAGE_COLUMN.0 {
         return "sc:ImageObject";

@@ -1,5 +1,5 @@
-//! The Parquet file of an output shard: a row for each of its samples, in its order, and the image
-//! where there is no tar.
+//! Writes the Parquet file of an output shard: a row for each of its samples, in its order, with
+//! the image if there is no tar.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,14 +16,14 @@ use sluice_store::{GroupSize, Store, TableWriter};
 
 use crate::columns::IMAGE_COLUMN;
 use crate::format::Format;
-use crate::kept::EmbeddingsOf;
+use crate::kept::EmbeddingsInfo;
 use crate::scores::CuratedScore;
 
-/// Name of the column of vectors.
+/// The name of the embedding column.
 pub const EMBEDDING: &str = "embedding";
 
-/// The key of Hugging Face's metadata, and its value for files with images: `datasets` and the Hub's
-/// viewer decode the column.
+/// Hugging Face's metadata key, and its value for files with images. `datasets` and the Hub's
+/// viewer decode the column because of it.
 const HUGGING_FACE: (&str, &str) = (
     "huggingface",
     r#"{"info": {"features": {"image": {"_type": "Image"}}}}"#,
@@ -37,15 +37,15 @@ pub struct Image {
     pub path: String,
 }
 
-/// Writes curated rows, with their scores and, where there are some, their embeddings.
+/// Writes curated rows, with scores and optionally embeddings.
 pub struct CuratedWriter {
     table: TableWriter,
     fields: Vec<FieldRef>,
     rows: Vec<CuratedRow>,
     size: GroupSize,
     scores: Vec<Vec<Option<f32>>>,
-    vectors: Option<VectorColumn>,
-    /// Of files that hold the images.
+    vectors: Option<EmbeddingColumn>,
+    /// For files with images.
     images: Option<Vec<Option<Image>>>,
 }
 
@@ -53,16 +53,18 @@ impl CuratedWriter {
     /// Starts the file.
     ///
     /// # Errors
-    /// Storage errors only.
+    ///
+    /// Returns a storage error if the file cannot be created, and a bug error if Parquet cannot
+    /// represent the schema.
     pub fn open(
         output: &Store,
         path: &str,
         scores: &[CuratedScore],
-        embeddings: Option<&EmbeddingsOf>,
+        embeddings: Option<&EmbeddingsInfo>,
         format: Format,
     ) -> Result<Self> {
         let fields: Vec<FieldRef> = CuratedRow::fields().into_iter().map(Arc::new).collect();
-        let vectors = embeddings.map(|embeddings| VectorColumn::new(embeddings.dimension));
+        let vectors = embeddings.map(|embeddings| EmbeddingColumn::new(embeddings.dimension));
         let images = (format == Format::Parquet).then(Vec::new);
         let mut columns: Vec<FieldRef> = images.iter().map(|_| Arc::new(image_field())).collect();
         columns.extend(fields.iter().cloned());
@@ -70,12 +72,12 @@ impl CuratedWriter {
             let field = Field::new(&score.column, DataType::Float32, true);
             Arc::new(field)
         }));
-        columns.extend(vectors.as_ref().map(VectorColumn::field));
-        let metadata = embeddings.into_iter().flat_map(EmbeddingsOf::metadata);
+        columns.extend(vectors.as_ref().map(EmbeddingColumn::field));
+        let metadata = embeddings.into_iter().flat_map(EmbeddingsInfo::metadata);
         let (key, value) = HUGGING_FACE;
         let metadata = metadata.chain(images.iter().map(|_| (key, value.to_owned())));
         let metadata: Vec<_> = metadata.collect();
-        // pyarrow takes the schema's own metadata, where there is one, and not the file's.
+        // If the schema has its own metadata, pyarrow reads that instead of the file's.
         let features = images.iter().map(|_| (key.to_owned(), value.to_owned()));
         let features: HashMap<String, String> = features.collect();
         let schema = Schema::new(columns).with_metadata(features);
@@ -90,11 +92,13 @@ impl CuratedWriter {
         })
     }
 
-    /// Adds a sample; `scores` has one value for each column of scores. The image is left out where the
-    /// file holds none.
+    /// Adds a sample. `scores` has one value for each score column. `image` is ignored if the file
+    /// has no images.
     ///
     /// # Errors
-    /// Storage errors only.
+    ///
+    /// Returns a storage error if a full row group cannot be written, and a bug error if the row
+    /// does not match the schema.
     pub fn push(
         &mut self,
         row: CuratedRow,
@@ -140,10 +144,11 @@ impl CuratedWriter {
         self.table.write_group(&batch.map_err(|e| wrong(&e))?)
     }
 
-    /// Makes the file appear.
+    /// Writes the remaining rows and makes the file visible. Returns its path, size and hashes.
     ///
     /// # Errors
-    /// Storage errors only.
+    ///
+    /// Fails like [`push`](Self::push), and with a storage error if the file cannot be completed.
     pub fn finish(mut self) -> Result<Output> {
         if !self.rows.is_empty() {
             self.flush()?;
@@ -152,7 +157,7 @@ impl CuratedWriter {
     }
 }
 
-/// Hugging Face's Image feature.
+/// Returns the fields of Hugging Face's Image feature.
 fn image_fields() -> Fields {
     let field = |name, kind| Field::new(name, kind, true);
     Fields::from(vec![
@@ -181,14 +186,14 @@ fn image_column(images: &[Option<Image>]) -> ArrayRef {
     Arc::new(StructArray::new(image_fields(), columns, nulls))
 }
 
-/// Vectors of one dimension, or null for samples that have none.
-struct VectorColumn {
+/// Vectors of one dimension, or null for samples without one.
+struct EmbeddingColumn {
     dimension: usize,
     values: Vec<f32>,
     present: Vec<bool>,
 }
 
-impl VectorColumn {
+impl EmbeddingColumn {
     fn new(dimension: usize) -> Self {
         Self {
             dimension,

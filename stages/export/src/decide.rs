@@ -1,4 +1,4 @@
-//! Joins the decisions of the deciding steps: one row for every sample of `read`, in its order.
+//! Combines the decisions of the deciding steps: one row for every sample of `read`, in its order.
 
 use anyhow::Result;
 use sluice_harness::{Context, StepArgs, Survivors, Verdict, Work};
@@ -10,7 +10,7 @@ use crate::NoSettings;
 use crate::lineage::Lineage;
 use crate::split::group_of;
 
-/// Samples between two progress reports, each with a look at the signals.
+/// The number of samples between two progress reports, each of which checks for signals.
 const BATCH: usize = 1024;
 
 /// Join the decisions of the deciding steps: which samples stay, and why the others do not
@@ -22,11 +22,12 @@ pub struct Args {
     pub step: StepArgs,
 }
 
-/// Joins the decisions, a partition at a time.
+/// Combines the decisions, one partition at a time.
 ///
 /// # Errors
-/// Data, when a deciding step of the chain has not been run, or something behind its decisions has
-/// changed since.
+///
+/// Returns a data error if a deciding step of the chain has not run, or something that its
+/// decisions depend on has changed since.
 pub fn run(context: &Context) -> Result<()> {
     let plan = context.plan()?;
     let survivors = context.survivors(context.node().survivors_of.as_ref())?;
@@ -39,7 +40,7 @@ pub fn run(context: &Context) -> Result<()> {
     })
 }
 
-/// Checks all units that the chain's decisions were made from. It takes the receipts of all of them, so
+/// Checks all units that the chain's decisions depend on. This needs all their receipts, so only
 /// one of the tasks does it.
 fn refuse_stale(context: &Context, survivors: &Survivors<'_>) -> Result<()> {
     let receipts = context.receipts()?;
@@ -112,14 +113,14 @@ fn as_row(verdict: Verdict<SampleBrief>) -> DecisionRow {
     }
 }
 
-/// Checks that every sample that `read` counted has a decision.
+/// Checks that every sample counted by `read` has a decision.
 fn check_complete(context: &Context, unit: Unit, counts: &Counts) -> Result<()> {
     let read = context.required_receipt(&StepName::read(), unit)?;
     if read.counts.input == counts.input {
         return Ok(());
     }
     let message = format!(
-        "{unit}: read counted {} samples, its manifest holds {}",
+        "{unit}: read counted {} samples, but its manifest has {}",
         read.counts.input, counts.input
     );
     Err(Error::data(message)
@@ -127,10 +128,11 @@ fn check_complete(context: &Context, unit: Unit, counts: &Counts) -> Result<()> 
         .into())
 }
 
-/// Checks that `--survivors-of`, where it is given, names the step that `decide` was given.
+/// Checks that `--survivors-of`, if given, names the same step as it did for `decide`.
 ///
 /// # Errors
-/// Usage, when it names another one.
+///
+/// Returns a usage error if it names another one.
 pub fn refuse_other_chain(context: &Context, decided: &Receipt) -> sluice_manifest::Result<()> {
     match &context.node().survivors_of {
         Some(given) if decided.survivors_of.as_ref() != Some(given) => {
@@ -145,7 +147,7 @@ pub fn refuse_other_chain(context: &Context, decided: &Receipt) -> sluice_manife
     }
 }
 
-/// Returns whose survivors a receipt's work was done on, in words.
+/// Describes the samples that a receipt's work was based on.
 pub fn chain_name(receipt: &Receipt) -> String {
     match &receipt.survivors_of {
         Some(step) => format!("the survivors of {step}"),

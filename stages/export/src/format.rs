@@ -1,4 +1,4 @@
-//! What the output's shards are.
+//! The formats of output shards.
 
 use serde::{Deserialize, Serialize};
 use sluice_harness::Receipts;
@@ -6,7 +6,7 @@ use sluice_manifest::{Receipt, StepName, Unit, UnitKind};
 
 use crate::plan::PlanSettings;
 
-/// What the output's shards are.
+/// The format of output shards.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Format {
@@ -18,7 +18,7 @@ pub enum Format {
 }
 
 impl Format {
-    /// Returns the extension of the objects that hold the samples.
+    /// Returns the extension of the objects with the samples.
     pub fn extension(self) -> &'static str {
         match self {
             Self::Webdataset => "tar",
@@ -26,7 +26,7 @@ impl Format {
         }
     }
 
-    /// Returns what people call one of these objects.
+    /// Returns a name for one of these objects, for people.
     pub fn shard(self) -> &'static str {
         match self {
             Self::Webdataset => "WebDataset shard",
@@ -34,13 +34,13 @@ impl Format {
         }
     }
 
-    /// Whether it is the format of outputs that no flag was given for.
+    /// Returns whether this is the default.
     pub fn is_default(&self) -> bool {
         *self == Self::default()
     }
 }
 
-/// Returns the settings that an export was planned with, where it was.
+/// Returns the settings of an export's plan, or `None` if it was not planned.
 pub fn plan_settings(receipts: &Receipts, export: &StepName) -> Option<PlanSettings> {
     let settings = receipts
         .unit(export, Unit::once(UnitKind::Plan))
@@ -48,7 +48,7 @@ pub fn plan_settings(receipts: &Receipts, export: &StepName) -> Option<PlanSetti
     settings.and_then(sluice_manifest::Result::ok)
 }
 
-/// Returns what an export's shards are.
+/// Returns the format of an export's shards.
 pub fn format_of(receipts: &Receipts, export: &StepName) -> Format {
     plan_settings(receipts, export).map_or_else(Format::default, |settings| settings.format)
 }

@@ -1,18 +1,19 @@
-//! The YAML at the head of the dataset card, as Hugging Face's `datasets` and the Hub read it.
+//! The YAML front matter of the dataset card, for Hugging Face's `datasets` and the Hub.
 //!
-//! - `datasets` takes one builder for all configurations of a card, so there is one configuration:
-//!   the shards. The tables of a WebDataset output load by their names.
-//! - Its builder for WebDataset looks at the first five samples for the columns, and refuses samples
-//!   that differ. So the card names all columns: one for each extension.
-//! - Its cache is keyed by the card, not by the shards. So the card has a hash of them.
+//! - `datasets` uses one builder for all configurations of a card, so there is one configuration:
+//!   the shards. The tables of a WebDataset output can be loaded by path.
+//! - Its builder for WebDataset derives the columns from the first five samples, and rejects
+//!   samples that differ. So the card lists all columns: one for each extension.
+//! - Its cache key is the card, not the shards. So the card contains a hash of the shards.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
-use crate::card::Card;
+use crate::card::DatasetCard;
 use crate::format::Format;
 
-/// Extensions that a card names at most. A shard whose keys have dots may have as many as samples.
+/// The maximum number of extensions in a card. A shard whose keys contain dots may have as many as
+/// samples.
 const MOST_EXTENSIONS: usize = 100;
 
 /// Extensions of images that `datasets` opens with Pillow.
@@ -21,13 +22,13 @@ const IMAGES: &[&str] = &[
     "pbm", "pgm", "png", "pnm", "ppm", "tga", "tif", "tiff", "webp",
 ];
 
-/// Extensions that the builder does not read as bytes, and whose type cannot be stated here: arrays,
+/// Extensions that the builder does not read as bytes and whose type cannot be given here: arrays,
 /// objects, compressed members.
 const UNSTATED: &[&str] = &[
     "bz2", "cbor", "gz", "lz4", "mp", "msg", "npy", "npz", "pth", "tb", "ten", "xz", "zip", "zst",
 ];
 
-/// The members of an output's samples: each extension, and whether a sample's image has it.
+/// The extensions of an output's members, and whether it is the extension of a sample's image.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[serde(transparent)]
 pub struct Extensions(BTreeMap<String, bool>);
@@ -42,14 +43,14 @@ impl Extensions {
         }
     }
 
-    /// Adds those of another shard.
+    /// Adds the extensions of another shard.
     pub fn merge(&mut self, other: &Self) {
         for (extension, is_image) in &other.0 {
             self.add(extension, *is_image);
         }
     }
 
-    /// Returns the extensions with the type that `datasets` reads them as, images first.
+    /// Returns the extensions with their type in `datasets`, images first.
     fn columns(&self) -> impl Iterator<Item = (&str, &'static str)> {
         let typed = self.0.iter().filter_map(|(extension, &is_image)| {
             let column = column_type(extension, is_image)?;
@@ -60,7 +61,7 @@ impl Extensions {
     }
 }
 
-/// Returns the type of a column of members with this extension, where it can be stated.
+/// Returns the column type of members with this extension, if there is one.
 fn column_type(extension: &str, is_image: bool) -> Option<&'static str> {
     let last = extension.rsplit('.').next().unwrap_or(extension);
     match last.to_ascii_lowercase().as_str() {
@@ -74,7 +75,7 @@ fn column_type(extension: &str, is_image: bool) -> Option<&'static str> {
 }
 
 /// Returns the front matter, with the lines that delimit it.
-pub fn front_matter(card: &Card) -> String {
+pub fn front_matter(card: &DatasetCard) -> String {
     let mut yaml = String::from("---\n");
     if let Some(licence) = &card.licence {
         line(&mut yaml, &format!("license: {}", quoted(licence)));
@@ -94,7 +95,7 @@ pub fn front_matter(card: &Card) -> String {
     yaml + "---\n"
 }
 
-fn configuration(card: &Card) -> String {
+fn configuration(card: &DatasetCard) -> String {
     let mut yaml = String::from("configs:\n- config_name: default\n  data_files:\n");
     for split in &card.splits {
         let pattern = split.pattern(card.format.extension());
@@ -128,7 +129,7 @@ fn configuration(card: &Card) -> String {
     yaml
 }
 
-/// Returns a text as YAML; JSON's strings are YAML's.
+/// Quotes a text for YAML, in which JSON strings are valid.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
@@ -138,7 +139,7 @@ fn line(yaml: &mut String, text: &str) {
     let _ = writeln!(yaml, "{text}");
 }
 
-/// Returns the hubs' name for a size.
+/// Returns the hubs' category for a number of samples.
 fn size_category(samples: u64) -> &'static str {
     match samples {
         0..1_000 => "n<1K",

@@ -1,8 +1,9 @@
-//! `index.json`, the dataset card and its description in Croissant, once all output shards are there.
+//! Writes `index.json`, the dataset card and its Croissant description, once all output shards
+//! exist.
 //!
-//! The index has the form that `wids` (Python's webdataset up to 0.2) reads: `ShardListDataset` gets
-//! from it how many samples each shard holds. Its addresses are relative, so the output can be
-//! moved.
+//! The index has the format that `wids` (Python's webdataset up to 0.2) reads: it gives
+//! `ShardListDataset` the number of samples in each shard. Its addresses are relative, so the
+//! output can be moved.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -15,7 +16,7 @@ use sluice_manifest::rows::OutputPlanRow;
 use sluice_manifest::{Counts, Error, Input, Output, Receipt, StepName, Unit, UnitKind, layout};
 use sluice_store::Store;
 
-use crate::card::{self, Card, Step};
+use crate::card::{self, CardStep, DatasetCard};
 use crate::croissant;
 use crate::format::Format;
 use crate::hub::Extensions;
@@ -26,7 +27,7 @@ use crate::scores::CuratedScore;
 use crate::splits::{OutputShardInfo, OutputSplit};
 use crate::write::EXTENSIONS;
 
-/// Write the curated dataset's index and its card, and remove shards that the plan does not have
+/// Write the curated dataset's index and card, and remove shards that are not in the plan
 ///
 /// Example: sluice-export index --run runs/a
 #[derive(Debug, clap::Args)]
@@ -41,15 +42,15 @@ pub struct Args {
     pub license: Option<String>,
 }
 
-/// Settings of `index`.
+/// The settings of `index`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct IndexSettings {
-    /// Licence of the images.
+    /// The licence of the images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub license: Option<String>,
 }
 
-/// What `wids` reads.
+/// The format that `wids` reads.
 #[derive(Debug, Serialize)]
 struct WidsIndex {
     #[serde(rename = "__kind__")]
@@ -69,7 +70,9 @@ struct WidsShard {
 /// Writes the index and the card.
 ///
 /// # Errors
-/// Data, when an output shard is missing, or was written before the plan; when decisions are stale.
+///
+/// Returns a data error if an output shard is missing or older than the plan, or if decisions are
+/// stale; and otherwise a storage error.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     let plan = OutputPlan::open(context)?;
     let written = context.each_unit(vec![Unit::once(UnitKind::Index)], 1, |unit| {
@@ -103,7 +106,7 @@ fn index(args: &Args, context: &Context, plan: &OutputPlan, unit: Unit) -> Resul
         return Ok(());
     };
     let splits = splits(&plan.places(context)?, &written)?;
-    // Also those of a dataset that was there before: the card's patterns would match them.
+    // Also removes shards of an earlier dataset, which the card's patterns would match.
     for name in leftover_shards(&plan.output, &planned(&splits, plan.settings.format))? {
         plan.output.delete(&name)?;
     }
@@ -113,7 +116,7 @@ fn index(args: &Args, context: &Context, plan: &OutputPlan, unit: Unit) -> Resul
         plan.refuse_other_decisions(context, receipt)?;
     }
     let counts = conserved(&decided, &written)?;
-    let card = Card {
+    let card = DatasetCard {
         licence: args.license.clone(),
         splits,
         ..describe(step, plan, &source, &lineage, counts.clone(), &written)?
@@ -165,7 +168,7 @@ fn refuse_other_plans(plan: &OutputPlan, written: &[Receipt]) -> Result<()> {
     match written.iter().find(|r| !r.inputs.contains(&present)) {
         None => Ok(()),
         Some(other) => Err(Error::data(format!(
-            "{} was written before the export was planned anew",
+            "{} was written before the export was planned again",
             other.unit
         ))
         .hint("run sluice-export write again")
@@ -173,8 +176,8 @@ fn refuse_other_plans(plan: &OutputPlan, written: &[Receipt]) -> Result<()> {
     }
 }
 
-/// Removes the shards of an earlier plan that had more of them. Those in another output stay there:
-/// that dataset is the user's, and complete. Only their receipts go.
+/// Removes the shards of an earlier plan that had more of them. Shards in another output are kept,
+/// because that dataset belongs to the user and is complete; only their receipts are removed.
 fn remove_stale(context: &Context, plan: &OutputPlan) -> Result<()> {
     let step = context.step();
     let here = plan.output.uri("");
@@ -195,7 +198,8 @@ fn remove_stale(context: &Context, plan: &OutputPlan) -> Result<()> {
     Ok(context.remove_stale(step, UnitKind::Shard, plan.shards)?)
 }
 
-/// Returns the counts of the decisions. What was decided to stay must have been written, once.
+/// Returns the counts of the decisions, after checking that every kept sample was written exactly
+/// once.
 fn conserved(decided: &[Receipt], written: &[Receipt]) -> Result<Counts> {
     let mut total = Counts::default();
     for receipt in decided {
@@ -210,8 +214,8 @@ fn conserved(decided: &[Receipt], written: &[Receipt]) -> Result<Counts> {
     Ok(total)
 }
 
-/// Returns the splits that have shards, in the plan's order: one without a name, where the output has
-/// no splits. It is there without shards, too.
+/// Returns the splits with shards, in the plan's order. If the output has no splits, returns a
+/// single one without a name, even if it has no shards.
 fn splits(places: &[OutputPlanRow], written: &[Receipt]) -> Result<Vec<OutputSplit>> {
     let mut splits: Vec<OutputSplit> = Vec::new();
     for (row, receipt) in places.iter().zip(written) {
@@ -234,7 +238,7 @@ fn splits(places: &[OutputPlanRow], written: &[Receipt]) -> Result<Vec<OutputSpl
     Ok(splits)
 }
 
-/// Returns the names of all objects of the output that others of its kind are removed for.
+/// Returns the names of all planned objects among those that are cleaned up.
 fn planned(splits: &[OutputSplit], format: Format) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for split in splits {
@@ -249,13 +253,13 @@ fn planned(splits: &[OutputSplit], format: Format) -> BTreeSet<String> {
     names
 }
 
-/// Returns the size of the object that holds a shard's samples.
+/// Returns the size of the object with a shard's samples.
 fn bytes_of(receipt: &Receipt) -> Result<u64> {
     let missing = || Error::data(format!("receipt of {} names no shard", receipt.unit));
     Ok(receipt.shard_object().ok_or_else(missing)?.bytes)
 }
 
-/// Returns a hash of all that was written for the shards.
+/// Returns a hash of everything that was written for the shards.
 fn content_of(written: &[Receipt]) -> String {
     let mut hasher = Sha256::new();
     for output in written.iter().flat_map(|receipt| &receipt.outputs) {
@@ -264,8 +268,8 @@ fn content_of(written: &[Receipt]) -> String {
     hex::encode(&hasher.finalize()[..8])
 }
 
-/// Returns the extensions of all members; none when a shard was written by a version that did not
-/// record them.
+/// Returns the extensions of all members, or `None` if a shard was written by a version that did
+/// not record them.
 fn extensions_of(written: &[Receipt]) -> Option<Extensions> {
     let mut all = Extensions::default();
     for receipt in written {
@@ -275,7 +279,7 @@ fn extensions_of(written: &[Receipt]) -> Option<Extensions> {
     Some(all)
 }
 
-/// Returns what the card says. All of it is known from receipts, whatever the pipeline was.
+/// Returns the content of the card. It depends only on receipts, for any pipeline.
 fn describe(
     step: &StepName,
     plan: &OutputPlan,
@@ -283,12 +287,12 @@ fn describe(
     lineage: &Lineage<'_>,
     counts: Counts,
     written: &[Receipt],
-) -> Result<Card> {
+) -> Result<DatasetCard> {
     let receipts = lineage.receipts;
     let decided: Vec<&Receipt> = receipts.of_kind(step, UnitKind::Part).iter().collect();
     let deciders = chain_of(receipts, &decided).into_iter().cloned();
     let scores = plan.settings.scores.iter();
-    Ok(Card {
+    Ok(DatasetCard {
         source: source.info.input.clone(),
         source_shards: source.info.shards,
         source_bytes: source.info.bytes,
@@ -311,9 +315,9 @@ fn describe(
     })
 }
 
-fn as_step((name, receipt): (String, &Receipt)) -> Step {
+fn as_step((name, receipt): (String, &Receipt)) -> CardStep {
     let about = |field: &str| receipt.about.get(field).cloned();
-    Step {
+    CardStep {
         name,
         stage: receipt.stage.clone(),
         settings: receipt.settings.clone(),
@@ -322,12 +326,13 @@ fn as_step((name, receipt): (String, &Receipt)) -> Step {
     }
 }
 
-/// Returns what a column of scores holds. Scorers that run a model have its name in their settings.
+/// Describes a score column. Scorers that run a model have its name in their settings.
 fn meaning_of(score: &CuratedScore, receipt: Option<&Receipt>) -> String {
     let step: &StepName = &score.step;
-    let mut meaning = match receipt.is_some_and(|receipt| receipt.scores.len() > 1) {
-        true => format!("output `{}` of the step `{step}`", score.output),
-        false => format!("score of the step `{step}`"),
+    let mut meaning = if receipt.is_some_and(|receipt| receipt.scores.len() > 1) {
+        format!("output `{}` of the step `{step}`", score.output)
+    } else {
+        format!("score of the step `{step}`")
     };
     let model = receipt.and_then(|receipt| receipt.settings.pointer("/model/name")?.as_str());
     if let Some(model) = model {

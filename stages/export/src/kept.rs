@@ -1,9 +1,9 @@
-//! The kept samples of a part of a partition, with their scores and embeddings.
+//! Reads the kept samples of a part of a partition, with their scores and embeddings.
 //!
-//! The decisions are walked from the partition's first sample, for the weights before the part give
-//! the place where it begins; they are narrow. The wide manifests, samples and embeddings, are
-//! opened at the part's first row. Scores and embeddings have no row for samples that their step did
-//! not see, but keep the order, so each is read along.
+//! The decisions are read from the partition's first sample on, because the weights before the part
+//! determine where it starts; their rows are small. The wide manifests, samples and embeddings, are
+//! opened at the part's first row. Scores and embeddings have no row for samples that their step
+//! did not process, but have the same order, so they are read in step with the decisions.
 
 use std::collections::HashMap;
 
@@ -18,44 +18,50 @@ use sluice_manifest::{Error, ImageId, Result, StepName, Unit};
 use sluice_store::{RowReader, Table, vectors};
 
 use crate::captions::{self, KeepCaptions};
+use crate::groups::{self, Group};
 use crate::plan::PlanSettings;
 use crate::scores::by_step;
 
 /// A sample of the curated dataset.
 #[derive(Debug, Clone, PartialEq)]
 pub struct KeptSample {
-    /// What `read` found.
+    /// The sample's row from `read`.
     pub sample: SampleRow,
-    /// One value for each score of the plan; none where the sample has no such score.
+    /// One value for each score of the plan, or `None` if the sample has no such score.
     pub scores: Vec<Option<f32>>,
-    /// Its embedding, where the plan includes them and there is one.
+    /// The sample's embedding, if the plan includes embeddings and it has one.
     pub embedding: Option<Vec<f32>>,
+    /// The sample's group of duplicates.
+    pub group: Group,
 }
 
 /// Reads the kept samples that start in a row of the plan.
-pub struct Kept<'a> {
+pub struct KeptSamples<'a> {
     run: Run,
     unit: Unit,
     row: OutputPlanRow,
     settings: &'a PlanSettings,
     decisions: RowReader<DecisionRow>,
     samples: Option<RowReader<SampleRow>>,
-    /// For each scorer: its scores and their number.
+    /// For each scorer: its scores, and their number.
     scores: Vec<(ScoreReader, usize)>,
     embeddings: Option<Embeddings>,
-    /// Those of removed duplicates.
+    /// The captions of removed duplicates.
     captions: HashMap<ImageId, Vec<String>>,
-    /// Number of decisions walked.
+    /// The groups of the images that have duplicates.
+    groups: HashMap<ImageId, Group>,
+    /// The number of decisions read.
     walked: u64,
-    /// Where the next kept sample starts on the partition's line.
+    /// The position at which the next kept sample of the partition starts.
     position: u64,
 }
 
-impl<'a> Kept<'a> {
+impl<'a> KeptSamples<'a> {
     /// Opens the manifests of the row's partition.
     ///
     /// # Errors
-    /// Data, when a manifest is missing or broken.
+    ///
+    /// Returns a data error if a manifest is missing or damaged, and otherwise a storage error.
     pub fn open(
         context: &Context,
         row: &OutputPlanRow,
@@ -80,6 +86,7 @@ impl<'a> Kept<'a> {
                 KeepCaptions::Kept => HashMap::new(),
                 KeepCaptions::All => captions::of_partition(run, context.step(), row.partition)?,
             },
+            groups: groups::of_partition(run, context.step(), row.partition)?,
             run: run.clone(),
             unit,
             row: row.clone(),
@@ -111,12 +118,12 @@ impl<'a> Kept<'a> {
         Ok(None)
     }
 
-    /// Moves all manifests past a sample, and joins its rows where it is needed.
+    /// Advances all manifests past a sample, and joins its rows if it is needed.
     fn follow(&mut self, id: &ImageId, is_needed: bool) -> Result<Option<KeptSample>> {
         let mut scores = Vec::with_capacity(self.settings.scores.len());
         for (reader, columns) in &mut self.scores {
             match reader.next_if(id.as_str())? {
-                // A score that is missing is NaN.
+                // NaN represents a missing score.
                 Some(found) => scores.extend(found.iter().map(|s| (!s.is_nan()).then_some(*s))),
                 None => scores.resize(scores.len() + *columns, None),
             }
@@ -143,9 +150,13 @@ impl<'a> Kept<'a> {
         if let Some(captions) = self.captions.get(id).filter(|_| is_needed)
             && !captions::add(&mut sample, captions)
         {
-            tracing::warn!("{id}: its metadata is no JSON object: captions of duplicates left out");
+            tracing::warn!(
+                "{id}: its metadata is not a JSON object: captions of duplicates are omitted"
+            );
         }
-        Ok(is_needed.then_some(KeptSample {
+        let group = self.groups.get(id).copied();
+        Ok(is_needed.then(|| KeptSample {
+            group: group.unwrap_or_else(|| Group::alone(id)),
             sample,
             scores,
             embedding,
@@ -153,7 +164,7 @@ impl<'a> Kept<'a> {
     }
 }
 
-impl Iterator for Kept<'_> {
+impl Iterator for KeptSamples<'_> {
     type Item = Result<KeptSample>;
 
     fn next(&mut self) -> Option<Self::Item> {
@@ -161,22 +172,23 @@ impl Iterator for Kept<'_> {
     }
 }
 
-/// The model of some embeddings, and their dimension.
+/// The model and dimension of embeddings.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EmbeddingsOf {
+pub struct EmbeddingsInfo {
     /// The model's name.
     pub model: String,
-    /// Its content hash.
+    /// The hash of the model's content.
     pub sha256: String,
-    /// Values in an embedding.
+    /// The number of values in an embedding.
     pub dimension: usize,
 }
 
-impl EmbeddingsOf {
-    /// Returns what the embeddings of a partition are.
+impl EmbeddingsInfo {
+    /// Returns the model and dimension of a partition's embeddings.
     ///
     /// # Errors
-    /// Data, when they are missing or broken.
+    ///
+    /// Returns a data error if they are missing or damaged, and otherwise a storage error.
     pub fn partition(run: &Run, step: &StepName, unit: Unit) -> Result<Self> {
         let path = layout::EMBEDDINGS.path(step, unit);
         let table = run.table(&path, EMBEDDINGS, &["image_id", "embedding"])?;
@@ -198,7 +210,7 @@ impl EmbeddingsOf {
         })
     }
 
-    /// Returns the same as metadata of a Parquet file.
+    /// Returns the model and dimension as metadata of a Parquet file.
     pub fn metadata(&self) -> [(&'static str, String); 3] {
         [
             (MODEL_KEY, self.model.clone()),
@@ -208,17 +220,18 @@ impl EmbeddingsOf {
     }
 }
 
-/// The embeddings of a partition: names alone up to the first that is needed, vectors from there.
+/// The embeddings of a partition. Reads only names before the first needed one, and vectors from
+/// there on.
 struct Embeddings {
     run: Run,
     path: String,
     table: Table,
     has_vectors: bool,
-    /// The batch that is being read, and its names.
+    /// The current batch, and its names.
     batch: Option<(RecordBatch, StringArray)>,
     /// The next row of the batch.
     next: usize,
-    /// Number of rows passed.
+    /// The number of rows read.
     passed: u64,
 }
 
@@ -236,7 +249,7 @@ impl Embeddings {
         })
     }
 
-    /// Moves past the sample's row, and returns its embedding where it is needed.
+    /// Advances past the sample's row. Returns its embedding if it is needed.
     fn next_if(&mut self, id: &ImageId, is_needed: bool) -> Result<Option<Vec<f32>>> {
         if is_needed && !self.has_vectors {
             let table = self
@@ -263,7 +276,7 @@ impl Embeddings {
         Ok(Some(values[row * dimension..][..dimension].to_vec()))
     }
 
-    /// Reads the next batch when the present one is used up. Returns whether there is a row.
+    /// Reads the next batch once the current one is used up. Returns whether there is a row.
     fn fill(&mut self) -> Result<bool> {
         while self
             .batch

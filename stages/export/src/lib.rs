@@ -1,13 +1,14 @@
-//! `sluice-export`: joins the decisions, packs the kept samples into shards, copies them out.
+//! `sluice-export`: combines the decisions, packs the kept samples into shards, and copies them to
+//! the output.
 //!
-//! Four subcommands. [`decide`] joins the decisions of the deciding steps, a partition at a time.
-//! [`plan`] packs output shards from the counts in `decide`'s receipts alone: all kept samples lie
-//! on one line, and the line is cut into equal lengths. [`write`] finds the samples of one such
-//! length and copies their members byte for byte, so every output shard can be written by itself.
-//! [`index`] runs when all shards are there: it removes those that the plan does not have, and writes
-//! `index.json` and the dataset card.
+//! There are four subcommands. [`decide`] combines the decisions of the deciding steps, one
+//! partition at a time. [`plan`] packs output shards from the counts in `decide`'s receipts alone:
+//! all kept samples form one sequence, which is divided into equal lengths. [`write`] finds the
+//! samples of one such length and copies their members byte for byte, so output shards can be
+//! written independently. [`index`] runs when all shards exist: it removes shards that are not in
+//! the plan, and writes `index.json` and the dataset card.
 //!
-//! `plan` [claims](claim) the output for its run, and refuses one that is somebody else's.
+//! `plan` [claims](claim) the output for its run, and rejects one that belongs to another run.
 
 pub mod captions;
 pub mod card;
@@ -17,6 +18,7 @@ pub mod croissant;
 pub mod curated;
 pub mod decide;
 pub mod format;
+pub mod groups;
 pub mod hub;
 pub mod index;
 pub mod kept;
@@ -67,7 +69,7 @@ impl Command {
     }
 }
 
-/// One subcommand's work; `after` are the subcommands that it waits for.
+/// Creates an operation. `after` lists the subcommands that must finish before.
 const fn operation(
     subcommand: &'static str,
     unit: UnitKind,
@@ -89,9 +91,9 @@ impl Program for Args {
     const ROLE: Role = Role::Sink;
     const OPERATIONS: &'static [Operation] = &[
         operation("decide", UnitKind::Part, Resources::Light, &[], 3),
-        operation("plan", UnitKind::Plan, Resources::Light, &["decide"], 3),
-        operation("write", UnitKind::Shard, Resources::Copy, &["plan"], 2),
-        operation("index", UnitKind::Index, Resources::Light, &["write"], 4),
+        operation("plan", UnitKind::Plan, Resources::Light, &["decide"], 4),
+        operation("write", UnitKind::Shard, Resources::Copy, &["plan"], 3),
+        operation("index", UnitKind::Index, Resources::Light, &["write"], 5),
     ];
 
     fn common(&self) -> &Common {
@@ -118,6 +120,13 @@ impl Program for Args {
         })
     }
 
+    fn output(&self) -> Option<&str> {
+        match &self.command {
+            Command::Plan(args) => Some(&args.output),
+            Command::Decide(_) | Command::Write(_) | Command::Index(_) => None,
+        }
+    }
+
     fn check(&self, upstream: &Upstream) -> Result<Gives> {
         if let Command::Plan(args) = &self.command {
             args.check(&self.node().step, upstream)?;
@@ -135,6 +144,6 @@ impl Program for Args {
     }
 }
 
-/// Settings of `decide` and `write`: none can change what they write.
+/// The settings of `decide` and `write`, which have none that change their outputs.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct NoSettings {}

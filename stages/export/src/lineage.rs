@@ -1,15 +1,15 @@
-//! The units that decisions were made from, followed through the receipts.
+//! Traces the units that decisions depend on through the receipts.
 //!
-//! A receipt names its inputs with their fingerprints, so the units behind a decision can be found
-//! whatever the pipeline was, and each of them can be compared with what it was made from. Only
-//! units that are reached count: receipts that an earlier pipeline left in the run do not.
+//! A receipt lists its inputs with their fingerprints. So the units that a decision depends on can
+//! be found for any pipeline, and each can be compared with the current state of its inputs. Only
+//! units that are reached count: receipts that an earlier pipeline left in the run are ignored.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use sluice_harness::{CurrentInputs, Receipts};
 use sluice_manifest::{Error, Input, InputOf, Receipt, Result, StepName, Unit, UnitKind};
 
-/// Some units and all units that they were made from.
+/// Some units, and all units that they depend on.
 pub struct Lineage<'r> {
     /// The run's receipts.
     pub receipts: &'r Receipts,
@@ -17,7 +17,7 @@ pub struct Lineage<'r> {
 }
 
 impl<'r> Lineage<'r> {
-    /// Follows the inputs of these units.
+    /// Traces the inputs of these units.
     pub fn of(receipts: &'r Receipts, roots: impl IntoIterator<Item = &'r Receipt>) -> Self {
         let mut units = BTreeSet::new();
         let mut followed = BTreeSet::new();
@@ -45,7 +45,7 @@ impl<'r> Lineage<'r> {
         receipts.filter(|receipt| self.units.contains(&(&receipt.step, receipt.unit)))
     }
 
-    /// Returns all receipts, each step's after those of the steps that it read from.
+    /// Returns all receipts, each step's after those of its inputs.
     fn all_receipts(&self) -> impl Iterator<Item = &'r Receipt> {
         let steps = self.receipts.steps().into_iter();
         steps.flat_map(|step| self.receipts_of(step))
@@ -54,7 +54,8 @@ impl<'r> Lineage<'r> {
     /// Checks that no input of any unit has changed since the unit was done.
     ///
     /// # Errors
-    /// Data, when one has; the hint names the first step to run again.
+    ///
+    /// Returns a data error if one has. The hint names the first step to run again.
     pub fn refuse_stale(&self) -> Result<()> {
         let mut inputs = CurrentInputs::new(self.receipts);
         let mut receipts = self.all_receipts();
@@ -68,7 +69,8 @@ impl<'r> Lineage<'r> {
     /// Checks that the units of each of these steps were done with the same settings.
     ///
     /// # Errors
-    /// Data, when two units differ.
+    ///
+    /// Returns a data error if two units differ.
     pub fn refuse_mixed<'s>(&self, steps: impl IntoIterator<Item = &'s StepName>) -> Result<()> {
         for step in steps {
             let mut first: BTreeMap<UnitKind, &Receipt> = BTreeMap::new();
@@ -91,7 +93,7 @@ impl<'r> Lineage<'r> {
         Ok(())
     }
 
-    /// Returns the steps whose scores these steps read, each after the steps that it read from.
+    /// Returns the steps whose scores these steps read, each after its own inputs.
     pub fn scorers_of<'s>(
         &self,
         steps: impl IntoIterator<Item = &'s StepName>,
@@ -109,8 +111,8 @@ impl<'r> Lineage<'r> {
             .collect()
     }
 
-    /// Returns the first receipt of each node but those of `except`, with the node's name: the step,
-    /// with the subcommand where several of the step's took part.
+    /// Returns the first receipt of each node except those of the step `except`, with the node's
+    /// name: the step, with the subcommand if several of the step took part.
     pub fn nodes(&self, except: &StepName) -> Vec<(String, &'r Receipt)> {
         let mut nodes = Vec::new();
         let steps = self.receipts.steps().into_iter();
@@ -134,7 +136,7 @@ impl<'r> Lineage<'r> {
     }
 }
 
-/// Returns the step that an input is of; none for what is not part of the run.
+/// Returns the step of an input, or `None` if it is not part of the run.
 fn step_of(input: &Input) -> Option<&StepName> {
     match &input.of {
         InputOf::Unit { step, .. } | InputOf::Units { step, .. } => Some(step),
@@ -142,7 +144,7 @@ fn step_of(input: &Input) -> Option<&StepName> {
     }
 }
 
-/// Returns what to run for a unit: the step, with the subcommand where its stage has some.
+/// Returns what to run for a unit: the step, with the subcommand if its stage has subcommands.
 fn name_of(receipt: &Receipt) -> String {
     match &receipt.subcommand {
         Some(subcommand) => format!("the step {} ({subcommand})", receipt.step),

@@ -1,25 +1,25 @@
 //! Packs output shards from counts alone.
 //!
-//! All kept samples lie on one line, partition after partition, each as long as its weight: 1, or
-//! its bytes. Output shard k takes the samples that start in `k * S .. (k + 1) * S`. So the shard of
-//! a sample depends on nothing but the weights before it, and a shard's share of a partition is a
-//! range that can be found again by walking that partition's decisions.
+//! All kept samples form one sequence, partition after partition. Each has its weight as length: 1,
+//! or its bytes. Output shard k takes the samples that start in `k * S .. (k + 1) * S`. So the
+//! shard of a sample depends only on the weights before it, and a shard's share of a partition is a
+//! range that can be located by reading that partition's decisions.
 //!
-//! With bytes, a sample that starts just before a shard's end reaches past it. No shard is empty as
-//! long as no sample is longer than S. The line ends where the last sample starts: otherwise the last
-//! shard could hold nothing but that sample's tail.
+//! With bytes, a sample that starts just before a shard's end extends past it. No shard is empty as
+//! long as no sample is longer than S. The sequence ends where the last sample starts: otherwise
+//! the last shard could be empty.
 
 use serde::{Deserialize, Serialize};
 use sluice_manifest::rows::OutputPlanRow;
 use sluice_manifest::{Error, Partition, Result};
 
-/// What a sample's length on the line is.
+/// How the length of a sample is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Weight {
-    /// 1.
+    /// Each sample has length 1.
     Images,
-    /// The bytes of all its members.
+    /// The length is the total size of the members in bytes.
     Bytes,
 }
 
@@ -41,22 +41,27 @@ impl Weight {
     }
 }
 
-/// A partition's kept samples on the line.
+/// A partition's kept samples in the sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeptLength {
     /// The partition.
     pub partition: Partition,
-    /// The weights of its kept samples together.
+    /// The total weight of its kept samples.
     pub length: u64,
-    /// The weight of the last of them; 0 when there is none.
+    /// The weight of the last kept sample; 0 if there is none.
     pub last: u64,
 }
 
-/// Cuts the line into shards of `per_shard`. The rows are sorted by shard and partition; every
-/// position at which a sample can start is in exactly one of them.
+/// Divides the sequence into shards of length `per_shard`. The rows are sorted by shard and
+/// partition. Every position at which a sample can start is in exactly one of them.
 ///
 /// # Errors
-/// Usage, when there are more shards than can be numbered.
+///
+/// Returns a usage error if there are more shards than can be numbered.
+///
+/// # Panics
+///
+/// Panics if `per_shard` is 0.
 pub fn pack(lengths: &[KeptLength], per_shard: u64) -> Result<Vec<OutputPlanRow>> {
     let total: u64 = lengths.iter().map(|kept| kept.length).sum();
     if total / per_shard > u64::from(u32::MAX) {
@@ -65,7 +70,7 @@ pub fn pack(lengths: &[KeptLength], per_shard: u64) -> Result<Vec<OutputPlanRow>
     let mut rows = Vec::new();
     let mut begin: u64 = 0;
     for kept in lengths.iter().filter(|kept| kept.length > 0) {
-        // The last sample starts just before it; nothing starts after that.
+        // The last sample starts just before it, and nothing starts after it.
         let end = begin + kept.length - kept.last + 1;
         let mut from = begin;
         while from < end {
@@ -85,10 +90,16 @@ pub fn pack(lengths: &[KeptLength], per_shard: u64) -> Result<Vec<OutputPlanRow>
     Ok(rows)
 }
 
-/// Cuts the lines of the splits into shards, one after the other: the shards are numbered through.
+/// Divides the sequences of the splits into shards, one after another. The shards are numbered
+/// consecutively.
 ///
 /// # Errors
-/// As [`pack`].
+///
+/// Fails like [`pack`].
+///
+/// # Panics
+///
+/// Panics if `per_shard` is 0.
 pub fn pack_splits(
     lines: &[(&str, Vec<KeptLength>)],
     per_shard: u64,
@@ -134,7 +145,7 @@ mod tests {
             .collect()
     }
 
-    /// Which row takes each sample, as `write` finds it.
+    /// Returns the row that takes each sample, as `write` computes it.
     fn taken(partitions: &[Vec<u64>], rows: &[OutputPlanRow]) -> Vec<Vec<usize>> {
         let mut taken = vec![Vec::new(); rows.len()];
         let mut sample = 0;

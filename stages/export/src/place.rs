@@ -1,5 +1,5 @@
-//! Where the curated dataset may go: nothing of anybody else's is overwritten, and what is written is
-//! not taken for input the next time.
+//! Checks where the curated dataset may be written: files of others are not overwritten, and the
+//! output does not become input of the next run.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -12,54 +12,60 @@ use sluice_store::{Location, Storage, Store};
 use crate::claim::Claim;
 use crate::plan::planned_output;
 
-/// An output that an export is going to write.
+/// The output that an export will write.
 #[derive(Debug, Clone, Copy)]
-pub struct Place<'a> {
-    /// What opens the output and the run.
+pub struct OutputTarget<'a> {
+    /// Opens the output and the run.
     pub storage: &'a Storage,
-    /// The curated dataset's folder.
+    /// The folder of the curated dataset.
     pub output: &'a Location,
     /// The run.
     pub run: &'a Location,
+    /// The run's identity; empty where it is not known.
+    pub id: &'a str,
     /// The export's step.
     pub step: &'a StepName,
-    /// Whether the user said that others' files may be replaced.
+    /// Whether the user allows files of others to be replaced.
     pub overwrite: bool,
 }
 
-impl Place<'_> {
-    /// Checks what can be known of an output before the work.
+impl OutputTarget<'_> {
+    /// Checks an output before the work starts.
     ///
     /// # Errors
-    /// Usage, when the output and the run overlap, when a local folder cannot be written, or when the
-    /// output is another run's or holds files that no export wrote.
+    ///
+    /// Returns a usage error if the output and the run overlap, a local folder is not writable, or
+    /// the output belongs to another run or contains files that no export wrote; and otherwise a
+    /// storage error.
     pub fn check(&self) -> Result<()> {
         refuse_overlap(("--output", self.output), ("--run", self.run))?;
         refuse_unwritable("--output", self.output)?;
-        match self.overwrite {
-            true => Ok(()),
-            false => self.refuse_foreign(),
+        if self.overwrite {
+            Ok(())
+        } else {
+            self.refuse_foreign()
         }
     }
 
-    /// Makes the output this run's. Nothing is written where it is already.
+    /// Claims the output for this run. Writes nothing if it is already claimed.
     ///
     /// # Errors
-    /// Of storage.
+    ///
+    /// Returns a storage error if the claim cannot be read or written.
     pub fn claim(&self) -> Result<()> {
         let store = self.storage.create(self.output)?;
-        let written = Claim::new(self.run, self.step, self.output).write(&store);
+        let written = Claim::new(self.run, self.id, self.step, self.output).write(&store);
         store.tidy();
         written
     }
 
-    /// Checks that the folder is empty or this run's: by its claim or, where an older version wrote
-    /// it without one, by the plan in this run. Names that begin with a dot do not count, such as a
-    /// version control's.
+    /// Checks that the folder is empty or belongs to this run: by its claim or, if an older version
+    /// wrote it without one, by the plan in this run. Names that start with a dot are ignored, such
+    /// as a version control's.
     fn refuse_foreign(&self) -> Result<()> {
         let output = self.output;
         let hint = "choose an empty folder, or replace what is there with --overwrite";
-        let ours = Claim::new(self.run, self.step, output);
+        let ours = Claim::new(self.run, self.id, self.step, output);
         if let Some(claim) = Claim::read(&self.storage.create(output)?)? {
             return ours.refuse_other(&claim, output).map_err(|e| e.hint(hint));
         }
@@ -71,23 +77,26 @@ impl Place<'_> {
             return Ok(());
         }
         Err(Error::usage(format!(
-            "--output {output}: holds {foreign:?}, which no export wrote for this run"
+            "--output {output}: contains {foreign:?}, which no export wrote for this run"
         ))
         .hint(hint))
     }
 }
 
-/// Returns what an earlier export left in an output: shards, tables and indexes that are not planned.
+/// Returns what an earlier export left in an output: shards, tables and indexes that are not
+/// planned.
 ///
 /// # Errors
-/// Of storage.
+///
+/// Returns a storage error if the output cannot be listed.
 pub fn leftover_shards(output: &Store, planned: &BTreeSet<String>) -> Result<Vec<String>> {
     let names = output.list("")?.into_iter().map(|object| object.path);
     let is_leftover = |name: &String| is_of_export(name) && !planned.contains(name);
     Ok(names.filter(is_leftover).collect())
 }
 
-/// Whether an object is named as a shard, its table or an index; those of splits are in a folder.
+/// Returns whether an object is named like a shard, its table or an index. Those of splits are in a
+/// folder.
 fn is_of_export(path: &str) -> bool {
     let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
     let Some((stem, extension)) = name.rsplit_once('.') else {
@@ -104,14 +113,14 @@ fn is_of_export(path: &str) -> bool {
 }
 
 fn refused(output: &Location, what: &str) -> Error {
-    Error::usage(format!("--output {output}: {what}")).hint("choose a folder of its own")
+    Error::usage(format!("--output {output}: {what}")).hint("choose a separate folder")
 }
 
-/// The folder that a file system keeps at its root.
+/// A folder that file systems create at their root.
 const LOST_AND_FOUND: &str = "lost+found";
 
-/// Returns the names directly inside a folder, without those that begin with a dot and without
-/// `lost+found`.
+/// Returns the names directly inside a folder, without `lost+found` and names that start with a
+/// dot.
 fn names_in(storage: &Storage, folder: &Location) -> Result<BTreeSet<String>> {
     let names: Vec<String> = match folder.as_local() {
         Some(path) => {
@@ -174,7 +183,7 @@ mod tests {
         }
     }
 
-    /// How the output of a run with these files is refused, on disk and in memory.
+    /// Returns the error for the output of a run with these files, on disk and in memory.
     fn refusal(memory: &str, files: &[(&str, &str)]) -> Option<String> {
         let folder = tempfile::tempdir().unwrap();
         let memory = parse(&format!("memory://place-{memory}"));
@@ -185,14 +194,15 @@ mod tests {
             for (path, content) in files {
                 store.put(path, content.as_bytes().to_vec()).unwrap();
             }
-            let place = Place {
+            let place = OutputTarget {
                 storage,
                 output: &at("out"),
                 run: &at("out.run"),
+                id: "ours",
                 step: &StepName::fixed("export"),
                 overwrite: false,
             };
-            let overwritten = Place {
+            let overwritten = OutputTarget {
                 overwrite: true,
                 ..place
             };
@@ -206,13 +216,16 @@ mod tests {
         refusals[0].clone()
     }
 
-    /// A name, files in the output, and a part of the refusal.
+    /// A name, files in the output, and a part of the error.
     type Case<'c> = (&'c str, &'c [(&'c str, &'c str)], Option<&'c str>);
 
     #[test]
     fn files_of_others_are_not_overwritten() {
         let card = "---\ntags:\n- image\n- sluice\n---\n# A dataset\n";
         let claim = |run: &str, step: &str| format!("{{\"run\":{run:?},\"step\":{step:?}}}");
+        let known =
+            |run: &str, id: &str| format!("{{\"run\":{run:?},\"id\":{id:?},\"step\":\"export\"}}");
+        let (moved, replaced) = (known("../b.run", "ours"), known("../out.run", "before"));
         let ours = claim("../out.run", "export");
         let (other_run, other_step) = (claim("../b.run", "export"), claim("../out.run", "second"));
         let cases: &[Case<'_>] = &[
@@ -242,6 +255,12 @@ mod tests {
                 "step",
                 &[(".sluice.json", other_step.as_str())],
                 Some("step second"),
+            ),
+            ("moved", &[(".sluice.json", moved.as_str())], None),
+            (
+                "replaced",
+                &[(".sluice.json", replaced.as_str())],
+                Some("an earlier run at ../out.run"),
             ),
             ("broken", &[(".sluice.json", "{")], Some(".sluice.json")),
         ];

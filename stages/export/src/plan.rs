@@ -9,10 +9,10 @@ use clap::Args as ClapArgs;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sluice_harness::{Context, InputPlaces, Plan, Receipts, StepArgs, Upstream, Work};
-use sluice_manifest::layout::{CAPTIONS, DECISIONS, OUTPUT_PLAN};
+use sluice_manifest::layout::{CAPTIONS, DECISIONS, GROUPS, OUTPUT_PLAN};
 use sluice_manifest::rows::{DecisionRow, OUTPUT_KEY, OutputPlanRow, WEIGHT_KEY};
 use sluice_manifest::{
-    Counts, Error, FanOut, Fingerprint, Input, Receipt, StepName, Unit, UnitKind, layout,
+    Counts, Error, FanOut, Fingerprint, Input, Receipt, RunInfo, StepName, Unit, UnitKind, layout,
 };
 use sluice_pixels::{Encoding, Recode, TargetSize};
 use sluice_store::{Location, Store};
@@ -21,16 +21,17 @@ use crate::captions::{self, KeepCaptions};
 use crate::claim::Claim;
 use crate::decide::{chain_name, refuse_other_chain};
 use crate::format::Format;
+use crate::groups;
 use crate::lineage::Lineage;
 use crate::pack::{KeptLength, Weight, pack, pack_splits};
-use crate::place::Place;
+use crate::place::OutputTarget;
 use crate::scores::{CuratedScore, by_step, curated_scores};
 use crate::split::{Split, refuse_partial, split_of};
 
-/// Bytes of the smallest tar with something in it: a header, a block, and the two blocks of its end.
+/// The size of the smallest tar that is not empty: a header, a block, and two blocks at the end.
 const SMALLEST_SHARD: u64 = 4 * 512;
 
-/// The one unit.
+/// The only unit.
 const UNIT: Unit = Unit::once(UnitKind::Plan);
 
 /// Pack the kept samples into output shards
@@ -41,33 +42,33 @@ pub struct Args {
     #[command(flatten)]
     pub step: StepArgs,
 
-    /// Where the curated dataset goes: an empty folder, or one that this run wrote
+    /// Output of the curated dataset: an empty folder, or one written by this run
     #[arg(long, env = "SLUICE_OUTPUT", value_name = "URI")]
     pub output: String,
 
-    /// Replace what is in the output, whoever wrote it
+    /// Replace an existing output, whatever wrote it
     ///
-    /// Shards of other datasets are removed, other files stay.
+    /// Shards of other datasets are removed; other files are kept.
     #[arg(long, env = "SLUICE_OVERWRITE")]
     pub overwrite: bool,
 
     #[command(flatten)]
-    pub size: Size,
+    pub size: OutputShardSize,
 
-    /// What the output's shards are
+    /// Format of the output shards
     #[arg(long, env = "SLUICE_FORMAT", value_enum, default_value_t)]
     pub format: Format,
 
     /// Resize images: SIDE or SIDE:fit (long side at most this many pixels), SIDE:crop (a square)
     ///
-    /// Lanczos, as Pillow has it. Images are written in their format, others than JPEG, WebP and PNG as
-    /// PNG. Default: images are copied byte for byte.
+    /// Lanczos filter, as in Pillow. Images keep their format; formats other than JPEG, WebP and PNG
+    /// become PNG. Default: images are copied byte for byte.
     #[arg(long, env = "SLUICE_RESIZE", value_name = "SIDE[:SHAPE]")]
     pub resize: Option<TargetSize>,
 
     /// Write images in another format: jpeg (quality 95), webp (lossless) or png
     ///
-    /// Images that are in it, and have the size, are copied byte for byte.
+    /// Images that already have the format and the size are copied byte for byte.
     #[arg(long, env = "SLUICE_ENCODE", value_name = "FORMAT")]
     pub encode: Option<Encoding>,
 
@@ -82,7 +83,7 @@ pub struct Args {
     )]
     pub split: Vec<Split>,
 
-    /// Which captions of a group of duplicates are in the output
+    /// Captions to write for a group of duplicates
     #[arg(
         long,
         env = "SLUICE_KEEP_CAPTIONS",
@@ -105,31 +106,31 @@ pub struct Args {
 
     /// Write embeddings too, as the last column of the output's Parquet files
     ///
-    /// Those of the step that is named; `true`, or no value: those of the step `embed`.
+    /// The value names the step; `true`, or no value, means the step `embed`.
     #[arg(long, env = "SLUICE_EMBEDDINGS", value_name = "STEP", num_args = 0..=1,
         require_equals = true, default_value_t, default_missing_value = "true")]
     pub embeddings: EmbeddingsFrom,
 }
 
-/// How large an output shard is.
+/// The size of an output shard.
 #[derive(Debug, Clone, Copy, ClapArgs)]
 #[group(multiple = false)]
-pub struct Size {
-    /// Samples in an output shard; the last one holds the rest
+pub struct OutputShardSize {
+    /// Samples per output shard; the last shard has the remainder
     #[arg(long, env = "SLUICE_IMAGES_PER_SHARD", value_name = "N", default_value_t = 1000,
         value_parser = clap::value_parser!(u64).range(1..))]
     pub images_per_shard: u64,
 
-    /// Bytes in an output shard, in place of a number of samples
+    /// Bytes per output shard, instead of a number of samples
     ///
-    /// The bytes of the members count, not what tar adds to them (about 1 KB a member). A shard is
-    /// full with the sample that reaches this size.
+    /// Counts the members' bytes without tar's overhead (about 1 KB per member). A shard ends with the
+    /// sample that reaches this size.
     #[arg(long, env = "SLUICE_BYTES_PER_SHARD", value_name = "BYTES",
         value_parser = clap::value_parser!(u64).range(SMALLEST_SHARD..))]
     pub bytes_per_shard: Option<u64>,
 }
 
-impl Size {
+impl OutputShardSize {
     fn weight(self) -> (Weight, u64) {
         match self.bytes_per_shard {
             Some(bytes) => (Weight::Bytes, bytes),
@@ -138,7 +139,7 @@ impl Size {
     }
 }
 
-/// The step whose embeddings go into the output, where some do. As text `false`, `true` for the step
+/// The step whose embeddings go into the output, if any. Formats as `false`, `true` for the step
 /// `embed`, or a step's name.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct EmbeddingsFrom(pub Option<StepName>);
@@ -171,10 +172,12 @@ impl Args {
         steps.cloned().collect()
     }
 
-    /// Checks what can be known before the work, as a step of this name.
+    /// Checks the arguments before the work starts, for a step of this name.
     ///
     /// # Errors
-    /// Usage, when no step gives the scores or the embeddings, or the output cannot be used.
+    ///
+    /// Returns a usage error if no step computes the scores or the embeddings, the splits are
+    /// invalid, or the output cannot be used; and otherwise a storage error.
     pub fn check(&self, step: &StepName, upstream: &Upstream) -> Result<()> {
         refuse_partial(&self.split)?;
         if let Some(step) = &self.embeddings.0 {
@@ -191,10 +194,12 @@ impl Args {
         if let Some(input) = &upstream.input {
             input.refuse("--output", &output)?;
         }
-        let place = Place {
+        let run = Location::parse(&self.step.common.run)?;
+        let place = OutputTarget {
             storage: &upstream.storage,
             output: &output,
-            run: &Location::parse(&self.step.common.run)?,
+            run: &run,
+            id: &run_id(&run, upstream)?,
             step,
             overwrite: self.overwrite,
         };
@@ -202,22 +207,22 @@ impl Args {
     }
 }
 
-/// Settings of `plan`.
+/// The settings of `plan`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PlanSettings {
-    /// Where the curated dataset goes, without credentials.
+    /// The folder of the curated dataset, without credentials.
     pub output: String,
-    /// What fills a shard.
+    /// How the size of a shard is measured.
     pub weight: Weight,
-    /// Weight of a shard.
+    /// The size of a shard.
     pub per_shard: u64,
-    /// What the shards are.
+    /// The format of the shards.
     #[serde(default, skip_serializing_if = "Format::is_default")]
     pub format: Format,
-    /// What is done to the images.
+    /// The conversion of the images.
     #[serde(default, skip_serializing_if = "Recode::is_verbatim")]
     pub recode: Recode,
-    /// The output's splits, where it has some.
+    /// The output's splits, if it has any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub splits: Vec<Split>,
     /// Which captions are in the output.
@@ -232,7 +237,9 @@ pub struct PlanSettings {
 /// Plans the output.
 ///
 /// # Errors
-/// Usage, when the output cannot be used; data, when the decisions are missing or stale.
+///
+/// Returns a usage error if the output cannot be used, a data error if the decisions are missing or
+/// stale, and otherwise a storage error.
 pub fn run(args: &Args, context: &Context) -> Result<()> {
     context.each_unit(vec![UNIT], 1, |_| plan(args, context))?;
     let receipt = context.required_receipt(context.step(), UNIT)?;
@@ -244,11 +251,12 @@ fn plan(args: &Args, context: &Context) -> Result<()> {
     let output = Location::parse(&args.output)?;
     refuse_partial(&args.split)?;
     let source = context.plan()?;
-    InputPlaces::of_plan(&source)?.refuse("--output", &output)?;
-    let place = Place {
+    InputPlaces::of_plan(&source, &context.run)?.refuse("--output", &output)?;
+    let place = OutputTarget {
         storage: &context.storage,
         output: &output,
         run: context.run.location(),
+        id: &source.info.id,
         step: context.step(),
         overwrite: args.overwrite,
     };
@@ -296,7 +304,7 @@ fn plan(args: &Args, context: &Context) -> Result<()> {
 }
 
 impl PlanSettings {
-    /// Returns the split of a sample, where the output has splits.
+    /// Returns the split of a sample, if the output has splits.
     pub fn split_of(&self, decision: &DecisionRow) -> Option<&str> {
         Some(split_of(&self.splits, decision.group)?.name.as_str())
     }
@@ -307,7 +315,7 @@ impl PlanSettings {
     }
 }
 
-/// Returns the receipts of a step's units, all of which must be there.
+/// Returns the receipts of a step's units. Fails if one is missing.
 fn required<'r>(
     receipts: &'r Receipts,
     step: &StepName,
@@ -331,7 +339,7 @@ pub fn chain_of<'r>(receipts: &'r Receipts, decided: &[&Receipt]) -> Vec<&'r Ste
     receipts.deciders(last)
 }
 
-/// Returns the scores of the steps that are named, or else of those that the deciding steps read.
+/// Returns the scores of the given steps, or else of those that the deciding steps read.
 fn chosen_scores(
     args: &Args,
     context: &Context,
@@ -339,9 +347,10 @@ fn chosen_scores(
     decided: &[&Receipt],
 ) -> Result<Vec<CuratedScore>> {
     let chain = chain_of(receipts, decided);
-    let steps = match args.scores.is_empty() {
-        true => Lineage::of(receipts, decided.iter().copied()).scorers_of(chain),
-        false => args.scores.iter().collect(),
+    let steps = if args.scores.is_empty() {
+        Lineage::of(receipts, decided.iter().copied()).scorers_of(chain)
+    } else {
+        args.scores.iter().collect()
     };
     let columns = steps.iter().map(|step| context.score_columns(step));
     let columns: Vec<_> = columns.collect::<sluice_manifest::Result<_>>()?;
@@ -383,7 +392,7 @@ fn write_plan(
     let shards = rows.last().map_or(0, |row| row.shard + 1);
     if shards == 0 {
         tracing::warn!(
-            "no sample stays: the output will hold an index and a card and no shard; \
+            "no sample is kept: the output will have an index and a card, but no shards; \
              see the counts of sluice-export decide"
         );
     }
@@ -394,11 +403,14 @@ fn write_plan(
         writer.push(row)?;
     }
     task.publish(|| writer.finish())?;
+    let last = decided
+        .first()
+        .and_then(|first| first.survivors_of.as_ref());
+    let survivors = context.survivors(last)?;
+    let groups = groups::write(context, source, &survivors, &task.path(&GROUPS))?;
+    task.publish(|| Ok(groups))?;
     if keep == KeepCaptions::All {
-        let last = decided
-            .first()
-            .and_then(|first| first.survivors_of.as_ref());
-        let rows = captions::collect(context, source, &context.survivors(last)?)?;
+        let rows = captions::collect(context, source, &survivors)?;
         let mut writer = context.run.write_rows(&task.path(&CAPTIONS), &[])?;
         for row in rows {
             writer.push(row)?;
@@ -410,7 +422,7 @@ fn write_plan(
     Ok(task.commit(Counts::all_kept(kept))?)
 }
 
-/// Returns what each partition's kept samples weigh.
+/// Returns the weight of each partition's kept samples.
 fn lengths(source: &Plan, decided: &[&Receipt], weight: Weight) -> Vec<KeptLength> {
     let partitions = source.partitions.iter().zip(decided);
     let lengths = partitions.map(|(planned, receipt)| {
@@ -427,7 +439,7 @@ fn lengths(source: &Plan, decided: &[&Receipt], weight: Weight) -> Vec<KeptLengt
     lengths.collect()
 }
 
-/// Returns what each partition's kept samples weigh in each split: the decisions are read for it.
+/// Returns the weight of each partition's kept samples in each split. Reads all decisions.
 fn lines<'s>(
     context: &Context,
     source: &Plan,
@@ -472,7 +484,7 @@ fn warn_of_empty(lines: &[(&str, Vec<KeptLength>)]) {
     }
 }
 
-/// Counts that were made on the survivors of different steps do not add up to one dataset.
+/// Counts based on the survivors of different steps do not add up to one dataset.
 fn refuse_mixed_chains(decided: &[&Receipt]) -> sluice_manifest::Result<()> {
     let Some(first) = decided.first() else {
         return Ok(());
@@ -504,19 +516,32 @@ fn refuse_larger_samples(decided: &[&Receipt], limit: u64) -> sluice_manifest::R
     }
 }
 
-/// Returns the output that a run has planned, where it has.
+/// Returns the output that a run has planned, or `None` if there is no plan.
 ///
 /// # Errors
-/// Of storage.
+///
+/// Returns a storage error if the receipt cannot be read.
 pub fn planned_output(run: &Store, step: &StepName) -> sluice_manifest::Result<Option<Location>> {
     let json = run.get_if_there(&layout::receipt(step, UNIT))?;
     let receipt = json.and_then(|json| serde_json::from_slice::<Value>(&json).ok());
-    // Another version's receipt has more or fewer fields, but this one.
+    // Receipts of other versions have more or fewer fields, but always this one.
     let output = receipt.as_ref().and_then(|receipt| {
         let output = receipt.pointer("/settings/output")?;
         Location::parse(output.as_str()?).ok()
     });
     Ok(output)
+}
+
+/// Returns the identity of a run, or that which it is going to have; empty where it is not known.
+fn run_id(run: &Location, upstream: &Upstream) -> sluice_manifest::Result<String> {
+    if let Some(store) = upstream.storage.open_if_there(run)?
+        && let Some(json) = store.get_if_there(layout::RUN_INFO)?
+        && let Ok(info) = RunInfo::parse(&json, "")
+    {
+        return Ok(info.id);
+    }
+    let input = upstream.input.as_ref();
+    Ok(input.map_or_else(String::new, |input| input.id_of_run(run)))
 }
 
 /// Refuses an output that another run has claimed since it was planned. One without a claim was
@@ -526,22 +551,23 @@ fn refuse_taken(output: &Store, context: &Context) -> sluice_manifest::Result<()
     let Some(claim) = Claim::read(output)? else {
         return Ok(());
     };
-    let ours = Claim::new(context.run.location(), context.step(), place);
+    let id = context.run_info()?.map(|info| info.id).unwrap_or_default();
+    let ours = Claim::new(context.run.location(), &id, context.step(), place);
     ours.refuse_other(&claim, place)
         .map_err(|e| e.hint("plan the export again, with another --output or with --overwrite"))
 }
 
-/// The plan, for the subcommands after it.
+/// The plan, as the later subcommands use it.
 pub struct OutputPlan {
     /// The plan's receipt.
     pub receipt: Receipt,
-    /// Its settings.
+    /// The settings of the plan.
     pub settings: PlanSettings,
-    /// The curated dataset's folder.
+    /// The folder of the curated dataset.
     pub output: Store,
-    /// How many output shards there are.
+    /// The number of output shards.
     pub shards: u32,
-    /// Fingerprints of the units that the plan was made from.
+    /// The fingerprints of the units that the plan was made from.
     counted: HashSet<Fingerprint>,
 }
 
@@ -549,11 +575,13 @@ impl OutputPlan {
     /// Reads the plan.
     ///
     /// # Errors
-    /// Data, when it has not been made; usage, when the output has become another run's since.
+    ///
+    /// Returns a data error if it does not exist, a usage error if the output has been claimed by
+    /// another run since, and otherwise a storage error.
     pub fn open(context: &Context) -> Result<Self> {
         let receipt = context.required_receipt(context.step(), UNIT)?;
         let settings: PlanSettings = receipt.settings()?;
-        // Each shard holds a sample at least.
+        // Each shard contains at least one sample.
         let shards = u32::try_from(receipt.sums.shards).ok();
         let shards = shards.filter(|shards| u64::from(*shards) <= receipt.counts.kept);
         let shards = shards.ok_or_else(|| {
@@ -582,7 +610,8 @@ impl OutputPlan {
     /// Returns the rows of the plan for an output shard.
     ///
     /// # Errors
-    /// Data, when the plan is missing or broken.
+    ///
+    /// Returns a data error if the plan is missing or damaged, and otherwise a storage error.
     pub fn rows(&self, context: &Context, shard: u32) -> Result<Vec<OutputPlanRow>> {
         let path = OUTPUT_PLAN.path(context.step(), UNIT);
         let rows = context.run.rows::<OutputPlanRow>(&path)?;
@@ -591,10 +620,11 @@ impl OutputPlan {
         Ok(mine.collect::<sluice_manifest::Result<_>>()?)
     }
 
-    /// Returns the first row of each shard: its place in the output, and its split.
+    /// Returns the first row of each shard, with its path in the output and its split.
     ///
     /// # Errors
-    /// Data, when the plan is missing or broken.
+    ///
+    /// Returns a data error if the plan is missing or damaged, and otherwise a storage error.
     pub fn places(&self, context: &Context) -> Result<Vec<OutputPlanRow>> {
         let path = OUTPUT_PLAN.path(context.step(), UNIT);
         let mut places: Vec<OutputPlanRow> = Vec::new();
@@ -607,39 +637,44 @@ impl OutputPlan {
         Ok(places)
     }
 
-    /// Checks that decisions are those that the plan counted: the samples of others start elsewhere
-    /// on the line.
+    /// Checks that the decisions are those that the plan counted. With others, samples start at
+    /// different positions.
     ///
     /// # Errors
-    /// Data, when they were made after the plan; usage, when `--survivors-of` names another step
-    /// than they were made with.
+    ///
+    /// Returns a data error if they were made after the plan, and a usage error if `--survivors-of`
+    /// names another step than they were made with.
     pub fn refuse_other_decisions(&self, context: &Context, decided: &Receipt) -> Result<()> {
         refuse_other_chain(context, decided)?;
-        match self.counted.contains(&decided.fingerprint) {
-            true => Ok(()),
-            false => Err(Error::data(format!(
+        if self.counted.contains(&decided.fingerprint) {
+            Ok(())
+        } else {
+            Err(Error::data(format!(
                 "{} was decided again after the export was planned",
                 decided.unit
             ))
             .hint("run sluice-export plan again")
-            .into()),
+            .into())
         }
     }
 
-    /// Returns a unit of a step whose scores or embeddings go into the output, if it is the one that
-    /// the plan was made with.
+    /// Returns a unit of a step whose scores or embeddings go into the output, after checking that
+    /// the plan was made with it.
     ///
     /// # Errors
-    /// Data, when it was done again after the plan.
+    ///
+    /// Returns a data error if the unit was done again after the plan, and otherwise a storage
+    /// error.
     pub fn planned_input(&self, context: &Context, step: &StepName, unit: Unit) -> Result<Input> {
         let input = context.input(step, unit)?;
-        match self.counted.contains(&input.fingerprint) {
-            true => Ok(input),
-            false => Err(Error::data(format!(
+        if self.counted.contains(&input.fingerprint) {
+            Ok(input)
+        } else {
+            Err(Error::data(format!(
                 "{step} {unit} was done again after the export was planned"
             ))
             .hint("run sluice-export decide again, then plan")
-            .into()),
+            .into())
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Images in another size or format, on request (`--resize`, `--encode`).
+//! Converts images to another size or format on request (`--resize`, `--encode`).
 
 use sha2::{Digest, Sha256};
 use sluice_harness::MemoryBudget;
@@ -6,11 +6,12 @@ use sluice_manifest::rows::{CuratedRow, MemberRow, SampleRow};
 use sluice_manifest::{Error, Result};
 use sluice_pixels::{Limits, Recode};
 
-/// Writes a sample's image anew where it is asked for, and changes the sample's row accordingly.
-/// Returns the image as it goes into the output.
+/// Converts a sample's image if requested, and updates the sample's row. Returns the image for the
+/// output.
 ///
 /// # Errors
-/// Data, when the image cannot be decoded: it is not the one that `read` validated.
+///
+/// Returns a data error if the image cannot be decoded: it is not the one that `read` validated.
 pub fn recode(
     recode: &Recode,
     sample: &mut SampleRow,
@@ -33,7 +34,7 @@ pub fn recode(
     Ok(recoded.bytes)
 }
 
-/// Changes a sample's row as its row in the output says, where the image is not at hand.
+/// Updates a sample's row according to its row in the output, without the image.
 pub fn follow(sample: &mut SampleRow, row: &CuratedRow) {
     let format = row.format.as_deref().unwrap_or_default();
     let extension = if format == "jpeg" { "jpg" } else { format };
@@ -42,12 +43,13 @@ pub fn follow(sample: &mut SampleRow, row: &CuratedRow) {
     sample.sha256.clone_from(&row.sha256);
 }
 
-/// Gives the image another format and size. Its extension changes with the format alone.
+/// Sets the format and size of the image. Its extension changes only with the format.
 fn rename(sample: &mut SampleRow, format: &str, extension: &str, size: u64) {
     let before = sample.image_extension.clone().unwrap_or_default();
-    let extension = match sample.format.as_deref() == Some(format) {
-        true => before.clone(),
-        false => free_extension(sample, extension),
+    let extension = if sample.format.as_deref() == Some(format) {
+        before.clone()
+    } else {
+        free_extension(sample, extension)
     };
     for member in sample.members.iter_mut().filter(|m| m.extension == before) {
         member.extension.clone_from(&extension);
@@ -58,14 +60,15 @@ fn rename(sample: &mut SampleRow, format: &str, extension: &str, size: u64) {
     sample.bytes = size;
 }
 
-/// Returns the extension, or a longer one where the sample has another member with it.
+/// Returns the extension, or a longer one if another member of the sample has it.
 fn free_extension(sample: &SampleRow, extension: &str) -> String {
     let has = |name: &str| {
         let is = |member: &MemberRow| member.extension.eq_ignore_ascii_case(name);
         sample.members.iter().any(is)
     };
-    match has(extension) {
-        true => format!("image.{extension}"),
-        false => extension.to_owned(),
+    if has(extension) {
+        format!("image.{extension}")
+    } else {
+        extension.to_owned()
     }
 }

@@ -1,4 +1,4 @@
-//! Which scores go into the output, and under which names.
+//! Chooses the scores that go into the output, and their column names.
 
 use std::collections::BTreeMap;
 
@@ -11,18 +11,19 @@ use crate::curated::EMBEDDING;
 /// A score that goes into the output.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CuratedScore {
-    /// The step that gives it.
+    /// The step that computes the score.
     pub step: StepName,
-    /// Its column in the step's scores.
+    /// The column in the step's scores.
     pub output: String,
-    /// Its column in the output.
+    /// The column in the output.
     pub column: String,
 }
 
-/// Returns the columns of the output for the scores of these steps, in their order.
+/// Returns the output columns for the scores of these steps, in their order.
 ///
 /// # Errors
-/// Usage, when two columns would have the same name.
+///
+/// Returns a usage error if two columns would have the same name.
 pub fn curated_scores<'a>(
     steps: impl IntoIterator<Item = (&'a StepName, &'a [ScoreColumn])>,
 ) -> Result<Vec<CuratedScore>> {
@@ -59,7 +60,7 @@ fn refuse_collisions(scores: &[CuratedScore]) -> Result<()> {
     Ok(())
 }
 
-/// Returns the scores of each step, in order: one step's scores are read together.
+/// Returns the scores grouped by step, in order, because the scores of one step are read together.
 pub fn by_step(scores: &[CuratedScore]) -> impl Iterator<Item = (&StepName, &[CuratedScore])> {
     let groups = scores.chunk_by(|a, b| a.step == b.step);
     groups.filter_map(|group| Some((&group.first()?.step, group)))

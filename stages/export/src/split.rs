@@ -1,10 +1,10 @@
 //! Splits of the output, such as `train` and `val`.
 //!
-//! A sample's split follows from its group of duplicates alone. Of the duplicates that `dedup` finds one
-//! stays, so what is left of a group are copies that no step removed: they have the same perceptual
-//! hash, also when they were encoded anew. So the group is named by this hash. The hash of its name, as
-//! a number from 0 to 1, falls into the share of one split. Nothing else has a part in it: the same
-//! picture comes into the same split in a later curation, too.
+//! A sample's split depends only on its group of duplicates. `dedup` keeps one of the duplicates
+//! that it finds, so what remains of a group are copies that no step removed. They have the same
+//! perceptual hash, even if they were re-encoded, so this hash identifies the group. The hash of
+//! it, as a number from 0 to 1, falls into the share of one split. Nothing else affects the split:
+//! the same image is in the same split in a later curation, too.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -14,15 +14,15 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use sluice_manifest::{Error, Result};
 
-/// How far the sum of the shares may be from 1.
+/// The allowed deviation of the sum of the shares from 1.
 const TOLERANCE: f64 = 1e-6;
 
-/// A split and its share of the groups, as text `train=0.98`.
+/// A split and its share of the groups. Formats as `train=0.98`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Split {
-    /// Its name.
+    /// The name of the split.
     pub name: String,
-    /// Its share, above 0, at most 1.
+    /// The share, above 0 and at most 1.
     pub share: f64,
 }
 
@@ -35,12 +35,14 @@ impl FromStr for Split {
                 .hint("write NAME=SHARE for each split, such as train=0.98,val=0.02")
         };
         let (name, share) = text.split_once('=').ok_or_else(|| wrong("has no share"))?;
-        let share: f64 = share.parse().map_err(|_| wrong("the share is no number"))?;
+        let share: f64 = share
+            .parse()
+            .map_err(|_| wrong("expected a number as share"))?;
         if !(share > 0.0 && share <= 1.0) {
             return Err(wrong("the share is not between 0 and 1"));
         }
         let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        // `datasets` gives "all" a meaning of its own.
+        // `datasets` reserves the name "all".
         if name.is_empty() || !name.chars().all(is_word) || name == "all" {
             return Err(wrong(
                 "a name has letters, digits and underscores, and is not \"all\"",
@@ -57,17 +59,18 @@ impl fmt::Display for Split {
     }
 }
 
-/// Checks that splits have names of their own, and that their shares add up to 1.
+/// Checks that splits have distinct names, and that their shares add up to 1.
 ///
 /// # Errors
-/// Usage, when they do not.
+///
+/// Returns a usage error if they do not.
 pub fn refuse_partial(splits: &[Split]) -> Result<()> {
     if splits.is_empty() {
         return Ok(());
     }
     let shown: Vec<String> = splits.iter().map(Split::to_string).collect();
     let wrong = |what: String| Err(Error::usage(format!("--split {}: {what}", shown.join(","))));
-    // Names are folders, and some disks do not tell cases apart.
+    // Names are folders, and some disks are case-insensitive.
     let names: BTreeSet<String> = splits.iter().map(|s| s.name.to_lowercase()).collect();
     if names.len() < splits.len() {
         return wrong("two splits have the same name".into());
@@ -79,8 +82,7 @@ pub fn refuse_partial(splits: &[Split]) -> Result<()> {
     Ok(())
 }
 
-/// Returns the hash of the group that a sample belongs to: of its perceptual hash or, where it has
-/// none, of its name.
+/// Returns the hash of a sample's group: of its perceptual hash or, if it has none, of its name.
 pub fn group_of(phash: Option<u64>, image_id: &str) -> u64 {
     let digest = match phash {
         Some(phash) => Sha256::digest(phash.to_le_bytes()),
@@ -91,7 +93,7 @@ pub fn group_of(phash: Option<u64>, image_id: &str) -> u64 {
     u64::from_le_bytes(bytes)
 }
 
-/// Returns the split of a group; none where there are no splits.
+/// Returns the split of a group, or `None` if there are no splits.
 pub fn split_of(splits: &[Split], group: u64) -> Option<&Split> {
     let place = group as f64 / 2.0_f64.powi(64);
     let mut end = 0.0;
@@ -99,7 +101,7 @@ pub fn split_of(splits: &[Split], group: u64) -> Option<&Split> {
         end += split.share;
         place < end
     });
-    // The shares may add up to a little less than 1.
+    // The shares may add up to slightly less than 1.
     found.or(splits.last())
 }
 

@@ -1,29 +1,29 @@
-//! The splits and shards of a written output, as its index, card and description show them.
+//! The splits and shards of a written output, for its index, card and description.
 
 use sluice_manifest::layout;
 
-/// The split that libraries give to a dataset without splits.
+/// The split that libraries assign to a dataset without splits.
 const ONLY: &str = "train";
 
-/// A split of a written output, or all of it.
+/// A split of a written output, or the whole output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputSplit {
-    /// Its name. None: the output has no splits.
+    /// The name of the split. `None`: the output has no splits.
     pub name: Option<String>,
-    /// Its shards, in order.
+    /// The shards in order.
     pub shards: Vec<OutputShardInfo>,
 }
 
 /// A shard of a written output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OutputShardInfo {
-    /// Its number.
+    /// The number of the shard.
     pub number: u32,
-    /// Its path in the output, without an extension.
+    /// The path in the output, without an extension.
     pub path: String,
-    /// Its samples.
+    /// The number of samples.
     pub samples: u64,
-    /// Bytes of the object that holds them.
+    /// The size in bytes of the object with the samples.
     pub bytes: u64,
 }
 
@@ -34,33 +34,33 @@ impl OutputSplit {
         Self { name, shards }
     }
 
-    /// Returns its name in libraries.
+    /// Returns the name of the split in libraries.
     pub fn label(&self) -> &str {
         self.name.as_deref().unwrap_or(ONLY)
     }
 
-    /// Returns its folder in the output, with a slash at its end, or nothing.
+    /// Returns the folder in the output with a trailing slash, or an empty text.
     pub fn folder(&self) -> String {
         let name = self.name.as_ref();
         name.map_or_else(String::new, |name| format!("{name}/"))
     }
 
-    /// Returns the pattern of its objects with an extension.
+    /// Returns the pattern of the objects with this extension.
     pub fn pattern(&self, extension: &str) -> String {
         format!("{}shard-*.{extension}", self.folder())
     }
 
-    /// Returns the path of its index in the output.
+    /// Returns the path of the index in the output.
     pub fn index(&self) -> String {
         layout::output_index(self.name.as_deref())
     }
 
-    /// Returns the number of its samples.
+    /// Returns the number of samples.
     pub fn samples(&self) -> u64 {
         self.shards.iter().map(|shard| shard.samples).sum()
     }
 
-    /// Returns the bytes of the objects that hold them.
+    /// Returns the size in bytes of the objects with the samples.
     pub fn bytes(&self) -> u64 {
         self.shards.iter().map(|shard| shard.bytes).sum()
     }

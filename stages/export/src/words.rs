@@ -1,11 +1,11 @@
-//! Sizes, settings and tables as people write them.
+//! Formats sizes, settings and tables for people.
 
 use std::fmt::Write;
 
 use serde_json::{Number, Value};
 use sluice_manifest::numbers::{self, plural};
 
-/// Returns a size, such as "8.8 MB".
+/// Formats a size, such as "8.8 MB".
 pub fn bytes(number: u64) -> String {
     match number {
         ..1000 => plural(number, "byte"),
@@ -13,8 +13,8 @@ pub fn bytes(number: u64) -> String {
     }
 }
 
-/// Returns a step's settings: name and value of each, without those that are not set. Of a model it
-/// returns only the preprocessing; the table of models has the rest.
+/// Returns the name and value of each of a step's settings that is set. For a model, only the
+/// preprocessing: the table of models has the rest.
 pub fn settings_of(settings: &Value) -> Vec<(String, String)> {
     let fields = settings.as_object().into_iter().flatten();
     let pairs = fields.map(|(name, value)| match name.as_str() {
@@ -24,7 +24,7 @@ pub fn settings_of(settings: &Value) -> Vec<(String, String)> {
     pairs.filter(|(_, value)| !value.is_empty()).collect()
 }
 
-/// Returns a value in words. What is not set gives none.
+/// Formats a value. Returns an empty text if it is not set.
 fn words(value: &Value) -> String {
     match value {
         Value::Null => String::new(),
@@ -46,7 +46,7 @@ fn named((name, value): (&String, &Value)) -> String {
     }
 }
 
-/// Returns a filter's condition as it would be written.
+/// Formats a filter's condition as it would be written.
 fn condition(value: &Value) -> Option<String> {
     let score = |name: &str, sign: &str| {
         let condition = value.get(name)?;
@@ -71,7 +71,7 @@ fn joined(items: impl Iterator<Item = String>, separator: &str) -> String {
     items.join(separator)
 }
 
-/// Returns a number with as few digits as a float32 of its value needs: most settings are one.
+/// Formats a number with as few digits as a float32 of its value needs. Most settings are float32.
 fn short(number: &Number) -> String {
     match number.as_f64().filter(|_| number.is_f64()) {
         Some(value) if (f64::from(value as f32) - value).abs() <= value.abs() * 1e-12 => {

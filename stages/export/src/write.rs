@@ -1,5 +1,5 @@
 //! Copies the kept samples of an output shard, byte for byte: all members into a tar with a Parquet
-//! file beside it, or the images into the Parquet file.
+//! file, or the images into the Parquet file.
 
 use std::collections::VecDeque;
 use std::io::{self, BufRead, Read};
@@ -13,21 +13,22 @@ use sluice_manifest::{
 };
 use sluice_pixels::Recode;
 use sluice_shard::{ShardWriter, safe_member_name, split_key};
-use sluice_source::{InputReader, SourceShard, packing};
+use sluice_source::{InputReader, SourceShard, compressions};
 use sluice_store::ObjectWriter;
 
 use crate::NoSettings;
 use crate::curated::{CuratedWriter, Image};
 use crate::format::Format;
 use crate::hub::Extensions;
-use crate::kept::{EmbeddingsOf, Kept, KeptSample};
+use crate::kept::{EmbeddingsInfo, KeptSample, KeptSamples};
 use crate::plan::OutputPlan;
 use crate::recoded::recode;
 
-/// What a receipt calls the extensions of a shard's members.
+/// The key of the extensions of a shard's members in receipts.
 pub const EXTENSIONS: &str = "extensions";
 
-/// Output shards at once for each core: a shard waits a third of its time for storage.
+/// The number of concurrent output shards for each core. A shard spends a third of its time waiting
+/// for storage.
 const AT_ONCE: usize = 2;
 
 /// Copy the kept samples into the output shards
@@ -41,20 +42,22 @@ pub struct Args {
     pub step: StepArgs,
 }
 
-/// What all output shards need.
+/// What all output shards share.
 struct Export<'a> {
     context: &'a Context,
     source: Plan,
     input: InputReader,
     plan: OutputPlan,
-    /// What the decisions were made on.
+    /// The decisions of the chain.
     survivors: Survivors<'a>,
 }
 
-/// Writes the output shards that are this process's share.
+/// Writes the output shards of this process.
 ///
 /// # Errors
-/// Data, when what the plan was made from has changed since, or a source shard has.
+///
+/// Returns a data error if a source shard or anything that the plan was made from has changed
+/// since, and otherwise a storage error.
 pub fn run(context: &Context) -> Result<()> {
     let source = context.plan()?;
     let plan = OutputPlan::open(context)?;
@@ -74,7 +77,7 @@ pub fn run(context: &Context) -> Result<()> {
 }
 
 /// The samples of one partition that go into an output shard.
-struct Part<'a> {
+struct ShardPart<'a> {
     row: OutputPlanRow,
     partition: &'a PartitionPlan,
 }
@@ -124,8 +127,8 @@ impl Export<'_> {
         Ok(task.commit(shard.counts)?)
     }
 
-    /// Returns the parts of an output shard, and all that is read for it.
-    fn parts(&self, shard: u32) -> Result<(Vec<Part<'_>>, Vec<Input>)> {
+    /// Returns the parts of an output shard, and all inputs.
+    fn parts(&self, shard: u32) -> Result<(Vec<ShardPart<'_>>, Vec<Input>)> {
         let (context, plan) = (self.context, &self.plan);
         let mut parts = Vec::new();
         let mut inputs = vec![plan.receipt.as_input()];
@@ -139,7 +142,7 @@ impl Export<'_> {
             for step in steps.chain(&plan.settings.embeddings) {
                 inputs.push(plan.planned_input(context, step, unit)?);
             }
-            parts.push(Part {
+            parts.push(ShardPart {
                 row,
                 partition: self.source.partition(unit)?,
             });
@@ -147,8 +150,8 @@ impl Export<'_> {
         Ok((parts, inputs))
     }
 
-    /// Returns `read`'s unit as an input, if it and all decisions are still what the samples that stay
-    /// were chosen from.
+    /// Returns `read`'s unit as an input, after checking that it and all decisions have not changed
+    /// since the samples were chosen.
     fn unchanged(&self, decided: &Receipt, partition: Partition) -> Result<Input> {
         let inputs = self.survivors.inputs(partition)?;
         if let Some(changed) = inputs.iter().find(|input| !decided.inputs.contains(input)) {
@@ -164,15 +167,16 @@ impl Export<'_> {
         Ok(read.ok_or_else(|| Error::bug("survivors without a unit of read"))?)
     }
 
-    /// Returns what the embeddings of an output shard are: the same in all of its partitions.
-    fn embeddings(&self, parts: &[Part<'_>]) -> Result<Option<EmbeddingsOf>> {
+    /// Returns the model and dimension of the embeddings in an output shard. All its partitions
+    /// must have the same.
+    fn embeddings(&self, parts: &[ShardPart<'_>]) -> Result<Option<EmbeddingsInfo>> {
         let Some(step) = &self.plan.settings.embeddings else {
             return Ok(None);
         };
-        let mut first: Option<EmbeddingsOf> = None;
+        let mut first: Option<EmbeddingsInfo> = None;
         for part in parts {
             let unit = Unit::from(part.row.partition);
-            let found = EmbeddingsOf::partition(&self.context.run, step, unit)?;
+            let found = EmbeddingsInfo::partition(&self.context.run, step, unit)?;
             let first = first.get_or_insert_with(|| found.clone());
             if *first != found {
                 let message = format!(
@@ -191,29 +195,29 @@ impl Export<'_> {
 
     fn copy_part(
         &self,
-        part: &Part<'_>,
+        part: &ShardPart<'_>,
         task: &Task<'_>,
         shard: &mut OutputShard<'_>,
     ) -> Result<()> {
-        let packing = packing(&self.context.run, part.row.partition.into())?;
-        let kept = Kept::open(self.context, &part.row, &self.plan.settings)?;
+        let compressions = compressions(&self.context.run, part.row.partition.into())?;
+        let kept = KeptSamples::open(self.context, &part.row, &self.plan.settings)?;
         let mut kept = kept.peekable();
         let mut ahead: VecDeque<KeptSample> = VecDeque::new();
         while let Some(first) = kept.next().transpose()? {
             let planned = planned(part.partition, &first.sample.shard)?;
-            let mut source = self.input.shard(planned, &packing)?;
-            source.want(&first.sample.members)?;
+            let mut source = self.input.shard(planned, &compressions)?;
+            source.prefetch(&first.sample.members)?;
             ahead.push_back(first);
             while let Some(sample) = ahead.pop_front() {
                 let same_shard = |next: &sluice_manifest::Result<KeptSample>| match next {
                     Ok(next) => next.sample.shard == planned.shard,
                     Err(_) => true,
                 };
-                while ahead.is_empty() || (has_room(&ahead) && !source.is_busy()) {
+                while ahead.is_empty() || (has_room(&ahead) && !source.is_prefetch_full()) {
                     let Some(next) = kept.next_if(same_shard).transpose()? else {
                         break;
                     };
-                    source.want(&next.sample.members)?;
+                    source.prefetch(&next.sample.members)?;
                     ahead.push_back(next);
                 }
                 shard.copy(&mut source, sample)?;
@@ -224,12 +228,12 @@ impl Export<'_> {
     }
 }
 
-/// Kept samples that are announced to the source shard at once, at most.
+/// The maximum number of kept samples announced to the source shard.
 const AHEAD: usize = 64;
-/// Bytes of their captions and metadata, about.
+/// The approximate maximum size of their captions and metadata.
 const AHEAD_BYTES: usize = 2 << 20;
 
-/// Whether another sample may be announced.
+/// Returns whether another sample may be announced.
 fn has_room(ahead: &VecDeque<KeptSample>) -> bool {
     let texts = ahead.iter().map(|kept| kept.sample.text_bytes());
     ahead.len() < AHEAD && texts.sum::<usize>() < AHEAD_BYTES
@@ -240,7 +244,7 @@ fn planned<'p>(partition: &'p PartitionPlan, path: &ShardPath) -> Result<&'p Pla
     let found = partition.shards.iter().find(|row| row.shard == *path);
     found.ok_or_else(|| {
         Error::data(format!(
-            "{path}: holds a sample, but is not a shard of {}",
+            "{path}: has a sample, but is not a shard of {}",
             partition.partition
         ))
         .hint("run sluice-read again")
@@ -250,7 +254,7 @@ fn planned<'p>(partition: &'p PartitionPlan, path: &ShardPath) -> Result<&'p Pla
 
 /// An output shard being written.
 struct OutputShard<'m> {
-    /// None where the Parquet file holds the images.
+    /// `None` if the Parquet file contains the images.
     tar: Option<ShardWriter<ObjectWriter>>,
     table: CuratedWriter,
     counts: Counts,
@@ -266,6 +270,7 @@ impl OutputShard<'_> {
             mut sample,
             scores,
             embedding,
+            group,
         } = kept;
         let mut key = None;
         let mut image = None;
@@ -302,13 +307,15 @@ impl OutputShard<'_> {
             bytes: sample.bytes,
             sha256: sample.sha256,
             phash: sample.phash,
+            group_id: group.id,
+            group_size: group.size,
         };
         self.table.push(row, &scores, embedding.as_deref(), image)?;
         self.counts.merge(&Counts::all_kept(1));
         Ok(())
     }
 
-    /// Reads the image, writes it anew where that is asked for, and changes the sample's row with it.
+    /// Reads the image, converts it if requested, and updates the sample's row.
     fn image(
         &self,
         source: &mut SourceShard,
@@ -374,7 +381,7 @@ fn check_image(sample: &SampleRow, sha256: &str) -> sluice_manifest::Result<()> 
     .hint("the shard has changed: run sluice-partition and the steps after it"))
 }
 
-/// Hashes what goes through.
+/// A reader that hashes what is read through it.
 struct Hashing<R> {
     inner: R,
     hasher: Sha256,
@@ -407,7 +414,7 @@ impl<R: BufRead> BufRead for Hashing<R> {
     }
 
     fn consume(&mut self, count: usize) {
-        // The consumed bytes are still buffered: `fill_buf` returns them and reads nothing.
+        // The consumed bytes are still buffered: `fill_buf` returns them without reading.
         if let Ok(bytes) = self.inner.fill_buf() {
             self.hasher.update(&bytes[..count]);
         }

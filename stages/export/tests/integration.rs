@@ -1,9 +1,9 @@
-//! The subcommands of the export, run in this process on small runs that `sluice-partition` and
-//! `sluice-read` made. The tests stand in for the steps between.
+//! Runs the subcommands of the export in this process, on small runs made by `sluice-partition` and
+//! `sluice-read`. The tests replace the steps between.
 //!
-//! A failure is: a kept sample that is missing, doubled or changed by a byte; a dropped one without
-//! its reason; an output that depends on anything but its inputs and settings; a stale input that
-//! goes unnoticed. Nothing here is a golden file.
+//! They fail if a kept sample is missing, duplicated or changed by a byte; if a dropped one has no
+//! reason; if an output depends on anything but its inputs and settings; or if a stale input is not
+//! detected. There are no golden files.
 
 #[path = "integration/decide.rs"]
 mod decide;

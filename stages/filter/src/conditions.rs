@@ -10,6 +10,7 @@ use sluice_manifest::{Error, Keep, Result, ScoreColumn, ScoreName, StepName, Uni
 use crate::Args;
 use crate::columns::{self, is_column, refuse_reserved};
 use crate::rules::{RuleError, RuleSet, names};
+use crate::sample::Sampling;
 
 /// `SCORE` or `SCORE=VALUE`.
 #[derive(Debug, Clone, PartialEq)]
@@ -128,6 +129,8 @@ pub enum Condition {
         /// The expression.
         expression: String,
     },
+    /// The image is among those that stay of its cluster.
+    Sample(Sampling),
 }
 
 impl Condition {
@@ -137,7 +140,7 @@ impl Condition {
             Self::Min { score, .. } | Self::Max { score, .. } | Self::Top { score, .. } => {
                 Some(score)
             }
-            Self::Rule { .. } => None,
+            Self::Rule { .. } | Self::Sample(_) => None,
         }
     }
 }
@@ -206,6 +209,7 @@ pub fn compiled(conditions: &[Condition], upstream: &Upstream) -> Result<RuleSet
                 upstream.score(score)?;
             }
             Condition::Rule { name, expression } => rules.push((name.clone(), expression.clone())),
+            Condition::Sample(_) => {}
         }
     }
     RuleSet::compile(&rules, &columns::variables(upstream)).map_err(refused)
@@ -276,9 +280,18 @@ pub fn resolve(args: &Args, upstream: &Upstream) -> Result<(Vec<Condition>, Rule
     let compiled = RuleSet::compile(&rules, &columns::variables(upstream)).map_err(refused)?;
     let rules = rules.into_iter();
     conditions.extend(rules.map(|(name, expression)| Condition::Rule { name, expression }));
+    if let Some(sampling) = args.sample.sampling() {
+        if !conditions.is_empty() {
+            return Err(
+                Error::usage("--sample-per-cluster: the filter has other conditions too")
+                    .hint("sample in a filter step of its own, after the other one"),
+            );
+        }
+        conditions.push(Condition::Sample(sampling));
+    }
     if conditions.is_empty() {
         return Err(Error::usage("the filter has no condition")
-            .hint("give --min, --max, --top, --scores or --rule"));
+            .hint("give --min, --max, --top, --scores, --rule or --sample-per-cluster"));
     }
     Ok((conditions, compiled))
 }
@@ -394,6 +407,11 @@ mod tests {
             (&["--top", "aesthetic"], "SCORE=PERCENT"),
             (&["--top", "aesthetic=0%"], "above 0%"),
             (&["--top", "aesthetic=130%"], "at most 100%"),
+            (&["--sample-per-cluster", "0"], "not in 1"),
+            (
+                &["--sample-per-cluster", "9", "--min", "aesthetic"],
+                "other conditions",
+            ),
             (&["--rule", "width > 3"], "NAME=EXPRESSION"),
             (&["--rule", "a=width >"], "rule a"),
             (&["--rule", "a=widht > 3"], "widht"),

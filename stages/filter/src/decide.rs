@@ -1,6 +1,7 @@
 //! Decides about the survivors of a partition.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
 use sluice_harness::{Context, Plan, ScoreReader, Survivors, Upstream, Work};
@@ -14,6 +15,7 @@ use sluice_manifest::{
 use crate::columns::ColumnReader;
 use crate::conditions::{Condition, Settings};
 use crate::rules::{Row, RuleSet, Value};
+use crate::sample::{Clusters, Sample, Sampling};
 
 /// Samples between two reports of progress.
 const STEP: usize = 1024;
@@ -30,8 +32,10 @@ struct Filter<'a> {
     /// Those of the conditions that are about a score, which are tested first.
     thresholds: Vec<Threshold>,
     rules: &'a RuleSet,
-    /// All partitions of the scores of which a fraction stays.
+    /// All partitions of the scores of which a fraction stays, or of what a sample is taken from.
     whole: Vec<Input>,
+    /// The sample of the clusters, once a partition needs it.
+    sample: Mutex<Option<Arc<Sample>>>,
 }
 
 /// Decides about the partitions that are this process's share.
@@ -59,17 +63,31 @@ pub fn run(
         }
     }
     let units = plan.units();
+    let survivors = context.survivors(survivors_of)?;
+    if let Some(sampling) = sampling_of(&conditions) {
+        whole.extend(survivors.all_inputs()?);
+        whole.push(sampling.input(context)?);
+    }
     let filter = Filter {
         context,
         plan,
-        survivors: context.survivors(survivors_of)?,
+        survivors,
         upstream,
         thresholds: Threshold::all(&conditions, upstream)?,
         conditions,
         rules,
         whole,
+        sample: Mutex::default(),
     };
     context.each_unit(units, context.jobs, |unit| filter.partition(unit))
+}
+
+fn sampling_of(conditions: &[Condition]) -> Option<&Sampling> {
+    let mut samplings = conditions.iter().filter_map(|condition| match condition {
+        Condition::Sample(sampling) => Some(sampling),
+        _ => None,
+    });
+    samplings.next()
 }
 
 /// Returns the histogram of a score over all partitions.
@@ -142,6 +160,7 @@ impl Filter<'_> {
             .run
             .write_rows::<FilterRow>(&task.path(&FILTERED), &[])?;
         let mut values = self.open_values(unit)?;
+        let sampled = self.sampled(unit)?;
         let mut counts = Counts::default();
         for verdict in self.survivors.verdicts::<NameRow>(partition)? {
             let verdict = verdict?;
@@ -150,7 +169,10 @@ impl Filter<'_> {
             if verdict.dropped.is_some() {
                 continue;
             }
-            let failed = self.first_failure(&values);
+            let failed = self.first_failure(&values).or_else(|| {
+                let (sampling, sample, clusters) = sampled.as_ref()?;
+                sampling.failure(sample, clusters, &image_id)
+            });
             counts.add(context.step(), failed.as_ref().map(|(reason, _)| reason));
             let (reason, detail) = failed.unzip();
             rows.push(FilterRow {
@@ -167,6 +189,26 @@ impl Filter<'_> {
         task.publish(|| rows.finish())?;
         task.decides(&[UnitKind::Part]);
         Ok(task.commit(counts)?)
+    }
+
+    /// Returns what is sampled, the sample of all partitions, and the clusters of one; none where nothing
+    /// is sampled.
+    fn sampled(&self, unit: Unit) -> Result<Option<(&Sampling, Arc<Sample>, Clusters)>> {
+        let Some(sampling) = sampling_of(&self.conditions) else {
+            return Ok(None);
+        };
+        let sample = {
+            let mut sample = self.sample.lock().unwrap_or_else(PoisonError::into_inner);
+            match &*sample {
+                Some(sample) => sample.clone(),
+                None => {
+                    let made = sampling.sample(self.context, &self.plan, &self.survivors)?;
+                    sample.insert(Arc::new(made)).clone()
+                }
+            }
+        };
+        let clusters = sampling.clusters(self.context, unit)?;
+        Ok(Some((sampling, sample, clusters)))
     }
 
     fn open_values(&self, unit: Unit) -> Result<Values> {
@@ -260,7 +302,7 @@ impl Threshold {
                 let threshold = threshold.unwrap_or(f32::NEG_INFINITY);
                 (ReasonKind::BelowTop, value >= threshold, threshold, "<")
             }
-            Condition::Rule { .. } => return None,
+            Condition::Rule { .. } | Condition::Sample(_) => return None,
         };
         let detail = || format!("{name} {value} {sign} {threshold}");
         (!passes).then(|| (Reason::about(kind, name), detail()))

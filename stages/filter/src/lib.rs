@@ -9,6 +9,7 @@ mod columns;
 mod conditions;
 mod decide;
 pub mod rules;
+mod sample;
 
 use anyhow::Result;
 use clap::Parser;
@@ -18,6 +19,10 @@ use sluice_manifest::{Operation, Resources, Role, ScoreName, StepName, UnitKind}
 pub use crate::columns::refuse_reserved;
 pub use crate::conditions::{Condition, NamedRule, Settings, Threshold, Top, scorers_of};
 use crate::conditions::{compiled, needed_scores, refuse_hidden_scores, resolve};
+pub use crate::sample::{SampleBy, Sampling};
+
+/// Images of a cluster that can stay at most.
+const MOST_PER_CLUSTER: i64 = 1 << 24;
 
 /// Decide which images stay, by thresholds on scores and by rules
 ///
@@ -60,6 +65,50 @@ pub struct Args {
     /// licensed=metadata.license in ['cc0', 'cc-by']
     #[arg(long, env = "SLUICE_RULE", value_name = "NAME=EXPRESSION")]
     pub rule: Vec<NamedRule>,
+
+    #[command(flatten)]
+    pub sample: SampleArgs,
+}
+
+/// The arguments of the sample of each cluster.
+#[derive(Debug, clap::Args)]
+pub struct SampleArgs {
+    /// Keep at most N images of each cluster of a dedup step; a filter with this has no other condition
+    ///
+    /// Counted are the survivors that this filter sees. Large clusters lose most, so the dataset becomes
+    /// balanced.
+    #[arg(long, env = "SLUICE_SAMPLE_PER_CLUSTER", value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..=MOST_PER_CLUSTER))]
+    pub sample_per_cluster: Option<u32>,
+
+    /// Which images of a cluster stay
+    #[arg(long, env = "SLUICE_SAMPLE_BY", value_enum, default_value_t)]
+    pub sample_by: SampleBy,
+
+    /// The dedup step that assigned the clusters
+    #[arg(
+        long,
+        env = "SLUICE_CLUSTERS_OF",
+        value_name = "STEP",
+        default_value = "dedup"
+    )]
+    pub clusters_of: StepName,
+
+    /// Seed of --sample-by random
+    #[arg(long, env = "SLUICE_SEED", value_name = "N", default_value_t = 42)]
+    pub seed: u64,
+}
+
+impl SampleArgs {
+    /// Returns what is sampled; none where nothing is.
+    pub fn sampling(&self) -> Option<Sampling> {
+        Some(Sampling {
+            clusters_of: self.clusters_of.clone(),
+            per_cluster: self.sample_per_cluster?,
+            by: self.sample_by,
+            seed: (self.sample_by == SampleBy::Random).then_some(self.seed),
+        })
+    }
 }
 
 /// Decides by conditions whose thresholds are known, such as those of a receipt.
@@ -97,7 +146,8 @@ impl Program for Args {
     }
 
     fn needs(&self) -> Result<Vec<StepName>> {
-        Ok(needed_scores(self)?.into_iter().collect())
+        let clusters = self.sample.sampling().map(|sampling| sampling.clusters_of);
+        Ok(needed_scores(self)?.into_iter().chain(clusters).collect())
     }
 
     fn check(&self, upstream: &Upstream) -> Result<Gives> {

@@ -1,59 +1,62 @@
-//! What the objects of an input are: shards, Parquet files with images, images with what describes
-//! them, lists.
+//! Classifies the objects of an input: shards, Parquet files with images, images with their
+//! captions and metadata, and lists.
 
 use std::collections::BTreeMap;
 
 use sluice_manifest::rows::{FileRow, PlanRow, ShardKind};
-use sluice_manifest::{Error, Result, ShardPath};
+use sluice_manifest::{Class, Error, Result, ShardPath};
 use sluice_source::ImageColumns;
 use sluice_store::{Location, ObjectInfo, Storage, Store};
 use sluice_table::{ParquetTable, UserObject};
 
 use crate::files::{FileSample, Folder};
-use crate::found::Found;
 use crate::groups::grouped;
 use crate::kinds::FileKind;
 use crate::listing::{Hidden, Listing, list};
 use crate::lists::read_list;
+use crate::summary::InputSummary;
 
 /// How an input is read.
 #[derive(Debug, Clone, Default)]
-pub struct Options {
-    /// What it is: folders, files, globs, ranges.
+pub struct InputOptions {
+    /// The inputs: folders, files, globs, ranges.
     pub patterns: Vec<String>,
-    /// Names are taken as they are.
+    /// Whether patterns are literal names.
     pub literal: bool,
-    /// The column of the images in Parquet files.
+    /// The image column of Parquet files.
     pub image_column: Option<String>,
-    /// The column of the captions in tables.
+    /// The caption column of tables.
     pub caption_column: Option<String>,
-    /// The column of the paths or URIs in lists.
+    /// The column with the paths or URIs in lists.
     pub url_column: Option<String>,
 }
 
-/// An input, sorted out.
+/// The classified objects of an input.
 pub struct Contents {
-    /// What the paths are relative to.
+    /// The location that paths are relative to.
     pub root: Location,
-    /// The shards, by their paths.
+    /// The shards by path.
     pub shards: BTreeMap<ShardPath, PlanRow>,
-    /// The samples in files.
+    /// The samples that are plain files.
     pub samples: Vec<FileSample>,
-    /// One file in each folder.
-    pub places: Vec<ShardPath>,
+    /// The folders that were listed with everything below them.
+    pub folders: Vec<Location>,
+    /// The shards, and of other files one in each folder: paths below the root, or URIs.
+    pub files: Vec<String>,
     /// What was found, for people.
-    pub found: Found,
+    pub found: InputSummary,
     hidden: Vec<Hidden>,
 }
 
 impl Contents {
-    /// Lists an input and sorts it out. Reads the tables that describe images, the lists, and the
-    /// footers of Parquet files.
+    /// Lists an input and classifies its objects. Reads metadata tables, lists, and the footers of
+    /// Parquet files.
     ///
     /// # Errors
-    /// Data, when there is nothing that can be used, or image ids would be ambiguous; usage, when a
-    /// column does not fit; of storage.
-    pub fn of(storage: &Storage, options: &Options) -> Result<Self> {
+    ///
+    /// Returns a data error if nothing is usable, a table is damaged or image ids would be
+    /// ambiguous; a usage error if a column does not fit; and otherwise a storage error.
+    pub fn of(storage: &Storage, options: &InputOptions) -> Result<Self> {
         let listing = list(storage, &options.patterns, options.literal)?;
         let input = storage.create(&listing.root)?;
         let mut sorter = Sorter {
@@ -63,13 +66,15 @@ impl Contents {
             shards: BTreeMap::new(),
             folder: Folder::default(),
             lists: Vec::new(),
-            found: Found::default(),
+            broken: Vec::new(),
+            found: InputSummary::default(),
         };
         sorter.sort()?;
         let Sorter {
             shards,
             folder,
             lists,
+            mut broken,
             mut found,
             ..
         } = sorter;
@@ -81,9 +86,13 @@ impl Contents {
             samples.extend(rows);
         }
         found.count_captions(&samples);
+        if samples.is_empty() && shards.len() == broken.len() && !broken.is_empty() {
+            return Err(broken.swap_remove(0));
+        }
         let mut contents = Self {
-            places: places(&listing, &shards),
+            files: files(&listing, &shards, &samples),
             root: listing.root,
+            folders: listing.folders,
             hidden: listing.hidden,
             shards,
             samples,
@@ -95,7 +104,7 @@ impl Contents {
         Ok(contents)
     }
 
-    /// Warns of hidden files, and of images that share their name with another one in another format.
+    /// Logs a warning about hidden files, and about images with the same name in another format.
     pub fn report_oddities(&self) {
         self.hidden.iter().for_each(Hidden::report);
         let (count, first) = (self.found.namesakes, |sample: &&FileSample| {
@@ -110,7 +119,7 @@ impl Contents {
         }
     }
 
-    fn check_usable(&self, options: &Options) -> Result<()> {
+    fn check_usable(&self, options: &InputOptions) -> Result<()> {
         if !self.shards.is_empty() || !self.samples.is_empty() {
             return Ok(());
         }
@@ -123,8 +132,8 @@ impl Contents {
         )
     }
 
-    /// Refuses two samples with one id: key `b/1` of `a.tar`, key `1` of `a/b.tar`, and the file
-    /// `a/b/1.jpg`.
+    /// Returns an error if two samples have one id: key `b/1` of `a.tar`, key `1` of `a/b.tar`, and
+    /// the file `a/b/1.jpg`.
     fn refuse_ambiguous(&self) -> Result<()> {
         let shards = self.shards.values();
         let stems: BTreeMap<&str, &ShardPath> =
@@ -146,8 +155,8 @@ impl Contents {
         Ok(())
     }
 
-    /// Returns the shards of the plan, and what is in those that are files, in the order of their
-    /// paths.
+    /// Returns the shards of the plan, and the files in those that consist of files, sorted by
+    /// path.
     pub fn into_shards(self, limit: Option<u64>) -> BTreeMap<ShardPath, (PlanRow, Vec<FileRow>)> {
         let others = self.shards.into_iter();
         let others = others.map(|(path, row)| (path, (row, Vec::new())));
@@ -164,33 +173,41 @@ fn ambiguous(one: &str, other: &str) -> Error {
     .hint("curate them in two runs, or rename one of them")
 }
 
-/// Returns one file of each folder.
-fn places(listing: &Listing, shards: &BTreeMap<ShardPath, PlanRow>) -> Vec<ShardPath> {
-    let mut places: BTreeMap<&str, &str> = BTreeMap::new();
-    let mut all: Vec<ShardPath> = shards.keys().cloned().collect();
-    for path in listing.objects.keys() {
+/// Returns the shards, and one file of each folder with others.
+fn files(
+    listing: &Listing,
+    shards: &BTreeMap<ShardPath, PlanRow>,
+    samples: &[FileSample],
+) -> Vec<String> {
+    let mut folders: BTreeMap<&str, &str> = BTreeMap::new();
+    let objects = listing.objects.keys().map(String::as_str);
+    for path in objects.chain(samples.iter().filter_map(FileSample::file)) {
         let folder = path.rsplit_once('/').map_or("", |(folder, _)| folder);
-        places.entry(folder).or_insert(path);
+        folders.entry(folder).or_insert(path);
     }
-    all.extend(places.into_values().map(ShardPath::new));
-    all
+    let shards = shards.keys().map(ToString::to_string);
+    shards
+        .chain(folders.into_values().map(str::to_owned))
+        .collect()
 }
 
-/// Sorts objects by what they are.
+/// Classifies objects.
 struct Sorter<'a> {
     input: &'a Store,
-    options: &'a Options,
+    options: &'a InputOptions,
     listing: &'a Listing,
     shards: BTreeMap<ShardPath, PlanRow>,
     folder: Folder,
     lists: Vec<String>,
-    found: Found,
+    /// Why tables cannot be read.
+    broken: Vec<Error>,
+    found: InputSummary,
 }
 
 impl Sorter<'_> {
     fn sort(&mut self) -> Result<()> {
         let listing = self.listing;
-        // `--input data/*`, expanded by a shell, names captions and tables of images too.
+        // `--input data/*`, expanded by a shell, also names captions and metadata tables of images.
         let mut objects = listing.objects.iter();
         let describes =
             objects.any(|(path, listed)| listed.named && FileKind::of(path) == FileKind::Image);
@@ -236,7 +253,7 @@ impl Sorter<'_> {
         self.shards.insert(row.shard.clone(), row);
     }
 
-    /// Returns the table that img2dataset writes with a shard: `00000.parquet` beside `00000.tar`
+    /// Returns the table that img2dataset writes with a shard: `00000.parquet` next to `00000.tar`
     /// and `00000_stats.json`.
     fn sidecar(&self, stem: &str) -> Option<String> {
         let table = format!("{stem}.parquet");
@@ -244,14 +261,30 @@ impl Sorter<'_> {
         (there(&table) && there(&format!("{stem}_stats.json"))).then_some(table)
     }
 
+    /// Plans a table that cannot be read: `read` counts it as a damaged shard.
+    fn add_broken(&mut self, row: PlanRow, e: Error) {
+        self.found.add_table(0);
+        self.shards.insert(row.shard.clone(), row);
+        self.broken.push(e);
+    }
+
     fn add_parquet(&mut self, path: &str, info: &ObjectInfo, named: bool) -> Result<()> {
         let stem = path.strip_suffix(".parquet").unwrap_or(path);
         let has = |beside: &str| self.listing.objects.contains_key(beside);
-        // The table of a shard, also of one that Sluice wrote.
+        // The table of a shard, possibly of one that Sluice wrote.
         if !named && has(&format!("{stem}.tar")) {
+            if self.sidecar(stem).is_none() {
+                self.found.ignore(path);
+            }
             return Ok(());
         }
-        let table = ParquetTable::open(UserObject::open(self.input, path)?)?;
+        let table = match ParquetTable::open(UserObject::open(self.input, path)?) {
+            Err(e) if e.class() == Class::Data => {
+                self.add_broken(Self::plan_row(path, info, ShardKind::Parquet), e);
+                return Ok(());
+            }
+            table => table?,
+        };
         let options = self.options;
         let (image, caption) = (&options.image_column, &options.caption_column);
         match ImageColumns::of(&table, image.as_deref(), caption.as_deref())? {
@@ -280,9 +313,9 @@ mod tests {
         for path in paths {
             store.put(path, path.as_bytes().to_vec()).unwrap();
         }
-        let options = Options {
+        let options = InputOptions {
             patterns: vec![root],
-            ..Options::default()
+            ..InputOptions::default()
         };
         Contents::of(&storage, &options)
     }

@@ -1,9 +1,9 @@
-//! The images of folders as samples, with the captions and the metadata that describe them.
+//! Creates samples from image files, with their captions and metadata.
 //!
-//! A caption or metadata is a file with the image's name and another extension (`a.txt` or
-//! `a.jpg.txt` for `a.jpg`), or a row of a table `metadata.jsonl`, `metadata.csv` or
-//! `metadata.parquet` in the image's folder or above it, whose column `file_name` is the image's path
-//! below the table's folder: Hugging Face's imagefolder. A file of its own counts before a row.
+//! A caption or metadata is either a file with the image's name and another extension (`a.txt` or
+//! `a.jpg.txt` for `a.jpg`), or a row of a table. The table is `metadata.jsonl`, `metadata.csv` or
+//! `metadata.parquet` in the image's folder or above it, and its column `file_name` is the image's
+//! path below the table's folder: Hugging Face's imagefolder. A file takes precedence over a row.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -14,11 +14,11 @@ use sluice_source::caption_column;
 use sluice_store::{ObjectInfo, Store};
 use sluice_table::{Row, Rows};
 
-use crate::contents::Options;
-use crate::found::Found;
+use crate::contents::InputOptions;
 use crate::kinds::{extension_of, key_of};
+use crate::summary::InputSummary;
 
-/// The column of the images' paths in a table of metadata.
+/// The column with the images' paths in a metadata table.
 const FILE_NAME: &str = "file_name";
 
 /// A sample whose image is a file.
@@ -26,14 +26,14 @@ const FILE_NAME: &str = "file_name";
 pub struct FileSample {
     /// The path without its extension.
     pub key: String,
-    /// Earlier samples with that key.
+    /// The number of earlier samples with that key.
     pub occurrence: u32,
-    /// The image first, then its caption and metadata.
+    /// The image, followed by its caption and metadata.
     pub members: Vec<FileRow>,
 }
 
 impl FileSample {
-    /// Returns what sorts samples.
+    /// Returns the sort key of the sample.
     pub fn id(&self) -> (&str, u32) {
         (&self.key, self.occurrence)
     }
@@ -43,7 +43,7 @@ impl FileSample {
         self.members.first()?.path.as_deref()
     }
 
-    /// Whether it has a caption.
+    /// Returns whether the sample has a caption.
     pub fn has_caption(&self) -> bool {
         self.has(&["txt", "caption"])
     }
@@ -56,7 +56,7 @@ impl FileSample {
         })
     }
 
-    /// Adds a row of a table: its caption and itself as metadata, where there is none.
+    /// Adds the caption in a row, and the row as metadata, unless the sample has them.
     pub fn describe(&mut self, row: Row, caption: Option<&str>) {
         let texts = row.iter().filter(|(_, value)| value.is_string());
         let texts = texts.map(|(name, _)| name.as_str());
@@ -99,7 +99,7 @@ pub struct Folder {
     images: Vec<FileRow>,
     /// Captions and metadata, by the name that they share with an image.
     texts: BTreeMap<String, Vec<FileRow>>,
-    /// Tables of metadata.
+    /// Metadata tables.
     pub tables: Vec<String>,
 }
 
@@ -109,7 +109,7 @@ impl Folder {
         self.images.push(file_row(path, info));
     }
 
-    /// Adds what may be a caption or metadata.
+    /// Adds a file that may be a caption or metadata.
     pub fn add_text(&mut self, path: &str, info: &ObjectInfo) {
         let texts = self.texts.entry(key_of(path).to_owned()).or_default();
         texts.push(file_row(path, info));
@@ -118,12 +118,13 @@ impl Folder {
     /// Returns a sample for each image.
     ///
     /// # Errors
-    /// Data, when a table of metadata is broken; of storage.
+    ///
+    /// Returns a data error if a metadata table is damaged, and otherwise a storage error.
     pub fn samples(
         mut self,
         input: &Store,
-        options: &Options,
-        found: &mut Found,
+        options: &InputOptions,
+        found: &mut InputSummary,
     ) -> Result<Vec<FileSample>> {
         let mut rows = self.described(input, found)?;
         let mut names = Names::of(&self.images);
@@ -152,8 +153,8 @@ impl Folder {
         Ok(samples)
     }
 
-    /// Returns the rows of the tables of metadata, by the images' paths.
-    fn described(&self, input: &Store, found: &mut Found) -> Result<HashMap<String, Row>> {
+    /// Returns the rows of the metadata tables, by image path.
+    fn described(&self, input: &Store, found: &mut InputSummary) -> Result<HashMap<String, Row>> {
         let mut rows = HashMap::new();
         if self.images.is_empty() {
             self.tables.iter().for_each(|path| found.ignore(path));
@@ -172,7 +173,7 @@ impl Folder {
         Ok(rows)
     }
 
-    fn count_unused(&self, samples: &[FileSample], found: &mut Found) {
+    fn count_unused(&self, samples: &[FileSample], found: &mut InputSummary) {
         let files = samples.iter().filter_map(FileSample::file);
         let names: HashSet<&str> = files.flat_map(|path| [key_of(path), path]).collect();
         for (name, texts) in &self.texts {
@@ -184,7 +185,7 @@ impl Folder {
     }
 }
 
-/// The names that images have, and those that were given to images of one name.
+/// The names of all images, and the last number assigned to each repeated name.
 struct Names {
     taken: HashSet<String>,
     last: HashMap<String, u32>,
@@ -199,7 +200,8 @@ impl Names {
         }
     }
 
-    /// Returns 0 for the first image of a name; else the n for which `NAME#n` is nobody's.
+    /// Returns 0 for the first image with a name. Otherwise returns the number `n` for which
+    /// `NAME#n` is unused.
     fn occurrence(&mut self, name: &str) -> u32 {
         let Some(last) = self.last.get_mut(name) else {
             self.last.insert(name.to_owned(), 0);

@@ -1,16 +1,16 @@
-//! Samples in files as shards of the plan.
+//! Groups samples that are plain files into shards of the plan.
 
 use sluice_manifest::rows::{FileRow, PlanRow, ShardKind};
 use sluice_manifest::{Fingerprint, ShardPath};
 
 use crate::files::FileSample;
 
-/// Bytes of the files in a shard of the plan, if `--bytes-per-partition` gives no other number.
+/// The size of the files in such a shard, unless `--bytes-per-partition` gives another one.
 const BYTES: u64 = 128 << 20;
-/// Samples in one, at most.
+/// The maximum number of samples in such a shard.
 const SAMPLES: usize = 10_000;
 
-/// Cuts sorted samples into shards of the plan.
+/// Groups sorted samples into shards of the plan.
 pub fn grouped(
     samples: Vec<FileSample>,
     limit: Option<u64>,
@@ -69,7 +69,7 @@ fn shard_of(group: Vec<FileSample>, bytes: u64) -> (PlanRow, Vec<FileRow>) {
     (plan, rows)
 }
 
-/// Returns the hash of what the rows say: the names, sizes and times of the files, and the texts.
+/// Returns the hash of the rows: the names, sizes and times of the files, and the texts.
 fn fingerprint(rows: &[FileRow]) -> String {
     let texts: Vec<[String; 2]> = rows
         .iter()

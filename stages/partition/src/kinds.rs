@@ -1,4 +1,4 @@
-//! What a file is, by its name.
+//! Classifies files by name.
 
 use std::collections::HashSet;
 
@@ -6,14 +6,14 @@ use sluice_shard::IMAGE_EXTENSIONS;
 use sluice_store::ObjectInfo;
 use sluice_table::Format;
 
-/// Endings of the files that are shards.
+/// File name endings of shards.
 const SHARD_ENDINGS: [&str; 4] = [".tar", ".tar.gz", ".tgz", ".tar.zst"];
-/// Extensions of captions and metadata beside an image.
+/// Extensions of captions and metadata of an image.
 const TEXT_EXTENSIONS: [&str; 3] = ["txt", "caption", "json"];
-/// The name, without extension, of the table that describes the images in a folder.
+/// The name, without extension, of a table that describes the images in a folder.
 const METADATA: &str = "metadata";
 
-/// A kind of file.
+/// The kind of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FileKind {
     /// A shard.
@@ -22,11 +22,12 @@ pub enum FileKind {
     Image,
     /// A Parquet file: images, or a list of them.
     Parquet,
-    /// A caption or metadata beside an image; a list, where it is named.
+    /// The caption or metadata of an image. A list, if a pattern names it.
     Text,
-    /// A list, where it is named.
+    /// A list, if a pattern names it.
     Table,
-    /// `metadata.jsonl`, `metadata.csv` or `metadata.parquet`: describes the images below its folder.
+    /// `metadata.jsonl`, `metadata.csv` or `metadata.parquet`: describes the images below its
+    /// folder.
     Metadata,
     /// Anything else.
     Other,
@@ -55,7 +56,7 @@ impl FileKind {
         }
     }
 
-    /// Whether a file that is named can be a list.
+    /// Returns whether a file that a pattern names can be a list.
     pub fn is_table(self) -> bool {
         matches!(
             self,
@@ -82,7 +83,7 @@ fn folder_of(path: &str) -> &str {
     path.rsplit_once('/').map_or("", |(folder, _)| folder)
 }
 
-/// Returns the captions and the metadata beside images, which a pattern for images leaves out.
+/// Returns the captions and metadata of images, which a pattern for images does not match.
 pub fn texts_of(images: &[ObjectInfo], others: Vec<ObjectInfo>) -> Vec<ObjectInfo> {
     let images = images.iter().map(|object| object.path.as_str());
     let images: Vec<&str> = images

@@ -1,17 +1,18 @@
-//! `sluice-partition`: lists what is under `--input`, groups it, writes the plan.
+//! `sluice-partition`: lists the objects under `--input`, groups them, and writes the plan.
 //!
-//! A shard of the plan is a tar, a Parquet file with images, or a number of image files. Shards are sorted by path and cut into partitions in that order, so the same input gives the
-//! same plan. The plan records each shard's size and entity tag or modification time: when one
-//! changes, its partition is done again and nothing else.
+//! A shard of the plan is a tar, a Parquet file with images, or a group of image files. Shards are
+//! sorted by path and divided into partitions in that order, so the same input gives the same plan.
+//! The plan records each shard's size and entity tag or modification time. If one changes, only its
+//! partition is processed again.
 
 pub mod contents;
 pub mod files;
-pub mod found;
 mod groups;
 pub mod kinds;
 pub mod listing;
 pub mod lists;
 mod ranges;
+pub mod summary;
 
 use std::collections::BTreeMap;
 
@@ -28,7 +29,7 @@ use sluice_manifest::{
 };
 use sluice_store::{Location, Storage};
 
-use crate::contents::{Contents, Options};
+use crate::contents::{Contents, InputOptions};
 
 /// List the images of a dataset and group them into partitions
 ///
@@ -41,12 +42,12 @@ pub struct Args {
 
     /// What to curate: shards, folders of images, Parquet files, lists of paths or URIs
     ///
-    /// Folders and files by their names, globs (quoted), or ranges like train-{000..099}.tar. A table
-    /// or text file that is named is a list.
+    /// Names of folders and files, globs (quoted), or ranges such as train-{000..099}.tar. A table or
+    /// text file given by name is a list.
     #[arg(long, env = "SLUICE_INPUT", value_name = "URI", required = true, num_args = 1..)]
     pub input: Vec<String>,
 
-    /// Take each --input as a name, without globs and ranges
+    /// Treat each --input as a literal name, without globs and ranges
     #[arg(long, env = "SLUICE_LITERAL", value_name = "true", num_args = 0..=1,
         require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub literal: bool,
@@ -64,19 +65,19 @@ pub struct Args {
     pub url_column: Option<String>,
 
     #[command(flatten)]
-    pub size: Size,
+    pub size: PartitionSize,
 }
 
-/// How large a partition is.
+/// The size of a partition.
 #[derive(Debug, Clone, Copy, ClapArgs)]
 #[group(multiple = false)]
-pub struct Size {
-    /// Shards in a partition; files count as shards of 128 MiB
+pub struct PartitionSize {
+    /// Shards per partition; files count as shards of 128 MiB
     #[arg(long, env = "SLUICE_SHARDS_PER_PARTITION", value_name = "N", default_value_t = 1,
         value_parser = clap::value_parser!(u64).range(1..))]
     pub shards_per_partition: u64,
 
-    /// Bytes in a partition, in place of a number of shards; a larger shard is one by itself
+    /// Bytes per partition, instead of a number of shards; a larger shard is its own partition
     #[arg(long, env = "SLUICE_BYTES_PER_PARTITION", value_name = "BYTES",
         value_parser = clap::value_parser!(u64).range(1..))]
     pub bytes_per_partition: Option<u64>,
@@ -110,8 +111,8 @@ impl Program for Args {
 }
 
 impl Args {
-    fn options(&self) -> Options {
-        Options {
+    fn options(&self) -> InputOptions {
+        InputOptions {
             patterns: self.input.clone(),
             literal: self.literal,
             image_column: self.image_column.clone(),
@@ -120,36 +121,43 @@ impl Args {
         }
     }
 
-    /// Returns where the samples come from.
+    /// Returns the locations of the input.
     ///
     /// # Errors
-    /// Usage, when the run would be written into the input.
+    ///
+    /// Returns a usage error if the run would be written into the input.
     fn places(&self, contents: &Contents, run: &Location) -> Result<InputPlaces, Error> {
-        let input = InputPlaces::new(&contents.root, &self.input, contents.places.iter())?;
+        let files = contents.files.iter().map(String::as_str);
+        let input = InputPlaces::new(&contents.root, &contents.folders, files);
         input.refuse("--run", run)?;
         Ok(input)
     }
 }
 
-/// The settings that shape the plan.
+/// The settings that determine the plan.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Settings {
-    /// Root of the input.
+    /// The root of the input.
     pub input: String,
-    /// What was asked for.
+    /// The requested patterns.
     pub patterns: Vec<String>,
-    /// Shards in a partition.
+    /// The number of shards in a partition.
     pub shards_per_partition: u64,
-    /// Bytes in a partition, in place of shards.
+    /// The number of bytes in a partition, instead of the number of shards.
     pub bytes_per_partition: Option<u64>,
 }
 
 fn plan(args: &Args, context: &Context, unit: Unit) -> Result<()> {
     let mut contents = Contents::of(&context.storage, &args.options())?;
-    args.places(&contents, context.run.location())?;
+    let run = context.run.location();
+    let places = args.places(&contents, run)?;
+    let before = before(context)?;
+    let id = before.as_ref().map(|before| before.id.clone());
+    let id = id.filter(|id| !id.is_empty());
     tracing::info!(input = %contents.root, "found {}", contents.found);
     contents.report_oddities();
     let root = contents.root.clone();
+    let listed = contents.folders.iter().map(ToString::to_string).collect();
     lists::look_up(
         &context.storage,
         &context.storage.create(&root)?,
@@ -159,13 +167,15 @@ fn plan(args: &Args, context: &Context, unit: Unit) -> Result<()> {
     let (rows, files) = group(shards, args.size);
     let info = RunInfo {
         layout: RunInfo::LAYOUT,
+        id: id.unwrap_or_else(|| places.id_of_run(run)),
         input: root.to_string(),
         patterns: args.input.clone(),
+        listed,
         partitions: rows.last().map_or(0, |row| row.partition.0 + 1),
         shards: rows.len() as u64,
         bytes: rows.iter().map(|row| row.bytes).sum(),
     };
-    if let Some(before) = before(context)?
+    if let Some(before) = before
         && before.input != info.input
     {
         refuse_other_input(context, &before, &info, &rows)?;
@@ -196,7 +206,7 @@ fn plan(args: &Args, context: &Context, unit: Unit) -> Result<()> {
     }
     task.publish(|| writer.finish())?;
     write_files(context, &mut task, files)?;
-    // What later steps wrote about partitions that the plan no longer has.
+    // Removes the outputs of later steps for partitions that the plan no longer has.
     context.remove_units("", |_, unit| {
         unit.kind == UnitKind::Part && unit.index >= info.partitions
     })?;
@@ -206,7 +216,7 @@ fn plan(args: &Args, context: &Context, unit: Unit) -> Result<()> {
     Ok(task.commit(Counts::default())?)
 }
 
-/// Returns what the run was before; none where no receipt vouches for it, for it is written anew.
+/// Returns the previous `run.json`, or `None` if no receipt lists it: it is then rewritten.
 fn before(context: &Context) -> sluice_manifest::Result<Option<RunInfo>> {
     if let Some(json) = context.run.get_if_there(layout::RUN_INFO)? {
         RunInfo::check_layout(&json, &context.run.uri(layout::RUN_INFO))?;
@@ -214,8 +224,9 @@ fn before(context: &Context) -> sluice_manifest::Result<Option<RunInfo>> {
     data_or_none(context.run_info())
 }
 
-/// Refuses an input at another place than the run's, unless it is the same dataset: the same shards with
-/// the same sizes. Those whose entity tag or time is another one are read again.
+/// Returns an error if the input is at another location than the run's, unless it is the same
+/// dataset: the same shards with the same sizes. Shards whose entity tag or time differs are read
+/// again.
 fn refuse_other_input(
     context: &Context,
     before: &RunInfo,
@@ -245,7 +256,7 @@ fn refuse_other_input(
     .into())
 }
 
-/// All shards as one input.
+/// Returns one input for all shards.
 fn all_shards(shards: &[Input]) -> Input {
     let parts: Vec<String> = shards
         .iter()
@@ -276,11 +287,11 @@ fn write_files(
     Ok(())
 }
 
-/// Shards of the plan, and what is in those that are files.
+/// Shards of the plan, with the files in those that consist of files.
 type Shards = BTreeMap<ShardPath, (PlanRow, Vec<FileRow>)>;
 
-/// Cuts the sorted shards into partitions. Returns the plan, and the files of each partition.
-fn group(all: Shards, size: Size) -> (Vec<PlanRow>, Vec<(Partition, Vec<FileRow>)>) {
+/// Divides the sorted shards into partitions. Returns the plan, and the files of each partition.
+fn group(all: Shards, size: PartitionSize) -> (Vec<PlanRow>, Vec<(Partition, Vec<FileRow>)>) {
     let mut rows: Vec<PlanRow> = Vec::with_capacity(all.len());
     let mut files: Vec<(Partition, Vec<FileRow>)> = Vec::new();
     let (mut partition, mut shards, mut bytes) = (0, 0, 0);

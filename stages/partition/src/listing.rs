@@ -1,13 +1,13 @@
-//! Which objects `--input` names.
+//! Lists the objects that `--input` names.
 //!
-//! A pattern is a folder (all input below it, at any depth), a file, a glob (`*` stays within a
-//! folder, `**` does not), or a WebDataset range such as `train-{000..099}.tar`. Paths are relative
-//! to the root: the folder that all patterns have in common. What the objects are says
-//! [`Contents`](crate::contents::Contents).
+//! A pattern is a folder (everything below it, at any depth), a file, a glob (`*` matches within a
+//! folder, `**` across folders), or a WebDataset range such as `train-{000..099}.tar`. Paths are
+//! relative to the root: the deepest folder common to all patterns.
+//! [`Contents`](crate::contents::Contents) classifies the objects.
 //!
-//! What a pattern names must be there, each shard of a range too. What begins with a dot (`._x.tar`,
-//! `.ipynb_checkpoints/`) is taken only where a pattern names the dot. A name that exists is taken as
-//! it is, whatever characters are in it.
+//! Everything that a pattern names must exist, including each shard of a range. Names that start
+//! with a dot (`._x.tar`, `.ipynb_checkpoints/`) match only if the pattern contains the dot. A name
+//! that exists is used literally, whatever characters it contains.
 
 use std::collections::BTreeMap;
 
@@ -17,14 +17,16 @@ use sluice_manifest::{Error, Result};
 use sluice_store::{Location, ObjectInfo, Storage, Store};
 
 use crate::kinds::{FileKind, texts_of};
-use crate::ranges::Wanted;
+use crate::ranges::NamePattern;
 
-/// The objects of an input, by their paths below the root.
+/// The objects of an input by their paths below the root.
 pub struct Listing {
-    /// What the paths are relative to.
+    /// The location that paths are relative to.
     pub root: Location,
     /// The objects.
     pub objects: BTreeMap<String, Listed>,
+    /// The folders that were listed with everything below them.
+    pub folders: Vec<Location>,
     /// Hidden files that were passed over, by the patterns of their folders.
     pub hidden: Vec<Hidden>,
 }
@@ -45,32 +47,34 @@ impl Hidden {
         })
     }
 
-    /// Warns of them.
+    /// Logs a warning.
     pub fn report(&self) {
         let count = self.paths.len();
         let names = list_first(self.paths.iter().map(String::as_str));
         tracing::warn!(
             input = shell(&[&self.pattern]),
-            "{count} hidden files are passed over: {names}; name them to take them"
+            "{count} hidden files are skipped: {names}; name them to include them"
         );
     }
 }
 
 /// An object of the input.
 pub struct Listed {
-    /// What the store says about it.
+    /// The object's metadata.
     pub info: ObjectInfo,
-    /// Whether a pattern names it, and not only its folder.
+    /// Whether a pattern names the object itself, and not only its folder.
     pub named: bool,
 }
 
-/// The objects that a pattern stands for.
-struct Match {
-    /// The folder that their paths start at.
+/// The objects that a pattern matches.
+struct PatternMatch {
+    /// The folder that their paths are relative to.
     base: Location,
+    /// Whether the base is listed with everything below it.
+    is_deep: bool,
     objects: Vec<ObjectInfo>,
     named: bool,
-    /// What else there is, where nothing can be used.
+    /// What was found instead, if nothing is usable.
     instead: Option<String>,
     hidden: Option<Hidden>,
 }
@@ -78,11 +82,13 @@ struct Match {
 /// Lists the objects that the patterns name.
 ///
 /// # Errors
-/// Data, when a pattern names nothing that can be used; usage, when it is not a valid one.
+///
+/// Returns a data error if a pattern names nothing usable, a usage error if a pattern is invalid,
+/// and otherwise a storage error.
 pub fn list(storage: &Storage, patterns: &[String], literal: bool) -> Result<Listing> {
     let mut found: BTreeMap<String, Listed> = BTreeMap::new();
     let (mut bases, mut missing, mut instead) = (Vec::new(), Vec::new(), None);
-    let mut hidden = Vec::new();
+    let (mut folders, mut hidden) = (Vec::new(), Vec::new());
     for pattern in patterns {
         let matched = match_one(storage, pattern, literal)?;
         if !matched
@@ -101,6 +107,9 @@ pub fn list(storage: &Storage, patterns: &[String], literal: bool) -> Result<Lis
             listed.named |= named;
         }
         bases.push(matched.base.to_string());
+        if matched.is_deep {
+            folders.push(matched.base);
+        }
     }
     if !missing.is_empty() {
         let missing = list_first(missing.into_iter());
@@ -120,11 +129,13 @@ pub fn list(storage: &Storage, patterns: &[String], literal: bool) -> Result<Lis
     Ok(Listing {
         objects: objects.collect(),
         root: Location::parse(&root)?,
+        folders,
         hidden,
     })
 }
 
-/// Whether an object can be used by itself. A caption or metadata needs an image, or a name.
+/// Returns whether an object is usable by itself. A caption or metadata needs an image, or a
+/// pattern that names it.
 fn is_input(object: &ObjectInfo, named: bool) -> bool {
     match FileKind::of(&object.path) {
         FileKind::Tar | FileKind::Image | FileKind::Parquet => true,
@@ -133,8 +144,8 @@ fn is_input(object: &ObjectInfo, named: bool) -> bool {
     }
 }
 
-/// The objects of a folder, of a glob or a range, or one object.
-fn match_one(storage: &Storage, name: &str, literal: bool) -> Result<Match> {
+/// Returns the objects of a folder, a glob or a range, or a single object.
+fn match_one(storage: &Storage, name: &str, literal: bool) -> Result<PatternMatch> {
     refuse_credentials(name)?;
     let by_name = by_name(storage, name)?;
     let special = if literal {
@@ -151,8 +162,9 @@ fn match_one(storage: &Storage, name: &str, literal: bool) -> Result<Match> {
             if FileKind::of(name) == FileKind::Other {
                 storage.open(&location)?;
             }
-            return Ok(Match {
+            return Ok(PatternMatch {
                 base: location,
+                is_deep: false,
                 objects: Vec::new(),
                 named: false,
                 instead: Some("there is no such file".to_owned()),
@@ -164,10 +176,10 @@ fn match_one(storage: &Storage, name: &str, literal: bool) -> Result<Match> {
     let (folder, rest) = name.split_at(slash);
     let location = Location::parse(if folder.is_empty() { "." } else { folder })?;
     let store = storage.open(&location)?;
-    // One listing of what begins alike costs a request for a thousand objects; asking for each
-    // shard of a range would cost a request for one.
+    // Listing a common prefix costs a request for every thousand objects. Requesting each shard of
+    // a range would cost one request each.
     let listed = store.list_beginning(&name[slash..special])?;
-    let wanted = Wanted::new(name, rest)?;
+    let wanted = NamePattern::new(name, rest)?;
     let (mut objects, others): (Vec<_>, Vec<_>) = listed
         .into_iter()
         .partition(|object| wanted.matches(&object.path));
@@ -176,13 +188,21 @@ fn match_one(storage: &Storage, name: &str, literal: bool) -> Result<Match> {
     wanted.refuse_missing(name, &objects)?;
     let beside = texts_of(&objects, others);
     objects.extend(beside);
-    Ok(Match {
+    Ok(PatternMatch {
         base: location,
+        // A wildcard for a folder may stand for a folder that is written to.
+        is_deep: rest.contains("**") || is_of_folder(rest),
         objects,
         named,
         instead: None,
         hidden: None,
     })
+}
+
+/// Whether a folder's name has a wildcard. A range stands for numbers alone.
+fn is_of_folder(rest: &str) -> bool {
+    let folders = rest.rsplit_once('/').map_or("", |(folders, _)| folders);
+    folders.contains(['*', '?', '['])
 }
 
 /// Returns where the first wildcard or range of a name is. Characters of a folder that is there by its
@@ -200,7 +220,8 @@ fn special_at(storage: &Storage, name: &str) -> Result<Option<usize>> {
     Ok(None)
 }
 
-/// Whether there is a folder of this very name. In an object store it is there when it holds something.
+/// Returns whether a folder with this literal name exists. In an object store, it exists if it
+/// contains an object.
 fn is_folder(storage: &Storage, name: &str) -> Result<bool> {
     let location = Location::parse(name)?;
     let Some(store) = storage.open_if_there(&location)? else {
@@ -209,9 +230,8 @@ fn is_folder(storage: &Storage, name: &str) -> Result<bool> {
     Ok(location.as_local().is_some() || !store.list("")?.is_empty())
 }
 
-/// The file or the folder of this very name, whatever characters are in it; none where there is no
-/// such thing.
-fn by_name(storage: &Storage, name: &str) -> Result<Option<Match>> {
+/// Returns the file or folder with this literal name, or `None` if there is none.
+fn by_name(storage: &Storage, name: &str) -> Result<Option<PatternMatch>> {
     let location = Location::parse(name)?;
     if FileKind::of(name) != FileKind::Other
         && let Some(found) = file_named(storage, &location)?
@@ -228,12 +248,14 @@ fn by_name(storage: &Storage, name: &str) -> Result<Option<Match>> {
     if objects.is_empty() && location.as_local().is_none() {
         return file_of_another_kind(storage, &location);
     }
-    let instead = match objects.iter().any(|object| is_input(object, false)) {
-        true => None,
-        false => Some(contents_of(&objects)),
+    let instead = if objects.iter().any(|object| is_input(object, false)) {
+        None
+    } else {
+        Some(contents_of(&objects))
     };
-    Ok(Some(Match {
+    Ok(Some(PatternMatch {
         base: location,
+        is_deep: true,
         objects,
         named: false,
         instead,
@@ -241,17 +263,17 @@ fn by_name(storage: &Storage, name: &str) -> Result<Option<Match>> {
     }))
 }
 
-/// Returns a file that is there and cannot be used.
-fn file_of_another_kind(storage: &Storage, location: &Location) -> Result<Option<Match>> {
+/// Returns a file that exists and is not usable.
+fn file_of_another_kind(storage: &Storage, location: &Location) -> Result<Option<PatternMatch>> {
     let file = file_named(storage, location)?;
-    Ok(file.map(|file| Match {
+    Ok(file.map(|file| PatternMatch {
         instead: Some("it is a file of another kind".to_owned()),
         ..file
     }))
 }
 
-/// Returns the file at a location, with the captions beside an image.
-fn file_named(storage: &Storage, location: &Location) -> Result<Option<Match>> {
+/// Returns the file at a location, with the captions of an image.
+fn file_named(storage: &Storage, location: &Location) -> Result<Option<PatternMatch>> {
     let Some((folder, file)) = location.split() else {
         return Ok(None);
     };
@@ -265,8 +287,9 @@ fn file_named(storage: &Storage, location: &Location) -> Result<Option<Match>> {
     if FileKind::of(&file) == FileKind::Image {
         objects.extend(captions_of(&store, &file)?);
     }
-    Ok(Some(Match {
+    Ok(Some(PatternMatch {
         base: folder,
+        is_deep: false,
         objects,
         named: true,
         instead: None,
@@ -274,7 +297,7 @@ fn file_named(storage: &Storage, location: &Location) -> Result<Option<Match>> {
     }))
 }
 
-/// Returns the caption and the metadata beside one image.
+/// Returns the caption and metadata of an image.
 fn captions_of(store: &Store, image: &str) -> Result<Vec<ObjectInfo>> {
     let stem = image.rsplit_once('.').map_or(image, |(stem, _)| stem);
     let names = ["txt", "caption", "json"].map(|extension| format!("{stem}.{extension}"));
@@ -286,7 +309,7 @@ fn captions_of(store: &Store, image: &str) -> Result<Vec<ObjectInfo>> {
         .collect())
 }
 
-/// Says what a folder has, none of which can be used.
+/// Describes the content of a folder without usable files.
 fn contents_of(objects: &[ObjectInfo]) -> String {
     match objects {
         [] => "the folder is empty".to_owned(),
@@ -297,10 +320,10 @@ fn contents_of(objects: &[ObjectInfo]) -> String {
     }
 }
 
-/// Names that are listed in messages; the others are counted.
+/// The number of names that messages list.
 const NAMED: usize = 5;
 
-/// Lists the first names, and counts the others.
+/// Formats the first names, and the number of others.
 pub(crate) fn list_first<'n>(names: impl Iterator<Item = &'n str>) -> String {
     let names: Vec<&str> = names.collect();
     let first = names[..names.len().min(NAMED)].join(", ");
@@ -310,12 +333,13 @@ pub(crate) fn list_first<'n>(names: impl Iterator<Item = &'n str>) -> String {
     }
 }
 
-/// Whether a part of the path begins with a dot: what other programs keep for themselves.
+/// Returns whether a component of the path starts with a dot. Other programs use such files
+/// internally.
 fn is_hidden(path: &str) -> bool {
     path.split('/').any(|part| part.starts_with('.'))
 }
 
-/// The longest folder that all the folders lie in.
+/// Returns the deepest folder that contains all the folders.
 fn common_folder(folders: &[String]) -> Result<String> {
     let mut common: Vec<&str> = folders
         .first()
@@ -329,17 +353,18 @@ fn common_folder(folders: &[String]) -> Result<String> {
         common.truncate(same.count());
     }
     let is_uri = folders.iter().any(|folder| folder.contains("://"));
-    // `s3:`, nothing and a bucket.
+    // `s3:`, an empty component and a bucket.
     if is_uri && common.len() < 3 {
         return Err(
-            Error::usage("--input: the shards lie in different stores or buckets")
-                .hint("curate each in a run of its own, or copy one beside the other"),
+            Error::usage("--input: the shards are in different stores or buckets")
+                .hint("curate each in a separate run, or copy them into one bucket"),
         );
     }
     let folder = common.join("/");
-    Ok(match folder.is_empty() {
-        true => "/".to_owned(),
-        false => folder,
+    Ok(if folder.is_empty() {
+        "/".to_owned()
+    } else {
+        folder
     })
 }
 
@@ -410,6 +435,29 @@ mod tests {
                     .to_vec()
             )
         );
+    }
+
+    #[test]
+    fn only_folders_are_listed_with_all_below_them() {
+        let root = put("listing-deep", &["x/a.tar", "x/b/c.tar", "x/list.csv"]);
+        for (pattern, folders) in [
+            ("x", &["x"][..]),
+            ("x/", &["x"]),
+            ("x/**/*.tar", &["x"]),
+            ("x/*/*.tar", &["x"]),
+            ("*/a.tar", &[""]),
+            ("x/*.tar", &[]),
+            ("x/a.tar", &[]),
+            ("x/list.csv", &[]),
+        ] {
+            let listing = list(storage(), &[format!("{root}/{pattern}")], false).unwrap();
+            let found: Vec<String> = listing.folders.iter().map(ToString::to_string).collect();
+            let expected = folders.iter().map(|folder| format!("{root}/{folder}"));
+            let expected: Vec<_> = expected
+                .map(|f| f.trim_end_matches('/').to_owned())
+                .collect();
+            assert_eq!(found, expected, "{pattern}");
+        }
     }
 
     #[test]

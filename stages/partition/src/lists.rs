@@ -1,4 +1,4 @@
-//! Lists of paths and URIs: one sample for each row, whose other columns are metadata.
+//! Reads lists of paths and URIs: one sample for each row, with the other columns as metadata.
 
 use serde_json::Value;
 use sluice_harness::spawn;
@@ -9,11 +9,11 @@ use sluice_source::locate;
 use sluice_store::{Location, Storage, Store};
 use sluice_table::{Row, Rows};
 
-use crate::contents::Options;
+use crate::contents::InputOptions;
 use crate::files::FileSample;
 use crate::kinds::{extension_of, key_of};
 
-/// Names of columns with paths or URIs, the likeliest first.
+/// Names of columns with paths or URIs, the most likely first.
 const URLS: [&str; 12] = [
     "url",
     "uri",
@@ -28,18 +28,20 @@ const URLS: [&str; 12] = [
     "image",
     "key",
 ];
-/// Objects that are looked at together: a request for each.
+/// The number of concurrent requests for the metadata of objects.
 const TOGETHER: usize = 64;
 
 /// Reads a list.
 ///
 /// # Errors
-/// Usage, when it has no column of paths; data, when it is broken; of storage.
+///
+/// Returns a usage error if it has no column of paths or no reachable object, a data error if it is
+/// damaged, and otherwise a storage error.
 pub fn read_list(
     storage: &Storage,
     input: &Store,
     path: &str,
-    options: &Options,
+    options: &InputOptions,
 ) -> Result<Vec<FileSample>> {
     let stem = key_of(path);
     let folder = ListFolder::of(input, path);
@@ -87,7 +89,7 @@ fn is_table(path: &str) -> bool {
     )
 }
 
-fn url_column(uri: &str, row: &Row, options: &Options) -> Result<String> {
+fn url_column(uri: &str, row: &Row, options: &InputOptions) -> Result<String> {
     let names: Vec<&str> = row.keys().map(String::as_str).collect();
     let found = match options.url_column.as_deref() {
         Some(column) => names.iter().find(|name| **name == column),
@@ -104,10 +106,10 @@ fn url_column(uri: &str, row: &Row, options: &Options) -> Result<String> {
     })
 }
 
-/// The folder that a list's relative paths start at.
+/// The folder that a list's relative paths are resolved against.
 struct ListFolder<'a> {
     input: &'a Store,
-    /// Below the input's root, with a slash at its end.
+    /// The path below the input's root, with a trailing slash.
     path: String,
 }
 
@@ -120,8 +122,8 @@ impl<'a> ListFolder<'a> {
         }
     }
 
-    /// Returns a path as it is found from anywhere. A relative one starts at the list's folder, or,
-    /// where no such file is there, at the working directory.
+    /// Resolves a path. A relative path is resolved against the list's folder or, if there is no
+    /// such file, against the working directory.
     fn resolved(&self, text: &str) -> String {
         if text.contains("://") || text.starts_with('/') || text.is_empty() {
             return text.to_owned();
@@ -140,7 +142,8 @@ impl<'a> ListFolder<'a> {
     }
 }
 
-/// Refuses a list of which no object is in a store that can be read, such as one of web addresses.
+/// Returns an error if no object of a list is in a supported store, such as a list of web
+/// addresses.
 fn refuse_unreachable(storage: &Storage, uri: &str, samples: &[FileSample]) -> Result<()> {
     let error = |sample: &FileSample| {
         let file = sample.file()?;
@@ -160,10 +163,12 @@ fn refuse_unreachable(storage: &Storage, uri: &str, samples: &[FileSample]) -> R
         .hint("download web addresses with img2dataset first: its output is an input"))
 }
 
-/// Looks every listed object up, several at once: its size, or why it cannot be read.
+/// Requests the metadata of every listed object, several at a time. Records its size, or why it
+/// cannot be read.
 ///
 /// # Errors
-/// Transient, when a store does not answer.
+///
+/// Returns a transient error if a store does not answer, and a stopped error after a signal.
 pub fn look_up(storage: &Storage, input: &Store, samples: &mut [FileSample]) -> Result<()> {
     let unknown = |sample: &&mut FileSample| {
         let image = sample.members.first();

@@ -8,12 +8,12 @@ use sluice_store::ObjectInfo;
 
 use crate::listing::list_first;
 
-/// The most names that the ranges of a pattern may stand for, all of their combinations.
+/// The maximum number of names that the ranges of a pattern may expand to, in all combinations.
 const RANGE_LIMIT: u64 = 1_000_000;
 
-/// What a pattern names, its folder left out.
-pub struct Wanted {
-    /// Patterns of globs, one for each combination of numbers of the ranges before them.
+/// A pattern without its folder.
+pub struct NamePattern {
+    /// The globs, one for each combination of numbers of the pattern's ranges.
     globs: Vec<Pattern>,
     names: BTreeSet<String>,
 }
@@ -25,13 +25,13 @@ const OPTIONS: MatchOptions = MatchOptions {
     require_literal_leading_dot: true,
 };
 
-impl Wanted {
+impl NamePattern {
     pub fn new(pattern: &str, rest: &str) -> Result<Self> {
         let mut wanted = Self {
             globs: Vec::new(),
             names: BTreeSet::new(),
         };
-        for name in Ranges::parse(pattern, rest)?.names() {
+        for name in NameRanges::parse(pattern, rest)?.names() {
             if name.contains(['*', '?', '[']) {
                 let glob = Pattern::new(&name);
                 wanted
@@ -49,8 +49,8 @@ impl Wanted {
         self.names.contains(path) || self.globs.iter().any(matches)
     }
 
-    /// Fails when shards of a range are missing. A pattern that matches nothing at all is the
-    /// caller's to refuse.
+    /// Returns an error if shards of a range are missing. A pattern that matches nothing at all is
+    /// reported by the caller.
     pub fn refuse_missing(&self, pattern: &str, objects: &[ObjectInfo]) -> Result<()> {
         let found: HashSet<&str> = objects.iter().map(|object| object.path.as_str()).collect();
         let names = self.names.iter().map(String::as_str);
@@ -69,26 +69,26 @@ impl Wanted {
             "--input {pattern}: {count} of {named} shards are missing: {}",
             list_first(missing.into_iter())
         ))
-        .hint("name what is there: a smaller range, several --input, or a glob such as '*.tar'"))
+        .hint("name only existing shards: a smaller range, several --input, or a glob such as '*.tar'"))
     }
 }
 
 /// A name with ranges, such as `a{08..11}.tar`.
-struct Ranges<'p> {
-    parts: Vec<Part<'p>>,
+struct NameRanges<'p> {
+    parts: Vec<NamePart<'p>>,
     count: u64,
 }
 
-enum Part<'p> {
+enum NamePart<'p> {
     Text(&'p str),
     Range { from: u64, count: u64, width: usize },
 }
 
-impl<'p> Ranges<'p> {
+impl<'p> NameRanges<'p> {
     fn parse(pattern: &str, name: &'p str) -> Result<Self> {
         let wrong = || {
             Error::usage(format!("--input {pattern}: not a range of shards"))
-                .hint("write ranges as train-{000..099}.tar; --literal takes names as they are")
+                .hint("write ranges as train-{000..099}.tar; --literal uses names literally")
         };
         let (mut parts, mut count, mut rest) = (Vec::new(), 1_u64, name);
         while let Some((head, tail)) = rest.split_once('{') {
@@ -98,18 +98,18 @@ impl<'p> Ranges<'p> {
             let to: u64 = last.parse().map_err(|_| wrong())?;
             let numbers = to.checked_sub(from).ok_or_else(wrong)?.saturating_add(1);
             count = count.saturating_mul(numbers);
-            parts.push(Part::Text(head));
-            parts.push(Part::Range {
+            parts.push(NamePart::Text(head));
+            parts.push(NamePart::Range {
                 from,
                 count: numbers,
                 width: first.len(),
             });
             rest = tail;
         }
-        parts.push(Part::Text(rest));
+        parts.push(NamePart::Text(rest));
         if count > RANGE_LIMIT {
             return Err(Error::usage(format!(
-                "--input {pattern}: stands for more than {RANGE_LIMIT} names"
+                "--input {pattern}: expands to more than {RANGE_LIMIT} names"
             ))
             .hint("use smaller ranges, or a glob such as '*.tar'"));
         }
@@ -120,13 +120,13 @@ impl<'p> Ranges<'p> {
         (0..self.count).map(|number| self.name(number))
     }
 
-    /// Returns a combination of numbers; the last range counts fastest.
+    /// Returns a combination of numbers. The last range varies fastest.
     fn name(&self, number: u64) -> String {
         let (mut name, mut left) = (String::new(), self.count);
         for part in &self.parts {
             match part {
-                Part::Text(text) => name.push_str(text),
-                Part::Range { from, count, width } => {
+                NamePart::Text(text) => name.push_str(text),
+                NamePart::Range { from, count, width } => {
                     left /= count;
                     let value = from + number / left % count;
                     name.push_str(&format!("{value:0width$}"));
@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn ranges_are_combined_and_bounded() {
         let names = |name: &str| -> Vec<String> {
-            let ranges = Ranges::parse(name, name).unwrap();
+            let ranges = NameRanges::parse(name, name).unwrap();
             ranges.names().collect()
         };
         assert_eq!(names("a.tar"), ["a.tar"]);
@@ -160,7 +160,7 @@ mod tests {
             ("{0..999999}{0..9}", "more than"),
             ("{0..18446744073709551615}{0..99}{0..99}", "more than"),
         ] {
-            let error = Ranges::parse(name, name).err().unwrap().to_string();
+            let error = NameRanges::parse(name, name).err().unwrap().to_string();
             assert!(error.contains(word), "{name}: {error}");
         }
     }

@@ -1,4 +1,4 @@
-//! A shard's samples in batches, read on a thread of their own while earlier ones are decoded.
+//! Reads a shard's samples in batches, on a separate thread while earlier ones are decoded.
 
 use std::io;
 use std::sync::mpsc::{IntoIter, SyncSender, sync_channel};
@@ -6,48 +6,49 @@ use std::thread::{Scope, ScopedJoinHandle};
 
 use sluice_harness::spawn;
 use sluice_manifest::Result;
-use sluice_shard::{Counts, Event, Sample};
+use sluice_shard::{Event, MemberCounts, Sample};
 use sluice_source::Samples;
 
-/// A batch ends with this many samples, other events or bytes, whichever comes first. Two batches are
-/// alive at once (being read, being decoded), which bounds the memory.
+/// A batch ends with this many samples, other events or bytes, whichever comes first. Two batches
+/// exist at a time (being read, being decoded), which limits memory.
 const BATCH_SAMPLES: usize = 128;
 const BATCH_OTHERS: usize = 1024;
 const BATCH_BYTES: u64 = 32 << 20;
 
-/// Some samples, and what else the shard held between them.
+/// Some samples, and the other events between them.
 #[derive(Default)]
-pub struct Batch {
-    /// In shard order.
+pub struct EventBatch {
+    /// The samples in shard order.
     pub samples: Vec<Sample>,
-    /// Members passed over, notes, damage.
+    /// Skipped members, notes and damage.
     pub others: Vec<Event>,
 }
 
-/// The batches of a shard, in order. An error of the store is the last item.
-pub struct Batches;
+/// The batches of a shard, in order. A storage error is the last item.
+pub struct EventBatches;
 
-impl Batches {
-    /// Starts reading. The handle gives the shard's member counts.
+impl EventBatches {
+    /// Starts reading. The handle returns the shard's member counts.
     ///
     /// # Errors
-    /// Transient, when no thread can be started.
+    ///
+    /// Returns a transient error if no thread can be started.
     pub fn spawn<'scope>(
         scope: &'scope Scope<'scope, '_>,
         samples: Samples,
     ) -> Result<(
-        IntoIter<io::Result<Batch>>,
-        ScopedJoinHandle<'scope, Counts>,
+        IntoIter<io::Result<EventBatch>>,
+        ScopedJoinHandle<'scope, MemberCounts>,
     )> {
-        // A batch is handed over when the one before it is done.
+        // A batch is passed on when the previous one is done.
         let (sender, receiver) = sync_channel(0);
         let handle = spawn(scope, move || send_all(samples, &sender))?;
         Ok((receiver.into_iter(), handle))
     }
 }
 
-fn send_all(mut reader: Samples, sender: &SyncSender<io::Result<Batch>>) -> Counts {
-    let mut batch = Batch::default();
+fn send_all(mut reader: Samples, sender: &SyncSender<io::Result<EventBatch>>) -> MemberCounts {
+    let mut batch = EventBatch::default();
     let mut bytes = 0;
     while let Some(event) = reader.next() {
         match event {
@@ -62,7 +63,7 @@ fn send_all(mut reader: Samples, sender: &SyncSender<io::Result<Batch>>) -> Coun
                 batch.others.push(other);
             }
             Err(e) => {
-                // The receiver may have given up; then nobody asks for the error.
+                // If the receiver has ended, the error is not needed.
                 let _ = sender.send(Err(e));
                 return reader.counts();
             }
@@ -92,7 +93,9 @@ mod tests {
 
     use super::*;
 
-    fn batches(members: impl Iterator<Item = (String, Vec<u8>)>) -> (Vec<Batch>, Counts) {
+    fn batches(
+        members: impl Iterator<Item = (String, Vec<u8>)>,
+    ) -> (Vec<EventBatch>, MemberCounts) {
         let mut writer = ShardWriter::new(Vec::new());
         for (name, data) in members {
             writer.append(name, &data).unwrap();
@@ -113,7 +116,7 @@ mod tests {
         let input = InputReader::new(&Run::new(store.clone(), false), &store, &storage);
         let reader = input.samples(&planned).unwrap();
         std::thread::scope(|scope| {
-            let (batches, counts) = Batches::spawn(scope, reader).unwrap();
+            let (batches, counts) = EventBatches::spawn(scope, reader).unwrap();
             let batches = batches.map(Result::unwrap).collect();
             (batches, counts.join().unwrap())
         })
@@ -124,12 +127,13 @@ mod tests {
         let small = (0..300).map(|i| (format!("{i}.jpg"), vec![0]));
         let large = (0..3).map(|i| (format!("{i}.jpg"), vec![0; 17 << 20]));
         let foreign = (0..2500).map(|i| (format!("{i}"), Vec::new()));
-        let sizes = |(batches, counts): (Vec<Batch>, Counts)| -> (Vec<(usize, usize)>, u64) {
-            let sizes = batches
-                .iter()
-                .map(|batch| (batch.samples.len(), batch.others.len()));
-            (sizes.collect(), counts.members)
-        };
+        let sizes =
+            |(batches, counts): (Vec<EventBatch>, MemberCounts)| -> (Vec<(usize, usize)>, u64) {
+                let sizes = batches
+                    .iter()
+                    .map(|batch| (batch.samples.len(), batch.others.len()));
+                (sizes.collect(), counts.members)
+            };
         assert_eq!(
             sizes(batches(small)),
             (vec![(128, 0), (128, 0), (44, 0)], 300)
@@ -149,7 +153,7 @@ mod tests {
                 .iter()
                 .all(|batch| batch.others.len() <= BATCH_OTHERS)
         );
-        // It took 20 s when each member was compared with those of the sample.
+        // This took 20 s when each member was compared with those of the sample.
         assert!(started.elapsed().as_secs() < 10, "{:?}", started.elapsed());
     }
 }

@@ -1,19 +1,22 @@
-//! One sample to one row: find its image, decode it, measure it.
+//! Converts one sample to one row: finds its image, decodes it and measures it.
 
+use md5::Md5;
 use serde::de::IgnoredAny;
 use sha2::{Digest, Sha256};
 use sluice_harness::MemoryBudget;
 use sluice_manifest::ReasonKind;
 use sluice_manifest::rows::{MemberRow, PlanRow, SampleRow, ShardKind, Status, TEXT_BYTES};
-use sluice_pixels::{DecodeError, Limits, decode_admitted, phash, quality};
+use sluice_pixels::{
+    DecodeError, Limits, Pdq, RgbImage, decode_admitted, pdq, phash, phash_transformed, quality,
+};
 use sluice_shard::{
     Member, Missing, Sample, SampleProblem, caption_member, image_members, metadata_member,
 };
 
-use crate::{Images, Settings};
+use crate::{Hash, Settings, WhichImages};
 
-/// Looks at a sample. Never fails: what is wrong with it is the row's reason. Its image is decoded when
-/// `memory` has room for it.
+/// Examines a sample. Never fails: a defect is the row's reason. Decoding waits until `memory` has
+/// enough room.
 pub fn examine(
     sample: Sample,
     shard: &PlanRow,
@@ -46,6 +49,9 @@ pub fn examine(
         orientation: None,
         sha256: None,
         phash: None,
+        phash_transformed: None,
+        md5: None,
+        pdq: None,
         dark: None,
         light: None,
         blurry: None,
@@ -59,7 +65,7 @@ pub fn examine(
     if let Some(json) = &row.metadata
         && let Err(e) = serde_json::from_str::<IgnoredAny>(json)
     {
-        notes.push(format!("metadata is no valid JSON: {e}"));
+        notes.push(format!("metadata is not valid JSON: {e}"));
     }
     let found = match (&sample.problem, image.map(|i| &sample.members[i])) {
         (Some(SampleProblem::Truncated { extension }), _) => Err((
@@ -74,10 +80,13 @@ pub fn examine(
             ReasonKind::TooLarge,
             format!("more than {} members", sample.members.len()),
         )),
+        (Some(SampleProblem::Undecodable { detail }), _) => {
+            Err((ReasonKind::ShardDamaged, detail.clone()))
+        }
         (Some(SampleProblem::Missing { detail }), _) => Err((ReasonKind::Missing, detail.clone())),
         (_, None) if sample.occurrence > 0 && shard.kind == ShardKind::Tar => Err((
             ReasonKind::NoImage,
-            "the key stood in the shard before: its members are not next to each other".to_owned(),
+            "the key occurred in the shard before: its members are not adjacent".to_owned(),
         )),
         (_, None) => Err((
             ReasonKind::NoImage,
@@ -87,23 +96,24 @@ pub fn examine(
     };
     if sample.problem == Some(SampleProblem::CutShort) {
         notes.push(
-            "the shard is damaged right behind this sample, which may have had more members"
+            "the shard is damaged directly after this sample, which may have had more members"
                 .to_owned(),
         );
     }
-    let mut outcome = found.and_then(|bytes| measure(bytes, &mut row, memory, &mut notes));
+    let mut outcome =
+        found.and_then(|bytes| measure(bytes, &mut row, settings, memory, &mut notes));
     if let [_, others @ ..] = images.as_slice()
         && !others.is_empty()
     {
         let others = others.iter().map(|&number| &sample.members[number]);
         match settings.images {
-            // Each image is a sample by now.
-            Images::Each => {}
-            Images::First => notes.push(format!(
+            // Each image is already a sample.
+            WhichImages::Each => {}
+            WhichImages::First => notes.push(format!(
                 "several images: {}, of which only the first is judged",
                 images.len()
             )),
-            Images::All => outcome = outcome.and_then(|()| check_all(others, memory)),
+            WhichImages::All => outcome = outcome.and_then(|()| check_all(others, memory)),
         }
     }
     if let Err((reason, detail)) = outcome {
@@ -140,10 +150,14 @@ fn bytes_of(member: &Member) -> Result<&[u8], Refusal> {
 fn measure(
     bytes: &[u8],
     row: &mut SampleRow,
+    settings: &Settings,
     memory: &MemoryBudget,
     notes: &mut Vec<String>,
 ) -> Result<(), Refusal> {
     row.sha256 = Some(hex::encode(Sha256::digest(bytes)));
+    if settings.hashes.contains(&Hash::Md5) {
+        row.md5 = Some(hex::encode(<Md5 as md5::Digest>::digest(bytes)));
+    }
     // Held until the image is measured.
     let mut _share = None;
     let mut admit = |bytes| _share = Some(memory.take(bytes));
@@ -156,6 +170,12 @@ fn measure(
     row.width = Some(image.width);
     row.height = Some(image.height);
     row.phash = Some(phash(&image));
+    if settings.hashes.contains(&Hash::Transformed) {
+        row.phash_transformed = Some(phash_transformed(&image).into());
+    }
+    if settings.hashes.contains(&Hash::Pdq) {
+        row.pdq = reliable_pdq(&image);
+    }
     let quality = quality(&image);
     row.dark = Some(quality.dark);
     row.light = Some(quality.light);
@@ -165,6 +185,12 @@ fn measure(
     row.odd_size = Some(quality.odd_size);
     image.recycle();
     Ok(())
+}
+
+/// Returns the PDQ hash in hexadecimal if it is reliable enough for matching.
+fn reliable_pdq(image: &RgbImage) -> Option<String> {
+    let pdq = pdq(image).filter(|pdq| pdq.quality >= Pdq::RELIABLE)?;
+    Some(hex::encode(pdq.hash))
 }
 
 /// Checks that the other images of a sample can be decoded.
@@ -183,9 +209,9 @@ fn check_all<'m>(
     Ok(())
 }
 
-/// Returns whether a sample has further images, which [`examine`] does not look at.
+/// Returns whether a sample has further images, which [`examine`] ignores.
 pub fn has_unjudged(sample: &Sample, settings: &Settings) -> bool {
-    settings.images == Images::First && image_members(&sample.members).len() > 1
+    settings.images == WhichImages::First && image_members(&sample.members).len() > 1
 }
 
 fn reason_of(error: &DecodeError) -> ReasonKind {
@@ -199,15 +225,15 @@ fn reason_of(error: &DecodeError) -> ReasonKind {
     }
 }
 
-/// A text member as text. Bytes that are not UTF-8 are replaced in the manifest, which the notes
-/// tell; `export` copies the member's own bytes.
+/// Returns the text of a member. Bytes that are not UTF-8 are replaced in the manifest, with a
+/// note; `export` copies the member's original bytes.
 fn text_of(member: Option<&Member>, what: &str, notes: &mut Vec<String>) -> Option<String> {
     let data = member?
         .data
         .as_deref()
         .filter(|data| data.len() <= TEXT_BYTES);
     let Some(data) = data else {
-        notes.push(format!("{what} is too large to be taken into the manifest"));
+        notes.push(format!("{what} is too large for the manifest"));
         return None;
     };
     let text = String::from_utf8_lossy(data);

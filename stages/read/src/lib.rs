@@ -1,9 +1,9 @@
 //! `sluice-read`: indexes each sample of the shards, validates and measures its image.
 //!
-//! One streaming pass over each shard. Samples go in batches to the decoding threads while the next
-//! batch is read, and come back in shard order. A bad image is a row with a reason, a torn shard
-//! gives the samples before the tear, and every member of a shard ends up in a sample's row or in
-//! `read/skipped`.
+//! Each shard is streamed once. Samples are passed in batches to the decoding threads while the
+//! next batch is read, and are written in shard order. A bad image is a row with a reason. A
+//! truncated shard yields the samples before the truncation. Every member of a shard is part of a
+//! sample's row or listed in `read/skipped`.
 
 pub mod batches;
 pub mod examine;
@@ -16,11 +16,11 @@ use sluice_harness::{Common, Context, Plan, Program, Task, Work, shard_input};
 use sluice_manifest::layout::{IMAGES, SHARDS, SKIPPED};
 use sluice_manifest::rows::{PlanRow, SampleRow, ShardRow, ShardStatus, SkippedRow};
 use sluice_manifest::{Counts, Error, Operation, Resources, Role, Unit, UnitKind};
-use sluice_shard::Event;
+use sluice_shard::{DamageKind, Event};
 use sluice_source::{EachImage, InputReader};
 use sluice_store::RowWriter;
 
-use crate::batches::{Batch, Batches};
+use crate::batches::{EventBatch, EventBatches};
 use crate::examine::{examine, has_unjudged};
 
 /// Index the samples of the shards, validate and measure their images
@@ -54,7 +54,7 @@ impl Program for Args {
         unit: UnitKind::Part,
         resources: Resources::Cpu,
         after: &[],
-        version: 3,
+        version: 4,
     }];
 
     fn common(&self) -> &Common {
@@ -78,8 +78,8 @@ impl Program for Args {
         let shards = partitions
             .iter()
             .map(|partition| partition.shards.len() as u64);
-        Bad::in_samples(&context.counts()).check(self.max_bad_fraction)?;
-        Bad::in_shards(context.damaged_shards(), shards.sum()).check(self.max_bad_fraction)
+        BadShare::in_samples(&context.counts()).check(self.max_bad_fraction)?;
+        BadShare::in_shards(context.damaged_shards(), shards.sum()).check(self.max_bad_fraction)
     }
 }
 
@@ -90,10 +90,10 @@ fn fraction(text: &str) -> Result<f64, String> {
     inside.ok_or_else(|| "expected a number from 0 to 1".to_owned())
 }
 
-/// Which images of a sample with several are judged.
+/// How the images of a sample with several are handled.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum Images {
+pub enum WhichImages {
     /// The first one; the others are exported unseen
     #[default]
     First,
@@ -103,16 +103,30 @@ pub enum Images {
     Each,
 }
 
-impl Images {
+impl WhichImages {
     fn is_first(&self) -> bool {
         *self == Self::First
     }
 }
 
-/// The settings that can change what `read` writes. Those that were not given are left out.
+/// A hash that is computed on request, in addition to SHA-256 and the 64-bit perceptual hash.
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum,
+)]
+#[serde(rename_all = "lowercase")]
+pub enum Hash {
+    /// MD5 of the image member's bytes
+    Md5,
+    /// ThreatExchange's 256-bit perceptual hash
+    Pdq,
+    /// The 64-bit perceptual hashes of the mirrored and rotated image
+    Transformed,
+}
+
+/// The settings that can change what `read` writes. Defaults are omitted when serialised.
 #[derive(Debug, Clone, Default, clap::Args, Serialize, Deserialize)]
 pub struct Settings {
-    /// What becomes of the further images of a sample with several (a.0.jpg, a.1.jpg)
+    /// How to treat further images of a sample that has several (a.0.jpg, a.1.jpg)
     #[arg(
         long,
         env = "SLUICE_IMAGES",
@@ -120,8 +134,8 @@ pub struct Settings {
         value_enum,
         default_value_t
     )]
-    #[serde(default, skip_serializing_if = "Images::is_first")]
-    pub images: Images,
+    #[serde(default, skip_serializing_if = "WhichImages::is_first")]
+    pub images: WhichImages,
 
     /// The member that is the caption, by its extension, such as caption.txt
     ///
@@ -129,6 +143,17 @@ pub struct Settings {
     #[arg(long, env = "SLUICE_CAPTION_MEMBER", value_name = "EXTENSION")]
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caption_member: Option<String>,
+
+    /// Further hashes to compute, for lists of known images (SHA-256 is always computed)
+    #[arg(
+        long,
+        env = "SLUICE_HASHES",
+        value_name = "HASH",
+        value_enum,
+        value_delimiter = ','
+    )]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hashes: Vec<Hash>,
 }
 
 /// Reads the shards of one partition.
@@ -173,19 +198,19 @@ fn read_partition(
     Ok(task.commit(outputs.counts)?)
 }
 
-/// What a partition's reading writes.
+/// The outputs for a partition.
 struct Outputs {
     images: RowWriter<SampleRow>,
     shards: RowWriter<ShardRow>,
     skipped: RowWriter<SkippedRow>,
     counts: Counts,
     members: u64,
-    /// Samples with several images, of which one was judged.
+    /// The number of samples with several images, of which only one was judged.
     several: u64,
 }
 
 impl Outputs {
-    /// Warns of images that leave unjudged.
+    /// Logs a warning about images that were not judged.
     fn report_several(&self, unit: Unit) {
         if self.several > 0 {
             tracing::warn!(
@@ -199,7 +224,7 @@ impl Outputs {
     }
 }
 
-/// Reads one shard to its end or its damage, and says how it went.
+/// Reads one shard to its end or up to its damage. Returns its row.
 fn read_shard(
     context: &Context,
     settings: &Settings,
@@ -216,9 +241,9 @@ fn read_shard(
     let mut damaged = None;
     let mut in_samples = 0;
     let counts = std::thread::scope(|scope| {
-        let (batches, counts) = Batches::spawn(scope, reader)?;
+        let (batches, counts) = EventBatches::spawn(scope, reader)?;
         for batch in batches {
-            let Batch { samples, others } = batch.map_err(unreadable)?;
+            let EventBatch { samples, others } = batch.map_err(unreadable)?;
             let rows = samples.into_par_iter().map(|sample| {
                 context.check_stop()?;
                 let is_several = has_unjudged(&sample, settings);
@@ -248,7 +273,11 @@ fn read_shard(
                         details.note(format!("{} at byte {}", note.kind.as_str(), note.offset));
                     }
                     Event::Damage(damage) => {
-                        tracing::warn!(shard = uri, "{damage}; samples behind it cannot be read");
+                        let lost = match damage.kind {
+                            DamageKind::BrokenTable => "",
+                            _ => "; samples behind it cannot be read",
+                        };
+                        tracing::warn!(shard = uri, "{damage}{lost}");
                         damaged = Some(damage.to_string());
                     }
                 }
@@ -280,15 +309,15 @@ fn read_shard(
     })
 }
 
-/// How many of some things are bad.
-struct Bad {
+/// How many samples or shards are bad.
+struct BadShare {
     what: &'static str,
     kind: &'static str,
     bad: u64,
     all: u64,
 }
 
-impl Bad {
+impl BadShare {
     fn in_samples(counts: &Counts) -> Self {
         Self {
             what: "samples cannot be used",
@@ -307,7 +336,7 @@ impl Bad {
         }
     }
 
-    /// Fails when the share of what is bad is above the limit.
+    /// Returns an error if the share of bad ones exceeds the limit.
     fn check(&self, limit: f64) -> Result<()> {
         let Self {
             what,
@@ -324,10 +353,10 @@ impl Bad {
     }
 }
 
-/// Notes about one shard that are kept; the others are counted.
+/// The maximum number of notes for one shard. Further ones are counted.
 const NOTES: usize = 20;
 
-/// What is wrong or odd with a shard.
+/// Damage and irregularities of a shard.
 #[derive(Default)]
 struct Details {
     notes: Vec<String>,
@@ -336,9 +365,10 @@ struct Details {
 
 impl Details {
     fn note(&mut self, note: String) {
-        match self.notes.len() < NOTES {
-            true => self.notes.push(note),
-            false => self.further += 1,
+        if self.notes.len() < NOTES {
+            self.notes.push(note)
+        } else {
+            self.further += 1
         }
     }
 

@@ -1,7 +1,7 @@
-//! What `read` says about samples, and when it refuses a dataset.
+//! Tests the rows that `read` writes for samples, and when it rejects a dataset.
 //!
-//! A failure is a sample whose row has another status, reason or detail than the table says, and a
-//! share of bad samples that is let through or refused by mistake.
+//! They fail if a sample's row has another status, reason or detail than expected, or if a share of
+//! bad samples is accepted or rejected incorrectly.
 
 mod integration {
     mod bad_fraction;

@@ -1,7 +1,8 @@
-//! The pictures of a page: each is made once, from its source shard, however often it is shown.
+//! The images of a page. Each thumbnail is made once from its source shard, however often it is
+//! shown.
 //!
-//! Thumbnails are as large as their number allows. A picture that cannot be shown (its shard is gone,
-//! it cannot be decoded, there is no more room) has a note in its place; it is never an error.
+//! Thumbnails are as large as their number allows. An image without a thumbnail (its shard is
+//! missing, it cannot be decoded, the page is full) has a note instead. It is never an error.
 
 use std::collections::HashMap;
 
@@ -14,18 +15,19 @@ use sluice_pixels::{Limits, Thumbnail, thumbnail};
 use crate::card::Card;
 use crate::files::each_file;
 
-/// The longest side of a thumbnail, in pixels, at least and at most.
+/// The smallest and largest long side of a thumbnail, in pixels.
 const SMALLEST: f64 = 64.0;
 const LARGEST: f64 = 200.0;
-/// Bytes of a thumbnail in a page, by the square of its long side, as measured on photographs.
+/// The bytes of a thumbnail in a page, divided by the square of its long side, as measured on
+/// photographs.
 const BYTES_PER_AREA: f64 = 0.25;
 
-/// A picture of the album.
+/// An image of the album.
 #[derive(Debug)]
 pub struct Picture {
-    /// What is known about it.
+    /// The image's metadata.
     pub card: Card,
-    /// Its thumbnail, or why there is none.
+    /// The thumbnail, or why there is none.
     pub thumbnail: Result<Thumb, &'static str>,
 }
 
@@ -40,7 +42,7 @@ pub struct Thumb {
     pub base64: String,
 }
 
-/// The pictures of a page, in the order in which they are first shown.
+/// The images of a page, in the order in which they are first shown.
 #[derive(Debug, Default)]
 pub struct Album {
     /// The pictures.
@@ -49,10 +51,10 @@ pub struct Album {
 }
 
 impl Album {
-    /// Adds a picture and returns its place. A picture has one place.
+    /// Adds an image and returns its index. An image that is already in the album keeps its index.
     pub fn add(&mut self, card: &Card) -> usize {
         if let Some(&place) = self.places.get(&card.image_id) {
-            // Known from a duplicate, perhaps, whose score it has not itself.
+            // The image may have been added because of a duplicate whose score it does not share.
             self.pictures[place].card.is_nsfw |= card.is_nsfw;
             return place;
         }
@@ -65,10 +67,11 @@ impl Album {
         place
     }
 
-    /// Makes the thumbnails, in `bytes` bytes of the page.
+    /// Creates the thumbnails, in `bytes` bytes of the page.
     ///
     /// # Errors
-    /// Of storage; stopped, after a signal.
+    ///
+    /// Returns a transient error if storage fails, and a stopped error after a signal.
     pub fn make_thumbnails(&mut self, context: &Context, plan: &Plan, bytes: u64) -> Result<()> {
         let side = (bytes as f64 / BYTES_PER_AREA / self.pictures.len().max(1) as f64).sqrt();
         let side = side.clamp(SMALLEST, LARGEST) as u32;
@@ -87,7 +90,7 @@ impl Album {
         Ok(())
     }
 
-    /// Leaves the last thumbnails out where all together take more than `bytes`.
+    /// Removes the last thumbnails if all together take more than `bytes`.
     fn fit(&mut self, bytes: u64) {
         let mut left = bytes;
         for picture in &mut self.pictures {
@@ -112,7 +115,7 @@ impl Thumb {
         }
     }
 
-    /// Returns the bytes that it takes in a page, about.
+    /// Returns the approximate number of bytes in a page.
     fn bytes(&self) -> u64 {
         self.base64.len() as u64 + 80
     }

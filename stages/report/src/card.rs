@@ -1,34 +1,34 @@
-//! A picture of the run, with all that a page says about it.
+//! An image of the run, with everything that a page shows about it.
 
 use sluice_manifest::rows::{MemberRow, SampleRow};
 use sluice_manifest::{Dropped, ImageId, Partition, ShardPath};
 
-/// A picture and what is known about it.
+/// An image and its metadata.
 #[derive(Debug, Clone)]
 pub struct Card {
-    /// The sample.
+    /// The name of the sample.
     pub image_id: ImageId,
-    /// Its partition.
+    /// The partition of the sample.
     pub partition: Partition,
-    /// Its shard.
+    /// The shard of the sample.
     pub shard: ShardPath,
-    /// The image member; none where the sample has no image.
+    /// The image member, or `None` if the sample has no image.
     pub member: Option<MemberRow>,
-    /// Format told by the content.
+    /// The image format detected from the content.
     pub format: Option<String>,
     /// Width and height of the upright image, in pixels.
     pub size: Option<(u32, u32)>,
-    /// Bytes of the image member.
+    /// The size of the image member in bytes.
     pub bytes: u64,
     /// The caption.
     pub caption: Option<String>,
-    /// The scores, in the order of the run's scores; NaN where there is none.
+    /// The scores, in the order of the run's scores; NaN for a missing one.
     pub scores: Vec<f32>,
-    /// The step that dropped it, and why.
+    /// The step that dropped the sample, and the reason.
     pub dropped: Option<Dropped>,
-    /// The values that decided.
+    /// The values that led to the decision.
     pub detail: Option<String>,
-    /// Whether it is blurred until it is clicked.
+    /// Whether the image is blurred until it is clicked.
     pub is_nsfw: bool,
 }
 
@@ -63,7 +63,7 @@ impl Card {
     }
 }
 
-/// Returns at most `limit` characters of a text, on one line.
+/// Truncates a text to `limit` characters, on one line.
 pub fn shortened(text: &str, limit: usize) -> String {
     let mut characters = text.trim().chars();
     let visible = |c: char| if c.is_control() { ' ' } else { c };

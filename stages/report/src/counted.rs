@@ -1,15 +1,14 @@
-//! The steps of a run that count.
+//! Selects the steps of a run that belong to its pipeline.
 //!
-//! A step that is removed from a pipeline, or gets another name, leaves what it wrote in the run. Its
-//! units are then older than what they were made from, which is no fault of the run. Which steps
-//! count:
+//! A step that is removed from a pipeline, or renamed, leaves its outputs in the run. Its units
+//! then become older than their inputs, which is not a defect of the run. These steps are selected:
 //!
-//! - where `RUN/pipeline.toml` is there: its steps, exports besides them that are up to date, and all
-//!   steps that these read from;
-//! - in a run that was made by hand: exports, all steps that they read from, and others that are up to
-//!   date. Without an export: all.
+//! - If `RUN/pipeline.toml` exists: its steps, other exports that are up to date, and all steps
+//!   that these read from.
+//! - In a run without it: exports, all steps that they read from, and other steps that are up to
+//!   date. Without an export: all steps.
 //!
-//! A report reads whatever counts, so what it has read says nothing.
+//! A report reads every selected step, so its own inputs are not taken into account.
 
 use std::collections::BTreeSet;
 
@@ -19,10 +18,11 @@ use sluice_manifest::{Result, StepName, UnitKind};
 use crate::planned::{self, PlannedStep};
 use crate::steps;
 
-/// Returns the receipts of the steps that count; the other steps are listed as left over.
+/// Returns the receipts of the selected steps. The other steps are listed as left over.
 ///
 /// # Errors
-/// Data, when the run's pipeline file cannot be parsed; of storage.
+///
+/// Returns a data error if the run's pipeline file cannot be parsed, and otherwise a storage error.
 pub fn receipts(context: &Context) -> Result<Receipts> {
     let planned = planned::steps(context)?;
     let mut receipts = context.receipts()?;
@@ -30,7 +30,7 @@ pub fn receipts(context: &Context) -> Result<Receipts> {
     Ok(receipts)
 }
 
-/// Keeps the receipts of the steps that count.
+/// Removes the receipts of steps that are not selected.
 pub fn retain(receipts: &mut Receipts, planned: Option<&[PlannedStep]>) {
     let counted = counted(receipts, planned).into_iter().cloned();
     let counted: BTreeSet<StepName> = counted.collect();
@@ -66,7 +66,8 @@ fn is_report(receipts: &Receipts, step: &StepName) -> bool {
     units.any(|receipt| receipt.unit.kind == UnitKind::Report)
 }
 
-/// Returns the steps that were made from what the run holds now, and so were the steps before them.
+/// Returns the steps that are up to date with the current state of the run, including all steps
+/// before them.
 fn current(receipts: &Receipts) -> BTreeSet<&StepName> {
     let mut inputs = CurrentInputs::new(receipts);
     let mut current = BTreeSet::new();

@@ -1,51 +1,52 @@
-//! How many images a filter keeps, for every threshold.
+//! The number of images that a filter keeps, for every threshold.
 //!
-//! The scores of the images that a threshold keeps and of those that it drops are counted in two
-//! histograms, of at most 4096 bins each. No bin contains the threshold that is in force, since each
-//! histogram holds the scores of one side. So the count is exact for that threshold, for every lower
-//! end of a bin, and for every number between two bins. While a score has fewer different values than
-//! bins, every bin holds one value and the count is exact for every number.
+//! The scores of the images that a threshold keeps, and of those that it drops, are counted in two
+//! histograms of at most 4096 bins each. Each histogram has the scores of one side, so no bin
+//! contains the current threshold. The count is therefore exact for that threshold, for the lower
+//! bound of every bin, and for every number between two bins. If a score has fewer distinct values
+//! than bins, every bin has one value and the count is exact for every number.
 
 use serde::Serialize;
 use sluice_manifest::{Histogram, Keep};
 
-/// Scores in a range.
+/// The scores in a range.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct CurveBin {
-    /// The least score that it may hold.
+    /// The lowest score of the range.
     pub low: f32,
-    /// The greatest.
+    /// The highest score of the range.
     pub high: f32,
-    /// Images that pass every other condition of the filter.
+    /// The number of images that pass every other condition of the filter.
     pub certain: u64,
-    /// Images that pass every other threshold of the filter; its rules were not asked.
+    /// The number of images that pass every other threshold of the filter, but whose rules were not
+    /// evaluated.
     pub possible: u64,
 }
 
-/// How many images are kept, by threshold.
+/// The number of kept images by threshold.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Curve {
-    /// Which side of the threshold stays.
+    /// Which side of the threshold is kept.
     pub keep: Keep,
-    /// The scores, in order.
+    /// The bins in ascending order.
     pub bins: Vec<CurveBin>,
-    /// The width of a bin as a fraction of the scores in it. 0: each bin holds one value.
+    /// The width of a bin as a fraction of its scores. 0: each bin has one value.
     pub resolution: f64,
 }
 
-/// What a threshold keeps.
+/// The number of images that a threshold keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Kept {
-    /// Images that stay.
+pub struct KeptCount {
+    /// The images that are certainly kept.
     pub certain: u64,
-    /// Images that stay unless a rule of the filter drops them.
+    /// The additional images that are kept unless a rule of the filter drops them.
     pub possible: u64,
 }
 
 impl Curve {
-    /// Returns the curve of a threshold in force: the scores that it keeps, and those that it drops
-    /// and no other threshold of its filter does. `has_rules` says whether the filter has rules, which
-    /// decided about the former only.
+    /// Returns the curve of the current threshold, from the scores that it keeps and the scores
+    /// that only it drops. If `has_rules`, the filter has rules, and they were evaluated for the
+    /// kept images only.
     pub fn new(
         keep: Keep,
         threshold: f32,
@@ -81,7 +82,7 @@ impl Curve {
         }
     }
 
-    /// Joins neighbouring bins until there are `most` at most. None of them contains `threshold`.
+    /// Merges adjacent bins until there are at most `most`. None of them contains `threshold`.
     #[must_use]
     pub fn coarser(self, most: usize, threshold: f32) -> Self {
         let by = self.bins.len().div_ceil(most.max(2) - 1).max(1);
@@ -102,9 +103,9 @@ impl Curve {
         }
     }
 
-    /// Returns how many images a threshold keeps; none where it is inside of a bin, for which the count
-    /// is not known exactly.
-    pub fn kept(&self, threshold: f32) -> Option<Kept> {
+    /// Returns the number of images that a threshold keeps, or `None` if it is inside a bin, where
+    /// the count is not exact.
+    pub fn kept(&self, threshold: f32) -> Option<KeptCount> {
         let at = self.bins.partition_point(|bin| bin.high < threshold);
         if self.bins.get(at).is_some_and(|bin| bin.low < threshold) {
             return None;
@@ -113,21 +114,21 @@ impl Curve {
             Keep::AtLeast => &self.bins[at..],
             Keep::Below => &self.bins[..at],
         };
-        Some(Kept {
+        Some(KeptCount {
             certain: bins.iter().map(|bin| bin.certain).sum(),
             possible: bins.iter().map(|bin| bin.possible).sum(),
         })
     }
 
-    /// Returns the thresholds for which the count is exact and changes: the lower ends of all bins, and
-    /// the number after the last one.
+    /// Returns the thresholds with exact counts at which the count changes: the lower bounds of all
+    /// bins, and the number after the last one.
     pub fn edges(&self) -> Vec<f32> {
         let lows = self.bins.iter().map(|bin| bin.low);
         let end = self.bins.last().map(|bin| bin.high.next_up());
         lows.chain(end).collect()
     }
 
-    /// Returns the number of images, all bins together.
+    /// Returns the number of images in all bins.
     pub fn total(&self) -> u64 {
         self.bins.iter().map(|bin| bin.certain + bin.possible).sum()
     }

@@ -1,5 +1,5 @@
-//! What the dataset consists of: sizes, formats, captions, metadata, quality. Counted for all samples
-//! that `read` accepted, and for those that are kept.
+//! The composition of the dataset: sizes, formats, captions, metadata, quality. Counts all samples
+//! that `read` accepted, and those that are kept.
 
 use std::collections::BTreeMap;
 
@@ -10,13 +10,13 @@ use crate::card::shortened;
 use crate::frequent::Frequent;
 use crate::sampling::Distinct;
 
-/// Fields of the metadata that are looked at: the first by name.
+/// The maximum number of metadata fields examined: the first by name.
 const FIELDS: usize = 40;
-/// Counters of each field's values.
+/// The number of counters for each field's values.
 const VALUES: usize = 512;
-/// Characters of a value.
+/// The maximum number of characters of a value.
 const VALUE: usize = 60;
-/// Counters of captions.
+/// The number of counters for captions.
 const CAPTIONS: usize = 4096;
 
 const SIDES: &[f64] = &[
@@ -30,7 +30,7 @@ const KILOBYTES: &[f64] = &[
 const WORDS: &[f64] = &[1.0, 3.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0, 200.0];
 const QUALITY: &[f64] = &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9];
 
-/// Names of the quality measures; 1 is best.
+/// The names of the quality measures. 1 is best.
 pub const MEASURES: [&str; 6] = [
     "dark",
     "light",
@@ -40,12 +40,12 @@ pub const MEASURES: [&str; 6] = [
     "odd size",
 ];
 
-/// Counts of samples: all that were accepted, and those that are kept.
+/// The number of accepted samples, and of kept ones.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Both {
-    /// All.
+    /// All accepted samples.
     pub all: u64,
-    /// Those that are kept.
+    /// The kept samples.
     pub kept: u64,
 }
 
@@ -61,16 +61,16 @@ impl Both {
     }
 }
 
-/// Counts in ranges of a number.
+/// Counts by ranges of a number.
 #[derive(Debug, Clone)]
-pub struct Ranges {
-    /// Between two ranges: a number that equals it is in the upper one.
+pub struct RangeCounts {
+    /// The boundaries. A number equal to one is in the range above.
     pub edges: &'static [f64],
-    /// One more than there are edges.
+    /// The counts, one more than boundaries.
     pub counts: Vec<Both>,
 }
 
-impl Ranges {
+impl RangeCounts {
     fn new(edges: &'static [f64]) -> Self {
         Self {
             edges,
@@ -92,72 +92,72 @@ impl Ranges {
 
 /// A field of the metadata.
 #[derive(Debug, Clone)]
-pub struct Field {
-    /// Samples that have it, and it is not null.
+pub struct MetadataField {
+    /// The number of samples in which it exists and is not null.
     pub count: Both,
-    /// Its commonest values.
+    /// The most frequent values.
     pub values: Frequent,
 }
 
-/// What was counted.
+/// The counts of everything the report shows about the data.
 #[derive(Debug, Clone)]
 pub struct DataFindings {
-    /// Samples that were accepted.
+    /// The accepted samples.
     pub samples: Both,
-    /// The short side in pixels.
-    pub sides: Ranges,
-    /// Pixels in millions.
-    pub megapixels: Ranges,
-    /// Width by height.
-    pub aspects: Ranges,
-    /// The image file in kB.
-    pub kilobytes: Ranges,
+    /// The shorter side in pixels.
+    pub sides: RangeCounts,
+    /// Megapixels.
+    pub megapixels: RangeCounts,
+    /// Width divided by height.
+    pub aspects: RangeCounts,
+    /// The size of the image file in kB.
+    pub kilobytes: RangeCounts,
     /// Samples by format.
     pub formats: BTreeMap<String, Both>,
     /// Samples with a caption that is not empty.
     pub captioned: Both,
-    /// Samples with an empty one.
+    /// Samples with an empty caption.
     pub empty_captions: Both,
-    /// Words of the captions.
-    pub words: Ranges,
-    /// Different captions.
+    /// The number of words in captions.
+    pub words: RangeCounts,
+    /// The number of distinct captions.
     pub distinct_captions: Distinct,
-    /// The commonest captions.
+    /// The most frequent captions.
     pub captions: Frequent,
-    /// Samples with metadata that is a JSON object.
+    /// Samples whose metadata is a JSON object.
     pub with_metadata: Both,
     /// The fields of the metadata.
-    pub fields: BTreeMap<String, Field>,
+    pub fields: BTreeMap<String, MetadataField>,
     /// Whether there are more fields.
     pub has_more_fields: bool,
     /// The quality measures.
-    pub quality: [Ranges; 6],
+    pub quality: [RangeCounts; 6],
 }
 
 impl Default for DataFindings {
     fn default() -> Self {
         Self {
             samples: Both::default(),
-            sides: Ranges::new(SIDES),
-            megapixels: Ranges::new(MEGAPIXELS),
-            aspects: Ranges::new(ASPECTS),
-            kilobytes: Ranges::new(KILOBYTES),
+            sides: RangeCounts::new(SIDES),
+            megapixels: RangeCounts::new(MEGAPIXELS),
+            aspects: RangeCounts::new(ASPECTS),
+            kilobytes: RangeCounts::new(KILOBYTES),
             formats: BTreeMap::new(),
             captioned: Both::default(),
             empty_captions: Both::default(),
-            words: Ranges::new(WORDS),
+            words: RangeCounts::new(WORDS),
             distinct_captions: Distinct::default(),
             captions: Frequent::new(CAPTIONS),
             with_metadata: Both::default(),
             fields: BTreeMap::new(),
             has_more_fields: false,
-            quality: MEASURES.map(|_| Ranges::new(QUALITY)),
+            quality: MEASURES.map(|_| RangeCounts::new(QUALITY)),
         }
     }
 }
 
 impl DataFindings {
-    /// Takes a sample into account.
+    /// Counts a sample.
     pub fn add(&mut self, sample: &SampleRow, kept: bool) {
         if sample.status == Status::Rejected {
             return;
@@ -223,7 +223,7 @@ impl DataFindings {
                 other => shortened(&other.to_string(), VALUE),
             };
             let name = shortened(&name, VALUE);
-            let field = self.fields.entry(name).or_insert_with(|| Field {
+            let field = self.fields.entry(name).or_insert_with(|| MetadataField {
                 count: Both::default(),
                 values: Frequent::new(VALUES),
             });
@@ -240,7 +240,7 @@ impl DataFindings {
         }
     }
 
-    /// Adds what was counted in another part.
+    /// Adds the counts of another part.
     pub fn merge(&mut self, other: Self) {
         self.samples.merge(other.samples);
         for (own, other) in [

@@ -1,7 +1,7 @@
-//! An HTML document that needs nothing but itself: styles, a script, pictures.
+//! A self-contained HTML document with styles, a script and images.
 //!
-//! Names and captions are the dataset's and may be hostile. They are escaped, and the browser is told
-//! to load nothing and to run no script but the page's own.
+//! Names and captions come from the dataset and may be hostile. They are escaped, and the content
+//! security policy forbids loading anything and running any script but the page's own.
 
 use askama::Template;
 use base64::Engine;
@@ -15,7 +15,7 @@ const SCRIPT: &str = include_str!("../templates/script.js");
 /// The styles of every page.
 const STYLE: &str = include_str!("../templates/style.css");
 
-/// A document.
+/// An HTML document.
 #[derive(Template)]
 #[template(path = "page.html")]
 pub struct Document<'a> {
@@ -30,7 +30,7 @@ pub struct Document<'a> {
 }
 
 impl<'a> Document<'a> {
-    /// Returns a document with this body. `data` is the JSON that the script reads.
+    /// Creates a document with this body. `data` is the JSON that the script reads.
     pub fn new(title: &'a str, body: &'a str, data: &'a str, album: &'a Album) -> Self {
         let pictures = album.pictures.iter().enumerate();
         let thumbs = pictures.filter_map(|(place, picture)| {

@@ -1,5 +1,5 @@
-//! Duplicates: the largest groups, and pairs to look at. Images of reference sets have no picture in the
-//! run, so what duplicates them is shown by its reason alone.
+//! Duplicates to show: the largest groups, and some pairs. Images of reference sets have no image
+//! file in the run, so their duplicates are shown by reason only.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -13,66 +13,67 @@ use crate::frequent::Frequent;
 use crate::sampling::{Best, ascending, hash};
 use crate::steps;
 
-/// Groups of duplicates shown, and members of each.
+/// The number of groups shown, and of members of each.
 const GROUPS: usize = 6;
 const MEMBERS: usize = 8;
-/// Counters for finding the largest groups.
+/// The number of counters for finding the largest groups.
 const COUNTERS: usize = 10_000;
-/// Pairs of each method: the least similar, and random ones.
+/// The number of pairs of each method: the least similar, and random ones.
 const LEAST_SIMILAR: usize = 6;
 const RANDOM: usize = 6;
 
-/// What is shown of the duplicates.
+/// The duplicates to show.
 #[derive(Debug, Default)]
 pub struct Duplicates {
-    /// Pairs of each method of each step.
+    /// Pairs by step and method.
     pub methods: Vec<Pairs>,
     /// The largest groups.
-    pub groups: Vec<Group>,
+    pub groups: Vec<DuplicateGroup>,
 }
 
-/// Pairs that a method of a step found.
+/// Pairs found by one method of a step.
 #[derive(Debug)]
 pub struct Pairs {
     /// The step.
     pub step: StepName,
     /// The method.
     pub method: Method,
-    /// How many images it removed.
+    /// The number of images that it removed.
     pub count: u64,
-    /// The least similar pairs first, then random ones.
+    /// The least similar pairs, followed by random ones.
     pub pairs: Vec<DuplicateRow>,
-    /// How the image that stays is chosen.
+    /// The rule by which the kept image is chosen.
     pub choice: String,
 }
 
-/// Images that were dropped because of one.
+/// Images that were dropped as duplicates of one image.
 #[derive(Debug)]
-pub struct Group {
-    /// The one.
+pub struct DuplicateGroup {
+    /// The image that they duplicate.
     pub of: ImageId,
-    /// How many were dropped because of it.
+    /// The number of dropped images.
     pub count: u64,
-    /// Some of them.
+    /// Some of the dropped images.
     pub members: Vec<DuplicateRow>,
 }
 
-/// The pairs of a method, while they are looked for.
-struct Found {
+/// The pairs of a method while the manifests are read.
+struct PairSampler {
     count: u64,
     least: Best<DuplicateRow>,
     random: Best<DuplicateRow>,
 }
 
 impl Duplicates {
-    /// Reads the duplicates of a run: one pass for the pairs and the candidates of the largest groups,
-    /// one for the members of the groups.
+    /// Reads the duplicates of a run. The first pass finds the pairs and the candidates for the
+    /// largest groups, the second the members of the groups.
     ///
     /// # Errors
-    /// Data, when a manifest is missing or broken; of storage.
+    ///
+    /// Returns a data error if a manifest is missing or damaged, and otherwise a storage error.
     pub fn read(context: &Context, receipts: &Receipts) -> Result<Self> {
         let mut frequent = Frequent::new(COUNTERS);
-        let mut found: BTreeMap<(StepName, Method), Found> = BTreeMap::new();
+        let mut found: BTreeMap<(StepName, Method), PairSampler> = BTreeMap::new();
         each_duplicate(context, receipts, |step, row| {
             if row.reference.is_some() {
                 return;
@@ -80,7 +81,7 @@ impl Duplicates {
             frequent.add(row.duplicate_of.as_str());
             let found = found
                 .entry((step.clone(), row.method))
-                .or_insert_with(|| Found {
+                .or_insert_with(|| PairSampler {
                     count: 0,
                     least: Best::new(LEAST_SIMILAR),
                     random: Best::new(RANDOM),
@@ -99,7 +100,7 @@ impl Duplicates {
         Ok(Self { methods, groups })
     }
 
-    /// Returns the images that are shown.
+    /// Returns the names of the images to show.
     pub fn names(&self) -> HashSet<ImageId> {
         let pairs = self.methods.iter().flat_map(|method| &method.pairs);
         let members = self.groups.iter().flat_map(|group| &group.members);
@@ -109,7 +110,7 @@ impl Duplicates {
     }
 }
 
-impl Found {
+impl PairSampler {
     fn add(&mut self, row: &DuplicateRow) {
         self.count += 1;
         let name = row.image_id.as_str();
@@ -131,7 +132,7 @@ impl Found {
     }
 }
 
-/// Returns how a step chooses the image of a group that stays, from its receipts.
+/// Describes the rule by which a step chooses the kept image of a group, from its receipts.
 fn choice(receipts: &Receipts, step: &StepName) -> String {
     let setting = |name: &str| {
         let mut settings = receipts
@@ -148,10 +149,14 @@ fn choice(receipts: &Receipts, step: &StepName) -> String {
     }
 }
 
-fn groups(context: &Context, receipts: &Receipts, frequent: &Frequent) -> Result<Vec<Group>> {
+fn groups(
+    context: &Context,
+    receipts: &Receipts,
+    frequent: &Frequent,
+) -> Result<Vec<DuplicateGroup>> {
     let candidates = frequent.top(4 * GROUPS).into_iter();
-    let mut groups: Vec<Group> = candidates
-        .map(|(of, _)| Group {
+    let mut groups: Vec<DuplicateGroup> = candidates
+        .map(|(of, _)| DuplicateGroup {
             of: ImageId::from_text(of),
             count: 0,
             members: Vec::new(),
@@ -178,10 +183,11 @@ fn groups(context: &Context, receipts: &Receipts, frequent: &Frequent) -> Result
     Ok(groups)
 }
 
-/// Calls `each` with every removed duplicate of the run.
+/// Calls `each` for every removed duplicate of the run.
 ///
 /// # Errors
-/// Data, when a manifest is missing or broken; of storage.
+///
+/// Returns a data error if a manifest is missing or damaged, and otherwise a storage error.
 pub fn each_duplicate(
     context: &Context,
     receipts: &Receipts,

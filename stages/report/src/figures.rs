@@ -1,5 +1,5 @@
-//! Pictures in a page. A picture is a button (`summary`) that opens what is known about it, with the
-//! command line that explains it. One that may be NSFW is blurred until it is opened.
+//! Images in a page. An image is a button (`summary`) that opens its metadata and the command line
+//! that explains it. An image that may be NSFW is blurred until it is opened.
 
 use askama::Template;
 use sluice_harness::shell;
@@ -11,41 +11,41 @@ use crate::plot::number;
 use crate::scoring::Scoring;
 use sluice_manifest::numbers::bytes;
 
-/// Characters of a caption that are shown.
+/// The maximum number of characters of a caption.
 const CAPTION: usize = 160;
-/// Characters of what stands below a picture.
+/// The maximum number of characters of the note below an image.
 const NOTE: usize = 90;
 
-/// A picture at a place of the page.
+/// An occurrence of an image in the page.
 #[derive(Debug, Clone)]
 pub struct Shown {
-    /// Its place in the album.
+    /// The index in the album.
     pub place: usize,
-    /// The score that it is shown for.
+    /// The score for which it is shown.
     pub value: Option<f32>,
-    /// What stands below it.
+    /// The note below it.
     pub note: String,
 }
 
-/// Some pictures with a title.
+/// Some images with a title.
 #[derive(Debug, Clone)]
 pub struct Gallery {
     /// The title.
     pub title: String,
-    /// What they are.
+    /// A description of the images.
     pub about: String,
-    /// The pictures.
+    /// The images.
     pub shown: Vec<Shown>,
 }
 
-/// Draws the pictures of an album.
+/// Renders the images of an album.
 #[derive(Clone, Copy)]
 pub struct Figures<'a> {
-    /// The pictures.
+    /// The album.
     pub album: &'a Album,
-    /// The run, for command lines.
+    /// The run's URI, for command lines.
     pub run: &'a str,
-    /// The scores.
+    /// The scores of the run.
     pub scoring: &'a Scoring,
 }
 
@@ -64,10 +64,15 @@ struct Figure<'a> {
 }
 
 impl Figures<'_> {
-    /// Returns the markup of a picture.
+    /// Returns the HTML of an image.
     ///
     /// # Errors
-    /// None: drawing into a text does not fail.
+    ///
+    /// Rendering to a string does not fail, so no error is expected.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `shown` belongs to another album.
     pub fn html(&self, shown: &Shown) -> askama::Result<String> {
         let picture = &self.album.pictures[shown.place];
         let card = &picture.card;
@@ -95,7 +100,7 @@ impl Figures<'_> {
 }
 
 impl Gallery {
-    /// Returns a gallery of cards, which are added to the album.
+    /// Creates a gallery of cards, which are added to the album.
     pub fn new<'c>(
         title: impl Into<String>,
         about: impl Into<String>,
@@ -116,7 +121,7 @@ impl Gallery {
     }
 }
 
-/// Returns what became of a picture, as a sentence without its end.
+/// Describes what happened to an image, as a sentence without a full stop.
 pub fn fate(card: &Card) -> String {
     let Some(dropped) = &card.dropped else {
         return "kept".to_owned();

@@ -1,4 +1,4 @@
-//! The image files of some samples, read from their source shards.
+//! Reads the image files of some samples from their source shards.
 
 use std::collections::BTreeMap;
 
@@ -7,27 +7,29 @@ use sluice_harness::{Context, Plan};
 use sluice_manifest::rows::{MemberRow, PlanRow};
 use sluice_manifest::{Class, Error, Partition, Result, ShardPath};
 use sluice_pixels::Limits;
-use sluice_source::{InputReader, packing};
+use sluice_source::{InputReader, compressions};
 use sluice_store::Store;
 
 use crate::card::Card;
 
-/// Samples of one shard, by the offsets of their images.
+/// Samples of one shard, sorted by the offsets of their images.
 struct OfShard<'p> {
     partition: Partition,
     planned: &'p PlanRow,
-    /// The place among the cards, and the member.
+    /// The index of the card, and the member.
     images: Vec<(usize, &'p MemberRow)>,
 }
 
-/// What became of the file of a card: its place, and what `work` made, or why there is no file.
+/// The result for a card: its index, and the output of `work`, or why there is no file.
 type Made<T> = (usize, std::result::Result<T, &'static str>);
 
-/// Reads the image file of each card and hands it to `work`, with the card's place. Several shards are
-/// read at once. A file that cannot be read has a note in place of what `work` returns.
+/// Reads the image file of each card and passes it to `work`, with the card's index. Reads several
+/// shards concurrently. A file that cannot be read yields a note instead of an output.
 ///
 /// # Errors
-/// As `work`; of storage, when trying again may help; stopped, after a signal.
+///
+/// Fails like `work`, with a transient error if storage fails, and with a stopped error after a
+/// signal.
 pub fn each_file<T: Send>(
     context: &Context,
     plan: &Plan,
@@ -79,16 +81,16 @@ impl OfShard<'_> {
         input: &Store,
         work: impl Fn(usize, Vec<u8>) -> Result<T>,
     ) -> Result<Vec<Made<T>>> {
-        let packing = packing(&context.run, self.partition.into())?;
+        let compressions = compressions(&context.run, self.partition.into())?;
         let reader = InputReader::new(&context.run, input, &context.storage);
-        let mut shard = reader.shard(self.planned, &packing)?;
+        let mut shard = reader.shard(self.planned, &compressions)?;
         let most = Limits::default().max_bytes;
         let (images, large): (Vec<_>, Vec<_>) = self
             .images
             .iter()
             .copied()
             .partition(|(_, member)| member.size <= most);
-        shard.want(images.iter().map(|(_, member)| *member))?;
+        shard.prefetch(images.iter().map(|(_, member)| *member))?;
         let large = large
             .into_iter()
             .map(|(place, _)| (place, Err("the file is too large")));

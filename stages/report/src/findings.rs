@@ -1,5 +1,5 @@
-//! What one pass over the samples of a run finds for the page. Of a part, or of the whole: parts
-//! merge, and the result does not depend on how the run is cut into parts.
+//! The statistics and samples that one pass over a run collects for the page, for a part or the
+//! whole. Parts can be merged, and the result does not depend on how the run is divided.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -10,79 +10,80 @@ use crate::data::DataFindings;
 use crate::sampling::{Best, ascending, hash};
 use crate::scoring::{Control, Scoring};
 
-/// Pictures next to a threshold, on each side.
+/// The number of images next to a threshold, on each side.
 const NEAR: usize = 8;
-/// Pictures with the lowest scores, and with the highest.
+/// The number of images with the lowest scores, and with the highest.
 const EXTREMES: usize = 6;
-/// Ranges of a score, with equal numbers of images, that show a picture each.
+/// The number of ranges of a score, with equal numbers of images, that show one image each.
 pub const RANGES: usize = 24;
-/// Random pictures of each reason.
+/// The number of random images for each reason.
 const OF_REASON: usize = 12;
-/// Random pictures that were kept, and that were dropped.
+/// The number of random kept images, and of random dropped ones.
 const RANDOM: usize = 24;
 
-/// A sample on the way through the run.
+/// A sample during the pass.
 pub struct Seen<'s> {
-    /// What is known about it.
+    /// Creates its card.
     pub card: &'s dyn Fn() -> Card,
-    /// Its name.
+    /// The sample's name.
     pub image_id: &'s ImageId,
-    /// Its scores, in the order of the run's; NaN where there is none.
+    /// The sample's scores, in the order of the run's scores; NaN for a missing one.
     pub scores: &'s [f32],
-    /// The step that dropped it, and why.
+    /// The step that dropped the sample, and the reason.
     pub dropped: Option<&'s Dropped>,
-    /// The place of that step among the deciding steps; none for `read`, or when it is kept.
+    /// The position of that step among the deciding steps. `None` for `read`, or if the sample is
+    /// kept.
     pub dropped_at: Option<usize>,
-    /// Bytes of all its members.
+    /// The total size of the sample's members.
     pub bytes: u64,
 }
 
-/// What the pass found.
+/// What the pass collected.
 #[derive(Debug, Clone)]
 pub struct Findings {
-    /// Samples and bytes of their members that are kept.
+    /// The total size of the kept samples.
     pub kept_bytes: u64,
-    /// Bytes of what was dropped.
+    /// The total size of the dropped samples, by step and reason.
     pub dropped_bytes: BTreeMap<Dropped, u64>,
-    /// For each threshold that can be moved.
+    /// The findings for each adjustable threshold.
     pub controls: Vec<ControlFindings>,
     /// Random samples of each reason.
     pub reasons: BTreeMap<Dropped, Best<Card>>,
-    /// Random samples that are kept.
+    /// Random kept samples.
     pub kept: Best<Card>,
-    /// Random samples that were dropped.
+    /// Random dropped samples.
     pub dropped: Best<Card>,
-    /// The samples that were asked for by name.
+    /// The samples requested by name.
     pub named: HashMap<ImageId, Card>,
-    /// The dataset's content.
+    /// The composition of the dataset.
     pub data: DataFindings,
 }
 
-/// What the pass found for a threshold that can be moved.
+/// What the pass collected for an adjustable threshold.
 #[derive(Debug, Clone)]
 pub struct ControlFindings {
-    /// Scores of the images that its filter keeps; without a filter, of those that it would keep.
+    /// Scores of the images that its filter keeps or, without a filter, that it would keep.
     pub kept: Histogram,
-    /// Scores of the images that it alone drops.
+    /// Scores of the images that only this threshold drops.
     pub regained: Histogram,
-    /// Images that came to the filter.
+    /// The number of images that reached the filter.
     pub came: u64,
-    /// Pictures on the side that stays, the nearest first.
+    /// Images on the kept side, the nearest first.
     pub inside: Best<Card>,
-    /// Pictures on the other side, the nearest first.
+    /// Images on the dropped side, the nearest first.
     pub outside: Best<Card>,
-    /// Pictures with the lowest scores.
+    /// Images with the lowest scores.
     pub lowest: Best<Card>,
-    /// Pictures with the highest scores.
+    /// Images with the highest scores.
     pub highest: Best<Card>,
-    /// A picture from each range of scores.
+    /// One image for each range of scores.
     pub ranges: Vec<Best<Card>>,
-    /// The ends of the ranges.
+    /// The boundaries of the ranges.
     edges: Vec<f32>,
 }
 
 impl Findings {
-    /// Returns what is found in no samples.
+    /// Returns the findings for no samples.
     pub fn new(scoring: &Scoring) -> Self {
         let controls = scoring.controls.iter();
         Self {
@@ -99,7 +100,7 @@ impl Findings {
         }
     }
 
-    /// Takes a sample into account.
+    /// Adds a sample.
     pub fn add(&mut self, seen: &Seen<'_>, scoring: &Scoring, named: &HashSet<ImageId>) {
         let name = seen.image_id.as_str();
         let random = hash(name);
@@ -125,7 +126,7 @@ impl Findings {
         }
     }
 
-    /// Adds what was found in another part.
+    /// Adds the findings of another part.
     pub fn merge(&mut self, other: Self) {
         self.kept_bytes += other.kept_bytes;
         for (dropped, bytes) in other.dropped_bytes {
@@ -145,7 +146,7 @@ impl Findings {
     }
 }
 
-/// Returns an entry of a map; the key is copied only where it is new.
+/// Returns an entry of a map. The key is cloned only if it is new.
 fn entry<'m, V>(
     map: &'m mut BTreeMap<Dropped, V>,
     key: &Dropped,
@@ -154,12 +155,12 @@ fn entry<'m, V>(
     if !map.contains_key(key) {
         map.insert(key.clone(), new());
     }
-    // Unwrap safety: it was inserted where it was missing.
+    // Unwrap safety: it was inserted if it was missing.
     map.get_mut(key).expect("an entry")
 }
 
-/// Whether random pictures of a reason are shown. Thresholds show those next to them, duplicates what
-/// they duplicate.
+/// Returns whether random images of a reason are shown. For thresholds, the images next to them are
+/// shown instead, and for duplicates, the images that they duplicate.
 fn has_gallery(kind: ReasonKind) -> bool {
     !matches!(
         kind,
@@ -210,9 +211,10 @@ impl ControlFindings {
             Some(_) => stays(seen, control, scoring),
         };
         let Some(stays) = stays else { return };
-        let (histogram, near) = match stays {
-            true => (&mut self.kept, &mut self.inside),
-            false => (&mut self.regained, &mut self.outside),
+        let (histogram, near) = if stays {
+            (&mut self.kept, &mut self.inside)
+        } else {
+            (&mut self.regained, &mut self.outside)
         };
         histogram.add(score);
         let (name, value) = (seen.image_id.as_str(), f64::from(score));
@@ -238,7 +240,7 @@ impl ControlFindings {
     }
 }
 
-/// Whether no step before the one at `position` dropped a sample.
+/// Returns whether the sample was not dropped before the step at `position`.
 fn came_to(seen: &Seen<'_>, position: usize) -> bool {
     match (seen.dropped, seen.dropped_at) {
         (None, _) => true,
@@ -247,8 +249,8 @@ fn came_to(seen: &Seen<'_>, position: usize) -> bool {
     }
 }
 
-/// Returns whether the filter of a control keeps a sample that came to it; none where it would not
-/// keep the sample whatever the control's threshold were.
+/// Returns whether the filter of a control keeps a sample that reached it, or `None` if the filter
+/// drops it for any value of the control's threshold.
 fn stays(seen: &Seen<'_>, control: &Control, scoring: &Scoring) -> Option<bool> {
     let (filter, own) = control.set_by?;
     let filter = &scoring.filters[filter];

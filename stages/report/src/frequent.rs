@@ -1,8 +1,8 @@
-//! The most frequent of many names, in bounded memory.
+//! Finds the most frequent of many names in bounded memory.
 //!
-//! Misra and Gries, "Finding repeated elements" (1982): with `room` counters, every name that
-//! occurs in more than one of `room` of all items is among the candidates. Names that do not fit
-//! take one from every counter, so a counter may be too low. Summaries of parts merge as in
+//! Misra and Gries, "Finding repeated elements" (1982): with `room` counters, every name with more
+//! than a fraction 1/`room` of all items is among the candidates. A name without a free counter
+//! decrements all counters, so a counter may be too low. Summaries of parts are merged as in
 //! "Mergeable summaries" (Agarwal and others, 2012).
 
 use std::collections::HashMap;
@@ -12,12 +12,12 @@ use std::collections::HashMap;
 pub struct Frequent {
     room: usize,
     counters: HashMap<String, u64>,
-    /// By how much a counter may be too low.
+    /// The maximum error of a counter, which may be too low.
     missed: u64,
 }
 
 impl Frequent {
-    /// Counts with this many counters.
+    /// Creates a summary with this many counters.
     pub fn new(room: usize) -> Self {
         Self {
             room,
@@ -37,7 +37,7 @@ impl Frequent {
         }
     }
 
-    /// Takes this from every counter.
+    /// Subtracts this from every counter.
     fn lower(&mut self, by: u64) {
         self.missed += by;
         self.counters.retain(|_, count| {
@@ -59,12 +59,13 @@ impl Frequent {
         }
     }
 
-    /// Whether no count is too low.
+    /// Returns whether all counts are exact.
     pub fn is_exact(&self) -> bool {
         self.missed == 0
     }
 
-    /// Returns the `n` best candidates with their counts, by count and then by name.
+    /// Returns the `n` most frequent candidates with their counts, sorted by count and then by
+    /// name.
     pub fn top(&self, n: usize) -> Vec<(String, u64)> {
         let counters = self.counters.iter();
         let mut all: Vec<_> = counters

@@ -1,4 +1,4 @@
-//! The funnel: how many samples came in, what each step dropped and why, how many stay.
+//! The funnel: how many samples entered, how many each step dropped and why, and how many are kept.
 
 use serde::Serialize;
 use sluice_harness::Receipts;
@@ -6,28 +6,28 @@ use sluice_manifest::{Counts, Reason, StepName, UnitKind};
 
 use crate::steps;
 
-/// Where the samples went, step by step.
+/// The samples dropped and left, step by step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Funnel {
-    /// Samples that came in.
+    /// Samples that entered the run.
     #[serde(rename = "in")]
     pub input: u64,
     /// `read` and the deciding steps, in their order.
     pub steps: Vec<Level>,
-    /// Samples that stay.
+    /// Samples that are kept.
     pub kept: u64,
 }
 
-/// What one step did.
+/// The samples dropped by one step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Level {
-    /// The step.
+    /// The name of the step.
     pub step: StepName,
-    /// Samples that it dropped.
+    /// Samples that the step dropped.
     pub dropped: u64,
-    /// Samples that are left after it.
+    /// Samples left after the step.
     pub left: u64,
-    /// Why it dropped them.
+    /// The dropped samples by reason.
     pub reasons: Vec<ReasonCount>,
 }
 
@@ -36,14 +36,14 @@ pub struct Level {
 pub struct ReasonCount {
     /// The reason.
     pub reason: Reason,
-    /// How many.
+    /// The number of samples.
     pub count: u64,
-    /// What the reason means, for people.
+    /// A description of the reason for people.
     pub text: &'static str,
 }
 
 impl Funnel {
-    /// Orders counts by step: `read`, then the deciding steps of the chain.
+    /// Groups counts by step: `read`, then the deciding steps of the chain.
     pub fn of(counts: &Counts, chain: &[&StepName]) -> Self {
         let read = StepName::read();
         let mut order = vec![&read];
@@ -82,9 +82,9 @@ impl Funnel {
         }
     }
 
-    /// Returns where the samples of a run went: as `export decide` counted them, or, as long as it
-    /// has not done all partitions, by the counts of the deciding steps that are complete. None
-    /// before `read` has done all partitions.
+    /// Returns the funnel of a run: from the counts of `export decide` or, until it has processed
+    /// all partitions, from the deciding steps that are complete. Returns `None` until `read` has
+    /// processed all partitions.
     pub fn of_run(receipts: &Receipts) -> Option<Self> {
         let chain = steps::chain(receipts);
         if let Some(export) = decided(receipts) {
@@ -101,7 +101,8 @@ impl Funnel {
         Some(Self::of_chain(receipts, &complete))
     }
 
-    /// Returns where the samples went by the counts of `read` and of deciding steps, in their order.
+    /// Returns the funnel from the counts of `read` and of the given deciding steps, in their
+    /// order.
     pub fn of_chain(receipts: &Receipts, chain: &[&StepName]) -> Self {
         let mut counts = receipts.counts(&StepName::read(), UnitKind::Part);
         for step in chain {
@@ -115,7 +116,7 @@ impl Funnel {
     }
 }
 
-/// Returns the export that has decided on all partitions.
+/// Returns the export that has decided all partitions.
 pub fn decided(receipts: &Receipts) -> Option<&StepName> {
     steps::export(receipts).filter(|step| receipts.is_complete(step, UnitKind::Part))
 }

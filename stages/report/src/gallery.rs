@@ -1,4 +1,4 @@
-//! A page of pictures that somebody asked for.
+//! A page of requested images.
 
 use anyhow::Result;
 use askama::Template;
@@ -11,24 +11,24 @@ use crate::page::galleries::PairGallery;
 use crate::page::{Options, with_pictures};
 use crate::walk::Walk;
 
-/// What a page of pictures shows.
+/// The content of a page of images.
 #[derive(Debug, Default)]
 pub struct Pictures {
     /// The title.
     pub title: String,
-    /// What they are.
+    /// A description of the images.
     pub about: String,
-    /// Pictures.
+    /// Galleries of images.
     pub galleries: Vec<Gallery>,
-    /// Pairs of pictures.
+    /// Galleries of pairs.
     pub pairs: Vec<PairGallery>,
-    /// The pictures of both.
+    /// The images of all galleries.
     pub album: Album,
 }
 
 #[derive(Template)]
 #[template(path = "gallery.html")]
-struct Body<'a> {
+struct GalleryTemplate<'a> {
     title: &'a str,
     about: &'a str,
     galleries: &'a [Gallery],
@@ -36,10 +36,11 @@ struct Body<'a> {
     figures: Figures<'a>,
 }
 
-/// Returns a page of pictures.
+/// Returns the HTML of a page of images.
 ///
 /// # Errors
-/// Of storage.
+///
+/// Returns a transient error if storage fails, and a stopped error after a signal.
 pub fn page(
     context: &Context,
     plan: &Plan,
@@ -56,7 +57,7 @@ pub fn page(
         mut album,
     } = pictures;
     with_pictures(context, plan, &mut album, options, |album| {
-        let body = Body {
+        let body = GalleryTemplate {
             title: &title,
             about: &about,
             galleries: &galleries,

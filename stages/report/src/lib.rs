@@ -1,11 +1,11 @@
-//! `sluice-report`: one self-contained HTML page about a run, with pictures.
+//! `sluice-report`: one self-contained HTML page about a run, with images.
 //!
-//! The page shows where the samples went, how long the steps took, the distribution of each score with
-//! a threshold that can be moved, pictures of what was kept and dropped and why, what the dataset
-//! consists of, what went wrong, and the settings and models of each step. It is made from the receipts
-//! of whatever was run, one pass over the duplicates and one over the samples; counts, bins and samples
-//! of fixed size are held in memory. Thumbnails are made from the source shards. A report can be made at
-//! any time.
+//! The page shows where the samples went, how long the steps took, the distribution of each score
+//! with an adjustable threshold, images that were kept and dropped and why, the composition of the
+//! dataset, problems, and the settings and models of each step. It is computed from the receipts of
+//! all steps that ran, one pass over the duplicates and one over the samples; only counts, bins and
+//! samples of fixed size are held in memory. Thumbnails are made from the source shards. A report
+//! can be made at any time.
 
 pub mod album;
 pub mod card;
@@ -44,14 +44,14 @@ use sluice_manifest::{
 pub use crate::funnel::Funnel;
 use crate::page::Options;
 
-/// Bytes of the page by default, and at least.
+/// The default maximum size of the page, and the smallest that can be requested, in bytes.
 pub const MAX_BYTES: u64 = 5_000_000;
 const LEAST_BYTES: u64 = 100_000;
 
 /// Write a page about the run, RUN/report/index.html
 ///
-/// The page needs nothing but itself: it loads nothing and can be opened from a disk or a bucket, and
-/// sent to someone.
+/// The page is self-contained: it loads no other files, so it can be opened from a disk or a bucket,
+/// and sent to others.
 ///
 /// Example: sluice-report --run runs/a
 #[derive(Debug, Parser)]
@@ -60,11 +60,11 @@ pub struct Args {
     #[command(flatten)]
     pub step: StepArgs,
 
-    /// Leave the pictures out, for data that must not leave its place
+    /// Omit the images, for data that must stay in its storage
     #[arg(long, env = "SLUICE_NO_IMAGES")]
     pub no_images: bool,
 
-    /// Bytes that the page may have; thumbnails are as large as that allows
+    /// Maximum size of the page in bytes; thumbnails are as large as it allows
     #[arg(long, env = "SLUICE_MAX_BYTES", value_name = "BYTES", default_value_t = MAX_BYTES,
         value_parser = clap::value_parser!(u64).range(LEAST_BYTES..))]
     pub max_bytes: u64,
@@ -119,16 +119,16 @@ impl Program for Args {
     }
 }
 
-/// What shapes the page.
+/// The settings that shape the page.
 #[derive(Debug, Serialize, Deserialize)]
 struct Settings {
-    /// Whether it has pictures.
+    /// Whether the page has images.
     images: bool,
-    /// Bytes that it may have.
+    /// The maximum size of the page in bytes.
     max_bytes: u64,
 }
 
-/// Returns everything that was done when the page is made, but the page itself.
+/// Returns everything that was done in the run as inputs, except the page itself.
 fn inputs(receipts: &Receipts, own: &StepName) -> Vec<Input> {
     let done = steps::nodes(receipts).into_iter();
     let done = done.filter(|node| node.step != own && node.kind() != UnitKind::Report);

@@ -1,7 +1,6 @@
-//! The steps that a run was to have: `RUN/pipeline.toml`, which `sluice run` writes.
+//! The steps of the run's pipeline file, `RUN/pipeline.toml`, which `sluice run` writes.
 //!
-//! A run that was made by hand or by a workflow engine has no such file; then nothing is demanded
-//! that was not run.
+//! A run without `sluice run`, or by a workflow engine, has no such file. Then no step is required.
 
 use serde::Deserialize;
 use sluice_harness::Context;
@@ -10,29 +9,30 @@ use sluice_manifest::{Error, Result, StepName, layout};
 /// A step of the pipeline file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PlannedStep {
-    /// Its name.
+    /// The name of the step.
     pub name: StepName,
-    /// Its stage.
+    /// The stage of the step.
     pub stage: String,
 }
 
-/// What is read of the file.
+/// The part of the file that is parsed.
 #[derive(Debug, Deserialize)]
-struct File {
+struct PipelineFile {
     #[serde(default)]
-    steps: Vec<Entry>,
+    steps: Vec<StepEntry>,
 }
 
 #[derive(Debug, Deserialize)]
-struct Entry {
+struct StepEntry {
     stage: String,
     name: Option<StepName>,
 }
 
-/// Returns the steps of the run's pipeline file; none at all where there is no file.
+/// Returns the steps of the run's pipeline file, or `None` if there is no file.
 ///
 /// # Errors
-/// Data, when the file cannot be parsed.
+///
+/// Returns a data error if the file cannot be parsed, and otherwise a storage error.
 pub fn steps(context: &Context) -> Result<Option<Vec<PlannedStep>>> {
     let Some(text) = context.run.get_if_there(layout::PIPELINE)? else {
         return Ok(None);
@@ -42,7 +42,7 @@ pub fn steps(context: &Context) -> Result<Option<Vec<PlannedStep>>> {
         Error::data(format!("{uri}: cannot parse it: {e}"))
     };
     let text = std::str::from_utf8(&text).map_err(|e| wrong(e.to_string()))?;
-    let file: File = toml::from_str(text).map_err(|e| wrong(e.to_string()))?;
+    let file: PipelineFile = toml::from_str(text).map_err(|e| wrong(e.to_string()))?;
     let steps = file.steps.into_iter().map(|entry| {
         let name = match entry.name {
             Some(name) => name,

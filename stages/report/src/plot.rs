@@ -1,19 +1,19 @@
-//! Plots as SVG: bars over a range of numbers, and bars over named ranges.
+//! Plots as SVG: bars over a range of numbers, and bars over labelled ranges.
 //!
-//! Colours and fonts are the page's (classes `all`, `kept`, `out`, `axis`, `mark`). A plot has a title
-//! for screen readers; the page has a table of the same numbers below each.
+//! Colours and fonts are the page's (classes `all`, `kept`, `out`, `axis`, `mark`). A plot has a
+//! title for screen readers. The page has a table of the same numbers below each plot.
 
 use std::fmt::{self, Write as _};
 
 use crate::curve::Curve;
 use crate::data::Both;
 
-/// Most bars of a score.
+/// The maximum number of bars of a score.
 const BARS: usize = 48;
-/// Size of a plot, in its own units.
+/// The size of a plot in its own units.
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 150.0;
-/// Room below the bars for labels, and above.
+/// The room below the bars for labels, and above them.
 const FOOT: f64 = 22.0;
 const HEAD: f64 = 8.0;
 
@@ -28,7 +28,8 @@ pub struct Bars {
 }
 
 impl Bars {
-    /// Returns the bars; none without scores. Outliers are counted in the first and the last bar.
+    /// Returns the bars, or `None` if there are no scores. Outliers are counted in the first and
+    /// last bar.
     pub fn of(curve: &Curve) -> Option<Self> {
         let total = curve.total();
         let at = |fraction: f64| {
@@ -50,14 +51,14 @@ impl Bars {
         let mut counts = vec![0; bars];
         for bin in &curve.bins {
             let middle = f64::from(bin.low).midpoint(bin.high.into());
-            // In a plot without width, where this is no number, it is the first bar.
+            // In a plot of width 0, this is NaN and becomes the first bar.
             let bar = (middle - low) / (high - low) * bars as f64;
             counts[(bar.max(0.0) as usize).min(bars - 1)] += bin.certain + bin.possible;
         }
         Some(Self { low, high, counts })
     }
 
-    /// Returns how far to the right a score is.
+    /// Returns the horizontal position of a score.
     fn position(&self, score: f64) -> f64 {
         let width = self.high - self.low;
         let place = if width > 0.0 {
@@ -68,7 +69,7 @@ impl Bars {
         place.clamp(0.0, 1.0) * WIDTH
     }
 
-    /// Returns the plot. The side of `threshold` that is dropped is shaded.
+    /// Returns the plot. The dropped side of `threshold` is shaded.
     pub fn svg(&self, title: &str, threshold: f32, keeps_below: bool) -> String {
         let mut plot = Svg::new(title, "score");
         let tallest = self.counts.iter().copied().max().unwrap_or(0);
@@ -90,7 +91,7 @@ impl Bars {
     }
 }
 
-/// Returns a plot of named ranges: all samples, and over them those that are kept.
+/// Returns a plot of labelled ranges: all samples, overlaid with the kept ones.
 pub fn ranges(title: &str, ranges: &[(String, Both)]) -> String {
     let mut plot = Svg::new(title, "ranges");
     let tallest = ranges.iter().map(|(_, both)| both.all).max().unwrap_or(0);
@@ -105,7 +106,7 @@ pub fn ranges(title: &str, ranges: &[(String, Both)]) -> String {
     plot.finish()
 }
 
-/// A plot in the making.
+/// A plot under construction.
 struct Svg {
     text: String,
 }
@@ -130,7 +131,7 @@ impl Svg {
         ));
     }
 
-    /// A bar in a column of the plot; it is seen however few it counts.
+    /// Adds a bar to a column of the plot. It is visible however small its count is.
     fn bar(&mut self, class: &str, left: f64, step: f64, count: u64, tallest: u64) {
         if count > 0 {
             let scale = (HEIGHT - FOOT - HEAD) / tallest.max(1) as f64;
@@ -165,7 +166,7 @@ impl Svg {
     }
 }
 
-/// Returns a score with as many digits as are needed to tell scores apart.
+/// Formats a score with as many digits as are needed to distinguish scores.
 pub fn number(value: f32) -> String {
     let text = format!("{value:.4}");
     let text = text.trim_end_matches('0').trim_end_matches('.');

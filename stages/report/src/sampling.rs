@@ -1,9 +1,10 @@
-//! Samples of a stream that have a fixed size and depend on the stream's content alone, not on its
-//! order: the items with the least keys. Samples of parts merge into the sample of the whole.
+//! Samples of a stream that have a fixed size and depend only on the content of the stream, not on
+//! its order: the items with the lowest keys. Samples of parts can be merged into the sample of the
+//! whole.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The items with the least keys; of equal keys, those with the least names.
+/// The items with the lowest keys. Ties are broken by name.
 #[derive(Debug, Clone)]
 pub struct Best<T> {
     room: usize,
@@ -11,7 +12,7 @@ pub struct Best<T> {
 }
 
 impl<T> Best<T> {
-    /// Keeps this many items.
+    /// Creates a sample of at most this many items.
     pub fn new(room: usize) -> Self {
         Self {
             room,
@@ -19,7 +20,7 @@ impl<T> Best<T> {
         }
     }
 
-    /// Takes an item into account. It is made only if it is kept.
+    /// Offers an item. It is created only if it is kept.
     pub fn offer(&mut self, key: u64, name: &str, make: impl FnOnce() -> T) {
         if self.has_room_for(key, name) {
             self.found.insert((key, name.to_owned()), make());
@@ -43,37 +44,38 @@ impl<T> Best<T> {
         }
     }
 
-    /// Returns the items, those with the least keys first.
+    /// Returns the items in ascending order of their keys.
     pub fn items(&self) -> impl DoubleEndedIterator<Item = &T> {
         self.found.values()
     }
 }
 
-/// Returns a number that a name always has, and that tells nothing about it.
+/// Returns a pseudo-random number that depends only on the name.
 pub fn hash(name: &str) -> u64 {
     let hash = blake3::hash(name.as_bytes());
     // Unwrap safety: a hash has 32 bytes.
     u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("eight bytes"))
 }
 
-/// Returns a key in the order of numbers. For those with the greatest first, negate it.
+/// Returns a key with the order of the numbers. Negate the number for descending order.
 pub fn ascending(number: f64) -> u64 {
     let bits = number.to_bits();
-    match number.is_sign_negative() {
-        true => !bits,
-        false => bits | 1 << 63,
+    if number.is_sign_negative() {
+        !bits
+    } else {
+        bits | 1 << 63
     }
 }
 
-/// An estimate of how many different texts there are: "k minimum values" (Bar-Yossef and others,
-/// 2002). Exact below [`Distinct::ROOM`]; above it the standard error is 1.6 %.
+/// Estimates the number of distinct texts: "k minimum values" (Bar-Yossef and others, 2002). Exact
+/// below [`Distinct::ROOM`]; above it the standard error is 1.6 %.
 #[derive(Debug, Clone, Default)]
 pub struct Distinct {
     least: BTreeSet<u64>,
 }
 
 impl Distinct {
-    /// Hashes that are held.
+    /// The number of hashes that are kept.
     const ROOM: usize = 4096;
 
     /// Counts a text.
@@ -96,12 +98,12 @@ impl Distinct {
         other.least.into_iter().for_each(|hash| self.insert(hash));
     }
 
-    /// Whether the count is exact.
+    /// Returns whether the count is exact.
     pub fn is_exact(&self) -> bool {
         self.least.len() < Self::ROOM
     }
 
-    /// Returns the number of different texts.
+    /// Returns the number of distinct texts.
     pub fn count(&self) -> u64 {
         match self.least.last() {
             Some(&last) if !self.is_exact() => {

@@ -8,70 +8,70 @@ use sluice_manifest::{Error, Histogram, Keep, Reason, ScoreColumn, ScoreName, St
 use crate::settings;
 use crate::thresholds::{self, Threshold};
 
-/// What the step, the stage or the model of a score is called that says what is not safe to show.
+/// Part of the name of a step, stage or model whose score marks unsafe images.
 const NSFW: &str = "NSFW";
-/// The threshold of such a score without one of its own.
+/// The threshold of such a score if the model has none.
 const HALF: f32 = 0.5;
 
 /// A score of the run.
 #[derive(Debug, Clone)]
 pub struct Score {
-    /// Its name: the step, with the output where there are several.
+    /// The score's name: the step, with the output if there are several.
     pub name: ScoreName,
-    /// Its column.
+    /// The score's column.
     pub column: ScoreColumn,
-    /// The model or the object that it comes from.
+    /// The model or object that it comes from.
     pub source: Option<String>,
-    /// The stage that gave it.
+    /// The stage that computed it.
     pub stage: String,
-    /// All its values.
+    /// The histogram of all its values.
     pub histogram: Histogram,
-    /// Images that got no score.
+    /// The number of images without a score.
     pub unscored: u64,
 }
 
 /// A filter that sets thresholds or has rules.
 #[derive(Debug, Clone)]
-pub struct Filter {
+pub struct FilterStep {
     /// The step.
     pub step: StepName,
-    /// Its place among the deciding steps of the run.
+    /// The position among the deciding steps of the run.
     pub position: usize,
-    /// Its thresholds, each with the place of its score.
+    /// The thresholds, each with the index of its score.
     pub thresholds: Vec<(usize, Threshold)>,
-    /// Names of its rules.
+    /// The names of the rules.
     pub rules: Vec<String>,
 }
 
-/// A threshold that can be moved on the page.
+/// A threshold that can be adjusted on the page.
 #[derive(Debug, Clone)]
 pub struct Control {
-    /// The place of its score.
+    /// The index of its score.
     pub score: usize,
-    /// The place of its filter and of the threshold in it; none for a score without a threshold.
+    /// The index of its filter, and of the threshold in it. `None` for a score without a threshold.
     pub set_by: Option<(usize, usize)>,
-    /// Which side stays.
+    /// Which side is kept.
     pub keep: Keep,
-    /// The threshold in force; without one, the model's own or the median.
+    /// The current threshold. If there is none, the model's own or the median.
     pub threshold: f32,
 }
 
-/// The scores of a run with the filters that decide by them.
+/// The scores of a run, with the filters that use them.
 #[derive(Debug, Clone, Default)]
 pub struct Scoring {
-    /// Every output of every scorer.
+    /// All outputs of all scorers.
     pub scores: Vec<Score>,
     /// The filters, in the order of the deciding steps.
-    pub filters: Vec<Filter>,
-    /// The thresholds that can be moved.
+    pub filters: Vec<FilterStep>,
+    /// The adjustable thresholds.
     pub controls: Vec<Control>,
-    /// Places of the scores that say what is not safe to show, and from which threshold on a picture is
+    /// The indices of the scores that mark unsafe images, with the thresholds from which images are
     /// blurred.
     blurring: Vec<(usize, f32)>,
 }
 
 impl Scoring {
-    /// Returns the scores of a run whose deciding steps are `chain`.
+    /// Returns the scores of a run with the deciding steps `chain`.
     pub fn new(receipts: &Receipts, chain: &[&StepName]) -> Self {
         let scores = scores(receipts);
         let filters = filters(receipts, chain, &scores);
@@ -96,7 +96,7 @@ impl Scoring {
         }
     }
 
-    /// Whether a picture with these scores is blurred until it is clicked.
+    /// Returns whether an image with these scores is blurred until it is clicked.
     pub fn is_nsfw(&self, scores: &[f32]) -> bool {
         let is_above = |(place, threshold): &(usize, f32)| {
             let score = scores.get(*place);
@@ -105,7 +105,7 @@ impl Scoring {
         self.blurring.iter().any(is_above)
     }
 
-    /// Returns the scores of a step: their places, and their columns.
+    /// Returns the indices and columns of a step's scores.
     pub fn of_step(&self, step: &StepName) -> Vec<(usize, &str)> {
         let scores = self.scores.iter().enumerate();
         let scores = scores.filter(|(_, score)| score.name.step == *step);
@@ -114,15 +114,16 @@ impl Scoring {
             .collect()
     }
 
-    /// Returns the place of a score; none where the run has no such score.
+    /// Returns the index of a score, or `None` if the run has no such score.
     pub fn place_of(&self, name: &ScoreName) -> Option<usize> {
         place_of(name, &self.scores)
     }
 
-    /// Returns the place of a score that somebody names.
+    /// Returns the index of a score that the user named.
     ///
     /// # Errors
-    /// Usage, when the run has no such score; the hint names those that it has.
+    ///
+    /// Returns a usage error if the run has no such score. The hint lists the scores.
     pub fn required(&self, name: &ScoreName) -> Result<usize, Error> {
         self.place_of(name).ok_or_else(|| {
             let scores = self.scores.iter();
@@ -132,14 +133,14 @@ impl Scoring {
         })
     }
 
-    /// Returns the steps that give scores.
+    /// Returns the steps that compute scores.
     pub fn steps(&self) -> BTreeSet<&StepName> {
         self.scores.iter().map(|score| &score.name.step).collect()
     }
 }
 
 impl Score {
-    /// A low score of such an output is harmless.
+    /// Returns whether the score marks unsafe images: a high score is unsafe, a low one harmless.
     fn is_nsfw(&self) -> bool {
         let step = self.name.step.as_str();
         let names = [
@@ -154,7 +155,11 @@ impl Score {
 }
 
 impl Control {
-    /// Returns the reason of what the threshold drops.
+    /// Returns the reason of the samples that the threshold drops.
+    ///
+    /// # Panics
+    ///
+    /// Panics if the control belongs to another `scoring`.
     pub fn reason(&self, scoring: &Scoring) -> Option<Reason> {
         let (filter, place) = self.set_by?;
         let (_, threshold) = &scoring.filters[filter].thresholds[place];
@@ -205,7 +210,7 @@ fn histogram(receipts: &Receipts, step: &StepName, column: &str) -> Histogram {
     whole
 }
 
-fn filters(receipts: &Receipts, chain: &[&StepName], scores: &[Score]) -> Vec<Filter> {
+fn filters(receipts: &Receipts, chain: &[&StepName], scores: &[Score]) -> Vec<FilterStep> {
     let mut filters = Vec::new();
     for (position, step) in chain.iter().enumerate() {
         let Some(first) = receipts.of(step).first() else {
@@ -217,7 +222,7 @@ fn filters(receipts: &Receipts, chain: &[&StepName], scores: &[Score]) -> Vec<Fi
             .collect();
         let rules = thresholds::rules_of(first);
         if !thresholds.is_empty() || !rules.is_empty() {
-            filters.push(Filter {
+            filters.push(FilterStep {
                 step: (*step).clone(),
                 position,
                 thresholds,
@@ -240,7 +245,7 @@ fn place_of(name: &ScoreName, scores: &[Score]) -> Option<usize> {
     places.get(position).copied()
 }
 
-fn controls_of(place: usize, score: &Score, filters: &[Filter]) -> Vec<Control> {
+fn controls_of(place: usize, score: &Score, filters: &[FilterStep]) -> Vec<Control> {
     let mut controls = Vec::new();
     for (filter, found) in filters.iter().enumerate() {
         for (number, (of, threshold)) in found.thresholds.iter().enumerate() {

@@ -1,10 +1,10 @@
-//! A step's settings as text, whatever the stage.
+//! Formats a step's settings as text, for any stage.
 
 use serde_json::Value;
 use sluice_manifest::{InputOf, Receipt};
 
-/// Returns names and values of a step's settings, with what its receipt says about its models and
-/// the objects outside of the run that it read.
+/// Returns the names and values of a step's settings, of its models, and of the objects outside of
+/// the run that it read.
 pub fn of(receipt: &Receipt) -> Vec<(String, String)> {
     let mut pairs = Vec::new();
     if let Value::Object(settings) = &receipt.settings {
@@ -26,7 +26,7 @@ pub fn of(receipt: &Receipt) -> Vec<(String, String)> {
     pairs
 }
 
-/// Returns what a unit's scores or embeddings come from: the model's name, or the object that they
+/// Returns the source of a unit's scores or embeddings: the model's name, or the object that they
 /// were read from.
 pub fn source(receipt: &Receipt) -> Option<String> {
     let model = receipt.settings["model"]["name"].as_str();
@@ -39,14 +39,14 @@ pub fn source(receipt: &Receipt) -> Option<String> {
     model.map(str::to_owned).or_else(object)
 }
 
-/// Returns a value on one line. What is empty gives no text.
+/// Formats a value on one line. An empty value gives an empty text.
 fn text(value: &Value) -> String {
     let filled = |(name, text): (&str, String)| (!text.is_empty()).then(|| [name, &text].join(" "));
     match value {
         Value::Null => String::new(),
         Value::Bool(value) => value.to_string(),
         Value::String(text) => text.clone(),
-        // Most numbers with a point are thresholds, which are float32.
+        // Most numbers with a decimal point are thresholds, which are float32.
         Value::Number(value) if value.is_f64() => match value.as_f64() {
             Some(value) if f64::from(value as f32) == value => (value as f32).to_string(),
             _ => value.to_string(),

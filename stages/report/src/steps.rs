@@ -1,8 +1,8 @@
-//! What the receipts say about the pipeline: its steps in order, the chain of deciding steps, the
+//! Derives the pipeline from the receipts: its steps in order, the chain of deciding steps, the
 //! exports.
 //!
-//! Nothing here knows the name of a step. A step is a filter or a dedup because its receipts hold
-//! decisions, a scorer because they hold scores.
+//! No step name is known here. A step is a filter or a dedup because its receipts list decisions,
+//! and a scorer because they list scores.
 
 use sluice_harness::Receipts;
 use sluice_manifest::{InputOf, Receipt, StepName, Unit, UnitKind};
@@ -10,19 +10,23 @@ use sluice_manifest::{InputOf, Receipt, StepName, Unit, UnitKind};
 /// The stage whose steps write curated datasets.
 pub const EXPORT: &str = "export";
 
-/// All units of one kind of a step that were done: what one program or subcommand did.
+/// All units of one kind that a step has done: the work of one program or subcommand.
 #[derive(Debug, Clone, Copy)]
 pub struct NodeDone<'r> {
     /// The step.
     pub step: &'r StepName,
-    /// The units' receipts; at least one.
+    /// The units' receipts. At least one.
     pub units: &'r [Receipt],
-    /// Whether the step has units of other kinds too.
+    /// Whether the step also has units of other kinds.
     is_part: bool,
 }
 
 impl<'r> NodeDone<'r> {
     /// Returns the first unit's receipt.
+    ///
+    /// # Panics
+    ///
+    /// Panics if `units` is empty.
     pub fn first(&self) -> &'r Receipt {
         &self.units[0]
     }
@@ -32,12 +36,12 @@ impl<'r> NodeDone<'r> {
         self.first().unit.kind
     }
 
-    /// Whether all units were done.
+    /// Returns whether all units are done.
     pub fn is_complete(&self) -> bool {
         self.units.len() == self.first().units as usize
     }
 
-    /// Returns the step's name, with the subcommand where the step has several.
+    /// Returns the step's name, with the subcommand if the step has several.
     pub fn name(&self) -> String {
         match &self.first().subcommand {
             Some(subcommand) if self.is_part => format!("{}-{subcommand}", self.step),
@@ -46,7 +50,7 @@ impl<'r> NodeDone<'r> {
     }
 }
 
-/// Returns what was run, each node after those that it read from.
+/// Returns everything that was run, each node after its inputs.
 pub fn nodes(receipts: &Receipts) -> Vec<NodeDone<'_>> {
     let mut nodes = Vec::new();
     for step in receipts.steps() {
@@ -68,7 +72,7 @@ pub fn nodes(receipts: &Receipts) -> Vec<NodeDone<'_>> {
     nodes
 }
 
-/// Whether units read units of another of these kinds of their own step.
+/// Returns whether units read units of another of these kinds of their own step.
 fn reads_from(units: &[Receipt], step: &StepName, kinds: &[UnitKind]) -> bool {
     let own = units[0].unit.kind;
     let inputs = units.iter().flat_map(|receipt| &receipt.inputs);
@@ -82,7 +86,7 @@ fn reads_from(units: &[Receipt], step: &StepName, kinds: &[UnitKind]) -> bool {
     kinds_read.any(|kind| kind != own && kinds.contains(&kind))
 }
 
-/// Returns the kinds of units that hold a step's decisions; none where it does not decide.
+/// Returns the kinds of units with a step's decisions. Empty if it does not decide.
 pub fn decides<'r>(receipts: &'r Receipts, step: &StepName) -> &'r [UnitKind] {
     let mut kinds = receipts
         .of(step)
@@ -91,7 +95,7 @@ pub fn decides<'r>(receipts: &'r Receipts, step: &StepName) -> &'r [UnitKind] {
     kinds.find(|kinds| !kinds.is_empty()).unwrap_or_default()
 }
 
-/// Whether a deciding step has decided on everything.
+/// Returns whether a deciding step has decided all partitions.
 pub fn has_decided(receipts: &Receipts, step: &StepName) -> bool {
     let mut kinds = decides(receipts, step).iter();
     kinds.all(|kind| receipts.is_complete(step, *kind))
@@ -114,8 +118,8 @@ pub fn export(receipts: &Receipts) -> Option<&StepName> {
     exports(receipts).pop()
 }
 
-/// Returns the deciding steps that lead to the export, the earliest first. Without an export, or
-/// where its deciding step is gone, it is the longest chain that there is.
+/// Returns the deciding steps before the export, the earliest first. If there is no export, or its
+/// deciding step is missing, returns the longest chain.
 pub fn chain(receipts: &Receipts) -> Vec<&StepName> {
     let decided = export(receipts).map(|step| receipts.of_kind(step, UnitKind::Part));
     if let Some([first, ..]) = decided {
@@ -140,7 +144,7 @@ pub fn duplicates<'r>(
     kinds.flat_map(|kind| receipts.of_kind(step, *kind))
 }
 
-/// Whether a unit wrote a manifest.
+/// Returns whether a unit wrote a manifest.
 pub fn wrote(receipt: &Receipt, path: impl FnOnce(&StepName, Unit) -> String) -> bool {
     receipt.output(&path(&receipt.step, receipt.unit)).is_some()
 }
@@ -148,17 +152,17 @@ pub fn wrote(receipt: &Receipt, path: impl FnOnce(&StepName, Unit) -> String) ->
 /// A curated dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dataset {
-    /// Where it is.
+    /// The URI of the dataset.
     pub uri: String,
-    /// Shards that were written.
+    /// The number of shards written.
     pub shards: u64,
-    /// Their bytes.
+    /// The size of the shards in bytes.
     pub bytes: u64,
-    /// Whether all of them were written.
+    /// Whether all planned shards were written.
     pub is_complete: bool,
 }
 
-/// Returns the dataset that an export wrote; none before its first object.
+/// Returns the dataset that an export wrote, or `None` before its first object.
 pub fn dataset(receipts: &Receipts, export: &StepName) -> Option<Dataset> {
     let shards = receipts.of_kind(export, UnitKind::Shard);
     let index = receipts.of_kind(export, UnitKind::Index);
@@ -170,7 +174,7 @@ pub fn dataset(receipts: &Receipts, export: &StepName) -> Option<Dataset> {
     let written = shards.iter().filter_map(Receipt::shard_object);
     let (count, bytes) = written.fold((0, 0), |(n, bytes), shard| (n + 1, bytes + shard.bytes));
     let planned = receipts.unit(export, Unit::once(UnitKind::Plan));
-    // A split has a folder of its own.
+    // A split has its own folder.
     let output = planned.and_then(|receipt| receipt.settings["output"].as_str());
     let uri = output.or_else(|| Some(first.rsplit_once('/')?.0))?;
     Some(Dataset {

@@ -1,7 +1,8 @@
-//! The thresholds that filters set for scores, from their receipts.
+//! Extracts the thresholds that filters set for scores from their receipts.
 //!
-//! A filter's settings are its own. What is read here is every object in them that has the keys
-//! `score` and `threshold`; the key that it is under, `min`, `max` or `top`, says which side stays.
+//! The format of a filter's settings belongs to the filter. This module finds every object in them
+//! with the keys `score` and `threshold`. The key of that object, `min`, `max` or `top`, determines
+//! which side is kept.
 
 use serde_json::Value;
 use sluice_manifest::{Keep, ReasonKind, Receipt, ScoreName};
@@ -9,11 +10,11 @@ use sluice_manifest::{Keep, ReasonKind, Receipt, ScoreName};
 /// A threshold of a filter.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Threshold {
-    /// The score.
+    /// The name of the score.
     pub score: ScoreName,
-    /// The threshold.
+    /// The value of the threshold.
     pub value: f32,
-    /// The reason of what it drops.
+    /// The reason of the samples that it drops.
     pub reason: ReasonKind,
 }
 

@@ -1,19 +1,19 @@
-//! How long a step took.
+//! The duration of a step.
 //!
-//! A receipt has the wall time and the CPU time of a unit and when it began. Units run side by side,
-//! on one machine or on many, and a step may have been stopped for a night. So the wall time of a step
-//! is the time in which at least one of its units was in work.
+//! A receipt has the wall time, the CPU time and the start of a unit. Units run concurrently, on
+//! one machine or many, and a step may have been interrupted. So the wall time of a step is the
+//! time during which at least one of its units was running.
 
 use sluice_manifest::Receipt;
 
-/// How long the units of a step took.
+/// The times of a step's units.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct StepTimes {
-    /// Time in which a unit was in work; none where receipts do not say when.
+    /// The time during which a unit was running. `None` if receipts do not record the start.
     pub wall: Option<f64>,
-    /// CPU time of all units; none where receipts do not have it.
+    /// The CPU time of all units. `None` if receipts do not record it.
     pub cpu: Option<f64>,
-    /// Samples that came in.
+    /// The number of samples that entered the step.
     pub samples: u64,
 }
 
@@ -39,14 +39,14 @@ impl StepTimes {
         }
     }
 
-    /// Returns the samples for each second of wall time.
+    /// Returns the number of samples per second of wall time.
     pub fn throughput(&self) -> Option<f64> {
         let wall = self.wall.filter(|wall| *wall > 0.0 && self.samples > 0)?;
         Some(self.samples as f64 / wall)
     }
 }
 
-/// Returns how much time some periods cover together.
+/// Returns the total time covered by some periods.
 fn union(mut periods: Vec<(f64, f64)>) -> f64 {
     periods.sort_by(|a, b| a.0.total_cmp(&b.0));
     let (mut covered, mut until) = (0.0, f64::NEG_INFINITY);

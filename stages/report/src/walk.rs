@@ -1,6 +1,6 @@
-//! One pass over the samples of a run: what `read` found, what the scorers gave, what was decided.
+//! One pass over the samples of a run, with the rows of `read`, the scores and the decisions.
 //!
-//! Partitions are passed several at once; what is found in them is added up in their order.
+//! Several partitions are processed concurrently, and their results are merged in order.
 
 use std::collections::{HashMap, HashSet};
 
@@ -22,32 +22,34 @@ pub struct Walk<'a> {
     plan: &'a Plan,
     receipts: &'a Receipts,
     survivors: Survivors<'a>,
-    /// The deciding steps that have decided on everything, in order.
+    /// The deciding steps that have decided all partitions, in order.
     chain: Vec<&'a StepName>,
     /// The scores and the filters.
     pub scoring: Scoring,
 }
 
-/// A sample on the way through the run.
+/// A sample during the pass.
 pub struct Walked {
-    /// What `read` found, and what was decided.
+    /// The row of `read`, and the decision.
     pub verdict: Verdict<SampleRow>,
-    /// Its scores, in the order of the run's; NaN where there is none.
+    /// The scores, in the order of the run's scores; NaN for a missing one.
     pub scores: Vec<f32>,
 }
 
-/// The scores of a step, read along with the samples.
-struct Reader {
+/// The scores of a step, read in step with the samples.
+struct StepScores {
     scores: ScoreReader,
-    /// The places of its scores among the run's.
+    /// The indices of its scores among the run's.
     places: Vec<usize>,
 }
 
 impl<'a> Walk<'a> {
-    /// Opens a run, however far it is.
+    /// Opens a run in any state of completion.
     ///
     /// # Errors
-    /// Data, when the receipts of a deciding step contradict each other.
+    ///
+    /// Returns a data error if the receipts of a deciding step contradict each other, and otherwise
+    /// a storage error.
     pub fn new(context: &'a Context, plan: &'a Plan, receipts: &'a Receipts) -> Result<Self> {
         let chain = steps::chain(receipts).into_iter();
         let chain: Vec<&StepName> = chain
@@ -63,10 +65,11 @@ impl<'a> Walk<'a> {
         })
     }
 
-    /// Returns what all partitions together hold.
+    /// Returns the findings for all partitions.
     ///
     /// # Errors
-    /// Data, when a manifest is missing or broken; of storage.
+    ///
+    /// Returns a data error if a manifest is missing or damaged, and otherwise a storage error.
     pub fn findings(&self, named: &HashSet<ImageId>) -> Result<Findings> {
         let mut whole = Findings::new(&self.scoring);
         let part = |partition| self.part(partition, named);
@@ -74,8 +77,8 @@ impl<'a> Walk<'a> {
         Ok(whole)
     }
 
-    /// Computes `part` for every partition, several at once, and passes the results to `merge` in the
-    /// order of the partitions.
+    /// Computes `part` for every partition, several concurrently, and passes the results to `merge`
+    /// in the order of the partitions.
     fn each_part<T: Send>(
         &self,
         part: impl Fn(Partition) -> Result<T> + Sync,
@@ -89,10 +92,12 @@ impl<'a> Walk<'a> {
         Ok(())
     }
 
-    /// Returns up to `limit` of the samples that are `wanted`, chosen by the hash of their names.
+    /// Returns up to `limit` samples for which `wanted` returns true, chosen by the hash of their
+    /// names.
     ///
     /// # Errors
-    /// Data, when a manifest is missing or broken; of storage.
+    ///
+    /// Returns a data error if a manifest is missing or damaged, and otherwise a storage error.
     pub fn select(
         &self,
         limit: usize,
@@ -115,10 +120,11 @@ impl<'a> Walk<'a> {
         Ok(chosen.items().cloned().collect())
     }
 
-    /// Returns the samples with these names; with `partitions`, those in them.
+    /// Returns the samples with these names, restricted to `partitions` if given.
     ///
     /// # Errors
-    /// Data, when a manifest is missing or broken; of storage.
+    ///
+    /// Returns a data error if a manifest is missing or damaged, and otherwise a storage error.
     pub fn named(
         &self,
         names: &HashSet<ImageId>,
@@ -183,19 +189,22 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Returns the samples of a partition in the order of `read`; none where `read` has not come to it.
+    /// Returns the samples of a partition in the order of `read`. Empty if `read` has not processed
+    /// it.
     ///
     /// # Errors
-    /// Data, when a manifest is missing or broken.
+    ///
+    /// Returns a data error if a manifest is missing or damaged, and otherwise a storage error.
     pub fn samples(
         &self,
         partition: Partition,
     ) -> Result<impl Iterator<Item = Result<Walked>> + use<'_, 'a>> {
         let unit = Unit::from(partition);
         let is_read = self.receipts.unit(&StepName::read(), unit).is_some();
-        let verdicts = match is_read {
-            true => Some(self.survivors.verdicts::<SampleRow>(partition)?),
-            false => None,
+        let verdicts = if is_read {
+            Some(self.survivors.verdicts::<SampleRow>(partition)?)
+        } else {
+            None
         };
         let mut readers = self.readers(unit)?;
         let count = self.scoring.scores.len();
@@ -214,20 +223,20 @@ impl<'a> Walk<'a> {
             }))
     }
 
-    fn readers(&self, unit: Unit) -> Result<Vec<Reader>, Error> {
+    fn readers(&self, unit: Unit) -> Result<Vec<StepScores>, Error> {
         let steps = self.scoring.steps().into_iter();
         let done = steps.filter(|step| self.receipts.unit(step, unit).is_some());
         let readers = done.map(|step| {
             let (places, columns): (Vec<usize>, Vec<&str>) =
                 self.scoring.of_step(step).into_iter().unzip();
             let scores = ScoreReader::open(self.context, step, unit, &columns)?;
-            Ok(Reader { scores, places })
+            Ok(StepScores { scores, places })
         });
         readers.collect()
     }
 }
 
-fn scores_of(readers: &mut [Reader], id: &str, count: usize) -> Result<Vec<f32>, Error> {
+fn scores_of(readers: &mut [StepScores], id: &str, count: usize) -> Result<Vec<f32>, Error> {
     let mut scores = vec![f32::NAN; count];
     for reader in readers {
         let row = reader.scores.next_if(id)?;

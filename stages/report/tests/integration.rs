@@ -1,7 +1,8 @@
-//! The page about a run: partition and read are done for real, the other stages' manifests are made up.
+//! The page about a run. Partition and read are real; the manifests of the other stages are
+//! synthetic.
 //!
-//! A test fails when the page lacks something that was done, shows what was not, or lets a name of
-//! the dataset through as markup.
+//! The tests fail if the page lacks something that was done, shows something that was not, or
+//! passes a name of the dataset through as markup.
 
 #[path = "integration/page.rs"]
 mod page;

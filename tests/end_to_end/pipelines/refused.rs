@@ -39,7 +39,7 @@ const LINES: &[Line] = &[
     (&["--eps=-0.1"], Usage, "expected a number from 0 to 2"),
     (&["--eps", "nan"], Usage, "expected a number from 0 to 2"),
     (&["--keep", "worst"], Usage, "invalid value 'worst'"),
-    (&["--max-distance", "60"], Usage, "60 is not in 0..=16"),
+    (&["--max-distance", "60"], Usage, "takes 0 to 16"),
     (&["--ranges", "0"], Usage, "0 is not in 1..=4096"),
     (&["--ranges", "100000"], Usage, "100000 is not in 1..=4096"),
     (&["--jobs", "0"], Usage, "0 is not in 1..=1024"),
@@ -559,7 +559,7 @@ const FILES: &[Steps] = &[
             EXPORT,
         ],
         Usage,
-        "max-distance has no effect, for perceptual does not run",
+        "max-distance has no effect, for pairs does not run",
     ),
     (
         &[READ, "stage = 'dedup'\nmethods = []", EXPORT],
@@ -735,7 +735,7 @@ impl Scene {
                 line.extend([(*flag).to_owned(), self.placed(value)]);
             }
         }
-        line.extend(given);
+        line.extend(given.iter().cloned());
         let said = sluice(&line).unwrap();
         let (found, words) = said
             .failed
@@ -745,6 +745,14 @@ impl Scene {
             words.contains(&self.placed(part)),
             "{line:?}: {part}: {words}"
         );
+        for (flag, value) in sound {
+            let is_given = given.iter().any(|word| word.starts_with(flag));
+            let is_blamed = words.starts_with(&format!("{flag}: "));
+            assert!(
+                is_given || !is_blamed || words.contains(value),
+                "{line:?}: {words}"
+            );
+        }
         let at = line.iter().position(|word| word == "--run").unwrap() + 1;
         let read = Run::at(&line[at]).unwrap().store.list("read").unwrap();
         assert!(read.is_empty(), "{line:?}: {read:?}");

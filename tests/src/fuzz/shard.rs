@@ -9,12 +9,12 @@ use std::collections::BTreeSet;
 use std::io::{self, Read};
 
 use sluice_shard::{
-    Compression, Counts, Event, Limits, Member, Sample, ShardReader, ShardWriter, TarBytes,
-    caption_member, image_member, metadata_member,
+    Compression, Event, Member, MemberCounts, Sample, ShardLimits, ShardReader, ShardWriter,
+    TarBytes, caption_member, image_member, metadata_member,
 };
 
 /// Small, so that a bomb is refused before it takes long.
-const LIMITS: Limits = Limits {
+const LIMITS: ShardLimits = ShardLimits {
     max_member_bytes: 64 << 10,
     max_sample_bytes: 128 << 10,
     max_sample_members: 16,
@@ -42,7 +42,7 @@ impl Read for Pieces<'_> {
 #[derive(Debug, PartialEq)]
 struct Content {
     events: Vec<Event>,
-    counts: Counts,
+    counts: MemberCounts,
     compression: Compression,
 }
 

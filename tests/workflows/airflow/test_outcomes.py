@@ -57,10 +57,10 @@ def test_transient_exits_are_retried_and_permanent_ones_are_not(
         ("data", -1): ("failed", 1),
         ("missing", -1): ("failed", 1),
     }, log[-6000:]
-    assert "sluice-partition ended with 75 (storage or network): transient: " in log
+    assert "sluice-partition ended with 75 (storage or network): " in log
     assert "sluice-partition ended with 137 (killed)" in log
-    assert "sluice-dedup match ended with 2 (usage): usage: " in log
-    assert "sluice-read ended with 3 (the data cannot be used): data: " in log
+    assert "sluice-dedup match ended with 2 (usage): " in log
+    assert "sluice-read ended with 3 (the data cannot be used): " in log
     assert f"cannot start {place}/nothing/sluice-read: No such file or directory; hint: install the programs" in log
     returned = results(run)
     assert returned["away", -1]["fan_out"] == {"partitions": 4}

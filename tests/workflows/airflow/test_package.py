@@ -196,6 +196,26 @@ def test_the_report_is_linked(run: str, url: str) -> None:
     assert links.report_url("s3://b/a", "https://x/{bucket}/{key}") == "https://x/b/a/report/index.html"
 
 
+def test_tasks_say_what_they_are(dags: dict) -> None:
+    from types import SimpleNamespace
+
+    from airflow.sdk.exceptions import AirflowFailException
+    from sluice_airflow.operators.local import SluiceLocalOperator
+
+    share = {"task_index": 3, "task_count": 6}
+    assert SluiceLocalOperator(task_id="x", node="read", run="r", **share).share == "partitions 4/6: part-00003"
+    report = SluiceLocalOperator(task_id="y", node="report", run="/runs/a")
+    # The page drops links to local files.
+    assert report.report_link is None
+    assert all(dags[name].description for name in EXAMPLES)
+    assert all(node.about and node.about in curate.describe(node, load()) for node in load().nodes)
+
+    first = SluiceLocalOperator(task_id="z", node="partition", run="r")
+    context = {"dag": SimpleNamespace(params={"min-aesthetic": None}), "dag_run": SimpleNamespace(conf={"min-aesthetics": 5})}
+    with pytest.raises(AirflowFailException, match="no field 'min-aesthetics'; hint: is it 'min-aesthetic'"):
+        first.check_fields(context)
+
+
 def test_mistakes_are_reported_when_the_dag_is_parsed() -> None:
     from sluice_airflow.operators.local import SluiceLocalOperator
     from sluice_airflow.operators.pod import SluicePodOperator

@@ -182,9 +182,9 @@ def test_pods_that_fail(db: None, cluster: str, store: Store, capfd: pytest.Capt
         ("deferred_data", -1): ("failed", 1),
     }, log[-6000:]
     # The exception has the container's last words.
-    assert "sluice-partition ended with 75 (storage or network): transient: " in log
-    assert "sluice-dedup match ended with 2 (usage): usage: " in log
-    assert "sluice-read ended with 3 (the data cannot be used): data: " in log
+    assert "sluice-partition ended with 75 (storage or network): " in log
+    assert "sluice-dedup match ended with 2 (usage): " in log
+    assert "sluice-read ended with 3 (the data cannot be used): " in log
     returned = results(run)
     assert returned["away", -1]["fan_out"] == {"partitions": 4}
     assert returned["data", -1]["error"]["kind"] == "data"

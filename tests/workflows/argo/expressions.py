@@ -57,6 +57,10 @@ class _Names:
             return _Names(self._values, full)
         raise ValueError(f"{full} is missing")
 
+    def __iter__(self):
+        beginning = f"{self._prefix}."
+        return iter({name.removeprefix(beginning).split(".")[0] for name in self._values if name.startswith(beginning)})
+
     __getattr__ = __getitem__
 
 
@@ -80,7 +84,9 @@ class Ours:
         known = {name.split(".")[0] for name in values}
         scope = {name: _Names(values, name) for name in known}
         scope |= {"asInt": int, "min": min, "max": max, "jsonpath": _jsonpath, "sprig": _Sprig}
+        scope |= {"join": lambda words, between: between.join(words), "keys": list}
         python = expression.replace("||", " or ").replace("&&", " and ")
+        python = re.sub(r"([\w.]+) contains ('[^']*')", r"\2 in \1", python)
         return eval(python, {"__builtins__": {}}, scope)  # of expressions in our own files
 
     def substitute(self, value, values: dict[str, str]):

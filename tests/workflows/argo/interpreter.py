@@ -94,6 +94,8 @@ class Interpreter:
             if value is None:
                 raise Failed(f"spec.arguments.{parameter['name']}.value is required")
             scope[f"workflow.parameters.{parameter['name']}"] = str(value)
+        # Argo takes parameters of any name, besides the inputs of the template that is run.
+        scope |= {f"workflow.parameters.{name}": given.pop(name) for name in sorted(given) if not entrypoint}
         entrypoint = entrypoint or spec["entrypoint"]
         [inputs] = [t.get("inputs", {}).get("parameters", []) for t in spec["templates"] if t["name"] == entrypoint]
         if unknown := set(given) - {p["name"] for p in inputs}:
@@ -147,6 +149,10 @@ class Interpreter:
         items: list[str | None] = [None]
         if "withSequence" in task:
             items = [str(i) for i in range(int(task.pop("withSequence")["count"]))]
+        if "when" in task:
+            one, other = re.fullmatch(r"(\S+) != (\S+)", task.pop("when")).groups()
+            if one == other:
+                return {}  # Skipped, as a sequence without items is.
         if unknown := set(task) - {"name", "depends", "template", "arguments"}:
             raise NotImplementedError(f"{path}: {unknown}")
         # What a template knows of the workflow are its parameters.

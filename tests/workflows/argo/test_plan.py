@@ -23,6 +23,12 @@ class Plan(unittest.TestCase):
         self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
         self.assertIn(f"```text\n{done.stdout}```", (places.REPOSITORY / "workflows/README.md").read_text(), "workflows/README.md is not up to date")
 
+    def test_defaults_follow_the_size(self):
+        done = plan("--images", "1e6", "--gpu-images-per-second", "500")
+        self.assertEqual(done.returncode, 0, done.stdout + done.stderr)
+        self.assertIn("100 shards", done.stdout)
+        self.assertIn("1 GPU hours", done.stdout)
+
     def test_scorers_cost_what_they_run(self):
         file = '''
             steps = [

@@ -18,7 +18,7 @@ import places
 from expressions import Argo, Ours, expand
 from interpreter import ancestors, dependencies, documents
 
-COMPONENTS = ["cluster", "gpu", "spot", "limits"]
+COMPONENTS = ["cluster", "gpu", "spot", "limits", "small", "logs", "kueue"]
 # The exit codes of the programs' table, Argo's "unknown", and what becomes of them. And a node that is lost.
 OUTCOMES = {
     ("Failed", "1"): False,
@@ -110,7 +110,7 @@ class Schema(unittest.TestCase):
             if document["kind"] in self.validators:
                 self.assertEqual(self.errors(document), [])
                 checked += 1
-        self.assertEqual(checked, 3)
+        self.assertEqual(checked, 4)
 
     def test_a_pipeline_of_a_users(self):
         self.assertEqual(self.errors(yaml.safe_load(places.printed("argo", places.PIPELINE))), [])
@@ -200,7 +200,8 @@ class Lint(unittest.TestCase):
 def unresolved(document: dict, evaluator) -> list[str]:
     """Returns the tasks of a workflow that cannot be filled in with what is there when they start."""
     values = {f"workflow.parameters.{p['name']}": "1" for p in document["spec"]["arguments"]["parameters"]}
-    result = json.dumps({"fan_out": {"partitions": 4, "cluster-groups": 4, "output-shards": 4}})
+    needed = dict.fromkeys(tasks(document), 1)
+    result = json.dumps({"fan_out": {"partitions": 4, "cluster-groups": 4, "output-shards": 4}, "needed": needed})
     wrong = []
     for name, task in tasks(document).items():
         single = {other for other in ancestors(tasks(document), name) if "withSequence" not in tasks(document)[other]}
@@ -224,41 +225,56 @@ class Graph(unittest.TestCase):
         cls.dag = places.dag(cls.pipeline)
         cls.document = yaml.safe_load(places.printed("argo", cls.pipeline))
         cls.tasks, cls.pods = tasks(cls.document), pods(cls.document)
+        cls.steps = [step for step in cls.dag["steps"] if step["name"] in cls.tasks]
 
     def test_steps_and_edges(self):
-        steps = {step["name"]: set(step["after"]) for step in self.dag["steps"]}
+        steps = {step["name"]: set(step["after"]) for step in self.steps}
         self.assertEqual(steps, {name: dependencies(task) for name, task in self.tasks.items()})
-        self.assertEqual(list(self.tasks), [step["name"] for step in self.dag["steps"]])
+        self.assertEqual(list(self.tasks), [step["name"] for step in self.steps])
+        # Light steps in a row are one pod: those without a pod of their own.
+        for before, step in zip(self.dag["steps"], self.dag["steps"][1:]):
+            if step["name"] not in self.tasks:
+                self.assertEqual((step["resources"], step["counted_by"], step["after"]), ("light", None, [before["name"]]))
         self.assertEqual({name: name for name in self.pods}, {name: task["template"] for name, task in self.tasks.items()})
 
     def test_fan_out(self):
-        for step in self.dag["steps"]:
+        first = self.dag["steps"][0]["name"]
+        for step in self.steps:
             task = self.tasks[step["name"]]
+            needed = f"asInt(jsonpath(tasks['{first}'].outputs.parameters.result, '$.needed.{step['name']}'))"
             if step["counted_by"] is None:
-                self.assertEqual(set(task) - {"depends"}, {"name", "template"})
+                self.assertEqual(set(task) - {"depends", "when"}, {"name", "template"})
+                self.assertIn(task.get("when"), (None, f"{{{{={needed}}}}} != 0"))
                 continue
             arguments = {p["name"]: p["value"] for p in task["arguments"]["parameters"]}
-            self.assertEqual(arguments, {"task-index": "{{item}}", "task-count": task["withSequence"]["count"]})
+            count = task["withSequence"]["count"].replace(f"{needed} * ", "")
+            self.assertNotEqual(count, task["withSequence"]["count"])
+            self.assertEqual(arguments, {"task-index": "{{item}}", "task-count": count})
             self.assertEqual(list(task["withSequence"]), ["count"])
             if "$" not in step["counted_by"].get("value", "$"):
                 continue  # A number in the file.
             for evaluator in evaluators():
                 for units, most, count in ((5, 64, 5), (100_000, 64, 64), (0, 64, 1), (3, 1, 1), (None, 64, 1)):
                     self.assertEqual(self.count(evaluator, step, units, most), count, f"{step['name']}: {units} units, at most {most}")
+                # A step without work has no pods.
+                self.assertEqual(self.count(evaluator, step, 5, 64, needed=0), 0)
                 evaluator.close()
 
-    def count(self, evaluator, step: dict, units: int | None, most: int) -> int:
+    def count(self, evaluator, step: dict, units: int | None, most: int, needed: int = 1) -> int:
         values = {f"workflow.parameters.{p['name']}": "" for p in self.dag["parameters"]}
         values |= {"workflow.parameters.run": "r", "workflow.parameters.max-tasks": str(most)}
         counter = step["counted_by"]
         result = {"program": "p", "outputs": {"paths": ['a "b"']}, "fan_out": {step["fan_out"]: units if units is not None else 1}}
+        first = f"tasks.{self.dag['steps'][0]['name']}.outputs.parameters.result"
+        values[first] = json.dumps({"needed": {step["name"]: needed}})
         if "value" in counter:
             [name] = re.fullmatch(r"\$\{([\w-]+)\}", counter["value"]).groups()
             values[f"workflow.parameters.{name}"] = "" if units is None else str(units)
         else:
             self.assertIn(counter["step"], ancestors(self.tasks, step["name"]))
             # Only this step's: an expression that asked another one would fail.
-            values[f"tasks.{counter['step']}.outputs.parameters.result"] = json.dumps(result)
+            counted = f"tasks.{counter['step']}.outputs.parameters.result"
+            values[counted] = json.dumps(json.loads(values.get(counted, "{}")) | result)
         return int(evaluator.substitute(self.tasks[step["name"]]["withSequence"], values)["count"])
 
     def test_a_count_that_is_missing_is_an_error(self):
@@ -276,10 +292,36 @@ class Graph(unittest.TestCase):
         values = {name: f"<{name}>" for name in defaults}
         for evaluator in evaluators():
             for given, meant in ((written, defaults), (values, values)):
-                given, meant = (one | {"run": "s3://b/r"} for one in (given, meant))
-                for step in self.dag["steps"]:
-                    self.assertEqual(self.words(evaluator, step, given), self.command(step, meant), step["name"])
+                given, meant = ({"gpus": "0"} | one | {"run": "s3://b/r"} for one in (given, meant))
+                lines = {step["name"]: self.words(evaluator, step, given) for step in self.steps}
+                for name, line in lines.items():
+                    step = next(step for step in self.dag["steps"] if step["name"] == name)
+                    if line[:2] != ["sluice", "steps"]:
+                        self.assertEqual(line, [*self.command(step, meant), "--result", "/tmp/result.json"], name)
+                self.several(lines, meant)
             evaluator.close()
+
+    def several(self, lines: dict[str, list[str]], meant: dict[str, str]):
+        """The command lines in pods of several steps: of those that are done, and of those that are looked at."""
+        steps = [step["name"] for step in self.dag["steps"]]
+        counted = [step["name"] for step in self.dag["steps"] if step["counted_by"]]
+        for name, line in lines.items():
+            if line[:2] != ["sluice", "steps"]:
+                continue
+            at = line.index("--")
+            names = [steps[0], *steps[1 : steps.index(counted[-1]) + 1]] if name == steps[0] else steps[steps.index(name) :]
+            marks = "?" if name == steps[0] else "+"
+            expected = []
+            for other in names:
+                step = next(step for step in self.dag["steps"] if step["name"] == other)
+                before = [] if not expected else [marks, other] if marks == "?" else [marks]
+                expected += [*before, *self.command(step | {"counted_by": None}, meant)]
+            self.assertEqual(line[at + 1 :], expected, name)
+            self.assertEqual(line[at - 2 : at], ["--result", "/tmp/result.json"])
+            if name == steps[0]:
+                given, known = (line[i].split("=")[1].split(",") for i in (2, 3))
+                self.assertEqual(set(known), {p["name"] for p in self.document["spec"]["arguments"]["parameters"]})
+                self.assertIn("run", given)
 
     def words(self, evaluator, step: dict, values: dict[str, str]) -> list[str]:
         """Returns the command line of a step's pod, where a file of arguments is one option with all of its text."""
@@ -290,8 +332,9 @@ class Graph(unittest.TestCase):
         variables = {entry["name"]: entry["value"] for entry in container.get("env", [])}
         words = [expand(word, variables) for word in container["command"] + container["args"]]
         for artifact in pod.get("inputs", {}).get("artifacts", []):
-            at = words.index(f"@{artifact['path']}")
-            words[at - 1 : at + 1] = [f"{words[at - 1]}={artifact['raw']['data']}"]
+            while (word := f"@{artifact['path']}") in words:
+                at = words.index(word)
+                words[at - 1 : at + 1] = [f"{words[at - 1]}={artifact['raw']['data']}"]
         return words
 
     @staticmethod
@@ -300,7 +343,7 @@ class Graph(unittest.TestCase):
         share = ["--task-index=3", "--task-count=8"] if step["counted_by"] else []
         fill = lambda word: re.sub(r"\$\{([\w-]+)\}", lambda m: values.get(m[1], m[0]), word)  # noqa: E731
         words = [step["program"], *([step["subcommand"]] if step["subcommand"] else []), f"--run={values['run']}", *share]
-        return [*words, *map(fill, step["arguments"]), "--result", "/tmp/result.json"]
+        return [*words, *map(fill, step["arguments"])]
 
     @staticmethod
     def default(parameter: dict) -> str | None:
@@ -310,7 +353,7 @@ class Graph(unittest.TestCase):
 
     def test_parameters(self):
         parameters = self.document["spec"]["arguments"]["parameters"]
-        wanted = {p["name"]: p["required"] for p in self.dag["parameters"]} | {"run": True, "max-tasks": False}
+        wanted = {p["name"]: p["required"] for p in self.dag["parameters"]} | {"run": True, "max-tasks": False, "gpus": False}
         self.assertEqual({p["name"]: "value" not in p for p in parameters}, wanted)
         self.assertTrue(all(p["description"] for p in parameters))
         self.assertFalse(any("{{" in p["description"] for p in parameters))
@@ -318,14 +361,14 @@ class Graph(unittest.TestCase):
         self.assertTrue(all("value" in p for pod in self.pods.values() for p in pod.get("inputs", {}).get("parameters", [])))
 
     def test_resources(self):
-        for step in self.dag["steps"]:
+        for step in self.steps:
             wanted = self.dag["resources"][step["resources"]]
             resources = self.pods[step["name"]]["container"]["resources"]
             self.assertEqual(resources["requests"], {"cpu": str(wanted["cpus"]), "memory": f"{wanted['memory_mib']}Mi"})
             self.assertEqual(resources["limits"], resources["requests"])
 
     def test_labels(self):
-        for step in self.dag["steps"]:
+        for step in self.steps:
             labels = {"app.kubernetes.io/name": "sluice", "app.kubernetes.io/component": step["name"], "sluice/resources": step["resources"]}
             self.assertEqual(self.pods[step["name"]]["metadata"]["labels"], labels)
 
@@ -344,7 +387,7 @@ class Graph(unittest.TestCase):
             self.assertEqual([m["mountPath"] for m in pod["container"]["volumeMounts"]], ["/tmp"])
 
     def test_hundreds_of_pods_put_nothing_into_the_status(self):
-        for step in self.dag["steps"]:
+        for step in self.steps:
             self.assertEqual("outputs" in self.pods[step["name"]], step["counted_by"] is None)
 
     def test_retries(self):
@@ -357,6 +400,9 @@ class Graph(unittest.TestCase):
                 for (status, code), again in OUTCOMES.items():
                     last = {"lastRetry.status": status, "lastRetry.exitCode": code, "lastRetry.duration": "1", "lastRetry.message": "m"}
                     self.assertEqual(evaluator.decide(strategy["expression"], last), again, (status, code))
+                refused = {"lastRetry.status": "Error", "lastRetry.exitCode": "-1", "lastRetry.duration": "1"}
+                refused["lastRetry.message"] = "pods \"x\" is forbidden: error looking up service account sluice/sluice"
+                self.assertFalse(evaluator.decide(strategy["expression"], refused))
                 self.assertEqual(strategy["retryPolicy"], "Always")
                 self.assertEqual(strategy["limit"], str(policy["limit"]))
                 self.assertEqual(strategy["backoff"]["duration"], f"{policy['first_seconds']}s")
@@ -400,9 +446,24 @@ class Kustomize(unittest.TestCase):
 
     def test_cluster(self):
         found = list(yaml.safe_load_all(kustomized("cluster")))
-        [template] = [d for d in found if "Workflow" in d["kind"]]
-        self.assertEqual(template["kind"], "ClusterWorkflowTemplate")
-        self.assertNotIn("namespace", template["metadata"])
+        for template in (d for d in found if "Workflow" in d["kind"]):
+            self.assertEqual(template["kind"], "ClusterWorkflowTemplate")
+            self.assertNotIn("namespace", template["metadata"])
+        # One mutex for all namespaces.
+        [template] = [d for d in found if d["metadata"]["name"] == "sluice-curate"]
+        self.assertEqual([mutex["namespace"] for mutex in template["spec"]["synchronization"]["mutexes"]], ["sluice-runs"])
+
+    def test_queues_and_logs(self):
+        for template in (d for d in yaml.safe_load_all(kustomized("kueue", "logs")) if "Workflow" in d["kind"]):
+            self.assertTrue(template["spec"]["archiveLogs"])
+            self.assertEqual(template["spec"]["podMetadata"]["labels"], {"kueue.x-k8s.io/queue-name": "sluice"})
+            self.assertEqual(template["spec"]["podPriorityClassName"], "sluice")
+
+    def test_a_small_node(self):
+        found = list(yaml.safe_load_all(kustomized("small")))
+        [template] = [d for d in found if d["metadata"]["name"] == "sluice-curate"]
+        for pod in pods(template).values():
+            self.assertEqual(pod["container"]["resources"]["requests"], {"cpu": "250m", "memory": "512Mi"})
 
     def test_patches_change_the_templates_that_they_name(self):
         for component, key, steps in (
@@ -412,7 +473,7 @@ class Kustomize(unittest.TestCase):
         ):
             for others in ([], ["cluster"]):
                 found = yaml.safe_load_all(kustomized(*others, component))
-                [template] = [d for d in found if "Workflow" in d["kind"]]
+                [template] = [d for d in found if d["metadata"]["name"] == "sluice-curate"]
                 templates, shipped = ({t["name"]: t for t in d["spec"]["templates"]} for d in (template, curate()))
                 self.assertEqual(set(templates), set(shipped))
                 self.assertEqual({name for name, t in templates.items() if key in t}, steps, component)

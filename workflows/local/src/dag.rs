@@ -63,6 +63,9 @@ pub struct Node {
     pub step: String,
     /// The step's stage.
     pub stage: String,
+    /// What it does, one line for people.
+    #[serde(default)]
+    pub about: String,
     /// The program, `sluice-<stage>`.
     pub program: String,
     /// The program's subcommand.
@@ -220,6 +223,12 @@ impl Parameter {
     }
 }
 
+fn about(node: &pipeline::Node) -> String {
+    let command = node.program.command_of(node.operation);
+    let about = command.get_about().map(ToString::to_string);
+    about.unwrap_or_default()
+}
+
 impl Node {
     fn of(node: &pipeline::Node, pipeline: &Pipeline) -> Self {
         let operation = node.operation;
@@ -237,6 +246,7 @@ impl Node {
             name: node.name.clone(),
             step: node.step.to_string(),
             stage: node.program.stage().to_owned(),
+            about: about(node),
             program: node.program.name.to_owned(),
             subcommand: operation.subcommand.map(str::to_owned),
             arguments: node.arguments.clone(),

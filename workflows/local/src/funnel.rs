@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use serde_json::{Value, json};
-use sluice_harness::{StepDone, add_choices, add_rows};
+use sluice_harness::{StepDone, add_choices, add_device, add_rows};
 use sluice_manifest::numbers::{bytes, plural, thousands};
 use sluice_report::Funnel;
 
@@ -68,6 +68,7 @@ impl Summary {
                 "command": line.command,
             });
             add_choices(&mut step, &line.done.choices);
+            add_device(&mut step, line.done.device.as_ref());
             add_rows(&mut step, line.done.rows);
             step
         });
@@ -166,16 +167,18 @@ fn funnel_text(funnel: &Funnel, summary: &Summary) -> String {
     columns(&rows, &[2], "")
 }
 
+/// Returns a row for each step that has units; the small ones share one.
 fn steps_text(steps: &[StepLine]) -> String {
+    let steps: Vec<&StepLine> = steps.iter().filter(|line| line.done.units > 0).collect();
     let listed = largest(steps.iter().map(|line| line.done.seconds), STEPS);
     let (rows, others): (Vec<usize>, Vec<usize>) =
         (0..steps.len()).partition(|place| listed.contains(place));
     let mut rows: Vec<Vec<String>> = rows
         .into_iter()
-        .map(|place| step_row(&steps[place]))
+        .map(|place| step_row(steps[place]))
         .collect();
     if !others.is_empty() {
-        let others = others.iter().map(|place| &steps[*place]);
+        let others = others.iter().map(|place| steps[*place]);
         let old = others.clone().filter(|line| line.is_up_to_date()).count() as u64;
         let seconds: f64 = others.clone().map(|line| line.done.seconds).sum();
         rows.push(vec![
@@ -259,6 +262,7 @@ mod tests {
                 counts: Counts::default(),
                 rows,
                 choices: BTreeMap::new(),
+                device: None,
                 seconds,
             },
         };

@@ -4,6 +4,7 @@ mod export;
 mod selection;
 
 use std::collections::HashSet;
+use std::io::Read;
 
 use anyhow::Result;
 use clap::Args;
@@ -21,9 +22,10 @@ use sluice_report::plot::number;
 use sluice_report::sampling::{Best, hash};
 use sluice_report::walk::Walk;
 use sluice_report::{counted, steps};
-use sluice_store::{Location, Storage};
+use sluice_store::{Location, Storage, Store};
 
 use self::selection::{ScoreRange, Selection};
+use crate::taken::refuse_taken;
 use crate::text::shorten;
 
 /// The page, where no other is named.
@@ -79,7 +81,7 @@ pub struct GalleryArgs {
     #[arg(long, value_name = "FOLDER")]
     pub to: Option<String>,
 
-    /// Bytes that the page may have; thumbnails are as large as that allows
+    /// Maximum size of the page in bytes; thumbnails are as large as it allows
     #[arg(long, value_name = "BYTES", default_value_t = sluice_report::MAX_BYTES)]
     pub max_bytes: u64,
 }
@@ -110,6 +112,11 @@ pub fn gallery(args: &GalleryArgs, desk: &mut Desk<'_>) -> Result<()> {
         plan: &plan,
         receipts: &receipts,
     };
+    let page = args.output.as_deref().unwrap_or(PAGE);
+    match &args.to {
+        Some(folder) => export::refuse_other_folder(&run, folder)?,
+        None => run.refuse_other_page(page)?,
+    }
     let selection = Selection::new(args, &run, &desk.shared.storage)?;
     let pairs = match args.duplicates {
         true => run.pairs(&selection, args.limit)?,
@@ -131,8 +138,7 @@ pub fn gallery(args: &GalleryArgs, desk: &mut Desk<'_>) -> Result<()> {
     }
     let pictures = pictures(&run, &selection, &cards, &pairs);
     let count = pictures.album.pictures.len() as u64;
-    let place = args.output.as_deref().unwrap_or(PAGE);
-    let place = run.write(pictures, place, args.max_bytes)?;
+    let place = run.write(pictures, page, args.max_bytes)?;
     writeln!(desk.out, "{} in {place}", plural(count, "picture"))?;
     Ok(())
 }
@@ -185,6 +191,37 @@ impl Pictured<'_> {
         Ok(names.iter().filter_map(|name| found.remove(name)).collect())
     }
 
+    /// Refuses a place to write to that is part of the run, its input or its outputs.
+    ///
+    /// # Errors
+    /// Usage; data, when a manifest is missing or broken.
+    pub fn refuse_taken(&self, flag: &str, place: &Location) -> Result<()> {
+        refuse_taken(flag, place, self.context, self.plan, self.receipts)
+    }
+
+    /// Refuses a place for a page that is taken, or that holds another file than a page.
+    ///
+    /// # Errors
+    /// Usage; of storage.
+    pub fn refuse_other_page(&self, place: &str) -> Result<()> {
+        let location = Location::parse(place)?;
+        self.refuse_taken("--output", &location)?;
+        let Some((folder, name)) = location.split() else {
+            return Err(not_a_file(place));
+        };
+        let Some(store) = self.context.storage.open_if_there(&folder)? else {
+            return Ok(());
+        };
+        match store.stat(&name)?.is_some_and(|found| found.bytes > 0) && !is_page(&store, &name)? {
+            true => Err(Error::usage(format!(
+                "--output {place}: holds something else than a page, which would be overwritten"
+            ))
+            .hint("name a file of its own")
+            .into()),
+            false => Ok(()),
+        }
+    }
+
     /// Writes a page of pictures, and returns where it is.
     ///
     /// # Errors
@@ -206,10 +243,25 @@ impl Pictured<'_> {
 pub fn put(storage: &Storage, place: &str, content: String) -> Result<String> {
     let location = Location::parse(place)?;
     let Some((folder, name)) = location.split() else {
-        return Err(Error::usage(format!("{place}: not the path of a file")).into());
+        return Err(not_a_file(place));
     };
-    storage.create(&folder)?.put(&name, content)?;
+    let store = storage.create(&folder)?;
+    store.put(&name, content)?;
+    store.tidy();
     Ok(location.to_string())
+}
+
+fn not_a_file(place: &str) -> anyhow::Error {
+    Error::usage(format!("{place}: not the path of a file")).into()
+}
+
+fn is_page(store: &Store, name: &str) -> Result<bool> {
+    const START: &[u8] = b"<!doctype html>";
+    let mut start = Vec::new();
+    let mut file = store.reader(name)?.take(START.len() as u64);
+    file.read_to_end(&mut start)
+        .map_err(|e| Error::of_io(e, &store.uri(name)))?;
+    Ok(start.eq_ignore_ascii_case(START))
 }
 
 fn pictures(

@@ -1,11 +1,13 @@
 //! `sluice`: the program for people.
 //!
 //! `run` does all steps of a pipeline in this process, `pipeline` shows and checks pipelines, `dag`
-//! prints them for workflow engines, `inspect` prints a manifest, `explain` reports what became of an
+//! prints them for workflow engines, `steps` is what their pods run, `inspect` prints a manifest, `explain` reports what became of an
 //! image, `gallery` shows pictures, `try` what other thresholds would keep, `search` the nearest images,
-//! `verify` proves a finished run, `models` manages the models, `completions` and `man` are for the shell.
+//! `verify` proves a finished run, `models` manages the models, `doctor` shows what this machine has,
+//! `completions` and `man` are for the shell.
 
 pub mod dag;
+pub mod doctor;
 pub mod documents;
 pub mod explain;
 pub mod funnel;
@@ -17,6 +19,8 @@ pub mod places;
 pub mod programs;
 pub mod run;
 pub mod search;
+pub mod steps;
+pub mod taken;
 pub mod text;
 pub mod try_out;
 pub mod verify;
@@ -76,6 +80,8 @@ pub enum Command {
     Models(models::ModelsArgs),
     Pipeline(pipeline::commands::PipelineArgs),
     Dag(dag::DagArgs),
+    Doctor(doctor::DoctorArgs),
+    Steps(steps::StepsArgs),
     Completions(documents::CompletionsArgs),
     Man(documents::ManArgs),
 }
@@ -105,6 +111,7 @@ impl Tool for Args {
     fn result_file(&self) -> Option<&Path> {
         match &self.command {
             Command::Run(args) => args.result.as_deref(),
+            Command::Steps(args) => args.result.as_deref(),
             _ => None,
         }
     }
@@ -118,7 +125,7 @@ impl Tool for Args {
             }
             line => line.get(1),
         };
-        command.is_some_and(|command| command == "run")
+        command.is_some_and(|command| command == "run" || command == "steps")
     }
 
     fn run(&self, desk: &mut Desk<'_>) -> Result<()> {
@@ -133,6 +140,8 @@ impl Tool for Args {
             Command::Models(args) => models::models(args, desk),
             Command::Pipeline(args) => pipeline::commands::pipeline(args, desk),
             Command::Dag(args) => dag::dag(args, desk),
+            Command::Doctor(args) => doctor::doctor(args, desk),
+            Command::Steps(args) => steps::steps(args, desk),
             Command::Completions(args) => documents::completions(args, desk),
             Command::Man(args) => documents::man(args, desk),
         }

@@ -8,13 +8,14 @@ mod show;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use sluice_harness::Desk;
+use sluice_manifest::text::masked_word;
 use sluice_manifest::{Class, Error};
 use sluice_model::{
     Kind, Model, Precision, cached, catalogue, default_cache, folder_of, named, remove,
 };
 use sluice_store::{Location, Storage};
 
-pub use pull::pull_missing;
+pub use pull::{missing, pull_missing};
 
 use compare::{Changes, Sampling, Side, compare};
 
@@ -46,12 +47,12 @@ pub enum ModelsCommand {
     /// The Hub's variables apply (HF_TOKEN, HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE), and
     /// what it downloads is in the Hub's own cache.
     ///
-    /// Example: sluice models pull clip-vit-l14
+    /// Example: sluice models pull clip-vit-l14 laion-nsfw
     Pull {
-        /// A name of the catalogue, hf://ORG/NAME[@REVISION][/PATH], or a new name
-        #[arg(value_name = "NAME")]
-        name: String,
-        /// Where it is: hf://…, https://…, s3://…, a folder or an ONNX file
+        /// Names of the catalogue, hf://ORG/NAME[@REVISION][/PATH], or a new name
+        #[arg(value_name = "NAME", required = true)]
+        names: Vec<String>,
+        /// Where it is, for one name: hf://…, https://…, s3://…, a folder or an ONNX file
         #[arg(long, value_name = "URI")]
         from: Option<String>,
         #[command(flatten)]
@@ -83,13 +84,18 @@ pub enum ModelsCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Make model.int8.onnx, for --precision int8, and say what it changes on your images
+    /// Make the ONNX file of another precision, and say what it changes on your images
     ///
-    /// Example: sluice models quantize clip-vit-l14 --input data/
+    /// model.int8.onnx for CPUs; model.float16.onnx or model.bfloat16.onnx for GPUs.
+    ///
+    /// Example: sluice models quantize clip-vit-l14 --precision float16 --input data/
     Quantize {
-        /// The encoder: a name, a URI or a path
+        /// The model: a name, a URI or a path
         #[arg(value_name = "MODEL")]
         name: String,
+        /// The precision
+        #[arg(long, value_enum, default_value_t = Precision::Int8)]
+        precision: Precision,
         /// The folder for it (default: the model's own)
         #[arg(long, value_name = "URI")]
         output: Option<String>,
@@ -140,7 +146,8 @@ pub struct Cache {
 }
 
 impl Cache {
-    fn location(&self) -> Result<Location, Error> {
+    /// Returns where they are kept.
+    pub(crate) fn location(&self) -> Result<Location, Error> {
         Location::parse(&self.models.clone().unwrap_or_else(default_cache))
     }
 }
@@ -158,7 +165,7 @@ enum State {
     BuiltIn,
     Cached,
     Missing,
-    Broken(String),
+    Broken(Class, String),
 }
 
 impl State {
@@ -173,7 +180,7 @@ impl State {
             Ok(model) if model.spec.kind == Kind::Measure => Ok(State::BuiltIn),
             Ok(_) => Ok(State::Cached),
             Err(e) if matches!(e.class(), Class::Transient | Class::Stopped) => Err(e),
-            Err(e) => Ok(State::Broken(e.to_string())),
+            Err(e) => Ok(State::Broken(e.class(), e.to_string())),
         }
     }
 
@@ -182,7 +189,7 @@ impl State {
             State::BuiltIn => "built in",
             State::Cached => "yes",
             State::Missing => "-",
-            State::Broken(_) => "broken",
+            State::Broken(..) => "broken",
         }
     }
 }
@@ -210,8 +217,14 @@ fn all_names(storage: &Storage, cache: &Location) -> Result<Vec<String>, Error> 
 pub fn models(args: &ModelsArgs, desk: &mut Desk<'_>) -> Result<()> {
     match &args.command {
         ModelsCommand::List { cache, json } => show::list(&cache.location()?, *json, desk),
-        ModelsCommand::Pull { name, from, cache } => {
-            pull::pull(name, from.as_deref(), &cache.location()?, desk)
+        ModelsCommand::Pull { names, from, cache } => {
+            if from.is_some() && names.len() > 1 {
+                let text = format!("--from is the place of one model, not of {}", names.len());
+                return Err(Error::usage(text).hint("pull them one by one").into());
+            }
+            let cache = cache.location()?;
+            let pull = |name: &String| pull::pull(name, from.as_deref(), &cache, desk);
+            names.iter().try_for_each(pull)
         }
         ModelsCommand::Show { name, cache, json } => {
             show::show(name, &cache.location()?, *json, desk)
@@ -221,10 +234,14 @@ pub fn models(args: &ModelsArgs, desk: &mut Desk<'_>) -> Result<()> {
         }
         ModelsCommand::Quantize {
             name,
+            precision,
             output,
             sampling,
             cache,
-        } => quantize(name, output.as_deref(), sampling, &cache.location()?, desk),
+        } => {
+            let (output, cache) = (output.as_deref(), cache.location()?);
+            quantize(name, *precision, output, sampling, &cache, desk)
+        }
         ModelsCommand::Compare {
             first,
             second,
@@ -246,9 +263,10 @@ pub fn models(args: &ModelsArgs, desk: &mut Desk<'_>) -> Result<()> {
     }
 }
 
-/// Quantises an encoder's weights and says what that changes.
+/// Makes a model's file of another precision and says what that changes.
 fn quantize(
     name: &str,
+    precision: Precision,
     output: Option<&str>,
     sampling: &Sampling,
     cache: &Location,
@@ -256,22 +274,29 @@ fn quantize(
 ) -> Result<()> {
     let storage = &desk.shared.storage;
     let model = Model::find(storage, name, cache, Precision::Float32)?;
-    model.require(&[Kind::Embedder], "quantize")?;
+    let kinds: &[Kind] = match precision {
+        Precision::Int8 => &[Kind::Embedder],
+        _ => &[Kind::Embedder, Kind::Classifier],
+    };
+    model.require(kinds, "quantize")?;
     let output = output.map(Location::parse).transpose()?;
-    let made = model.quantize(storage, output.as_ref())?;
+    let made = model.quantize(storage, precision, output.as_ref())?;
     let second = format!("{}/", made.folder);
     let use_it = output.map_or(name.to_owned(), |_| second.clone());
     let facts = [
-        ("file", format!("{second}model.int8.onnx")),
+        ("file", format!("{second}{}", made.file)),
         ("products", made.products.to_string()),
         ("bytes", made.bytes.to_string()),
-        ("use it", format!("--model {use_it} --precision int8")),
+        (
+            "use it",
+            format!("--model {use_it} --precision {precision}"),
+        ),
     ];
     if sampling.input.is_empty() {
         tracing::warn!("nothing was compared; --input DATA says what changes on your images");
         return print(None, sampling, &facts, desk);
     }
-    let sides = [(name, Precision::Float32), (&second, Precision::Int8)];
+    let sides = [(name, Precision::Float32), (&second, precision)];
     let sides = sides.map(|(model, precision)| Side { model, precision });
     let changes = compare(sides, sampling, cache, desk)?;
     print(Some(&changes), sampling, &facts, desk)
@@ -318,32 +343,35 @@ fn check(names: &[String], cache: &Location, as_json: bool, desk: &mut Desk<'_>)
         }
         names => names.to_vec(),
     };
-    let mut bad = 0;
+    let mut classes = Vec::new();
     let mut rows = Vec::new();
     for name in &names {
         let state = State::verified(storage, name, cache)?;
+        let name = masked_word(name);
         let wrong = match &state {
-            State::Broken(why) => Some(why.replace('\n', " ")),
+            State::Broken(class, why) => {
+                classes.push(*class);
+                Some(why.replace('\n', " "))
+            }
             _ => None,
         };
-        bad += usize::from(wrong.is_some());
         if as_json {
             let line = serde_json::json!({"name": name, "ok": wrong.is_none(), "error": wrong});
             writeln!(desk.out, "{line}")?;
         }
         let said = wrong.map_or("ok".to_owned(), |why| format!("failed: {why}"));
-        rows.push(vec![name.clone(), said]);
+        rows.push(vec![name.into_owned(), said]);
     }
     if !as_json {
         write!(desk.out, "{}", columns(&rows, &[], ""))?;
     }
-    if bad > 0 {
-        let hint = "`sluice models pull NAME` gets it again";
-        return Err(
-            Error::data(format!("{bad} of {} models failed", rows.len()))
-                .hint(hint)
-                .into(),
-        );
+    if classes.is_empty() {
+        return Ok(());
     }
-    Ok(())
+    let said = format!("{} of {} models failed", classes.len(), rows.len());
+    if classes.contains(&Class::Data) {
+        let hint = "`sluice models pull NAME` gets a broken one again";
+        return Err(Error::data(said).hint(hint).into());
+    }
+    Err(Error::usage(said).into())
 }

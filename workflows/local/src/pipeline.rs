@@ -68,6 +68,14 @@ pub fn default() -> Result<Pipeline> {
     Pipeline::load(DEFAULT, DEFAULT_NAME, "the default pipeline")
 }
 
+/// Returns the parameters of the default pipeline.
+///
+/// # Errors
+/// A bug, when it has a mistake.
+fn default_parameters() -> Result<Vec<Parameter>> {
+    load::parameters_of(DEFAULT, "the default pipeline")
+}
+
 /// Returns a file's name as a name that engines accept.
 fn valid_name(stem: &str) -> String {
     let lower = stem.to_lowercase();

@@ -130,7 +130,7 @@ mod tests {
                 patterns: Vec::new(),
                 partitions: 1,
                 shards: shards.len() as u64,
-                bytes: 0,
+                ..RunInfo::default()
             },
             partitions: vec![PartitionPlan {
                 partition: Partition(0),

@@ -1,14 +1,21 @@
 //! The stages' programs. A new stage is one line of [`PROGRAMS`].
 
 use std::process::ExitCode;
+use std::time::Instant;
 
 use anyhow::Result;
+use serde_json::Value;
 use sluice_harness::{
-    Gives, InputPlaces, Program, Shared, StepDone, Upstream, Wiring, check_step, input_of,
-    run_step, wiring,
+    Gives, InputPlaces, Program, Shared, StepDone, Upstream, Wiring, check_step, has_work,
+    input_of, run_step, task, wiring,
 };
 use sluice_manifest::{Operation, Role};
 use sluice_store::Storage;
+
+/// Does a command line, and returns its result and whether it was up to date.
+type Task = fn(&[String], &Shared) -> Result<(Value, bool)>;
+/// Returns a node's name, and whether it has work to do, as far as is known by then.
+type HasWork = fn(&[String], &Shared, Instant) -> Result<(String, bool)>;
 
 /// A stage's program, its argument types forgotten.
 pub struct StageProgram {
@@ -29,6 +36,11 @@ pub struct StageProgram {
     pub check: fn(&[String], &Upstream) -> Result<Gives>,
     /// Runs a command line in this process.
     pub run: fn(&[String], &Shared) -> Result<StepDone>,
+    /// Does a command line in this process as an engine's task, and returns its result and whether it
+    /// was up to date.
+    pub task: Task,
+    /// Returns the node's name, and whether a command line has work to do.
+    pub has_work: HasWork,
     /// Its `main`.
     pub main: fn() -> ExitCode,
 }
@@ -43,6 +55,8 @@ const fn program<P: Program>() -> StageProgram {
         input: input_of::<P>,
         check: check_step::<P>,
         run: run_step::<P>,
+        task: task::<P>,
+        has_work: has_work::<P>,
         main: sluice_harness::main::<P>,
     }
 }

@@ -24,7 +24,7 @@ use sluice_store::{Location, Storage, Store};
 
 use crate::Args as Sluice;
 use crate::funnel::{StepLine, Summary, write};
-use crate::models::{models_folder, pull_missing};
+use crate::models::{missing, models_folder, pull_missing};
 use crate::pipeline::commands::{Given, Parameters, Setting, gathered};
 use crate::pipeline::{self, Node, Pipeline, Values};
 
@@ -85,7 +85,7 @@ pub struct RunArgs {
     #[arg(long)]
     pub pull: bool,
 
-    /// Replace what is in the output, whoever wrote it
+    /// Replace an existing output, whatever wrote it
     #[arg(long, env = "SLUICE_OVERWRITE")]
     pub overwrite: bool,
 
@@ -198,8 +198,11 @@ pub fn run(args: &RunArgs, desk: &mut Desk<'_>) -> Result<()> {
     if let Some(store) = storage.open_if_there(&location)? {
         refuse_other_run(&store, &pipeline)?;
     }
-    if args.pull && !args.dry_run {
+    if args.pull {
         let models = models_of(&pipeline, &place, &values)?;
+        if args.dry_run && would_pull(&models, desk)? {
+            return print(&pipeline, &place, &values, desk);
+        }
         pull_missing(&models, desk)?;
     }
     let storage = &desk.shared.storage;
@@ -246,6 +249,16 @@ fn refuse_other_run(store: &Store, pipeline: &Pipeline) -> Result<()> {
         refuse_other_stage(store, &node.step, node.program.stage())?;
     }
     Ok(())
+}
+
+/// Prints which models would be pulled; returns whether there are any. Until they are here, the steps
+/// cannot be checked.
+fn would_pull(models: &[(String, Location)], desk: &mut Desk<'_>) -> Result<bool> {
+    let missing = missing(models, &desk.shared.storage)?;
+    for (name, cache) in &missing {
+        writeln!(desk.err, "the model {name} would be pulled into {cache}")?;
+    }
+    Ok(!missing.is_empty())
 }
 
 /// Prints what would be done.
@@ -532,6 +545,7 @@ mod tests {
         sluice-aesthetic --run=runs/a --survivors-of=exact --embeddings=embed --model=laion-aesthetic-v2
         sluice-nsfw --run=runs/a --survivors-of=exact --embeddings=embed --model=laion-nsfw
         sluice-filter --run=runs/a --survivors-of=exact --min=aesthetic= --max=nsfw=
+        sluice-dedup pairs --run=runs/a --survivors-of=filter --methods=perceptual,semantic
         sluice-dedup perceptual --run=runs/a --survivors-of=filter --methods=perceptual,semantic --rank-by=aesthetic
         sluice-dedup fit --run=runs/a --survivors-of=filter --embeddings=embed --methods=perceptual,semantic
         sluice-dedup assign --run=runs/a --survivors-of=filter --embeddings=embed --methods=perceptual,semantic --rank-by=aesthetic
@@ -559,6 +573,7 @@ mod tests {
         sluice-aesthetic --run=runs/a --survivors-of=exact --embeddings=embed --models=/models --model=s
         sluice-nsfw --run=runs/a --survivors-of=exact --embeddings=embed --models=/models --model=n
         sluice-filter --run=runs/a --survivors-of=exact --min=aesthetic=-1.5 --max=nsfw=0.5
+        sluice-dedup pairs --run=runs/a --survivors-of=filter --methods=perceptual,semantic --max-distance=3
         sluice-dedup perceptual --run=runs/a --survivors-of=filter --methods=perceptual,semantic --rank-by=aesthetic --max-distance=3
         sluice-dedup fit --run=runs/a --survivors-of=filter --embeddings=embed --methods=perceptual,semantic --clusters=7
         sluice-dedup assign --run=runs/a --survivors-of=filter --embeddings=embed --methods=perceptual,semantic --rank-by=aesthetic

@@ -87,14 +87,17 @@ pub fn search(args: &SearchArgs, desk: &mut Desk<'_>) -> Result<()> {
     let plan = context.plan()?;
     let receipts = counted::receipts(&context)?;
     let step = embedder(args.embeddings.as_ref(), &receipts)?;
-    let query = Query::new(args, &context, &plan, &receipts, step, &desk.shared)?;
-    let hits = nearest(&query, &context, &plan, &receipts, step, args.top as usize)?;
     let run = Pictured {
         walk: Walk::new(&context, &plan, &receipts)?,
         context: &context,
         plan: &plan,
         receipts: &receipts,
     };
+    if let Some(place) = &args.output {
+        run.refuse_other_page(place)?;
+    }
+    let query = Query::new(args, &context, &plan, &receipts, step, &desk.shared)?;
+    let hits = nearest(&query, &context, &plan, &receipts, step, args.top as usize)?;
     let names: HashSet<ImageId> = hits.iter().map(|hit| hit.image_id.clone()).collect();
     let partitions = hits.iter().map(|hit| hit.partition).collect();
     let cards = run.walk.named(&names, Some(&partitions))?;

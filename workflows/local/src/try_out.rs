@@ -19,8 +19,10 @@ use sluice_manifest::numbers::thousands;
 use sluice_manifest::{Error, StepName};
 use sluice_report::funnel::Level;
 use sluice_report::{Funnel, counted, steps};
+use sluice_store::Location;
 
 use self::changes::Changes;
+use crate::taken::refuse_taken;
 use crate::text::columns;
 
 /// Show what other thresholds would keep, without a change to the run
@@ -111,6 +113,10 @@ pub fn try_out(args: &TryArgs, desk: &mut Desk<'_>) -> Result<()> {
         );
     }
     let changes = Changes::new(args, &receipts, &chain)?;
+    if let Some(folder) = &args.ids {
+        let place = Location::parse(folder)?;
+        refuse_taken("--ids", &place, &context, &context.plan()?, &receipts)?;
+    }
     let scratch = scratch::Scratch::new(&context, &receipts)?;
     for step in &chain {
         context.check_stop()?;

@@ -6,6 +6,8 @@
 
 #[path = "integration/damage.rs"]
 mod damage;
+#[path = "integration/doctor.rs"]
+mod doctor;
 #[path = "integration/documents.rs"]
 mod documents;
 #[path = "integration/explain.rs"]

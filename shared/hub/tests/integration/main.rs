@@ -1,4 +1,4 @@
-//! Snapshots against a Hub on this machine: resumed, verified, shared, and refused with a hint.
+//! Snapshots from a Hub on this machine: resumed, verified, shared, and refused with a hint.
 
 #![expect(
     clippy::disallowed_methods,
@@ -9,7 +9,7 @@ use std::path::Path;
 
 use sluice_hub::{Address, Environment, Hub, Snapshot};
 use sluice_manifest::{Class, Error, Result};
-use sluice_testkit::hub::{COMMIT, Faults, Hub as Server};
+use sluice_testkit::hub::{COMMIT, Faults, HubServer};
 
 const LARGE: usize = 3_000_000;
 
@@ -25,7 +25,7 @@ fn files() -> [(&'static str, Vec<u8>); 3] {
     ]
 }
 
-fn environment(server: &Server, folder: &Path) -> Environment {
+fn environment(server: &HubServer, folder: &Path) -> Environment {
     let variable = |name: &str| match name {
         "HF_ENDPOINT" => Some(server.endpoint.clone()),
         "HF_HOME" => folder.to_str().map(str::to_owned),
@@ -61,7 +61,7 @@ fn check(snapshot: &Snapshot) {
     );
 }
 
-fn bodies(server: &Server) -> usize {
+fn bodies(server: &HubServer) -> usize {
     let seen = server.take_seen();
     seen.iter()
         .filter(|s| s.line.starts_with("GET") && !s.line.contains("/api/"))
@@ -70,7 +70,7 @@ fn bodies(server: &Server) -> usize {
 
 #[test]
 fn a_snapshot_has_pythons_layout_and_is_downloaded_once() {
-    let (server, folder) = (Server::start(&files()), tempfile::tempdir().unwrap());
+    let (server, folder) = (HubServer::start(&files()), tempfile::tempdir().unwrap());
     check(&pull_as(environment(&server, folder.path())).unwrap());
     assert_eq!(bodies(&server), 3, "two files, one of them by a redirect");
     let root = folder.path().join("hub/models--org--name");
@@ -87,7 +87,7 @@ fn a_snapshot_has_pythons_layout_and_is_downloaded_once() {
 
 #[test]
 fn a_download_that_is_cut_goes_on_where_it_ended() {
-    let (server, folder) = (Server::start(&files()), tempfile::tempdir().unwrap());
+    let (server, folder) = (HubServer::start(&files()), tempfile::tempdir().unwrap());
     server.fail(Faults {
         cut: Some((1_000_000, 2)),
         ..Faults::default()
@@ -104,7 +104,7 @@ fn a_download_that_is_cut_goes_on_where_it_ended() {
 
 #[test]
 fn a_server_without_ranges_starts_again() {
-    let (server, folder) = (Server::start(&files()), tempfile::tempdir().unwrap());
+    let (server, folder) = (HubServer::start(&files()), tempfile::tempdir().unwrap());
     server.fail(Faults {
         cut: Some((1_000_000, 1)),
         no_ranges: true,
@@ -115,7 +115,7 @@ fn a_server_without_ranges_starts_again() {
 
 #[test]
 fn a_tampered_file_is_refused_and_not_kept() {
-    let (server, folder) = (Server::start(&files()), tempfile::tempdir().unwrap());
+    let (server, folder) = (HubServer::start(&files()), tempfile::tempdir().unwrap());
     server.fail(Faults {
         tamper: true,
         ..Faults::default()
@@ -137,8 +137,37 @@ fn a_tampered_file_is_refused_and_not_kept() {
 }
 
 #[test]
+fn small_files_are_verified_and_damaged_ones_of_the_cache_replaced() {
+    let (server, folder) = (HubServer::start(&files()), tempfile::tempdir().unwrap());
+    server.fail(Faults {
+        tamper_small: true,
+        ..Faults::default()
+    });
+    let error = pull_as(environment(&server, folder.path())).unwrap_err();
+    assert_eq!(error.class(), Class::Data);
+    assert!(error.to_string().contains("SHA-1 is"), "{error}");
+    server.fail(Faults::default());
+    let snapshot = pull_as(environment(&server, folder.path())).unwrap();
+    let mut offline = environment(&server, folder.path());
+    offline.offline = true;
+    for path in ["config.json", "onnx/model.onnx"] {
+        let blob = snapshot.folder.join(path).canonicalize().unwrap();
+        let mut bytes = std::fs::read(&blob).unwrap();
+        bytes[0] ^= 1;
+        std::fs::write(&blob, bytes).unwrap();
+        let error = pull_as(offline.clone()).unwrap_err().to_string();
+        assert!(
+            error.contains(path) && error.contains("HF_HUB_OFFLINE"),
+            "{error}"
+        );
+        check(&pull_as(environment(&server, folder.path())).unwrap());
+        pull_as(offline.clone()).unwrap();
+    }
+}
+
+#[test]
 fn the_token_goes_to_the_hub_alone() {
-    let (server, folder) = (Server::start(&files()), tempfile::tempdir().unwrap());
+    let (server, folder) = (HubServer::start(&files()), tempfile::tempdir().unwrap());
     server.fail(Faults {
         token: Some("hf_secret"),
         ..Faults::default()
@@ -163,7 +192,7 @@ fn the_token_goes_to_the_hub_alone() {
 
 #[test]
 fn what_may_pass_is_tried_again_and_what_will_not_is_not() {
-    let (server, folder) = (Server::start(&files()), tempfile::tempdir().unwrap());
+    let (server, folder) = (HubServer::start(&files()), tempfile::tempdir().unwrap());
     server.fail(Faults {
         status: Some((429, 2, Some(("Retry-After", "0")))),
         ..Faults::default()
@@ -188,7 +217,7 @@ fn what_may_pass_is_tried_again_and_what_will_not_is_not() {
 
 #[test]
 fn offline_takes_what_the_cache_has() {
-    let (server, folder) = (Server::start(&files()), tempfile::tempdir().unwrap());
+    let (server, folder) = (HubServer::start(&files()), tempfile::tempdir().unwrap());
     let mut offline = environment(&server, folder.path());
     offline.offline = true;
     let error = pull_as(offline.clone()).unwrap_err();
@@ -202,7 +231,7 @@ fn offline_takes_what_the_cache_has() {
 
 #[test]
 fn two_at_once_download_each_file_once() {
-    let (server, folder) = (Server::start(&files()), tempfile::tempdir().unwrap());
+    let (server, folder) = (HubServer::start(&files()), tempfile::tempdir().unwrap());
     std::thread::scope(|scope| {
         let pulls =
             [(); 3].map(|()| scope.spawn(|| pull_as(environment(&server, folder.path())).unwrap()));
@@ -216,7 +245,7 @@ fn two_at_once_download_each_file_once() {
 
 #[test]
 fn a_download_that_is_stopped_is_resumed_later() {
-    let (server, folder) = (Server::start(&files()), tempfile::tempdir().unwrap());
+    let (server, folder) = (HubServer::start(&files()), tempfile::tempdir().unwrap());
     let reads = std::cell::Cell::new(0);
     let keep_going = || match reads.replace(reads.get() + 1) {
         4 => Err(Error::stopped()),
@@ -240,7 +269,7 @@ fn a_download_that_is_stopped_is_resumed_later() {
 
 #[test]
 fn any_address_gives_a_file() {
-    let (server, folder) = (Server::start(&files()), tempfile::tempdir().unwrap());
+    let (server, folder) = (HubServer::start(&files()), tempfile::tempdir().unwrap());
     let hub = Hub::new(environment(&server, folder.path()), &|| Ok(())).unwrap();
     let target = folder.path().join("model.onnx");
     let url = format!("{}/org/name/onnx/model.onnx?download=true", server.store);
@@ -257,7 +286,7 @@ fn any_address_gives_a_file() {
 
 #[test]
 fn a_mirror_has_the_files_of_other_hosts() {
-    let (server, folder) = (Server::start(&[]), tempfile::tempdir().unwrap());
+    let (server, folder) = (HubServer::start(&[]), tempfile::tempdir().unwrap());
     server.put("files.example/a/b+c.zip", vec![1, 2, 3]);
     let mut environment = environment(&server, folder.path());
     environment.mirror = Some(server.store.clone());
@@ -274,7 +303,7 @@ fn a_mirror_has_the_files_of_other_hosts() {
 
 #[test]
 fn a_pause_that_is_too_long_is_not_waited_for() {
-    let (server, folder) = (Server::start(&files()), tempfile::tempdir().unwrap());
+    let (server, folder) = (HubServer::start(&files()), tempfile::tempdir().unwrap());
     server.fail(Faults {
         status: Some((429, usize::MAX, Some(("Retry-After", "3600")))),
         ..Faults::default()

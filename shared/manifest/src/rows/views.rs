@@ -1,4 +1,4 @@
-//! Rows of some columns of `read/images`, for steps that need no more.
+//! Rows with only some columns of `read/images`, for steps that need no more.
 
 use arrow::datatypes::Field;
 use serde::{Deserialize, Serialize};
@@ -11,35 +11,41 @@ use crate::{ImageId, Reason, ShardPath};
 pub struct SampleBrief {
     /// The sample's name in the run.
     pub image_id: ImageId,
-    /// All its members.
+    /// The sample's members.
     pub members: Vec<MemberRow>,
     /// Width of the upright image, in pixels.
     pub width: Option<u32>,
     /// Height of the upright image, in pixels.
     pub height: Option<u32>,
-    /// SHA-256 of the image member, hexadecimal.
+    /// The SHA-256 of the image member, in hexadecimal.
     pub sha256: Option<String>,
-    /// 64-bit perceptual hash.
+    /// The 64-bit perceptual hash.
     pub phash: Option<u64>,
-    /// `ok` or `rejected`.
+    /// The perceptual hashes of the transformed image, as [`SampleRow::phash_transformed`].
+    pub phash_transformed: Option<Vec<u64>>,
+    /// The MD5 of the image member, in hexadecimal.
+    pub md5: Option<String>,
+    /// The PDQ hash, in hexadecimal.
+    pub pdq: Option<String>,
+    /// Whether the sample is usable.
     pub status: Status,
-    /// Why it was rejected.
+    /// The reason why it was rejected.
     pub reason: Option<Reason>,
 }
 
 impl SampleBrief {
-    /// Number of pixels.
+    /// Returns the number of pixels.
     pub fn pixels(&self) -> u64 {
         u64::from(self.width.unwrap_or(0)) * u64::from(self.height.unwrap_or(0))
     }
 
-    /// Size of all members together.
+    /// Returns the total size of the members in bytes.
     pub fn bytes(&self) -> u64 {
         self.members.iter().map(|member| member.size).sum()
     }
 
-    /// Returns how much text the sample has: 2 for a caption, 1 for metadata, 3 for both. Empty members
-    /// do not count.
+    /// Returns which texts the sample has: 2 for a caption, 1 for metadata, 3 for both. Empty
+    /// members do not count.
     pub fn texts(&self) -> u8 {
         let has = |extensions: &[&str]| {
             let mut members = self.members.iter().filter(|member| member.size > 0);
@@ -58,30 +64,40 @@ impl Row for SampleBrief {
     const SCHEMA: &'static str = SampleRow::SCHEMA;
     fn fields() -> Vec<Field> {
         some_of_read(&[
-            "image_id", "members", "width", "height", "sha256", "phash", "status", "reason",
+            "image_id",
+            "members",
+            "width",
+            "height",
+            "sha256",
+            "phash",
+            "phash_transformed",
+            "md5",
+            "pdq",
+            "status",
+            "reason",
         ])
     }
 }
 
-/// The columns of `read/images` that say where an image's bytes are.
+/// The columns of `read/images` that locate an image's bytes.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PictureRow {
     /// The sample's name in the run.
     pub image_id: ImageId,
-    /// The shard it lies in.
+    /// The shard that contains the sample.
     pub shard: ShardPath,
-    /// All its members.
+    /// The sample's members.
     pub members: Vec<MemberRow>,
-    /// Extension of the member that is the sample's image.
+    /// The extension of the member that is the sample's image.
     pub image_extension: Option<String>,
-    /// `ok` or `rejected`.
+    /// Whether the sample is usable.
     pub status: Status,
-    /// Why it was rejected.
+    /// The reason why it was rejected.
     pub reason: Option<Reason>,
 }
 
 impl PictureRow {
-    /// The member that is the sample's image.
+    /// Returns the member that is the sample's image.
     pub fn image(&self) -> Option<&MemberRow> {
         let extension = self.image_extension.as_ref()?;
         self.members
@@ -104,14 +120,14 @@ impl Row for PictureRow {
     }
 }
 
-/// The columns of `read/images` that name the samples and say which are sound.
+/// The columns of `read/images` with the samples' names and whether they are usable.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct NameRow {
     /// The sample's name in the run.
     pub image_id: ImageId,
-    /// `ok` or `rejected`.
+    /// Whether the sample is usable.
     pub status: Status,
-    /// Why it was rejected.
+    /// The reason why it was rejected.
     pub reason: Option<Reason>,
 }
 
@@ -122,12 +138,12 @@ impl Row for NameRow {
     }
 }
 
-/// The columns of `read/images` that hold the captions.
+/// The columns of `read/images` with the captions.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CaptionedRow {
     /// The sample's name in the run.
     pub image_id: ImageId,
-    /// Text of its caption member.
+    /// The text of its caption member.
     pub caption: Option<String>,
 }
 
@@ -138,26 +154,26 @@ impl Row for CaptionedRow {
     }
 }
 
-/// The columns of `read/images` that hold the quality measures.
+/// The columns of `read/images` with the quality measures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct MeasuredRow {
     /// The sample's name in the run.
     pub image_id: ImageId,
-    /// 1 well lit … 0 dark.
+    /// Brightness of the dark parts: 1 is well lit, 0 is dark.
     pub dark: Option<f32>,
-    /// 1 normal … 0 overexposed.
+    /// Exposure: 1 is normal, 0 is overexposed.
     pub light: Option<f32>,
-    /// 1 sharp … 0 blurred.
+    /// Sharpness: 1 is sharp, 0 is blurred.
     pub blurry: Option<f32>,
-    /// 1 rich … 0 flat.
+    /// Information content: 1 is rich, 0 is flat.
     pub low_information: Option<f32>,
-    /// Short side by long side.
+    /// The shorter side divided by the longer side.
     pub odd_aspect: Option<f32>,
-    /// 1 large enough … 0 tiny.
+    /// Size: 1 is large enough, 0 is tiny.
     pub odd_size: Option<f32>,
-    /// `ok` or `rejected`.
+    /// Whether the sample is usable.
     pub status: Status,
-    /// Why it was rejected.
+    /// The reason why it was rejected.
     pub reason: Option<Reason>,
 }
 

@@ -206,7 +206,7 @@ pub fn field(message: &mut Vec<u8>, tag: u64, content: &[u8]) {
 }
 
 /// Appends a field of a number.
-fn number(message: &mut Vec<u8>, tag: u64, value: u64) {
+pub fn number(message: &mut Vec<u8>, tag: u64, value: u64) {
     varint(message, tag << 3);
     varint(message, value);
 }

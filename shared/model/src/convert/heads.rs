@@ -14,7 +14,9 @@ const LEAST: f32 = 1e-7;
 pub fn linear(content: &[u8], credit: &Credit<'_>) -> Result<Vec<u8>, String> {
     let state = torch::read(content)?;
     let mut layers = layer_names(&state).into_iter();
-    let first = layers.next().ok_or("it has no linear layer")?;
+    let first = layers
+        .next()
+        .ok_or("it has no linear layer of float32 numbers")?;
     let (mut kernel, mut bias) = layer(&state, &first)?;
     for next in layers {
         let (matrix, offset) = layer(&state, &next)?;

@@ -27,11 +27,11 @@ const OPSET: u64 = 11;
 /// Most bytes of a Protocol Buffers message.
 const MOST_BYTES: usize = i32::MAX as usize;
 
-/// An ONNX file with weights in 8 bits.
+/// An ONNX file of another precision.
 #[derive(Debug)]
-pub(crate) struct Quantized {
+pub(crate) struct Made {
     pub onnx: Vec<u8>,
-    /// Matrix products that were quantised.
+    /// Matrix products, and convolutions, that are in it.
     pub products: usize,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct Quantized {
 pub(crate) fn quantize(
     onnx: &[u8],
     read: impl FnMut(&str, Range<u64>) -> Result<Vec<u8>>,
-) -> Result<Quantized> {
+) -> Result<Made> {
     let graph = bytes_of(onnx, 7).ok_or_else(|| Error::data("it has no graph"))?;
     check_opset(onnx)?;
     let mut rewrite = Rewrite {
@@ -65,20 +65,25 @@ pub(crate) fn quantize(
         );
     }
     let graph = rewrite.finish(graph)?;
-    let mut quantized = Vec::with_capacity(graph.len() + 1024);
-    for (number, _, whole) in whole_fields(onnx) {
-        match number {
-            7 => field(&mut quantized, 7, &graph),
-            _ => quantized.extend_from_slice(whole),
-        }
-    }
-    if quantized.len() > MOST_BYTES {
-        return Err(Error::usage("the weights are above 2 GB in 8 bits"));
-    }
-    Ok(Quantized {
-        onnx: quantized,
+    Ok(Made {
+        onnx: with_graph(onnx, &graph)?,
         products: rewrite.products,
     })
+}
+
+/// Returns an ONNX file with another graph.
+pub(super) fn with_graph(onnx: &[u8], graph: &[u8]) -> Result<Vec<u8>> {
+    let mut made = Vec::with_capacity(graph.len() + 1024);
+    for (number, _, whole) in whole_fields(onnx) {
+        match number {
+            7 => field(&mut made, 7, graph),
+            _ => made.extend_from_slice(whole),
+        }
+    }
+    match made.len() > MOST_BYTES {
+        true => Err(Error::usage("the weights are above 2 GB in this precision")),
+        false => Ok(made),
+    }
 }
 
 fn check_opset(onnx: &[u8]) -> Result<()> {
@@ -95,19 +100,19 @@ fn check_opset(onnx: &[u8]) -> Result<()> {
 }
 
 /// Returns the constant tensors of a graph, by name.
-fn initializers(graph: &[u8]) -> BTreeMap<&str, &[u8]> {
+pub(super) fn initializers(graph: &[u8]) -> BTreeMap<&str, &[u8]> {
     let tensors = fields(graph).filter(|(number, _)| *number == 5);
     tensors
         .filter_map(|(_, tensor)| Some((text(bytes_of(tensor, 8)?), tensor)))
         .collect()
 }
 
-fn text(bytes: &[u8]) -> &str {
+pub(super) fn text(bytes: &[u8]) -> &str {
     std::str::from_utf8(bytes).unwrap_or_default()
 }
 
 /// Returns the texts of all fields with this number.
-fn texts(message: &[u8], number: u64) -> Vec<&str> {
+pub(super) fn texts(message: &[u8], number: u64) -> Vec<&str> {
     let found = fields(message).filter(|(found, _)| *found == number);
     found.map(|(_, value)| text(value)).collect()
 }
@@ -219,7 +224,7 @@ impl<'a, R: FnMut(&str, Range<u64>) -> Result<Vec<u8>>> Rewrite<'a, R> {
         }
         let tensor = self.tensors[product.weights];
         let shape: Vec<usize> = numbers_of(tensor, 1).iter().map(|&n| n as usize).collect();
-        let values = floats(&self.content(tensor)?);
+        let values = floats(&content(tensor, &mut self.read)?);
         let wrong = |what: String| Error::data(format!("tensor {:?}: {what}", product.weights));
         if values.len() != elements(&shape).map_err(wrong)? {
             return Err(wrong("has another length than its shape".to_owned()));
@@ -235,30 +240,6 @@ impl<'a, R: FnMut(&str, Range<u64>) -> Result<Vec<u8>>> Rewrite<'a, R> {
         };
         self.quantized.insert(key, weights);
         Ok(name)
-    }
-
-    /// Returns the bytes of a tensor, which may be in another file.
-    fn content(&mut self, tensor: &[u8]) -> Result<Vec<u8>> {
-        if let Some(content) = bytes_of(tensor, 9).or_else(|| bytes_of(tensor, 4)) {
-            return Ok(content.to_vec());
-        }
-        let entries = fields(tensor).filter(|(number, _)| *number == 13);
-        let entries = entries.map(|(_, entry)| (texts(entry, 1), texts(entry, 2)));
-        let (mut location, mut offset, mut length) = (None, 0, None);
-        for (key, value) in entries {
-            let value = value.first().copied().unwrap_or_default();
-            match key.first().copied().unwrap_or_default() {
-                "location" => location = Some(value),
-                "offset" => offset = value.parse().unwrap_or_default(),
-                "length" => length = value.parse().ok(),
-                _ => {}
-            }
-        }
-        let Some(location) = location else {
-            return Ok(Vec::new());
-        };
-        let end = length.map_or(u64::MAX, |length: u64| offset + length);
-        (self.read)(location, offset..end)
     }
 
     /// Returns the new graph.
@@ -295,10 +276,37 @@ impl<'a, R: FnMut(&str, Range<u64>) -> Result<Vec<u8>>> Rewrite<'a, R> {
         }
         let shape: Vec<usize> = numbers_of(tensor, 1).iter().map(|&n| n as usize).collect();
         let kind = number_of(tensor, 2).unwrap_or_default();
-        let content = self.content(tensor)?;
+        let content = content(tensor, &mut self.read)?;
         field(constants, 5, &self::tensor(name, kind, &shape, &content));
         Ok(())
     }
+}
+
+/// Returns the bytes of a tensor, which may be in another file.
+pub(super) fn content(
+    tensor: &[u8],
+    mut read: impl FnMut(&str, Range<u64>) -> Result<Vec<u8>>,
+) -> Result<Vec<u8>> {
+    if let Some(content) = bytes_of(tensor, 9).or_else(|| bytes_of(tensor, 4)) {
+        return Ok(content.to_vec());
+    }
+    let entries = fields(tensor).filter(|(number, _)| *number == 13);
+    let entries = entries.map(|(_, entry)| (texts(entry, 1), texts(entry, 2)));
+    let (mut location, mut offset, mut length) = (None, 0, None);
+    for (key, value) in entries {
+        let value = value.first().copied().unwrap_or_default();
+        match key.first().copied().unwrap_or_default() {
+            "location" => location = Some(value),
+            "offset" => offset = value.parse().unwrap_or_default(),
+            "length" => length = value.parse().ok(),
+            _ => {}
+        }
+    }
+    let Some(location) = location else {
+        return Ok(Vec::new());
+    };
+    let end = length.map_or(u64::MAX, |length: u64| offset + length);
+    read(location, offset..end)
 }
 
 fn contains(bytes: &[u8], part: &[u8]) -> bool {

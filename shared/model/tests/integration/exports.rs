@@ -115,6 +115,27 @@ fn what_cannot_be_reproduced_is_refused_by_name() {
         (vit(r#""do_resize": false"#), "do_resize"),
         (vit(r#""resample": 5"#), "resample"),
         (vit(r#""image_mean": [0.5]"#), "image_mean"),
+        (vit(r#""do_resize": null"#), "do_resize"),
+        (vit(r#""resample": null"#), "resample"),
+        (vit(r#""rescale_factor": null"#), "rescale_factor"),
+        (
+            processor(r#"{"image_processor_type": "ViTImageProcessorFast", "image_mean": null}"#),
+            "image_mean",
+        ),
+        (
+            processor(
+                r#"{"image_processor_type": "ViTImageProcessorFast", "size": 8,
+                "default_to_square": false}"#,
+            ),
+            "default_to_square",
+        ),
+        (
+            processor(
+                r#"{"image_processor_type": "CLIPImageProcessorFast", "size": 8, "crop_size": 8,
+                "default_to_square": true}"#,
+            ),
+            "default_to_square",
+        ),
         (vit(r#""rescale_factor": "x""#), "rescale_factor"),
         (
             processor(r#"{"image_processor_type": "DPTImageProcessor"}"#),
@@ -182,6 +203,38 @@ fn what_cannot_be_reproduced_is_refused_by_name() {
 }
 
 #[test]
+fn null_is_false() {
+    let preprocess = |class: &str, keys: &str| {
+        let processor = format!(
+            r#"{{"preprocessor_config.json": {{"image_processor_type": "{class}",
+            "size": {{"height": 8, "width": 8}}, {keys}}}}}"#
+        );
+        let files = serde_json::from_str(&processor).unwrap();
+        described_by(&files).unwrap().spec.preprocess.unwrap()
+    };
+    let named = ["ImageProcessor", "ImageProcessorFast"];
+    for end in named {
+        for class in ["ViT", "CLIP", "EfficientNet", "MobileViT"] {
+            let class = format!("{class}{end}");
+            for key in [
+                "do_normalize",
+                "do_rescale",
+                "do_center_crop",
+                "do_flip_channel_order",
+                "include_top",
+                "rescale_offset",
+            ] {
+                let with = |value: &str| preprocess(&class, &format!(r#""{key}": {value}"#));
+                assert_eq!(with("null"), with("false"), "{class} {key}");
+            }
+        }
+    }
+    let with = |keys: &str| preprocess("ViTImageProcessor", keys);
+    assert_ne!(with(r#""do_rescale": null"#), with(r#""do_rescale": true"#));
+    assert_eq!(with(r#""image_mean": null"#), with(r#""do_rescale": true"#));
+}
+
+#[test]
 fn defaults_depend_on_the_class_and_the_model_type() {
     let preprocess = |files: &str| {
         let files = serde_json::from_str(files).unwrap();
@@ -194,6 +247,19 @@ fn defaults_depend_on_the_class_and_the_model_type() {
     assert_eq!(named.preprocess.as_ref().unwrap().output_size(), (8, 8));
     assert_eq!(named.preprocess.unwrap().mean, [0.5; 3]);
     assert_eq!(named.pooling, Some(sluice_model::Pooling::Mean));
+    let pooling = |model: &str| {
+        preprocess(&format!(
+            r#"{{"preprocessor_config.json": {{"image_processor_type": "ViTImageProcessor"}},
+            "config.json": {{"model_type": "{model}"}}}}"#
+        ))
+        .pooling
+    };
+    for model in ["pvt", "dinov3_convnext"] {
+        assert_eq!(pooling(model), Some(sluice_model::Pooling::Cls), "{model}");
+    }
+    for model in ["convnext", "convnextv2", "hiera", "poolformer", "vit_mae"] {
+        assert_eq!(pooling(model), None, "{model}");
+    }
     let large = preprocess(
         r#"{"preprocessor_config.json": {"image_processor_type": "ConvNextImageProcessor", "size": 384}}"#,
     );

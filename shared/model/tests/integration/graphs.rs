@@ -3,7 +3,8 @@
 use sluice_manifest::Result;
 use sluice_model::{Kind, Model};
 use sluice_testkit::onnx::{
-    FLOAT16, FLOAT32, INT64, Tensor, UINT8, graph, int, ints, node, node_of, node_with,
+    BOOL, FLOAT16, FLOAT32, INT64, Tensor, UINT8, Weights, graph, graph_with, int, integers, ints,
+    node, node_of, node_with, weights,
 };
 
 use crate::place::{SPEC, find};
@@ -156,6 +157,131 @@ fn a_size_that_does_not_fit_is_refused_before_the_work() {
         error.contains("12 values") && error.contains("projection"),
         "{error}"
     );
+}
+
+#[test]
+fn random_graphs_are_refused_by_name() {
+    let nodes = [
+        node("RandomUniformLike", "pixel_values", "noise", &[]),
+        node_of("Add", &["pixel_values", "noise"], "sum", &[]),
+        node("Flatten", "sum", "image_embeds", &[]),
+    ];
+    let outputs = [Tensor("image_embeds", FLOAT32, &["n", "12"])];
+    let onnx = graph(&nodes, &[pixels(FLOAT32, &ANY)], &outputs);
+    let error = run(SPEC, &onnx, &TWO).unwrap_err().to_string();
+    assert!(
+        error.contains("RandomUniformLike") && error.contains("hint"),
+        "{error}"
+    );
+    // A Dropout that is told to drop, and one that is told not to.
+    for (training, is_refused) in [(1, true), (0, false)] {
+        let half = weights("half", &[1], Weights::Inside(&[0.5]));
+        let scalars = [
+            half,
+            integers("number", &[training]),
+            integers("scalar", &[]),
+        ];
+        let nodes = [
+            node_of("Reshape", &["half", "scalar"], "ratio", &[]),
+            node_of("Reshape", &["number", "scalar"], "one", &[]),
+            node("Cast", "one", "training", &[int("to", BOOL)]),
+            node_of(
+                "Dropout",
+                &["pixel_values", "ratio", "training"],
+                "some",
+                &[],
+            ),
+            node("Flatten", "some", "image_embeds", &[]),
+        ];
+        let onnx = graph_with(&nodes, &scalars, &[pixels(FLOAT32, &ANY)], &outputs);
+        match run(SPEC, &onnx, &TWO) {
+            Ok(output) => assert!(!is_refused && output == TWO),
+            Err(e) => assert!(is_refused && e.to_string().contains("Dropout"), "{e}"),
+        }
+    }
+}
+
+#[test]
+fn a_model_is_checked_before_it_works() {
+    let session = |model: Result<Model>| model?.session(1).map(drop);
+    // Its embeddings depend on the text.
+    let inputs = [
+        Tensor("input_ids", INT64, &["n", "12"]),
+        pixels(FLOAT32, &ANY),
+    ];
+    let outputs = [Tensor("image_embeds", FLOAT32, &["n", "12"])];
+    let nodes = [
+        node("Cast", "input_ids", "numbers", &[int("to", FLOAT32)]),
+        node("Flatten", "pixel_values", "flat", &[]),
+        node_of("Add", &["flat", "numbers"], "image_embeds", &[]),
+    ];
+    let error = session(model(SPEC, &graph(&nodes, &inputs, &outputs))).unwrap_err();
+    assert!(error.to_string().contains("depend on the text"), "{error}");
+    // Its numbers are not finite.
+    let nodes = [
+        node("Flatten", "pixel_values", "flat", &[]),
+        node_of("Sub", &["flat", "flat"], "zero", &[]),
+        node_of("Div", &["zero", "zero"], "image_embeds", &[]),
+    ];
+    let onnx = graph(&nodes, &[pixels(FLOAT32, &ANY)], &outputs);
+    let error = session(model(SPEC, &onnx)).unwrap_err();
+    assert!(error.to_string().contains("not finite"), "{error}");
+    // It has fewer labels than outputs.
+    let two = classifier(r#"{"id2label": {"0": "sfw", "1": "nsfw"}}"#);
+    let error = session(two).unwrap_err();
+    assert!(error.to_string().contains("2 labels"), "{error}");
+}
+
+#[test]
+fn a_classifier_is_known_by_its_configuration() {
+    let mean = [ints("axes", &[2, 3]), int("keepdims", 0)];
+    let find = |output: &str, width: &str, config: &str| {
+        let onnx = graph(
+            &[node("ReduceMean", "pixel_values", output, &mean)],
+            &[pixels(FLOAT32, &ANY)],
+            &[Tensor(output, FLOAT32, &["n", width])],
+        );
+        let processor =
+            br#"{"image_processor_type": "ViTImageProcessor", "size": {"height": 2, "width": 2}}"#;
+        let config = config.as_bytes();
+        let files: [(&str, &[u8]); 3] = [
+            ("model.onnx", &onnx),
+            ("preprocessor_config.json", processor),
+            ("config.json", config),
+        ];
+        find(&files).unwrap().spec.kind
+    };
+    let labels = r#"{"architectures": ["ViTForImageClassification"],
+        "id2label": {"0": "a", "1": "b", "2": "c"}}"#;
+    let timm = r#"{"num_classes": 3}"#;
+    for config in [labels, timm] {
+        for (output, width) in [("output", "3"), ("linear_42", "w"), ("probs", "w")] {
+            assert_eq!(
+                find(output, width, config),
+                Kind::Classifier,
+                "{output} {width}"
+            );
+        }
+        // The same checkpoint without its head.
+        assert_eq!(find("pooler_output", "w", config), Kind::Embedder);
+        assert_eq!(find("output", "4", config), Kind::Embedder);
+    }
+    let softmax = graph(
+        &[
+            node("ReduceMean", "pixel_values", "means", &mean),
+            node("Softmax", "means", "probs", &[]),
+        ],
+        &[pixels(FLOAT32, &ANY)],
+        &[Tensor("probs", FLOAT32, &["n", "3"])],
+    );
+    let spec = SPEC.replace(
+        "kind = 'embedder'",
+        "kind = 'classifier'\nactivation = 'softmax'\nscore = { column = 0 }",
+    );
+    let error = run(&spec, &softmax, &TWO).unwrap_err().to_string();
+    assert!(error.contains("probabilities already"), "{error}");
+    let plain = r#"{"architectures": ["ViTModel"]}"#;
+    assert_eq!(find("output", "3", plain), Kind::Embedder);
 }
 
 /// A classifier whose three numbers are the means of the channels.

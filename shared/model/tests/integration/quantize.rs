@@ -100,7 +100,7 @@ fn products_have_nearly_the_same_result_wherever_the_weights_are() {
         let place = Place::new(&files);
         let exact = place.run("m", Precision::Float32);
         let model = place.find("m", Precision::Float32).unwrap();
-        let made = model.quantize(&place.0, None).unwrap();
+        let made = model.quantize(&place.0, Precision::Int8, None).unwrap();
         assert_eq!(made.products, 2);
         let near = place.run("m", Precision::Int8);
         // 7 bits of weights: some hundredths of the largest number, 24.
@@ -109,7 +109,9 @@ fn products_have_nearly_the_same_result_wherever_the_weights_are() {
         }
         assert_ne!(exact, near);
         let other = place.at("other");
-        model.quantize(&place.0, Some(&other)).unwrap();
+        model
+            .quantize(&place.0, Precision::Int8, Some(&other))
+            .unwrap();
         assert_eq!(place.run("other", Precision::Int8), near);
         let store = place.0.open(&other).unwrap();
         let names: Vec<String> = store
@@ -134,7 +136,7 @@ fn a_stated_hash_is_renewed_and_a_folder_of_the_hub_gets_the_file_where_it_is_so
         ("onnx/model.onnx", &onnx),
     ]);
     let model = place.find("m", Precision::Float32).unwrap();
-    model.quantize(&place.0, None).unwrap();
+    model.quantize(&place.0, Precision::Int8, None).unwrap();
     let quantised = place.find("m", Precision::Int8).unwrap();
     quantised.verify().unwrap();
     assert_ne!(quantised.sha256, "outdated");
@@ -153,7 +155,7 @@ fn a_model_without_products_is_refused() {
     let onnx = graph_with(&nodes, &[], &[input], &[output]);
     let place = Place::new(&[("model.toml", SPEC.as_bytes()), ("model.onnx", &onnx)]);
     let model = place.find("m", Precision::Float32).unwrap();
-    let error = model.quantize(&place.0, None).unwrap_err();
+    let error = model.quantize(&place.0, Precision::Int8, None).unwrap_err();
     assert_eq!(error.class(), Class::Usage);
     let error = error.to_string();
     assert!(

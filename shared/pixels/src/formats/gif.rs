@@ -1,13 +1,14 @@
-//! GIF: the first frame, on a canvas that holds both the logical screen and the frame.
+//! Decodes the first frame of a GIF, on a canvas that covers both the logical screen and the frame.
 //!
-//! Encoders write screens that are too small. Browsers and Pillow enlarge them to the first frame.
+//! Some encoders write screens that are too small. Browsers and Pillow enlarge them to the first
+//! frame.
 
 use std::io::Cursor;
 
 use gif::{ColorOutput, DecodeOptions, MemoryLimit};
 use image::ColorType;
 
-use super::Frame;
+use super::ImageHeader;
 use crate::decode::{Admit, DecodeError, Decoded, Format, Limits};
 
 pub fn decode(bytes: &[u8], limits: &Limits, admit: Admit<'_>) -> Result<Decoded, DecodeError> {
@@ -25,7 +26,7 @@ pub fn decode(bytes: &[u8], limits: &Limits, admit: Admit<'_>) -> Result<Decoded
         u32::from(screen.0).max(left + wide),
         u32::from(screen.1).max(top + high),
     );
-    let mut frame = Frame::new(Format::Gif, size);
+    let mut frame = ImageHeader::new(Format::Gif, size);
     if size != (u32::from(screen.0), u32::from(screen.1)) {
         frame.warnings.push(format!(
             "the frame is larger than the logical screen of {}x{}",
@@ -51,7 +52,7 @@ pub fn decode(bytes: &[u8], limits: &Limits, admit: Admit<'_>) -> Result<Decoded
 mod tests {
     use super::*;
 
-    /// A GIF of one frame of red pixels on a screen.
+    /// Returns a GIF with one frame of red pixels.
     fn gif(screen: (u16, u16), frame: (u16, u16, u16, u16)) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut encoder = gif::Encoder::new(&mut bytes, screen.0, screen.1, &[]).unwrap();

@@ -1,8 +1,8 @@
-//! PNG, by the `png` crate, with all checksums.
+//! Decodes PNG with the `png` crate, and verifies all checksums.
 //!
-//! The chunks are walked first: it finds the orientation wherever it is stored, also after the picture,
-//! and damage in chunks that say nothing about the pixels. That is a warning. A wrong CRC of a chunk
-//! that matters, a wrong Adler-32 and a missing end are errors, as they are for libpng.
+//! First, all chunks are scanned. This finds the orientation wherever it is stored, even after the
+//! image, and damage in chunks that do not affect the pixels, which is a warning. A wrong CRC of a
+//! critical chunk, a wrong Adler-32 and a missing end are errors, as in libpng.
 
 use std::io::{Cursor, Read};
 
@@ -11,14 +11,14 @@ use flate2::read::ZlibDecoder;
 use image::ColorType;
 use png::{BitDepth, Decoder, Transformations};
 
-use super::{Frame, be_u32};
+use super::{ImageHeader, be_u32};
 use crate::decode::{Admit, DecodeError, Decoded, Format, Limits};
 use crate::orient::Orientations;
 
 const SIGNATURE: usize = 8;
-/// Bytes of metadata that are decompressed, at most.
+/// The maximum number of bytes of decompressed metadata.
 const TEXT: u64 = 4 << 20;
-/// Keywords of texts that ImageMagick writes Exif blocks into, as hexadecimal digits.
+/// Keywords of texts in which ImageMagick stores Exif blocks as hexadecimal digits.
 const RAW_PROFILES: [&[u8]; 3] = [
     b"Raw profile type exif",
     b"Raw profile type APP1",
@@ -54,7 +54,7 @@ pub fn decode(bytes: &[u8], limits: &Limits, admit: Admit<'_>) -> Result<Decoded
             return Err(DecodeError::Unsupported { format });
         }
     };
-    let mut frame = Frame::new(Format::Png, reader.info().size());
+    let mut frame = ImageHeader::new(Format::Png, reader.info().size());
     frame.orientation = chunks.orientations.get();
     frame.warnings = chunks.warnings;
     frame.read(color, 0, limits, admit, |data| {
@@ -62,7 +62,7 @@ pub fn decode(bytes: &[u8], limits: &Limits, admit: Admit<'_>) -> Result<Decoded
     })
 }
 
-/// What the chunks besides the picture's own say.
+/// The content of the chunks that do not hold the image.
 #[derive(Default)]
 struct Chunks {
     orientations: Orientations,
@@ -70,8 +70,7 @@ struct Chunks {
 }
 
 impl Chunks {
-    /// # Errors
-    /// A cut file, or damage in a chunk that matters.
+    /// Scans all chunks. Fails if the file is truncated or a critical chunk is damaged.
     fn walk(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut chunks = Self::default();
         let mut at = SIGNATURE;
@@ -123,7 +122,7 @@ impl Chunks {
             (b"tEXt", text) => text.to_vec(),
             (b"zTXt", [_, packed @ ..]) => inflated(packed),
             (b"iTXt", [packed, _, rest @ ..]) => {
-                // Behind the language and the translated keyword.
+                // The text follows the language and the translated keyword.
                 let text = rest.splitn(3, |&byte| byte == 0).nth(2)?;
                 if *packed == 1 {
                     inflated(text)
@@ -152,10 +151,10 @@ fn crc(bytes: &[u8]) -> u32 {
     crc.sum()
 }
 
-/// Returns what can be decompressed.
+/// Decompresses as much as possible.
 fn inflated(packed: &[u8]) -> Vec<u8> {
     let mut text = Vec::new();
-    // What is damaged ends early, and has no orientation then.
+    // A damaged text ends early, and then contains no orientation.
     let _ = ZlibDecoder::new(packed).take(TEXT).read_to_end(&mut text);
     text
 }
@@ -182,7 +181,7 @@ mod tests {
         [&length[..], &body, &crc(&body).to_be_bytes()].concat()
     }
 
-    /// A PNG of 3x2 pixels with more chunks before and after the picture.
+    /// Returns a PNG of 3x2 pixels with additional chunks before and after the image.
     fn png_with(before: &[u8], after: &[u8]) -> Vec<u8> {
         let mut plain = Vec::new();
         let mut encoder = png::Encoder::new(&mut plain, 3, 2);
@@ -230,7 +229,7 @@ mod tests {
                 assert_eq!(decoded.upright_size(), (2, 3));
             }
         }
-        // Exif counts before XMP.
+        // Exif takes precedence over XMP.
         let both = [chunk(b"iTXt", &xmp_text), chunk(b"eXIf", &exif(3))].concat();
         assert_eq!(outcome(&png_with(&both, b"")).unwrap().orientation, 3);
     }

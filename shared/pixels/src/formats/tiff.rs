@@ -1,4 +1,4 @@
-//! TIFF, by the `tiff` crate; samples become RGB as in Pillow.
+//! Decodes TIFF with the `tiff` crate, and converts samples to RGB as Pillow does.
 //!
 //! | stored | becomes |
 //! |---|---|
@@ -8,11 +8,12 @@
 //! | RGB of floats | 0 to 1 spread over 0 to 255 |
 //! | palette | looked up, high bytes |
 //! | CMYK, YCbCr | by Pillow's formulas |
-//! | associated alpha | divided out, then laid over a background like any other |
+//! | associated alpha | divided out, then composited like any other |
 //!
-//! The crate does not decode palettes, but indices are stored as grey is: the file is decoded as grey,
-//! and the indices are looked up here. What the crate has no decoder for (Group 3 fax, old JPEG,
-//! YCbCr with fewer chroma samples outside JPEG, Lab) is refused by its name.
+//! The crate does not decode palettes, but indices are stored like grey: the file is decoded as
+//! grey, and the indices are looked up here. Variants without a decoder in the crate (Group 3 fax,
+//! old JPEG, YCbCr with chroma subsampling outside JPEG, Lab) are unsupported, and the error names
+//! them.
 
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -22,7 +23,7 @@ use tiff::decoder::{Decoder, DecodingResult};
 use tiff::tags::{CompressionMethod, PhotometricInterpretation, Tag};
 use tiff::{TiffError, TiffResult};
 
-use super::Frame;
+use super::ImageHeader;
 use crate::alpha::{self, Rgb};
 use crate::decode::{Admit, DecodeError, Decoded, Format, Limits};
 use crate::jpeg::rgb_from_inverted_ink;
@@ -34,16 +35,16 @@ const GREY: u16 = PhotometricInterpretation::BlackIsZero.to_u16();
 const PALETTE: u16 = PhotometricInterpretation::RGBPalette.to_u16();
 const ASSOCIATED_ALPHA: u16 = 1;
 
-type Reader<'b> = Decoder<Cursor<Cow<'b, [u8]>>>;
+type TiffReader<'b> = Decoder<Cursor<Cow<'b, [u8]>>>;
 
 pub fn decode(bytes: &[u8], limits: &Limits, admit: Admit<'_>) -> Result<Decoded, DecodeError> {
     let fail = |error: TiffError| failure(error, limits);
     let (mut decoder, palette) = open(bytes, limits).map_err(fail)?;
-    let mut frame = Frame::new(Format::Tiff, decoder.dimensions().map_err(fail)?);
+    let mut frame = ImageHeader::new(Format::Tiff, decoder.dimensions().map_err(fail)?);
     limits.check(frame.width, frame.height, 0)?;
     frame.orientation = orientation(&mut decoder);
     let color = decoder.colortype().map_err(fail)?;
-    let kind = Kind::of(&mut decoder, color, palette.is_some())?;
+    let kind = SampleLayout::of(&mut decoder, color, palette.is_some())?;
     let layout = decoder.image_buffer_layout().map_err(fail)?;
     let pixels = frame.pixels();
     let stored = layout.complete_len as u64;
@@ -71,8 +72,8 @@ pub fn decode(bytes: &[u8], limits: &Limits, admit: Admit<'_>) -> Result<Decoded
     Ok(frame.finish(kind.rgb(bytes, palette.as_deref())))
 }
 
-/// Opens a file, one with a palette as if it were grey. Returns the palette.
-fn open<'b>(bytes: &'b [u8], limits: &Limits) -> TiffResult<(Reader<'b>, Option<Vec<u16>>)> {
+/// Opens a file, one with a palette as if it were grey. Returns the palette as well.
+fn open<'b>(bytes: &'b [u8], limits: &Limits) -> TiffResult<(TiffReader<'b>, Option<Vec<u16>>)> {
     let mut decoder = reader(Cow::Borrowed(bytes), limits)?;
     let kind = decoder.find_tag_unsigned::<u16>(Tag::PhotometricInterpretation)?;
     if kind != Some(PALETTE) {
@@ -84,7 +85,7 @@ fn open<'b>(bytes: &'b [u8], limits: &Limits) -> TiffResult<(Reader<'b>, Option<
     Ok((reader(Cow::Owned(grey), limits)?, Some(palette)))
 }
 
-fn reader<'b>(bytes: Cow<'b, [u8]>, limits: &Limits) -> TiffResult<Reader<'b>> {
+fn reader<'b>(bytes: Cow<'b, [u8]>, limits: &Limits) -> TiffResult<TiffReader<'b>> {
     let mut inner = tiff::decoder::Limits::default();
     inner.decoding_buffer_size = limits.max_memory as usize;
     inner.intermediate_buffer_size = limits.max_memory as usize;
@@ -92,7 +93,7 @@ fn reader<'b>(bytes: Cow<'b, [u8]>, limits: &Limits) -> TiffResult<Reader<'b>> {
     Ok(Decoder::new(Cursor::new(bytes))?.with_limits(inner))
 }
 
-/// Returns a file with "palette" replaced by "grey" in the directory at `directory`.
+/// Returns the file with "palette" replaced by "grey" in the directory at `directory`.
 fn as_grey(bytes: &[u8], directory: usize) -> Option<Vec<u8>> {
     let little = bytes.starts_with(b"II");
     let is_big = bytes.get(2..4)?.contains(&43);
@@ -104,7 +105,7 @@ fn as_grey(bytes: &[u8], directory: usize) -> Option<Vec<u8>> {
             u16::from_be_bytes(two)
         })
     };
-    // A big file counts its entries in eight bytes, of which two are enough.
+    // A BigTIFF stores the number of entries in eight bytes, of which two are enough.
     let (count, entries, entry, value) = match (is_big, little) {
         (false, _) => (directory, directory + 2, 12, 8),
         (true, true) => (directory, directory + 8, 20, 12),
@@ -123,7 +124,7 @@ fn as_grey(bytes: &[u8], directory: usize) -> Option<Vec<u8>> {
     Some(grey)
 }
 
-fn orientation(decoder: &mut Reader<'_>) -> u8 {
+fn orientation(decoder: &mut TiffReader<'_>) -> u8 {
     let mut found = Orientations::default();
     if let Ok(Some(value)) = decoder.find_tag_unsigned::<u8>(Tag::Orientation) {
         found.add(value);
@@ -134,14 +135,14 @@ fn orientation(decoder: &mut Reader<'_>) -> u8 {
     found.get()
 }
 
-fn is_jpeg(decoder: &mut Reader<'_>) -> bool {
+fn is_jpeg(decoder: &mut TiffReader<'_>) -> bool {
     let method = decoder.find_tag_unsigned::<u16>(Tag::Compression);
     matches!(method, Ok(Some(method)) if method == CompressionMethod::ModernJPEG.to_u16())
 }
 
-/// What the samples of a pixel mean.
+/// The meaning of a pixel's samples.
 #[derive(Debug, Clone, Copy)]
-enum Kind {
+enum SampleLayout {
     Grey { bits: u8 },
     GreyAlpha { associated: bool },
     Indexed { bits: u8 },
@@ -151,9 +152,9 @@ enum Kind {
     YCbCr,
 }
 
-impl Kind {
+impl SampleLayout {
     fn of(
-        decoder: &mut Reader<'_>,
+        decoder: &mut TiffReader<'_>,
         color: ColorType,
         has_palette: bool,
     ) -> Result<Self, DecodeError> {
@@ -215,7 +216,8 @@ impl Kind {
     }
 }
 
-/// The colour of an index: red, green and blue of all entries follow each other in the table.
+/// Returns the colour of an index. The table has all red values, then all green ones, then all blue
+/// ones.
 fn entry(palette: &[u16], index: u8, bits: u8) -> [u8; 3] {
     let size = 1_usize << bits;
     [0, 1, 2].map(|channel| {
@@ -224,7 +226,7 @@ fn entry(palette: &[u16], index: u8, bits: u8) -> [u8; 3] {
     })
 }
 
-/// A sample without the alpha that it was multiplied by, as Pillow's `RGBa` has it.
+/// Divides a sample by its associated alpha, as Pillow does for `RGBa`.
 fn divided(value: u8, alpha: u8, associated: bool) -> u8 {
     if !associated || alpha == 0 {
         return value;
@@ -232,7 +234,7 @@ fn divided(value: u8, alpha: u8, associated: bool) -> u8 {
     (u32::from(value) * 255 / u32::from(alpha)).min(255) as u8
 }
 
-/// JFIF's formula, rounded.
+/// Converts YCbCr to RGB with JFIF's formula, rounded.
 fn rgb_from_ycbcr(&[y, cb, cr]: &[u8; 3]) -> [u8; 3] {
     let (y, cb, cr) = (f32::from(y), f32::from(cb) - 128.0, f32::from(cr) - 128.0);
     let red = y + 1.402 * cr;
@@ -241,7 +243,8 @@ fn rgb_from_ycbcr(&[y, cb, cr]: &[u8; 3]) -> [u8; 3] {
     [red, green, blue].map(|value| value.round().clamp(0.0, 255.0) as u8)
 }
 
-/// Samples of any type as bytes. None for a type that its colour has no meaning for.
+/// Converts samples of any type to bytes. Returns `None` for a combination of type and colour
+/// without a meaning.
 fn eight_bits(
     samples: DecodingResult,
     color: ColorType,
@@ -275,7 +278,7 @@ fn each<T>(samples: Vec<T>, byte: impl Fn(T) -> u8) -> Vec<u8> {
     samples.into_iter().map(byte).collect()
 }
 
-/// Pixels of 1, 2 or 4 bits, whose rows begin with a byte, as a byte each.
+/// Expands pixels of 1, 2 or 4 bits to one byte each. Rows are aligned to bytes.
 fn unpacked(packed: &[u8], bits: u8, (width, height): (usize, usize)) -> Vec<u8> {
     let stride = (width * usize::from(bits)).div_ceil(8).max(1);
     let in_byte = usize::from(8 / bits);
@@ -289,7 +292,7 @@ fn unpacked(packed: &[u8], bits: u8, (width, height): (usize, usize)) -> Vec<u8>
     pixels
 }
 
-/// Planes one after the other as pixels.
+/// Converts consecutive planes to interleaved pixels.
 fn interleaved(planes: &[u8], count: usize) -> Vec<u8> {
     let length = planes.len() / count;
     let pixels = (0..length).flat_map(|pixel| (0..count).map(move |plane| plane * length + pixel));
@@ -327,7 +330,7 @@ mod tests {
         (SHORT, bytes.collect())
     }
 
-    /// A TIFF of 2x1 pixels in one strip without compression.
+    /// Returns an uncompressed TIFF of 2x1 pixels in one strip.
     fn tiff(photometric: u16, bits: &[u16], more: &[(u16, &[u16])], pixels: &[u8]) -> Vec<u8> {
         let long = |value: usize| (LONG, (value as u32).to_le_bytes().to_vec());
         let mut tags = BTreeMap::from([

@@ -1,7 +1,7 @@
-//! WebP, by the `image` crate.
+//! Decodes WebP with the `image` crate.
 //!
-//! The container is walked first. A chunk of the picture that reaches beyond the size that the
-//! container gives is an error, as for libwebp; the same of Exif or XMP is a warning.
+//! First, the container is scanned. An image chunk that extends beyond the container's size is an
+//! error, as in libwebp; an Exif or XMP chunk that does is a warning.
 
 use std::borrow::Cow;
 use std::io::Cursor;
@@ -9,7 +9,7 @@ use std::io::Cursor;
 use image::ImageDecoder;
 use image::codecs::webp::WebPDecoder;
 
-use super::{Frame, le_u32};
+use super::{ImageHeader, le_u32};
 use crate::decode::{Admit, DecodeError, Decoded, Format, Limits};
 use crate::orient::Orientations;
 
@@ -28,9 +28,9 @@ pub fn decode(bytes: &[u8], limits: &Limits, admit: Admit<'_>) -> Result<Decoded
     let bytes = container.without_empty_promises(bytes);
     let mut decoder = WebPDecoder::new(Cursor::new(bytes)).map_err(fail)?;
     decoder.set_limits(inner).map_err(fail)?;
-    // It holds the picture a second time while it decodes.
+    // The decoder keeps a second copy of the image while it decodes.
     let inside = if decoder.has_animation() { 8 } else { 4 };
-    let mut frame = Frame::new(Format::WebP, decoder.dimensions());
+    let mut frame = ImageHeader::new(Format::WebP, decoder.dimensions());
     frame.orientation = container.orientations.get();
     frame.warnings = container.warnings;
     frame.read(decoder.color_type(), inside, limits, admit, |data| {
@@ -40,11 +40,11 @@ pub fn decode(bytes: &[u8], limits: &Limits, admit: Admit<'_>) -> Result<Decoded
 
 #[derive(Default)]
 struct Container {
-    /// Where it ends.
+    /// The end of the container.
     end: usize,
-    /// Where the flags of the extended header are.
+    /// The offset of the extended header's flags.
     flags: Option<usize>,
-    /// Flags of metadata that is there.
+    /// The flags of metadata that exists.
     found: u8,
     orientations: Orientations,
     warnings: Vec<String>,
@@ -92,7 +92,7 @@ impl Container {
         flags.for_each(|(_, flag)| self.found |= flag);
     }
 
-    /// Returns the container with no flag for metadata that is not there, which the decoder refuses.
+    /// Returns the container without flags for missing metadata, which the decoder would reject.
     fn without_empty_promises<'b>(&self, bytes: &'b [u8]) -> Cow<'b, [u8]> {
         let bytes = &bytes[..self.end];
         let promised = self.flags.map_or(0, |at| bytes[at] & (8 | 4));
@@ -128,7 +128,7 @@ mod tests {
         [&b"RIFF"[..], &size, b"WEBP", chunks].concat()
     }
 
-    /// The chunk of a picture of 3x2 pixels.
+    /// Returns the chunk of an image of 3x2 pixels.
     fn picture() -> Vec<u8> {
         let mut bytes = Cursor::new(Vec::new());
         let image = image::RgbImage::from_pixel(3, 2, image::Rgb([120; 3]));

@@ -1,6 +1,6 @@
-//! Preprocessed pixels against transformers' CLIP processor and the EfficientNet-Lite0 reference.
-//! They are equal, lossy formats included: Pillow and we decode JPEG with libjpeg-turbo, and the WebP
-//! decoder gives what libwebp gives.
+//! Compares preprocessed pixels with transformers' CLIP processor and the EfficientNet-Lite0
+//! reference. They are equal, including lossy formats: Pillow and this crate decode JPEG with
+//! libjpeg-turbo, and the WebP decoder matches libwebp.
 
 use sluice_pixels::{Limits, Preprocess, RgbImage, decode};
 
@@ -31,7 +31,7 @@ fn spec(text: &str) -> Preprocess {
     spec
 }
 
-/// Every row: its name, and the picture that goes into preprocessing.
+/// Returns the name of every row, and the image to preprocess.
 fn rows(fixtures: &std::path::Path) -> Vec<(String, Option<RgbImage>)> {
     let folder = fixtures.join("clip-reference");
     let index = std::fs::read_to_string(folder.join("index.json")).unwrap();

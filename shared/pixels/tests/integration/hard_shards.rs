@@ -1,4 +1,4 @@
-//! Odd, damaged and hostile picture files, against their `expected.json`.
+//! Compares irregular, damaged and hostile image files with their `expected.json`.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::Value;
 use sluice_pixels::{DecodeError, Decoded, Fidelity, Limits, Preprocess, RgbImage, decode};
 
-/// Outcome of every picture of a shard, beside what the fixture expects.
+/// Returns the outcome of every image of a shard, together with the fixture's expectation.
 fn outcomes(fixtures: &Path, shard: &str) -> Vec<(Value, Result<Decoded, DecodeError>)> {
     let folder = fixtures.join("hard");
     let text = std::fs::read_to_string(folder.join(format!("{shard}.expected.json"))).unwrap();
@@ -31,7 +31,7 @@ fn outcomes(fixtures: &Path, shard: &str) -> Vec<(Value, Result<Decoded, DecodeE
         .collect()
 }
 
-/// The way that decodes large pictures smaller, here from 64 pixels on, finds the same faults.
+/// Reduced decoding of large images, here from 64 pixels on, finds the same faults.
 fn reduced(bytes: &[u8]) -> Result<(), DecodeError> {
     let spec = "resize = { shortest-edge = 1 }\nfilter = \"box\"\ncrop = { width = 1, height = 1 }";
     let spec: Preprocess = toml::from_str(spec).unwrap();
@@ -49,7 +49,8 @@ fn mean(image: &RgbImage) -> [f64; 3] {
     sums.map(|sum| sum as f64 / (image.data.len() / 3) as f64)
 }
 
-/// Sizes and mean colour of a decoded picture against the sample's. Alpha is over white.
+/// Compares sizes and mean colour of a decoded image with the sample's. Alpha is composited onto
+/// white.
 fn check(sample: &Value, decoded: Decoded) -> Result<(), String> {
     let stored = (&sample["width"], &sample["height"]);
     if !stored.0.is_null() && (stored.0 != decoded.image.width || stored.1 != decoded.image.height)
@@ -72,7 +73,7 @@ fn check(sample: &Value, decoded: Decoded) -> Result<(), String> {
     else {
         return Ok(());
     };
-    // Of this one the fixture gives only the mean without alpha.
+    // For this one, the fixture only has the mean without alpha.
     if sample["key"] == "png-gray-alpha" {
         return Ok(());
     }
@@ -136,7 +137,7 @@ fn pictures_beside_odd_texts() {
     run("text-00000", |_| false, &[]);
 }
 
-/// Reasons of the broken shard, one by one: what a person will read in a report.
+/// Checks the reasons of the damaged shard, as a report would show them.
 #[test]
 fn reasons_say_what_is_wrong() {
     let Some(fixtures) = sluice_testkit::fixtures() else {

@@ -1,11 +1,12 @@
-//! Hash and quality measures on pictures whose answer is known by construction.
+//! Hash and quality measures of images whose answer is known by construction.
 
 use proptest::prelude::*;
 use sluice_pixels::{
-    Filter, Limits, Quality, RgbImage, decode, hamming, phash, quality, resize, technical_quality,
+    Filter, Limits, Quality, RgbImage, decode, hamming, phash, phash_transformed, quality, resize,
+    technical_quality,
 };
 
-/// A scene with edges, gradients and texture, the same at every call.
+/// Returns a deterministic scene with edges, gradients and texture.
 fn scene(width: u32, height: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {
         let (u, v) = (
@@ -76,7 +77,7 @@ fn a_flat_picture_has_one_hash_at_every_size() {
     assert_eq!(phash(&RgbImage::filled(64, 64, [0; 3])), 0);
 }
 
-/// The scene's measures beside those of a spoiled copy.
+/// Returns the measures of the scene and of a degraded copy.
 fn spoil(f: impl Fn(&RgbImage) -> RgbImage) -> (Quality, Quality) {
     let image = scene(640, 480);
     let spoiled = f(&image);
@@ -115,8 +116,8 @@ fn dark_and_bright_pictures() {
 
 #[test]
 fn blurred_and_noisy_pictures() {
-    // As CleanVision defines it, a picture of few grey levels is not called blurry, so these two
-    // have all of them: a smooth ramp, and the same ramp with stripes.
+    // By CleanVision's definition, an image of few grey levels is not blurry. These two have all
+    // levels: a smooth ramp, and the same ramp with stripes.
     let ramp = |x: u32, y: u32| (x * 160 / 640 + y * 95 / 480) as u8;
     let smooth = RgbImage::from_fn(640, 480, |x, y| [ramp(x, y); 3]);
     let striped = RgbImage::from_fn(640, 480, |x, y| {
@@ -187,4 +188,35 @@ proptest! {
             decoded.upright();
         }
     }
+}
+
+#[test]
+fn hashes_of_transformed_images_need_no_transformed_image() {
+    let image = RgbImage::from_fn(300, 200, |x, y| {
+        [(x * x / 300) as u8, (y * 2) as u8, (x * y / 200) as u8]
+    });
+    let (w, h) = (image.width, image.height);
+    let at = |x: u32, y: u32| {
+        let start = 3 * (y as usize * image.width as usize + x as usize);
+        [
+            image.data[start],
+            image.data[start + 1],
+            image.data[start + 2],
+        ]
+    };
+    let transformed = [
+        RgbImage::from_fn(w, h, |x, y| at(w - 1 - x, y)),
+        RgbImage::from_fn(w, h, |x, y| at(x, h - 1 - y)),
+        RgbImage::from_fn(h, w, |x, y| at(w - 1 - y, x)),
+        RgbImage::from_fn(w, h, |x, y| at(w - 1 - x, h - 1 - y)),
+        RgbImage::from_fn(h, w, |x, y| at(y, h - 1 - x)),
+        RgbImage::from_fn(h, w, |x, y| at(y, x)),
+        RgbImage::from_fn(h, w, |x, y| at(w - 1 - y, h - 1 - x)),
+    ];
+    let hashes = phash_transformed(&image);
+    for (number, (image, hash)) in transformed.iter().zip(hashes).enumerate() {
+        // Rounding to bytes in another order turns a bit or two.
+        assert!(hamming(phash(image), hash) <= 2, "form {number}");
+    }
+    assert!(hashes.iter().any(|&hash| hamming(hash, phash(&image)) > 8));
 }

@@ -1,4 +1,4 @@
-//! Just enough of numpy's file format: version 1, `|u1`, C order.
+//! A minimal reader of numpy's file format: version 1, `|u1`, C order.
 
 use std::path::Path;
 
@@ -28,7 +28,7 @@ impl Npy {
         }
     }
 
-    /// One row of planes [3, h, w] as interleaved pixels.
+    /// Returns one row of planes [3, h, w] as interleaved pixels.
     pub fn pixels(&self, row: usize) -> Vec<u8> {
         let plane = self.shape[2] * self.shape[3];
         let planes = &self.data[row * 3 * plane..][..3 * plane];

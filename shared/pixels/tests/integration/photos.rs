@@ -1,4 +1,4 @@
-//! Real photographs as their cameras and editors wrote them.
+//! Real photographs as written by cameras and editors.
 
 use sluice_pixels::{Format, Limits, decode, hamming, phash, quality, technical_quality};
 
@@ -31,7 +31,7 @@ fn all_600_photos_decode_and_measure() {
     assert_eq!(photos, 600);
 }
 
-/// Copies, re-encoded copies and mirrored ones of the same 60 photos.
+/// Copies, re-encoded copies and mirrored copies of the same 60 photos.
 #[test]
 fn hashes_of_known_duplicates() {
     let Some(fixtures) = sluice_testkit::fixtures() else {
@@ -68,7 +68,7 @@ fn hashes_of_known_duplicates() {
         .filter(|row| row[form] == "original")
         .map(|row| (row[group], hash_of(row)))
         .collect();
-    // Distances from the original by form, sorted.
+    // Distances from the original by kind of copy, sorted.
     let distances = |wanted: &str| -> Vec<u32> {
         let mut found: Vec<u32> = rows
             .iter()

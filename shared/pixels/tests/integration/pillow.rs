@@ -1,9 +1,9 @@
-//! Checksums of what Pillow 13.0.0 (libjpeg-turbo 3.2.0) and ImageHash 4.3.2 make of one computed
-//! picture, so that equality with them is tested without fixtures. FNV-1a over the RGB bytes.
+//! Checksums of the output of Pillow 13.0.0 (libjpeg-turbo 3.2.0) and ImageHash 4.3.2 for one
+//! computed image, so that equality is tested without fixtures. FNV-1a over the RGB bytes.
 
 use sluice_pixels::{Filter, Preprocess, RgbImage, phash, resize};
 
-/// 333x500 of whole-number patterns: `[(7x + 3y) % 256, (x * x / 50 + y) % 256, (x ^ y) % 256]`.
+/// Returns a 333x500 image: `[(7x + 3y) % 256, (x * x / 50 + y) % 256, (x ^ y) % 256]`.
 fn pattern() -> RgbImage {
     RgbImage::from_fn(333, 500, |x, y| {
         [(x * 7 + y * 3) as u8, (x * x / 50 + y) as u8, (x ^ y) as u8]
@@ -49,7 +49,7 @@ fn every_filter_resizes_as_pillow_does() {
     }
 }
 
-/// OpenNSFW's preprocessing: stretch, crop, and a JPEG of Pillow's defaults and back.
+/// OpenNSFW's preprocessing: stretch, crop, and a JPEG round trip with Pillow's defaults.
 #[test]
 fn opennsfw_pixels_with_and_without_the_jpeg() {
     let mut spec: Preprocess = toml::from_str(
@@ -82,7 +82,7 @@ fn the_hash_is_imagehashs() {
     assert_eq!(phash(&pattern()), 0xfc00f8000fffff02);
 }
 
-/// The spec in the README is one.
+/// Checks that the spec in the README parses.
 #[test]
 fn the_readmes_spec_parses() {
     let readme = include_str!("../../README.md");

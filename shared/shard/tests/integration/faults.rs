@@ -1,22 +1,22 @@
-//! Storage that fails is an error and nothing else is; limits hold.
+//! A failing reader is an error and nothing else is; limits are respected.
 
 use std::io::{self, Read, Write};
 
 use sluice_shard::{
-    Compression, DamageKind, Event, Limits, Missing, NoteKind, SampleProblem, ShardReader,
+    Compression, DamageKind, Event, Missing, NoteKind, SampleProblem, ShardLimits, ShardReader,
     ShardWriter, Skip,
 };
 
 use crate::support::{read, read_with, summary};
 
-/// Fails with `kind` once `left` bytes were read.
-struct Failing<'a> {
+/// Fails with `kind` after `left` bytes.
+struct FailingReader<'a> {
     bytes: &'a [u8],
     left: usize,
     kind: io::ErrorKind,
 }
 
-impl Read for Failing<'_> {
+impl Read for FailingReader<'_> {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         if self.left == 0 {
             return Err(io::Error::new(self.kind, "the network is gone"));
@@ -29,7 +29,7 @@ impl Read for Failing<'_> {
     }
 }
 
-/// Ten samples of incompressible bytes.
+/// Returns ten samples of incompressible bytes.
 fn shard() -> Vec<u8> {
     let mut writer = ShardWriter::new(Vec::new());
     let mut state = 1_u32;
@@ -67,15 +67,15 @@ fn readers_and_events_go_over_threads() {
 fn a_failing_reader_is_an_error_and_never_damage() {
     let plain = shard();
     for packed in [plain.clone(), gzip(&plain), zstd(&plain)] {
-        // UnexpectedEof is how some clients tell a connection that was cut.
+        // Some clients report a dropped connection as UnexpectedEof.
         for kind in [io::ErrorKind::TimedOut, io::ErrorKind::UnexpectedEof] {
             for left in [0, 100, 700, 5000, 20_000, packed.len() - 1, packed.len()] {
-                let failing = Failing {
+                let failing = FailingReader {
                     bytes: &packed,
                     left,
                     kind,
                 };
-                let reader = match ShardReader::new(failing, Limits::default()) {
+                let reader = match ShardReader::new(failing, ShardLimits::default()) {
                     Ok(reader) => reader,
                     Err(error) => {
                         assert!(left < 512);
@@ -151,7 +151,7 @@ fn an_empty_gzip_is_empty() {
 fn a_zero_block_in_the_middle_is_not_taken_for_the_end() {
     let mut bytes = shard();
     let read_before = read(&bytes);
-    // The header of the fourth member, lost to a page of zeros; its data is no header.
+    // The header of the fourth member is overwritten with zeros; its data is not a header.
     let at = usize::try_from(read_before.samples[2].members[0].offset).unwrap();
     bytes[at - 512..at].fill(0);
     let read = read(&bytes);
@@ -161,9 +161,9 @@ fn a_zero_block_in_the_middle_is_not_taken_for_the_end() {
 
 #[test]
 fn large_members_are_passed_over() {
-    let limits = Limits {
+    let limits = ShardLimits {
         max_member_bytes: 2999,
-        ..Limits::default()
+        ..ShardLimits::default()
     };
     let read = read_with(&shard(), limits);
     assert_eq!(summary(&read), "10 samples");
@@ -172,9 +172,9 @@ fn large_members_are_passed_over() {
         assert_eq!(sample.members[0].data, None);
         assert_eq!(sample.members[1].data.as_deref(), Some(&b"caption"[..]));
     }
-    let limits = Limits {
+    let limits = ShardLimits {
         max_sample_bytes: 3000,
-        ..Limits::default()
+        ..ShardLimits::default()
     };
     let read = read_with(&shard(), limits);
     assert_eq!(read.samples[9].members[0].missing, None);
@@ -183,9 +183,9 @@ fn large_members_are_passed_over() {
 
 #[test]
 fn a_sample_has_so_many_members_and_no_more() {
-    let limits = Limits {
+    let limits = ShardLimits {
         max_sample_members: 1,
-        ..Limits::default()
+        ..ShardLimits::default()
     };
     let read = read_with(&shard(), limits);
     assert_eq!(read.counts.skipped, 10);
@@ -205,14 +205,14 @@ fn a_bomb_stops_at_the_limit() {
     let tar = writer.finish().unwrap();
     for packed in [gzip(&tar), zstd(&tar)] {
         for limits in [
-            Limits {
+            ShardLimits {
                 max_inflated_bytes: 1 << 20,
-                ..Limits::default()
+                ..ShardLimits::default()
             },
-            Limits {
+            ShardLimits {
                 inflate_ratio_from: 1 << 20,
                 max_inflate_ratio: 2,
-                ..Limits::default()
+                ..ShardLimits::default()
             },
         ] {
             let read = read_with(&packed, limits);

@@ -1,4 +1,5 @@
-//! Every odd or broken shard of the fixtures, against what an independent reader found in it.
+//! Compares every irregular or damaged shard of the fixtures with the findings of an independent
+//! reader.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +9,7 @@ use sluice_testkit::fixtures;
 
 use crate::support::{Read, read, sha256, summary};
 
-/// What becomes of each shard, as `support::summary` puts it.
+/// The outcome for each shard, as formatted by `support::summary`.
 const OUTCOMES: &[(&str, &str)] = &[
     ("broken-00000.tar", "42 samples"),
     ("formats-00000.tar", "65 samples"),
@@ -97,14 +98,14 @@ const OUTCOMES: &[(&str, &str)] = &[
     ("text-00000.tar", "16 samples"),
 ];
 
-/// A member as it stands in the tar: name, bytes, and its hash where its data was read.
-type Found = (String, u64, Option<String>);
+/// A member in the tar: its name, its size, and its hash if its data was read.
+type FoundMember = (String, u64, Option<String>);
 
 fn name_of(sample: &Sample, member: usize) -> String {
     format!("{}.{}", sample.key, sample.members[member].extension)
 }
 
-fn found(read: &Read) -> Vec<(u64, Found)> {
+fn found(read: &Read) -> Vec<(u64, FoundMember)> {
     let mut found = Vec::new();
     for sample in &read.samples {
         for (i, member) in sample.members.iter().enumerate() {
@@ -134,11 +135,13 @@ fn check_members(shard: &str, expected: &Value, read: &Read) {
     };
     let found = found(read);
     match shard {
-        // The second archive is read too; and of a cut gzip all that can still be inflated.
+        // The second archive is read too, as is the part of a truncated gzip that can be
+        // decompressed.
         "tar-concatenated.tar" | "tar-gz-truncated.tar.gz" => {
             assert!(found.len() > expected.len(), "{shard}");
         }
-        // The shard ends inside the bomb. Of the others the fixtures do not say what is in them.
+        // The shard ends inside the bomb. The fixtures do not describe the content of the other
+        // members.
         "tar-gz-bomb.tar.gz" | "tar-bad-pax.tar" | "tar-huge-longname.tar" => {}
         _ => assert_eq!(found.len(), expected.len(), "{shard}: {found:?}"),
     }
@@ -174,7 +177,7 @@ fn check_outcome(shard: &str, expected: &Value, read: &Read) {
 
 fn check_samples(shard: &str, expected: &Value, read: &Read) {
     for wanted in expected["samples"].as_array().into_iter().flatten() {
-        // The `./` of `tar -C folder .` is no part of a key.
+        // The `./` of `tar -C folder .` is not part of a key.
         let key = wanted["key"]
             .as_str()
             .expect("a key")
@@ -281,7 +284,8 @@ fn every_shard_gives_what_was_found_in_it() {
 #[test]
 fn offsets_point_at_the_data() {
     let Some(fixtures) = fixtures() else { return };
-    // The same archive, plain and packed in four ways: positions in the decompressed stream.
+    // The same archive, plain and compressed in four ways. Offsets are positions in the
+    // decompressed stream.
     let hard = fixtures.join("hard");
     let plain = std::fs::read(hard.join("tar-v7.tar")).expect("a shard");
     for shard in [

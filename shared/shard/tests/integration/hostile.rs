@@ -1,7 +1,8 @@
-//! Hostile shards, each in a process of its own, so that its time and its peak memory can be told.
+//! Hostile shards. Each runs in a process of its own, so that its time and peak memory can be
+//! measured.
 //!
-//! The child is this same test program, asked for `child` alone and told the shard by an
-//! environment variable.
+//! The child process is this test program, run with only the test `child`. An environment variable
+//! names the shard.
 
 use sluice_testkit::{Need, fixtures};
 use std::process::{Command, Stdio};

@@ -1,4 +1,4 @@
-//! Sound shards: real photos, read back through their offsets.
+//! Valid shards of real photos, read back through their offsets.
 
 use sluice_testkit::fixtures;
 

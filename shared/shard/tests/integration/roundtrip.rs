@@ -1,4 +1,5 @@
-//! What is written is read back: by us, by the `tar` crate, by Python; whole and cut anywhere.
+//! Reads back what was written: with this crate, the `tar` crate and Python; complete and truncated
+//! anywhere.
 
 use std::collections::BTreeMap;
 use std::io::Read as _;
@@ -22,7 +23,8 @@ fn write(members: &Members) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
-/// Names of all kinds and lengths: few keys, so that they meet again; no keys; bytes of no encoding.
+/// Generates names of all kinds and lengths: few keys, so that they repeat; no keys; bytes in no
+/// encoding.
 fn any_name() -> impl Strategy<Value = Vec<u8>> {
     let short = "([ab]|a/|\\./|\\.\\./|é|猫){1,2}\\.(jpg|JPG|txt|json|mask\\.png)";
     prop_oneof![
@@ -39,7 +41,7 @@ fn any_members() -> impl Strategy<Value = Members> {
     proptest::collection::vec((any_name(), data), 0..14)
 }
 
-/// Offset, name and data as read; for skipped members the offset alone.
+/// Offset, name and data as read. For skipped members, only the offset.
 type Listed = (u64, Option<Vec<u8>>, Option<Vec<u8>>);
 
 fn listed(bytes: &[u8]) -> Vec<Listed> {
@@ -73,7 +75,8 @@ proptest! {
         let bytes = write(&members);
         let cut = (bytes.len() as f64 * cut) as usize;
         let (whole, torn) = (listed(&bytes), listed(&bytes[..cut]));
-        // A torn skipped member is told as such, so it may be one more than the whole ones.
+        // A truncated member that is skipped counts as skipped, so there may be one more than the
+        // complete ones.
         for (before, after) in whole.iter().zip(&torn) {
             prop_assert_eq!(before, after);
         }
@@ -93,7 +96,7 @@ proptest! {
             let at = at.index(bytes.len());
             bytes[at] = byte;
         }
-        // The checks are in `read`.
+        // The assertions are in `read`.
         let _ = read(&bytes);
     }
 
@@ -122,7 +125,8 @@ proptest! {
     }
 }
 
-/// Names short, split over the prefix, and long; keys and extensions odd.
+/// Returns names that are short, split over the prefix, and long, with irregular keys and
+/// extensions.
 fn examples() -> Members {
     let deep = ["folder-xxxxxxxxxxxxxxxxxxxx"; 5].join("/");
     [
@@ -147,7 +151,7 @@ fn examples() -> Members {
 fn the_same_members_give_the_same_bytes() {
     let bytes = write(&examples());
     assert_eq!(bytes, write(&examples()));
-    // Pinned: a change of these bytes makes every output shard of every user another one.
+    // Pinned: a change of these bytes changes every output shard of every user.
     assert_eq!(
         sha256(&bytes),
         "2e08fda37e9a70dc4fd9289ee09740268de31d77b8023437d6a233badbcb937d"

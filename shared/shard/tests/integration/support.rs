@@ -1,28 +1,28 @@
-//! What the tests share.
+//! Helpers that the tests share.
 
 use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
-use sluice_shard::{Counts, Damage, Event, Limits, Note, Sample, ShardReader, Skipped};
+use sluice_shard::{Damage, Event, MemberCounts, Note, Sample, ShardLimits, ShardReader, Skipped};
 
-/// Everything a shard gives.
+/// Everything read from a shard.
 #[derive(Debug, Default, PartialEq)]
 pub struct Read {
     pub samples: Vec<Sample>,
     pub skipped: Vec<Skipped>,
     pub notes: Vec<Note>,
     pub damage: Option<Damage>,
-    pub counts: Counts,
+    pub counts: MemberCounts,
     pub compression: &'static str,
 }
 
-/// Reads a shard to its end and checks what holds for every shard: damage comes once and last,
-/// and each member is counted once.
+/// Reads a shard to its end and checks what holds for every shard: damage comes once and last, and
+/// each member is counted once.
 pub fn read(bytes: &[u8]) -> Read {
-    read_with(bytes, Limits::default())
+    read_with(bytes, ShardLimits::default())
 }
 
-pub fn read_with(bytes: &[u8], limits: Limits) -> Read {
+pub fn read_with(bytes: &[u8], limits: ShardLimits) -> Read {
     let mut reader = ShardReader::new(bytes, limits).expect("bytes do not fail");
     let mut all = Read {
         compression: reader.compression().as_str(),
@@ -56,7 +56,7 @@ pub fn read_with(bytes: &[u8], limits: Limits) -> Read {
     all
 }
 
-/// One line that says what a shard gave.
+/// Summarises the content of a shard in one line.
 pub fn summary(read: &Read) -> String {
     let mut line = format!("{} samples", read.counts.samples);
     for skipped in &read.skipped {

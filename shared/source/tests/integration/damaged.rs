@@ -1,5 +1,5 @@
-//! Compressed shards damaged at many places. Every member that `read` finds whole must be there, byte for
-//! byte, for the readers of later steps, however they read.
+//! Compressed shards, damaged at many positions. Every member that `read` finds complete must be
+//! available, byte for byte, to the readers of later steps, however they read.
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
@@ -7,12 +7,12 @@ use std::io::{Read, Write};
 use sluice_harness::{Run, open_shard};
 use sluice_manifest::rows::{MemberRow, PlanRow};
 use sluice_manifest::{Partition, ShardPath};
-use sluice_shard::{Compression, Event, Limits, ShardReader, ShardWriter};
+use sluice_shard::{Compression, Event, ShardLimits, ShardReader, ShardWriter};
 use sluice_source::{InputReader, SourceShard};
 use sluice_store::{Location, Storage, Store};
 
-/// A member as `read` finds it.
-struct Found {
+/// A member found by `read`.
+struct FoundMember {
     offset: u64,
     bytes: Vec<u8>,
 }
@@ -26,7 +26,7 @@ impl Random {
     }
 }
 
-/// Samples of incompressible images, and of captions that compress.
+/// Returns samples of incompressible images and of captions that compress.
 fn tar() -> Vec<u8> {
     let mut random = Random(7);
     let mut writer = ShardWriter::new(Vec::new());
@@ -59,7 +59,7 @@ fn in_pieces(bytes: &[u8], pack: impl Fn(&[u8]) -> Vec<u8>) -> Vec<u8> {
     bytes.chunks(30_000).flat_map(pack).collect()
 }
 
-/// The shard damaged in several ways at one place.
+/// Returns the shard, damaged in several ways at one position.
 fn damaged(packed: &[u8], at: usize) -> [Vec<u8>; 4] {
     let mut flipped = packed.to_vec();
     flipped[at] ^= 0x40;
@@ -83,9 +83,9 @@ fn planned(store: &Store) -> PlanRow {
 }
 
 /// Reads the shard as `read` does.
-fn find(store: &Store, planned: &PlanRow) -> (Compression, Vec<Found>) {
+fn find(store: &Store, planned: &PlanRow) -> (Compression, Vec<FoundMember>) {
     let reader = open_shard(store, planned).unwrap();
-    let mut reader = ShardReader::new(reader, Limits::default()).unwrap();
+    let mut reader = ShardReader::new(reader, ShardLimits::default()).unwrap();
     let compression = reader.compression();
     let mut found = Vec::new();
     for event in reader.by_ref() {
@@ -93,7 +93,7 @@ fn find(store: &Store, planned: &PlanRow) -> (Compression, Vec<Found>) {
             continue;
         };
         for member in sample.members {
-            found.push(Found {
+            found.push(FoundMember {
                 offset: member.offset,
                 bytes: member.data.unwrap_or_default(),
             });
@@ -105,7 +105,7 @@ fn find(store: &Store, planned: &PlanRow) -> (Compression, Vec<Found>) {
 /// Reads some of the members as later steps do, in pieces of `piece` bytes.
 fn check<'f>(
     open: impl Fn() -> SourceShard,
-    members: impl Iterator<Item = &'f Found>,
+    members: impl Iterator<Item = &'f FoundMember>,
     piece: usize,
     what: &str,
 ) {
@@ -118,7 +118,7 @@ fn check<'f>(
             offset: member.offset,
             size,
         };
-        source.want([&address]).unwrap();
+        source.prefetch([&address]).unwrap();
         let mut reader = source.member(&address).unwrap();
         let mut bytes = Vec::new();
         loop {
@@ -162,9 +162,9 @@ fn later_readers_reach_what_read_reached() {
             store.put("a.tar", packed).unwrap();
             let planned = planned(&store);
             let (compression, found) = find(&store, &planned);
-            let packing = compression.as_str().to_owned();
-            let packing = HashMap::from([(planned.shard.clone(), packing)]);
-            let open = || input.shard(&planned, &packing).unwrap();
+            let compression = compression.as_str().to_owned();
+            let compressions = HashMap::from([(planned.shard.clone(), compression)]);
+            let open = || input.shard(&planned, &compressions).unwrap();
             let what = format!("{name} damaged at {at}");
             check(open, found.iter(), 1 << 20, &what);
             check(open, found.iter().skip(1).step_by(3), 700, &what);

@@ -1,5 +1,5 @@
-//! Classes of errors, on the answers that stores give. opendal keeps most of an answer as text, so the
-//! tables below also hold for the texts of the version that `Cargo.lock` names.
+//! Classes of errors for the answers that stores send. opendal keeps most of an answer as text, so
+//! these tables also check the texts of the version in `Cargo.lock`.
 
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -8,17 +8,17 @@ use std::thread;
 use opendal::services::{Azblob, Gcs, S3};
 
 use super::*;
-use crate::stop::Stop;
-use crate::transport::{Sent, Transport};
+use crate::stop::StopFlag;
+use crate::transport::{RequestCounts, Transport};
 
 fn client(operator: Operator) -> Client {
-    let transport = Transport::new(Sent::default()).unwrap();
+    let transport = Transport::new(RequestCounts::default()).unwrap();
     let remote = Remote {
         endpoint: "http://store".into(),
         credentials: "set CREDENTIALS",
-        patience: Duration::from_secs(1),
+        deadline: Duration::from_secs(1),
     };
-    let io = Io::start(Stop::default()).unwrap();
+    let io = Io::start(StopFlag::default()).unwrap();
     Client::remote(operator.layer(transport), io, remote)
 }
 
@@ -65,7 +65,8 @@ fn gcs(endpoint: &str) -> Operator {
     Operator::new(builder.skip_signature()).unwrap()
 }
 
-/// A kind of store, the status and the body of an answer, and the class and a word of our error.
+/// The kind of store, the status and body of its answer, the expected class, and a word of our
+/// error.
 type Case = (fn(&str) -> Operator, u16, &'static str, Class, &'static str);
 
 const ANSWERS: &[Case] = &[

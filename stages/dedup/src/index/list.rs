@@ -6,18 +6,20 @@
 //!   `image_id`, `id` or `name`; labels in `label`. Without such a first line the hash is in the first
 //!   column and the name in the second.
 //!
-//! A hash of 64 hexadecimal digits is a SHA-256, one of 16 digits a 64-bit perceptual hash. A list is
-//! read line by line whenever it is compared with, so its length does not matter.
+//! A hash of 64 hexadecimal digits is a SHA-256, one of 32 an MD5, one of 16 a 64-bit perceptual hash. In
+//! a list that ends in `.pdq`, and in the column `pdq` of a CSV, 64 digits are a PDQ hash. A list is read line
+//! by line whenever it is compared with, so its length does not matter.
 
 use std::io::{BufRead, BufReader, Read};
 
 use sluice_manifest::{Error, Fingerprint, Result};
 use sluice_store::{Location, Storage, Store};
 
-use super::open::{Hashed, Set};
+use super::open::{By, Digest, Hashed, Set};
+use crate::hash::{Hash, decode};
 
 /// Endings of the names of lists.
-const ENDINGS: [&str; 3] = [".txt", ".csv", ".sha256"];
+const ENDINGS: [&str; 5] = [".txt", ".csv", ".sha256", ".md5", ".pdq"];
 const HASHES: [&str; 5] = ["hash", "sha256", "phash", "md5", "pdq"];
 const NAMES: [&str; 3] = ["image_id", "id", "name"];
 
@@ -28,19 +30,17 @@ pub(crate) struct HashList {
     path: String,
     /// Hashes in it.
     pub entries: u64,
+    /// The kinds of them.
+    pub kinds: Vec<By>,
     /// Of its content.
     pub fingerprint: Fingerprint,
-}
-
-/// A hash of a list.
-enum Hash {
-    Sha256([u8; 32]),
-    Perceptual(u64),
 }
 
 /// Which fields of a line are what.
 struct Columns {
     hash: usize,
+    /// Whether 64 digits are a PDQ hash.
+    is_pdq: bool,
     name: Option<usize>,
     label: Option<usize>,
 }
@@ -68,15 +68,20 @@ impl HashList {
         let mut list = Self {
             fingerprint: Fingerprint::of([store.blake3(&path)?.as_str()]),
             entries: 0,
+            kinds: Vec::new(),
             store,
             path,
         };
-        let mut entries = 0;
-        list.each_line(&mut |_| {
+        let (mut entries, mut kinds) = (0, Vec::new());
+        list.each_line(&mut |line| {
             entries += 1;
+            let kind = line.digest.kind();
+            if !kinds.contains(&kind) {
+                kinds.push(kind);
+            }
             Ok(())
         })?;
-        list.entries = entries;
+        (list.entries, list.kinds) = (entries, kinds);
         Ok(list)
     }
 
@@ -90,23 +95,22 @@ impl HashList {
         each: &mut dyn FnMut(Hashed<'_>) -> Result<()>,
     ) -> Result<()> {
         self.each_line(&mut |line| {
-            let (sha256, phash) = match line.hash {
-                Hash::Sha256(digest) => (Some(digest), None),
-                Hash::Perceptual(bits) => (None, Some(bits)),
-            };
             each(Hashed {
                 set,
                 image_id: line.name,
                 label: line.label,
-                sha256,
-                phash,
+                digest: line.digest,
             })
         })
     }
 
+    fn has_ending(&self, ending: &str) -> bool {
+        self.path.to_ascii_lowercase().ends_with(ending)
+    }
+
     fn each_line(&self, each: &mut dyn FnMut(Line<'_>) -> Result<()>) -> Result<()> {
         let object = self.store.reader(&self.path)?;
-        match self.path.to_ascii_lowercase().ends_with(".csv") {
+        match self.has_ending(".csv") {
             true => self.each_record(object, each),
             false => self.each_text(object, each),
         }
@@ -117,6 +121,7 @@ impl HashList {
         object: impl Read,
         each: &mut dyn FnMut(Line<'_>) -> Result<()>,
     ) -> Result<()> {
+        let is_pdq = self.has_ending(".pdq");
         let mut text = String::new();
         let mut lines = BufReader::new(object);
         for number in 1.. {
@@ -129,10 +134,11 @@ impl HashList {
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let (hash, name) = line.split_once(char::is_whitespace).unwrap_or((line, ""));
+            let between = |c: char| c.is_whitespace() || (is_pdq && c == ',');
+            let (hash, name) = line.split_once(between).unwrap_or((line, ""));
             // `sha256sum` marks files that it read as binary ones.
             let name = name.trim().trim_start_matches('*');
-            each(self.line(number, hash, Some(name), None)?)?;
+            each(self.line(number, hash, is_pdq, [Some(name), None])?)?;
         }
         Ok(())
     }
@@ -165,7 +171,8 @@ impl HashList {
             let Some(columns) = &columns else { continue };
             let field = |column: Option<usize>| column.and_then(|column| record.get(column));
             let hash = record.get(columns.hash).unwrap_or_default();
-            each(self.line(number, hash, field(columns.name), field(columns.label))?)?;
+            let named = [field(columns.name), field(columns.label)];
+            each(self.line(number, hash, columns.is_pdq, named)?)?;
         }
         Ok(())
     }
@@ -174,17 +181,18 @@ impl HashList {
         &self,
         number: u64,
         hash: &'a str,
-        name: Option<&'a str>,
-        label: Option<&'a str>,
+        is_pdq: bool,
+        [name, label]: [Option<&'a str>; 2],
     ) -> Result<Line<'a>> {
         let given = |text: &&str| !text.is_empty();
         Ok(Line {
             name: name.filter(given).unwrap_or(hash),
             label: label.filter(given),
-            hash: Hash::parse(hash).map_err(|what| {
+            digest: Digest::parse(hash, is_pdq).ok_or_else(|| {
                 let uri = self.store.uri(&self.path);
-                Error::data(format!("{uri}: line {number}: {what}")).hint(
-                    "expected SHA-256 (64 hexadecimal digits) or 64-bit perceptual hashes (16 digits)",
+                Error::data(format!("{uri}: line {number}: {hash:?} is not a hash")).hint(
+                    "expected hexadecimal digits: 64 of a SHA-256 or PDQ hash, 32 of an MD5, 16 of a 64-bit \
+                     perceptual hash",
                 )
             })?,
         })
@@ -202,22 +210,20 @@ impl HashList {
 
 /// A line of a list.
 struct Line<'a> {
-    hash: Hash,
+    digest: Digest,
     name: &'a str,
     label: Option<&'a str>,
 }
 
-impl Hash {
+impl Digest {
     /// Parses a hash by its number of digits.
-    fn parse(text: &str) -> Result<Self, String> {
-        let mut digest = [0; 32];
+    fn parse(text: &str, is_pdq: bool) -> Option<Self> {
         match text.len() {
-            64 if hex::decode_to_slice(text, &mut digest).is_ok() => Ok(Self::Sha256(digest)),
-            16 => u64::from_str_radix(text, 16)
-                .map(Self::Perceptual)
-                .map_err(|_| format!("{text:?} is not a hash")),
-            32 => Err(format!("{text:?}: MD5 is not compared")),
-            _ => Err(format!("{text:?} is not a hash")),
+            64 if is_pdq => Hash::of_pdq(text).map(Self::Pdq),
+            64 => decode(text).map(Self::Sha256),
+            32 => decode(text).map(Self::Md5),
+            16 => decode(text).map(|bytes| Self::Phash(Hash([u64::from_be_bytes(bytes)]))),
+            _ => None,
         }
     }
 }
@@ -231,6 +237,7 @@ impl Columns {
         };
         let bare = Self {
             hash: 0,
+            is_pdq: false,
             name: Some(1),
             label: Some(2),
         };
@@ -239,6 +246,7 @@ impl Columns {
         };
         let columns = Self {
             hash,
+            is_pdq: first[hash].eq_ignore_ascii_case("pdq"),
             name: named(&NAMES),
             label: named(&["label"]),
         };

@@ -13,6 +13,8 @@ use super::list::HashList;
 use super::{DESCRIPTION, Description, HashRow, VECTORS};
 use crate::Check;
 use crate::embeddings::Encoder;
+use crate::hash::{self as phash, decode};
+use crate::settings::HashKind;
 
 /// The sets of `--against`, in their order.
 #[derive(Debug, Default)]
@@ -40,8 +42,7 @@ pub(crate) struct Hashed<'a> {
     pub set: &'a Set,
     pub image_id: &'a str,
     pub label: Option<&'a str>,
-    pub sha256: Option<[u8; 32]>,
-    pub phash: Option<u64>,
+    pub digest: Digest,
 }
 
 /// Images of a reference set, with their embeddings.
@@ -66,14 +67,22 @@ pub(crate) struct Known {
     pub similarity: f32,
 }
 
-/// The SHA-256 and the perceptual hash of an image, as far as they are asked for.
-type Hashes = (Option<[u8; 32]>, Option<u64>);
+/// A hash of a reference set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Digest {
+    Sha256([u8; 32]),
+    Md5([u8; 16]),
+    Phash(phash::Hash<1>),
+    Pdq(phash::Hash<4>),
+}
 
 /// The hash by which images are compared.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum By {
     Sha256,
+    Md5,
     Phash,
+    Pdq,
 }
 
 impl References {
@@ -146,13 +155,52 @@ impl References {
         self.sets.iter().any(|set| set.encoder().is_some())
     }
 
-    /// Calls `each` with every image of the sets that has this hash, set by set.
+    /// Checks that no list has only perceptual hashes of another kind.
+    ///
+    /// # Errors
+    /// Usage, when one has: nothing of it would be compared.
+    pub fn check_kind(&self, kind: HashKind) -> Result<()> {
+        let (other, hint) = match kind {
+            HashKind::Phash => (By::Pdq, "compare with it by --hash pdq"),
+            HashKind::Pdq => (
+                By::Phash,
+                "compare with it by --hash phash, in a step of its own",
+            ),
+        };
+        match self.sets.iter().find(|set| set.kinds() == [other]) {
+            Some(set) => {
+                let name = &set.name;
+                let error = format!("{name}: its hashes are {}", other.column());
+                Err(Error::usage(error).hint(hint))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Checks that no list has MD5 hashes, for images that have none.
+    ///
+    /// # Errors
+    /// Usage, when one has.
+    pub fn refuse_md5(&self) -> Result<()> {
+        match self.sets.iter().find(|set| set.kinds().contains(&By::Md5)) {
+            Some(set) => {
+                let name = &set.name;
+                Err(
+                    Error::usage(format!("{name}: has MD5 hashes, and read/images has none"))
+                        .hint("run sluice-read with --hashes md5"),
+                )
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Calls `each` with every hash of these kinds of the sets, set by set.
     ///
     /// # Errors
     /// Of `each` and `check`; data, when a set is damaged; of storage.
     pub fn each_hash(
         &self,
-        by: By,
+        by: &[By],
         check: Check<'_>,
         each: &mut dyn FnMut(Hashed<'_>) -> Result<()>,
     ) -> Result<()> {
@@ -247,6 +295,14 @@ impl Set {
         }
     }
 
+    /// Returns the kinds of a list's hashes.
+    fn kinds(&self) -> &[By] {
+        match &self.content {
+            Content::Index { .. } => &[],
+            Content::List(list) => &list.kinds,
+        }
+    }
+
     fn encoder(&self) -> Option<&Encoder> {
         match &self.content {
             Content::Index { about, .. } => about.encoder.as_ref(),
@@ -279,29 +335,43 @@ impl Set {
     fn each_hash_of(
         &self,
         part: &Output,
-        by: By,
+        by: &[By],
         check: Check<'_>,
         each: &mut dyn FnMut(Hashed<'_>) -> Result<()>,
     ) -> Result<()> {
-        let columns = ["image_id", "label", by.column()];
+        let kinds = by.iter().map(|by| by.column());
+        let columns: Vec<&str> = ["image_id", "label"].into_iter().chain(kinds).collect();
         for batch in self.table(part, HashRow::SCHEMA, &columns)? {
             check()?;
             let batch = batch?;
             let (ids, labels) = (texts(&batch, "image_id")?, texts(&batch, "label")?);
             for row in 0..batch.num_rows() {
-                let Some((sha256, phash)) = by.hash(&batch, row)? else {
-                    continue;
-                };
-                each(Hashed {
-                    set: self,
-                    image_id: ids.value(row),
-                    label: at(labels, row),
-                    sha256,
-                    phash,
-                })?;
+                for by in by {
+                    let Some(digest) = by.digest(&batch, row)? else {
+                        continue;
+                    };
+                    each(Hashed {
+                        set: self,
+                        image_id: ids.value(row),
+                        label: at(labels, row),
+                        digest,
+                    })?;
+                }
             }
         }
         Ok(())
+    }
+}
+
+impl Digest {
+    /// Returns the kind of hash.
+    pub fn kind(&self) -> By {
+        match self {
+            Self::Sha256(_) => By::Sha256,
+            Self::Md5(_) => By::Md5,
+            Self::Phash(_) => By::Phash,
+            Self::Pdq(_) => By::Pdq,
+        }
     }
 }
 
@@ -309,29 +379,29 @@ impl By {
     fn column(self) -> &'static str {
         match self {
             Self::Sha256 => "sha256",
+            Self::Md5 => "md5",
             Self::Phash => "phash",
+            Self::Pdq => "pdq",
         }
     }
 
-    /// Returns the SHA-256 or the perceptual hash of a row; none where it has none.
-    fn hash(self, batch: &RecordBatch, row: usize) -> Result<Option<Hashes>> {
-        match self {
-            Self::Sha256 => {
-                let mut digest = [0; 32];
-                let text = at(texts(batch, "sha256")?, row);
-                let decoded = text.and_then(|text| hex::decode_to_slice(text, &mut digest).ok());
-                Ok(decoded.map(|()| (Some(digest), None)))
-            }
-            Self::Phash => {
-                let column = batch.column_by_name("phash");
-                let column = column.and_then(|column| column.as_primitive_opt::<UInt64Type>());
-                let column =
-                    column.ok_or_else(|| Error::data("column \"phash\" is not of numbers"))?;
-                Ok(column
-                    .is_valid(row)
-                    .then(|| (None, Some(column.value(row)))))
-            }
+    /// Returns the hash of a row; none where it has none.
+    fn digest(self, batch: &RecordBatch, row: usize) -> Result<Option<Digest>> {
+        if self == Self::Phash {
+            let column = batch.column_by_name("phash");
+            let column = column.and_then(|column| column.as_primitive_opt::<UInt64Type>());
+            let column = column.ok_or_else(|| Error::data("column \"phash\" is not of numbers"))?;
+            let hash = column.is_valid(row).then(|| column.value(row));
+            return Ok(hash.map(|hash| Digest::Phash(phash::Hash([hash]))));
         }
+        let Some(text) = at(texts(batch, self.column())?, row) else {
+            return Ok(None);
+        };
+        Ok(match self {
+            Self::Md5 => decode(text).map(Digest::Md5),
+            Self::Pdq => phash::Hash::of_pdq(text).map(Digest::Pdq),
+            Self::Sha256 | Self::Phash => decode(text).map(Digest::Sha256),
+        })
     }
 }
 

@@ -13,7 +13,7 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Float32Type};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sluice_harness::{Context, Plan, Sample, Survivors};
+use sluice_harness::{Context, InputPlaces, Plan, Sample, Survivors, refuse_overlap};
 use sluice_manifest::rows::{CuratedRow, Row, SCHEMA_KEY, SampleRow, Status, some_of_read};
 use sluice_manifest::{Error, Fingerprint, ImageId, Output, Reason, StepName, Unit, UnitKind};
 use sluice_store::{Location, RowWriter, Store, Table, TableWriter};
@@ -39,6 +39,14 @@ pub fn write(args: &Index, context: &Context) -> Result<()> {
         None => Box::new(OfRun::open(context, args)?),
     };
     let place = Location::parse(&args.output)?;
+    let output = ("--output", &place);
+    match &args.input {
+        Some(input) => refuse_overlap(output, ("--input", &Location::parse(input)?))?,
+        None => {
+            refuse_overlap(output, ("--run", context.run.location()))?;
+            InputPlaces::of_plan(&context.plan()?, &context.run)?.refuse(output.0, output.1)?;
+        }
+    }
     let store = context.storage.create(&place)?;
     let settings = json!({ "labels": labels });
     let made_from = source.made_from(&settings)?;
@@ -172,6 +180,8 @@ struct IndexedRow {
     image_id: ImageId,
     sha256: Option<String>,
     phash: Option<u64>,
+    md5: Option<String>,
+    pdq: Option<String>,
     metadata: Option<String>,
     status: Status,
     reason: Option<Reason>,
@@ -181,7 +191,7 @@ impl Row for IndexedRow {
     const SCHEMA: &'static str = SampleRow::SCHEMA;
     fn fields() -> Vec<Field> {
         some_of_read(&[
-            "image_id", "sha256", "phash", "metadata", "status", "reason",
+            "image_id", "sha256", "phash", "md5", "pdq", "metadata", "status", "reason",
         ])
     }
 }
@@ -279,6 +289,8 @@ impl Source for OfRun<'_> {
                     label,
                     sha256: sample.sha256,
                     phash: sample.phash,
+                    md5: sample.md5,
+                    pdq: sample.pdq,
                 };
                 each(row, vector)?;
             }
@@ -385,6 +397,8 @@ impl Source for OfDataset<'_> {
                     label: label(self.labels, text("metadata", row)),
                     sha256: text("sha256", row).map(str::to_owned),
                     phash: hashes.is_valid(row).then(|| hashes.value(row)),
+                    md5: None,
+                    pdq: None,
                 };
                 let vector = vectors.filter(|vectors| vectors.is_valid(row));
                 let vector = vector.map(|vectors| vectors.value(row));

@@ -37,7 +37,7 @@ fn wrong_values_are_refused_when_they_are_parsed() {
         "exact --rank-by A",
         "exact --embeddings embed",
         "exact --filters aesthetic",
-        "perceptual --max-distance 17",
+        "perceptual --max-distance 65",
         "perceptual --max-distance -1",
         "fit --clusters 0",
         "fit --sample 0",
@@ -123,7 +123,7 @@ fn methods_choose_the_subcommands() {
         names.filter(is_active).collect()
     };
     assert_eq!(active("exact"), ["exact"]);
-    assert_eq!(active("perceptual,exact"), ["exact", "perceptual"]);
+    assert_eq!(active("perceptual,exact"), ["exact", "pairs", "perceptual"]);
     assert_eq!(active("semantic"), ["fit", "assign", "match"]);
 }
 

@@ -1,4 +1,4 @@
-//! Made-up vectors and hashes.
+//! Made-up hashes.
 
 /// A small generator (xorshift64*), so that the tests need no crate for it.
 pub struct Numbers(u64);
@@ -18,54 +18,4 @@ impl Numbers {
     pub fn below(&mut self, n: usize) -> usize {
         (self.next() >> 33) as usize % n
     }
-
-    /// Roughly normal: mean 0, standard deviation 1.
-    pub fn normal(&mut self) -> f32 {
-        let sum: f32 = (0..12)
-            .map(|_| (self.next() >> 40) as f32 / 16_777_216.0)
-            .sum();
-        sum - 6.0
-    }
-}
-
-/// `n` unit vectors of `dim` values around `topics` directions; every third is a
-/// noisy copy of an earlier one, every seventh an exact copy.
-pub fn vectors(n: usize, dim: usize, topics: usize, seed: u64) -> Vec<f32> {
-    let mut numbers = Numbers::new(seed);
-    let centres: Vec<f32> = (0..topics * dim).map(|_| numbers.normal()).collect();
-    let mut data: Vec<f32> = Vec::with_capacity(n * dim);
-    for i in 0..n {
-        let noise = 0.2 * (dim as f32).powf(-0.5);
-        if i > 0 && i % 7 == 0 {
-            let original = numbers.below(i);
-            data.extend_from_within(original * dim..(original + 1) * dim);
-            continue;
-        }
-        let vector: Vec<f32> = if i > 0 && i % 3 == 0 {
-            let original = &data[numbers.below(i) * dim..][..dim];
-            original
-                .iter()
-                .map(|x| x + noise * numbers.normal())
-                .collect()
-        } else {
-            let centre = &centres[numbers.below(topics) * dim..][..dim];
-            centre.iter().map(|x| x + numbers.normal()).collect()
-        };
-        data.extend(unit(&vector));
-    }
-    data
-}
-
-pub fn unit(vector: &[f32]) -> Vec<f32> {
-    let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
-    vector.iter().map(|x| x / length).collect()
-}
-
-/// Runs `work` in a pool of `threads` threads.
-pub fn with_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(threads)
-        .build()
-        .expect("a pool")
-        .install(work)
 }

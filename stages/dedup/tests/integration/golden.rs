@@ -4,9 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use sluice_dedup::kmeans::{Centroids, assign};
-use sluice_dedup::matching::{Match, Rule, matches};
 use sluice_dedup::ranking::{Candidate, Keep, rank};
+use sluice_knn::kmeans::{Centroids, assign};
+use sluice_knn::matching::{Match, Rule, matches};
 
 const TOLERANCE: f32 = 1e-5;
 

@@ -1,10 +1,12 @@
 use proptest::prelude::*;
+use sluice_dedup::hash::{Forms, Hash};
 use sluice_dedup::perceptual;
 
 use super::data::Numbers;
 
 fn duplicates(hashes: &[u64], max_distance: u32) -> Vec<Option<(usize, u32)>> {
-    perceptual::duplicates(hashes, max_distance, &|| Ok(())).unwrap()
+    let forms: Vec<Forms<1>> = hashes.iter().map(|hash| Hash([*hash]).into()).collect();
+    perceptual::duplicates(&forms, max_distance, &|| Ok(())).unwrap()
 }
 
 /// The definition, word for word.

@@ -50,13 +50,13 @@ fn store(place: &str) -> Store {
 }
 
 /// Writes a list of hashes and returns its place.
-fn list(name: &str, file: &str, text: &str) -> String {
+pub fn list(name: &str, file: &str, text: &str) -> String {
     let folder = format!("memory://{name}-lists");
     store(&folder).put(file, text.to_owned()).unwrap();
     format!("{folder}/{file}")
 }
 
-fn class(outcome: anyhow::Result<StepDone>) -> (Option<Class>, String) {
+pub fn class(outcome: anyhow::Result<StepDone>) -> (Option<Class>, String) {
     let error = outcome.unwrap_err();
     (Class::of(error.as_ref()), format!("{error:#}"))
 }
@@ -175,8 +175,8 @@ fn sets_that_cannot_be_compared_with_are_refused_before_the_work() {
         (list(name, "empty.txt", "# none\n"), "holds no image"),
         (list(name, "odd.txt", "ten.jpg\n"), "line 1"),
         (
-            list(name, "md5.csv", &format!("md5\n{}\n", "0".repeat(32))),
-            "MD5",
+            list(name, "short.csv", &format!("md5\n{}\n", "0".repeat(31))),
+            "is not a hash",
         ),
     ] {
         let (class, message) = exact(&set);
@@ -296,6 +296,8 @@ fn a_curated_dataset_becomes_an_index() {
         bytes: 0,
         sha256: Some(format!("{:02x}", sample.content).repeat(32)),
         phash: Some(sample.phash),
+        group_id: 0,
+        group_size: 1,
     };
     writer.push(row).unwrap();
     writer.finish().unwrap();

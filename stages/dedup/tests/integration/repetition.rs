@@ -115,7 +115,7 @@ fn receipts_hold_typed_settings_and_inputs_that_can_be_followed() {
     let matched = receipt(UnitKind::Group);
     assert_eq!(exact.settings::<ExactSettings>().unwrap().ranges, 1);
     let settings = perceptual.settings::<PerceptualSettings>().unwrap();
-    assert_eq!(settings.max_distance, 4);
+    assert_eq!(settings.near.max_distance, 4);
     assert_eq!(fit.settings::<FitSettings>().unwrap().sample, 10_000);
     let settings = assign.settings::<AssignSettings>().unwrap();
     assert_eq!(settings.rank_by.unwrap().to_string(), "aesthetic");

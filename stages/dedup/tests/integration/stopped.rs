@@ -2,12 +2,13 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use sluice_dedup::kmeans::{self, Settings};
-use sluice_dedup::matching::{self, Rule};
-use sluice_dedup::{Check, perceptual};
+use sluice_dedup::bands::Part;
+use sluice_dedup::hash::{Forms, Hash};
+use sluice_dedup::perceptual;
+use sluice_knn::Check;
 use sluice_manifest::{Class, Error, Result};
 
-use super::data::{Numbers, vectors};
+use super::data::Numbers;
 
 /// Runs `work` with a check that fails from its call number `last` on. Returns the outcome and the
 /// number of calls.
@@ -22,27 +23,19 @@ fn checked(last: usize, work: &dyn Fn(Check<'_>) -> Result<()>) -> (Result<()>, 
 
 #[test]
 fn every_computation_checks_often_and_returns_the_error_of_the_check() {
-    let (dim, mut numbers) = (16, Numbers::new(7));
-    let data = vectors(6000, dim, 40, 3);
+    let mut numbers = Numbers::new(7);
     let hashes: Vec<u64> = (0..6000).map(|_| numbers.next()).collect();
-    let settings = Settings::new(40, 5);
-    let start = kmeans::start(&data, dim, &settings, &|| Ok(())).unwrap();
+    let forms: Vec<Forms<1>> = hashes.iter().map(|hash| Hash([*hash]).into()).collect();
     type Work<'a> = &'a dyn Fn(Check<'_>) -> Result<()>;
-    let works: [(&str, usize, Work<'_>); 5] = [
+    let works: [(&str, usize, Work<'_>); 2] = [
         ("perceptual", 20, &|check| {
-            perceptual::duplicates(&hashes, 4, check).map(drop)
+            perceptual::duplicates(&forms, 4, check).map(drop)
         }),
-        ("k-means++", 20, &|check| {
-            kmeans::start(&data, dim, &settings, check).map(drop)
-        }),
-        ("k-means", 20, &|check| {
-            kmeans::refine(&data, start.clone(), &settings, check).map(drop)
-        }),
-        ("assign", 5, &|check| {
-            kmeans::assign(&data, &start, check).map(drop)
-        }),
-        ("match", 20, &|check| {
-            matching::matches(&data, dim, 0.9, Rule::AnyEarlier, check).map(drop)
+        ("pairs", 15, &|check| {
+            let mut part = Part::new(4, 0, 1);
+            let numbered = hashes.iter().enumerate();
+            numbered.for_each(|(number, hash)| part.add(number as u64, Hash([*hash])));
+            part.pairs(check).map(drop)
         }),
     ];
     for (name, least, work) in works {

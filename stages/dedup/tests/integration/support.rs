@@ -50,6 +50,15 @@ pub struct Made {
     pub score: Option<f32>,
     /// The direction of its embedding, in degrees.
     pub degrees: Option<f32>,
+    /// What `read` computes on request.
+    pub hashes: Option<Hashes>,
+}
+
+/// The hashes that `read` computes on request. The MD5 follows from the content.
+#[derive(Debug, Clone, Copy)]
+pub struct Hashes {
+    pub pdq: [u64; 4],
+    pub transformed: [u64; 7],
 }
 
 /// A sample that is like no other with another `content`.
@@ -62,6 +71,7 @@ pub fn made(id: &'static str, content: u8) -> Made {
         pixels: 100,
         score: None,
         degrees: Some(f32::from(content) * 30.0),
+        hashes: None,
     }
 }
 
@@ -86,6 +96,11 @@ impl Run {
         run.plan();
         run.read();
         run
+    }
+
+    /// Returns the run's place.
+    pub fn uri(&self) -> &str {
+        &self.uri
     }
 
     /// Opens the run as a step would.
@@ -193,7 +208,7 @@ impl Run {
             patterns: Vec::new(),
             partitions: self.samples.len() as u32,
             shards: self.samples.len() as u64,
-            bytes: 0,
+            ..RunInfo::default()
         };
         let json = serde_json::to_vec(&info).unwrap();
         let mut object = context.run.writer(RUN_INFO).unwrap();
@@ -382,6 +397,15 @@ fn write<R>(
     task.publish(|| writer.finish()).unwrap();
 }
 
+/// Returns the digits of a PDQ hash.
+pub fn pdq_text(words: [u64; 4]) -> String {
+    words
+        .iter()
+        .rev()
+        .map(|word| format!("{word:016x}"))
+        .collect()
+}
+
 fn read_row(sample: &Made) -> SampleRow {
     let is_rejected = sample.content == 0;
     SampleRow {
@@ -397,6 +421,11 @@ fn read_row(sample: &Made) -> SampleRow {
         bytes: 0,
         sha256: Some(format!("{:02x}", sample.content).repeat(32)),
         phash: Some(sample.phash),
+        phash_transformed: sample.hashes.map(|hashes| hashes.transformed.to_vec()),
+        md5: sample
+            .hashes
+            .map(|_| format!("{:02x}", sample.content).repeat(16)),
+        pdq: sample.hashes.map(|hashes| pdq_text(hashes.pdq)),
         dark: None,
         light: None,
         blurry: None,

@@ -6,7 +6,7 @@ use arrow::array::AsArray;
 use sluice_embed::Args;
 use sluice_harness::{StepDone, describe};
 use sluice_manifest::rows::EMBEDDINGS;
-use sluice_manifest::{ABOUT_EPS, Class, Receipt};
+use sluice_manifest::{ABOUT_DEVICE, ABOUT_EPS, Class, Receipt};
 use sluice_store::vectors;
 use sluice_testkit::Need;
 use sluice_testkit::onnx::{TinyModel, embedder};
@@ -127,4 +127,33 @@ fn a_model_that_gives_other_vectors_than_its_spec_says_is_refused() {
     let (class, message) = describe(&place.embed(&model).unwrap_err());
     assert_eq!(class, Class::Usage, "{message}");
     assert!(message.contains("191"), "{message}");
+}
+
+#[test]
+fn the_device_is_in_the_receipt_and_the_result_and_not_in_the_fingerprint() {
+    let Some(place) = Place::new() else { return };
+    let model = embedder("tiny");
+    let done = place.embed_with(&model, &["--device", "cpu"]).unwrap();
+    let device = done.device.unwrap();
+    assert_eq!((device.device.as_str(), device.batch_size), ("cpu", 16));
+    assert!(device.idle.is_some_and(|idle| (0.0..=1.0).contains(&idle)));
+    let receipt = place.receipt();
+    assert_eq!(receipt.about[ABOUT_DEVICE], "cpu");
+    let again = place.embed_with(&model, &["--batch-size", "3"]).unwrap();
+    assert_eq!(again.up_to_date, 1);
+    assert_eq!(place.receipt(), receipt);
+}
+
+#[test]
+fn a_device_that_is_not_there_is_named_before_the_work() {
+    let Some(place) = Place::new() else { return };
+    for device in ["cuda:99", "tensorrt:99"] {
+        let error = place.embed_with(&embedder("tiny"), &["--device", device]);
+        let (class, words) = describe(&error.unwrap_err());
+        assert_eq!(class, Class::Usage, "{words}");
+        assert!(
+            words.contains("missing") && words.contains("hint"),
+            "{words}"
+        );
+    }
 }

@@ -1,4 +1,4 @@
-//! The command lines in the README and in the help parse.
+//! Checks that the command lines in the README and in the help parse.
 
 use clap::Parser;
 use sluice_export::Args;

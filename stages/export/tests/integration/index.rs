@@ -158,7 +158,7 @@ fn nothing_kept_is_a_valid_output() {
     assert_eq!(names, expected);
 }
 
-/// The YAML at the head of the card.
+/// Returns the YAML front matter of the card.
 fn front_matter(run: &Run) -> String {
     let card = run.store("out").get("README.md").unwrap();
     let card = String::from_utf8(card.to_vec()).unwrap();

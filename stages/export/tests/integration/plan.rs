@@ -1,4 +1,4 @@
-//! `plan`: what it refuses, and which scores it chooses. How it packs is tested with the packing.
+//! `plan`: what it rejects, and which scores it chooses. Packing is tested in its module.
 
 use clap::Parser;
 use sluice_export::Args;
@@ -23,7 +23,8 @@ fn decided(name: &str) -> Run {
     run
 }
 
-/// Two scorers, an early filter by the first, dedup ranked by the second, a filter by the second.
+/// Creates a run with two scorers, an early filter by the first, dedup ranked by the second, and a
+/// filter by the second.
 fn chain(name: &str) -> Run {
     let run = read(name);
     for scorer in ["clear", "aesthetic", "unused"] {
@@ -44,7 +45,7 @@ fn after_usable(run: &Run) {
     run.decide(Some("filter")).unwrap();
 }
 
-/// The columns of scores that a plan chose.
+/// Returns the score columns that a plan chose.
 fn columns(run: &Run) -> Vec<String> {
     let receipt = run.receipt("export/receipts/plan.json");
     let settings: PlanSettings = receipt.settings().unwrap();
@@ -95,17 +96,13 @@ fn an_interrupted_export_goes_on_and_another_replaces_it() {
     run.plan(&["--images-per-shard", "6"]).unwrap();
 }
 
-/// What a step did: units done and units in all.
+/// The number of units that a step did, and the number of all units.
 type Done = anyhow::Result<(u64, u64)>;
 
-/// Two runs of one base, and the receipts of the second one's plan.
+/// Creates two runs of the same samples. Returns one, and a function that exports the other.
 fn two_runs(name: &str) -> (Run, impl Fn(&[&str]) -> Done) {
     let run = decided(name);
-    for object in run.store("run").list("").unwrap() {
-        let content = run.store("run").get(&object.path).unwrap();
-        run.store("second").put(&object.path, content).unwrap();
-    }
-    let uri = format!("{}/second", run.base);
+    let uri = format!("{}/run", decided(&format!("{name}-second")).base);
     let second = move |words: &[&str]| {
         let words = words
             .iter()
@@ -137,19 +134,53 @@ fn the_output_of_another_run_is_not_overwritten() {
     assert_eq!(exit(second(&plan)), 2);
     assert_eq!(run.output(), before);
 
-    // The second run takes it over: nothing of the first stays, and the first one notices.
+    // The second run takes it over: nothing of the first remains, and the first one notices.
     second(&[&plan[..], &["--overwrite"]].concat()).unwrap();
     for subcommand in ["write", "index"] {
         let text = words(run.export(&[subcommand, "--force"]));
-        assert!(text.contains("the run ../second"), "{text}");
+        assert!(text.contains("-second/run"), "{text}");
         assert_eq!(exit(run.export(&[subcommand])), 2);
     }
     second(&["write"]).unwrap();
     second(&["index"]).unwrap();
     let names: Vec<String> = run.output().into_keys().collect();
     assert_eq!(names.len(), 2 * 2 + 4, "{names:?}");
-    // It stays the second one's without saying so again.
+    // It belongs to the second one without repeating the flag.
     assert_eq!(second(&plan).unwrap(), (1, 1));
+}
+
+/// The claim names the run by its identity: neither another run at its path nor a copy of its output
+/// elsewhere makes the output somebody else's.
+#[test]
+fn a_claim_is_of_a_run_and_not_of_a_path() {
+    let run = decided("plan-identity");
+    run.export_all(None, &[]);
+    let (place, claim) = (
+        run.store("run"),
+        run.store("out").get(".sluice.json").unwrap(),
+    );
+    let info = place.get("run.json").unwrap();
+    let id = serde_json::from_slice::<serde_json::Value>(&info).unwrap()["id"].clone();
+    let claimed: serde_json::Value = serde_json::from_slice(&claim).unwrap();
+    assert!(id.as_str().is_some_and(|id| !id.is_empty()));
+    assert_eq!(claimed["id"], id);
+    let with = |name: &str, value: &str| {
+        let mut claim = claimed.clone();
+        claim[name] = value.into();
+        run.store("out")
+            .put(".sluice.json", claim.to_string())
+            .unwrap();
+    };
+    with("id", "another");
+    for subcommand in ["write", "index"] {
+        let text = words(run.export(&[subcommand, "--force"]));
+        assert!(text.contains("an earlier run at ../run"), "{text}");
+    }
+    assert_eq!(exit(run.plan(&["--force"])), 2);
+    with("run", "../moved");
+    run.export(&["write", "--force"]).unwrap();
+    run.plan(&["--force"]).unwrap();
+    assert_eq!(run.store("out").get(".sluice.json").unwrap(), claim);
 }
 
 #[test]
@@ -168,7 +199,7 @@ fn an_output_of_an_older_version_is_claimed_by_its_run_alone() {
     run.store("out").delete(".sluice.json").unwrap();
     let output = format!("{}/out", run.base);
     assert_eq!(exit(second(&["plan", "--output", &output])), 2);
-    // Its tasks go on, and the plan claims it.
+    // Its tasks continue, and the plan claims it.
     assert_eq!(run.export(&["write"]).unwrap(), (1, 1));
     assert_eq!(run.plan(&[]).unwrap(), (1, 1));
     assert!(run.output().contains_key(".sluice.json"));
@@ -226,7 +257,7 @@ fn the_chain_is_that_of_decide() {
 fn stale_decisions_are_refused() {
     let run = chain("plan-stale");
     run.plan(&[]).unwrap();
-    // The early filter lets other samples through, and dedup is not run again.
+    // The early filter accepts other samples, and dedup is not run again.
     run.filter("usable", None, "clear", 0.1);
     run.filter("filter", Some("dedup"), "aesthetic", 0.1);
     let decide = || run.decide(Some("filter"));
@@ -246,7 +277,7 @@ fn stale_decisions_are_refused() {
         text.contains("run the step export (decide) again"),
         "{text}"
     );
-    // What an earlier pipeline left in the run does not count.
+    // Receipts that an earlier pipeline left in the run are ignored.
     run.decide(Some("usable")).unwrap();
     run.plan(&[]).unwrap();
 }

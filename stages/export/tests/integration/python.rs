@@ -1,4 +1,4 @@
-//! The output as Python reads it: `tarfile`, `webdataset`, and `wids` where that is installed.
+//! Reads the output with Python: `tarfile`, `webdataset`, and `wids` if it is installed.
 
 use std::process::Command;
 

@@ -19,19 +19,19 @@ use sluice_manifest::{
     Counts, Error, Histogram, ImageId, Input, Operation, Output, Reason, ReasonKind, Receipt,
     Resources, ScoreColumn, ScoreSummary, StepName, Unit, UnitKind,
 };
-use sluice_shard::{Event, Limits, ShardReader, ShardWriter};
+use sluice_shard::{Event, ShardLimits, ShardReader, ShardWriter};
 use sluice_store::{Location, Store};
 
-/// What all tests of this program share. Their memories are told apart by name.
+/// What all tests of this program share. Their memory stores have different names.
 pub fn shared() -> &'static Shared {
     static SHARED: LazyLock<Shared> = LazyLock::new(Shared::default);
     &SHARED
 }
 
-/// Members of a shard: name and bytes.
+/// The members of a shard: name and bytes.
 pub type Members = Vec<(String, Vec<u8>)>;
 
-/// Values in the vectors of [`Run::embed`].
+/// The number of values in the vectors of [`Run::embed`].
 pub const DIMENSION: usize = 4;
 
 /// A dataset, its run and its output, below one URI.
@@ -40,7 +40,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// In a memory of its own.
+    /// Creates a run in a memory store of its own.
     pub fn new(name: &str) -> Self {
         Self {
             base: format!("memory://export-{name}"),
@@ -55,12 +55,12 @@ impl Run {
             .unwrap()
     }
 
-    /// Puts a plain shard into the input.
+    /// Writes an uncompressed shard into the input.
     pub fn shard(&self, path: &str, members: &Members) {
         self.store("in").put(path, tar(members)).unwrap();
     }
 
-    /// Runs a program with this run's `--run`; gives its units and how many were up to date.
+    /// Runs a program with this run's `--run`. Returns its units, and how many were up to date.
     pub fn call<P: Program>(&self, arguments: &[&str]) -> anyhow::Result<(u64, u64)> {
         let run = format!("{}/run", self.base);
         let arguments = arguments.iter().map(|&argument| argument.to_owned());
@@ -88,7 +88,7 @@ impl Run {
         self.call::<sluice_export::Args>(arguments)
     }
 
-    /// `plan` into this run's `out`.
+    /// Runs `plan` for this run's `out`.
     pub fn plan(&self, flags: &[&str]) -> anyhow::Result<(u64, u64)> {
         let output = format!("{}/out", self.base);
         let mut arguments = vec!["plan", "--output", &output];
@@ -96,7 +96,7 @@ impl Run {
         self.export(&arguments)
     }
 
-    /// `decide` on the survivors of a step, or on all samples.
+    /// Runs `decide` on the survivors of a step, or on all samples.
     pub fn decide(&self, survivors_of: Option<&str>) -> anyhow::Result<(u64, u64)> {
         let flag = survivors_of.map(|step| format!("--survivors-of={step}"));
         let mut arguments = vec!["decide"];
@@ -104,7 +104,7 @@ impl Run {
         self.export(&arguments)
     }
 
-    /// All four subcommands, with flags of `plan`.
+    /// Runs all four subcommands, with flags of `plan`.
     pub fn export_all(&self, survivors_of: Option<&str>, flags: &[&str]) {
         self.decide(survivors_of).unwrap();
         self.plan(flags).unwrap();
@@ -116,7 +116,7 @@ impl Run {
         serde_json::from_slice(&self.store("run").get(path).unwrap()).unwrap()
     }
 
-    /// Has the receipt of a part vouch for a manifest that was written anew.
+    /// Lists a rewritten manifest in the receipt of a part.
     pub fn vouch(&self, step: &str, part: u32, output: Output) {
         let unit = Unit::new(UnitKind::Part, part);
         let path = layout::receipt(&StepName::new(step).unwrap(), unit);
@@ -131,14 +131,14 @@ impl Run {
         rows.collect::<Result<_, _>>().unwrap()
     }
 
-    /// What `read` found, over all partitions.
+    /// Returns the samples that `read` found in all partitions.
     pub fn samples(&self) -> Vec<SampleRow> {
         let paths = self.store("run").list("read/images").unwrap();
         let rows = paths.iter().map(|object| self.rows(&object.path));
         rows.flatten().collect()
     }
 
-    /// The objects of the output and their hashes.
+    /// Returns the objects of the output and their hashes.
     pub fn output(&self) -> BTreeMap<String, String> {
         let store = self.store("out");
         let objects = store.list("").unwrap().into_iter();
@@ -149,13 +149,13 @@ impl Run {
         hashed.collect()
     }
 
-    /// The samples of an output shard: key, and extension and bytes of each member.
+    /// Returns the samples of an output shard: the key, and the extension and bytes of each member.
     pub fn curated(&self, shard: u32) -> Vec<(String, Members)> {
         let path = format!("{}.tar", Unit::new(UnitKind::Shard, shard));
         samples_of(&self.store("out").get(&path).unwrap())
     }
 
-    /// Gives each sound sample a vector, as `sluice-embed` does.
+    /// Gives each usable sample a vector, as `sluice-embed` does.
     pub fn embed(&self, step: &str) {
         self.per_partition("embed", step, |context, task, samples| {
             let metadata = [
@@ -179,7 +179,7 @@ impl Run {
         });
     }
 
-    /// Scores each sound sample, as the scorers do. Every seventh has no score.
+    /// Scores each usable sample, as the scorers do. Every seventh has no score.
     pub fn score(&self, step: &str, outputs: &[&str]) {
         self.per_partition("score", step, |context, task, samples| {
             let schema = rows::scores(outputs.iter().copied());
@@ -235,7 +235,7 @@ impl Run {
         self.filter_by(step, survivors_of, scorer, |_| threshold);
     }
 
-    /// As [`filter`](Self::filter), with a threshold for each unit.
+    /// Like [`filter`](Self::filter), with a threshold for each unit.
     pub fn filter_by(
         &self,
         step: &str,
@@ -277,7 +277,7 @@ impl Run {
         }
     }
 
-    /// Drops these samples, as `sluice-dedup` does; it ranks by the scores of `scorer`.
+    /// Drops these samples, as `sluice-dedup` does. Ranks by the scores of `scorer`.
     pub fn dedup(&self, step: &str, survivors_of: Option<&str>, scorer: &str, twins: &[&ImageId]) {
         let context = self.context("dedup", &EXACT, step, survivors_of);
         let survivors = context.survivors(name(survivors_of).as_ref()).unwrap();
@@ -319,7 +319,7 @@ impl Run {
         task.commit(Counts::default()).unwrap();
     }
 
-    /// A step that a test stands in for.
+    /// Returns the context of a step that a test replaces.
     fn context(
         &self,
         stage: &'static str,
@@ -357,7 +357,7 @@ const fn operation(subcommand: Option<&'static str>, unit: UnitKind) -> Operatio
     }
 }
 
-/// Settings of the steps that tests stand in for.
+/// The settings of the steps that tests replace.
 #[derive(Serialize)]
 struct Settings {
     model: Model,
@@ -400,7 +400,7 @@ fn filtered(sample: &SampleRow, scorer: &str, threshold: f32) -> FilterRow {
     }
 }
 
-/// The score that [`Run::score`] gives: another one for each step and output.
+/// Returns the score that [`Run::score`] assigns, a different one for each step and output.
 pub fn score(sample: &SampleRow, step: &str, output: &str) -> Option<f32> {
     let digest = digest(sample);
     let name = step.bytes().chain(output.bytes());
@@ -408,7 +408,7 @@ pub fn score(sample: &SampleRow, step: &str, output: &str) -> Option<f32> {
     (!digest[at].is_multiple_of(7)).then(|| f32::from(digest[at]) / 255.0)
 }
 
-/// The vector that [`Run::embed`] gives.
+/// Returns the vector that [`Run::embed`] assigns.
 pub fn vector(sample: &SampleRow) -> [f32; DIMENSION] {
     let digest = digest(sample);
     std::array::from_fn(|i| f32::from(digest[i]))
@@ -418,7 +418,7 @@ fn digest(sample: &SampleRow) -> Vec<u8> {
     hex::decode(sample.sha256.as_ref().unwrap()).unwrap()
 }
 
-/// A tar of these members.
+/// Returns a tar of these members.
 pub fn tar(members: &Members) -> Vec<u8> {
     let mut writer = ShardWriter::new(Vec::new());
     for (name, bytes) in members {
@@ -427,7 +427,7 @@ pub fn tar(members: &Members) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
-/// A sound picture; another one for each seed.
+/// Returns a valid image, a different one for each seed.
 pub fn picture(seed: u32) -> Vec<u8> {
     let (width, height) = (8 + seed % 5, 8);
     let pixels = image::RgbImage::from_fn(width, height, |x, y| {
@@ -445,8 +445,8 @@ pub fn picture(seed: u32) -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// Samples with keys `from..to`: a picture each; a caption, metadata, a further member, and a broken
-/// picture now and then.
+/// Returns samples with keys `from..to`: an image each; some with a caption, metadata, a further
+/// member or a damaged image.
 pub fn samples(numbers: std::ops::Range<u32>) -> Members {
     let mut members = Members::new();
     for number in numbers {
@@ -469,10 +469,10 @@ pub fn samples(numbers: std::ops::Range<u32>) -> Members {
     members
 }
 
-/// Key and members of each sample in a shard.
+/// Returns the key and members of each sample in a shard.
 pub fn samples_of(shard: &[u8]) -> Vec<(String, Members)> {
     let mut samples = Vec::new();
-    for event in ShardReader::new(shard, Limits::default()).unwrap() {
+    for event in ShardReader::new(shard, ShardLimits::default()).unwrap() {
         let Event::Sample(sample) = event.unwrap() else {
             continue;
         };
@@ -483,13 +483,13 @@ pub fn samples_of(shard: &[u8]) -> Vec<(String, Members)> {
     samples
 }
 
-/// What an error says, as a person reads it.
+/// Returns the text of an error, as a person reads it.
 pub fn words(outcome: anyhow::Result<(u64, u64)>) -> String {
     let error = outcome.expect_err("an error");
     format!("{error:#}")
 }
 
-/// The exit code that an error ends a program with.
+/// Returns the exit code that an error ends a program with.
 pub fn exit(outcome: anyhow::Result<(u64, u64)>) -> u8 {
     let error = outcome.expect_err("an error");
     let class = error.downcast_ref::<Error>().map(Error::class);

@@ -1,4 +1,4 @@
-//! `write`: every member as it was, in shards that are full, whatever the source looks like.
+//! `write`: all members unchanged, in full shards, for any source.
 
 use arrow::array::{Array, AsArray, FixedSizeListArray};
 use arrow::datatypes::Float32Type;
@@ -11,7 +11,7 @@ use crate::support::{
     DIMENSION, Members, Run, exit, picture, samples, samples_of, score, tar, vector, words,
 };
 
-/// The kept samples of the source: name in the output, and members.
+/// Returns the kept samples of the source: the name in the output, and the members.
 fn expected(run: &Run) -> Vec<(String, Members)> {
     let mut expected = Vec::new();
     let mut shards = std::collections::BTreeMap::new();
@@ -41,7 +41,8 @@ fn inflated(bytes: &[u8]) -> Vec<u8> {
     zstd::decode_all(bytes).unwrap_or_else(|_| bytes.to_vec())
 }
 
-/// All output shards' samples; each shard's table must agree with its tar.
+/// Returns the samples of all output shards, after checking that each shard's table agrees with its
+/// tar.
 fn curated(run: &Run) -> Vec<Vec<(String, Members)>> {
     let tars = run
         .output()
@@ -132,8 +133,11 @@ fn the_same_run_gives_the_same_bytes() {
     }
     split.export(&["index"]).unwrap();
     let mut other = split.output();
-    for name in ["README.md", "croissant.json"] {
-        assert_ne!(other[name], first[name], "{name} names its source");
+    for name in ["README.md", "croissant.json", ".sluice.json"] {
+        assert_ne!(
+            other[name], first[name],
+            "{name} names its source or its run"
+        );
         other.insert(name.into(), first[name].clone());
     }
     assert_eq!(other, first, "other partitions, other tasks");
@@ -284,7 +288,9 @@ fn scores_and_embeddings_follow_their_samples() {
         let mut table = store.table(&path, CuratedRow::SCHEMA, &columns).unwrap();
         assert_eq!(table.metadata(MODEL_KEY), Some("tiny"));
         let fields = table.schema().fields();
-        let names = fields.iter().skip_while(|field| field.name() != "phash");
+        let names = fields
+            .iter()
+            .skip_while(|field| field.name() != "group_size");
         let names: Vec<&String> = names.skip(1).map(|field| field.name()).collect();
         assert_eq!(names, [&scores[..], &["embedding"]].concat());
         let batch = table.next().unwrap().unwrap();
@@ -316,7 +322,7 @@ fn scores_and_embeddings_follow_their_samples() {
 fn samples_that_a_step_did_not_see_have_no_score() {
     let run = small("write-unscored");
     run.score("aesthetic", &["score"]);
-    // As if the scorer had worked on the survivors of a filter: only every second row is there.
+    // As if the scorer had processed the survivors of a filter: only every second row exists.
     let store = run.store("run");
     let columns = ["image_id", "score"];
     for part in 0..2 {
@@ -366,7 +372,8 @@ fn samples_that_a_step_did_not_see_have_no_score() {
 fn a_sample_without_embedding_has_none() {
     let run = small("write-unembedded");
     run.embed("embed");
-    // A vector is missing where the model gave none that is finite: here for half of a partition.
+    // A vector is missing if the model returned one that is not finite: here for half of a
+    // partition.
     let path = "embed/embeddings/part-00001.parquet";
     let store = run.store("run");
     let schema = sluice_manifest::rows::embeddings(DIMENSION);
@@ -424,7 +431,7 @@ fn a_changed_source_is_noticed() {
     let text = words(run.export(&["write"]));
     assert!(text.contains("in/a.tar: changed or gone"), "{text}");
     assert_eq!(exit(run.export(&["write"])), 3);
-    // The same size, other bytes: where the store tells no time, the hash does.
+    // The same size with other bytes: if the store has no modification time, the hash detects it.
     let mut flipped = before.to_vec();
     let image = run.samples()[0].members[0].offset as usize;
     flipped[image + 20] ^= 1;
@@ -462,7 +469,7 @@ fn what_was_done_again_after_the_plan_is_noticed() {
     store.put(path, before).unwrap();
     run.export(&["write"]).unwrap();
     run.export(&["index"]).unwrap();
-    // A filter that was done again by hand, after everything.
+    // A filter that was run again by hand, after everything.
     run.filter("filter", None, "aesthetic", 0.3);
     for (part, stale) in [
         ("write", "filter/part-00000 was done again"),

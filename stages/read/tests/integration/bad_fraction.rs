@@ -10,7 +10,7 @@ use sluice_testkit::pictures::{png, waves};
 
 static SHARED: LazyLock<Shared> = LazyLock::new(Shared::default);
 
-/// Makes a run of four samples, of which one is bad, and partitions it.
+/// Creates a run of four samples, of which one is bad, and partitions it.
 fn run_of_four(name: &str) -> String {
     let base = format!("memory://{name}");
     let shard = (0..4).fold(Shard::new(), |shard, number| match number {
@@ -33,7 +33,7 @@ fn run_of_four(name: &str) -> String {
     run
 }
 
-/// Runs `read`. Returns the class of its failure.
+/// Runs `read`. Returns the class and message of its error.
 fn read(run: &str, limit: &str) -> Option<(Class, String)> {
     let words = [
         "sluice-read",

@@ -4,12 +4,12 @@ use sluice_harness::MemoryBudget;
 use sluice_manifest::rows::{PlanRow, SampleRow, Status};
 use sluice_manifest::{ReasonKind, ShardPath};
 use sluice_read::examine::examine;
-use sluice_read::{Images, Settings};
-use sluice_shard::{Event, Limits, ShardReader};
+use sluice_read::{Hash, Settings, WhichImages};
+use sluice_shard::{Event, ShardLimits, ShardReader};
 use sluice_testkit::Shard;
 use sluice_testkit::pictures::{png, waves};
 
-/// The rows of a shard's samples.
+/// Returns the rows of a shard's samples.
 fn rows(shard: &[u8]) -> Vec<SampleRow> {
     rows_with(shard, &Settings::default())
 }
@@ -20,7 +20,7 @@ fn rows_with(shard: &[u8], settings: &Settings) -> Vec<SampleRow> {
         ..PlanRow::default()
     };
     let memory = MemoryBudget::new(1 << 30);
-    let reader = ShardReader::new(shard, Limits::default()).unwrap();
+    let reader = ShardReader::new(shard, ShardLimits::default()).unwrap();
     let samples = reader.filter_map(|event| match event.unwrap() {
         Event::Sample(sample) => Some(examine(sample, &shard_row, settings, &memory)),
         _ => None,
@@ -84,7 +84,7 @@ fn what_is_wrong_with_an_image_is_the_reason() {
         (
             "again#1",
             Some(ReasonKind::NoImage),
-            "stood in the shard before",
+            "occurred in the shard before",
         ),
     ];
     assert_eq!(rows.len(), expected.len());
@@ -107,7 +107,7 @@ fn texts_that_cannot_be_taken_up_are_noted_and_cost_no_sample() {
         ("txt", b"caf\xe9", "caption is not UTF-8"),
         ("txt", long.as_bytes(), "caption is too large"),
         ("txt", longest.as_bytes(), ""),
-        ("json", b"{\"n\": ", "metadata is no valid JSON"),
+        ("json", b"{\"n\": ", "metadata is not valid JSON"),
         ("json", long.as_bytes(), "metadata is too large"),
     ];
     for (extension, text, note) in cases {
@@ -158,12 +158,16 @@ fn further_images_are_reported_or_checked() {
     );
     assert_eq!((&first[0].caption, &first[1].detail), (&None, &None));
     let all = Settings {
-        images: Images::All,
+        images: WhichImages::All,
         caption_member: Some("caption.txt".to_owned()),
+        hashes: vec![Hash::Md5, Hash::Pdq, Hash::Transformed],
     };
     let all = rows_with(&shard, &all);
     assert_eq!(all[0].reason, Some(ReasonKind::NotAnImage.into()));
     assert!(all[0].detail.as_deref().unwrap().starts_with("1.png: "));
     assert_eq!(all[0].caption.as_deref(), Some("by its name"));
+    assert_eq!((&first[1].md5, &first[1].pdq), (&None, &None));
+    assert_eq!(all[1].phash_transformed.as_ref().map(Vec::len), Some(7));
+    assert_eq!(all[1].md5.as_ref().map(String::len), Some(32));
     assert_eq!(all[1].status, Status::Ok);
 }

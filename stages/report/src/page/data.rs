@@ -1,23 +1,23 @@
-//! The section about the dataset's content: sizes, formats, captions, metadata, quality.
+//! The section about the dataset's composition: sizes, formats, captions, metadata, quality.
 
 use askama::Template;
 
-use crate::data::{Both, DataFindings, MEASURES, Ranges};
+use crate::data::{Both, DataFindings, MEASURES, RangeCounts};
 use crate::plot;
 use sluice_manifest::numbers::{percent, plural, thousands};
 
-/// Values of a field that are shown.
+/// The number of values shown for a field.
 const VALUES: usize = 5;
-/// Repeated captions that are shown.
+/// The number of repeated captions shown.
 const CAPTIONS: usize = 8;
-/// Formats that are shown.
+/// The number of formats shown.
 const FORMATS: usize = 8;
 
-/// What the dataset consists of.
+/// The section about the dataset's composition.
 #[derive(Debug, Template)]
 #[template(path = "data.html")]
 pub struct DataSection {
-    /// Whether there is anything to show.
+    /// Whether there are any samples.
     has_samples: bool,
     plots: Vec<Plot>,
     captions: Vec<[String; 2]>,
@@ -47,13 +47,13 @@ impl Plot {
         }
     }
 
-    fn of(title: &str, ranges: &Ranges) -> Self {
+    fn of(title: &str, ranges: &RangeCounts) -> Self {
         Self::new(title, named(ranges))
     }
 }
 
-/// Returns the ranges with names: `<64`, `64`, …, each from its number to the next.
-fn named(ranges: &Ranges) -> Vec<(String, Both)> {
+/// Returns the ranges with labels: `<64`, `64+`, …, each from its number to the next.
+fn named(ranges: &RangeCounts) -> Vec<(String, Both)> {
     let first = ranges.edges.first().map(|edge| format!("<{edge}"));
     let rest = ranges.edges.iter().map(|edge| format!("{edge}+"));
     first
@@ -64,7 +64,7 @@ fn named(ranges: &Ranges) -> Vec<(String, Both)> {
 }
 
 impl DataSection {
-    /// Returns the section.
+    /// Creates the section.
     pub fn new(data: &DataFindings) -> Self {
         let mut plots = vec![
             Plot::of("Short side in pixels", &data.sides),
@@ -169,9 +169,10 @@ fn fields(data: &DataFindings) -> Vec<[String; 3]> {
             format!("{value} ({})", at_least(count, field.values.is_exact()))
         });
         let values: Vec<String> = values.collect();
-        let values = match values.is_empty() {
-            true => "hardly any value twice".to_owned(),
-            false => values.join(", "),
+        let values = if values.is_empty() {
+            "hardly any value twice".to_owned()
+        } else {
+            values.join(", ")
         };
         [
             name.clone(),

@@ -1,4 +1,4 @@
-//! The section about where the samples went, and how long each step took.
+//! The section with the funnel and the duration of each step.
 
 use askama::Template;
 use sluice_harness::Receipts;
@@ -10,11 +10,11 @@ use crate::steps;
 use crate::times::StepTimes;
 use sluice_manifest::numbers::{bytes, duration, percent, rate, thousands};
 
-/// Where the samples went.
+/// The section with the funnel and the duration of each step.
 #[derive(Debug, Template)]
 #[template(path = "funnel.html")]
 pub struct FunnelSection {
-    /// Whether the export has decided on everything.
+    /// Whether the export has decided all partitions.
     decided: bool,
     rows: Vec<FunnelRow>,
     times: Vec<TimeRow>,
@@ -31,11 +31,11 @@ struct FunnelRow {
     count: String,
     share: String,
     bytes: String,
-    /// Width of the bar, in percent.
+    /// The width of the bar in percent.
     width: String,
 }
 
-/// How long a step took.
+/// The duration of a step.
 #[derive(Debug)]
 struct TimeRow {
     step: String,
@@ -47,7 +47,7 @@ struct TimeRow {
 }
 
 impl FunnelSection {
-    /// Returns the section.
+    /// Creates the section.
     pub fn new(receipts: &Receipts, findings: &Findings) -> Self {
         let funnel = Funnel::of_run(receipts);
         let decided = decided(receipts).is_some();

@@ -1,5 +1,5 @@
-//! The section of pictures: what rules dropped, what `read` rejected, duplicates side by side with
-//! what they duplicate, random samples.
+//! The section of images: dropped by rules, rejected by `read`, duplicates next to the images that
+//! they duplicate, and random samples.
 
 use std::cmp::Ordering;
 use std::collections::HashMap;
@@ -10,13 +10,13 @@ use sluice_manifest::{ImageId, StepName};
 
 use crate::album::Album;
 use crate::card::Card;
-use crate::duplicates::{Duplicates, Group, Pairs};
+use crate::duplicates::{DuplicateGroup, Duplicates, Pairs};
 use crate::figures::{Figures, Gallery, Shown, state};
 use crate::findings::Findings;
 use crate::plot::number;
 use sluice_manifest::numbers::{plural, thousands};
 
-/// The pictures of a run.
+/// The section of images.
 #[derive(Debug)]
 pub struct Galleries {
     read: bool,
@@ -33,24 +33,24 @@ pub struct Galleries {
 pub struct PairGallery {
     /// The title.
     pub title: String,
-    /// What they are.
+    /// A description of the pairs.
     pub about: String,
     /// The pairs.
     pub pairs: Vec<Pair>,
 }
 
-/// A duplicate beside what it duplicates.
+/// A duplicate and the image that it duplicates.
 #[derive(Debug)]
 pub struct Pair {
-    /// The one that was dropped.
+    /// The dropped image.
     pub gone: Shown,
-    /// The one that it duplicates.
+    /// The image that it duplicates.
     pub other: Shown,
     /// How similar they are.
     pub note: String,
 }
 
-/// A group of duplicates: the one that the others duplicate first.
+/// A group of duplicates. The first image is the one that the others duplicate.
 #[derive(Debug)]
 struct GroupGallery {
     of: String,
@@ -61,13 +61,13 @@ struct GroupGallery {
 
 #[derive(Template)]
 #[template(path = "galleries.html")]
-struct Section<'a> {
+struct GalleriesTemplate<'a> {
     galleries: &'a Galleries,
     figures: Figures<'a>,
 }
 
 impl Galleries {
-    /// Returns the section. Pictures are added to the album.
+    /// Creates the section. Images are added to the album.
     pub fn new(
         read: bool,
         deduplicated: bool,
@@ -105,12 +105,13 @@ impl Galleries {
         }
     }
 
-    /// Returns the markup.
+    /// Returns the HTML of the section.
     ///
     /// # Errors
-    /// None: drawing into a text does not fail.
+    ///
+    /// Rendering to a string does not fail, so no error is expected.
     pub fn html(&self, figures: Figures<'_>) -> askama::Result<String> {
-        Section {
+        GalleriesTemplate {
             galleries: self,
             figures,
         }
@@ -118,7 +119,7 @@ impl Galleries {
     }
 }
 
-/// Returns galleries of what `read` rejected, and of what rules dropped.
+/// Returns galleries of the samples rejected by `read`, and of those dropped by rules.
 fn reasons(findings: &Findings, album: &mut Album) -> (Vec<Gallery>, Vec<Gallery>) {
     let (mut rejects, mut rules) = (Vec::new(), Vec::new());
     for (dropped, best) in &findings.reasons {
@@ -165,7 +166,7 @@ pub fn method_name(method: Method) -> &'static str {
     }
 }
 
-/// Returns how a duplicate was found, in words.
+/// Describes how a duplicate was found.
 pub fn found_by(row: &DuplicateRow) -> String {
     match row.method {
         Method::Exact => "the same bytes".to_owned(),
@@ -177,10 +178,10 @@ pub fn found_by(row: &DuplicateRow) -> String {
     }
 }
 
-/// Returns a pair; none where one of both is not known.
+/// Returns a pair, or `None` if one of its images is unknown.
 pub fn pair(row: &DuplicateRow, named: &HashMap<ImageId, Card>, album: &mut Album) -> Option<Pair> {
     let (gone, other) = (named.get(&row.image_id)?, named.get(&row.duplicate_of)?);
-    // What looks like a blurred picture is blurred.
+    // A duplicate of a blurred image is blurred as well.
     let is_nsfw = gone.is_nsfw || other.is_nsfw;
     let mut shown = |card: &Card, note: String| Shown {
         place: album.add(&Card {
@@ -197,7 +198,7 @@ pub fn pair(row: &DuplicateRow, named: &HashMap<ImageId, Card>, album: &mut Albu
     })
 }
 
-/// Returns what the one that stays has more of.
+/// Describes which image has more pixels.
 fn difference(gone: &Card, other: &Card) -> &'static str {
     match gone.pixels().cmp(&other.pixels()) {
         Ordering::Less => "the right one has more pixels",
@@ -206,7 +207,11 @@ fn difference(gone: &Card, other: &Card) -> &'static str {
     }
 }
 
-fn group_gallery(group: &Group, named: &HashMap<ImageId, Card>, album: &mut Album) -> GroupGallery {
+fn group_gallery(
+    group: &DuplicateGroup,
+    named: &HashMap<ImageId, Card>,
+    album: &mut Album,
+) -> GroupGallery {
     let first = named.get(&group.of);
     let first = first.map(|card| (card, state(card)));
     let members = group

@@ -1,7 +1,8 @@
-//! The page about a run: one module for each of its sections.
+//! The page about a run, with one module for each section.
 //!
-//! The sections are made first, which adds their pictures to the album. The text is drawn without
-//! pictures, to know how much room is left for them; then the thumbnails are made and it is drawn again.
+//! The sections are created first, which adds their images to the album. The page is rendered
+//! without images to determine how much room is left for them. Then the thumbnails are made and the
+//! page is rendered again.
 
 pub mod data;
 pub mod funnel;
@@ -29,26 +30,27 @@ use crate::steps as of_run;
 use crate::walk::Walk;
 use sluice_manifest::numbers::{bytes, plural};
 
-/// Bytes of a bin of a score in the page, about.
+/// The approximate bytes of a score's bin in the page.
 const BIN: u64 = 75;
-/// The part of the page that bins may take.
+/// The reciprocal of the share of the page that bins may take.
 const BINS: u64 = 5;
-/// Bytes by which a picture makes the text longer, about.
+/// The approximate bytes that an image adds to the text.
 const PICTURE: u64 = 200;
 
-/// How the page is made.
+/// Options of the page.
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// Whether it has pictures.
+    /// Whether the page has images.
     pub images: bool,
-    /// Bytes that it may have.
+    /// The maximum size of the page in bytes.
     pub max_bytes: u64,
 }
 
-/// Returns the page about a run.
+/// Returns the HTML of the page about a run.
 ///
 /// # Errors
-/// Data, when a manifest is missing or broken; of storage.
+///
+/// Returns a data error if a manifest is missing or damaged, and otherwise a storage error.
 pub fn page(
     context: &Context,
     plan: &Plan,
@@ -95,10 +97,11 @@ pub fn page(
     with_pictures(context, plan, &mut album, options, draw)
 }
 
-/// Draws a page without pictures and, where there is room for them, with pictures.
+/// Renders a page without images and then, if requested, with as many as fit.
 ///
 /// # Errors
-/// As `draw`; of storage.
+///
+/// Fails like `draw`, and with a transient error if storage fails.
 pub fn with_pictures(
     context: &Context,
     plan: &Plan,
@@ -116,23 +119,23 @@ pub fn with_pictures(
     draw(album)
 }
 
-/// The head of the page.
+/// The header of the page.
 #[derive(Debug, Template)]
 #[template(path = "head.html")]
 struct Head {
     input: String,
     patterns: Vec<String>,
-    /// Whether the patterns say more than the input.
+    /// Whether the patterns differ from the input's root.
     asked: bool,
     shards: String,
     bytes: String,
     partitions: String,
-    outputs: Vec<Output>,
+    outputs: Vec<OutputLine>,
 }
 
 /// A curated dataset.
 #[derive(Debug)]
-struct Output {
+struct OutputLine {
     uri: String,
     written: Option<String>,
 }
@@ -151,10 +154,10 @@ impl Head {
     }
 }
 
-fn outputs(receipts: &Receipts) -> Vec<Output> {
+fn outputs(receipts: &Receipts) -> Vec<OutputLine> {
     let exports = of_run::exports(receipts).into_iter();
     let datasets = exports.filter_map(|step| of_run::dataset(receipts, step));
-    let outputs = datasets.map(|dataset| Output {
+    let outputs = datasets.map(|dataset| OutputLine {
         uri: dataset.uri,
         written: dataset.is_complete.then(|| {
             let shards = plural(dataset.shards, "shard");

@@ -1,5 +1,5 @@
-//! The section about scores: for each a histogram with a threshold that can be moved, the pictures
-//! next to it, and what to write into the pipeline.
+//! The section about scores: for each a histogram with an adjustable threshold, the images next to
+//! it, and the line for the pipeline file.
 
 use askama::Template;
 use serde::Serialize;
@@ -7,81 +7,81 @@ use sluice_manifest::Keep;
 
 use crate::album::Album;
 use crate::card::Card;
-use crate::curve::{Curve, Kept};
+use crate::curve::{Curve, KeptCount};
 use crate::figures::{Figures, Gallery, Shown, state};
 use crate::findings::{ControlFindings, Findings};
 use crate::plot::{Bars, number};
 use crate::scoring::{Control, Scoring};
 use sluice_manifest::numbers::{percent, plural, thousands};
 
-/// Scores whose pictures are shown; of further ones there are numbers only.
+/// The number of scores whose images are shown. Further ones have only numbers.
 const WITH_PICTURES: usize = 20;
-/// Rows of the table of thresholds.
+/// The number of rows in the table of thresholds.
 const TABLE: usize = 24;
-/// Pictures of the strip on each side of the threshold. The script has the same number.
+/// The number of images in the strip on each side of the threshold. The script has the same number.
 const STRIP: usize = 6;
 
-/// Every score, with a threshold that can be moved.
+/// The section about scores.
 #[derive(Debug)]
 pub struct Scores {
-    controls: Vec<View>,
+    controls: Vec<ControlView>,
 }
 
-/// A threshold that can be moved.
+/// An adjustable threshold.
 #[derive(Debug)]
-struct View {
-    /// The title of its part.
+struct ControlView {
+    /// The title of its part of the section.
     title: String,
-    /// Names it in the page.
+    /// The id of its element in the page.
     id: String,
     notes: Vec<String>,
     plot: String,
-    /// For the script.
-    data: Data,
-    /// What it keeps now.
+    /// The data for the script.
+    data: ControlData,
+    /// A description of what it keeps now.
     result: String,
     flag: String,
     line: String,
     table: Vec<[String; 3]>,
-    /// All pictures by score, those next to the threshold visible.
+    /// Images sorted by score, and whether they are visible: those next to the threshold are.
     strip: Vec<(Shown, bool)>,
-    /// How many of the strip have lower scores than the threshold.
+    /// The number of images in the strip with lower scores than the threshold.
     below: usize,
     galleries: Vec<Gallery>,
 }
 
-/// What the script needs of a control.
+/// The data of a control that the script needs.
 #[derive(Debug, Clone, Serialize)]
-struct Data {
-    /// The score.
+struct ControlData {
+    /// The name of the score.
     score: String,
     /// `min` or `max`.
     flag: &'static str,
-    /// The threshold in force.
+    /// The current threshold.
     now: f32,
-    /// What it keeps.
+    /// The number of images that it keeps.
     kept: u64,
-    /// What comes to the filter.
+    /// The number of images that reach the filter.
     came: u64,
     /// The ends of the plot.
     axis: [f64; 2],
-    /// The number after the greatest score.
+    /// The number after the highest score.
     end: f32,
-    /// Names of the filter's rules.
+    /// The names of the filter's rules.
     rules: String,
     curve: Curve,
 }
 
 #[derive(Template)]
 #[template(path = "scores.html")]
-struct Section<'a> {
-    controls: &'a [View],
+struct ScoresTemplate<'a> {
+    controls: &'a [ControlView],
     figures: Figures<'a>,
 }
 
 impl Scores {
-    /// Returns the section. Pictures are added to the album. `most` bins are put into the page for each
-    /// score.
+    /// Creates the section. Images are added to the album. At most `most` bins are put into the
+    /// page for each score.
     pub fn new(scoring: &Scoring, findings: &Findings, album: &mut Album, most: usize) -> Self {
         let pairs = scoring.controls.iter().zip(&findings.controls).enumerate();
         let controls = pairs.filter_map(|(place, (control, found))| {
@@ -93,23 +93,25 @@ impl Scores {
         }
     }
 
-    /// Returns what the script needs, as JSON.
+    /// Returns the data for the script as JSON.
     ///
     /// # Errors
-    /// None: numbers and texts serialise.
+    ///
+    /// Numbers and texts can always be serialised, so no error is expected.
     pub fn data(&self) -> serde_json::Result<String> {
-        let data: Vec<&Data> = self.controls.iter().map(|view| &view.data).collect();
-        // Inside of a script element nothing may look like markup.
+        let data: Vec<&ControlData> = self.controls.iter().map(|view| &view.data).collect();
+        // Inside a script element, nothing may look like markup.
         Ok(serde_json::to_string(&data)?.replace('<', "\\u003c"))
     }
 
-    /// Returns the markup.
+    /// Returns the HTML of the section.
     ///
     /// # Errors
-    /// None: drawing into a text does not fail.
+    ///
+    /// Rendering to a string does not fail, so no error is expected.
     pub fn html(&self, figures: Figures<'_>) -> askama::Result<String> {
         let controls = &self.controls;
-        Section { controls, figures }.render()
+        ScoresTemplate { controls, figures }.render()
     }
 }
 
@@ -120,7 +122,7 @@ fn view(
     scoring: &Scoring,
     album: Option<&mut Album>,
     most: usize,
-) -> Option<View> {
+) -> Option<ControlView> {
     let score = &scoring.scores[control.score];
     let name = score.name.to_string();
     let (now, keep) = (control.threshold, control.keep);
@@ -148,7 +150,7 @@ fn view(
         notes.push("no filter sets a threshold".to_owned());
     }
     notes.push(resolution(curve.resolution.max(exact)));
-    let data = Data {
+    let data = ControlData {
         flag: if keep == Keep::Below { "max" } else { "min" },
         score: name,
         now,
@@ -178,7 +180,7 @@ fn view(
             ),
         ];
     }
-    Some(View {
+    Some(ControlView {
         plot: bars.svg(
             &format!("distribution of {}", data.score),
             now,
@@ -208,11 +210,12 @@ fn side(keep: Keep) -> &'static str {
     }
 }
 
-/// Returns a score as a key of a pipeline file.
+/// Quotes a score as a key of a pipeline file if necessary.
 fn quoted(score: &str) -> String {
-    match score.contains('.') {
-        true => format!("\"{score}\""),
-        false => score.to_owned(),
+    if score.contains('.') {
+        format!("\"{score}\"")
+    } else {
+        score.to_owned()
     }
 }
 
@@ -226,8 +229,8 @@ fn resolution(resolution: f64) -> String {
     }
 }
 
-/// Returns what the threshold in force keeps. The script writes the same.
-fn result(data: &Data) -> String {
+/// Describes what the current threshold keeps. The script writes the same text.
+fn result(data: &ControlData) -> String {
     format!(
         "keeps {} of {} ({}), as it is now",
         thousands(data.kept),
@@ -236,9 +239,9 @@ fn result(data: &Data) -> String {
     )
 }
 
-/// Returns thresholds with what they keep: the one in force, and others with equal numbers of images
-/// between them.
-fn table(data: &Data) -> Vec<[String; 3]> {
+/// Returns thresholds with the number of images that they keep: the current one, and others with
+/// equal numbers of images between them.
+fn table(data: &ControlData) -> Vec<[String; 3]> {
     let edges = data.curve.edges();
     let step = edges.len().div_ceil(TABLE).max(1);
     let mut thresholds: Vec<f32> = edges
@@ -251,7 +254,7 @@ fn table(data: &Data) -> Vec<[String; 3]> {
     thresholds.sort_by(f32::total_cmp);
     thresholds.dedup();
     let rows = thresholds.into_iter().filter_map(|threshold| {
-        let Kept { certain, possible } = data.curve.kept(threshold)?;
+        let KeptCount { certain, possible } = data.curve.kept(threshold)?;
         let kept = match possible {
             0 => thousands(certain),
             more => format!("{} to {}", thousands(certain), thousands(certain + more)),
@@ -270,13 +273,13 @@ fn note(card: &Card, score: usize) -> String {
     format!("{}, {}", number(card.scores[score]), state(card))
 }
 
-/// Returns the pictures of a control by score, and which of them are next to the threshold.
+/// Returns the images of a control sorted by score, and whether they are next to the threshold.
 fn strip_of(control: &Control, found: &ControlFindings, album: &mut Album) -> Vec<(Shown, bool)> {
     let near = found.inside.items().chain(found.outside.items());
     let ends = found.lowest.items().chain(found.highest.items());
     let ranges = found.ranges.iter().flat_map(|range| range.items());
     let mut cards: Vec<&Card> = near.chain(ranges).chain(ends).collect();
-    // Album places are given in the order of importance.
+    // Images are added to the album in order of importance.
     let places: Vec<usize> = cards.iter().map(|card| album.add(card)).collect();
     let mut strip: Vec<Shown> = cards
         .drain(..)

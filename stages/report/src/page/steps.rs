@@ -1,4 +1,4 @@
-//! The section about the steps: what was done with which settings, models and versions.
+//! The section about the steps, with their settings, models and versions.
 
 use askama::Template;
 use sluice_harness::Receipts;
@@ -8,7 +8,7 @@ use crate::settings;
 use crate::steps::{self, NodeDone};
 use sluice_manifest::numbers::plural;
 
-/// What was done.
+/// The section about the steps.
 #[derive(Debug, Template)]
 #[template(path = "steps.html")]
 pub struct Steps {
@@ -25,7 +25,7 @@ struct StepLine {
 }
 
 impl Steps {
-    /// Returns the section.
+    /// Creates the section.
     pub fn new(receipts: &Receipts) -> Self {
         let nodes = steps::nodes(receipts).into_iter();
         let nodes = nodes.filter(|node| node.kind() != UnitKind::Report);
@@ -37,9 +37,10 @@ impl Steps {
 
 fn step_line(node: NodeDone<'_>) -> StepLine {
     let (units, first) = (node.units, node.first());
-    let mut state = match node.is_complete() {
-        true => plural(units.len() as u64, "unit"),
-        false => format!("{} of {} units", units.len(), first.units),
+    let mut state = if node.is_complete() {
+        plural(units.len() as u64, "unit")
+    } else {
+        format!("{} of {} units", units.len(), first.units)
     };
     let reused: u64 = units.iter().map(|receipt| receipt.sums.reused).sum();
     if reused > 0 {

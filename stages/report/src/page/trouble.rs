@@ -1,5 +1,5 @@
-//! The section about what went wrong: damaged shards, slow partitions, whatever a reader should know
-//! before trusting the run.
+//! The section about problems: damaged shards, slow partitions, and everything else to know before
+//! relying on the run.
 
 use askama::Template;
 use sluice_harness::{Context, Plan, Receipts};
@@ -10,15 +10,15 @@ use sluice_manifest::{Receipt, Result, StepName, UnitKind};
 use crate::steps;
 use sluice_manifest::numbers::{duration, plural, thousands};
 
-/// Damaged shards listed.
+/// The maximum number of damaged shards listed.
 const DAMAGED: usize = 50;
-/// Slow units listed for each step.
+/// The maximum number of slow units listed for each step.
 const SLOW: usize = 3;
-/// A unit is slow when it took this many times the median of its step, and this many seconds.
+/// A unit is slow if it took this many times the median of its step, and this many seconds.
 const TIMES_THE_MEDIAN: f64 = 3.0;
 const SECONDS: f64 = 2.0;
 
-/// What went wrong.
+/// The section about problems.
 #[derive(Debug, Template)]
 #[template(path = "trouble.html")]
 pub struct Trouble {
@@ -30,10 +30,11 @@ pub struct Trouble {
 }
 
 impl Trouble {
-    /// Returns the section.
+    /// Creates the section.
     ///
     /// # Errors
-    /// Data, when a manifest is missing or broken; of storage.
+    ///
+    /// Returns a data error if a manifest is missing or damaged, and otherwise a storage error.
     pub fn new(context: &Context, plan: &Plan, receipts: &Receipts) -> Result<Self> {
         let (damaged, total) = damaged(context, plan, receipts)?;
         let more = total - damaged.len() as u64;

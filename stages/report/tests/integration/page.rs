@@ -1,4 +1,4 @@
-//! What the page shows as a run goes on.
+//! The content of the page as a run progresses.
 
 use clap::Parser;
 use sluice_manifest::{Unit, UnitKind};

@@ -15,7 +15,7 @@ use sluice_manifest::{
 use sluice_shard::ShardWriter;
 use sluice_store::{Location, Store};
 
-/// What all tests of this program share. Their memories are told apart by name.
+/// What all tests of this program share. Their memory stores have different names.
 pub fn shared() -> &'static Shared {
     static SHARED: LazyLock<Shared> = LazyLock::new(Shared::default);
     &SHARED
@@ -37,7 +37,7 @@ static PARTITIONS: Operation = operation(None, UnitKind::Part);
 static EXACT: Operation = operation(Some("exact"), UnitKind::Exact);
 static DECIDE: Operation = operation(Some("decide"), UnitKind::Part);
 
-/// Settings of the scorer.
+/// The settings of the scorer.
 #[derive(Serialize)]
 struct Scoring {
     model: Model,
@@ -49,7 +49,7 @@ struct Model {
     sha256: &'static str,
 }
 
-/// Settings of the filter, one condition.
+/// The settings of the filter: one condition.
 #[derive(Serialize)]
 struct Filtering {
     min: Min,
@@ -78,7 +78,7 @@ fn png(seed: u8) -> Vec<u8> {
 }
 
 impl Run {
-    /// Partitioned: one sound shard, one that is torn.
+    /// Creates a partitioned run with one valid shard and one truncated shard.
     pub fn new(name: &str) -> Self {
         let input = format!("memory://{name}/in");
         let store = shared()
@@ -112,7 +112,7 @@ impl Run {
         self.step::<sluice_read::Args>(&["sluice-read"]);
     }
 
-    /// Makes the page and returns it.
+    /// Creates the page and returns it.
     pub fn report(&self) -> String {
         self.step::<sluice_report::Args>(&["sluice-report"]);
         self.page()
@@ -169,12 +169,13 @@ impl Run {
         Context::new(&common, "made-up", node, shared()).unwrap()
     }
 
-    /// Scores every sound image in two outputs: the n-th of its partition gets n / 8 and 1 - n / 8.
+    /// Scores every usable image in two outputs: the n-th of its partition gets n / 8 and 1 - n /
+    /// 8.
     pub fn score(&self, step: &str) {
         self.score_as(step, "score");
     }
 
-    /// As [`score`](Self::score), by another stage.
+    /// Like [`score`](Self::score), for another stage.
     pub fn score_as(&self, step: &str, stage: &'static str) {
         let context = self.context(step, stage, &PARTITIONS, None);
         let names = ["beauty", "ugliness"];
@@ -214,7 +215,7 @@ impl Run {
         }
     }
 
-    /// Keeps what has a beauty of 0.5 at least, as [`score`](Self::score) gave it.
+    /// Keeps images with a beauty of at least 0.5, as assigned by [`score`](Self::score).
     pub fn filter(&self, step: &str) {
         let context = self.context(step, "filter", &PARTITIONS, None);
         let below = Reason::about(ReasonKind::BelowMin, "made.beauty");
@@ -246,7 +247,7 @@ impl Run {
         }
     }
 
-    /// The 2nd and 3rd survivor of the whole shard duplicate the 1st.
+    /// Marks the 2nd and 3rd survivor of the valid shard as duplicates of the 1st.
     pub fn deduplicate(&self, step: &str, survivors_of: &str) {
         let context = self.context(step, "dedup", &EXACT, Some(survivors_of));
         let of = StepName::new(survivors_of).unwrap();

@@ -50,7 +50,7 @@ impl ParquetTable {
         roots.dedup();
         let at = |root: &usize| roots.partition_point(|other| other < root);
         let values: Vec<_> = selection.values.iter().map(at).collect();
-        for batch in self.table.batches(&roots, 0)? {
+        for batch in self.table.batches(&roots)? {
             let taken = take_batch(&batch?, at(&selection.key), &values, take);
             taken.map_err(|e| self.table.unusable(e))??;
         }

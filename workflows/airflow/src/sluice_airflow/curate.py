@@ -44,6 +44,7 @@ TYPES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "WHICH": ("string", {"examples": ["first", "all", "each"]}),
     "FORMAT": ("string", {"examples": ["webdataset", "parquet"]}),
     "PRECISION": ("string", {"examples": ["float32", "bfloat16", "int8"]}),
+    "DEVICE": ("string", {"examples": ["auto", "cpu", "cuda"]}),
     "KEEP": ("string", {"examples": ["best", "hard", "easy", "random"]}),
     "N": ("integer", {"minimum": 1}),
     "BYTES": ("integer", {"minimum": 1}),
@@ -57,6 +58,9 @@ TYPES: Mapping[str, tuple[str, dict[str, Any]]] = {
 
 RUN = "{{ params['run'] or params['output'].rstrip('/') ~ '.run' }}"
 """The URI of the run: the form's, or that of the output with `.run`, as in `sluice run`."""
+
+TASKS = "{{ params['max-tasks'] or %d }}" % MAX_TASKS
+"""The largest number of tasks of a node: the form's."""
 
 FORM = ("run", "max-tasks")
 """Fields of the form that are no parameters of a pipeline."""
@@ -88,11 +92,12 @@ def params(pipeline: PipelineLike = None, **defaults: Any) -> dict[str, Param]:
     )
     tasks = Param(
         given.get("max-tasks", MAX_TASKS),
-        type="integer",
+        type=["null", "integer"],
         minimum=1,
         maximum=_longest_map(),
         title="max-tasks",
-        description="Largest number of tasks of a step; each takes its share of the units",
+        section="Sizes",
+        description=f"Largest number of tasks of a step; each takes its share of the units (default: {MAX_TASKS})",
     )
     required = {parameter.name: _param(parameter, given) for parameter in known if parameter.required}
     optional = {parameter.name: _param(parameter, given) for parameter in known if not parameter.required}
@@ -200,7 +205,7 @@ def curate(
     parameters: Mapping[str, Any] | None = None,
     executor: Executor = "local",
     operator: type[BaseOperator] | None = None,
-    max_tasks: int | str = "{{ params['max-tasks'] }}",
+    max_tasks: int | str = TASKS,
     pools: Mapping[str, str] | None = None,
     overrides: Mapping[str, Mapping[str, Any]] | None = None,
     group_id: str = "curate",
@@ -261,7 +266,7 @@ def curate(
                     shares[node.units] = _fan_out(node.units, count, pipeline, parameters, max_tasks)
                 mapped = kind.partial(
                     task_id=node.name,
-                    map_index_template="{{ task.task_index }} of {{ task.task_count }}",
+                    map_index_template="{{ task.share }}",
                     **arguments,
                 )
                 tasks[node.name] = mapped.expand_kwargs(XComArg(shares[node.units]))
@@ -282,6 +287,7 @@ def describe(node: Node, pipeline: Pipeline) -> str:
     shared = f"fans out over {node.units.kind}" if node.units else "one task"
     needs = pipeline.resources[node.resources]
     lines = [
+        *([f"{node.about}.", ""] if node.about else []),
         f"`{node.title}`: {shared}; class `{node.resources}` ({needs.cpus} CPUs, {needs.memory_mib} MiB).",
         "",
         "The first line of the log, and *by_hand* among the rendered templates, is the command line. It runs anywhere that has "

@@ -47,7 +47,7 @@ def last_words(message: str | None) -> str:
     """Returns a termination message as text. The programs write the `error` of their result."""
     error = _json(message or "")
     if isinstance(error, dict) and "message" in error:
-        return f"{error.get('kind', 'error')}: {error['message']}"
+        return str(error["message"])
     return (message or "").strip()
 
 
@@ -82,9 +82,9 @@ def readable(line: str) -> tuple[str, str]:
     record = _json(line)
     if not isinstance(record, dict) or "message" not in record:
         return "INFO", line
-    rest = " ".join(
-        f"{name}={value}" for name, value in record.items() if name not in ("timestamp", "level", "message", "target")
-    )
+    # The command line is the first line of the task's log already.
+    left_out = {"timestamp", "level", "message", "target", *(["command"] if record["message"] == "starts" else [])}
+    rest = " ".join(f"{name}={value}" for name, value in record.items() if name not in left_out)
     return str(record.get("level", "INFO")), " ".join(filter(None, (str(record["message"]), rest)))
 
 

@@ -117,6 +117,8 @@ class Node:
     """What it fans out over; None for a node that runs once."""
     resources: str
     after: tuple[str, ...]
+    about: str = ""
+    """What it does, for people."""
     takes_result: bool = True
     """Whether the program has the flag `--result`."""
 
@@ -140,6 +142,7 @@ VERIFY = Node(
     units=None,
     resources="copy",
     after=(),
+    about="Proves a finished run: no sample was lost, and the output is what the manifests say",
     takes_result=False,
 )
 """`sluice verify`: not a node of any pipeline, but a good last task."""
@@ -304,6 +307,7 @@ def _node(node: Mapping[str, Any]) -> Node:
         units=Units(node["fan_out"], counted_by.get("step"), counted_by.get("value")) if counted_by else None,
         resources=node["resources"],
         after=tuple(node["after"]),
+        about=node.get("about", ""),
     )
 
 

@@ -5,6 +5,8 @@
 //! containers. So each `$` of a text is doubled, and each `{` is written as the variable `$(BRACE)`,
 //! which Kubernetes replaces after Argo is done.
 
+use std::collections::BTreeSet;
+
 use askama::Template;
 
 use super::engine::{
@@ -12,10 +14,17 @@ use super::engine::{
     help, parameters, pieces, quote, resources,
 };
 use super::{CountedBy, Dag, Node, Parameter, Retry};
-use sluice_manifest::{Error, Result};
+use sluice_manifest::{self as manifest, Error, Result};
 
 /// The template that runs the nodes, the entrypoint.
 const ENTRYPOINT: &str = "dag";
+
+/// Classes of resources.
+const LIGHT: &str = manifest::Resources::Light.as_str();
+const MODEL: &str = manifest::Resources::Model.as_str();
+
+/// The names of the parameters that a workflow was given.
+const GIVEN: &str = "{{=join(keys(workflow.parameters), ',')}}";
 
 /// The file that a program writes its result to.
 const RESULT: &str = "/tmp/result.json";
@@ -31,6 +40,8 @@ struct WorkflowTemplate<'a> {
     name: &'a str,
     /// The required parameters, by name.
     required: Vec<&'a str>,
+    /// All parameters, by name.
+    known: String,
     inputs: Vec<Input<'a>>,
     tasks: Vec<Task<'a>>,
     /// The last node of the export that runs once: its result is that of the workflow.
@@ -57,12 +68,18 @@ struct Task<'a> {
     depends: String,
     /// The number of pods, an expression; none for a node that runs once.
     count: Option<String>,
+    /// Whether it has work, an expression that is 0 or 1; none for a node that runs anyway.
+    needed: Option<String>,
+    /// Whether it runs a model.
+    has_model: bool,
+    /// Whether it is the first one, which checks the parameters and looks at the others.
+    is_first: bool,
     class: &'a str,
     cpus: u32,
     memory_mib: u32,
     program: &'a str,
     words: Vec<String>,
-    files: Vec<&'a str>,
+    files: BTreeSet<&'a str>,
 }
 
 /// Returns a pipeline as a WorkflowTemplate, a document of YAML.
@@ -71,7 +88,8 @@ struct Task<'a> {
 /// If a name does not fit Kubernetes or is taken, or a number of units cannot be found.
 pub fn argo(dag: &Dag) -> Result<String> {
     check_names(dag)?;
-    let tasks = dag.steps.iter().map(|node| task(dag, node));
+    let groups = groups(dag);
+    let tasks = groups.iter().map(|group| task(dag, group));
     let tasks = tasks.collect::<Result<Vec<_>>>()?;
     let inputs = parameters(dag).into_iter().map(input);
     let inputs = inputs.collect::<Result<Vec<_>>>()?;
@@ -83,6 +101,7 @@ pub fn argo(dag: &Dag) -> Result<String> {
     let template = WorkflowTemplate {
         name: &dag.name,
         required: required.map(|p| p.name.as_str()).collect(),
+        known: known(&inputs),
         summary: summary(dag),
         retry: &dag.retry,
         exit_codes: codes.chain(["'-1'".to_owned()]).collect(),
@@ -119,7 +138,75 @@ fn input(parameter: &Parameter) -> Result<Input<'_>> {
     })
 }
 
-fn task<'a>(dag: &'a Dag, node: &'a Node) -> Result<Task<'a>> {
+fn known(inputs: &[Input<'_>]) -> String {
+    let own = inputs.iter().map(|input| input.name);
+    let names: Vec<&str> = ["run", "max-tasks", "gpus"]
+        .into_iter()
+        .chain(own)
+        .collect();
+    names.join(",")
+}
+
+/// Returns the nodes, those together that one pod does one after the other: light ones that run once, in
+/// a row.
+fn groups(dag: &Dag) -> Vec<&[Node]> {
+    let is_row = |a: &Node, b: &Node| {
+        let are_light = [a, b]
+            .iter()
+            .all(|n| n.resources == LIGHT && n.counted_by.is_none());
+        let others = dag.steps.iter().filter(|node| node.name != b.name);
+        let mut after_a = others.filter(|node| node.after.contains(&a.name));
+        are_light && b.after == [a.name.as_str()] && after_a.next().is_none()
+    };
+    dag.steps.chunk_by(is_row).collect()
+}
+
+/// Returns the words of a node's command line after its program.
+fn words<'a>(dag: &'a Dag, node: &'a Node) -> Result<Arguments<'a>> {
+    let mut own = vec![format!("--run={}", write(Piece::Value("run")))];
+    if node.counted_by.is_some() {
+        let share = ["task-index", "task-count"];
+        own.extend(share.map(|name| format!("--{name}={{{{inputs.parameters.{name}}}}}")));
+    }
+    let mut all = arguments(dag, node, own, write)?;
+    all.words.extend(["--result", RESULT].map(str::to_owned));
+    Ok(all)
+}
+
+/// Returns the nodes that the first pod looks at: those after it, up to the last one that fans out.
+fn looked_at(dag: &Dag) -> &[Node] {
+    let last = dag.steps.iter().rposition(|node| node.counted_by.is_some());
+    last.map_or(&[], |last| &dag.steps[1..=last])
+}
+
+/// Returns the words of a pod that does several nodes, or looks at others.
+fn several<'a>(dag: &'a Dag, group: &'a [Node]) -> Result<Arguments<'a>> {
+    let is_first = group[0].name == dag.steps[0].name;
+    let mut all = Arguments::default();
+    all.words.push("steps".to_owned());
+    if is_first {
+        all.words.push(format!("--given={GIVEN}"));
+        all.words.push("--known=$(known)".to_owned());
+    }
+    all.words
+        .extend(["--result", RESULT, "--"].map(str::to_owned));
+    let done = group.iter().map(|node| ("+", node));
+    let looked_at = looked_at(dag).iter().filter(|_| is_first);
+    for (at, (mark, node)) in done.chain(looked_at.map(|node| ("?", node))).enumerate() {
+        all.words.extend((at > 0).then(|| mark.to_owned()));
+        all.words.extend((mark == "?").then(|| node.name.clone()));
+        all.words.push(node.program.clone());
+        // A share of the work is not known yet: all of it is looked at.
+        let own = [format!("--run={}", write(Piece::Value("run")))];
+        let Arguments { words, files } = arguments(dag, node, own, write)?;
+        all.words.extend(words);
+        all.files.extend(files);
+    }
+    Ok(all)
+}
+
+fn task<'a>(dag: &'a Dag, group: &'a [Node]) -> Result<Task<'a>> {
+    let node = &group[0];
     if node.name == ENTRYPOINT {
         let text = format!("step {ENTRYPOINT:?}: the template that runs the steps has that name");
         return Err(Error::usage(text).hint("give the step another name"));
@@ -127,36 +214,47 @@ fn task<'a>(dag: &'a Dag, node: &'a Node) -> Result<Task<'a>> {
     let resources = resources(dag, node)?;
     let counted_by = node.counted_by.as_ref();
     let count = counted_by.map(|by| count(dag, node, by)).transpose()?;
-    let mut own = vec![format!("--run={}", write(Piece::Value("run")))];
-    if count.is_some() {
-        let share = ["task-index", "task-count"];
-        own.extend(share.map(|name| format!("--{name}={{{{inputs.parameters.{name}}}}}")));
-    }
-    let Arguments { mut words, files } = arguments(dag, node, own, write)?;
-    words.extend(["--result", RESULT].map(str::to_owned));
+    let is_first = node.name == dag.steps[0].name;
+    let is_several = group.len() > 1 || is_first;
+    let Arguments { words, files } = if is_several {
+        several(dag, group)?
+    } else {
+        words(dag, node)?
+    };
+    let counts = |other: &Node| other.counted_by == Some(CountedBy::Step(node.name.clone()));
+    let is_looked_at = looked_at(dag).iter().any(|other| other.name == node.name);
+    let may_be_left_out = is_looked_at && !dag.steps.iter().any(counts);
+    let first = &dag.steps[0].name;
+    let needed = format!(
+        "asInt({})",
+        result_of(first, &format!("needed.{}", node.name))
+    );
     Ok(Task {
+        needed: may_be_left_out.then_some(needed),
+        has_model: node.resources == MODEL,
+        is_first,
         name: &node.name,
         depends: node.after.join(" && "),
         count,
         class: &node.resources,
         cpus: resources.cpus,
         memory_mib: resources.memory_mib,
-        program: &node.program,
+        program: if is_several { "sluice" } else { &node.program },
         words: words.iter().map(|word| quote(word)).collect(),
-        files,
+        files: files.into_iter().collect(),
     })
+}
+
+/// Returns the expression for a value in a node's result.
+fn result_of(step: &str, path: &str) -> String {
+    format!("jsonpath(tasks['{step}'].outputs.parameters.result, '$.{path}')")
 }
 
 /// Returns the expression for the number of pods: one for each unit, at most `max-tasks`. A node
 /// without units has one pod, which reports that.
 fn count(dag: &Dag, node: &Node, counted_by: &CountedBy) -> Result<String> {
     let units = match counted_by {
-        CountedBy::Step(step) => {
-            format!(
-                "jsonpath(tasks['{step}'].outputs.parameters.result, '$.fan_out.{}')",
-                node.fan_out
-            )
-        }
+        CountedBy::Step(step) => result_of(step, &format!("fan_out.{}", node.fan_out)),
         CountedBy::Value(text) => {
             let pieces = pieces(dag, text);
             let terms = pieces.iter().map(|piece| term(node, piece));

@@ -19,7 +19,7 @@ pub const RUN_HELP: &str =
     "Where the run's manifests go: a URI prefix. Use the same one again to resume a run";
 
 /// Parameters that the engines add.
-const ADDED: [&str; 3] = ["run", "tasks", "max-tasks"];
+const ADDED: [&str; 5] = ["run", "tasks", "max-tasks", "gpus", "known"];
 
 /// A piece of a word of a command line.
 #[derive(Debug, Clone, Copy, PartialEq)]

@@ -21,6 +21,29 @@ struct Copy<'c> {
     note: Option<String>,
 }
 
+/// Refuses a folder that is part of the run, its input or its outputs, or that holds other files than
+/// those of an earlier copy.
+///
+/// # Errors
+/// Usage; of storage.
+pub fn refuse_other_folder(run: &Pictured<'_>, folder: &str) -> Result<()> {
+    let place = Location::parse(folder)?;
+    run.refuse_taken("--to", &place)?;
+    let Some(store) = run.context.storage.open_if_there(&place)? else {
+        return Ok(());
+    };
+    let objects = store.list("")?;
+    match objects.first() {
+        Some(other) if store.stat(INDEX)?.is_none() => Err(Error::usage(format!(
+            "--to {folder}: holds {:?}, which no gallery wrote",
+            other.path
+        ))
+        .hint("choose an empty folder")
+        .into()),
+        _ => Ok(()),
+    }
+}
+
 /// Copies the pictures into a folder, with a text file for each caption and a list of all. Returns how
 /// many pictures were copied.
 ///
@@ -61,6 +84,7 @@ pub fn export(
         lines.push_str(&format!("{}\n", copy.line(file, run)));
     }
     store.put(INDEX, lines)?;
+    store.tidy();
     Ok(count)
 }
 

@@ -12,11 +12,12 @@ use clap::Args;
 use rayon::prelude::*;
 use serde::Serialize;
 use sluice_harness::{Desk, Shared, StepDone, run_step};
+use sluice_knn::products::dot;
 use sluice_manifest::rows::EMBEDDINGS;
 use sluice_manifest::{
     Error, Keep, Receipt, RunInfo, ScoreColumn, StepName, Unit, UnitKind, layout,
 };
-use sluice_model::{Kind, Model, Precision, Spec, cached};
+use sluice_model::{BatchSize, Device, Kind, Model, Precision, Spec, cached};
 use sluice_store::{Location, Storage, Store, vectors};
 
 /// CLIP's distance of duplicates.
@@ -35,6 +36,14 @@ pub struct Sampling {
     #[arg(long, value_name = "N", default_value_t = 1000,
         value_parser = clap::value_parser!(u64).range(2..=20_000))]
     pub images: u64,
+    /// What the encoders run on: auto, cpu, cuda[:N], tensorrt[:N] or openvino
+    #[arg(
+        long,
+        env = "SLUICE_DEVICE",
+        value_name = "DEVICE",
+        default_value = "auto"
+    )]
+    pub device: Device,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -112,6 +121,7 @@ pub fn compare(
     let find = |side: &Side<'_>| -> Result<Model, Error> {
         let model = Model::find(storage, side.model, cache, side.precision)?;
         model.require(&[Kind::Embedder], "compare")?;
+        let model = model.place(sampling.device, BatchSize::Auto)?;
         model.check()?;
         Ok(model)
     };
@@ -119,7 +129,7 @@ pub fn compare(
     let run = Trial::new(sampling, cache, &desk.shared)?;
     let (mut embedded, mut cpu_ms) = (Vec::new(), [0.0; 2]);
     for (number, side) in sides.iter().enumerate() {
-        run.embed(STEPS[number], side)?;
+        run.embed(STEPS[number], side, sampling.device)?;
         let (vectors, seconds) = run.embedded(STEPS[number])?;
         cpu_ms[number] = seconds * 1000.0 / vectors.len().max(1) as f64;
         embedded.push(vectors);
@@ -189,12 +199,13 @@ impl<'a> Trial<'a> {
         format!("--partitions=0-{}", self.partitions - 1)
     }
 
-    fn embed(&self, step: &str, side: &Side<'_>) -> Result<()> {
+    fn embed(&self, step: &str, side: &Side<'_>, device: Device) -> Result<()> {
         let words = [
             format!("--step={step}"),
             format!("--survivors-of={SAMPLE}"),
             format!("--model={}", side.model),
             format!("--precision={}", side.precision),
+            format!("--device={device}"),
             format!("--models={}", self.cache),
             self.share(),
         ];
@@ -282,7 +293,7 @@ impl Vectors {
             let others = (0..self.rows).filter(|other| *other != row);
             let mut best = (row, f32::NEG_INFINITY);
             for other in others {
-                let cosine = dot(self.row(row), self.row(other));
+                let cosine = dot(self.row(row), self.row(other)) as f32;
                 if cosine > best.1 {
                     best = (other, cosine);
                 }
@@ -293,24 +304,10 @@ impl Vectors {
     }
 }
 
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    const LANES: usize = 16;
-    let mut sums = [0.0_f32; LANES];
-    let (a_chunks, a_rest) = a.as_chunks::<LANES>();
-    let (b_chunks, b_rest) = b.as_chunks::<LANES>();
-    for (a, b) in a_chunks.iter().zip(b_chunks) {
-        for ((sum, a), b) in sums.iter_mut().zip(a).zip(b) {
-            *sum += a * b;
-        }
-    }
-    let rest: f32 = a_rest.iter().zip(b_rest).map(|(a, b)| a * b).sum();
-    sums.iter().sum::<f32>() + rest
-}
-
 fn cosine(first: &Vectors, second: &Vectors) -> Option<Cosine> {
     let rows = (first.width == second.width).then_some(0..first.rows)?;
     let cosines: Vec<f64> = rows
-        .map(|row| f64::from(dot(first.row(row), second.row(row))))
+        .map(|row| dot(first.row(row), second.row(row)))
         .collect();
     Some(Cosine {
         mean: cosines.iter().sum::<f64>() / cosines.len() as f64,

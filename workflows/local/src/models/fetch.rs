@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::Result;
-use sluice_hub::{Address, Environment, Hub};
+use sluice_hub::{Address, Environment, Hub, public_url};
 use sluice_manifest::{Class, Error};
 use sluice_model::{Candidate, Choice, Conversion, Source, data_names, file_sha256, is_weights};
 use sluice_store::{Location, Storage};
@@ -215,38 +215,45 @@ fn from_url(
     hub: &Hub<'_>,
     downloads: &Path,
 ) -> Result<Fetched, Error> {
-    let (plain, query) = url
-        .split_once('?')
-        .map_or((url, ""), |(plain, query)| (plain, query));
-    let file = plain.rsplit('/').next().unwrap_or_default();
+    let shown = public_url(url)?;
+    let (plain, query) = match url.split_once('?') {
+        Some((plain, query)) => (plain, format!("?{query}")),
+        None => (url, String::new()),
+    };
+    let (base, file) = plain.rsplit_once('/').unwrap_or_default();
     let file = file.replace("%2B", "+").replace("%20", " ");
     let is_converted = wanted.is_converted(&file);
     if !is_converted && !file.ends_with(".onnx") && !is_weights(&file) {
         return Err(
-            Error::usage(format!("{plain}: expected the address of an ONNX file"))
+            Error::usage(format!("{shown}: expected the address of an ONNX file"))
                 .hint("a repository of the Hub is hf://ORG/NAME"),
         );
     }
+    // A folder "onnx" has what describes its files above it.
+    let (base, inner) = match base.rsplit_once('/') {
+        Some((above, "onnx")) => (above, "onnx/"),
+        _ => (base, ""),
+    };
+    let file = format!("{inner}{file}");
     let known = wanted.known.filter(|_| wanted.is_catalogued);
     let pinned = known.and_then(|source| source.sha256.as_deref());
     let (_, sha256) = hub.file_at(url, &downloads.join(&file), pinned)?;
     let folder = Location::parse(&downloads.to_string_lossy())?;
     if !is_converted {
-        let beside = |name: &str| {
-            let base = &plain[..plain.len() - plain.rsplit('/').next().map_or(0, str::len)];
-            let question = if query.is_empty() { "" } else { "?" };
-            format!("{base}{name}{question}{query}")
+        let get = |path: &str| {
+            let url = format!("{base}/{path}{query}");
+            hub.file_at(&url, &downloads.join(path), None)
         };
         let names = match is_weights(&file) {
             true => Vec::new(),
             false => data_names(&storage.open(&folder)?, &file)?,
         };
         for data in names {
-            hub.file_at(&beside(&data), &downloads.join(&data), None)?;
+            get(&format!("{inner}{data}"))?;
         }
         if !wanted.is_catalogued {
             for spec in Choice::around(&file).specs {
-                match hub.file_at(&beside(&spec), &downloads.join(&spec), None) {
+                match get(&spec) {
                     // Servers answer so where there is no such file.
                     Err(e) if e.class() == Class::Usage => {}
                     other => drop(other?),
@@ -255,7 +262,7 @@ fn from_url(
         }
     }
     let stated = Stated::Nobody;
-    wanted.fetched(folder, file, plain.to_owned(), sha256, stated, None)
+    wanted.fetched(folder, file, shown, sha256, stated, None)
 }
 
 /// A wheel. pip knows the index, the proxies and the credentials of this machine.
@@ -316,7 +323,11 @@ fn from_store(
             None,
         );
     }
-    let store = storage.open(location)?;
+    let missing = || {
+        Error::usage(format!("{location}: no such folder or file"))
+            .hint("--from takes hf://…, https://…, s3://…, a folder or an ONNX file")
+    };
+    let store = storage.open_if_there(location)?.ok_or_else(missing)?;
     let listed = store.list("")?;
     let paths: Vec<String> = listed.into_iter().map(|object| object.path).collect();
     let choice = Choice::choose(&paths, "").map_err(|e| e.within(&location.to_string()))?;

@@ -43,28 +43,68 @@ pub fn pull(name: &str, from: Option<&str>, cache: &Location, desk: &mut Desk<'_
 /// # Errors
 /// As [`pull`].
 pub fn pull_missing(models: &[(String, Location)], desk: &mut Desk<'_>) -> Result<()> {
+    for (name, cache) in missing(models, &desk.shared.storage)? {
+        let mut words = Vec::new();
+        let mut inner = Desk {
+            shared: desk.shared.clone(),
+            out: &mut words,
+            err: &mut *desk.err,
+            result: None,
+            up_to_date: false,
+        };
+        pull(name, None, cache, &mut inner)?;
+        desk.err.write_all(&words)?;
+    }
+    Ok(())
+}
+
+/// Returns those of a pipeline's models that [`pull_missing`] would pull.
+///
+/// # Errors
+/// Usage, when a head does not belong to any model of the pipeline; of storage.
+pub fn missing<'a>(
+    models: &'a [(String, Location)],
+    storage: &Storage,
+) -> Result<Vec<(&'a str, &'a Location)>> {
+    let mut missing = Vec::new();
     for (name, cache) in models {
         let is_known = match named(name) {
             Some(spec) => spec.kind != Kind::Measure,
             None => Place::parse(name).is_ok_and(|place| matches!(place, Place::Hub(_))),
         };
-        if is_known && !super::is_cached(&desk.shared.storage, name, cache)? {
-            let mut words = Vec::new();
-            let mut inner = Desk {
-                shared: desk.shared.clone(),
-                out: &mut words,
-                err: &mut *desk.err,
-                result: None,
-                up_to_date: false,
-            };
-            pull(name, None, cache, &mut inner)?;
-            desk.err.write_all(&words)?;
+        if is_known && !super::is_cached(storage, name, cache)? {
+            refuse_unfit(name, models)?;
+            missing.push((name.as_str(), cache));
         }
     }
-    Ok(())
+    Ok(missing)
+}
+
+/// Refuses a head of the catalogue whose embedder is not among the models. A path may be that of any
+/// embedder.
+fn refuse_unfit(name: &str, models: &[(String, Location)]) -> Result<(), Error> {
+    let Some(embedder) = named(name).and_then(|spec| spec.embedder.as_deref()) else {
+        return Ok(());
+    };
+    let may_be = |model: &str| {
+        model == embedder || sluice_model::folder_of(model).is_ok_and(|folder| folder.is_none())
+    };
+    if models.iter().any(|(model, _)| may_be(model)) {
+        return Ok(());
+    }
+    Err(Error::usage(format!(
+        "model {name:?} takes embeddings of {embedder:?}, which no step of the pipeline makes"
+    ))
+    .hint("choose a model for the embedder, or leave its step out; nothing was pulled"))
 }
 
 fn wanted<'a>(name: &'a str, from: Option<&str>) -> Result<Wanted<'a>, Error> {
+    if sluice_model::folder_of(name)?.is_none() {
+        return Err(
+            Error::usage("expected a name without slashes, or hf://ORG/NAME")
+                .hint("`sluice models pull NAME --from URI` pulls a model from anywhere"),
+        );
+    }
     let spec = named(name);
     if let Some(spec) = spec
         && spec.kind == Kind::Measure
@@ -85,11 +125,6 @@ fn wanted<'a>(name: &'a str, from: Option<&str>) -> Result<Wanted<'a>, Error> {
             }
         },
     };
-    if sluice_model::folder_of(name)?.is_none() {
-        return Err(Error::usage(format!(
-            "{name:?}: expected a name without slashes, or hf://ORG/NAME"
-        )));
-    }
     Ok(Wanted {
         name,
         place,

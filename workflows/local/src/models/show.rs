@@ -37,7 +37,7 @@ impl Known {
             (false, Some(spec)) => (spec.clone(), State::Missing),
             _ => match (Model::find(storage, name, cache, Precision::Float32), known) {
                 (Ok(model), _) => (model.spec, State::Cached),
-                (Err(e), Some(spec)) => (spec.clone(), State::Broken(e.to_string())),
+                (Err(e), Some(spec)) => (spec.clone(), State::Broken(e.class(), e.to_string())),
                 (Err(e), None) => return Err(e),
             },
         };
@@ -162,8 +162,8 @@ pub fn show(name: &str, cache: &Location, as_json: bool, desk: &mut Desk<'_>) ->
         .map(|(what, text)| vec![what.to_owned(), text])
         .collect();
     write!(desk.out, "{}", columns(&rows, &[], ""))?;
-    if let State::Broken(why) = &known.state {
-        return Err(Error::data(format!("{name}: {why}")).into());
+    if let State::Broken(class, why) = &known.state {
+        return Err(Error::new(*class, format!("{name}: {why}")).into());
     }
     Ok(())
 }

@@ -8,7 +8,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Subcommand};
 use sluice_harness::{Desk, MACHINE_FLAGS, is_set, settings_of, shell};
 use sluice_manifest::Error;
 
-use super::{Parameter, Pipeline, default, open};
+use super::{Parameter, Pipeline, default_parameters, open};
 use crate::programs::PROGRAMS;
 
 /// Show the default pipeline, or check a pipeline file
@@ -182,7 +182,8 @@ impl Parameters {
     }
 
     /// Names the flag or the variable that an error of `attempt` with these values is about: the one
-    /// without which the attempt ends in another way. An error that has the flag in it stays as it is.
+    /// without which the attempt succeeds, or whose value is in the error and without which the attempt
+    /// fails in another way. An error that has the flag in it stays as it is.
     pub fn name_culprit(
         &self,
         error: anyhow::Error,
@@ -193,7 +194,14 @@ impl Parameters {
         let is_culprit = |name: &str| {
             let others = given.iter().filter(|(other, _)| other != name);
             let others: Vec<Given> = others.cloned().collect();
-            !matches!(attempt(&others), Err(other) if format!("{other:#}") == text)
+            let value_is_named = || {
+                let mut values = given.iter().filter(|(other, _)| other == name);
+                values.any(|(_, values)| values.iter().any(|value| text.contains(value)))
+            };
+            match attempt(&others) {
+                Ok(()) => true,
+                Err(other) => format!("{other:#}") != text && value_is_named(),
+            }
         };
         let known = DEFAULTS.iter().filter(|(parameter, _)| {
             let name = &parameter.name;
@@ -259,8 +267,8 @@ fn refuse_settings(file: Option<&str>, has_variable: impl Fn(&str) -> bool) -> R
 /// The parameters of the default pipeline, with their variables: clap wants texts that stay.
 static DEFAULTS: LazyLock<Vec<(Parameter, String)>> = LazyLock::new(|| {
     // Unwrap safety: the default pipeline is part of the program, and the tests load it.
-    let pipeline = default().expect("the default pipeline loads");
-    let parameters = pipeline.parameters.into_iter();
+    let parameters = default_parameters().expect("the default pipeline loads");
+    let parameters = parameters.into_iter();
     parameters.map(|p| (p.clone(), p.variable())).collect()
 });
 

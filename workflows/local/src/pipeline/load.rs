@@ -51,15 +51,13 @@ impl Pipeline {
     /// # Errors
     /// Usage, for unknown stages, flags, values, parameters and scores that no step gives.
     pub fn load(text: &str, name: &str, place: &str) -> Result<Self> {
-        let mut file = PipelineFile::parse(text, place)?;
-        file.complete();
         let wrong = |e: Error| e.within(place);
-        let steps = steps(&file).map_err(wrong)?;
-        let mut nodes = Vec::new();
-        for (index, step) in steps.iter().enumerate() {
-            nodes.extend(nodes_of(step, &steps[..index]).map_err(wrong)?);
-        }
-        let parameters = parameters(&file, &nodes).map_err(wrong)?;
+        let Unwired {
+            file,
+            steps,
+            nodes,
+            parameters,
+        } = Unwired::of(text, place)?;
         let values = stand_ins(&parameters);
         let nodes = wire(nodes, &steps, &values).map_err(wrong)?;
         refuse_unread(&steps).map_err(wrong)?;
@@ -93,6 +91,43 @@ impl Pipeline {
         });
         pairs.collect()
     }
+}
+
+/// A pipeline whose command lines were not parsed yet.
+struct Unwired {
+    file: PipelineFile,
+    steps: Vec<Step>,
+    nodes: Vec<Node>,
+    parameters: Vec<Parameter>,
+}
+
+impl Unwired {
+    fn of(text: &str, place: &str) -> Result<Self> {
+        let mut file = PipelineFile::parse(text, place)?;
+        file.complete();
+        let wrong = |e: Error| e.within(place);
+        let steps = steps(&file).map_err(wrong)?;
+        let mut nodes = Vec::new();
+        for (index, step) in steps.iter().enumerate() {
+            nodes.extend(nodes_of(step, &steps[..index]).map_err(wrong)?);
+        }
+        let parameters = parameters(&file, &nodes).map_err(wrong)?;
+        Ok(Self {
+            file,
+            steps,
+            nodes,
+            parameters,
+        })
+    }
+}
+
+/// Returns the parameters of a pipeline file. Needs no thread, as parsing the rules of its command lines
+/// does.
+///
+/// # Errors
+/// Usage, for unknown stages, flags and parameters.
+pub(super) fn parameters_of(text: &str, place: &str) -> Result<Vec<Parameter>> {
+    Ok(Unwired::of(text, place)?.parameters)
 }
 
 /// The defaults, with something in place of what must be given: enough to parse command lines.

@@ -277,5 +277,6 @@ fn words(condition: &Condition) -> String {
             score, fraction, ..
         } => format!("top {}% of {score}", fraction * 100.0),
         Condition::Rule { name, expression } => format!("rule {name}: {expression}"),
+        Condition::Sample(sampling) => format!("{} of each cluster", sampling.per_cluster),
     }
 }

@@ -3,7 +3,7 @@
 use std::io::Write;
 
 use anyhow::Result;
-use sluice_harness::{Context, refuse_overlap};
+use sluice_harness::Context;
 use sluice_manifest::StepName;
 use sluice_manifest::rows::NameRow;
 use sluice_store::Location;
@@ -21,10 +21,9 @@ const LISTS: [(&str, Holds); 3] = [
 /// are read side by side.
 ///
 /// # Errors
-/// Usage, when the folder is part of the run; data, when a manifest is broken; of storage.
+/// Data, when a manifest is broken; of storage.
 pub fn write(folder: &str, run: &Context, trial: &Context, last: Option<&StepName>) -> Result<()> {
     let place = Location::parse(folder)?;
-    refuse_overlap(("--ids", &place), ("--run", run.run.location()))?;
     let store = run.storage.create(&place)?;
     let (now, then) = (run.survivors(last)?, trial.survivors(last)?);
     let mut lists = Vec::new();

@@ -3,8 +3,8 @@
 use rayon::prelude::*;
 use sluice_harness::Context;
 use sluice_manifest::layout::{
-    self, ASSIGNMENTS, CAPTIONS, CENTROIDS, DECISIONS, DUPLICATES, EMBEDDINGS, FILTERED, IMAGES,
-    Manifest, OUTPUT_PLAN, SCORES, SHARDS, SKIPPED,
+    self, ASSIGNMENTS, CAPTIONS, CENTROIDS, DECISIONS, DUPLICATES, EMBEDDINGS, FILTERED, GROUPS,
+    IMAGES, KNOWN, Manifest, OUTPUT_PLAN, PAIRS, SCORES, SHARDS, SKIPPED,
 };
 use sluice_manifest::rows::{self, CuratedRow, MODEL_SHA256_KEY, PlanRow, Row};
 use sluice_manifest::{Receipt, Result};
@@ -90,6 +90,9 @@ fn open(store: &Store, path: &str, receipt: &Receipt) -> Result<()> {
         kind(&SHARDS),
         kind(&SKIPPED),
         kind(&DUPLICATES),
+        kind(&PAIRS),
+        kind(&KNOWN),
+        kind(&GROUPS),
         kind(&OUTPUT_PLAN),
         kind(&CAPTIONS),
         decisions,

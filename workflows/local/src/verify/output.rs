@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rayon::prelude::*;
 use serde_json::Value;
 use sluice_export::captions::KeepCaptions;
+use sluice_export::claim::Claim;
 use sluice_export::format::{Format, plan_settings};
 use sluice_manifest::layout::{self, OUTPUT_PLAN};
 use sluice_manifest::rows::{OUTPUT_KEY, OutputPlanRow, WEIGHT_KEY};
@@ -86,7 +87,25 @@ fn dataset(run: &Run<'_>, export: &StepName, input: &Store, findings: &mut Findi
         index(&store, &path, samples, findings)?;
         indexes.push(path);
     }
-    extra(&store, &samples, indexes, findings)
+    extra(&store, &samples, indexes, findings)?;
+    claimed(run, export, &store, findings)
+}
+
+/// The claim names this run. One of an older version names a place alone, which may have changed.
+fn claimed(run: &Run<'_>, export: &StepName, store: &Store, findings: &mut Findings) -> Result<()> {
+    let claim = findings.take(Check::Extra, Claim::read(store))?.flatten();
+    let Some(claim) = claim.filter(Claim::has_id) else {
+        return Ok(());
+    };
+    let id = run.context.run_info()?.map(|info| info.id);
+    let ours = Claim::new(
+        run.context.run.location(),
+        &id.unwrap_or_default(),
+        export,
+        store.location(),
+    );
+    findings.take(Check::Extra, ours.refuse_other(&claim, store.location()))?;
+    Ok(())
 }
 
 type Planned = (Location, Weight, BTreeMap<u32, Vec<OutputPlanRow>>);

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use sluice_harness::{PartitionPlan, open_shard};
 use sluice_manifest::rows::{MemberRow, PlanRow, ShardKind};
 use sluice_manifest::{Error, ImageId, Result, ShardPath};
-use sluice_shard::{Event, Limits, Sample, TarBytes};
+use sluice_shard::{Event, Sample, ShardLimits, TarBytes};
 use sluice_source::{InputReader, Samples};
 use sluice_store::Store;
 
@@ -85,7 +85,7 @@ impl<'a> Sources<'a> {
         let uri = self.input.uri(shard.as_str());
         let failed = |e: io::Error| Error::of_io(e, &uri);
         let object = open_shard(self.input, planned)?;
-        let mut bytes = TarBytes::new(object, &Limits::default()).map_err(failed)?;
+        let mut bytes = TarBytes::new(object, &ShardLimits::default()).map_err(failed)?;
         io::copy(&mut (&mut bytes).take(member.offset), &mut io::sink()).map_err(failed)?;
         Ok(Box::new(bytes.take(member.size)))
     }

@@ -94,6 +94,46 @@ fn what_the_run_does_not_have_is_named() {
 }
 
 #[test]
+fn nothing_is_written_over_the_run_its_input_or_files_of_others() {
+    let run = curate("gallery-taken");
+    let at = |path: &str| run.replace("/run", path);
+    store(&at("/far")).put("mine.txt", "mine").unwrap();
+    let contents = |path: &str| -> Vec<(String, Vec<u8>)> {
+        let place = store(&at(path));
+        let objects = place.list("").unwrap().into_iter();
+        objects
+            .map(|object| {
+                (
+                    object.path.clone(),
+                    place.get(&object.path).unwrap().to_vec(),
+                )
+            })
+            .collect()
+    };
+    let places = ["/in", "/run", "/out", "/far"];
+    let before = places.map(contents);
+    for (flag, place) in [
+        ("--output", "/in/a.tar"),
+        ("--output", "/in/new.html"),
+        ("--output", "/run/new.html"),
+        ("--output", "/out/README.md"),
+        ("--output", "/far/mine.txt"),
+        ("--to", "/in"),
+        ("--to", "/in/new"),
+        ("--to", "/run/new"),
+        ("--to", "/out"),
+        ("--to", "/far"),
+        ("--to", ""),
+    ] {
+        let line = ["gallery", "--run", &run, flag, &at(place)];
+        let (class, message) = failure(&sluice(&line));
+        assert_eq!(class, Class::Usage, "{message}");
+        assert!(message.contains(flag), "{message}");
+    }
+    assert_eq!(places.map(contents), before);
+}
+
+#[test]
 fn pictures_are_copied_with_their_captions() {
     let run = curate("gallery-files");
     let folder = run.replace("/run", "/files");

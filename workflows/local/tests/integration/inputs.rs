@@ -7,8 +7,8 @@ use arrow::array::{ArrayRef, BinaryArray, Int64Array, RecordBatch, StringArray, 
 use arrow::datatypes::{DataType, Field, Fields};
 use parquet::arrow::ArrowWriter;
 use parquet::file::properties::WriterProperties;
-use sluice_manifest::rows::{CuratedRow, PlanRow, SampleRow};
-use sluice_manifest::{Class, layout};
+use sluice_manifest::rows::{CuratedRow, PlanRow, SampleRow, ShardRow, ShardStatus};
+use sluice_manifest::{Class, ReasonKind, layout};
 use sluice_store::Store;
 
 use crate::support::{again, curate_read, export, picture, shard, sluice, step, store};
@@ -124,6 +124,79 @@ fn table(nested: bool) -> Vec<u8> {
     let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).unwrap();
     writer.write(&batch).unwrap();
     writer.into_inner().unwrap()
+}
+
+/// A table of pictures in four row groups of five, of which the pages of the third one's pictures are
+/// damaged.
+fn damaged_table() -> Vec<u8> {
+    let pictures = (0..20).map(picture_of);
+    let images: ArrayRef = Arc::new(BinaryArray::from_iter_values(pictures));
+    let batch = RecordBatch::try_from_iter([("image", images)]).unwrap();
+    let properties = WriterProperties::builder()
+        .set_max_row_group_row_count(Some(5))
+        .set_dictionary_enabled(false)
+        .build();
+    let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    let metadata = writer.finish().unwrap();
+    let page = metadata.row_group(2).column(0).data_page_offset() as usize;
+    let mut file = writer.inner().clone();
+    file[page..page + 40].fill(0xff);
+    file
+}
+
+/// What cannot be decoded is dropped with a reason; the row groups around it are kept.
+#[test]
+fn damage_in_a_table_costs_the_rows_of_its_row_group() {
+    let input = store("memory://forms-damaged/in");
+    input.put("a.parquet", damaged_table()).unwrap();
+    let run = curated("forms-damaged", "--input memory://forms-damaged/in");
+    let samples = samples(&run);
+    let dropped = |row: &&SampleRow| row.reason.is_some();
+    let lost: Vec<&str> = samples
+        .iter()
+        .filter(dropped)
+        .map(|row| row.image_id.as_str())
+        .collect();
+    assert_eq!(samples.len(), 20);
+    let expected: Vec<String> = (10..15).map(|row| format!("a/{row:09}")).collect();
+    assert_eq!(lost, expected);
+    let reasons = samples.iter().filter_map(|row| row.reason.clone());
+    assert!(
+        reasons
+            .into_iter()
+            .all(|reason| reason.kind == ReasonKind::ShardDamaged)
+    );
+    let shards = store(&run);
+    let shards = shards
+        .rows::<ShardRow>("read/shards/part-00000.parquet")
+        .unwrap();
+    let shard = shards.map(Result::unwrap).next().unwrap();
+    assert_eq!((shard.samples, shard.status), (20, ShardStatus::Damaged));
+    assert!(shard.detail.unwrap().contains("row 10"));
+}
+
+/// A table that cannot be read is a damaged shard, and one beside a shard costs its captions alone.
+#[test]
+fn broken_tables_do_not_end_the_run() {
+    let input = store("memory://forms-broken/in");
+    input.put("good.parquet", table(true)).unwrap();
+    input.put("broken.parquet", "no table").unwrap();
+    let tar = shard(&[("0.png", &picture_of(7))]);
+    input.put("00000.tar", tar.clone()).unwrap();
+    input.put("00000.parquet", "no table").unwrap();
+    input.put("00000_stats.json", "{}").unwrap();
+    let run = curated("forms-broken", "--input memory://forms-broken/in");
+    assert_eq!(samples(&run).len(), pictures().len() + 1);
+    let rows = store(&run);
+    let parts = rows.list("read/shards").unwrap().into_iter();
+    let shards = parts.flat_map(|part| rows.rows::<ShardRow>(&part.path).unwrap());
+    let damaged: Vec<String> = shards
+        .map(Result::unwrap)
+        .filter(|row| row.status == ShardStatus::Damaged)
+        .map(|row| row.shard.to_string())
+        .collect();
+    assert_eq!(damaged, ["00000.tar", "broken.parquet"]);
 }
 
 fn put_list(input: &Store) {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use sluice_manifest::rows::CuratedRow;
-use sluice_shard::{Event, Limits, ShardReader};
+use sluice_manifest::rows::{CuratedRow, GroupRow};
+use sluice_shard::{Event, ShardLimits, ShardReader};
 
 use crate::support::{Said, picture, shard, sluice, store};
 
@@ -81,6 +81,36 @@ fn rows(base: &str) -> BTreeMap<String, Vec<CuratedRow>> {
         }
     }
     found
+}
+
+/// The five images with a copy are in groups of two, of which the manifest has both.
+#[test]
+fn groups_of_duplicates_are_in_the_output() {
+    let base = curate("groups", "");
+    let all = rows(&base);
+    let sizes = all[""].iter().map(|row| (row.group_size, row.group_id));
+    let twins: Vec<u64> = sizes
+        .clone()
+        .filter(|(size, _)| *size == 2)
+        .map(|(_, id)| id)
+        .collect();
+    assert_eq!((twins.len(), all[""].len()), (5, 80));
+    assert_eq!(sizes.filter(|(size, _)| *size == 1).count(), 75);
+    let groups = store(&format!("{base}/out.run"))
+        .rows::<GroupRow>("export/groups/plan.parquet")
+        .unwrap();
+    let groups: Vec<GroupRow> = groups.collect::<Result<_, _>>().unwrap();
+    assert_eq!(groups.len(), 10);
+    for id in twins {
+        let members = groups
+            .iter()
+            .filter(|row| row.group_id == id && row.group_size == 2);
+        let keys: Vec<&str> = members.map(|row| row.image_id.as_str()).collect();
+        assert!(
+            matches!(keys[..], [one, copy] if copy.ends_with(&one[2..])),
+            "{keys:?}"
+        );
+    }
 }
 
 #[test]
@@ -161,7 +191,7 @@ fn captions_of_duplicates_become_metadata() {
         .get("shard-00000.tar")
         .unwrap();
     let mut jsons = 0;
-    for event in ShardReader::new(&tar[..], Limits::default()).unwrap() {
+    for event in ShardReader::new(&tar[..], ShardLimits::default()).unwrap() {
         if let Event::Sample(sample) = event.unwrap() {
             jsons += sample
                 .members

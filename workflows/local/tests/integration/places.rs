@@ -106,6 +106,34 @@ fn a_moved_input_is_the_same_one() {
     );
 }
 
+/// A list reads the files that it names, not the folder that it is in.
+#[test]
+fn an_output_beside_a_list_is_not_in_the_input() {
+    let base = "memory://beside-a-list";
+    let place = store(base);
+    place.put("pictures/a.png", picture(1, 2)).unwrap();
+    place.put("far/b.png", picture(2, 2)).unwrap();
+    let list = format!("path\npictures/a.png\n{base}/far/b.png\nhttps://h/c.png\n");
+    place.put("objects.csv", list).unwrap();
+    let run = format!("{base}/run");
+    partition(&format!("{base}/objects.csv"), &run).unwrap();
+    again::<sluice_read::Args>(&run, "sluice-read");
+    again::<sluice_export::Args>(&run, "sluice-export decide");
+    for (output, is_refused) in [
+        ("", true),
+        ("/pictures", true),
+        ("/far", true),
+        ("/far/out", false),
+        ("/objects", false),
+        ("/out", false),
+    ] {
+        let line = format!("sluice-export plan --output {base}{output} --overwrite --run {run}");
+        let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
+        let outcome = sluice_harness::run_step::<sluice_export::Args>(&words, shared());
+        assert_eq!(outcome.is_err(), is_refused, "{output}: {outcome:?}");
+    }
+}
+
 /// A tar in which `b.png` is a hard link to `a.png`, and `c.png` a symbolic one.
 fn linked_tar() -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());

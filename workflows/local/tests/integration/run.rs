@@ -159,7 +159,7 @@ fn a_wrong_option_is_reported_before_any_work() {
         "--output",
         &output,
         "--max-distance",
-        "60",
+        "65",
     ]);
     let (class, message) = failure(&said);
     assert_eq!(class, Class::Usage);

@@ -22,6 +22,7 @@ PODS: dict[str, Any] = {
 
 with DAG(
     dag_id="sluice_kubernetes",
+    description="Curates an image dataset with pods: shards in, a smaller and better dataset out",
     schedule=None,
     params=params(max_tasks=64),
     max_active_tasks=64,
@@ -33,6 +34,8 @@ with DAG(
         executor="pod",
         prefix_group_id=False,
         # Nodes that run a model, on their own machines, or with more resources than their class requests:
+        # GPUs: k8s.V1ResourceRequirements(requests={"cpu": "8", "memory": "16Gi"}, limits={…, "nvidia.com/gpu": "1"}), and
+        # "env_vars": {"SLUICE_DEVICE": "cuda"} beside it.
         # overrides={"model": {"node_selector": {"pool": "big"}, "container_resources": k8s.V1ResourceRequirements(…)}},
         **PODS,
     ) >> verify(executor="pod", **PODS)

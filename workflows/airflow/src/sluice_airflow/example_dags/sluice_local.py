@@ -16,6 +16,7 @@ PROGRAMS = os.environ.get("SLUICE_PROGRAMS")
 
 with DAG(
     dag_id="sluice_local",
+    description="Curates an image dataset on the workers: shards in, a smaller and better dataset out",
     schedule=None,
     params=params(),
     # Each program uses all CPUs. More tasks at once need more memory and are hardly faster.

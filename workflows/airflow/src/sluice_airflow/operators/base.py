@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseOperatorLink
+from airflow.sdk.exceptions import AirflowFailException
 
 from sluice_airflow.links import ReportLink, report_url
 from sluice_airflow.pipeline import Node, PipelineLike, Retry, by_hand, load
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+UNITS: Mapping[str, str] = {
+    "partitions": "part",
+    "hash-ranges": "exact",
+    "cluster-groups": "group",
+    "output-shards": "shard",
+}
+"""How the units of a kind are named in a run. A task does this unit, and with fewer tasks than units further ones."""
 
 
 def retries(retry: Retry) -> dict[str, Any]:
@@ -76,6 +90,23 @@ class SluiceNode:
         """Ignored: Airflow assigns to every template field."""
 
     @property
+    def share(self) -> str:
+        """What this task works on, for people: `partitions 1/6: part-00000`."""
+        units = self.node.units
+        if units is None or self.task_index is None:
+            return ""
+        index = int(self.task_index)
+        return f"{units.kind} {index + 1}/{self.task_count}: {UNITS.get(units.kind, units.kind)}-{index:05}"
+
+    def check_fields(self, context: Context) -> None:
+        """Refuses a run whose configuration has a misspelt field of the form: Airflow takes any. The first task looks."""
+        known = set(context["dag"].params)
+        for name in (context["dag_run"].conf or {}) if not self.node.after else ():
+            near = [] if name in known else difflib.get_close_matches(name, known, 1, 0.8)
+            if near:
+                raise AirflowFailException(f"the form has no field {name!r}; hint: is it {near[0]!r}?")
+
+    @property
     def endpoint(self) -> str | None:
         """The S3 server, where it is not Amazon's."""
         return os.environ.get("AWS_ENDPOINT_URL")
@@ -85,7 +116,9 @@ class SluiceNode:
         """The URL of the report that this task wrote."""
         if self.node.stage != "report":
             return None
-        return report_url(self.run, self.report_url, self.endpoint)
+        url = report_url(self.run, self.report_url, self.endpoint)
+        # Airflow's page drops links to local files: a button that opens nothing.
+        return None if url.startswith("file://") else url
 
     def _do_render_template_fields(
         self, parent: Any, template_fields: Iterable[str], *args: Any, **kwargs: Any

@@ -16,6 +16,7 @@ from typing import IO, TYPE_CHECKING, Any
 from airflow.sdk import BaseOperator
 from airflow.sdk.exceptions import AirflowFailException
 
+from sluice_airflow.links import report_uri
 from sluice_airflow.operators.base import SluiceNode, retries
 from sluice_airflow.outcome import exit_code, failure, readable, result_of, small, words_of
 from sluice_airflow.pipeline import Node, PipelineLike, by_hand
@@ -95,6 +96,7 @@ class SluiceLocalOperator(SluiceNode, BaseOperator):
     def execute(self, context: Context) -> dict[str, Any] | None:
         """Runs the program to its end."""
         command = self.command_line
+        self.check_fields(context)
         self.log.info("by hand: %s", by_hand(command))
         environment = {name: value for name, value in os.environ.items() if name not in SHARES} | self.env
         try:
@@ -126,6 +128,8 @@ class SluiceLocalOperator(SluiceNode, BaseOperator):
             raise failure(self.node.title, code, words_of(result) or last, by_hand(command), self.pipeline.retry)
         if result is not None and result.get("status") == "up-to-date":
             self.log.info("up to date")
+        if self.node.stage == "report":
+            self.log.info("the report: %s", report_uri(self.run))
         return pushed
 
     def _follow(self, process: subprocess.Popen[str]) -> tuple[str, str]:

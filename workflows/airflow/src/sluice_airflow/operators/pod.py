@@ -160,6 +160,7 @@ class SluicePodOperator(SluiceNode, KubernetesPodOperator):
 
     def execute(self, context: Context) -> Any:
         """Runs the pod to its end, or defers to the triggerer."""
+        self.check_fields(context)
         self.log.info("by hand: %s", self.by_hand)
         return super().execute(context)
 

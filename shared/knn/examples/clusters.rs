@@ -1,8 +1,8 @@
 //! What clusters do to the result and to the time, measured on made-up unit vectors.
 //!
 //! ```text
-//! cargo run --release -p sluice-dedup --example clusters -- recall ROWS DIMENSION CLUSTERS EPS PROBES[,PROBES…]
-//! cargo run --release -p sluice-dedup --example clusters -- skew ROWS DIMENSION CLUSTERS EPS
+//! cargo run --release -p sluice-knn --example clusters -- recall ROWS DIMENSION CLUSTERS EPS PROBES[,PROBES…]
+//! cargo run --release -p sluice-knn --example clusters -- skew ROWS DIMENSION CLUSTERS EPS
 //! ```
 //!
 //! `recall`: what clusters and probes find of the duplicates among all pairs. A fifth of the vectors is one clump of near-copies, a tenth are near-copies of others, a tenth chains in
@@ -20,8 +20,8 @@ use std::time::Instant;
 
 use anyhow::Result;
 use rayon::prelude::*;
-use sluice_dedup::kmeans::{self, Centroids, Settings};
-use sluice_dedup::matching::{Rule, matches};
+use sluice_knn::kmeans::{self, Centroids, Settings};
+use sluice_knn::matching::{Rule, matches};
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();

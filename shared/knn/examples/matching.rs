@@ -1,7 +1,7 @@
 //! Duplicates inside given clusters as `match` finds them, measured, one cluster at a time for each thread.
 //!
 //! ```text
-//! cargo run --release -p sluice-dedup --example matching -- FILE.npy LABELS.npy EPS any-earlier|kept-only
+//! cargo run --release -p sluice-knn --example matching -- FILE.npy LABELS.npy EPS any-earlier|kept-only
 //! ```
 //!
 //! Prints a JSON object: `seconds` and `cpu` (with reading the vectors), `peak_mb`, `removed` rows.
@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
-use sluice_dedup::matching::{Rule, matches};
+use sluice_knn::matching::{Rule, matches};
 
 #[expect(clippy::print_stdout, reason = "a program of its own")]
 fn main() -> Result<()> {

@@ -1,14 +1,14 @@
-//! Counting over all pixels of a picture: brightness and the three channels' values in one pass.
+//! Counts brightness and the three channels' values over all pixels of an image in one pass.
 //!
-//! Neighbouring pixels are alike, and an increment that waits for the one before it on the same
-//! counter takes several times as long. So pixels in turn count into tables of their own, which are
-//! added up at the end.
+//! Adjacent pixels are similar, and an increment that waits for the previous one on the same
+//! counter takes several times as long. So successive pixels use different tables, which are summed
+//! at the end.
 
 use multiversion::multiversion;
 
 use crate::decode::RgbImage;
 
-/// ITU-R 601 luma with Pillow's rounding (`convert("L")`).
+/// Returns the ITU-R 601 luma with Pillow's rounding (`convert("L")`).
 #[inline(always)]
 pub(crate) fn luma(&[r, g, b]: &[u8; 3]) -> u8 {
     ((u32::from(r) * 19595 + u32::from(g) * 38470 + u32::from(b) * 7471 + 0x8000) >> 16) as u8
@@ -21,7 +21,7 @@ pub(crate) fn to_grey(rgb: &[u8], grey: &mut [u8]) {
     }
 }
 
-/// Square of the brightness in thousandths: a whole number up to 65,025,000.
+/// Returns the square of the brightness in thousandths: an integer up to 65,025,000.
 #[inline(always)]
 fn brightness_key(&[r, g, b]: &[u8; 3]) -> u32 {
     let square = |value: u8| u32::from(value) * u32::from(value);
@@ -32,12 +32,12 @@ fn brightness(key: u32) -> f64 {
     (f64::from(key) / 1000.0).sqrt() / 255.0
 }
 
-/// Low bits of a brightness key that the first histogram leaves out.
+/// The number of low bits of a brightness key that the first histogram ignores.
 const LOW_BITS: u32 = 14;
-/// Bins of the first histogram; the last of them stay empty.
+/// The number of bins of the first histogram. The last ones stay empty.
 const HIGH: usize = 1 << 12;
 const LOW: usize = 1 << LOW_BITS;
-/// Pixels whose keys are made at a time.
+/// The number of pixels whose keys are computed at a time.
 const PIECE: usize = 64;
 
 #[inline(always)]
@@ -49,21 +49,21 @@ fn brightness_keys(pixels: &[[u8; 3]; PIECE]) -> [u32; PIECE] {
     keys
 }
 
-/// The counts of one picture, which has pixels.
-pub(crate) struct Tally<'a> {
+/// The counts of an image with at least one pixel.
+pub(crate) struct PixelCounts<'a> {
     pixels: &'a [[u8; 3]],
-    /// How often each value of each channel occurs.
+    /// The number of occurrences of each value in each channel.
     pub channels: [[u32; 256]; 3],
-    /// How many pixels have these high bits in their brightness key.
+    /// The number of pixels by the high bits of their brightness key.
     high: Vec<u32>,
 }
 
-impl<'a> Tally<'a> {
+impl<'a> PixelCounts<'a> {
     pub(crate) fn of(image: &'a RgbImage) -> Self {
         let pixels = image.data.as_chunks::<3>().0;
         let mut channels = [[[0; 256]; 3]; 4];
         let (mut even, mut odd) = ([0; HIGH], [0; HIGH]);
-        // Some kilobytes at a time, which stay in the cache for the second count.
+        // Processes some kilobytes at a time, which stay in the cache for the second count.
         for some in pixels.chunks(64 * PIECE) {
             count_channels(some, &mut channels);
             count_high(some, &mut even, &mut odd);
@@ -80,13 +80,13 @@ impl<'a> Tally<'a> {
         }
     }
 
-    /// Exact percentiles (as fractions) of the pixels' brightness without sorting or storing them: a
-    /// histogram over the keys' high bits finds the bin of each rank, a second one orders that bin.
-    /// Between ranks it is interpolated, as numpy does.
+    /// Returns exact percentiles (as fractions) of the pixels' brightness without sorting or
+    /// storing them: a histogram over the keys' high bits finds the bin of each rank, and a second
+    /// one orders that bin. Interpolates between ranks like numpy.
     pub(crate) fn brightness_percentiles<const N: usize>(&self, fractions: [f64; N]) -> [f64; N] {
         let last = self.pixels.len() as u64 - 1;
         let places = fractions.map(|fraction| fraction * last as f64);
-        // For each place the rank below and the one above, as bin and rank in the bin.
+        // For each position, the ranks below and above, as bin and rank in the bin.
         let ranks = places.map(|place| {
             let below = place.floor() as u64;
             [below, (below + 1).min(last)].map(|rank| rank_in(&self.high, rank))
@@ -167,7 +167,7 @@ fn count_low(pixels: &[[u8; 3]], [first, second]: [u32; 2], counts: &mut [[u32; 
             let high = key >> LOW_BITS;
             any | (high == first) | (high == second)
         };
-        // Most pieces have none, which is told for all of one at once.
+        // Most pieces have no such key. This is checked for a whole piece at once.
         if keys.iter().fold(false, wanted) {
             keys.into_iter().for_each(&mut count);
         }
@@ -175,7 +175,7 @@ fn count_low(pixels: &[[u8; 3]], [first, second]: [u32; 2], counts: &mut [[u32; 
     rest.iter().map(brightness_key).for_each(count);
 }
 
-/// The bin that holds the element of this rank, and its rank within the bin.
+/// Returns the bin that contains the element of this rank, and its rank within the bin.
 fn rank_in(counts: &[u32], mut rank: u64) -> (usize, u64) {
     for (bin, &count) in counts.iter().enumerate() {
         if rank < u64::from(count) {
@@ -200,12 +200,12 @@ mod tests {
             let width = data.len() / 3;
             let data: Vec<u8> = data[..3 * width].iter().map(|value| value >> dark).collect();
             let image = RgbImage { width: width as u32, height: 1, data };
-            let tally = Tally::of(&image);
+            let counts = PixelCounts::of(&image);
             let pixels = image.data.as_chunks::<3>().0;
             for channel in 0..3 {
                 for value in 0..256 {
                     let count = pixels.iter().filter(|p| usize::from(p[channel]) == value).count();
-                    prop_assert_eq!(tally.channels[channel][value] as usize, count);
+                    prop_assert_eq!(counts.channels[channel][value] as usize, count);
                 }
             }
             let mut keys: Vec<u32> = pixels.iter().map(brightness_key).collect();
@@ -216,7 +216,7 @@ mod tests {
                 let (a, b) = (brightness(keys[below]), brightness(keys[(below + 1).min(width - 1)]));
                 a + (b - a) * (place - place.floor())
             });
-            prop_assert_eq!(tally.brightness_percentiles(fractions), want);
+            prop_assert_eq!(counts.brightness_percentiles(fractions), want);
         }
     }
 }

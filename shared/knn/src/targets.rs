@@ -18,7 +18,7 @@ use crate::matching::HEADS_PAY;
 use crate::products::{at_least, dot};
 
 /// Vectors to find in reference sets.
-pub(crate) struct Targets<'a> {
+pub struct Targets<'a> {
     estimator: Estimator,
     right: Right,
     rows: Vec<&'a [f32]>,
@@ -31,7 +31,7 @@ pub(crate) struct Targets<'a> {
 
 /// A vector that a reference vector is more similar to than all before, and at least the threshold.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Nearer {
+pub struct Nearer {
     /// The vector, in the order in which they were added.
     pub target: usize,
     /// The reference vector, among those compared.
@@ -41,7 +41,7 @@ pub(crate) struct Nearer {
 }
 
 impl<'a> Targets<'a> {
-    /// No vector yet. Similarities below `floor` do not count.
+    /// Returns a set without vectors, of `dim` values each. Similarities below `floor` do not count.
     pub fn new(dim: usize, floor: f32) -> Self {
         let estimator = Estimator::new(vec![0.0; dim]);
         Self {

@@ -16,7 +16,7 @@ const LANES: usize = 16;
 /// that depends on the length alone. (A product of two `f32` is exact in
 /// `f64`, so fused multiply-add gives the same.)
 #[multiversion(targets("x86_64+avx512f+avx512bw+avx512dq+avx512vl", "x86_64+avx2"))]
-pub(crate) fn dot(left: &[f32], right: &[f32]) -> f64 {
+pub fn dot(left: &[f32], right: &[f32]) -> f64 {
     assert_eq!(left.len(), right.len(), "vectors of one length");
     let (left, left_rest) = left.as_chunks::<LANES>();
     let (right, right_rest) = right.as_chunks::<LANES>();

@@ -1,7 +1,7 @@
 //! k-means as `fit` does it, measured: a fixed number of Lloyd iterations on the vectors of a NumPy file.
 //!
 //! ```text
-//! cargo run --release -p sluice-dedup --example kmeans -- FILE.npy CLUSTERS ITERATIONS random|plus-plus
+//! cargo run --release -p sluice-knn --example kmeans -- FILE.npy CLUSTERS ITERATIONS random|plus-plus
 //! ```
 //!
 //! Prints a JSON object: `seconds` and `cpu` of seeding and iterations (not of reading the file), `peak_mb`, `inertia`.
@@ -11,7 +11,7 @@ mod common;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use sluice_dedup::kmeans::{Centroids, Settings, inertia, refine, start};
+use sluice_knn::kmeans::{Centroids, Settings, inertia, refine, start};
 
 #[expect(clippy::print_stdout, reason = "a program of its own")]
 fn main() -> Result<()> {

@@ -1,5 +1,5 @@
 use proptest::prelude::*;
-use sluice_dedup::matching::{self, Match, Rule, nearest};
+use sluice_knn::matching::{self, Match, Rule, nearest};
 
 use super::data::{unit, vectors, with_threads};
 

@@ -1,4 +1,4 @@
-//! What was found, in words.
+//! Counts what an input contains, and formats it.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -8,33 +8,34 @@ use sluice_manifest::numbers::{plural, thousands};
 use crate::files::FileSample;
 use crate::listing::list_first;
 
-/// Names of ignored files that are kept for messages.
+/// The number of names of ignored files that messages show.
 const KEPT: usize = 6;
 
-/// What an input has.
+/// The number of usable and ignored objects in an input.
 #[derive(Debug, Default, Clone)]
-pub struct Found {
-    /// Shards, and their bytes.
+pub struct InputSummary {
+    /// The number of shards, and their bytes.
     pub shards: u64,
     bytes: u64,
-    /// Tables with metadata of the samples in shards.
+    /// The number of tables with metadata of the samples in shards.
     pub tables: u64,
-    /// Parquet files with images, and their rows.
+    /// The number of Parquet files with images, and their rows.
     parquet: u64,
     rows: u64,
-    /// Images in files.
+    /// The number of image files.
     pub images: u64,
     folders: u64,
     captions: u64,
-    /// Images that lists name.
+    /// The number of images in lists.
     pub listed: u64,
-    /// Images whose name, without its extension, another image in the folder has.
+    /// The number of images with the same name as another one in their folder, except for the
+    /// extension.
     pub namesakes: u64,
     ignored: u64,
     names: Vec<String>,
 }
 
-impl Found {
+impl InputSummary {
     /// Counts a shard.
     pub fn add_shard(&mut self, bytes: u64) {
         self.shards += 1;
@@ -47,7 +48,7 @@ impl Found {
         self.rows += rows;
     }
 
-    /// Counts a file that is not used.
+    /// Counts an ignored file.
     pub fn ignore(&mut self, path: &str) {
         self.ignored += 1;
         if self.names.len() < KEPT {
@@ -55,7 +56,7 @@ impl Found {
         }
     }
 
-    /// Counts the folders of samples, and those with a caption.
+    /// Counts the folders of samples, and the samples with a caption.
     pub fn count_captions(&mut self, samples: &[FileSample]) {
         let captions = samples.iter().filter(|sample| sample.has_caption());
         self.captions = captions.count() as u64;
@@ -64,7 +65,8 @@ impl Found {
         self.folders = folders.collect::<BTreeSet<_>>().len() as u64;
     }
 
-    /// Returns how many files are not used, with the names of some; nothing where all are.
+    /// Returns the number of ignored files with some of their names, or an empty text if there are
+    /// none.
     pub fn ignored_words(&self) -> String {
         if self.ignored == 0 {
             return String::new();
@@ -74,7 +76,7 @@ impl Found {
     }
 }
 
-impl fmt::Display for Found {
+impl fmt::Display for InputSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut parts = Vec::new();
         if self.images > 0 {

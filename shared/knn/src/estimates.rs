@@ -88,10 +88,11 @@ impl Right {
 }
 
 impl Estimator {
-    /// The best way on this processor. `origin` should lie amid the vectors.
+    /// Returns the best way on this processor. `origin` should lie amid the vectors.
     pub fn new(origin: Vec<f32>) -> Self {
         let dim = origin.len();
-        if bytes::available() && dim < MOST_DIMENSIONS {
+        let are_bytes = bytes::available() && !cfg!(feature = "floats");
+        if are_bytes && dim < MOST_DIMENSIONS {
             Self::Bytes(Coder::new(origin))
         } else {
             Self::Floats { dim }

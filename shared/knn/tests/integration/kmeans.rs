@@ -1,4 +1,4 @@
-use sluice_dedup::kmeans::{self, Assignment, Centroids, Settings, inertia};
+use sluice_knn::kmeans::{self, Assignment, Centroids, Settings, inertia};
 
 use super::data::{Numbers, unit, vectors, with_threads};
 

@@ -1,0 +1,602 @@
+//! An ONNX file in float16 or bfloat16, for GPUs.
+//!
+//! Matrix products and convolutions, and what is between them, are computed in 16 bits. In float32
+//! stay: the final projection; sums, powers and roots, which overflow or lose digits in 16 bits; and
+//! every operator that is not known here. Normalisation and softmax are one operator each, whose kernels sum in float32
+//! whatever their input is; where an export spells them out, their parts stay in float32.
+//!
+//! Of each value there is at most one of each kind: `NAME` in float32 and `NAME/half` in 16 bits. A
+//! Cast makes the one that is missing where a node takes it. The output stays in float32.
+//!
+//! With a preprocessing, pixels become the input as they are, in bytes, and the graph brings them to the
+//! model's numbers. So a batch is a quarter of the bytes on its way to the GPU.
+//!
+//! The result is one file without external data. The same input gives the same bytes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Range;
+
+use half::{bf16, f16};
+use sluice_manifest::{Error, Result};
+use sluice_pixels::{Layout, Preprocess};
+
+use super::graph::{Attribute, FLOAT, field, node, number, tensor};
+use super::quantize::{Made, content, initializers, text, texts, with_graph};
+use super::{elements, floats};
+use crate::onnx::{bytes_of, fields, number_of, numbers_of, whole_fields};
+
+/// Types of `TensorProto`.
+const BYTE: u64 = 2;
+const FLOAT16: u64 = 10;
+const BFLOAT16: u64 = 16;
+
+/// Operators that are computed in 16 bits wherever they are.
+const PRODUCTS: [&str; 3] = ["MatMul", "Gemm", "Conv"];
+/// Operators that are computed in 16 bits where all that they take is: moves, sums, normalisation.
+const FOLLOWERS: [&str; 17] = [
+    "Add",
+    "Concat",
+    "Div",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "Identity",
+    "LayerNormalization",
+    "Mul",
+    "Reshape",
+    "Slice",
+    "Softmax",
+    "Split",
+    "Squeeze",
+    "Sub",
+    "Transpose",
+    "Unsqueeze",
+];
+/// The same, of float16 alone: ONNX Runtime has no kernels of bfloat16 for them.
+const FLOAT16_FOLLOWERS: [&str; 21] = [
+    "Abs",
+    "AveragePool",
+    "Clip",
+    "Dropout",
+    "Elu",
+    "Erf",
+    "Gelu",
+    "GlobalAveragePool",
+    "HardSigmoid",
+    "HardSwish",
+    "LeakyRelu",
+    "Max",
+    "MaxPool",
+    "Min",
+    "Neg",
+    "Pad",
+    "Relu",
+    "Sigmoid",
+    "Tanh",
+    "Tile",
+    "Where",
+];
+/// Operators whose results are no float32 numbers, whatever they take.
+const OTHERS: [&str; 15] = [
+    "And",
+    "ArgMax",
+    "ArgMin",
+    "Equal",
+    "Greater",
+    "GreaterOrEqual",
+    "IsInf",
+    "IsNaN",
+    "Less",
+    "LessOrEqual",
+    "NonZero",
+    "Not",
+    "Or",
+    "Shape",
+    "Size",
+];
+/// Operators that may be between the final projection and the output.
+const AFTER_PROJECTION: [&str; 13] = [
+    "Add",
+    "Cast",
+    "Div",
+    "Flatten",
+    "Identity",
+    "Mul",
+    "Reshape",
+    "Sigmoid",
+    "Softmax",
+    "Squeeze",
+    "Tanh",
+    "Transpose",
+    "Unsqueeze",
+];
+
+/// A type of 16 bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Half {
+    Float16,
+    Bfloat16,
+}
+
+impl Half {
+    fn element(self) -> u64 {
+        match self {
+            Self::Float16 => FLOAT16,
+            Self::Bfloat16 => BFLOAT16,
+        }
+    }
+
+    /// Returns numbers in this type. Those that it has none for become its largest.
+    fn bytes(self, values: &[f32]) -> Vec<u8> {
+        let (least, most) = (f16::MIN.to_f32(), f16::MAX.to_f32());
+        let bits = values.iter().map(|&value| match self {
+            Self::Float16 => f16::from_f32(value.clamp(least, most)).to_bits(),
+            Self::Bfloat16 => bf16::from_f32(value).to_bits(),
+        });
+        bits.flat_map(u16::to_le_bytes).collect()
+    }
+
+    fn is_product(self, operator: &str) -> bool {
+        // Conv takes bfloat16 since opset 22.
+        PRODUCTS.contains(&operator) && (self == Self::Float16 || operator != "Conv")
+    }
+
+    fn follows(self, operator: &str) -> bool {
+        let of_float16 = || self == Self::Float16 && FLOAT16_FOLLOWERS.contains(&operator);
+        FOLLOWERS.contains(&operator) || of_float16()
+    }
+}
+
+/// What is made.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    pub half: Half,
+    /// The output whose projection stays in float32.
+    pub output: String,
+    /// How pixels become the input; none where it stays as it is.
+    pub pixels: Option<Pixels>,
+}
+
+/// How pixels become a model's input: `value * scale + shift`, of each channel.
+#[derive(Debug, Clone)]
+pub(crate) struct Pixels {
+    input: String,
+    scale: Vec<f32>,
+    shift: Vec<f32>,
+    shape: [usize; 4],
+}
+
+impl Pixels {
+    pub fn of(preprocess: &Preprocess, input: &str) -> Self {
+        let channels = preprocess.mean.iter().zip(&preprocess.std);
+        let of_each = channels.map(|(mean, std)| (preprocess.rescale / std, -mean / std));
+        let (scale, shift) = of_each
+            .map(|(scale, shift)| (scale as f32, shift as f32))
+            .unzip();
+        Self {
+            input: input.to_owned(),
+            scale,
+            shift,
+            shape: match preprocess.layout {
+                Layout::Nchw => [1, 3, 1, 1],
+                Layout::Nhwc => [1, 1, 1, 3],
+            },
+        }
+    }
+}
+
+/// Returns an ONNX file in 16 bits. `read` gives a range of a file of external data; one without an end
+/// goes to the end of the file.
+///
+/// # Errors
+/// Usage, when there is nothing in float32 to be converted; data, when the file is broken; as `read`.
+pub(crate) fn halve(
+    onnx: &[u8],
+    plan: &Plan,
+    read: impl FnMut(&str, Range<u64>) -> Result<Vec<u8>>,
+) -> Result<Made> {
+    let graph = bytes_of(onnx, 7).ok_or_else(|| Error::data("it has no graph"))?;
+    let nodes = fields(graph).filter(|(number, _)| *number == 1);
+    let nodes: Vec<Node<'_>> = nodes.map(|(_, bytes)| Node::of(bytes)).collect();
+    let mut rewrite = Rewrite {
+        read,
+        half: plan.half,
+        tensors: initializers(graph),
+        values: HashMap::new(),
+        pixels: plan.pixels.as_ref(),
+        there: HashSet::new(),
+        nodes: Vec::new(),
+        constants: Vec::new(),
+        products: 0,
+    };
+    rewrite.inputs(graph);
+    let projection = projection(&nodes, &plan.output, &rewrite.tensors);
+    for (index, node) in nodes.iter().enumerate() {
+        rewrite.node(node, Some(index) == projection)?;
+    }
+    if rewrite.products == 0 {
+        return Err(
+            Error::usage("no matrix product or convolution of float32 numbers")
+                .hint("exports in other precisions run as they are"),
+        );
+    }
+    let graph = rewrite.finish(graph)?;
+    Ok(Made {
+        onnx: with_graph(onnx, &graph)?,
+        products: rewrite.products,
+    })
+}
+
+/// A node of the graph.
+struct Node<'a> {
+    bytes: &'a [u8],
+    operator: &'a str,
+    inputs: Vec<&'a str>,
+    outputs: Vec<&'a str>,
+}
+
+impl<'a> Node<'a> {
+    fn of(bytes: &'a [u8]) -> Self {
+        let domain = text(bytes_of(bytes, 7).unwrap_or_default());
+        let operator = text(bytes_of(bytes, 4).unwrap_or_default());
+        Self {
+            bytes,
+            // Operators of other domains are not known here.
+            operator: if matches!(domain, "" | "ai.onnx") {
+                operator
+            } else {
+                ""
+            },
+            inputs: texts(bytes, 1),
+            outputs: texts(bytes, 2),
+        }
+    }
+
+    fn attributes(&self) -> impl Iterator<Item = &'a [u8]> {
+        fields(self.bytes)
+            .filter(|(number, _)| *number == 5)
+            .map(|(_, attribute)| attribute)
+    }
+
+    fn attribute(&self, name: &str) -> Option<&'a [u8]> {
+        let mut attributes = self.attributes();
+        attributes.find(|attribute| bytes_of(attribute, 1) == Some(name.as_bytes()))
+    }
+
+    fn has_graph(&self) -> bool {
+        let mut attributes = self.attributes();
+        attributes.any(|attribute| bytes_of(attribute, 6).or(bytes_of(attribute, 11)).is_some())
+    }
+
+    /// Returns the node with other names for what it takes and gives, and none of its own: a node that is
+    /// added may have it.
+    fn renamed(&self, inputs: &[String], outputs: &[String]) -> Vec<u8> {
+        let mut renamed = Vec::with_capacity(self.bytes.len());
+        for (number, names) in [(1, inputs), (2, outputs)] {
+            names
+                .iter()
+                .for_each(|name| field(&mut renamed, number, name.as_bytes()));
+        }
+        for (number, _, whole) in whole_fields(self.bytes) {
+            if !matches!(number, 1..=3) {
+                renamed.extend_from_slice(whole);
+            }
+        }
+        renamed
+    }
+}
+
+/// Returns the last matrix product before the output, where only its own result leads there.
+fn projection(nodes: &[Node<'_>], output: &str, tensors: &BTreeMap<&str, &[u8]>) -> Option<usize> {
+    let mut name = output;
+    loop {
+        let index = nodes
+            .iter()
+            .rposition(|node| node.outputs.contains(&name))?;
+        let node = &nodes[index];
+        if matches!(node.operator, "MatMul" | "Gemm") {
+            return Some(index);
+        }
+        let is_constant = |name: &str| tensors.contains_key(name);
+        let computed: Vec<&str> = node
+            .inputs
+            .iter()
+            .copied()
+            .filter(|name| !is_constant(name))
+            .collect();
+        name = match (node.operator, computed.as_slice()) {
+            // A division by the length.
+            ("Div", [first, ..]) => first,
+            (operator, [only]) if AFTER_PROJECTION.contains(&operator) => only,
+            ("Reshape" | "Flatten", [first, ..]) => first,
+            _ => return None,
+        };
+    }
+}
+
+/// How a value of float32 numbers is computed now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Value {
+    /// In float32, from constants alone.
+    Constant,
+    Full,
+    Half,
+}
+
+struct Rewrite<'a, R> {
+    read: R,
+    half: Half,
+    tensors: BTreeMap<&'a str, &'a [u8]>,
+    /// Values of float32 numbers.
+    values: HashMap<&'a str, Value>,
+    pixels: Option<&'a Pixels>,
+    /// Names that the new graph has.
+    there: HashSet<String>,
+    nodes: Vec<u8>,
+    constants: Vec<u8>,
+    products: usize,
+}
+
+impl<'a, R: FnMut(&str, Range<u64>) -> Result<Vec<u8>>> Rewrite<'a, R> {
+    /// Takes note of the values that are there before the first node.
+    fn inputs(&mut self, graph: &'a [u8]) {
+        for (_, value) in fields(graph).filter(|(number, _)| *number == 11) {
+            let name = text(bytes_of(value, 1).unwrap_or_default());
+            if element_of(value) == Some(FLOAT) {
+                self.values.insert(name, Value::Full);
+                self.there.insert(name.to_owned());
+            }
+        }
+        for (name, tensor) in &self.tensors {
+            if number_of(tensor, 2) == Some(FLOAT) {
+                self.values.insert(name, Value::Constant);
+                self.there.remove(*name);
+            }
+        }
+        if let Some(pixels) = self.pixels {
+            self.normalize(pixels);
+        }
+    }
+
+    /// Adds the nodes that make the model's input of bytes.
+    fn normalize(&mut self, pixels: &Pixels) {
+        let input = &pixels.input;
+        let named = |part: &str| format!("{input}/{part}");
+        let (bytes, scaled, scale, shift) = (
+            named("cast"),
+            named("scaled"),
+            named("scale"),
+            named("shift"),
+        );
+        for (name, values) in [(&scale, &pixels.scale), (&shift, &pixels.shift)] {
+            let values: Vec<u8> = values
+                .iter()
+                .flat_map(|value| value.to_le_bytes())
+                .collect();
+            field(
+                &mut self.constants,
+                5,
+                &tensor(name, FLOAT, &pixels.shape, &values),
+            );
+        }
+        let to = [Attribute::Integer("to", FLOAT)];
+        self.add(node("Cast", &[input], &[&bytes], &to));
+        self.add(node("Mul", &[&bytes, &scale], &[&scaled], &[]));
+        self.add(node("Add", &[&scaled, &shift], &[&named("float")], &[]));
+        self.there.insert(named("float"));
+    }
+
+    fn add(&mut self, node: Vec<u8>) {
+        field(&mut self.nodes, 1, &node);
+    }
+
+    fn node(&mut self, node: &Node<'a>, is_projection: bool) -> Result<()> {
+        if node.has_graph() {
+            let error = format!("operator {:?} has graphs of its own", node.operator);
+            return Err(Error::usage(error).hint("export the model without branches and loops"));
+        }
+        if node.operator == "Constant"
+            && let Some(tensor) = node.attribute("value").and_then(|value| bytes_of(value, 5))
+            && let [name] = node.outputs[..]
+        {
+            self.tensors.insert(name, tensor);
+            if number_of(tensor, 2) == Some(FLOAT) {
+                self.values.insert(name, Value::Constant);
+            } else {
+                self.keep(name, tensor)?;
+            }
+            return Ok(());
+        }
+        let value = self.result(node, is_projection);
+        let is_half = value == Some(Value::Half);
+        self.products += usize::from(is_half && self.half.is_product(node.operator));
+        let inputs = node.inputs.iter().map(|name| self.taken(name, is_half));
+        let inputs = inputs.collect::<Result<Vec<String>>>()?;
+        let outputs: Vec<String> = node
+            .outputs
+            .iter()
+            .enumerate()
+            .map(|(index, name)| {
+                let value = value.filter(|_| index == 0 || !has_indices(node.operator));
+                let Some(value) = value.filter(|_| !name.is_empty()) else {
+                    return (*name).to_owned();
+                };
+                self.values.insert(name, value);
+                let name = self.named(name, value == Value::Half);
+                self.there.insert(name.clone());
+                name
+            })
+            .collect();
+        self.add(node.renamed(&inputs, &outputs));
+        Ok(())
+    }
+
+    /// Returns how a node's results are computed. None: they are no float32 numbers.
+    fn result(&self, node: &Node<'_>, is_projection: bool) -> Option<Value> {
+        let taken = node.inputs.iter().filter_map(|name| self.values.get(name));
+        let taken: Vec<Value> = taken.copied().collect();
+        let integer = |name| node.attribute(name).and_then(|value| number_of(value, 3));
+        match node.operator {
+            operator if OTHERS.contains(&operator) => return None,
+            "Cast" => return (integer("to") == Some(FLOAT)).then_some(Value::Full),
+            "Constant" => {
+                let is_float = node
+                    .attribute("value_float")
+                    .or(node.attribute("value_floats"));
+                return is_float.map(|_| Value::Constant);
+            }
+            "ConstantOfShape" => {
+                let value = node.attribute("value").and_then(|value| bytes_of(value, 5));
+                let element = value.and_then(|tensor| number_of(tensor, 2));
+                return matches!(element, None | Some(FLOAT)).then_some(Value::Constant);
+            }
+            _ if taken.is_empty() => return None,
+            _ => {}
+        }
+        let mut computed = taken
+            .iter()
+            .filter(|value| **value != Value::Constant)
+            .peekable();
+        Some(match node.operator {
+            _ if is_projection => Value::Full,
+            operator if self.half.is_product(operator) => Value::Half,
+            operator if !self.half.follows(operator) => Value::Full,
+            _ if computed.peek().is_none() => Value::Constant,
+            _ if computed.all(|value| *value == Value::Half) => Value::Half,
+            _ => Value::Full,
+        })
+    }
+
+    /// Returns the name of a value in float32 or in 16 bits.
+    fn named(&self, name: &str, is_half: bool) -> String {
+        let is_input = self.pixels.is_some_and(|pixels| pixels.input == name);
+        match (is_half, is_input) {
+            (true, _) => format!("{name}/half"),
+            (false, true) => format!("{name}/float"),
+            (false, false) => name.to_owned(),
+        }
+    }
+
+    /// Returns the name of a value for a node that takes it in 16 bits or not, and adds what makes it.
+    fn taken(&mut self, name: &'a str, is_half: bool) -> Result<String> {
+        let Some(value) = self.values.get(name).copied() else {
+            return Ok(name.to_owned());
+        };
+        let taken = self.named(name, is_half);
+        if !self.there.insert(taken.clone()) {
+            return Ok(taken);
+        }
+        match (self.tensors.get(name).copied(), is_half) {
+            (Some(tensor), false) => self.keep(name, tensor)?,
+            (Some(tensor), true) => self.halve(name, tensor, &taken)?,
+            (None, is_half) => {
+                // A value that is computed is there in one of both.
+                let other = self.named(name, value == Value::Half);
+                let to = if is_half { self.half.element() } else { FLOAT };
+                let to = [Attribute::Integer("to", to)];
+                self.add(node("Cast", &[&other], &[&taken], &to));
+            }
+        }
+        Ok(taken)
+    }
+
+    /// Adds a constant as it is.
+    fn keep(&mut self, name: &str, constant: &[u8]) -> Result<()> {
+        let (shape, kind) = (
+            shape_of(constant),
+            number_of(constant, 2).unwrap_or_default(),
+        );
+        let is_raw = bytes_of(constant, 9).is_some() || bytes_of(constant, 13).is_some();
+        if is_raw {
+            let content = content(constant, &mut self.read)?;
+            field(
+                &mut self.constants,
+                5,
+                &tensor(name, kind, &shape, &content),
+            );
+            return Ok(());
+        }
+        let mut named = Vec::new();
+        for (number, _, whole) in whole_fields(constant) {
+            if number != 8 {
+                named.extend_from_slice(whole);
+            }
+        }
+        field(&mut named, 8, name.as_bytes());
+        field(&mut self.constants, 5, &named);
+        Ok(())
+    }
+
+    /// Adds a constant in 16 bits.
+    fn halve(&mut self, name: &str, constant: &[u8], halved: &str) -> Result<()> {
+        let wrong = |what: String| Error::data(format!("tensor {name:?}: {what}"));
+        let shape = shape_of(constant);
+        let values = floats(&content(constant, &mut self.read)?);
+        if values.len() != elements(&shape).map_err(wrong)? {
+            return Err(wrong("has another length than its shape".to_owned()));
+        }
+        let bytes = self.half.bytes(&values);
+        let halved = tensor(halved, self.half.element(), &shape, &bytes);
+        field(&mut self.constants, 5, &halved);
+        Ok(())
+    }
+
+    /// Returns the new graph: outputs as they were, the input of pixels in bytes. Descriptions of values
+    /// in between are left out.
+    fn finish(&mut self, graph: &'a [u8]) -> Result<Vec<u8>> {
+        let outputs = fields(graph).filter(|(number, _)| *number == 12);
+        for (_, output) in outputs {
+            self.taken(text(bytes_of(output, 1).unwrap_or_default()), false)?;
+        }
+        let mut finished = std::mem::take(&mut self.nodes);
+        let names: BTreeSet<&str> = initializers(graph).into_keys().collect();
+        for (number, value, whole) in whole_fields(graph) {
+            let name = || text(bytes_of(value, 1).unwrap_or_default());
+            let pixels = self
+                .pixels
+                .filter(|pixels| number == 11 && pixels.input == name());
+            match number {
+                1 | 13 => {}
+                5 if number_of(value, 2) == Some(FLOAT) => {}
+                5 => self.keep(text(bytes_of(value, 8).unwrap_or_default()), value)?,
+                11 if names.contains(name()) => {}
+                11 if pixels.is_some() => field(&mut finished, 11, &of_bytes(value)),
+                _ => finished.extend_from_slice(whole),
+            }
+        }
+        finished.append(&mut self.constants);
+        Ok(finished)
+    }
+}
+
+/// Whether only the first result of an operator is of numbers.
+fn has_indices(operator: &str) -> bool {
+    matches!(operator, "Dropout" | "MaxPool" | "TopK" | "Unique")
+}
+
+fn shape_of(tensor: &[u8]) -> Vec<usize> {
+    numbers_of(tensor, 1)
+        .iter()
+        .map(|&size| size as usize)
+        .collect()
+}
+
+/// Returns the type of a `ValueInfoProto`'s numbers.
+fn element_of(value: &[u8]) -> Option<u64> {
+    number_of(bytes_of(bytes_of(value, 2)?, 1)?, 1)
+}
+
+/// Returns a `ValueInfoProto` with bytes for numbers.
+fn of_bytes(value: &[u8]) -> Vec<u8> {
+    let kind = bytes_of(value, 2).unwrap_or_default();
+    let old = bytes_of(kind, 1).unwrap_or_default();
+    let (mut tensor, mut kind, mut changed) = (Vec::new(), Vec::new(), Vec::new());
+    number(&mut tensor, 1, BYTE);
+    if let Some(shape) = bytes_of(old, 2) {
+        field(&mut tensor, 2, shape);
+    }
+    field(&mut kind, 1, &tensor);
+    field(&mut changed, 1, bytes_of(value, 1).unwrap_or_default());
+    field(&mut changed, 2, &kind);
+    changed
+}

@@ -1,0 +1,268 @@
+//! Perceptual duplicates in parts: `pairs` finds near hashes, part by part, and `perceptual` decides.
+//!
+//! Pairs name images by partition and row of `read/images`. So a part holds hashes and numbers alone,
+//! and `perceptual` holds the images that a pair names, not all.
+
+use anyhow::Result;
+use sluice_harness::{Context, Plan, Work};
+use sluice_manifest::layout::{KNOWN, PAIRS};
+use sluice_manifest::rows::{DuplicateRow, Method, PairRow};
+use sluice_manifest::{Counts, Error, Partition, Unit, UnitKind};
+
+use crate::arguments::{Pairs, Perceptual};
+use crate::bands::{Pair, Part};
+use crate::graph::decide;
+use crate::hash::{Forms, Hash};
+use crate::hashes::{Decided, duplicate, in_reference, write_duplicates};
+use crate::index::open::References;
+use crate::ranking::best_first;
+use crate::settings::{HashKind, NearSettings, PairsSettings};
+use crate::survivors::{Image, Remaining};
+use crate::{Check, references};
+
+/// Finds pairs of near perceptual hashes and, with reference sets, the images that those have. With one
+/// range there is nothing to do: `perceptual` compares the hashes itself.
+///
+/// # Errors
+/// Data, when a step before has not been run; of storage.
+pub fn find(args: &Pairs, context: &Context) -> Result<()> {
+    let ranges = args.near.ranges;
+    let near = args.near.settings()?;
+    remove_stale(context, ranges)?;
+    match near.hash {
+        _ if ranges == 1 => Ok(()),
+        HashKind::Phash => find_by(args, &near, context, |image| image.phashes(&[])),
+        HashKind::Pdq => find_by(args, &near, context, Image::pdq_hashes),
+    }
+}
+
+fn find_by<const W: usize>(
+    args: &Pairs,
+    near: &NearSettings,
+    context: &Context,
+    forms: impl Fn(&Image) -> Option<Forms<W>> + Sync,
+) -> Result<()> {
+    let methods = args.stage.methods();
+    let ranges = args.near.ranges;
+    let plan = context.plan()?;
+    let references = References::open(&context.storage, &args.references.against)?;
+    references.check_kind(near.hash)?;
+    let remaining = Remaining::new(context, &methods, Method::Perceptual, None)?;
+    let mut inputs = remaining.all_inputs()?;
+    inputs.extend(references.inputs());
+    context.each_unit(Unit::all(UnitKind::Pairs, ranges), 1, |unit| {
+        let work = Work {
+            unit,
+            units: ranges as usize,
+            settings: PairsSettings {
+                methods: methods.clone(),
+                near: near.clone(),
+                ranges,
+                against: references.names(),
+            },
+            inputs: inputs.clone(),
+        };
+        let Some(mut task) = context.begin(work)? else {
+            return Ok(());
+        };
+        let check = || context.check_stop();
+        let mut part = Part::new(near.max_distance, unit.index, ranges);
+        let mut own: Vec<(Image, Forms<W>)> = Vec::new();
+        each_left(context, &remaining, &plan, |number, image| {
+            let Some(forms) = forms(&image) else { return };
+            part.add(number, forms.own);
+            if !references.are_none() && forms.own.range(ranges) == unit.index {
+                own.push((image, forms));
+            }
+        })?;
+        let own_count = own.len();
+        let known = find_known(&references, own, near.max_distance, &check)?;
+        let pairs = part.pairs(&check)?;
+        task.advance(own_count)?;
+        let mut writer = context.run.write_rows(&task.path(&PAIRS), &[])?;
+        for pair in pairs {
+            writer.push(row_of(pair))?;
+        }
+        task.publish(|| writer.finish())?;
+        if !references.are_none() {
+            let path = task.path(&KNOWN);
+            task.publish(|| write_duplicates(context, &path, known))?;
+        }
+        Ok(task.commit(Counts::default())?)
+    })
+}
+
+/// Removes the units of `pairs` that `ranges` ranges do not have.
+///
+/// # Errors
+/// Of storage.
+pub fn remove_stale(context: &Context, ranges: u32) -> Result<()> {
+    let units = if ranges == 1 { 0 } else { ranges };
+    Ok(context.remove_stale(context.step(), UnitKind::Pairs, units)?)
+}
+
+/// Calls `each` with the images that are left, and their numbers.
+fn each_left(
+    context: &Context,
+    remaining: &Remaining<'_>,
+    plan: &Plan,
+    mut each: impl FnMut(u64, Image),
+) -> Result<()> {
+    for planned in &plan.partitions {
+        context.check_stop()?;
+        let rows = remaining.walk(planned.partition)?;
+        for (row, walked) in rows.enumerate() {
+            let walked = walked?;
+            if walked.is_left {
+                each(number(planned.partition, row as u32), walked.image);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Returns the number of an image: its partition, then its row of `read/images`.
+fn number(partition: Partition, row: u32) -> u64 {
+    u64::from(partition.0) << 32 | u64::from(row)
+}
+
+fn row_of(pair: Pair) -> PairRow {
+    PairRow {
+        partition: Partition((pair.one >> 32) as u32),
+        row: pair.one as u32,
+        other_partition: Partition((pair.other >> 32) as u32),
+        other_row: pair.other as u32,
+        distance: pair.distance,
+    }
+}
+
+fn find_known<const W: usize>(
+    references: &References,
+    own: Vec<(Image, Forms<W>)>,
+    max_distance: u32,
+    check: Check<'_>,
+) -> Result<Vec<DuplicateRow>> {
+    let (own, forms): (Vec<Image>, Vec<Forms<W>>) = own.into_iter().unzip();
+    let known = references::near(references, &forms, max_distance, check)?;
+    let rows = own.iter().zip(known).filter_map(|(image, known)| {
+        let (partition, id) = (image.partition, &image.image_id);
+        Some(in_reference(partition, id, known?, Method::Perceptual))
+    });
+    Ok(rows.collect())
+}
+
+/// What the units of `pairs` found.
+pub struct FoundPairs {
+    near: NearSettings,
+    units: Vec<Unit>,
+    has_known: bool,
+}
+
+impl FoundPairs {
+    /// Opens the units of `pairs`, which must have been made with the flags of `perceptual`.
+    ///
+    /// # Errors
+    /// Data, when they are missing, or were made with others.
+    pub fn open(args: &Perceptual, context: &Context, references: &References) -> Result<Self> {
+        let step = context.step();
+        let units = Unit::all(UnitKind::Pairs, args.near.ranges);
+        let expected = PairsSettings {
+            methods: args.stage.methods(),
+            near: args.near.settings()?,
+            ranges: args.near.ranges,
+            against: references.names(),
+        };
+        for receipt in context.required_receipts(step, &units)? {
+            let made: PairsSettings = receipt.settings()?;
+            if made != expected || receipt.survivors_of != context.node().survivors_of {
+                let unit = receipt.unit;
+                return Err(Error::data(format!(
+                    "{step}: {unit} was not made with the flags of this command"
+                ))
+                .hint("run sluice-dedup pairs again, with the same flags")
+                .into());
+            }
+        }
+        Ok(Self {
+            near: expected.near,
+            units,
+            has_known: !references.are_none(),
+        })
+    }
+
+    /// Decides about all images from the pairs.
+    ///
+    /// # Errors
+    /// Data, when a manifest is missing or broken.
+    pub fn decide(
+        &self,
+        context: &Context,
+        remaining: &Remaining<'_>,
+        plan: &Plan,
+    ) -> Result<Decided> {
+        let pairs = self.pairs(context)?;
+        let mut rows = self.known(context)?;
+        let known = rows.iter().map(|row| (row.partition, row.image_id.clone()));
+        let known: std::collections::HashSet<_> = known.collect();
+        let named = pairs.iter().flat_map(|pair| [pair.one, pair.other]);
+        let mut named: Vec<u64> = named.collect();
+        named.sort_unstable();
+        named.dedup();
+        let mut compared = 0_u64;
+        let mut images: Vec<(u64, Image)> = Vec::new();
+        let by_pdq = self.near.hash == HashKind::Pdq;
+        each_left(context, remaining, plan, |number, image| {
+            let is_compared = match by_pdq {
+                true => image.pdq.is_some(),
+                false => image.phash.is_some_and(Hash::is_informative),
+            };
+            compared += u64::from(is_compared);
+            let is_named = named.binary_search(&number).is_ok();
+            if is_named && !known.contains(&(image.partition, image.image_id.clone())) {
+                images.push((number, image));
+            }
+        })?;
+        images.sort_by(|(_, a), (_, b)| best_first(&a.candidate(0.0), &b.candidate(0.0)));
+        let ranked: Vec<u64> = images.iter().map(|(number, _)| *number).collect();
+        for ((_, image), found) in images.iter().zip(decide(&pairs, &ranked)) {
+            rows.extend(found.map(|(kept, distance)| {
+                let kept = images[kept].1.image_id.clone();
+                let similarity = match by_pdq {
+                    true => Hash::<4>::similarity(distance),
+                    false => Hash::<1>::similarity(distance),
+                };
+                let (partition, id) = (image.partition, &image.image_id);
+                duplicate(partition, id, kept, similarity, Method::Perceptual)
+            }));
+        }
+        Ok(Decided { compared, rows })
+    }
+
+    fn pairs(&self, context: &Context) -> Result<Vec<Pair>> {
+        let mut pairs = Vec::new();
+        for &unit in &self.units {
+            context.check_stop()?;
+            let path = PAIRS.path(context.step(), unit);
+            for row in context.run.rows::<PairRow>(&path)? {
+                let row = row?;
+                pairs.push(Pair {
+                    one: number(row.partition, row.row),
+                    other: number(row.other_partition, row.other_row),
+                    distance: row.distance,
+                });
+            }
+        }
+        Ok(pairs)
+    }
+
+    fn known(&self, context: &Context) -> Result<Vec<DuplicateRow>> {
+        let mut known = Vec::new();
+        for &unit in self.units.iter().filter(|_| self.has_known) {
+            let path = KNOWN.path(context.step(), unit);
+            for row in context.run.rows::<DuplicateRow>(&path)? {
+                known.push(row?);
+            }
+        }
+        Ok(known)
+    }
+}
