@@ -286,7 +286,10 @@ impl Context {
                     next.store(units.len(), Ordering::Relaxed);
                     return;
                 }
-                progress.unit_done();
+                // Who only looks whether there is work does none.
+                if self.look_until.is_none() {
+                    progress.unit_done();
+                }
             }
         };
         let workers = in_flight.clamp(1, units.len().max(1));
