@@ -15,9 +15,8 @@ namespace: argo
 resources: [../manifests/cluster-install-no-crds]
 images: [{name: quay.io/argoproj/workflow-controller, newTag: v$ARGO}]
 patches:
-  - {target: {kind: Deployment, name: argo-server}, patch: '[{op: replace, path: /spec/replicas, value: 0}]'}
+  - {target: {kind: Deployment, name: argo-server}, patch: '[{"op": "add", "path": "/spec/replicas", "value": 0}]'}
 K
-sed -i 's/op: replace, path: .spec.replicas/op: add, path: \/spec\/replicas/' "$work/kustomization.yaml"
 kubectl apply --server-side --force-conflicts -k "$work" >/dev/null
 kubectl apply --server-side --force-conflicts -n argo -f "$repository/workflows/argo/controller/executor.yaml" >/dev/null
 kubectl -n argo rollout status deployment/workflow-controller --timeout=180s >&2

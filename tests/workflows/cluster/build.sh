@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Builds what the cluster is made of, from Go modules, once: the control plane (13 minutes on two cores), Argo's controller,
-# executor and program (5 minutes), and the pause container. What is there is not built again.
+# Builds what the cluster is made of, from Go modules, once: the control plane (13 minutes on two cores), Argo's controller
+# and executor (5 minutes), and the pause container. What is there is not built again.
 set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 command -v go >/dev/null || stop "no go" "install Go 1.25 or newer"
@@ -19,22 +19,23 @@ if [ ! -x "$CLUSTER/bin/hyper-$KUBERNETES" ]; then
 fi
 ln -sfn "hyper-$KUBERNETES" "$CLUSTER/bin/hyper"
 
+# argo.sh takes the manifests from here, too.
 source=$CLUSTER/src/argo-$ARGO
-if [ ! -x "$CLUSTER/bin/argo-$ARGO" ]; then
-    say "building Argo Workflows $ARGO"
+if [ ! -d "$source/manifests" ]; then
     rm -rf "$source" && cp -r "$(module "github.com/argoproj/argo-workflows/v4@v$ARGO")" "$source" && chmod -R u+w "$source"
-    cd "$source"
-    # In the module's zip these are missing: a link to the file for Darwin, and the page that its build makes.
-    folder=workflow/executor/osspecific
-    [ -e $folder/signal_linux.go ] || cp $folder/signal_darwin.go $folder/signal_linux.go
-    mkdir -p ui/dist/app && echo '<html></html>' >ui/dist/app/index.html
-    version=github.com/argoproj/argo-workflows/v4
-    for program in workflow-controller argoexec argo; do
-        go build -p "${JOBS:-2}" -ldflags "-s -w -X $version.version=v$ARGO -X $version.gitTag=v$ARGO -X $version.gitTreeState=clean" \
-            -o "$CLUSTER/bin/$program-$ARGO" ./cmd/$program
-    done
+    # A link in the repository, so that the module's zip lacks it: to the file for Darwin.
+    folder=$source/workflow/executor/osspecific
+    [ -e "$folder/signal_linux.go" ] || cp "$folder/signal_darwin.go" "$folder/signal_linux.go"
 fi
-for program in workflow-controller argoexec argo; do ln -sfn "$program-$ARGO" "$CLUSTER/bin/$program"; done
+for program in workflow-controller argoexec; do
+    if [ ! -x "$CLUSTER/bin/$program-$ARGO" ]; then
+        say "building Argo Workflows $ARGO: $program"
+        version=github.com/argoproj/argo-workflows/v4
+        (cd "$source" && go build -p "${JOBS:-2}" -o "$CLUSTER/bin/$program-$ARGO" \
+            -ldflags "-s -w -X $version.version=v$ARGO -X $version.gitTag=v$ARGO -X $version.gitTreeState=clean" "./cmd/$program")
+    fi
+    ln -sfn "$program-$ARGO" "$CLUSTER/bin/$program"
+done
 
 [ -x "$CLUSTER/bin/pause" ] || (cd "$here/pause" && go build -ldflags '-s -w' -o "$CLUSTER/bin/pause" .)
 say "built: $(du -shc "$CLUSTER"/bin/*-* | tail -n 1 | cut -f 1) of programs, in $CLUSTER/bin"

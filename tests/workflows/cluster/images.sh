@@ -7,13 +7,14 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/env.sh"
 programs=$(realpath "${1:-$repository/target/release}")
 cd "$CLUSTER"
+# docker-archive: it does not compress.
 mkdir -p images build
 export CONTAINERS_STORAGE_CONF=$CLUSTER/conf/storage.conf BUILDAH_ISOLATION=chroot
 mkdir -p conf && printf '[storage]\ndriver = "overlay"\ngraphroot = "%s"\nrunroot = "%s"\n' "$CLUSTER/data/storage/graph" "$CLUSTER/data/storage/run" >conf/storage.conf
 save() { # NAME FOLDER FILE
     buildah bud -q --isolation chroot -t "$1" "$2" >/dev/null
     rm -f "images/$3.tar"
-    podman save -q --format oci-archive -o "images/$3.tar" "$1"
+    podman save -q --format docker-archive -o "images/$3.tar" "$1"
     [ ! -S "$CONTAINERD_ADDRESS" ] || ctr -n k8s.io images import "images/$3.tar" >/dev/null
 }
 of_argo() { # PROGRAM
@@ -31,7 +32,14 @@ mkdir -p build/pause && cp bin/pause build/pause/ && printf 'FROM scratch\nCOPY 
 save localhost/pause:1 build/pause pause
 of_argo argoexec
 of_argo workflow-controller
-# The project's own Dockerfile, on a base of this system's release.
+# The project's own Dockerfile, on a base of this system's release. The image has `sluice` and links to it by the names of the others,
+# of which the names suffice: 400 MB less to copy.
+rm -rf build/programs && mkdir -p build/programs
+for program in "$programs"/sluice*; do
+    case ${program##*/} in *.d | sluice-tests*) ;; *) printf '#!/bin/false\n' >"build/programs/${program##*/}" ;; esac
+done
+cp "$programs/sluice" build/programs/ && chmod 755 build/programs/*
+programs=$PWD/build/programs
 cd "$repository"
 base=${BASE_ARCHIVE:-$(containers/base.sh)}
 podman image exists localhost/base || podman import -q "$base" localhost/base >/dev/null
@@ -39,6 +47,6 @@ BUILDER=buildah BASE=localhost/base PROGRAMS=$programs BUILD_FLAGS="--isolation=
 rm -f "$CLUSTER/images/sluice.tar"
 version=$(sed -n '/^\[workspace.package\]/,/^$/s/^version = "\(.*\)"/\1/p' Cargo.toml)
 podman tag "localhost/sluice:$version" "docker.io/library/sluice:$version"
-podman save -q --format oci-archive -o "$CLUSTER/images/sluice.tar" "docker.io/library/sluice:$version"
+podman save -q --format docker-archive -o "$CLUSTER/images/sluice.tar" "docker.io/library/sluice:$version"
 [ ! -S "$CONTAINERD_ADDRESS" ] || ctr -n k8s.io images import "$CLUSTER/images/sluice.tar" >/dev/null
 say "images: $(du -shc "$CLUSTER"/images/*.tar | tail -n 1 | cut -f 1)"
