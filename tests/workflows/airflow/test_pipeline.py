@@ -84,6 +84,7 @@ def test_each_counter_has_one_fan_out_task(photos: dict) -> None:
     assert {name: (task.upstream_task_ids, task.units.text) for name, task in fan_outs.items()} == {
         "fan-out-partitions": ({"partition"}, None),
         "fan-out-hash-ranges-exact": (set(), "2"),
+        "fan-out-hash-ranges-near-pairs": (set(), ""),
         "fan-out-hash-ranges-again": (set(), "${ranges}"),
         "fan-out-cluster-groups": ({"near-fit"}, None),
         "fan-out-output-shards": ({"export-plan"}, None),

@@ -40,7 +40,9 @@ SETTINGS = {
 
 
 def same(name: str, here: bytes, there: bytes, place_here: str, place_there: str) -> None:
-    """Fails if two files of an output differ, except in the places that the index and the card have."""
+    """Fails if two files of an output differ, except in the places that the index and the card have. The claim names its run."""
+    if name == ".sluice.json":
+        return
     if not name.endswith((".tar", ".parquet")):
         here, there = here.replace(place_here.encode(), b""), there.replace(place_there.encode(), b"")
     assert here == there, f"{name} differs"
