@@ -183,8 +183,8 @@ const LONGEST_FILE: u64 = 64 << 20;
 
 /// What a command line says, for [`parse`].
 ///
-/// An argument `@FILE` or `@URI` stands for the lines of the file: the way around the kernel's limit of
-/// 128 KiB for one argument, and around those of workflow engines. A line of a local file may name a
+/// Replaces an argument `@FILE` or `@URI` with the lines of the file. This avoids the kernel's limit of
+/// 128 KiB for one argument, and the limits of workflow engines. A line of a local file may name a
 /// URI in turn. An option with nothing behind its `=` (`--eps=`) is left out, for a workflow's
 /// template cannot leave an argument out.
 ///
@@ -215,34 +215,29 @@ pub fn arguments(line: impl Iterator<Item = OsString>, storage: &Storage) -> Res
 /// The form of the input's option in which a file's name follows the `=`.
 const INPUT_FILE: &str = "--input=";
 
-/// Returns the lines of `@FILE` or `@URI`, those of the URIs that a local file names included.
+/// Returns the lines of `@FILE` or `@URI`, including those of the URIs that a local file names.
 fn lines_of(word: &str, storage: &Storage) -> Result<Vec<OsString>> {
-    let mut lines = Vec::new();
     if let Some(text) = text_at(word, storage)? {
-        lines.extend(
-            text.lines()
-                .filter(|line| !line.is_empty())
-                .map(OsString::from),
-        );
-        return Ok(lines);
+        return Ok(names_in(&text).map(OsString::from).collect());
     }
-    let path = &word[1..];
     #[expect(
         clippy::disallowed_methods,
         reason = "argument files lie on local disk"
     )]
-    let text = std::fs::read_to_string(path)
+    let text = std::fs::read_to_string(&word[1..])
         .map_err(|e| Error::usage(format!("{word}: cannot be read: {e}")))?;
-    for line in text.lines().filter(|line| !line.is_empty()) {
+    let mut lines = Vec::new();
+    for line in names_in(&text) {
         match text_at(line, storage)? {
-            Some(text) => {
-                let of_uri = text.lines().filter(|line| !line.is_empty());
-                lines.extend(of_uri.map(OsString::from));
-            }
+            Some(text) => lines.extend(names_in(&text).map(OsString::from)),
             None => lines.push(line.into()),
         }
     }
     Ok(lines)
+}
+
+fn names_in(text: &str) -> impl Iterator<Item = &str> {
+    text.lines().filter(|line| !line.is_empty())
 }
 
 /// Returns the text of the file that `@URI` names; none for any other word.

@@ -27,7 +27,7 @@ pub struct Hardware {
     pub granted_cores: usize,
     /// Its memory in bytes.
     pub memory: Option<u64>,
-    /// What the cgroup grants of it.
+    /// The memory that the cgroup grants, in bytes.
     pub granted_memory: Option<u64>,
 }
 

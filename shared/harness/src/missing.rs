@@ -19,7 +19,7 @@ pub struct Done<'a> {
 }
 
 impl<'a> Done<'a> {
-    /// Returns what there is of some kinds; a kind of which no unit was done is left out.
+    /// Returns the state of the units of these kinds. Kinds without a finished unit are left out.
     ///
     /// # Errors
     /// Data, when the receipt of a kind's first unit is broken; of storage.

@@ -75,10 +75,10 @@ fn print(line: &[u8]) -> Result<()> {
     unless_closed(written).map_err(|e| Error::of_io(e, "stdout"))
 }
 
-/// Refuses a `--result` that cannot be written, or would replace a file that is no result.
+/// Checks that `--result` can be written, and that it replaces nothing but an earlier result.
 ///
 /// # Errors
-/// Usage; transient, when there is no room.
+/// Usage; transient, when the disk is full.
 pub(crate) fn check_result(file: Option<&Path>) -> Result<()> {
     let Some(file) = file else { return Ok(()) };
     refuse_other_file(file)?;
@@ -89,7 +89,7 @@ pub(crate) fn check_result(file: Option<&Path>) -> Result<()> {
     probe.map(drop).map_err(|e| not_saved(file, e))
 }
 
-/// Writes a result. The file has all of it or is not changed.
+/// Writes a result atomically.
 fn save(file: &Path, line: &str) -> Result<()> {
     refuse_other_file(file)?;
     write_result(file, line.as_bytes()).map_err(|e| not_saved(file, e))
@@ -148,13 +148,13 @@ fn is_result(file: &Path) -> bool {
 fn not_saved(file: &Path, e: io::Error) -> Error {
     let object = format!("--result {}", file.display());
     match Class::of_io(&e) {
-        // There is no folder to write to.
+        // The folder does not exist.
         Class::Data => Error::usage(format!("{object}: {e}")),
         _ => Error::of_io(e, &object),
     }
 }
 
-/// A new file beside a result, which is renamed to it; removed where it was not.
+/// A temporary file in the folder of the result. It is renamed to the result, and removed otherwise.
 struct Part {
     path: PathBuf,
     #[expect(

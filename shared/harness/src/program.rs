@@ -69,7 +69,7 @@ pub trait Program: Parser {
         Ok(None)
     }
 
-    /// Returns the place besides the run that the program writes to; none for most.
+    /// Returns the place that the program writes to in addition to the run, or `None` for most.
     fn output(&self) -> Option<&str> {
         None
     }
@@ -211,9 +211,9 @@ pub fn task<P: Program>(command: &[String], shared: &Shared) -> anyhow::Result<(
     Ok((facts(&tally), tally.is_up_to_date()))
 }
 
-/// Returns the name of the node that a command line is, and whether it has work to do. Nothing is done
-/// but what the program does where it is up to date. What takes longer than until `deadline` to find
-/// out counts as work, and so does what cannot be found out.
+/// Returns whether a command line has work to do. Nothing is done but what the program does where it is
+/// up to date. What takes longer than until `deadline` to find out counts as work, and so does what
+/// cannot be found out.
 ///
 /// # Errors
 /// Usage, when the program would refuse the command line; stopped, after a signal.
@@ -221,17 +221,16 @@ pub fn has_work<P: Program>(
     command: &[String],
     shared: &Shared,
     deadline: Instant,
-) -> anyhow::Result<(String, bool)> {
+) -> anyhow::Result<bool> {
     let program = parse::<P, _>(command, Reads::All).map_err(|e| unparsed(&e))?;
-    let name = program.node().name();
     if Instant::now() >= deadline {
-        return Ok((name, true));
+        return Ok(true);
     }
     let mut context = open(&program, shared)?;
     context.look_until = Some(deadline);
     let outcome = work_in(&program, &context);
     shared.storage.check_stop()?;
-    Ok((name, outcome.is_err()))
+    Ok(outcome.is_err())
 }
 
 /// Refuses to work when units are missing of the steps that this one reads from: engines start it after

@@ -171,7 +171,7 @@ impl Run {
         }
     }
 
-    /// Refuses a step of which units are missing. A step of which there is nothing is another matter.
+    /// Returns an error if units of a step are missing. A step without any unit is not an error here.
     ///
     /// # Errors
     /// Data; the message names the units, and the hint the share that they belong to.

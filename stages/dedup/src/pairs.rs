@@ -12,7 +12,7 @@ use sluice_manifest::{Counts, Error, Partition, Unit, UnitKind};
 use crate::arguments::{Pairs, Perceptual};
 use crate::bands::{Pair, Part};
 use crate::graph::decide;
-use crate::hash::{Forms, Hash};
+use crate::hash::Forms;
 use crate::hashes::{Decided, duplicate, in_reference, write_duplicates};
 use crate::index::open::References;
 use crate::ranking::best_first;
@@ -210,13 +210,9 @@ impl FoundPairs {
         named.dedup();
         let mut compared = 0_u64;
         let mut images: Vec<(u64, Image)> = Vec::new();
-        let by_pdq = self.near.hash == HashKind::Pdq;
+        let hash = self.near.hash;
         each_left(context, remaining, plan, |number, image| {
-            let is_compared = match by_pdq {
-                true => image.pdq.is_some(),
-                false => image.phash.is_some_and(Hash::is_informative),
-            };
-            compared += u64::from(is_compared);
+            compared += u64::from(image.is_compared_by(hash));
             let is_named = named.binary_search(&number).is_ok();
             if is_named && !known.contains(&(image.partition, image.image_id.clone())) {
                 images.push((number, image));
@@ -227,10 +223,7 @@ impl FoundPairs {
         for ((_, image), found) in images.iter().zip(decide(&pairs, &ranked)) {
             rows.extend(found.map(|(kept, distance)| {
                 let kept = images[kept].1.image_id.clone();
-                let similarity = match by_pdq {
-                    true => Hash::<4>::similarity(distance),
-                    false => Hash::<1>::similarity(distance),
-                };
+                let similarity = hash.similarity(distance);
                 let (partition, id) = (image.partition, &image.image_id);
                 duplicate(partition, id, kept, similarity, Method::Perceptual)
             }));

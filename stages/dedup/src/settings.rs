@@ -5,6 +5,7 @@ use sluice_manifest::ScoreName;
 use sluice_manifest::rows::TRANSFORMATIONS;
 
 use crate::arguments::Eps;
+use crate::hash::Hash;
 use crate::methods::Methods;
 use crate::ranking::Keep;
 
@@ -23,6 +24,14 @@ impl HashKind {
     /// Whether it is the default.
     pub fn is_phash(&self) -> bool {
         *self == Self::Phash
+    }
+
+    /// Returns the similarity of hashes that differ in `distance` bits.
+    pub(crate) fn similarity(self, distance: u32) -> f32 {
+        match self {
+            Self::Phash => Hash::<1>::similarity(distance),
+            Self::Pdq => Hash::<4>::similarity(distance),
+        }
     }
 }
 

@@ -54,6 +54,14 @@ impl Image {
         }
     }
 
+    /// Returns whether the image has a hash of this kind that distinguishes images.
+    pub fn is_compared_by(&self, kind: HashKind) -> bool {
+        match kind {
+            HashKind::Phash => self.phash.is_some_and(Hash::is_informative),
+            HashKind::Pdq => self.pdq.is_some(),
+        }
+    }
+
     /// Returns the hashes by which the image is compared, or `None` where it has none that distinguishes
     /// images.
     pub fn phashes(&self, transformations: &[Transformation]) -> Option<Forms<1>> {

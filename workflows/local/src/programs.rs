@@ -14,8 +14,8 @@ use sluice_store::Storage;
 
 /// Does a command line, and returns its result and whether it was up to date.
 type Task = fn(&[String], &Shared) -> Result<(Value, bool)>;
-/// Returns a node's name, and whether it has work to do, as far as is known by then.
-type HasWork = fn(&[String], &Shared, Instant) -> Result<(String, bool)>;
+/// Returns whether a command line has work to do, as far as is known by then.
+type HasWork = fn(&[String], &Shared, Instant) -> Result<bool>;
 
 /// A stage's program, its argument types forgotten.
 pub struct StageProgram {
@@ -39,7 +39,7 @@ pub struct StageProgram {
     /// Does a command line in this process as an engine's task, and returns its result and whether it
     /// was up to date.
     pub task: Task,
-    /// Returns the node's name, and whether a command line has work to do.
+    /// Returns whether a command line has work to do.
     pub has_work: HasWork,
     /// Its `main`.
     pub main: fn() -> ExitCode,

@@ -103,10 +103,10 @@ fn task(command: &[String], desk: &Desk<'_>) -> Result<(Value, bool)> {
 
 /// Adds the result of a further step.
 fn add(result: &mut Value, command: &[String], more: Value) {
-    if let (Some(all), Some(own)) = (result["then"].as_array_mut(), Some(&more)) {
-        all.push(json!({ "program": command[0], "result": own }));
-    } else {
-        result["then"] = json!([{ "program": command[0], "result": more }]);
+    let own = json!({ "program": command[0], "result": more });
+    match result["then"].as_array_mut() {
+        Some(all) => all.push(own),
+        None => result["then"] = json!([own]),
     }
 }
 
@@ -122,8 +122,7 @@ fn look(commands: &[&[String]], desk: &Desk<'_>) -> Result<Value> {
         };
         // What comes after work has work, too: it need not be looked at.
         let until = if is_needed { Instant::now() } else { deadline };
-        let (_, has_work) = (program(command)?.has_work)(command, &desk.shared, until)?;
-        is_needed |= has_work;
+        is_needed |= (program(command)?.has_work)(command, &desk.shared, until)?;
         needed.insert(node.clone(), json!(u8::from(is_needed)));
     }
     Ok(Value::Object(needed))
