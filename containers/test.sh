@@ -169,7 +169,7 @@ curl -sf -o /dev/null "$AWS_ENDPOINT_URL/healthz" || fail "the S3 server does no
 # Around S3, by the server's own file tree: what the programs read and write goes through S3 itself.
 put() { curl -sSf -o /dev/null -T "$1" "$filer/$2"; }
 get() { curl -sSf "$filer/$1"; }
-names() { # what lies in a folder; folders end in a slash
+names() { # prints the names in a folder; folders end in a slash
     curl -sf -H 'Accept: application/json' "$filer/$1/?limit=10000" | "$python" -c 'import json, sys
 for entry in json.load(sys.stdin)["Entries"] or []:
     print(entry["FullPath"].rsplit("/", 1)[1] + "/" * (entry["Mode"] >> 31))'

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs the wheels of a folder into an empty environment, away from the repository, and curates a folder of pictures
+# Installs the wheels of a folder into an empty environment outside the repository, and curates a folder of pictures
 # there. Prints the seconds from the installation to the report.
 #
 #   wheel.sh DIST MODELS PICTURES      wheels, models of the preset small, shards with at least 100 pictures
@@ -13,7 +13,7 @@ trap 'rm -rf "$work"' EXIT
 
 mkdir "$work/all" "$work/pictures"
 for shard in "$shards"/*.tar; do
-    tar -C "$work/all" -xf "$shard" --wildcards '*.jpg' 2>/dev/null || true # not every shard has some
+    tar -C "$work/all" -xf "$shard" --wildcards '*.jpg' 2>/dev/null || true # some shards have none
 done
 find "$work/all" -name '*.jpg' | LC_ALL=C sort | head -n 100 | xargs mv -t "$work/pictures"
 

@@ -112,7 +112,7 @@ def rows(dag: dict, a: argparse.Namespace, m: dict) -> list[Row]:
         "dedup-assign": a.images * a.clusters * product,
         "dedup-match": a.images * (a.images / a.clusters) / 2 * product,
     }
-    # With several ranges `pairs` compares, in 15 tables, and `perceptual` holds what is in a pair.
+    # With several ranges `pairs` compares, in 15 tables, and `perceptual` has the images of pairs in memory.
     in_parts = a.ranges > 1
     if in_parts:
         extra["dedup-pairs"] = a.images * (m["cpu_seconds_per_image"]["dedup-compare"][0] + a.ranges * m["cpu_seconds_per_image"]["dedup-pass"][0])
@@ -132,7 +132,10 @@ def rows(dag: dict, a: argparse.Namespace, m: dict) -> list[Row]:
         tasks = max(1, min(a.max_tasks, count)) if step["counted_by"] else 1
         at_once = min(tasks, semaphores.get(SHARED_LIMIT.get(name, name), tasks))
         cpus = a.embed_cpus if key == "embed" else dag["resources"][step["resources"]]["cpus"]
-        core_seconds = a.images * m["cpu_seconds_per_image"].get(key, [0])[0] + extra.get(key, 0)
+        per_image = m["cpu_seconds_per_image"].get(key, [0])[0]
+        if key in ("dedup-assign", "dedup-match"):
+            per_image *= a.dimension / 768
+        core_seconds = a.images * per_image + extra.get(key, 0)
         each = m["requests_per_unit"].get(key, {"get": 5, "put": 2, "passes": 0})
         gets = count * each["get"] + each["passes"] * a.images * a.image_bytes / m["stretch_bytes"][0]
         gets += count * partitions * m["requests_per_unit_and_partition"].get(key, [0])[0]

@@ -1,19 +1,19 @@
 #!/usr/bin/env python3
-"""k-means and matching inside clusters, beside faiss, scikit-learn, NumPy and torch, on made-up unit vectors.
+"""k-means and matching in clusters, compared with faiss, scikit-learn, NumPy and torch, on synthetic unit vectors.
 
     cargo build --release -p sluice-knn --examples && python3 tests/bench/dedup.py [--rounds 5] [--threads 1] [--what kmeans-1000]
 
-The vectors: 768 values, 2000 topics, a tenth near-copies (cosine about 0.997); made once, 3.4 GB in .cache/bench/data.
-k-means: 100k vectors, 20 iterations from rows of the data on every side; `sluice, k-means++` counts its seeding, too.
-Matching: 1M vectors in 1000 clusters of uneven size, the same on all sides; eps 0.01. The peers restate NeMo Curator's
-rule, by which an earlier row counts even when it is removed; `sluice, kept only` is our default rule. Torch takes many
-times as long as NumPy, so it has a row of its own.
+The vectors: 768 values, 2000 topics, a tenth near-copies (cosine about 0.997). They are generated once, 3.4 GB in
+.cache/bench/data. k-means: 100k vectors, 20 iterations from rows of the data on every side; `sluice, k-means++` includes
+its seeding. Matching: 1M vectors in 1000 clusters of uneven size, the same on all sides; eps 0.01. The peers implement
+NeMo Curator's rule, by which an earlier row counts even if it is removed; `sluice, kept only` is Sluice's default rule.
+torch takes many times as long as NumPy, so it is a separate row.
 
-`recall` and `skew` have no peer and need no Python packages: what clusters and probes find of the duplicates among all
-pairs, with brute force in the same process as the truth; and near-copies in one cluster beside as many in even ones.
+`recall` and `skew` have no peer and need no Python packages. They compare the duplicates found by clusters and probes with
+brute force in the same process, and near-copies in one cluster with the same number in even clusters.
 
-Reading the file counts in neither side's time for k-means, and in both sides' for matching. `peak MB` is resident memory;
-NumPy and torch map the file, which counts; `anonymous MB` below leaves that out.
+Reading the file is excluded from k-means on both sides, and included in matching on both sides. `peak MB` is resident
+memory, including the mapped file of NumPy and torch; `anonymous MB` below excludes the file.
 """
 
 import json
@@ -32,7 +32,7 @@ ITERATIONS = 20
 EPS = 0.01
 MATCHING_CLUSTERS = 1000
 ROWS = ["kmeans-316", "kmeans-1000", "matching", "matching-torch"]
-# Of `examples/clusters.rs`: rows, values, clusters, eps.
+# The arguments of `examples/clusters.rs`: rows, values, clusters, eps.
 OWN = {
     "recall": ["recall", 100_000, 256, 100, EPS, "1,2,4,8"],
     "skew": ["skew", 500_000, 256, 500, EPS],
@@ -72,7 +72,7 @@ def main():
 
 
 def own(what, threads):
-    """Runs one of our own measurements and prints its rows as a table."""
+    """Runs a measurement without a peer and prints its rows as a table."""
     command = [paired.PROGRAMS / "examples/clusters", *map(str, OWN[what])]
     env = {**os.environ, "RAYON_NUM_THREADS": str(threads)}
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=env)
@@ -108,7 +108,7 @@ def matching_sides(python, vectors, variant, env):
 
 
 def made(python, name, rows):
-    """The made-up vectors, made when they are missing."""
+    """Returns the synthetic vectors, and generates them if they are missing."""
     path = DATA / f"dedup-{name}.npy"
     if not path.exists():
         DATA.mkdir(parents=True, exist_ok=True)
@@ -117,7 +117,7 @@ def made(python, name, rows):
 
 
 def told(runs):
-    """What the sides found, which should be alike."""
+    """Prints the results of the sides, which should be similar."""
     found = ["inertia", "removed", "seeding_cpu", "anonymous_mb"]
     print()
     for name, own in runs.items():
@@ -130,7 +130,7 @@ def peer(name, *words):
 
 
 class Measured:
-    """Wall and CPU seconds from its start to its end, and the process's peak memory."""
+    """Measures wall and CPU seconds, and the process's peak memory."""
 
     def __init__(self):
         self.anonymous, self.ended = 0, threading.Event()
@@ -190,7 +190,7 @@ def inertia(vectors, centroids, labels):
 
 
 def numpy_nearest_earlier(vectors, batch=1024):
-    """For each row its highest similarity with an earlier one, a block of rows at a time."""
+    """Returns for each row its highest similarity with an earlier row, block by block."""
     import numpy as np
 
     best = np.zeros(len(vectors), np.float32)
@@ -253,7 +253,7 @@ def make_vectors(path, rows, dim=768, topics=2000):
 
 
 def make_labels(path, labels):
-    """Clusters by a few iterations on a sample, so that their sizes are uneven."""
+    """Assigns clusters after a few iterations on a sample, so that their sizes are uneven."""
     import faiss
     import numpy as np
 

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""`sluice-embed` from shards, in its three precisions, against bare ONNX Runtime and torch on ready tensors.
+"""`sluice-embed` from shards, in its three precisions, compared with plain ONNX Runtime and torch on prepared tensors.
 
     make build && python3 tests/bench/embed.py --photos FOLDER [--encoder clip-vit-b32-768|clip-vit-l14] [--shards 6]
 
-Two yardsticks: ONNX Runtime with two threads, which is handed the same tensor again and again, its start and loading
-included as they are in Sluice's figures; and torch (what NeMo Curator runs) without its start. Sluice reads shards,
-decodes, preprocesses, embeds and writes Parquet. Afterwards: how far the embeddings of each precision are from
-float32's, on these random weights and on EfficientNet-Lite0's real ones.
+There are two references: ONNX Runtime with two threads, which processes the same tensor repeatedly, including its start and
+loading, as in Sluice's figures; and torch (the engine of NeMo Curator) without its start. Sluice reads shards, decodes,
+preprocesses, embeds and writes Parquet. At the end, the embeddings of each precision are compared with float32's, on these
+random weights and on EfficientNet-Lite0's real ones.
 """
 
 import json
@@ -23,7 +23,7 @@ MODELS = BENCH / "models"
 BATCH = 16
 THREADS = 2
 PRECISIONS = ["float32", "bfloat16", "int8"]
-# What this environment holds: ONNX Runtime's Python package, numpy, pyarrow.
+# This environment has ONNX Runtime's Python package, numpy and pyarrow.
 TOOLS = CACHE / "venv/bin/python"
 
 
@@ -33,7 +33,7 @@ def main():
     parser = arguments(__doc__)
     parser.add_argument("--photos", type=Path, required=True, help="a folder of WebDataset shards")
     parser.add_argument("--encoder", default="clip-vit-b32-768", choices=["clip-vit-b32-768", "clip-vit-l14"])
-    parser.add_argument("--shards", type=int, default=6, help="so many of the shards for each side and turn")
+    parser.add_argument("--shards", type=int, default=6, help="number of shards for each side and round")
     args = parser.parse_args()
     encoder = MODELS / args.encoder
     if not (encoder / "model.toml").exists():
@@ -64,7 +64,7 @@ def main():
         keep(runs, args.json)
         nearness(args.encoder, {precision: work / precision for precision in PRECISIONS})
 
-        # int8.py refuses convolutions; the last one is why.
+        # The last model is the reason why int8.py refuses convolutions.
         forced = work / "forced"
         shutil.copytree(CACHE / "models/efficientnet-lite0", forced / "efficientnet-lite0")
         subprocess.run([TOOLS, __file__, "force", forced / "efficientnet-lite0"], check=True, capture_output=True)
@@ -79,7 +79,7 @@ def main():
 
 
 def read(photos, work, count):
-    """A run with so many of the shards, read, and the images in it."""
+    """Returns a run with this number of shards, up to `read`, and its images."""
     shards, run = work / "shards", work / "base"
     shards.mkdir()
     for shard in sorted(photos.glob("*.tar"))[:count]:
@@ -101,7 +101,7 @@ def nearness(title, runs):
         print("| {} | {:.5f} | {:.5f} | {:.0%} |".format(name, *figures))
 
 
-# ------------------------------------------------------------------------------- what other Pythons run
+# ------------------------------------------------------------------------------- code for other Python environments
 
 
 def child_onnxruntime(model, images):

@@ -1,11 +1,10 @@
 #!/usr/bin/env python3
-"""`sluice-export write` from disk to disk, against `cp` of the shards.
+"""`sluice-export write` from disk to disk, compared with `cp` of the shards.
 
     python3 tests/bench/export.py --photos FOLDER [--copies 20] [--rounds 5]
 
-Every sample is kept. The sources lie in the page cache, as they do for whoever reads them a second time. Both sides
-bring every file that they wrote to disk before it counts as written: `cp` by `sync FILE` behind it, export by itself.
-A third side copies without that. Goal: 70% of cp's MB/s.
+Every sample is kept. The sources are in the page cache. Both sides flush every file to disk before it counts as written:
+`cp` by a following `sync FILE`, export by itself. A third side copies without flushing. Goal: 70% of cp's MB/s.
 """
 
 import os
@@ -20,7 +19,7 @@ from paired import Side
 def main():
     parser = paired.arguments(__doc__)
     parser.add_argument("--photos", type=Path, required=True, help="a folder of WebDataset shards")
-    parser.add_argument("--copies", type=int, default=20, help="each shard under so many names")
+    parser.add_argument("--copies", type=int, default=20, help="number of names of each shard")
     args = parser.parse_args()
 
     with paired.workspace() as work:

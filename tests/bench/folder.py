@@ -3,7 +3,7 @@
 
     .cache/venv/bin/python tests/bench/folder.py [--images 100000] [--programs target/release]
 
-JPEGs of 32 x 32 pixels in folders of 1,000, every tenth with a caption beside it, every hundredth a copy. The peaks are the
+JPEGs of 32 x 32 pixels in folders of 1,000, every tenth with a caption file, every hundredth a copy. The peaks are the
 kernel's, of resident memory.
 """
 
@@ -22,7 +22,7 @@ from PIL import Image
 
 
 def jpeg(seed):
-    """A picture of random blocks."""
+    """Returns a picture of random blocks."""
     blocks = np.random.default_rng(seed).integers(0, 255, (8, 8, 3), np.uint8)
     out = io.BytesIO()
     Image.fromarray(blocks).resize((32, 32), Image.NEAREST).save(out, "JPEG", quality=85)
@@ -30,7 +30,7 @@ def jpeg(seed):
 
 
 def make(folder, count):
-    """Returns how many different images there are."""
+    """Writes the images, and returns the number of different ones."""
     for number in range(count):
         place = folder / f"{number // 1000:04d}"
         place.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ def make(folder, count):
 
 
 def measured(command):
-    """Returns a command's seconds, CPU seconds and peak in MB."""
+    """Runs a command. Returns its seconds, CPU seconds and peak in MB."""
     started = time.monotonic()
     process = subprocess.Popen([str(word) for word in command], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
     printed = process.stdout.read()

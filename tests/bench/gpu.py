@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Encoders on one NVIDIA GPU: `sluice-embed` and a whole run, beside torch on ready tensors and torch fed from shards.
+"""Encoders on one NVIDIA GPU: `sluice-embed` and a whole run, compared with torch on prepared tensors and on shards.
 
     make build && python3 tests/bench/gpu.py [--device cuda:0] [--images 20000] [--json FILE]
-    python3 tests/bench/gpu.py --tiny --device cpu         # every part in small, without a GPU
+    python3 tests/bench/gpu.py --tiny --device cpu         # every part at small scale, without a GPU
 
-One command, without a network, in under 8 minutes on a machine with a GPU and 16 cores. It makes its photographs, its
-models (ViT-L/14 and ViT-B/32 of CLIP, and heads, with random weights) and its shards. It needs numpy and Pillow; for the
-rows of torch also torch with CUDA and torchvision, and DALI for its row. What is not installed is left out, and said.
-`sluice doctor` says what the GPU lacks for Sluice.
+One command without a network, in under 8 minutes on a machine with a GPU and 16 cores. It generates its photographs, its
+models (ViT-L/14 and ViT-B/32 of CLIP, and heads, with random weights) and its shards. It needs numpy and Pillow. The rows
+of torch also need torch with CUDA and torchvision, and one row needs DALI. Rows with a missing package are skipped with a
+message. `sluice doctor` reports the missing requirements of Sluice on a GPU.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from gpu_models import HEADS, SIZES, write_encoder, write_head
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = ROOT / "target/release"
 SHARD = 1000
-# Ready tensors: batches that are timed, and their size.
+# Prepared tensors: the number of timed batches, and their size.
 BATCHES, BATCH = 40, 256
 WIDTH, HEIGHT = 500, 375
 
@@ -40,13 +40,13 @@ def main():
     if len(sys.argv) > 1 and sys.argv[1] in CHILDREN:
         return CHILDREN[sys.argv[1]](*sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--device", default="cuda:0", help="what Sluice's models run on (default cuda:0)")
+    parser.add_argument("--device", default="cuda:0", help="the device of Sluice's models (default cuda:0)")
     parser.add_argument("--images", type=int, default=20000, help="photographs of the whole run (default 20000)")
     parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="cores (default: all)")
     parser.add_argument("--precisions", nargs="+", default=["float16", "bfloat16"])
-    parser.add_argument("--work", type=Path, default=ROOT / ".cache/bench", help="where its files are, gone afterwards")
+    parser.add_argument("--work", type=Path, default=ROOT / ".cache/bench", help="the folder for temporary files")
     parser.add_argument("--tiny", action="store_true", help="tiny models and 60 photographs: a trial of the script")
-    parser.add_argument("--json", type=Path, help="write the figures there, too")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     args = parser.parse_args()
     if args.tiny:
         args.images, args.precisions = 60, ["float16"]
@@ -63,7 +63,7 @@ def main():
 
 
 def refuse(device):
-    """Ends with what is missing for the device."""
+    """Exits with the missing requirements of the device."""
     done = subprocess.run([PROGRAMS / "sluice", "doctor", "--json"], capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"sluice doctor: {done.stderr}")
@@ -91,7 +91,7 @@ def measure(args, work):
             began = time.monotonic()
             sluice(["models", "quantize", f"{model}/", "--precision", precision])
             note(f"{encoder} in {precision}", began)
-    # B/32 goes through several times as many in the same time; both are fed from the same shards.
+    # B/32 processes several times as many images in the same time; both read the same shards.
     base = work / "base"
     stage("partition", base, "--input", shards, "--shards-per-partition", 2)
     stage("read", base, "--jobs", args.jobs)
@@ -115,7 +115,7 @@ def embed(args, work, base, encoder, precision):
 
 
 def whole(args, work, shards, encoder):
-    """Read, rules, exact and perceptual and semantic duplicates, embed, both heads, filter, export, report."""
+    """Runs read, rules, exact and perceptual and semantic duplicates, embed, both heads, filter, export, report."""
     models = work / "models"
     words = ["--embedder", f"{models / encoder}/", "--precision", args.precisions[0], "--device", args.device, "--jobs", args.jobs]
     heads = ["--aesthetic", f"{models / f'aesthetic-{encoder}'}/", "--nsfw", f"{models / f'nsfw-{encoder}'}/"]
@@ -126,7 +126,7 @@ def whole(args, work, shards, encoder):
 
 
 def torch_rows(args, shards, encoder):
-    """torch in float16 with scaled-dot-product attention: on ready tensors, and fed from the shards."""
+    """Measures torch in float16 with scaled-dot-product attention: on prepared tensors, and on the shards."""
     if args.tiny or not has("torch"):
         print(f"left out: torch ({'tiny' if args.tiny else 'not installed'})", file=sys.stderr)
         return []
@@ -142,7 +142,7 @@ def torch_rows(args, shards, encoder):
             continue
         figures = json.loads(done.stdout.splitlines()[-1])
         row = watch.row(f"torch float16, {encoder}, {side}", figures["images"])
-        # Without its start.
+        # Without the start of the process.
         row["images/s"] = figures["images"] / figures["seconds"]
         rows.append(row)
     return rows
@@ -176,7 +176,7 @@ def shard(folder, first, count):
 
 
 def photograph(number):
-    """A JPEG with what a photograph has of large and small: about 80 kB."""
+    """Returns a JPEG with large and small structures like a photograph's: about 80 kB."""
     import numpy
     from PIL import Image
 
@@ -211,7 +211,7 @@ def command(words):
 
 
 class Watch:
-    """Wall time, CPU time of all child processes, and the GPU's utilisation as nvidia-smi samples it."""
+    """Wall time, CPU time of all child processes, and the GPU's utilisation from nvidia-smi."""
 
     def __init__(self, device):
         self.samples, self.over = [], threading.Event()
@@ -262,11 +262,11 @@ def show(rows):
         print(f"| {row['name']} | {row['images']} | {row['seconds']:.1f} | {row['images/s']:.0f} | {row['CPU ms/image']:.2f} | {used} | {idle} |")
 
 
-# --------------------------------------------------------------------------------------- what runs by itself: torch
+# --------------------------------------------------------------------------------------- code of separate processes: torch
 
 
 def vit(encoder):
-    """The same architecture as gpu_models.py writes, for torch."""
+    """Returns the architecture of gpu_models.py in torch."""
     import torch
     from torch import nn
     from torch.nn import functional as F
@@ -309,7 +309,7 @@ def vit(encoder):
 
 
 def timed(encoder, batches):
-    """Seconds and images of all batches but the first two."""
+    """Returns the seconds and images of all batches except the first two."""
     import torch
 
     model, images, began = vit(encoder), 0, None

@@ -1,7 +1,7 @@
 """ONNX files of CLIP's vision transformers and of heads, with random weights, written with numpy alone.
 
-Speed does not depend on the weights' values. The graphs are those that exporters write: attention in its parts, LayerNormalization
-as one operator, opset 17. `gpu.py` uses them; so it needs neither torch nor a network for Sluice's side.
+Speed does not depend on the weights' values. The graphs are like those of exporters: decomposed attention,
+LayerNormalization as one operator, opset 17. `gpu.py` uses them, so that Sluice's side needs neither torch nor a network.
 """
 
 import numpy
@@ -102,7 +102,7 @@ def write_head(folder, kind, encoder):
 
 
 class Graph:
-    """An ONNX graph under construction. Numbers of fields are those of onnx.proto."""
+    """An ONNX graph under construction. The field numbers are those of onnx.proto."""
 
     def __init__(self, seed):
         self.random, self.nodes, self.constants = numpy.random.default_rng(seed), [], []

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""A million embeddings through the heads: `sluice-aesthetic` and `sluice-nsfw` against torch.
+"""A million embeddings through the heads: `sluice-aesthetic` and `sluice-nsfw` compared with torch.
 
     python3 tests/bench/heads.py --photos FOLDER [--rows 1000000] [--rounds 3]
 
-Embeddings of 768 random values lie in one manifest. Sluice reads it, scores, decides and writes the scores, from the
-start of its process to its end. `torch, Parquet` reads the same manifest with pyarrow, scores in batches and writes ids
-and scores; `torch, ready` has the embeddings in memory and writes nothing. Torch's times leave out its start and imports.
-Heads: LAION's aesthetic V2 (five layers without activations) and V1 (one layer), and the NSFW detector. Goal: ten times
-torch's speed.
+One manifest has embeddings of 768 random values. Sluice reads it, scores, decides and writes the scores, from the start of
+its process to its end. `torch, Parquet` reads the same manifest with pyarrow, scores in batches and writes ids and scores.
+`torch, ready` has the embeddings in memory and writes nothing. torch's times exclude its start and imports. The heads are
+LAION's aesthetic V2 (five layers without activations) and V1 (one layer), and the NSFW detector. Goal: ten times torch's
+speed.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from paired import BENCH, Side
 
 MODELS = BENCH / "models"
 HEADS = {"aesthetic-mlp": "aesthetic", "aesthetic-affine": "aesthetic", "nsfw": "nsfw"}
-# `sluice models pull` folds V2's five layers into one, so that is what Sluice runs.
+# `sluice models pull` folds V2's five layers into one, so Sluice runs one layer.
 FOLDED = {"aesthetic-mlp": "aesthetic-affine"}
 
 
@@ -55,7 +55,7 @@ def main():
 
 
 def fill(manifest, rows):
-    """Random embeddings in place of the manifest's one row, in its own schema and row groups."""
+    """Replaces the manifest's one row by random embeddings, with the same schema and row groups."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Peak memory of the steps on samples that are large: long texts, huge images, a sample of a million members.
+"""Peak memory of the steps on large samples: long texts, huge images, a sample of a million members.
 
     python3 tests/bench/large.py [--programs target/release] [--cases texts-1m,images] [--jobs 1,8]
 
-All input is made here. The peaks are the kernel's, of resident memory. No models are needed.
+The script generates all input. The peaks are the kernel's, of resident memory. No models are needed.
 """
 
 import argparse
@@ -27,13 +27,13 @@ LETTERS = "abcdefghijklmnopqrstuvwxyz     "
 
 
 def child(command):
-    """Runs a command and tells its peak."""
+    """Runs a command and prints its peak."""
     code = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode
     print(json.dumps([code, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024]))
 
 
 def png(width, height, row):
-    """A PNG of equal RGB rows, packed row by row: its pixels are never in memory."""
+    """Returns a PNG of equal RGB rows, compressed row by row, so that its pixels are never in memory."""
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
     packer = zlib.compressobj(9)
@@ -49,7 +49,7 @@ def add(tar, name, data):
 
 
 def texts(folder, caption, metadata, samples=1024):
-    """Samples whose texts have so many bytes, each its own."""
+    """Writes samples whose texts have this number of bytes, all different."""
     image = png(64, 64, bytes(range(192)))
     source = random.Random(1)
     pool = "".join(source.choices(LETTERS, k=1 << 21))

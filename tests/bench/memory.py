@@ -3,9 +3,9 @@
 
     python3 tests/bench/memory.py --photos FOLDER [--copies 100] [--embedder tiny] [--steps read,embed,…]
 
-The shards are there under so many names (links). Goal: at most 1.15 times the memory. Embeddings of `tiny` have 768
-values, as those of the real encoders; the model itself is small, so that what grows would show. The peaks are the
-kernel's, of resident memory, programs and libraries included; below 17 MB they are this script's own.
+The shards have several names (links). Goal: at most 1.15 times the memory. Embeddings of `tiny` have 768 values, like those
+of the real encoders; the model itself is small, so that growth is visible. The peaks are the kernel's, of resident memory,
+including programs and libraries; below 17 MB they are this script's own.
 """
 
 import json
@@ -19,7 +19,7 @@ from paired import Side
 
 
 def child(command):
-    """Runs a command and tells its peak."""
+    """Runs a command and prints its peak."""
     subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
     print(json.dumps({"peak_mb": resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024}))
 
@@ -31,7 +31,7 @@ def main():
     parser.add_argument("--photos", type=Path, required=True, help="a folder of WebDataset shards")
     parser.add_argument("--copies", type=int, default=100)
     parser.add_argument("--embedder", default="tiny", help="of models.py")
-    parser.add_argument("--steps", help="run these alone, behind partition")
+    parser.add_argument("--steps", help="run only these steps after partition")
     args = parser.parse_args()
 
     peaks, seconds = {}, {}
@@ -39,7 +39,7 @@ def main():
         for copies in (1, args.copies):
             source = work / f"in-{copies}"
             paired.linked_shards(args.photos, source, copies)
-            # More units than are worked on at once, here and there.
+            # More units than are processed concurrently, on both sides.
             units = {"shards_per_partition": 1, "images_per_shard": 100}
             steps = paired.steps(source, work / f"run-{copies}", work / f"out-{copies}", args.embedder, **units)
             for name, command in steps.items():

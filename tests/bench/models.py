@@ -3,13 +3,13 @@
 
     python3 tests/bench/models.py
 
-Speed does not depend on the weights' values, so these have the published architectures and no meaning. Into
-.cache/bench/models:
+Speed does not depend on the weights' values, so these models have the published architectures and random weights. They are
+in .cache/bench/models:
 
     clip-vit-b32/       model.onnx, model.toml                      ViT-B/32, 512 values
-    clip-vit-b32-768/   the same, 768 values: what NeMo Curator's heads take
+    clip-vit-b32-768/   the same, 768 values, for NeMo Curator's heads
     clip-vit-l14/       model.onnx, model.onnx.data, model.toml     ViT-L/14, 768 values
-    tiny/               model.onnx, model.toml                      a convolution, 768 values: for what is not about models
+    tiny/               model.onnx, model.toml                      a convolution, 768 values, for benchmarks of other parts
     aesthetic-mlp-*/  aesthetic-affine-*/  nsfw-*/                  heads as LAION's V2, V1 and NSFW, of the encoders l14,
                                                                     b32 (that of 768 values) and tiny
     nemo/b32/  nemo/l14/                                            the 768-value encoders and the heads, as torch files
@@ -23,7 +23,7 @@ import sys
 from paired import BENCH, ROOT, inside
 
 MODELS = BENCH / "models"
-# What 768-value encoders are called in their heads' names and in NeMo's folders.
+# The names of 768-value encoders in their heads' names and in NeMo's folders.
 SHORT = {"clip-vit-b32-768": "b32", "clip-vit-l14": "l14", "tiny": "tiny"}
 MEAN, STD = [0.48145466, 0.4578275, 0.40821073], [0.26862954, 0.26130258, 0.27577711]
 
@@ -66,7 +66,7 @@ range = [{low}, {high}]
 threshold = {threshold}
 """
 
-# Widths of the layers, and what stands between them and behind the last one.
+# Widths of the layers, and the functions between them and after the last one.
 HEADS = {
     "aesthetic-affine": ((768, 1), None, None),
     "aesthetic-mlp": ((768, 1024, 128, 64, 16, 1), None, None),
@@ -90,7 +90,7 @@ def main():
 
 
 def done(folder):
-    """The spec is written last."""
+    """Returns whether a model is complete: its spec is written last."""
     return (folder / "model.toml").exists()
 
 
@@ -123,7 +123,7 @@ def encoder(name, architecture, dimension):
         export(Vision().eval(), torch.randn(2, 3, 224, 224), "pixel_values", "image_embeds", folder / "whole.onnx")
     graph = onnx.load(folder / "whole.onnx")
     if name == "clip-vit-l14":
-        # Weights of their own file can be mapped into memory.
+        # Weights in a separate file can be mapped into memory.
         onnx.save_model(graph, folder / "model.onnx", save_as_external_data=True, location="model.onnx.data")
     else:
         onnx.save_model(graph, folder / "model.onnx")
@@ -155,12 +155,12 @@ def export(module, example, input_name, output_name, path):
 
 
 def nemo_encoder(model, folder):
-    """Where NeMo Curator looks for openai/clip-vit-large-patch14, so that it downloads nothing."""
+    """Writes the encoder where NeMo Curator looks for openai/clip-vit-large-patch14, so that it downloads nothing."""
     from transformers import CLIPImageProcessor, CLIPProcessor, CLIPTokenizerFast
 
     folder.mkdir(parents=True, exist_ok=True)
     model.save_pretrained(folder)
-    # A vocabulary of letters: the processor insists on a tokenizer, which images do not go through.
+    # A vocabulary of letters: the processor requires a tokenizer, although images do not need it.
     letters = [chr(code) for code in range(33, 127)]
     words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     (folder / "vocab.json").write_text(json.dumps({word: number for number, word in enumerate(words)}))
@@ -172,7 +172,7 @@ def nemo_encoder(model, folder):
 
 
 def layers(head):
-    """The linear layers of a head, the same on every call."""
+    """Returns the linear layers of a head, the same in every call."""
     import torch
 
     torch.manual_seed(1)
@@ -181,7 +181,7 @@ def layers(head):
 
 
 def head_network(head):
-    """A head as torch runs it: embeddings of length 1 in, a score out."""
+    """Returns a head for torch: it takes embeddings of length 1 and returns a score."""
     import torch
 
     class Standardise(torch.nn.Module):
@@ -215,7 +215,7 @@ def export_head(head, name, embedder):
 
 
 def nemo_heads(root):
-    """The heads as NeMo Curator's stages load them."""
+    """Writes the heads in the format of NeMo Curator's stages."""
     import torch
     from safetensors.torch import save_file
 
@@ -223,7 +223,7 @@ def nemo_heads(root):
     nsfw = root / "laion/clip-autokeras-binary-nsfw/clip_autokeras_binary_nsfw.pth"
     aesthetic.parent.mkdir(parents=True, exist_ok=True)
     nsfw.parent.mkdir(parents=True, exist_ok=True)
-    # Between the published head's layers stand dropouts, which have numbers too.
+    # The published head has dropouts between its layers, which also have numbers.
     state = {}
     for number, layer in zip((0, 2, 4, 6, 7), layers("aesthetic-mlp")):
         state |= {f"layers.{number}.{key}": value.detach() for key, value in layer.state_dict().items()}

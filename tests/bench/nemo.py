@@ -2,14 +2,14 @@
 
     python nemo.py SHARDS OUT MODELS --executor local|xenna|ray_data [--no-models]
 
-`local` calls the stages' own `process` one after the other in this process. Prints a JSON object: images written, and for
-each stage when its first and last batch were done, in seconds since this process began.
+`local` calls the stages' own `process` one after the other in this process. It prints a JSON object: the number of images
+written, and for each stage when its first and last batch were done, in seconds since the start of this process.
 
-As installed, nemo-curator 1.4.0 does not run on a machine without a GPU. What is done about it, and nothing else:
+As installed, nemo-curator 1.4.0 does not run on a machine without a GPU. The only changes are:
 
-1. Its reader builds the DALI pipeline with `device_id=0`, which DALI refuses without CUDA: built with None here.
-2. transformers 4.57.6 (peers/nemo.txt): with the version that pip chooses, CLIP's features are no tensor any more.
-3. Ray is told of 8 CPUs: with two, the stages together ask for more than there are, and the executors stop or hang.
+1. Its reader builds the DALI pipeline with `device_id=0`, which DALI refuses without CUDA. Here it is built with None.
+2. transformers 4.57.6 (peers/nemo.txt): with the version that pip selects, CLIP's features are no longer a tensor.
+3. Ray is configured with 8 CPUs: with two, the stages together require more, and the executors stop or hang.
    Xenna runs in batch mode, one stage after the other.
 """
 
@@ -22,7 +22,7 @@ import tempfile
 import time
 from pathlib import Path
 
-# When this process began, by the kernel's clock: imports count.
+# The start of this process by the kernel's clock, so that imports count.
 TICKS = os.sysconf("SC_CLK_TCK")
 AGE = time.clock_gettime(time.CLOCK_BOOTTIME) - int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19]) / TICKS
 BEGAN = time.time() - AGE
@@ -33,7 +33,7 @@ os.environ.update(CUDA_VISIBLE_DEVICES="", RAY_USAGE_STATS_ENABLED="0", HF_HUB_O
 
 
 def noted(stage, events, **settings):
-    """The stage, writing down what it finished and when, from whatever process it runs in."""
+    """Returns the stage with a record of its finished batches and their times, in any process."""
 
     class Noted(stage):
         def process(self, task):

@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""How fast `read` and `export write` go from and to an S3 server, beside the AWS CLI's parallel copy of the same files.
+"""The speed of `read` and `export write` with an S3 server, compared with the AWS CLI's parallel copy of the same files.
 
     make build servers && .cache/venv/bin/python tests/bench/object_store.py --shards FOLDER [--copies 4] [--rounds 5]
 
-Both sides run in turns against one SeaweedFS on this machine. The CLI is installed into a venv of its own. What is
-printed: MB/s (medians over the rounds), CPU seconds of the client, and the requests that it says it sent. `read` decodes and measures every image on the way, so its time on local disk stands beside: what S3 adds is the
-difference.
+Both sides run in alternation against one SeaweedFS on this machine. The CLI is installed into a separate venv. The output is
+MB/s (medians over the rounds), CPU seconds of the client, and the number of requests that it reports. `read` also decodes
+and measures every image, so its time on local disk is printed too: the difference is the cost of S3.
 """
 
 import argparse
@@ -84,7 +84,7 @@ class Run:
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--shards", type=Path, required=True, help="a folder of WebDataset shards")
-    parser.add_argument("--copies", type=int, default=4, help="each shard under so many names")
+    parser.add_argument("--copies", type=int, default=4, help="number of names of each shard")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
 
@@ -99,7 +99,7 @@ def main():
     env = {**os.environ, **KEYS, "AWS_ENDPOINT_URL": server.endpoint, "AWS_CONFIG_FILE": str(work / "no-config")}
     try:
         while subprocess.run([*aws, "s3", "ls", f"s3://{BUCKET}"], env=env, capture_output=True).returncode:
-            time.sleep(0.2)  # the bucket comes a little later than the server
+            time.sleep(0.2)  # the bucket is ready a little later than the server
         measure(args, work, aws, env)
     finally:
         server.stop()
@@ -120,7 +120,7 @@ def measure(args, work, aws, env):
     def sluice(program, *words, run):
         return Run([PROGRAMS / program, *words, "--run", run], env)
 
-    # No filter, so that export copies all.
+    # No filter, so that export copies every sample.
     kept = 0
     for run, source in [(f"{s3}/run", f"{s3}/data"), (work / "run", data)]:
         sluice("sluice-partition", "--input", source, run=run)
@@ -158,7 +158,7 @@ def fetch(aws, env, s3, work):
 
 
 def carry(aws, env, s3, work):
-    """What a copy from bucket to bucket takes where the bytes pass through the client, as export's do."""
+    """Copies from bucket to bucket through the client, like export."""
     there = fetch(aws, env, s3, work)
     back = Run([*aws, "s3", "cp", "--recursive", "--quiet", work / "fetched", f"{s3}/carried"], env)
     back.seconds += there.seconds

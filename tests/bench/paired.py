@@ -1,16 +1,16 @@
-"""Both sides of a comparison, run in turns: medians of wall seconds, CPU seconds and peak memory, and their ratios.
+"""Runs the sides of a comparison in alternation: medians of wall seconds, CPU seconds and peak memory, and their ratios.
 
-Every side is a command. Rounds go over the sides in turn, so that all of them see the same noise of the machine. CPU
-seconds, the sum over all processes of a command, say more than wall seconds where other jobs share the cores.
+Every side is a command. Each round runs all sides, so that they see the same noise of the machine. When other jobs share the
+cores, CPU seconds, the sum over all processes of a command, are more reliable than wall seconds.
 
 A benchmark of this folder is a script with the sides of one row of README.md's table:
 
     sides = [Side("sluice", [...], images=600), Side("peer", [...], images=600)]
     show(measure(sides, rounds=5), against="peer")
 
-A command that measures itself (to leave out its start, or what is not compared) prints a JSON object as its last line;
-`seconds`, `cpu` and `peak_mb` in it replace what was measured from outside, `images` the count. (Sluice's programs print
-one, too; theirs replaces nothing.)
+A command that measures itself (to exclude its start, or parts that are not compared) prints a JSON object as its last line.
+Its `seconds`, `cpu` and `peak_mb` replace the external measurements, and `images` the count. (Sluice's programs print a
+JSON object too, which replaces nothing.)
 """
 
 import argparse
@@ -40,15 +40,15 @@ BENCH = CACHE / "bench"
 
 
 def arguments(doc, **defaults):
-    """A parser with --rounds and --json, for a script with this docstring."""
+    """Returns a parser with --rounds and --json, for a script with this docstring."""
     parser = argparse.ArgumentParser(description=doc.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=defaults.get("rounds", 5), help="turns of every side (default 5)")
-    parser.add_argument("--json", type=Path, help="write the figures of every run there, too")
+    parser.add_argument("--rounds", type=int, default=defaults.get("rounds", 5), help="rounds of every side (default 5)")
+    parser.add_argument("--json", type=Path, help="also write the figures of every run to this file")
     return parser
 
 
 def environment(name):
-    """The Python of a virtual environment with tests/bench/peers/NAME.txt installed, made when it is missing."""
+    """Returns the Python of a virtual environment with tests/bench/peers/NAME.txt, which is created if it is missing."""
     folder, wanted = BENCH / name, Path(__file__).parent / "peers" / f"{name}.txt"
     done = folder / ".done"
     if not done.exists() or done.read_text() != wanted.read_text():
@@ -61,23 +61,23 @@ def environment(name):
 
 
 def inside(name):
-    """Goes on in the Python of `environment(name)`, unless this is it."""
+    """Restarts the script in the Python of `environment(name)`, unless it already runs there."""
     python = environment(name)
     if Path(sys.prefix).resolve() != (BENCH / name).resolve():
         os.execv(python, [python, *sys.argv])
 
 
-# Orphans below this process become its children: see `once`.
+# Orphaned descendants become children of this process: see `once`.
 PR_SET_CHILD_SUBREAPER = 36
 ctypes.CDLL(None).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-# A benchmark that is ended leaves nothing running, and no folder.
+# A terminated benchmark leaves no process and no folder.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended by a signal"))
 atexit.register(lambda: end_leftovers())
 
 
 @contextmanager
 def workspace():
-    """A folder on the disk of .cache, gone afterwards."""
+    """Creates a temporary folder on the disk of .cache."""
     BENCH.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="work-", dir=BENCH))
     try:
@@ -87,7 +87,7 @@ def workspace():
 
 
 def photographs(folder):
-    """(name, bytes) of the .jpg members of a folder's shards."""
+    """Yields (name, bytes) of the .jpg members of a folder's shards."""
     for shard in sorted(folder.glob("*.tar")):
         with tarfile.open(shard) as tar:
             for member in tar:
@@ -96,7 +96,7 @@ def photographs(folder):
 
 
 def write_shard(path, samples):
-    """A WebDataset shard of (name, bytes) pairs."""
+    """Writes a WebDataset shard of (name, bytes) pairs."""
     with tarfile.open(path, "w") as tar:
         for name, content in samples:
             about = tarfile.TarInfo(name)
@@ -105,7 +105,7 @@ def write_shard(path, samples):
 
 
 def single_shards(photos, folder, count):
-    """Shards of one photograph each, over and over the photographs."""
+    """Writes shards of one photograph each, and repeats the photographs as needed."""
     folder.mkdir(parents=True)
     all_photographs = list(photographs(photos))
     for number in range(count):
@@ -114,7 +114,7 @@ def single_shards(photos, folder, count):
 
 
 def linked_shards(photos, folder, copies):
-    """Every shard under so many names."""
+    """Links every shard under this number of names."""
     folder.mkdir(parents=True)
     for copy in range(copies):
         for shard in sorted(photos.glob("*.tar")):
@@ -122,7 +122,7 @@ def linked_shards(photos, folder, copies):
 
 
 def steps(source, run, output, embedder="tiny", shards_per_partition=None, images_per_shard=1000):
-    """The commands of all steps, in order, with models of models.py. Thresholds let everything through."""
+    """Returns the commands of all steps in order, with models of models.py and thresholds that every image passes."""
     models = BENCH / "models"
     short = {"tiny": "tiny", "clip-vit-b32-768": "b32", "clip-vit-l14": "l14"}[embedder]
     partition = ["partition", "--input", source]
@@ -152,7 +152,7 @@ def steps(source, run, output, embedder="tiny", shards_per_partition=None, image
 
 @dataclass
 class Side:
-    """One side. `before` runs ahead of every turn and is not measured."""
+    """One side. `before` runs before every round and is not measured."""
 
     name: str
     command: list
@@ -163,7 +163,7 @@ class Side:
 
 @dataclass
 class Run:
-    """One turn of one side."""
+    """One run of one side."""
 
     seconds: float
     cpu: float
@@ -173,11 +173,11 @@ class Run:
 
 
 def once(side):
-    """Runs a side once, and ends what it leaves behind. Ends the program when the command fails.
+    """Runs a side once, and kills its leftover processes. Exits when the command fails.
 
-    CPU seconds are those of all processes below this one. Daemons that a command leaves are handed to this process when
-    their parents end (it is a subreaper), so that they are waited for and counted as well. Processes whose parents
-    ignore their end are not in that sum; the sum of what was sampled has them, and the larger sum counts.
+    CPU seconds are those of all descendants of this process. It is a subreaper: it adopts the daemons of a command when their
+    parents exit, waits for them and counts them. Processes whose parents ignore their exit are missing in that sum, but not in
+    the sum of the samples. The larger sum counts.
     """
     if side.before:
         side.before()
@@ -201,7 +201,7 @@ def once(side):
     return Run(
         seconds=told.get("seconds", seconds),
         cpu=told.get("cpu", max(reaped, sampled)),
-        # Not `ru_maxrss`: it begins with what this process has.
+        # Not `ru_maxrss`, which starts with the memory of this process.
         peak_mb=told.get("peak_mb", peak_mb),
         images=told.get("images", side.images),
         printed=printed,
@@ -209,7 +209,7 @@ def once(side):
 
 
 def end_leftovers():
-    """Kills and waits for what is still below this process. Gives the CPU seconds of it."""
+    """Kills the remaining descendants of this process and waits for them. Returns their CPU seconds."""
     seconds = 0.0
     while True:
         for pid in tree(os.getpid())[1:]:
@@ -233,8 +233,8 @@ def last_json(text):
 
 
 class Watch(threading.Thread):
-    """The peak of the proportional set size (memory that is shared counts once) of all processes below this one, and
-    the CPU seconds that each was last seen with."""
+    """Samples the peak of the proportional set size (shared memory counts once) of all descendants of this
+    process, and the CPU seconds of each."""
 
     def __init__(self):
         super().__init__(daemon=True)
@@ -246,8 +246,8 @@ class Watch(threading.Thread):
         while True:
             pids = tree(os.getpid())[1:]
             self.cpu |= dict(filter(None, map(cpu_of, pids)))
-            # The kernel remembers the peak of each process. Of several together it has to walk all their pages, which
-            # keeps them waiting, so that happens once a second.
+            # The kernel records the peak of a single process. For several it walks all their pages, which blocks them, so
+            # the query runs once a second.
             self.peak = max(self.peak, *map(high_water, pids), 0)
             if len(pids) > 1 and time.monotonic() > together + 1:
                 self.peak = max(self.peak, sum(map(pss, pids)))
@@ -262,7 +262,7 @@ class Watch(threading.Thread):
 
 
 def cpu_of(pid):
-    """((pid, start), CPU seconds) of a process without its children."""
+    """Returns ((pid, start), CPU seconds) of a process without its children."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -288,7 +288,7 @@ def kilobytes(file, name):
 
 
 def tree(pid):
-    """A process and all below it."""
+    """Returns a process and its descendants."""
     pids = [pid]
     for parent in pids:
         for children in Path(f"/proc/{parent}/task").glob("*/children"):
@@ -300,7 +300,7 @@ def tree(pid):
 
 
 def measure(sides, rounds):
-    """`rounds` turns of each side. Gives a list of runs for each name."""
+    """Runs each side `rounds` times. Returns a list of runs for each name."""
     runs = {side.name: [] for side in sides}
     for number in range(rounds):
         for side in sides:
@@ -310,20 +310,20 @@ def measure(sides, rounds):
 
 
 def median(runs, what):
-    """The median over the runs of `what(run)`."""
+    """Returns the median of `what(run)` over the runs."""
     return statistics.median(what(run) for run in runs)
 
 
 def cpu_ms(run):
-    """Milliseconds of CPU for each image."""
+    """Returns the CPU milliseconds per image."""
     return 1000 * run.cpu / run.images
 
 
 def show(runs, against, title=""):
-    """Prints a Markdown table. `against` names the side that the ratios are taken to, paired by round."""
+    """Prints a Markdown table. `against` is the reference side of the ratios, which are paired by round."""
     if title:
         print(f"\n## {title}")
-    print(f"\n| | images/s | CPU ms/image | ratio of CPU | ratio of wall | peak MB |\n|---|---|---|---|---|---|")
+    print("\n| | images/s | CPU ms/image | ratio of CPU | ratio of wall | peak MB |\n|---|---|---|---|---|---|")
     base = runs[against]
     for name, own in runs.items():
         cpu = statistics.median(cpu_ms(b) / cpu_ms(a) for a, b in zip(own, base))
@@ -336,6 +336,6 @@ def show(runs, against, title=""):
 
 
 def keep(runs, path):
-    """Writes every run's figures as JSON, where a path is given."""
+    """Writes every run's figures as JSON, if a path is given."""
     if path:
         path.write_text(json.dumps({name: [vars(run) for run in own] for name, own in runs.items()}, indent=1))

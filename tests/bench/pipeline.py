@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""The whole pipeline, shards to curated shards: `sluice run` against NeMo Curator's image tutorial.
+"""The whole pipeline, shards to curated shards: `sluice run` compared with NeMo Curator's image tutorial.
 
     python3 tests/bench/pipeline.py --photos FOLDER [--images 600,100] [--rounds 3] [--sides sluice,local,xenna,ray_data]
 
-Both read, embed by CLIP ViT-B/32 (768 values, random weights), score aesthetic and NSFW and write all images; Sluice
-hashes, measures, removes no duplicates but looks for them, and reports besides. Everything counts from the command to
-its end, the start of Python and of Ray too. NeMo Curator runs as its executors do it, and as its stages called one
-after the other in one process (`local`), which is the least it can take. nemo.py says what was done so that it runs.
+Both read, embed with CLIP ViT-B/32 (768 values, random weights), score aesthetic and NSFW and write all images. Sluice also
+hashes, measures, searches for duplicates and writes a report. The time is from the command to its end, including the start
+of Python and Ray. NeMo Curator runs with its executors, and with its stages called one after the other in one process
+(`local`), which is its minimum. nemo.py lists the changes that it needs.
 
 Goals: half of local's CPU per image with float32 weights, a fifth with int8; a quarter of the executors' memory; of 100
 images a tenth of the executors' CPU.
@@ -72,7 +72,7 @@ def nemo(python, executor, source, work, images):
 
 
 def cpu_and_start(runs):
-    """CPU seconds as a whole, and when the first images were through NeMo Curator's reader and embedder."""
+    """Prints the total CPU seconds, and when the first images had passed NeMo Curator's reader and embedder."""
     for name, own in runs.items():
         line = f"{name}: {paired.median(own, lambda r: r.cpu):.1f} CPU s, {paired.median(own, lambda r: r.seconds):.1f} s"
         first = own[-1].printed.get("first", {})

@@ -1,11 +1,11 @@
-"""`sluice-read` against a decoder that keeps nothing of a photo, and against one that keeps a hash of it.
+"""`sluice-read` compared with a plain decoder, and with a decoder that also hashes.
 
     cargo build --release -p sluice-partition -p sluice-read
     python3 tests/bench/read.py --photos FOLDER_OF_TAR_SHARDS
 
-`sluice-read` indexes every member, decodes every photo strictly, takes SHA-256, a perceptual hash and six measures of
-quality, and writes Parquet, with its start counted. DALI's reader only decodes; imagededup's PHash decodes and hashes
-what is in memory already. Both cores everywhere.
+`sluice-read` indexes every member, decodes every photo strictly, computes SHA-256, a perceptual hash and six quality
+measures, and writes Parquet, including its start. DALI's reader only decodes. imagededup's PHash decodes and hashes images
+in memory. All use both cores.
 """
 
 import shutil

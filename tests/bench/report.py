@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""The report of a large run, and the commands that look at it: time, peak memory, size of the page.
+"""The report of a large run, and the commands that inspect it: time, peak memory, size of the page.
 
     .cache/venv/bin/python tests/bench/scale.py --keep FOLDER
     .cache/venv/bin/python tests/bench/report.py FOLDER/run
 
-The run is one of scale.py, or any other with the scores `aesthetic` and `nsfw`; `--programs` as there. Fails when a page
-is larger than 5 MB or when a process holds more than `--memory` MB, whatever the run's size.
+The run is one of scale.py, or any other with the scores `aesthetic` and `nsfw`; `--programs` as there. Fails when a page is
+larger than 5 MB or a process uses more than `--memory` MB, for any size of the run.
 """
 
 import re
@@ -20,7 +20,7 @@ PAGE = 5_000_000
 
 
 def first_image(run, programs):
-    """The name of an embedded image."""
+    """Returns the name of an embedded image."""
     command = [programs / "sluice", "inspect", run / "embed/embeddings", "--json", "--head=1", "--columns=image_id"]
     return re.search(r'"image_id":"([^"]*)"', paired.subprocess.check_output(command, text=True))[1]
 
@@ -29,7 +29,7 @@ def main():
     parser = paired.arguments(__doc__, rounds=1)
     parser.add_argument("run", type=Path)
     parser.add_argument("--programs", type=Path, default=paired.PROGRAMS)
-    parser.add_argument("--memory", type=int, default=256, help="MB that a process may hold")
+    parser.add_argument("--memory", type=int, default=256, help="memory limit of a process in MB")
     args = parser.parse_args()
     programs, run = args.programs.absolute(), args.run.absolute()
     with tempfile.TemporaryDirectory() as folder:

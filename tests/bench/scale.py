@@ -4,15 +4,14 @@
     make build
     .cache/venv/bin/python tests/bench/scale.py [--samples 1000000] [--keep FOLDER]
 
-The samples are PNGs of 24x24 pixels with captions, in shards of 10,000. One in 1,000 is cut, one in 1,000 has no image,
-one in 50 is a copy and one in 50 nearly a copy of an image that is some samples away. So it is known how many samples
-`read` and `exact` have to drop, and how many images `dedup` may keep at most. Embedder and heads have random weights,
-made here. Programs are those of target/release, or of the folder --programs; every step is a process of its own.
+The samples are PNGs of 24x24 pixels with captions, in shards of 10,000. One in 1,000 is truncated, one in 1,000 has no image,
+one in 50 is a copy and one in 50 almost a copy of an image some samples away. The number of samples that `read` and `exact`
+must drop is therefore known, and the maximum that `dedup` may keep. Embedder and heads have random weights, generated here.
+The programs are those of target/release, or of --programs; every step is a separate process.
 
-Fails when a count is not exact or when `sluice verify` finds something.
+Fails when a count is not exact or when `sluice verify` fails.
 """
 
-import io
 import json
 import re
 import struct
@@ -31,27 +30,27 @@ import paired
 from paired import Side
 
 SIDE, BLOCK, PER_SHARD, WIDTH = 24, 3, 10_000, 64
-# Samples of which the number modulo these is this kind.
+# The numbers modulo which a sample is of a kind.
 EVERY_BROKEN, EVERY_COPY = 1000, 50
 CUT, NO_IMAGE, COPY, NEAR = 7, 13, 21, 42
-# How far a copy is from its original: beyond a shard.
+# The distance of a copy from its original: more than a shard.
 AWAY = 12_345
 KINDS = ["cut", "no image", "copy", "near", "own"]
 
 
 def kind(number):
-    """What a sample is, and the sample whose picture it has."""
+    """Returns the kind of a sample, and the sample whose picture it has."""
     if number % EVERY_BROKEN in (CUT, NO_IMAGE):
         return ("cut" if number % EVERY_BROKEN == CUT else "no image"), number
     original = number - AWAY
-    # A copy of a sample that is itself whole and no copy.
+    # A copy of a sample that is sound and not a copy.
     if original >= 0 and number % EVERY_COPY in (COPY, NEAR) and kind(original)[0] == "own":
         return ("copy" if number % EVERY_COPY == COPY else "near"), original
     return "own", number
 
 
 def png(pixels):
-    """A PNG of RGB pixels, quickly."""
+    """Returns a PNG of RGB pixels, with fast compression."""
     height, width, _ = pixels.shape
     rows = np.zeros((height, 1 + 3 * width), np.uint8)
     rows[:, 1:] = pixels.reshape(height, -1)
@@ -65,7 +64,7 @@ def png(pixels):
 
 
 def picture(number):
-    """Blocks of random brightness and colour."""
+    """Returns blocks of random brightness and colour."""
     blocks = np.random.default_rng(number).integers(0, 256, (SIDE // BLOCK, SIDE // BLOCK, 3), np.uint8)
     return blocks.repeat(BLOCK, 0).repeat(BLOCK, 1)
 
@@ -84,7 +83,7 @@ def members(number):
 
 
 def write_shard(folder, first, end):
-    """Writes the shard of some samples, and returns how many of each kind it has."""
+    """Writes a shard, and returns the number of samples of each kind."""
     counts = dict.fromkeys(KINDS, 0)
     with open(folder / f"{first // PER_SHARD:05}.tar", "wb", buffering=1 << 20) as file:
         for number in range(first, end):
@@ -107,7 +106,7 @@ def write_input(folder, samples):
 
 
 def write_model(folder, name, inputs, outputs, spec):
-    """One matrix with random weights."""
+    """Writes a model with one matrix of random weights."""
     random = np.random.default_rng(len(name))
     weights = (random.standard_normal((inputs[1], outputs)) / inputs[1] ** 0.5).astype(np.float32)
     source = "x" if len(inputs) == 2 else "flat"
@@ -141,7 +140,7 @@ def write_models(folder):
 
 
 def nodes(programs, values, run):
-    """The command lines of the default pipeline, from its DAG."""
+    """Returns the command lines of the default pipeline, from its DAG."""
     dag = json.loads(paired.subprocess.check_output([programs / "sluice", "dag"]))
     values = {p["name"]: p["default"] or "" for p in dag["parameters"]} | values
     fill = lambda word: re.sub(r"\$\{([a-z-]+)\}", lambda match: str(values[match[1]]), word)
@@ -151,7 +150,7 @@ def nodes(programs, values, run):
 
 
 def decided(run):
-    """Samples in, kept and dropped by reason, as `export decide` counted them."""
+    """Returns the counts of `export decide`: samples in, kept, and dropped by reason."""
     total = {"in": 0, "kept": 0}
     for receipt in sorted((run / "export/receipts").glob("part-*.json")):
         counts = json.loads(receipt.read_text())["counts"]
@@ -161,7 +160,7 @@ def decided(run):
 
 
 def check(samples, made, counts, output):
-    """The counts that must be exact."""
+    """Checks the counts that must be exact."""
     dropped = sum(count for name, count in counts.items() if name not in ("in", "kept"))
     index = json.loads((output / "index.json").read_text())
     rows = sum(shard["nsamples"] for shard in index["shardlist"])
@@ -182,7 +181,7 @@ def main():
     parser = paired.arguments(__doc__, rounds=1)
     parser.add_argument("--samples", type=int, default=1_000_000)
     parser.add_argument("--programs", type=Path, default=paired.PROGRAMS)
-    parser.add_argument("--keep", type=Path, help="a folder for the input, the run and the output, which stay")
+    parser.add_argument("--keep", type=Path, help="keep the input, the run and the output in this folder")
     args = parser.parse_args()
     with nullcontext(args.keep) if args.keep else paired.workspace() as work:
         made = write_input(work / "input", args.samples)

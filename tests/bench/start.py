@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""From the start of a process until its first image is done: each step, against NeMo Curator's stages in one process.
+"""The time from the start of a process to its first image: each step, compared with NeMo Curator's stages in one process.
 
     python3 tests/bench/start.py --photos FOLDER [--rounds 5]
 
-One shard of one photograph; Sluice's figures are of whole processes, so the first image's work and the end are in them.
-`embed` runs CLIP ViT-L/14 (1.2 GB of weights beside the ONNX file), pulled into a cache as a user's models are. NeMo
-Curator's figures are when its reader, and its embedder with the same architecture, had their first batch done. Goals:
-0.1 s without a model, 1.5 s for `embed`.
+One shard with one photograph. Sluice's figures are for whole processes, including the work on the image and the exit.
+`embed` runs CLIP ViT-L/14 (1.2 GB of weights in an external file), pulled into a cache like a user's models. NeMo Curator's
+figures are the times at which its reader, and its embedder with the same architecture, had finished their first batch.
+Goals: 0.1 s without a model, 1.5 s for `embed`.
 """
 
 import shutil

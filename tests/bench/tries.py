@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""`sluice try` against real runs, for settings drawn at random: the same images stay.
+"""`sluice try` compared with real runs, for random settings: both keep the same images.
 
     make build demo-data models
     .cache/venv/bin/python tests/bench/tries.py --input demo/input --settings 20 --seed 1 -- --preset small
 
-What follows `--` are flags of `sluice run` for the default pipeline. The input is curated once; then, for each setting,
-`sluice try` says what would stay, and `sluice run` does it. Fails at the first image that differs.
+Arguments after `--` are flags of `sluice run` for the default pipeline. The input is curated once. For each setting,
+`sluice try` predicts the kept images, and `sluice run` keeps them. Fails at the first difference.
 """
 
 import argparse
@@ -30,7 +30,7 @@ def call(*words):
 
 
 def draw(chance, scores, flags):
-    """Some of the settings: values of `sluice run`, and the same of `sluice try`."""
+    """Returns random settings as flags of `sluice run` and of `sluice try`."""
     some = lambda name: chance.choice(scores[name]) + chance.choice([0, 0, 1e-4, -1e-4])
     drawn = {
         "min-aesthetic": (lambda: some("aesthetic"), lambda value: f"--min=aesthetic={value}"),
@@ -75,7 +75,7 @@ def main():
             expected = set((lists / "kept.txt").read_text().splitlines())
             call(*curate, *(f"--{name}={value}" for name, value in flags.items()))
             found = kept(sluice, run)
-            print(f"{number + 1}: {' '.join(tried)}: {len(found)} stay", flush=True)
+            print(f"{number + 1}: {' '.join(tried)}: {len(found)} kept", flush=True)
             if found != expected:
                 sys.exit(f"differ: {sorted(found ^ expected)[:10]}")
 

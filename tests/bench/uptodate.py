@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""How long each program takes to find out that a run of many units is up to date, and the bare costs of that.
+"""The time of each program to find a run of many units up to date.
 
     python3 tests/bench/uptodate.py --photos FOLDER [--units 1000] [--rounds 5]
 
-Every shard holds one photograph and is a partition of its own, every kept photograph an output shard. Goal: below 2 s
-for each step. A tiny model embeds: none is loaded when nothing is to be done.
+Every shard has one photograph and is a partition, and every kept photograph is an output shard. Goal: below 2 s for each
+step. The model is tiny: none is loaded when there is no work.
 """
 
 import sys
 from pathlib import Path
 
 import paired
-from paired import PROGRAMS, Side
+from paired import Side
 
 
 def main():
@@ -27,10 +27,10 @@ def main():
             paired.once(Side("first run", step))
         sides = [Side(name, step, args.units) for name, step in steps.items()]
         runs = paired.measure(sides, args.rounds)
-    print(f"\n{args.units} units, nothing to do:\n\n| step | seconds | CPU s | peak MB |\n|---|---|---|---|")
+    print(f"\n{args.units} units, all up to date:\n\n| step | seconds | CPU s | peak MB |\n|---|---|---|---|")
     for name, own in runs.items():
         if any(run.printed["status"] != "up-to-date" for run in own):
-            sys.exit(f"{name} found something to do")
+            sys.exit(f"{name} was not up to date")
         seconds, cpu = paired.median(own, lambda r: r.seconds), paired.median(own, lambda r: r.cpu)
         print(f"| {name} | {seconds:.2f} | {cpu:.2f} | {paired.median(own, lambda r: r.peak_mb):.0f} |")
     paired.keep(runs, args.json)

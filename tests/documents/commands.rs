@@ -3,9 +3,9 @@
 use clap::CommandFactory;
 use sluice::programs::{PROGRAMS, StageProgram};
 
-use crate::markdown::Block;
+use crate::markdown::CodeBlock;
 
-/// The program for people.
+/// The program `sluice`, which has the subcommands.
 const SLUICE: &str = "sluice";
 
 /// Returns the names of all programs.
@@ -13,7 +13,7 @@ pub fn programs() -> impl Iterator<Item = &'static str> {
     std::iter::once(SLUICE).chain(PROGRAMS.iter().map(|program| program.name))
 }
 
-/// Returns the definition of a program's command line; none where there is no such program.
+/// Returns the definition of a program's command line; `None` if there is no such program.
 fn parser(program: &str) -> Option<clap::Command> {
     match program {
         SLUICE => Some(sluice::Args::command()),
@@ -21,7 +21,7 @@ fn parser(program: &str) -> Option<clap::Command> {
     }
 }
 
-/// Checks a command. Returns the name of its program if it is one of ours.
+/// Checks a command. Returns the name of its program if it belongs to Sluice.
 pub fn check(words: &[String]) -> Result<Option<String>, String> {
     let is_variable = |word: &&String| {
         let name = word.split_once('=').map(|(name, _)| name);
@@ -52,8 +52,8 @@ pub fn check(words: &[String]) -> Result<Option<String>, String> {
     }
 }
 
-/// Puts values in for placeholders: `N` and `[--flag X]` stand for any, `…` for a value or for more of
-/// the same.
+/// Replaces placeholders by values: `N` and `[--flag X]` by any value, `…` by a value or by
+/// nothing.
 fn filled_in(words: &[String]) -> Vec<String> {
     let mut filled: Vec<String> = Vec::new();
     let mut bracket = false;
@@ -79,8 +79,8 @@ fn filled_in(words: &[String]) -> Vec<String> {
     filled
 }
 
-/// Returns the commands of a code block, as a shell splits them.
-pub fn of(block: &Block) -> Vec<Vec<String>> {
+/// Returns the commands of a code block, split as a shell does.
+pub fn of(block: &CodeBlock) -> Vec<Vec<String>> {
     let text = block.text.replace("\\\n", " ");
     text.lines().flat_map(split).collect()
 }

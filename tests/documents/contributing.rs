@@ -1,5 +1,5 @@
-//! CONTRIBUTING.md: its example compiles and runs, and the lines that it names are the only ones
-//! outside of a stage's folder that name a stage.
+//! CONTRIBUTING.md: its example compiles and runs, and only the lines that it lists name a stage
+//! outside the stage's folder.
 
 #[path = "example/lib.rs"]
 mod colour;
@@ -14,17 +14,17 @@ use sluice_tests::Run;
 use crate::document;
 use crate::markdown::{blocks, files};
 
-/// A scorer that exists, which must be named in as few places as a new one.
+/// An existing scorer, which must be registered in the same lines as a new one.
 const EXISTING: &str = "nsfw";
 const EXAMPLE: &str = "colour";
 
 #[expect(clippy::disallowed_methods, reason = "the repository is on local disk")]
-fn read(path: &str) -> String {
+pub fn read(path: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     std::fs::read_to_string(root.join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
 
-/// The file of the example at this path.
+/// Returns the file of the example at this path.
 fn example(path: &str) -> String {
     let text = document("CONTRIBUTING.md").text;
     let mark = format!("\n`{path}`:\n");
@@ -56,7 +56,7 @@ fn the_example_has_the_files_that_stages_have() {
     );
     let head = |text: &str| text.split("[dependencies]").next().map(str::to_owned);
     assert_eq!(head(&ours), head(&theirs));
-    // Every dependency is one of the workspace's, and every crate that the code names is there.
+    // Every dependency is one of the workspace's, and every crate that the code uses is listed.
     let workspace = read("Cargo.toml");
     let (_, dependencies) = ours.split_once("[dependencies]\n").unwrap();
     let mut crates = BTreeSet::new();
@@ -100,13 +100,13 @@ fn the_example_scores_and_a_filter_reads_it() {
     assert_eq!(step().up_to_date, 1);
     let scores: BTreeMap<String, f32> = run.scores(EXAMPLE).unwrap().into_iter().collect();
     assert_eq!(scores["a/grey"], 0.0);
-    // Without any deviation: 0.3 * sqrt(200^2 + 100^2).
+    // The standard deviation is 0: 0.3 * sqrt(200^2 + 100^2).
     assert!((scores["a/red"] - 67.08).abs() < 0.01, "{scores:?}");
     let done = sluice_tests::run(&["sluice-filter", &at, "--min=colour=15"]).unwrap();
     assert_eq!((done.counts.input, done.counts.kept), (2, 1));
 }
 
-/// The registrations that CONTRIBUTING.md names, as file and line, for another stage.
+/// Returns the registrations in CONTRIBUTING.md, by file, with the name of another stage.
 fn registrations(stage: &str) -> BTreeMap<String, String> {
     let contributing = document("CONTRIBUTING.md");
     let section = contributing.section("A scorer");
@@ -122,15 +122,15 @@ fn registrations(stage: &str) -> BTreeMap<String, String> {
     pairs.collect()
 }
 
-/// Whether a file says what is built: Rust sources, Cargo's files, scripts, the images.
-fn is_source(path: &str) -> bool {
+/// Whether a file defines a part of the build: Rust sources, Cargo's files, scripts, the images.
+pub fn is_source(path: &str) -> bool {
     let own = format!("stages/{EXISTING}/");
     let elsewhere = [
         own.as_str(),
         "tests/",
         "workflows/argo/",
         "workflows/kubernetes/",
-        // Labels of classifiers.
+        // The labels of classifiers.
         "shared/model/src/labels.rs",
     ];
     let name = path.rsplit('/').next().unwrap_or(path);
@@ -155,28 +155,28 @@ fn is_source(path: &str) -> bool {
         && !elsewhere.iter().any(|folder| path.starts_with(folder))
 }
 
-/// The lines of a file that name the stage: as a word, or in its crate's name. Comments and unit tests
-/// do not count.
-fn naming(path: &str, stage: &str) -> Vec<String> {
+/// Returns the lines of a file that contain one of the words. Comments and unit tests do not count.
+pub fn lines_with(path: &str, words: &[&str]) -> Vec<String> {
     let text = read(path);
     let code = text
         .split("#[cfg(test)]\nmod tests {")
         .next()
         .unwrap_or_default();
     let is_comment = |line: &str| ["//", "#!", "# "].iter().any(|mark| line.starts_with(mark));
-    let names = |line: &str| {
-        let is_part = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
-        let mut words = line.split(|c: char| !is_part(c));
-        let names = [
-            stage.to_owned(),
-            format!("sluice-{stage}"),
-            format!("sluice_{stage}"),
-        ];
-        words.any(|word| names.iter().any(|name| word == name))
+    let is_part = |c: char| c.is_ascii_alphanumeric() || "-_".contains(c);
+    let matches = |line: &str| {
+        let mut found = line.split(|c: char| !is_part(c));
+        found.any(|word| words.contains(&word))
     };
     let lines = code.lines().map(str::trim);
-    let lines = lines.filter(|line| !is_comment(line) && names(line));
+    let lines = lines.filter(|line| !is_comment(line) && matches(line));
     lines.map(str::to_owned).collect()
+}
+
+/// Returns the lines of a file that name the stage, as a word or in its crate's name.
+fn naming(path: &str, stage: &str) -> Vec<String> {
+    let [program, module] = [format!("sluice-{stage}"), format!("sluice_{stage}")];
+    lines_with(path, &[stage, &program, &module])
 }
 
 #[test]

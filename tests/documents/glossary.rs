@@ -1,4 +1,4 @@
-//! The glossary: short, linked, and about words that the documents use.
+//! The glossary is short and linked, and its terms are used in the documents.
 
 use crate::document;
 

@@ -1,31 +1,33 @@
-//! The documents say what the programs do.
+//! The documents match the programs.
 //!
-//! What counts as failure: a command line in a code block that its program's own parser refuses; a
-//! pipeline that does not load; a table that does not equal the type it describes (columns, flags,
-//! reasons, exit codes, models, the DAG); a link to nothing; a crate without a README; a funnel that
-//! does not sum; a workflow file that is not what `sluice dag` prints; a stage that is named in more
-//! places than CONTRIBUTING.md says; a glossary that is long or not linked. Change the document, or
-//! the code if that is what is wrong.
+//! Failures: a command line in a code block that its program's parser rejects; a pipeline that does
+//! not load; a table that differs from the type it describes (columns, flags, reasons, exit codes,
+//! models, the DAG); a broken link; a crate without a README; a funnel that does not sum; a
+//! workflow file that differs from the output of `sluice dag`; a stage that is named in more lines
+//! than CONTRIBUTING.md lists; a glossary that is long or not linked. Change the document, or the
+//! code if the code is wrong.
 //!
-//! Code blocks that hold no command lines are marked as what they are: `text`, `json`, `toml`,
-//! `rust`, `mermaid`.
+//! Code blocks without command lines have a language: `text`, `json`, `toml`, `rust`, `mermaid`.
 
 mod commands;
 mod contributing;
 mod glossary;
+mod journey;
 mod markdown;
 mod pipelines;
+mod recipes;
 mod tables;
+mod words;
 mod workflows;
 
 use std::collections::BTreeSet;
 
-use markdown::{Document, documents};
-use sluice::dag::{Dag, Node};
+use markdown::{MarkdownFile, documents};
+use sluice::dag::{Dag, DagNode};
 use sluice::pipeline;
 
 /// Returns the document at this path below the repository's root.
-fn document(path: &str) -> Document {
+fn document(path: &str) -> MarkdownFile {
     let found = documents()
         .into_iter()
         .find(|document| document.path == path);
@@ -73,6 +75,23 @@ fn every_link_leads_somewhere() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The maximum length of a line in characters.
+const LINE: usize = 100;
+
+/// Tables, links and the output of programs cannot be wrapped.
+#[test]
+fn lines_of_documents_are_short() {
+    let mut wrong = Vec::new();
+    for document in documents() {
+        for (number, line) in document.wrappable() {
+            if line.chars().count() > LINE {
+                wrong.push(format!("{}:{number}: {line}", document.path));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
 #[test]
 fn every_crate_says_what_it_is_for() {
     let missing = markdown::crates_without_readme();
@@ -96,7 +115,7 @@ fn the_picture_of_the_dag_is_the_dag() {
         .map(str::to_owned)
         .collect();
     let dag = Dag::of(&pipeline::open(&sluice_tests::shared().storage, None).unwrap());
-    let own = |node: &Node| -> Vec<(String, String)> {
+    let own = |node: &DagNode| -> Vec<(String, String)> {
         let pairs = node
             .after
             .iter()
@@ -104,7 +123,7 @@ fn the_picture_of_the_dag_is_the_dag() {
         pairs.collect()
     };
     assert_eq!(edges, dag.steps.iter().flat_map(own).collect());
-    let node = |node: &Node| format!("{0}[\"{0}<br>{1}\"]", node.name, words(&node.fan_out));
+    let node = |node: &DagNode| format!("{0}[\"{0}<br>{1}\"]", node.name, words(&node.fan_out));
     assert_eq!(nodes, dag.steps.iter().map(node).collect());
 }
 

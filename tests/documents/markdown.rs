@@ -1,22 +1,22 @@
-//! The repository's documents, and the parts of Markdown that they use.
+//! The repository's documents, and a parser for the parts of Markdown that they use.
 
 use std::path::{Component, Path, PathBuf};
 
 /// A Markdown file.
-pub struct Document {
-    /// Below the repository's root.
+pub struct MarkdownFile {
+    /// The path below the repository's root.
     pub path: String,
     pub text: String,
 }
 
 /// A fenced code block.
-pub struct Block {
+pub struct CodeBlock {
     pub language: String,
     pub text: String,
 }
 
-impl Block {
-    /// Whether its language is that of command lines, or none.
+impl CodeBlock {
+    /// Whether it contains command lines, according to its language.
     pub fn is_shell(&self) -> bool {
         ["", "sh", "shell", "bash", "console"].contains(&self.language.as_str())
     }
@@ -30,7 +30,7 @@ fn root() -> PathBuf {
         .to_owned()
 }
 
-/// Collects the repository's files, except those that are downloaded, built or generated.
+/// Collects the repository's files, except downloaded, built and generated ones.
 #[expect(clippy::disallowed_methods, reason = "the documents are on local disk")]
 fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in std::fs::read_dir(folder).expect("a folder of the repository") {
@@ -64,16 +64,16 @@ fn below_root(path: &Path) -> String {
     below.to_string_lossy().into_owned()
 }
 
-/// Returns the repository's files, below its root.
+/// Returns the paths of the repository's files, below its root.
 pub fn files() -> Vec<String> {
     all_files().iter().map(|path| below_root(path)).collect()
 }
 
 /// Returns all documents, by path.
 #[expect(clippy::disallowed_methods, reason = "the documents are on local disk")]
-pub fn documents() -> Vec<Document> {
+pub fn documents() -> Vec<MarkdownFile> {
     let is_document = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "md");
-    let read = |path: PathBuf| Document {
+    let read = |path: PathBuf| MarkdownFile {
         text: std::fs::read_to_string(&path).expect("a document is text"),
         path: below_root(&path),
     };
@@ -92,15 +92,15 @@ pub fn crates_without_readme() -> Vec<String> {
 }
 
 /// Returns the fenced code blocks of a text.
-pub fn blocks(text: &str) -> Vec<Block> {
+pub fn blocks(text: &str) -> Vec<CodeBlock> {
     let mut blocks = Vec::new();
-    let mut open: Option<Block> = None;
+    let mut open: Option<CodeBlock> = None;
     for line in text.lines() {
         match (line.trim_start().strip_prefix("```"), &mut open) {
             (Some(_), Some(_)) => blocks.extend(open.take()),
             (Some(language), None) => {
                 let language = language.trim().to_owned();
-                open = Some(Block {
+                open = Some(CodeBlock {
                     language,
                     text: String::new(),
                 });
@@ -140,13 +140,13 @@ pub fn table(text: &str) -> Vec<Vec<String>> {
         .collect()
 }
 
-impl Document {
+impl MarkdownFile {
     /// Returns its code blocks.
-    pub fn blocks(&self) -> Vec<Block> {
+    pub fn blocks(&self) -> Vec<CodeBlock> {
         blocks(&self.text)
     }
 
-    /// Its text without code blocks.
+    /// Returns its text without code blocks.
     fn prose(&self) -> String {
         let mut inside = false;
         let outside = |line: &&str| {
@@ -158,6 +158,27 @@ impl Document {
             .lines()
             .filter(outside)
             .map(|line| format!("{line}\n"))
+            .collect()
+    }
+
+    /// Returns the lines that can be wrapped, with their numbers: no tables, no links, no program
+    /// output (code blocks in the language `text`).
+    pub fn wrappable(&self) -> Vec<(usize, &str)> {
+        let mut is_output = false;
+        let mut is_code = false;
+        let wraps = |(_, line): &(usize, &str)| {
+            if let Some(language) = line.trim_start().strip_prefix("```") {
+                is_code = !is_code;
+                is_output = is_code && language.trim() == "text";
+            }
+            let is_table = line.trim_start().starts_with('|');
+            let is_link = line.contains("](") || line.contains("://");
+            !is_output && !is_table && !is_link
+        };
+        let lines = self.text.lines().enumerate();
+        lines
+            .map(|(at, line)| (at + 1, line))
+            .filter(wraps)
             .collect()
     }
 
@@ -202,7 +223,7 @@ impl Document {
         inner.map(str::to_owned).collect()
     }
 
-    /// The anchors of its headings, as code hosts make them.
+    /// Returns the anchors of its headings, as code hosts generate them.
     fn anchors(&self) -> Vec<String> {
         let prose = self.prose();
         let headings = prose.lines().filter(|line| line.starts_with('#'));
@@ -217,8 +238,8 @@ impl Document {
     }
 }
 
-/// Whether a link's file is there, and in it the heading that it names.
-pub fn leads_somewhere(link: &str, from: &Document, all: &[Document]) -> bool {
+/// Whether a link's file exists and contains the linked heading.
+pub fn leads_somewhere(link: &str, from: &MarkdownFile, all: &[MarkdownFile]) -> bool {
     let (path, anchor) = link
         .split_once('#')
         .map_or((link, None), |(path, anchor)| (path, Some(anchor)));

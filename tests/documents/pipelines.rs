@@ -1,4 +1,4 @@
-//! Pipeline files in code blocks: the program's own loader must accept them.
+//! Pipeline files in code blocks load without an error.
 
 use sluice::pipeline::Pipeline;
 

@@ -1,4 +1,4 @@
-//! Tables that equal what they describe.
+//! Tables that equal the types they describe.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,12 +15,12 @@ use sluice_manifest::{Class, ExitStatus, Keep, ReasonKind, ScoreColumn};
 
 use crate::document;
 
-/// A cell without the marks around code.
+/// Returns a cell without the backticks around code.
 fn plain(cell: &str) -> String {
     cell.replace('`', "")
 }
 
-/// A column's type as the documents write it.
+/// Returns a column's type in the notation of the documents.
 fn type_name(field: &Field) -> String {
     let name = match field.data_type() {
         DataType::Utf8 => "string".to_owned(),
@@ -35,9 +35,10 @@ fn type_name(field: &Field) -> String {
         }
         number => number.to_string().to_lowercase(),
     };
-    match field.is_nullable() {
-        true => format!("{name}?"),
-        false => name,
+    if field.is_nullable() {
+        format!("{name}?")
+    } else {
+        name
     }
 }
 
@@ -165,7 +166,7 @@ fn reasons_of_each_stage() {
 
 #[test]
 fn exit_codes() {
-    // A new exit code has to be added here: the match is exhaustive.
+    // Extend this for a new exit code: the match is exhaustive.
     let kind = |status: ExitStatus| match status {
         ExitStatus::Done => "",
         ExitStatus::Bug => Class::Bug.as_str(),
@@ -210,7 +211,7 @@ fn exit_codes() {
     }
 }
 
-/// Flag, variable and default, as the documents write them.
+/// Returns flag, variable and default in the notation of the documents.
 fn flag(arg: &Arg) -> Option<[String; 3]> {
     let name = arg
         .get_long()
@@ -348,10 +349,10 @@ fn models() {
     );
 }
 
-/// Returns something of each score of a model.
+/// Returns a property of each score of a model, as text.
 fn of_scores(
     spec: &sluice_model::Spec,
-    text: impl Fn(&sluice_model::Score) -> Option<String>,
+    text: impl Fn(&sluice_model::ScoreSpec) -> Option<String>,
 ) -> String {
     let texts: Vec<String> = spec.score_outputs().filter_map(text).collect();
     texts.join(", ")

@@ -1,15 +1,15 @@
-//! The files of the workflow engines: what `sluice dag` prints, and command lines that the programs
-//! accept.
+//! The files of the workflow engines match the output of `sluice dag`, and the programs accept
+//! their command lines.
 
 use std::path::Path;
 
-use sluice::dag::{Dag, Node, Parameter};
+use sluice::dag::{Dag, DagNode, DagParameter};
 use sluice::pipeline;
 use sluice::pipeline::words::substitute;
 
 use crate::commands;
 
-/// What the program prints, and the file that holds it.
+/// The formats of `sluice dag`, with the files in the repository.
 const PRINTED: [(&str, &str); 2] = [
     ("argo", "workflows/argo/curate.yaml"),
     ("kubernetes", "workflows/kubernetes/curate.yaml"),
@@ -43,8 +43,8 @@ fn the_files_are_what_the_program_prints() {
     );
 }
 
-/// A value that a parameter can have.
-fn sample(parameter: &Parameter) -> &'static str {
+/// Returns an example of a parameter's value.
+fn sample(parameter: &DagParameter) -> &'static str {
     match (parameter.name.as_str(), parameter.value.as_str()) {
         ("precision", _) => "int8",
         ("device", _) => "cpu",
@@ -65,8 +65,8 @@ fn sample(parameter: &Parameter) -> &'static str {
     }
 }
 
-/// A node's command line, as an engine makes it.
-fn command(node: &Node, values: &pipeline::Values) -> Vec<String> {
+/// Returns a node's command line, as an engine builds it.
+fn command(node: &DagNode, values: &pipeline::ParameterValues) -> Vec<String> {
     let mut words = vec![node.program.clone()];
     words.extend(node.subcommand.clone());
     let engine = [
@@ -83,13 +83,14 @@ fn command(node: &Node, values: &pipeline::Values) -> Vec<String> {
 #[test]
 fn every_command_line_of_the_default_pipeline_parses() {
     let dag = Dag::of(&pipeline::open(&sluice_tests::shared().storage, None).unwrap());
-    let default = |parameter: &Parameter| match (&parameter.default, parameter.required) {
+    let default = |parameter: &DagParameter| match (&parameter.default, parameter.required) {
         (_, true) => sample(parameter).to_owned(),
         (default, false) => default.clone().unwrap_or_default(),
     };
-    let pair = |parameter: &Parameter, value: String| (parameter.name.clone(), vec![value]);
-    let defaults: pipeline::Values = dag.parameters.iter().map(|p| pair(p, default(p))).collect();
-    // One parameter at a time: some exclude each other.
+    let pair = |parameter: &DagParameter, value: String| (parameter.name.clone(), vec![value]);
+    let defaults: pipeline::ParameterValues =
+        dag.parameters.iter().map(|p| pair(p, default(p))).collect();
+    // One parameter at a time, because some exclude each other.
     let mut cases = vec![defaults.clone()];
     for parameter in &dag.parameters {
         let mut values = defaults.clone();
@@ -108,7 +109,7 @@ fn every_command_line_of_the_default_pipeline_parses() {
 #[test]
 fn empty_parameters_leave_their_flags_out() {
     let dag = Dag::of(&pipeline::open(&sluice_tests::shared().storage, None).unwrap());
-    let empty = pipeline::Values::from([("input".to_owned(), vec!["data".to_owned()])]);
+    let empty = pipeline::ParameterValues::from([("input".to_owned(), vec!["data".to_owned()])]);
     for node in &dag.steps {
         for word in substitute(&node.arguments, &empty) {
             let is_empty = word.ends_with('=') && word.matches('=').count() == 1;

@@ -1,4 +1,4 @@
-//! Copies of photographs in eight forms: which of them each method finds.
+//! Copies of photographs in eight forms, and which copies each method finds.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -10,18 +10,18 @@ use crate::page;
 use crate::support::{column, csv, read, word};
 
 /// A picture of the fixture.
-struct Picture {
+struct DupPicture {
     id: String,
     group: u32,
     transformation: String,
 }
 
-fn truth(folder: &Path) -> Vec<Picture> {
+fn truth(folder: &Path) -> Vec<DupPicture> {
     let table = csv(&folder.join("truth.csv"));
     let at = ["shard", "key", "group", "transformation"].map(|name| column(&table, name));
     let pictures = table[1..].iter().map(|row| {
         let [shard, key, group, transformation] = at.map(|i| row[i].as_str());
-        Picture {
+        DupPicture {
             id: format!("{}/{key}", shard.trim_end_matches(".tar")),
             group: group.parse().unwrap(),
             transformation: transformation.to_owned(),
@@ -30,8 +30,8 @@ fn truth(folder: &Path) -> Vec<Picture> {
     pictures.collect()
 }
 
-/// For each picture, the first picture that duplicate links connect it with.
-fn components(pictures: &[Picture], links: &[DuplicateRow]) -> Vec<usize> {
+/// Returns for each picture the first picture that duplicate links connect it with.
+fn components(pictures: &[DupPicture], links: &[DuplicateRow]) -> Vec<usize> {
     let places: BTreeMap<&str, usize> = (0..)
         .zip(pictures)
         .map(|(i, p)| (p.id.as_str(), i))
@@ -51,15 +51,15 @@ fn components(pictures: &[Picture], links: &[DuplicateRow]) -> Vec<usize> {
     (0..pictures.len()).map(|at| root(&parents, at)).collect()
 }
 
-/// Pairs found and pairs there, in all and by transformation.
+/// Numbers of found, correct and existing pairs, in total and by transformation.
 #[derive(Debug, Default, Clone, Copy)]
-struct Score {
+struct PairCounts {
     there: u32,
     found: u32,
     right: u32,
 }
 
-impl Score {
+impl PairCounts {
     fn add(&mut self, there: bool, found: bool) {
         self.there += u32::from(there);
         self.found += u32::from(found);
@@ -78,17 +78,17 @@ impl Score {
     }
 }
 
-/// What a method found: of all pairs; and for each transformation, of the pairs of such a picture
-/// with an original.
-struct Found {
-    all: Score,
-    by_transformation: BTreeMap<String, Score>,
+/// The results of a method: over all pairs, and, for each transformation, over the pairs of such a
+/// picture with an original.
+struct MethodResult {
+    all: PairCounts,
+    by_transformation: BTreeMap<String, PairCounts>,
 }
 
-fn judge(pictures: &[Picture], links: &[DuplicateRow]) -> Found {
+fn judge(pictures: &[DupPicture], links: &[DuplicateRow]) -> MethodResult {
     let components = components(pictures, links);
-    let mut found = Found {
-        all: Score::default(),
+    let mut found = MethodResult {
+        all: PairCounts::default(),
         by_transformation: BTreeMap::new(),
     };
     for (i, a) in pictures.iter().enumerate() {
@@ -108,7 +108,7 @@ fn judge(pictures: &[Picture], links: &[DuplicateRow]) -> Found {
     found
 }
 
-fn print(method: &str, removed: usize, found: &Found) {
+fn print(method: &str, removed: usize, found: &MethodResult) {
     eprintln!("\n{method}: {removed} of 600 removed");
     eprintln!(
         "  {:<12} {:>6} {:>6} {:>7} {:>10}",
@@ -124,7 +124,7 @@ fn print(method: &str, removed: usize, found: &Found) {
     }
 }
 
-/// Runs a method as a step of its own, and returns what it removed.
+/// Runs a method as a separate step, and returns the images that it removed.
 fn links(read: &Run, method: &str, commands: &[&[&str]]) -> Vec<DuplicateRow> {
     for command in commands {
         let step = ["--run", &read.uri, "--step", method, "--methods", method];
@@ -147,7 +147,7 @@ fn copies_are_found() {
     let embed = ["sluice-embed", "--model", "efficientnet-lite0"];
     run(&[&embed[..], &models].concat()).unwrap();
 
-    // Each method by itself, so that none hides what another one finds.
+    // Each method runs separately, so that no method hides the results of another.
     let exact = links(&read, "exact", &[&["exact"]]);
     let found = judge(&pictures, &exact);
     print("exact", exact.len(), &found);
@@ -194,9 +194,9 @@ fn copies_are_found() {
     against_the_originals(&read, &pictures);
 }
 
-/// The 60 originals are a benchmark set: all their copies among the 600 pictures are removed because of
-/// it, and no other picture is.
-fn against_the_originals(read: &Run, pictures: &[Picture]) {
+/// The 60 originals are a benchmark set. Their copies among the 600 pictures are removed as
+/// duplicates, and no other picture is.
+fn against_the_originals(read: &Run, pictures: &[DupPicture]) {
     let originals = pictures
         .iter()
         .filter(|picture| picture.transformation == "original");
@@ -253,8 +253,8 @@ fn against_the_originals(read: &Run, pictures: &[Picture]) {
     assert!(found.len() >= 470, "{missed:?}");
 }
 
-/// Fails when precision over all pairs or the recall of a transformation is below its floor.
-fn floors(found: &Found, precision: f64, recalls: &[(&str, f64)]) {
+/// Fails when precision over all pairs or the recall of a transformation is below its minimum.
+fn floors(found: &MethodResult, precision: f64, recalls: &[(&str, f64)]) {
     assert!(found.all.precision() >= precision, "{:?}", found.all);
     for (transformation, least) in recalls {
         let score = found.by_transformation[*transformation];

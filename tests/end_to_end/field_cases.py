@@ -1,9 +1,9 @@
-"""The cases of fixtures/field-cases, each with the outcome that is wanted.
+"""The cases of fixtures/field-cases, each with the desired outcome.
 
     SLUICE_BIN=… SLUICE_MODELS=… python3 field_cases.py FOLDER CASE
 
-FOLDER holds the cases' `common.py`. What a case writes lies beside this file, which is copied to a folder of
-its own. A case that fails raises.
+FOLDER contains the cases' `common.py`. The files of a case are written next to this script, which is copied to a
+temporary folder. A failed case raises an exception.
 """
 import sys
 
@@ -97,7 +97,7 @@ def nonfinite_thresholds():
         p = run(f"--max-nsfw={value}")
         assert p.returncode in (0, 2), p.stderr
         assert p.returncode == 0 or value in p.error, p.error
-    assert not os.path.exists(f"{HERE}/out"), "nothing was decided by what is refused"
+    assert not os.path.exists(f"{HERE}/out"), "a refused command decides nothing"
 
 
 def output_used_twice():

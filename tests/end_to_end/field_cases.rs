@@ -1,5 +1,5 @@
-//! Situations that people reported of tools like this one, with the outcome that is wanted: the cases of
-//! the fixtures, in `field_cases.py`. A case that the fixtures have and the script has not fails.
+//! Situations that users of similar tools reported, with the desired outcome. The cases are in the
+//! fixtures and in `field_cases.py`. A case of the fixtures that the script does not have fails.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +11,7 @@ use sluice_tests::{fixtures, models, python};
 use crate::support::word;
 
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/end_to_end/field_cases.py");
-/// What `load_dataset` makes of the output is tested by the stage that writes it.
+/// The result of `load_dataset` on the output is tested by the stage that writes it.
 const ELSEWHERE: &str = "card-for-hubs";
 const PROGRAMS: [&str; 11] = [
     "sluice",
@@ -27,7 +27,7 @@ const PROGRAMS: [&str; 11] = [
     "sluice-report",
 ];
 
-/// Runs a case in a folder of its own.
+/// Runs a case in a temporary folder.
 fn case(name: &str) {
     let Some(fixtures) = fixtures() else {
         return;
@@ -56,7 +56,7 @@ fn case(name: &str) {
     assert!(finished.status.success(), "{name}: {said}");
 }
 
-/// Writes scripts that start the tests' program under the names of the programs.
+/// Writes scripts that start the tests' program under the names of the stages' programs.
 fn write_programs(folder: &Path) {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o755)).unwrap();
     for name in PROGRAMS {
@@ -68,7 +68,7 @@ fn write_programs(folder: &Path) {
     }
 }
 
-/// A test for each case.
+/// Defines a test for each case.
 macro_rules! cases {
     ($($test:ident: $name:literal,)*) => {
         const CASES: &[&str] = &[$($name),*];

@@ -1,5 +1,5 @@
-//! A dataset made of formulas, and three tiny models whose scores are known beforehand: small enough
-//! to be curated many times, with something to do for every stage.
+//! A dataset from formulas, and three tiny models with known scores. It is small enough to be
+//! curated many times, and every stage has work.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,15 +7,15 @@ use sluice_store::{Location, Store};
 use sluice_testkit::Shard;
 use sluice_testkit::onnx::{TinyModel, distance_from, embedder, likeness_to};
 use sluice_testkit::pictures::{noisy, png, waves};
-use sluice_tests::{Said, shared, sluice};
+use sluice_tests::{SluiceOutput, shared, sluice};
 
-/// A folder, on disk or in memory, with input, models, run and output in it.
-pub struct Gallery {
+/// A folder on disk or in memory, with the input, the models, the run and the output.
+pub struct TestGallery {
     store: Store,
 }
 
-impl Gallery {
-    /// A place with the models in it, and no input yet.
+impl TestGallery {
+    /// Returns a gallery with the models and without an input.
     pub fn new(place: &str) -> Self {
         let store = shared()
             .storage
@@ -24,16 +24,16 @@ impl Gallery {
         let gallery = Self { store };
         let (white, red) = ([255; 3], [255, 0, 0]);
         gallery.put_model("tiny-embedder", &embedder("tiny-embedder"));
-        // Waves score 4.8, near white less than 2.
+        // Waves score 4.8, almost white images less than 2.
         let beauty = distance_from("tiny-beauty", white, 3.0);
         gallery.put_model("tiny-beauty", &beauty);
-        // Waves score -4.8, near red more than -2.
+        // Waves score -4.8, almost red images more than -2.
         let shame = likeness_to("tiny-shame", red, -3.0);
         gallery.put_model("tiny-shame", &shame);
         gallery
     }
 
-    /// The whole URI of something in it.
+    /// Returns the URI of a path in it.
     pub fn at(&self, path: &str) -> String {
         self.store.uri(path)
     }
@@ -43,15 +43,15 @@ impl Gallery {
         self.store.put(&format!("input/{shard}"), bytes).unwrap();
     }
 
-    /// Six shards of eight pictures with captions and metadata; each shard has two copies, two
-    /// near copies and two likenesses of pictures that are in other shards.
+    /// Writes six shards of eight pictures with captions and metadata. Each shard has two copies,
+    /// two near copies and two similar pictures of other shards' pictures.
     pub fn fill(&self) {
         for number in 0..6 {
             self.put(&format!("{number:05}.tar"), Self::shard(number).finish());
         }
     }
 
-    /// A shard of [`fill`](Self::fill).
+    /// Returns a shard of [`fill`](Self::fill).
     pub fn shard(number: u64) -> Shard {
         let next = (number + 1) % 6;
         let of = |seed: u64| waves(seed, 64, 48);
@@ -80,26 +80,26 @@ impl Gallery {
     }
 
     /// Runs the default pipeline on it.
-    pub fn curate(&self, more: &[&str]) -> Said {
+    pub fn curate(&self, more: &[&str]) -> SluiceOutput {
         let models = self.at("models");
         let options = ["--models", &models, "--embedder", "tiny-embedder"];
         let scorers = ["--aesthetic", "tiny-beauty", "--nsfw", "tiny-shame"];
         self.run(&[&options[..], &scorers, &["--eps", "0.1"], more].concat())
     }
 
-    /// Writes a pipeline file beside the input, and returns its URI.
+    /// Writes a pipeline file next to the input, and returns its URI.
     pub fn put_pipeline(&self, text: &str) -> String {
         self.store.put("mine.toml", text.to_owned()).unwrap();
         self.at("mine.toml")
     }
 
     /// Runs a pipeline file on it.
-    pub fn curate_by(&self, pipeline: &str, more: &[&str]) -> Said {
+    pub fn curate_by(&self, pipeline: &str, more: &[&str]) -> SluiceOutput {
         let file = self.put_pipeline(pipeline);
         self.run(&[&["--pipeline", &file], more].concat())
     }
 
-    /// Puts a model beside the others.
+    /// Adds a model.
     pub fn put_model(&self, name: &str, model: &TinyModel) {
         let path = |file: &str| format!("models/{name}/{file}");
         self.store
@@ -111,7 +111,7 @@ impl Gallery {
     }
 
     /// Runs `sluice run` on it, which must succeed.
-    fn run(&self, options: &[&str]) -> Said {
+    fn run(&self, options: &[&str]) -> SluiceOutput {
         let [input, run, output] = ["input", "run", "output"].map(|path| self.at(path));
         let places = ["run", "--input", &input, "--run", &run, "--output", &output];
         let said = sluice(&[&places[..], options].concat()).unwrap();
@@ -125,8 +125,8 @@ impl Gallery {
     }
 }
 
-/// How many units each node of a run did, and how many it has.
-pub fn done(said: &Said) -> BTreeMap<String, (u64, u64)> {
+/// Returns the number of finished units and of all units for each node of a run.
+pub fn done(said: &SluiceOutput) -> BTreeMap<String, (u64, u64)> {
     let steps = said.result["steps"].as_array().unwrap();
     let done = steps.iter().map(|line| {
         let units = &line["units"];
@@ -137,15 +137,15 @@ pub fn done(said: &Said) -> BTreeMap<String, (u64, u64)> {
     done.collect()
 }
 
-/// The nodes of a run that had something to do.
-pub fn busy(said: &Said) -> BTreeSet<String> {
+/// Returns the nodes of a run that had work.
+pub fn busy(said: &SluiceOutput) -> BTreeSet<String> {
     let done = done(said).into_iter();
     done.filter(|(_, (units, _))| *units > 0)
         .map(|(node, _)| node)
         .collect()
 }
 
-/// Runs `sluice verify`, which must find nothing.
+/// Runs `sluice verify`, which must pass.
 pub fn verify(run: &str) {
     let said = sluice(&["verify", "--run", run]).unwrap();
     assert_eq!(said.failed, None, "{}", said.out);

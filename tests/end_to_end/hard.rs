@@ -1,8 +1,8 @@
-//! Odd, damaged and hostile shards against their `expected.json`, through the whole DAG.
+//! Unusual, damaged and hostile shards against their `expected.json`, through the whole DAG.
 //!
-//! The programs run as processes of their own, with a time limit and an eye on their memory: a
-//! crash, a hang or a bomb that went off fails the test. What each shard and each sample must
-//! become stands in the fixtures; [`MUSTS`] says which check stands for which of their sentences.
+//! The programs run as separate processes with a time limit and a memory limit: a crash, a hang or
+//! a decompression bomb fails the test. The fixtures state the required outcome of each shard and
+//! sample; [`MUSTS`] maps their sentences to checks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -20,7 +20,7 @@ use crate::support::word;
 
 const GIB: u64 = 1 << 30;
 
-/// What `read` made of the folder, and what it should have.
+/// The results of `read` for the folder, and the expected results.
 struct Hard {
     run: Run,
     shards: BTreeMap<String, ShardRow>,
@@ -70,7 +70,7 @@ impl Hard {
         rows.any(|row| row.shard.as_str() == shard && row.member == member)
     }
 
-    /// Whether the shard could be read to its end; damage is told.
+    /// Whether the shard was read to its end. Damage must be reported.
     fn is_whole(&self, shard: &str) -> bool {
         let row = &self.shards[shard];
         let damaged = row.status == ShardStatus::Damaged;
@@ -87,7 +87,7 @@ impl Hard {
             "ok" => assert!(whole, "{row:?}"),
             "error" => assert!(!whole && samples == 0, "{row:?}"),
             "error-after-prefix" => assert!(!whole && samples > 0, "{row:?}"),
-            // We do support them; the bomb alone ends in the limit on what it may inflate to.
+            // Sluice supports these. Only the bomb fails, at the limit on the decompressed size.
             "ok-if-supported" | "ok-if-supported-or-error" => {
                 assert_eq!(whole, !shard.contains("bomb"), "{row:?}");
                 assert_ne!(row.compression, "none", "{row:?}");
@@ -98,7 +98,7 @@ impl Hard {
     }
 
     fn check_sample(&self, shard: &str, wanted: &Value) {
-        // The `./` of `tar -C folder .` is no part of a key.
+        // The `./` of `tar -C folder .` is not part of a key.
         let plain = |name: &'_ str| name.trim_start_matches("./").to_owned();
         let (key, context) = (plain(text(wanted, "key")), format!("{shard} {wanted}"));
         let members = list(wanted, "members").filter_map(Value::as_str);
@@ -151,7 +151,8 @@ impl Hard {
                 );
                 assert!(members.iter().all(|name| listed(name)), "{context}");
             }
-            // Either way; but what is decoded has the size it should, and what is not is told.
+            // Both outcomes are valid. A decoded image must have the expected size, and a rejection
+            // must be reported.
             "decode-or-reject" | "decode-or-skip" => {
                 rows.iter()
                     .filter(ok)
@@ -166,7 +167,7 @@ impl Hard {
         }
     }
 
-    /// What holds for every row, whatever was expected.
+    /// Checks the invariants of every row.
     fn check_rows(&self) {
         let mut ids = BTreeSet::new();
         for row in &self.samples {
@@ -227,12 +228,12 @@ impl Hard {
     }
 }
 
-type Check = fn(&Hard, &str);
+type MustCheck = fn(&Hard, &str);
 
-/// What a sentence asks for that is checked for every shard and process: see `the_whole_folder`.
-const EVERYWHERE: Check = |_, _| {};
+/// A check that `the_whole_folder` runs for every shard and process.
+const EVERYWHERE: MustCheck = |_, _| {};
 
-const MUSTS: &[(&str, Check)] = &[
+const MUSTS: &[(&str, MustCheck)] = &[
     ("no crash, no hang, no panic", EVERYWHERE),
     (
         "every sample ends up counted exactly once: kept, filtered or failed with a reason",
@@ -368,14 +369,14 @@ fn list<'a>(value: &'a Value, name: &str) -> impl Iterator<Item = &'a Value> {
     value[name].as_array().into_iter().flatten()
 }
 
-/// The names of a sample's members in its shard.
+/// Returns the names of a sample's members in its shard.
 fn names(row: &SampleRow) -> impl Iterator<Item = String> {
     let name = |member: &MemberRow| format!("{}.{}", row.key, member.extension);
     row.members.iter().map(name)
 }
 
-/// The manifest has the upright size; the fixtures have the stored one, and the upright one where
-/// they differ.
+/// Compares sizes. The manifest has the upright size; the fixtures have the stored size, and the
+/// upright size if it differs.
 fn check_size(row: &SampleRow, wanted: &Value) {
     let (Some(width), Some(height)) = (row.width, row.height) else {
         panic!("no size: {row:?}");
@@ -399,25 +400,24 @@ fn check_size(row: &SampleRow, wanted: &Value) {
     );
 }
 
-/// Every file below a folder with its size.
+/// Returns every file below a folder with its size.
 fn files(folder: &Path) -> BTreeMap<PathBuf, u64> {
     let mut found = BTreeMap::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let entry = entry.unwrap();
-            match entry.file_type().unwrap().is_dir() {
-                true => folders.push(entry.path()),
-                false => {
-                    found.insert(entry.path(), entry.metadata().unwrap().len());
-                }
+            if entry.file_type().unwrap().is_dir() {
+                folders.push(entry.path())
+            } else {
+                found.insert(entry.path(), entry.metadata().unwrap().len());
             }
         }
     }
     found
 }
 
-/// The members of the curated shards, by shard and name, as the `tar` crate reads them.
+/// Returns the members of the curated shards by shard and name, read by the `tar` crate.
 fn output_members(output: &Path) -> BTreeMap<(PathBuf, String), Vec<u8>> {
     let mut members = BTreeMap::new();
     for shard in files(output).into_keys() {
@@ -438,8 +438,8 @@ fn output_members(output: &Path) -> BTreeMap<(PathBuf, String), Vec<u8>> {
     members
 }
 
-/// Names that may become file names anywhere, each key once in the whole output, and the bytes of
-/// every member those of the source.
+/// Checks that the names of members are valid file names, that each key occurs once in the output,
+/// and that every member has the bytes of its source.
 fn check_output(hard: &Hard, output: &Path) {
     let members = output_members(output);
     let mut keys: BTreeMap<String, PathBuf> = BTreeMap::new();
@@ -471,7 +471,7 @@ fn check_output(hard: &Hard, output: &Path) {
     assert_eq!(of_rows.len(), rows.len(), "each key once");
     assert_eq!(of_rows, keys.keys().map(String::as_str).collect());
 
-    // Bytes: what the fixtures say about each member that was found, by hash.
+    // The fixtures have the hashes of some members.
     let by_name: BTreeMap<&str, &Vec<u8>> = members
         .iter()
         .map(|((_, name), bytes)| (name.as_str(), bytes))
@@ -587,7 +587,7 @@ fn the_whole_folder() {
         checked.0, checked.1
     );
 
-    // Every sample is decided once, and what is broken is dropped for what `read` said.
+    // Every sample has one decision. Unusable samples are dropped for the reason from `read`.
     let decisions: Vec<DecisionRow> = hard.run.rows("export/decisions").unwrap();
     let pairs = decisions.iter().zip(&hard.samples);
     assert_eq!(decisions.len(), hard.samples.len());
@@ -597,7 +597,7 @@ fn the_whole_folder() {
     }
     check_output(&hard, Path::new(&output));
 
-    // All that can be read at once, whatever was decided: every odd name goes into the output.
+    // Exports all readable samples at once, so that every unusual name reaches the output.
     ends(&["sluice-export", "decide", "--run", &run]);
     ends(&[
         "sluice-export",

@@ -1,15 +1,14 @@
-//! The whole pipeline, through the programs' own command lines, against data and models from
-//! outside of this repository.
+//! The whole pipeline, through the programs' command lines, on data and models from outside this
+//! repository.
 //!
-//! What counts as failure: a sample that is lost or counted twice, an outcome that the fixture's
-//! description does not allow, a score or an embedding beyond its stated distance from the
-//! reference, a byte that changed on its way into the curated dataset, work that is done again
-//! without need or left undone, and memory that grows with the input. Recall and precision are
-//! printed (`cargo test -p sluice-tests -- --nocapture`) and held against floors a little below
-//! what was measured.
+//! Failures: a lost or twice counted sample, an outcome that the fixture's description does not
+//! allow, a score or an embedding too far from the reference, a changed byte in the curated
+//! dataset, work that is repeated without need or missing, and memory that grows with the input.
+//! Recall and precision are printed (`cargo test -p sluice-tests -- --nocapture`) and must not fall
+//! below minima slightly under the measured values.
 //!
 //! A test that lacks fixtures, models, ONNX Runtime or Python is skipped and counted
-//! (`sluice_testkit::Need`). `make test` fetches all but the fixtures.
+//! (`sluice_testkit::Need`). `make test` fetches everything except the fixtures.
 
 #![expect(
     clippy::print_stderr,

@@ -1,16 +1,16 @@
-//! How much memory each step takes, and that ten times the input takes no more.
+//! The peak memory of each step, which must not grow with ten times the input.
 //!
-//! Each step runs as a process of its own on shards of real size, with one shard in a partition:
-//! first on one shard, then on the same one under ten names. No filter drops anything, and each method
-//! of duplicates is a step of its own, so that every step has ten times as much to do. The fit reads
-//! a sample of one size; what a step can spread over units is spread over so many that none is larger
-//! than the one unit before.
+//! Each step runs as a separate process on shards of real size, with one shard per partition: first
+//! on one shard, then on the same shard under ten names. No filter drops anything, and each method
+//! of duplicates is a separate step, so that every step has ten times the work. The fit reads a
+//! sample of constant size. Steps with units have so many that no unit is larger than in the first
+//! run.
 //!
-//! Steps that do several units at once do one at a time here, or the peak would depend on which of
-//! them meet.
+//! Steps that process several units concurrently process one at a time here. Otherwise the peak
+//! would depend on timing.
 //!
-//! `SLUICE_TESTS_SHARDS` sets the number of shards, six at most. It is two, because `embed` works on
-//! two partitions at once.
+//! `SLUICE_TESTS_SHARDS` sets the number of shards, six at most. The default is two, because
+//! `embed` works on two partitions concurrently.
 
 use std::path::Path;
 use std::time::Duration;
@@ -20,7 +20,8 @@ use sluice_tests::{Finished, Process, Run, StepCommand, fixtures, models, step_c
 
 use crate::support::word;
 
-/// Beyond a tenth: the two chunks that the store reads ahead, which may or may not meet the peak.
+/// Tolerance beyond a tenth: the two chunks that the store prefetches, which may coincide with the
+/// peak.
 const SLACK: u64 = 8 << 20;
 
 fn commands(
@@ -30,7 +31,7 @@ fn commands(
     models: &Path,
     times: usize,
 ) -> Vec<StepCommand> {
-    // Clusters are of uneven size, so there are more groups than would do for even ones.
+    // Clusters differ in size, so more groups are needed than for equal clusters.
     let groups = if times == 1 { 1 } else { 4 * times };
     let values = [
         ("INPUT", word(input)),
@@ -43,16 +44,17 @@ fn commands(
     step_commands(word(run), &values)
 }
 
-/// Images in the largest group of clusters. A group is held whole, and clusters are as large as
-/// the pictures are alike: ten copies of each make some groups larger than all pictures before.
+/// Returns the number of images in the largest group of clusters. A group is in memory as a whole,
+/// and similar pictures form large clusters. With ten copies of each picture, some groups are
+/// larger than the whole first run.
 fn largest_group(run: &Path) -> u64 {
     let run = Run::at(word(run)).unwrap();
     let receipts = run.receipts_of("dedup", UnitKind::Group).unwrap();
     receipts.iter().map(|r| r.counts.input).max().unwrap()
 }
 
-/// Bytes that an image takes in a group: its embedding as it was read, in rank order, and what
-/// comes with it.
+/// Memory of an image in a group, in bytes: its embedding in input order and in rank order, and the
+/// related data.
 const BYTES_IN_GROUP: u64 = 3 * 4 * 1280;
 
 fn run(process: &Process, command: &StepCommand) -> Finished {

@@ -1,4 +1,4 @@
-//! Embeddings and scores against those of other programs on the same pictures and vectors.
+//! Embeddings and scores compared with those of other programs on the same pictures and vectors.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use std::time::Duration;
 use arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, StringArray};
 use arrow::datatypes::DataType;
 use serde_json::{Value, json};
-use sluice_harness::{Common, Context, Node, Program, Work};
+use sluice_harness::{Common, Context, Program, ProgramNode, Work};
 use sluice_manifest::rows::{
     DIMENSION_KEY, EMBEDDINGS, FilterRow, MODEL_KEY, MODEL_SHA256_KEY, NameRow, embeddings,
 };
@@ -21,13 +21,13 @@ use sluice_tests::{
 
 use crate::support::{column, cosine, csv, read, run_script, shard_of, word};
 
-/// What the rows of `clip-reference` show.
-struct Reference {
+/// The expected rows of `clip-reference`.
+struct ClipReference {
     folder: PathBuf,
     items: Vec<Value>,
 }
 
-impl Reference {
+impl ClipReference {
     fn open(fixtures: &Path) -> Self {
         let folder = fixtures.join("clip-reference");
         let text = std::fs::read_to_string(folder.join("index.json")).unwrap();
@@ -38,7 +38,7 @@ impl Reference {
         }
     }
 
-    /// The row that holds what we make of a picture: upright, alpha over white.
+    /// Returns the row for a picture as Sluice prepares it: upright, alpha over white.
     fn row(&self, image_id: &str) -> usize {
         let key = image_id.rsplit('/').next().unwrap();
         let of_file = self.items.iter().filter(|item| {
@@ -51,7 +51,7 @@ impl Reference {
         row["row"].as_u64().unwrap() as usize
     }
 
-    /// A run over the pictures, read.
+    /// Returns a run over the pictures, up to `read`.
     fn read(&self, place: &Path) -> Run {
         let input = place.join("input");
         std::fs::create_dir_all(&input).unwrap();
@@ -63,7 +63,7 @@ impl Reference {
         read(word(&input), word(&place.join("run")), &[])
     }
 
-    /// How near the run's embeddings are to the reference's rows, the farthest one first.
+    /// Returns the distances of the run's embeddings from the reference's rows, the largest first.
     fn nearness(&self, run: &Run, expected: &Npy) -> Vec<(f64, String)> {
         let found = run.embeddings().unwrap();
         assert_eq!(found.len(), 28, "every picture has an embedding");
@@ -81,7 +81,7 @@ impl Reference {
     }
 }
 
-/// The folder of tiny-random-clip, as Hugging Face's exporter leaves it.
+/// Returns the folder of tiny-random-clip, in the layout of Hugging Face's exporter.
 fn tiny_clip(place: &Path, shared: &Path) -> PathBuf {
     let name = "tiny-random-clip";
     let folder = model(place, name, &shared.join("tiny-random-clip.onnx")).unwrap();
@@ -101,7 +101,7 @@ fn tiny_clip(place: &Path, shared: &Path) -> PathBuf {
     folder
 }
 
-/// The lowest cosine is what shared/model/README.md states for random weights, with room.
+/// The lowest cosine is the one in shared/model/README.md for random weights, with a tolerance.
 #[test]
 fn lower_precisions_stay_near_float32() {
     let (Some(fixtures), Some(shared)) = (fixtures(), shared_models()) else {
@@ -111,7 +111,7 @@ fn lower_precisions_stay_near_float32() {
         return;
     }
     let place = tempfile::tempdir().unwrap();
-    let reference = Reference::open(&fixtures);
+    let reference = ClipReference::open(&fixtures);
     let read = reference.read(place.path());
     let clip = tiny_clip(place.path(), &shared);
     let embed = |precision| {
@@ -153,13 +153,13 @@ fn lower_precisions_stay_near_float32() {
     );
     assert!(nearness[0].0 > 0.9999, "{nearness:?}");
 
-    // ONNX Runtime as `make tools` gets it has no OpenVINO.
+    // The ONNX Runtime of `make tools` has no OpenVINO.
     let (class, words) = failed(&embed("bfloat16"));
     assert_eq!(class, Class::Usage, "{words}");
     assert!(words.contains("onnxruntime-openvino"), "{words}");
 }
 
-/// What `int8.py` does before it quantises.
+/// The rewriting that `int8.py` does before quantisation.
 #[test]
 fn a_rewritten_transformer_gives_the_same_numbers() {
     let (Some(shared), Some(python)) = (shared_models(), python("onnx, onnxruntime")) else {
@@ -177,7 +177,7 @@ fn clip_embeddings_are_those_of_transformers() {
         return;
     };
     let place = tempfile::tempdir().unwrap();
-    let reference = Reference::open(&fixtures);
+    let reference = ClipReference::open(&fixtures);
     let read = reference.read(place.path());
     let clip = tiny_clip(place.path(), &shared);
     run(&["sluice-embed", "--run", &read.uri, "--model", word(&clip)]).unwrap();
@@ -189,7 +189,7 @@ fn clip_embeddings_are_those_of_transformers() {
     );
     assert!(nearness[0].0 >= 0.9999, "{nearness:?}");
 
-    // A head of other embeddings is refused, by name, before anything is written.
+    // A head for other embeddings is refused by name, before anything is written.
     let head = &shared.join("laion-aesthetic-v2-l14.onnx");
     model(place.path(), "laion-aesthetic-v2", head).unwrap();
     let command = [
@@ -222,7 +222,7 @@ fn efficientnet_and_opennsfw_are_those_of_the_reference() {
         return;
     };
     let place = tempfile::tempdir().unwrap();
-    let reference = Reference::open(&fixtures);
+    let reference = ClipReference::open(&fixtures);
     let read = reference.read(place.path());
     let models = ["--models", word(&models)];
     let embed = [
@@ -260,7 +260,7 @@ fn efficientnet_and_opennsfw_are_those_of_the_reference() {
     assert!(worst.0 < 1e-3, "{worst:?}");
 }
 
-/// A folder of embeddings, and its heads: file, name in the catalogue, column of scores.
+/// A folder of embeddings, and its heads: file, catalogue name, column of scores.
 struct Heads {
     folder: &'static str,
     embedder: &'static str,
@@ -290,7 +290,7 @@ const HEADS: [Heads; 2] = [
 ];
 
 impl Heads {
-    /// The real embeddings and those near them, and the table of each head's scores on them.
+    /// Returns the real embeddings and similar ones, and the table of each head's scores for them.
     fn vectors(&self, fixtures: &Path) -> (Vec<f32>, Vec<Vec<String>>) {
         let folder = fixtures.join(self.folder);
         let mut table = csv(&folder.join("expected_scores.csv"));
@@ -306,7 +306,7 @@ impl Heads {
     }
 }
 
-/// The largest difference between scores and a column of the table.
+/// Returns the largest difference between scores and a column of the table.
 fn farthest(scores: impl IntoIterator<Item = f32>, table: &[Vec<String>], head: &str) -> f64 {
     let column = column(table, head);
     let mut farthest: f64 = 0.0;
@@ -348,10 +348,10 @@ fn heads_score_as_expected() {
     }
 }
 
-/// Writes embeddings for the images of a run, as `embed` would have.
+/// Writes embeddings for the images of a run, in the format of `embed`.
 fn write_embeddings(uri: &str, embedder: &str, values: Vec<f32>, dimension: usize) {
     let common = Common::on(uri);
-    let node = Node {
+    let node = ProgramNode {
         step: StepName::fixed("embed"),
         stage: "embed",
         operation: &<sluice_embed::Args as Program>::OPERATIONS[0],
@@ -427,7 +427,7 @@ fn the_stages_score_embeddings_as_expected() {
             let done = run(&command).unwrap();
             assert_eq!(done.counts.input, rows as u64, "{file}");
             let scores = read.scores(stage).unwrap();
-            // The model's own threshold and direction.
+            // The model's own threshold and direction apply.
             run(&["sluice-filter", "--run", &read.uri, "--scores", stage]).unwrap();
             let decisions: Vec<FilterRow> = read.rows("filter/decisions").unwrap();
             let threshold = if stage == "nsfw" { 0.5 } else { 5.0 };

@@ -1,5 +1,5 @@
-//! The report's page in a browser: no errors, the right pictures, thresholds that say what a run with
-//! them keeps, blur, keyboard, accessibility.
+//! The report's page in a browser: no errors, the expected pictures, thresholds whose numbers equal
+//! those of a run, blur, keyboard, accessibility.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,24 +11,24 @@ use sluice_tests::{Browser, Run, demo_input, models, run, sluice};
 
 use crate::support::word;
 
-/// Random pictures of what was kept, of what was dropped, and of each reason.
+/// The number of random pictures of kept images, of dropped images, and of each reason.
 const RANDOM: usize = 24;
 const OF_REASON: usize = 12;
-/// Pictures on each side of a threshold.
+/// The number of pictures on each side of a threshold.
 const STRIP: usize = 6;
-/// Places of the slider that are tried, in equal distances.
+/// The number of equidistant slider positions that are tested.
 const PLACES: u64 = 5;
 
-/// Pictures below a title of the page.
+/// The pictures below a title of the page.
 #[derive(Debug, Deserialize)]
-struct Shown {
+struct ShownPictures {
     title: String,
     ids: Vec<String>,
 }
 
-/// A threshold that can be moved.
+/// A threshold with a slider.
 #[derive(Debug, Clone, Deserialize)]
-struct Control {
+struct ThresholdSlider {
     score: String,
     flag: String,
     now: f32,
@@ -36,20 +36,20 @@ struct Control {
     kept: u64,
 }
 
-impl Control {
+impl ThresholdSlider {
     fn flag_at(&self, threshold: f32) -> String {
         format!("--{} {}={threshold}", self.flag, self.score)
     }
 }
 
-/// A page with the run that it is about.
+/// A page, and its run.
 struct Page<'r> {
     browser: Browser,
     run: &'r Run,
 }
 
-/// Makes the report of a run and checks it. The filter of the run decides with other thresholds
-/// afterwards. `steps` are those that removed duplicates.
+/// Writes the report of a run and checks it. Runs the filter with other thresholds. `steps` are the
+/// steps that removed duplicates.
 pub fn check(run: &Run, steps: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     sluice_tests::run(&["sluice-report", "--run", &run.uri]).unwrap();
@@ -80,7 +80,7 @@ impl Page<'_> {
         serde_json::from_value(self.value(expression)).unwrap()
     }
 
-    fn shown(&mut self) -> Vec<Shown> {
+    fn shown(&mut self) -> Vec<ShownPictures> {
         self.parsed(
             "[...document.querySelectorAll('#pictures h4')].map(title => { \
                let next = title.nextElementSibling; \
@@ -90,7 +90,7 @@ impl Page<'_> {
         )
     }
 
-    /// Random samples and the pictures of each reason are those of the decisions.
+    /// Random samples and the pictures of each reason match the decisions.
     fn check_galleries(&mut self) {
         let rows: Vec<DecisionRow> = self.run.rows("export/decisions").unwrap();
         let mut by_title: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
@@ -123,8 +123,8 @@ impl Page<'_> {
         assert!(checked >= 2 || rows.is_empty());
     }
 
-    /// Duplicates are beside what they duplicate; the largest groups come first. What several steps
-    /// found that do not follow each other counts for each.
+    /// Duplicates are next to the images that they duplicate, and the largest groups come first. An
+    /// image that several independent steps found counts for each step.
     fn check_duplicates(&mut self, steps: &[&str]) {
         let mut originals: BTreeMap<String, Vec<String>> = BTreeMap::new();
         let mut pairs = BTreeSet::new();
@@ -169,7 +169,7 @@ impl Page<'_> {
         }
     }
 
-    /// In light and in dark colours.
+    /// Checks accessibility in light and in dark colours.
     fn check_accessibility(&mut self) {
         for is_dark in [false, true] {
             self.browser.dark(is_dark).unwrap();
@@ -178,7 +178,7 @@ impl Page<'_> {
         }
     }
 
-    /// Tab reaches everything that can be operated.
+    /// The Tab key reaches every interactive element.
     fn check_keyboard(&mut self) {
         let operable = "[...document.querySelectorAll('a, input, button, summary, [tabindex]')]\
             .filter(element => element.checkVisibility()).length";
@@ -193,7 +193,7 @@ impl Page<'_> {
         assert_eq!(self.value("reached.size"), operable);
     }
 
-    /// A picture whose score is at or above the threshold is blurred until it is opened.
+    /// A picture with a score at or above the threshold is blurred until it is opened.
     fn check_blur(&mut self) {
         let Some(control) = self.control("nsfw") else {
             return;
@@ -212,17 +212,17 @@ impl Page<'_> {
         assert_eq!(self.value(blur), "none");
     }
 
-    fn controls(&mut self) -> Vec<Control> {
+    fn controls(&mut self) -> Vec<ThresholdSlider> {
         self.parsed("JSON.parse(document.getElementById('controls').textContent)")
     }
 
-    fn control(&mut self, score: &str) -> Option<Control> {
+    fn control(&mut self, score: &str) -> Option<ThresholdSlider> {
         self.controls()
             .into_iter()
             .find(|control| control.score == score)
     }
 
-    /// The numbers at each place of the slider are those of the filter's program.
+    /// The numbers at each slider position equal those of the filter's program.
     fn check_thresholds(&mut self) {
         let controls = self.controls();
         let article = |place: usize| format!("document.querySelectorAll('.control')[{place}]");
@@ -262,8 +262,8 @@ impl Page<'_> {
         }
     }
 
-    /// The pictures next to the threshold have their scores, and are the nearest that are kept.
-    fn check_strip(&mut self, article: &str, control: &Control) {
+    /// The pictures next to the threshold have their scores, and are the nearest kept pictures.
+    fn check_strip(&mut self, article: &str, control: &ThresholdSlider) {
         let shown: Vec<(String, f32)> = self.parsed(&format!(
             "[...{article}.querySelectorAll('.strip .cell:not([hidden]) .pic')]\
              .map(pic => [pic.dataset.id, Number(pic.dataset.value)])"
@@ -312,7 +312,7 @@ impl Page<'_> {
     }
 }
 
-/// Runs the filter with these conditions. Returns how many images came to it and how many it keeps.
+/// Runs the filter with these conditions. Returns the numbers of its input and of kept images.
 fn refiltered(filtered: &Run, conditions: &[String]) -> (u64, u64) {
     let receipts = filtered.receipts_of("filter", UnitKind::Part).unwrap();
     let before: Option<&StepName> = receipts[0].survivors_of.as_ref();

@@ -1,4 +1,4 @@
-//! Datasets through the whole DAG, and back from the curated shards.
+//! Datasets through the whole DAG, and the curated shards read back.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,18 +6,18 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 use sluice_manifest::rows::{CuratedRow, DecisionRow, FilterRow, SampleRow, Status};
 use sluice_manifest::{FanOut, StepName, UnitKind};
-use sluice_tests::{Run, Said, fixtures, models, python, runtime, sluice};
+use sluice_tests::{Run, SluiceOutput, fixtures, models, python, runtime, sluice};
 
-use crate::gallery::{Gallery, verify};
+use crate::gallery::{TestGallery, verify};
 use crate::page;
 use crate::support::{column, csv, run_script, word};
 
-/// The 600 photographs of `imagenet-1k-sample`, curated.
+/// The curated 600 photographs of `imagenet-1k-sample`.
 struct Photos {
     place: tempfile::TempDir,
     input: PathBuf,
     run: Run,
-    said: Said,
+    said: SluiceOutput,
 }
 
 fn photos() -> Option<Photos> {
@@ -59,9 +59,8 @@ fn photos() -> Option<Photos> {
     })
 }
 
-/// The numbers of a run of the default pipeline agree with each other, from the first step to the
-/// last.
-fn check_sums(run: &Run, said: &Said, samples: u64) {
+/// The numbers of a run of the default pipeline are consistent, from the first step to the last.
+fn check_sums(run: &Run, said: &SluiceOutput, samples: u64) {
     for node in sluice::pipeline::open(&sluice_tests::shared().storage, None)
         .unwrap()
         .nodes
@@ -137,7 +136,7 @@ fn photographs_are_curated_and_come_back_byte_for_byte() {
     page::check(&photos.run, &["exact", "dedup"]);
 }
 
-/// The Python package `webdataset` reads the output, and every member is its source's.
+/// The Python package `webdataset` reads the output, and every member equals its source.
 fn read_back(photos: &Photos, python: &Path) {
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/end_to_end/read_back.py");
     let output = photos.place.path().join("output");
@@ -151,7 +150,7 @@ fn read_back(photos: &Photos, python: &Path) {
     assert_eq!(back["full"], kept / 128, "every shard but the last is full");
 }
 
-/// The scores of all photographs are those of the reference.
+/// The scores of all photographs equal those of the reference.
 fn opennsfw_agrees(photos: &Photos) {
     let scores = photos.input.with_file_name("reference-scores");
     let table = csv(&scores.join("opennsfw.csv"));
@@ -164,20 +163,21 @@ fn opennsfw_agrees(photos: &Photos) {
     }
     let found = photos.run.scores("nsfw").unwrap();
     let decisions: Vec<FilterRow> = photos.run.rows("filter/decisions").unwrap();
-    // No two of the photographs have the same bytes, and no rule drops one.
+    // No two photographs have the same bytes, and no rule drops one.
     assert_eq!(found.len(), expected.len());
     assert_eq!(decisions.len(), expected.len());
     let mut worst = (0.0, String::new());
     for ((id, score), decision) in found.into_iter().zip(decisions) {
         assert_eq!(id, decision.image_id.as_str());
         let off = (f64::from(score) - expected[&id]).abs();
-        // Near the threshold either side is right. The other score may drop an image first.
+        // Near the threshold, both decisions are valid. The other score may drop an image first.
         let near = (expected[&id] - 0.5).abs() < 1e-3;
         let reason = decision.reason.map(|reason| reason.to_string());
         let is_above = reason.as_deref() == Some("above-max:nsfw");
-        let fits = match expected[&id] < 0.5 {
-            true => !is_above,
-            false => !decision.keep,
+        let fits = if expected[&id] < 0.5 {
+            !is_above
+        } else {
+            !decision.keep
         };
         assert!(near || fits, "{id}: {reason:?}");
         if off > worst.0 {
@@ -191,14 +191,14 @@ fn opennsfw_agrees(photos: &Photos) {
 #[test]
 fn a_dataset_in_memory_goes_through_all_steps() {
     let Some(_) = runtime() else { return };
-    let gallery = Gallery::new("memory://pipeline");
+    let gallery = TestGallery::new("memory://pipeline");
     gallery.fill();
     let said = gallery.curate(&["--shards-per-partition", "2", "--images-per-shard", "5"]);
     let run = Run::at(gallery.at("run")).unwrap();
     check_sums(&run, &said, 48);
     gallery.verify();
 
-    // Twelve pictures there are; all others are copies of one of them in some form.
+    // There are twelve pictures; the others are exact or near copies.
     let decisions: Vec<DecisionRow> = run.rows("export/decisions").unwrap();
     let kept: Vec<&DecisionRow> = decisions.iter().filter(|d| d.keep).collect();
     assert_eq!(kept.len(), 12, "{kept:?}");

@@ -1,4 +1,4 @@
-//! Pipelines as files: of any steps, in any order, and what is refused.
+//! Pipeline files with any steps in any order, and pipeline files that are refused.
 
 mod photographs;
 mod refused;
@@ -10,10 +10,10 @@ use sluice_manifest::rows::{CuratedRow, Row};
 use sluice_manifest::{Class, UnitKind};
 use sluice_tests::{Run, failed, run, runtime, sluice};
 
-use crate::gallery::Gallery;
+use crate::gallery::TestGallery;
 use crate::support::word;
 
-/// A pipeline file of steps, each given by its lines.
+/// Returns a pipeline file with these steps.
 fn file(steps: &[&str]) -> String {
     let steps = steps.iter().map(|step| format!("[[steps]]\n{step}\n"));
     steps.collect::<Vec<_>>().join("\n")
@@ -26,14 +26,14 @@ const NSFW: &str = "stage = 'nsfw'\nmodel = 'tiny-shame'";
 const DEDUP: &str = "stage = 'dedup'\nrank-by = 'aesthetic'\neps = 0.1";
 const EXPORT: &str = "stage = 'export'";
 
-/// What a pipeline of some steps does with the gallery.
+/// The results of a short pipeline on the gallery.
 struct Short {
     name: &'static str,
     steps: &'static [&'static str],
     kept: u64,
-    /// Why samples are dropped.
+    /// The reasons of dropped samples.
     reasons: &'static [&'static str],
-    /// The columns of the output that hold scores.
+    /// The score columns of the output.
     scores: &'static [&'static str],
 }
 
@@ -45,7 +45,7 @@ const SHORT: [Short; 4] = [
             "stage = 'dedup'\nmethods = ['exact', 'perceptual']",
             EXPORT,
         ],
-        // Some copies with much noise are found by their embeddings alone.
+        // Some noisy copies are found only by their embeddings.
         kept: 20,
         reasons: &["dedup/exact-duplicate", "dedup/perceptual-duplicate"],
         scores: &[],
@@ -95,7 +95,7 @@ fn pipelines_of_a_few_lines_run_and_verify() {
     let Some(_) = runtime() else { return };
     for short in SHORT {
         let name = short.name;
-        let gallery = Gallery::new(&format!("memory://{name}"));
+        let gallery = TestGallery::new(&format!("memory://{name}"));
         gallery.fill();
         let pipeline = file(short.steps);
         let models = gallery.at("models");
@@ -128,14 +128,14 @@ fn pipelines_of_a_few_lines_run_and_verify() {
     }
 }
 
-/// Pipelines that follow each other on one run, and the steps that each leaves over.
+/// Consecutive pipelines on one run, and the steps that each one leaves over.
 const FOLLOWING: &[(&[&str], &[&str])] = &[
     (&[READ, LARGE, EXACT, EXPORT], &[]),
-    // Removed, given another name, and in another order.
+    // A removed step, a renamed step, and another order.
     (&[READ, EXACT, EXPORT], &["large"]),
     (&[READ, TALL, EXACT, EXPORT], &["large"]),
     (&[READ, EXACT, TALL, EXPORT], &["large"]),
-    // A rule that nothing passes; then all of it is as it was.
+    // A rule that no sample passes; then the first pipeline again.
     (
         &[
             READ,
@@ -153,9 +153,12 @@ const EXACT: &str = "stage = 'dedup'\nname = 'exact'\nmethods = ['exact']";
 
 #[test]
 fn a_run_is_what_its_pipeline_makes_it() {
-    let gallery = Gallery::new("memory://following");
+    let gallery = TestGallery::new("memory://following");
     for number in 0..2 {
-        gallery.put(&format!("{number:05}.tar"), Gallery::shard(number).finish());
+        gallery.put(
+            &format!("{number:05}.tar"),
+            TestGallery::shard(number).finish(),
+        );
     }
     let uri = gallery.at("run");
     for (steps, left_over) in FOLLOWING {
@@ -183,14 +186,15 @@ fn a_run_is_what_its_pipeline_makes_it() {
                 .any(|text| text.trim_start().starts_with(&format!("{step} ")));
             assert!(!page.contains(&cell) && !is_told, "{step}: {told}");
         }
-        // What was left over is no reason to do anything again, and --force does it all.
+        // Left-over steps cause no work, and `--force` repeats everything.
         assert!(gallery.curate_by(&file(steps), &[]).up_to_date, "{steps:?}");
     }
     gallery.curate_by(&file(FOLLOWING[0].0), &["--force"]);
     gallery.verify();
 }
 
-/// An Arrow stream with the columns of scores and no row: a program's answer that scores nothing.
+/// Returns an Arrow stream with the score columns and no row: the output of a program that scores
+/// nothing.
 fn no_scores() -> Vec<u8> {
     let fields = [("image_id", DataType::Utf8), ("score", DataType::Float32)];
     let fields = fields.map(|(name, kind)| Field::new(name, kind, true));
@@ -199,12 +203,15 @@ fn no_scores() -> Vec<u8> {
     writer.into_inner().unwrap()
 }
 
-/// A program is started for the units that have images for it, and once before the work.
+/// A program is started once before the work, and once per unit that has images for it.
 #[test]
 fn a_program_is_started_where_images_are_left() {
-    let gallery = Gallery::new("memory://started");
+    let gallery = TestGallery::new("memory://started");
     for number in 0..2 {
-        gallery.put(&format!("{number:05}.tar"), Gallery::shard(number).finish());
+        gallery.put(
+            &format!("{number:05}.tar"),
+            TestGallery::shard(number).finish(),
+        );
     }
     let place = tempfile::tempdir().unwrap();
     let [answer, starts] = ["answer", "starts"].map(|name| place.path().join(name));
@@ -239,11 +246,11 @@ fn a_program_is_started_where_images_are_left() {
     }
 }
 
-/// The decisions of a step are followed back to everything that they were made from.
+/// The inputs of a step's decisions are checked back to the first step.
 #[test]
 fn stale_duplicates_are_not_exported() {
     let Some(_) = runtime() else { return };
-    let gallery = Gallery::new("memory://stale");
+    let gallery = TestGallery::new("memory://stale");
     gallery.fill();
     let strict = "stage = 'filter'\nmin = { aesthetic = 4.8 }";
     let pipeline = file(&[READ, EMBED, AESTHETIC, strict, DEDUP, EXPORT]);
@@ -253,8 +260,8 @@ fn stale_duplicates_are_not_exported() {
     let written = Run::at(&output).unwrap();
     let before = written.hashes("").unwrap();
 
-    // With a lower threshold more images are left than the exact and the perceptual duplicates were
-    // sought among.
+    // With a lower threshold, more images remain than were compared for exact and perceptual
+    // duplicates.
     run(&["sluice-filter", "--run", &uri, "--min", "aesthetic=3"]).unwrap();
     let dedup = |words: &[&str]| {
         let common = ["--run", &uri, "--survivors-of", "filter"];
@@ -292,7 +299,7 @@ fn stale_duplicates_are_not_exported() {
         );
     }
 
-    // The parts that were left out make it whole again.
+    // After the missing parts have run, the run is complete again.
     dedup(&["exact", "--rank-by", "aesthetic"]);
     dedup(&["perceptual", "--rank-by", "aesthetic"]);
     dedup(&["assign", "--rank-by", "aesthetic"]);
@@ -308,8 +315,8 @@ fn stale_duplicates_are_not_exported() {
 
 #[test]
 fn runs_of_the_first_layout_are_refused_and_left_alone() {
-    let gallery = Gallery::new("memory://layout-1");
-    gallery.put("00000.tar", Gallery::shard(0).finish());
+    let gallery = TestGallery::new("memory://layout-1");
+    gallery.put("00000.tar", TestGallery::shard(0).finish());
     let [input, uri, output] = ["input", "run", "output"].map(|path| gallery.at(path));
     let run = Run::at(&uri).unwrap();
     let info = format!(

@@ -1,4 +1,4 @@
-//! `sluice models pull` against a Hub on this machine, and runs with what it got.
+//! `sluice models pull` from a local Hub server, and runs with the pulled models.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use sluice_tests::{Finished, Process, runtime};
 
 use crate::support::word;
 
-/// As Hugging Face's exporter writes it, for the tiny encoder.
+/// The preprocessing of the tiny encoder, in the format of Hugging Face's exporter.
 const PROCESSOR: &str = r#"{
     "image_processor_type": "SiglipImageProcessor", "do_resize": true, "do_rescale": true,
     "do_normalize": true, "size": {"height": 8, "width": 8}, "resample": 2, "rescale_factor": 1.0,
@@ -20,13 +20,13 @@ const PROCESSOR: &str = r#"{
 }"#;
 
 /// A Hub, and a folder for its cache and the models.
-struct Site {
+struct HubSite {
     hub: HubServer,
     folder: tempfile::TempDir,
     process: Process,
 }
 
-impl Site {
+impl HubSite {
     fn new() -> Self {
         let onnx = embedder("tiny").onnx;
         Self::of(&[
@@ -92,7 +92,7 @@ fn a_model_of_the_hub_is_pulled_by_its_name_and_runs() {
     if runtime().is_none() {
         return;
     }
-    let site = Site::new();
+    let site = HubSite::new();
     let said = site.done("models pull hf://org/tiny");
     for words in [
         COMMIT,
@@ -119,7 +119,7 @@ fn a_model_of_the_hub_is_pulled_by_its_name_and_runs() {
             .contains("stretched to 8x8 (bilinear)")
     );
 
-    // The same model under a name of one's own, and by an address.
+    // The same model under a custom name, and by an address.
     site.done("models pull mine --from hf://org/tiny/onnx/model.onnx");
     let said =
         site.done("models pull theirs --from https://files.example/tiny/model.onnx?sig=secret");
@@ -131,7 +131,7 @@ fn a_model_of_the_hub_is_pulled_by_its_name_and_runs() {
     );
     site.done("models pull copied --from ~/models/mine");
 
-    // What describes it is above a folder "onnx"; a password goes to the server alone.
+    // The description is in the parent of a folder "onnx". A password is sent only to its server.
     let url = "https://me:password@files.example/above/onnx/model.onnx";
     let said = site.done(&format!("models pull above --from {url}"));
     let toml = std::fs::read_to_string(site.at("models/above/model.toml")).unwrap();
@@ -148,7 +148,7 @@ fn a_run_gets_the_models_that_it_lacks() {
     if runtime().is_none() {
         return;
     }
-    let site = Site::new();
+    let site = HubSite::new();
     let shard = (0..6).fold(Shard::new(), |shard, n| {
         shard.with(&format!("{n}.png"), png(&waves(n, 64, 48)))
     });
@@ -185,7 +185,7 @@ fn a_run_gets_the_models_that_it_lacks() {
     assert!(
         finished
             .stderr
-            .contains("which no step of the pipeline makes"),
+            .contains("which no step of the pipeline computes"),
         "{finished:?}"
     );
     assert!(site.hub.take_seen().is_empty(), "nothing is pulled");
@@ -195,7 +195,8 @@ fn a_run_gets_the_models_that_it_lacks() {
     assert!(site.hub.take_seen().is_empty(), "it is here");
 }
 
-/// An image encoder in the layout and with the files of CLIP ViT-L/14 on the Hub: 768 means of patches.
+/// Returns an image encoder in the layout of CLIP ViT-L/14 on the Hub, with its files: 768 means of
+/// patches.
 fn clip_vit_l14() -> Vec<(&'static str, Vec<u8>)> {
     let patches = [ints("kernel_shape", &[14, 14]), ints("strides", &[14, 14])];
     let nodes = [
@@ -231,7 +232,7 @@ fn clip_vit_l14() -> Vec<(&'static str, Vec<u8>)> {
     ]
 }
 
-/// A head on 768 numbers: a function of how far they are apart, which is less than 1.
+/// Returns a head for 768 numbers: a function of their range, which is less than 1.
 fn head(function: &str) -> Vec<u8> {
     let axes = [ints("axes", &[1]), int("keepdims", 1)];
     let nodes = [
@@ -244,7 +245,7 @@ fn head(function: &str) -> Vec<u8> {
     graph(&nodes, &[input], &[Tensor("score", FLOAT32, &["n", "1"])])
 }
 
-/// The README's lines, in their order, and no file that is edited.
+/// The commands of the README in order, without editing a file.
 #[test]
 fn a_stranger_pulls_the_default_models_and_curates() {
     if runtime().is_none() {
@@ -253,7 +254,7 @@ fn a_stranger_pulls_the_default_models_and_curates() {
     let mut files = clip_vit_l14();
     files.push(("org/heads/laion-aesthetic-v2.onnx", head("Exp")));
     files.push(("org/heads/laion-nsfw.onnx", head("Abs")));
-    let site = Site::of(&files);
+    let site = HubSite::of(&files);
     let shard = (0..12).fold(Shard::new(), |shard, n| {
         shard.with(&format!("{n}.png"), png(&waves(n % 9, 300, 260)))
     });
@@ -294,7 +295,7 @@ fn a_stranger_pulls_the_default_models_and_curates() {
     assert!((1..=9).contains(&kept), "{result}");
     assert!(Path::new(&site.at("out/index.json")).exists());
 
-    // Weights in 8 bits are for products of matrices, of which it has none.
+    // int8 applies to matrix products, and this model has none.
     let refused = site.sluice("models quantize clip-vit-l14 --input ~/data");
     assert_eq!(refused.code, 2, "{refused:?}");
     let said = site.done("models compare clip-vit-l14 clip-vit-l14 --input ~/data --json");
@@ -312,7 +313,7 @@ fn what_is_not_what_its_name_says_is_not_installed() {
     if runtime().is_none() {
         return;
     }
-    let site = Site::new();
+    let site = HubSite::new();
     let repository = "Xenova/clip-vit-large-patch14/onnx/vision_model.onnx";
     for (line, code, words) in [
         ("models pull clip-vit-l14", 2, "RepoNotFound"),
@@ -322,7 +323,7 @@ fn what_is_not_what_its_name_says_is_not_installed() {
             2,
             "192 values, expected 768",
         ),
-        ("models pull nothing", 2, "no model of the catalogue"),
+        ("models pull nothing", 2, "not in the catalogue"),
         ("models pull a/b --from hf://org/tiny", 2, "without slashes"),
         ("models pull technical-quality", 2, "nothing to pull"),
         ("models pull hf --from hf://org/tiny", 2, "not the name"),
@@ -366,7 +367,7 @@ fn two_pulls_at_once_give_one_model() {
     if runtime().is_none() {
         return;
     }
-    let site = Site::new();
+    let site = HubSite::new();
     let command = ["sluice", "models", "pull", "hf://org/tiny"];
     let started = [(); 2].map(|()| site.process.start(&command).unwrap());
     for process in started {
@@ -376,7 +377,7 @@ fn two_pulls_at_once_give_one_model() {
     assert!(site.done("models check hf://org/tiny").contains("ok"));
 }
 
-/// The packages that `make models` takes the same models from.
+/// The packages from which `make models` takes the same models.
 #[test]
 fn published_files_are_converted_to_the_same_bytes_as_before() {
     let packages = place(
@@ -389,7 +390,7 @@ fn published_files_are_converted_to_the_same_bytes_as_before() {
     let (Some(packages), Some(_)) = (packages, runtime()) else {
         return;
     };
-    let mut site = Site::new();
+    let mut site = HubSite::new();
     let process = site.process.with("PIP_NO_INDEX", "1");
     site.process = process.with("PIP_FIND_LINKS", word(&packages));
     for (name, sha256) in [

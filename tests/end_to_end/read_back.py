@@ -1,7 +1,7 @@
 """Reads a curated dataset with the Python package `webdataset` and compares every member with its source.
 
 Usage: read_back.py SOURCE_FOLDER OUTPUT_FOLDER
-Writes one JSON object of counts to stdout; exits with an error at the first difference.
+Prints a JSON object of counts; exits with an error at the first difference.
 """
 
 import json
@@ -14,7 +14,7 @@ import webdataset
 
 
 def source_members(shard: Path) -> dict[str, dict[str, bytes]]:
-    """The members of a shard by key and extension, as Python's own tarfile reads them."""
+    """Returns the members of a shard by key and extension, read by Python's own tarfile."""
     members: dict[str, dict[str, bytes]] = {}
     with tarfile.open(shard) as tar:
         for member in tar:

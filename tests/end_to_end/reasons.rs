@@ -1,4 +1,4 @@
-//! Every reason there is, on one small dataset, and what `sluice explain` says about each.
+//! Every reason, on one small dataset, and the output of `sluice explain` for each.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +10,7 @@ use sluice_testkit::Shard;
 use sluice_testkit::pictures::{brighter, flat, noisy, png, waves};
 use sluice_tests::{Run, runtime, sluice};
 
-use crate::gallery::Gallery;
+use crate::gallery::TestGallery;
 
 /// A pipeline with every way to drop an image.
 const PIPELINE: &str = r#"
@@ -55,7 +55,7 @@ eps = 0.1
 stage = "export"
 "#;
 
-/// A BMP that says it is 60000 pixels wide and high.
+/// Returns a BMP whose header states 60000 by 60000 pixels.
 fn bomb() -> Vec<u8> {
     let mut bytes = b"BM".to_vec();
     for number in [1_000_000_u32, 0, 54, 40, 60_000, 60_000] {
@@ -66,8 +66,8 @@ fn bomb() -> Vec<u8> {
     bytes
 }
 
-/// For each reason a sample that must be dropped for it, and samples that must stay. A sample's key is
-/// its reason, with `-` for `:`.
+/// Returns for each reason a sample that must be dropped for it, and samples that must be kept. A
+/// sample's key is its reason, with `-` for `:`.
 fn shards() -> Vec<(&'static str, Vec<u8>)> {
     let of = |seed: u64| png(&waves(seed, 64, 48));
     let whole = of(1);
@@ -92,7 +92,7 @@ fn shards() -> Vec<(&'static str, Vec<u8>)> {
         ("rule-shape.png", png(&waves(3, 300, 40))),
     ];
     let scored = [
-        // Stays, and is compared with nothing.
+        // This image is kept, and is compared with no other.
         ("no-embedding.png", png(&flat([128; 3], 64, 48))),
         ("not-scored-aesthetic.png", png(&flat([255; 3], 64, 48))),
         (
@@ -114,7 +114,7 @@ fn shards() -> Vec<(&'static str, Vec<u8>)> {
         ("perceptual.png", of(11)),
         ("semantic.png", of(12)),
     ];
-    // Brighter is nearer to white and scores lower, so that the originals are the best.
+    // A brighter image is nearer to white and scores lower, so the originals have the best scores.
     let copies = [
         ("exact-duplicate.png", of(10)),
         ("in-reference.png", of(13)),
@@ -152,7 +152,7 @@ fn shards() -> Vec<(&'static str, Vec<u8>)> {
 #[test]
 fn every_reason_is_given_and_explained() {
     let Some(_) = runtime() else { return };
-    let gallery = Gallery::new("memory://reasons");
+    let gallery = TestGallery::new("memory://reasons");
     for (name, bytes) in shards() {
         gallery.put(name, bytes);
     }
@@ -193,11 +193,11 @@ fn every_reason_is_given_and_explained() {
     );
     let given: BTreeSet<ReasonKind> = by_reason.keys().map(|reason| reason.kind).collect();
     let mut all: BTreeSet<ReasonKind> = ReasonKind::ALL.iter().copied().collect();
-    all.remove(&ReasonKind::Missing); // of lists of objects
-    all.remove(&ReasonKind::ClusterFull); // of samples
+    all.remove(&ReasonKind::Missing); // only for lists of objects
+    all.remove(&ReasonKind::ClusterFull); // only for sampling
     assert_eq!(given, all, "every kind of the list");
 
-    // The result counts each of them once, and so does what people see.
+    // The result and the printed funnel count each sample once.
     let levels = said.result["funnel"]["steps"].as_array().unwrap();
     let reasons = levels
         .iter()
@@ -217,8 +217,8 @@ fn every_reason_is_given_and_explained() {
     assert_eq!(story["output"]["written"], true, "{story}");
 }
 
-/// What `sluice explain` says about an image, for people and for programs.
-fn explain(gallery: &Gallery, id: &str) -> (String, Value) {
+/// Returns the output of `sluice explain` for an image, as text and as JSON.
+fn explain(gallery: &TestGallery, id: &str) -> (String, Value) {
     let run = gallery.at("run");
     let words = sluice(&["explain", "--run", &run, id]).unwrap();
     assert_eq!(words.failed, None, "{id}: {words:?}");
@@ -226,7 +226,7 @@ fn explain(gallery: &Gallery, id: &str) -> (String, Value) {
     (words.out, serde_json::from_str(&json.out).unwrap())
 }
 
-fn explained(gallery: &Gallery, decision: &DecisionRow, reason: &Reason) {
+fn explained(gallery: &TestGallery, decision: &DecisionRow, reason: &Reason) {
     let id = decision.image_id.as_str();
     let (words, story) = explain(gallery, id);
     eprintln!("{words}");

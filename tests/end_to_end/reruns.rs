@@ -1,25 +1,25 @@
-//! What is done again, and what is not.
+//! Which work is repeated after a change, and which is not.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sluice_manifest::UnitKind;
 use sluice_testkit::pictures::{png, waves};
-use sluice_tests::{Process, Run, Said, runtime};
+use sluice_tests::{Process, Run, SluiceOutput, runtime};
 
-use crate::gallery::{Gallery, busy, done};
+use crate::gallery::{TestGallery, busy, done};
 use crate::support::word;
 
 const OPTIONS: [&str; 4] = ["--shards-per-partition", "2", "--images-per-shard", "5"];
 
-/// The steps that compute a row for each image, which they take over where only the survivors changed.
+/// The steps that compute a row for each image. They reuse rows if only the survivors changed.
 const SCORERS: [&str; 3] = ["embed", "aesthetic", "nsfw"];
 
-/// A gallery on disk, curated once. Three partitions of two shards.
-fn curated() -> Option<(tempfile::TempDir, Gallery, Run)> {
+/// Returns a gallery on disk, curated once: three partitions of two shards.
+fn curated() -> Option<(tempfile::TempDir, TestGallery, Run)> {
     runtime()?;
     let place = tempfile::tempdir().unwrap();
-    let gallery = Gallery::new(word(place.path()));
+    let gallery = TestGallery::new(word(place.path()));
     gallery.fill();
     let said = gallery.curate(&OPTIONS);
     assert!(!said.up_to_date);
@@ -27,19 +27,19 @@ fn curated() -> Option<(tempfile::TempDir, Gallery, Run)> {
     Some((place, gallery, run))
 }
 
-/// The nodes of the default pipeline.
-fn nodes() -> Vec<sluice::pipeline::Node> {
+/// Returns the nodes of the default pipeline.
+fn nodes() -> Vec<sluice::pipeline::PipelineNode> {
     sluice::pipeline::open(&sluice_tests::shared().storage, None)
         .unwrap()
         .nodes
 }
 
-/// The names of nodes.
+/// Returns a set of node names.
 fn names(nodes: &[&str]) -> BTreeSet<String> {
     nodes.iter().map(|&name| name.to_owned()).collect()
 }
 
-/// Rows that a step has, and how many of them it took over when it last ran, by partition.
+/// Returns by partition the number of rows of a step, and how many the last run reused.
 fn rows(run: &Run, step: &str) -> Vec<(u64, u64)> {
     let receipts = run.receipts_of(step, UnitKind::Part).unwrap();
     let rows = receipts.iter().map(|receipt| {
@@ -49,7 +49,7 @@ fn rows(run: &Run, step: &str) -> Vec<(u64, u64)> {
     rows.collect()
 }
 
-/// The objects that differ between two looks.
+/// Returns the objects that differ between two states.
 fn changed(before: &BTreeMap<String, String>, after: &BTreeMap<String, String>) -> Vec<String> {
     let all: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     let differ = all
@@ -84,7 +84,7 @@ fn a_second_run_does_nothing_and_says_so() {
         (run.hashes("").unwrap(), output.hashes("").unwrap())
     );
 
-    // Neither do the programs by themselves.
+    // The programs on their own do no work either.
     let limit = Duration::from_secs(60);
     let process = Process::new(env!("CARGO_BIN_EXE_sluice-tests-step"), limit).unwrap();
     let finished = process.run(&["sluice-read", "--run", &run.uri]).unwrap();
@@ -109,7 +109,7 @@ fn another_threshold_decides_again_without_a_model() {
     let before = run.hashes("").unwrap();
     let decided = run.counts("export", UnitKind::Part).unwrap();
 
-    // By hand, and where ONNX Runtime cannot be had: the scores are there.
+    // By hand, and without ONNX Runtime, because the scores exist.
     let limit = Duration::from_secs(60);
     let process = Process::new(env!("CARGO_BIN_EXE_sluice-tests-step"), limit).unwrap();
     let process = process.with("ORT_DYLIB_PATH", "/nothing/here.so");
@@ -123,7 +123,7 @@ fn another_threshold_decides_again_without_a_model() {
         finished.stdout
     );
 
-    // The whole pipeline takes that over, and does what comes after it.
+    // The pipeline accepts that result, and runs the later steps.
     let said = gallery.curate(&[&OPTIONS[..], &["--min-aesthetic", "4.8"]].concat());
     let dedup = ["dedup-perceptual", "dedup-assign", "dedup-match"];
     let export = [
@@ -146,7 +146,7 @@ fn another_threshold_decides_again_without_a_model() {
     assert!(now.kept < decided.kept, "{now:?} {decided:?}");
     gallery.verify();
 
-    // And back: the manifests are the first ones again.
+    // With the first threshold again, the manifests are the first ones again.
     gallery.curate(&OPTIONS);
     assert_eq!(run.counts("export", UnitKind::Part).unwrap(), decided);
     let data = |hashes: &BTreeMap<String, String>| -> BTreeMap<String, String> {
@@ -158,18 +158,18 @@ fn another_threshold_decides_again_without_a_model() {
     assert_eq!(changed(&data(&before), &data(&again)), Vec::<String>::new());
 }
 
-/// Four pictures of a quarter of the size, in a shard of the second partition and one of the third.
-fn put_small_pictures(gallery: &Gallery) {
+/// Adds four small pictures, to a shard of the second partition and to one of the third.
+fn put_small_pictures(gallery: &TestGallery) {
     for number in [3, 4] {
         let small = |key: u64| png(&waves(500 + 10 * number + key, 32, 24));
-        let shard = Gallery::shard(number).with("small-1.png", small(1));
+        let shard = TestGallery::shard(number).with("small-1.png", small(1));
         let shard = shard.with("small-2.png", small(2));
         gallery.put(&format!("{number:05}.tar"), shard.finish());
     }
 }
 
-/// What the steps wrote, but for what names the run's place.
-fn written(gallery: &Gallery, run: &Run) -> BTreeMap<String, String> {
+/// Returns the outputs of the steps, except those that contain the run's location.
+fn written(gallery: &TestGallery, run: &Run) -> BTreeMap<String, String> {
     let mut written = data(run);
     written.retain(|path, _| path.ends_with(".parquet") && !path.starts_with("export/plan/"));
     let shards = Run::at(gallery.at("output")).unwrap().hashes("").unwrap();
@@ -183,7 +183,7 @@ fn written(gallery: &Gallery, run: &Run) -> BTreeMap<String, String> {
 #[test]
 fn a_looser_rule_computes_what_it_lets_through_and_nothing_else() {
     let Some(_) = runtime() else { return };
-    let gallery = Gallery::new("memory://looser");
+    let gallery = TestGallery::new("memory://looser");
     gallery.fill();
     put_small_pictures(&gallery);
     let run = Run::at(gallery.at("run")).unwrap();
@@ -202,8 +202,8 @@ fn a_looser_rule_computes_what_it_lets_through_and_nothing_else() {
     }
     gallery.verify();
 
-    // The same bytes as those of a run that was never strict.
-    let fresh = Gallery::new("memory://looser-fresh");
+    // The bytes equal those of a run that was never strict.
+    let fresh = TestGallery::new("memory://looser-fresh");
     fresh.fill();
     put_small_pictures(&fresh);
     fresh.curate(&with("20"));
@@ -211,7 +211,7 @@ fn a_looser_rule_computes_what_it_lets_through_and_nothing_else() {
     let (expected, found) = (written(&fresh, &fresh_run), written(&gallery, &run));
     assert_eq!(changed(&expected, &found), Vec::<String>::new());
 
-    // And strict again: nothing is computed.
+    // With the strict rule again, nothing is computed.
     gallery.curate(&with("40"));
     for step in SCORERS {
         for (rows, reused) in rows(&run, step) {
@@ -228,13 +228,13 @@ fn a_looser_rule_computes_what_it_lets_through_and_nothing_else() {
 #[test]
 fn another_scorer_computes_itself_and_what_follows() {
     let Some(_) = runtime() else { return };
-    let gallery = Gallery::new("memory://scorer");
+    let gallery = TestGallery::new("memory://scorer");
     gallery.fill();
     gallery.curate(&OPTIONS);
     let run = Run::at(gallery.at("run")).unwrap();
     let before = run.hashes("").unwrap();
 
-    // The default pipeline with a step before the filter of scores.
+    // The default pipeline with an additional step before the filter of scores.
     let filter = "[[steps]]\nstage = \"filter\"\nmin = ";
     let scorer =
         "[[steps]]\nstage = \"score\"\nname = \"quality\"\nmodel = \"technical-quality\"\n\n";
@@ -248,7 +248,7 @@ fn another_scorer_computes_itself_and_what_follows() {
     let expected = names(&[&["quality"], &export[..], &["report"]].concat());
     assert_eq!(busy(&said), expected, "{:?}", done(&said));
 
-    // The filter reads it: what follows the filter is done again, too.
+    // The filter reads the new score, so the later steps run again too.
     let with = later.replacen("{ ", "{ quality = 0.0, ", 1);
     let said = gallery.curate_by(&[earlier, scorer, filter, &with].concat(), &options);
     let busy = busy(&said);
@@ -273,9 +273,9 @@ fn another_scorer_computes_itself_and_what_follows() {
     gallery.verify();
 }
 
-/// The units of the steps that work by partition: `read` and the early filter did `few` of all units,
-/// later ones did all, because duplicates are compared across partitions.
-fn assert_done(said: &Said, few: u64, all: u64) {
+/// Checks the number of units that ran in the steps with partitions. `read` and the early filter
+/// ran `few` units. Later steps ran all, because duplicates are compared across partitions.
+fn assert_done(said: &SluiceOutput, few: u64, all: u64) {
     let done = done(said);
     for node in ["read", "usable"] {
         assert_eq!(done[node], (few, all), "{node}");
@@ -301,8 +301,8 @@ fn assert_done(said: &Said, few: u64, all: u64) {
     }
 }
 
-/// Checks that only the manifests of one partition changed, and that the rows of the others were taken
-/// over.
+/// Checks that only the manifests of one partition changed, and that the rows of the others were
+/// reused.
 fn assert_only(run: &Run, before: &BTreeMap<String, String>, partition: usize) {
     let name = format!("part-{partition:05}.");
     for path in changed(before, &run.hashes("").unwrap()) {
@@ -332,14 +332,17 @@ fn another_shard_does_its_partition_again_and_what_depends_on_it() {
     let before = run.hashes("").unwrap();
     let new = png(&waves(1000, 64, 48));
     // Shard 3 is in the second of three partitions.
-    gallery.put("00003.tar", Gallery::shard(3).with("new.png", new).finish());
+    gallery.put(
+        "00003.tar",
+        TestGallery::shard(3).with("new.png", new).finish(),
+    );
     let said = gallery.curate(&OPTIONS);
     assert_done(&said, 1, 3);
     assert_only(&run, &before, 1);
     assert_eq!(counts(), (49, 13));
     gallery.verify();
 
-    // A shard more: the partitions before it stay as they are.
+    // With one more shard, the earlier partitions are unchanged.
     let before = run.hashes("").unwrap();
     let newer = png(&waves(2000, 64, 48));
     let shard = sluice_testkit::Shard::new().with("newer.png", newer);
@@ -351,7 +354,7 @@ fn another_shard_does_its_partition_again_and_what_depends_on_it() {
     assert!(gallery.curate(&OPTIONS).up_to_date);
     gallery.verify();
 
-    // And one less: nothing of its partition is left.
+    // With one shard less, nothing of its partition remains.
     std::fs::remove_file(gallery.at("input/00006.tar")).unwrap();
     let said = gallery.curate(&OPTIONS);
     assert_eq!(said.result["funnel"]["in"], 49, "{}", said.err);
@@ -363,7 +366,7 @@ fn another_shard_does_its_partition_again_and_what_depends_on_it() {
     gallery.verify();
 }
 
-/// Everything but receipts, which have durations, and the report's page.
+/// Returns all objects except receipts, which contain durations, and the report's page.
 fn data(run: &Run) -> BTreeMap<String, String> {
     let mut hashes = run.hashes("").unwrap();
     hashes.retain(|path, _| !path.contains("/receipts/") && !path.starts_with("report/"));
@@ -386,7 +389,7 @@ fn force_reproduces_every_byte() {
     assert_eq!(changed(&before.0, &after.0), Vec::<String>::new());
     assert_eq!(changed(&before.1, &after.1), Vec::<String>::new());
 
-    // How many threads there are changes nothing.
+    // The number of threads has no effect.
     gallery.curate(&[&OPTIONS[..], &["--force", "--jobs", "7"]].concat());
     let after = (data(&run), data(&output));
     assert_eq!(changed(&before.0, &after.0), Vec::<String>::new());

@@ -1,4 +1,4 @@
-"""What int8.py rewrites before it quantises gives the same numbers, and only where it may.
+"""The rewriting of int8.py before quantisation preserves the numbers, and applies only to suitable graphs.
 
     python rewrites.py TRANSFORMER.onnx CONVOLUTIONS.onnx
 """
@@ -24,7 +24,7 @@ def main(transformer, convolutions):
 
     multiply_patches(rewritten.graph, shapes)
     assert not any(node.op_type == "Conv" for node in rewritten.graph.node)
-    # The sums over a patch come in another order.
+    # The terms of a patch's sum are added in another order.
     same_numbers(model, rewritten, 3e-6)
 
     pick = next(node for node in model.graph.node if node.op_type == "Gather" and [axis.i for axis in node.attribute] == [1])

@@ -1,4 +1,5 @@
-//! Tasks of workflow engines: shares of the work, places of pods, and steps in one process.
+//! Tasks of workflow engines: shares of the work, locations in pods, and several steps in one
+//! process.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use sluice_tests::{Finished, Process};
 
 use crate::support::word;
 
-/// A rule that every image passes.
+/// A rule that every image meets.
 const RULE: &str = "--rule=wide=width >= 1";
 
 fn run(variables: &[(&str, &str)], line: &[&str]) -> Finished {
@@ -27,7 +28,7 @@ fn fine(variables: &[(&str, &str)], line: &[&str]) -> Value {
     serde_json::from_str(&finished.stdout).unwrap()
 }
 
-/// A folder with four shards of one image each.
+/// Returns a folder with four shards of one image each.
 fn shards() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     for index in 0..4 {
@@ -58,7 +59,7 @@ fn the_next_step_names_the_shares_that_were_not_done() {
         run(&[("JOB_COMPLETION_INDEX", index)], &line)
     };
     assert_eq!(task("sluice-read", "0", &[]).code, 0);
-    // A pod more than there are shares has nothing to do.
+    // A pod with an index beyond the shares has no work.
     assert_eq!(task("sluice-read", "5", &[]).code, 0);
     let next = task("sluice-filter", "0", &[RULE]);
     assert_eq!(next.code, 3, "{}", next.stderr);
@@ -81,7 +82,7 @@ fn a_pod_refuses_places_that_are_gone_with_it() {
     let refused = run(&[("KUBERNETES_SERVICE_HOST", "10.96.0.1")], &line);
     assert_eq!(refused.code, 2, "{}", refused.stderr);
     assert!(
-        refused.stderr.contains("gone when the pod ends"),
+        refused.stderr.contains("deleted with the pod"),
         "{}",
         refused.stderr
     );

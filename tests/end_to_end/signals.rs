@@ -1,4 +1,4 @@
-//! SIGTERM ends every program with 143 within five seconds, whatever it is doing.
+//! SIGTERM ends every program with 143 within five seconds, at any moment.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,7 +10,7 @@ use sluice_tests::{Finished, Process, Running};
 
 use crate::support::word;
 
-/// What a program may take from the signal to its end.
+/// The time limit from the signal to the exit.
 const LIMIT: Duration = Duration::from_secs(5);
 
 fn process() -> Process {
@@ -18,7 +18,7 @@ fn process() -> Process {
     Process::new(env!("CARGO_BIN_EXE_sluice-tests-step"), limit).unwrap()
 }
 
-/// Sends SIGTERM once it is handled. Returns how the process ended, which must be in time.
+/// Sends SIGTERM as soon as the process handles it. Returns the exit, which must be in time.
 fn terminated(name: &str, running: Running) -> Finished {
     let started = Instant::now();
     while !running.handles_sigterm() {
@@ -37,7 +37,7 @@ fn terminated(name: &str, running: Running) -> Finished {
     finished
 }
 
-/// Runs command lines side by side and terminates each as soon as it handles SIGTERM.
+/// Runs command lines concurrently and terminates each as soon as it handles SIGTERM.
 fn terminate_all(process: &Process, lines: &[Vec<&str>]) -> Vec<Finished> {
     std::thread::scope(|scope| {
         let ended = lines.iter().map(|line| {
@@ -50,7 +50,7 @@ fn terminate_all(process: &Process, lines: &[Vec<&str>]) -> Vec<Finished> {
     })
 }
 
-/// A named pipe that nobody writes to: who reads it waits.
+/// Returns a named pipe without a writer. Readers block.
 fn silent_pipe(folder: &Path) -> String {
     let pipe = folder.join("pipe");
     assert!(

@@ -1,4 +1,4 @@
-//! What the modules share.
+//! Helpers of the end-to-end tests.
 
 use std::path::Path;
 use std::process::Command;
@@ -6,12 +6,12 @@ use std::process::Command;
 use sluice_testkit::Shard;
 use sluice_tests::{Run, run};
 
-/// A path as a word of a command line.
+/// Returns a path as a word of a command line.
 pub fn word(path: &Path) -> &str {
     path.to_str().expect("paths of tests are UTF-8")
 }
 
-/// Runs a Python script, which has to succeed, and gives what it printed.
+/// Runs a Python script, which must succeed, and returns its output.
 pub fn run_script(python: &Path, script: &str, arguments: &[&Path]) -> Vec<u8> {
     let mut command = Command::new(python);
     let finished = command.args(["-B", script]).args(arguments).output();
@@ -21,20 +21,20 @@ pub fn run_script(python: &Path, script: &str, arguments: &[&Path]) -> Vec<u8> {
     finished.stdout
 }
 
-/// A CSV file's rows as pairs of column and cell. No fixture quotes a cell.
+/// Returns a CSV file's rows. The fixtures have no quoted cells.
 pub fn csv(path: &Path) -> Vec<Vec<String>> {
     let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{path:?}: {e}"));
     let cells = |line: &str| line.split(',').map(str::to_owned).collect::<Vec<_>>();
     text.lines().map(cells).collect()
 }
 
-/// The column of a CSV file's first row that has a name.
+/// Returns the column with this name in a CSV file's first row.
 pub fn column(rows: &[Vec<String>], name: &str) -> usize {
     let found = rows[0].iter().position(|cell| cell == name);
     found.unwrap_or_else(|| panic!("no column {name} in {:?}", rows[0]))
 }
 
-/// A shard of the files of a folder, in the order of their names, one sample each.
+/// Returns a shard of the files in a folder, in the order of their names, one sample each.
 pub fn shard_of(folder: &Path) -> Vec<u8> {
     let entries = std::fs::read_dir(folder).unwrap();
     let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
@@ -55,7 +55,7 @@ pub fn read(input: &str, uri: &str, partition: &[&str]) -> Run {
     Run::at(uri).unwrap()
 }
 
-/// Cosine of the angle between two vectors.
+/// Returns the cosine of the angle between two vectors.
 pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| -> f64 {
         let products = a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b));

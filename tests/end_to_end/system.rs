@@ -1,5 +1,4 @@
-//! A system that has no thread or no room left, and a user without credentials: what a program ends
-//! with.
+//! Exit codes without free threads, without disk space and without credentials.
 
 use std::fs::OpenOptions;
 use std::os::unix::process::CommandExt;
@@ -10,7 +9,7 @@ use sluice_testkit::Shard;
 use sluice_testkit::pictures::{png, waves};
 use sluice_tests::shared;
 
-/// No machine has memory for threads with such stacks: none can be started.
+/// No machine has memory for threads with such stacks, so none can be started.
 const NO_THREADS: (&str, &str) = ("RUST_MIN_STACK", "70368744177664");
 
 fn program(line: &str) -> Command {
@@ -21,7 +20,7 @@ fn program(line: &str) -> Command {
     command
 }
 
-/// What is written goes to a full disk.
+/// Returns an output to a full disk.
 fn full() -> Stdio {
     let device = OpenOptions::new().write(true).open("/dev/full");
     device.unwrap().into()
@@ -32,7 +31,7 @@ fn code(output: &Output) -> (Option<i32>, String) {
     (output.status.code(), said)
 }
 
-/// A folder with one small shard in `in`.
+/// Returns a folder with one small shard in `in`.
 fn dataset() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     let store = shared()
@@ -107,7 +106,7 @@ fn missing_credentials_are_usage_and_name_the_variables() {
         .env_clear()
         .env("HOME", nothing.path())
         .env("AWS_EC2_METADATA_DISABLED", "true")
-        // Nothing answers there.
+        // No server listens there.
         .env("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
         .output();
     let (code, said) = code(&finished.unwrap());

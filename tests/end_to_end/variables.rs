@@ -1,4 +1,4 @@
-//! Environment variables: which count where, and what a wrong one says.
+//! Environment variables: where they apply, and the errors for invalid values.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -19,7 +19,7 @@ fn run(variables: &[(&str, &str)], line: &[&str]) -> Finished {
     process.run(line).unwrap()
 }
 
-/// The variables of all flags of all programs.
+/// Returns the variables of all flags of all programs.
 fn all_variables() -> BTreeSet<String> {
     fn of(command: &clap::Command) -> Vec<String> {
         let own = command.get_arguments().filter_map(|arg| arg.get_env());
@@ -35,7 +35,7 @@ fn all_variables() -> BTreeSet<String> {
 fn no_variable_changes_what_a_pipeline_is() {
     let names = all_variables();
     assert!(names.len() > 40, "{names:?}");
-    // The format of the log is one of all programs, and has to be one.
+    // The log format applies to all programs, so it must be valid.
     let all = |value: &'static str| -> Vec<(&str, &str)> {
         let names = names.iter().map(String::as_str);
         names
@@ -50,7 +50,7 @@ fn no_variable_changes_what_a_pipeline_is() {
         let shown = run(&all(value), &steps);
         assert_eq!(shown.stdout, expected.stdout, "{value}: {}", shown.stderr);
     }
-    // An empty one counts as unset.
+    // An empty variable counts as unset.
     for line in [
         &["sluice", "dag"][..],
         &["sluice", "run", "--output", "memory://variables/out"],
@@ -100,7 +100,8 @@ fn a_wrong_variable_is_named() {
         ("SLUICE_MIN_SIDE", "-1", &["sluice", "dag"]),
         ("SLUICE_MAX_ASPECT", "0", &whole),
         ("SLUICE_KEEP", "worst", &whole),
-        // Settings of steps: not for a file, and no others than short parameters.
+        // Settings of steps do not apply to a pipeline file. For the default pipeline, only its
+        // parameters do.
         ("SLUICE_EPS", "0.1", &mine),
         ("SLUICE_MIN_SIDE", "3", &mine),
         ("SLUICE_IMAGES_PER_SHARD", "5", &mine),

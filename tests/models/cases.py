@@ -1,4 +1,4 @@
-"""Models with random weights, exported as their users export them. Few layers: what differs is at both ends."""
+"""Models with random weights, exported as users do. They have few layers, because only the first and last ones differ."""
 
 import json
 import math
@@ -19,7 +19,7 @@ TEXT = VIT | {"vocab_size": 1000, "max_position_embeddings": 64}
 
 
 def lively(model, seed=0):
-    """Weights at which embeddings of different pictures differ."""
+    """Sets weights for which the embeddings of different pictures differ."""
     torch.manual_seed(seed)
     for name, weights in model.named_parameters():
         if weights.dim() >= 2:
@@ -51,7 +51,7 @@ def siglip(full=False):
 
 
 def of(name, labels=None, **config):
-    """A transformers model by the beginning of its classes' names; with labels, its classifier."""
+    """Returns a transformers model by the prefix of its classes' names; with labels, its classifier."""
     import transformers as T
 
     if labels:
@@ -128,7 +128,7 @@ def transformers_model(name, folder):
 
 
 class Output(torch.nn.Module):
-    """One output of a model."""
+    """A model with one of its outputs."""
 
     def __init__(self, model, name):
         super().__init__()
@@ -139,7 +139,7 @@ class Output(torch.nn.Module):
 
 
 def timm_model(name, folder):
-    """Exports with torch, beside the config.json that timm's push_to_hf_hub writes."""
+    """Exports with torch, with the config.json that timm's push_to_hf_hub writes."""
     import timm
 
     config, architecture, labels = TIMMS[name]
@@ -163,7 +163,7 @@ def open_clip_model(name, folder):
 
 
 def export(model, folder, output, side=224):
-    """`torch.onnx.export` with a free number of rows."""
+    """Calls `torch.onnx.export` with a dynamic number of rows."""
     folder.mkdir(parents=True, exist_ok=True)
     free = {"pixel_values": {0: "n"}, output: {0: "n"}}
     torch.onnx.export(

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 
 def edit(change):
-    """A layout that changes the graph."""
+    """Returns a layout that changes the graph."""
 
     def layout(folder):
         model = onnx.load(folder / "model.onnx")
@@ -25,7 +25,7 @@ def pixels(graph):
 
 
 def prepend(graph, *nodes, **changes):
-    """Puts nodes between the input and what read it. They read `pixel_values` and write `inner`."""
+    """Inserts nodes between the input and its readers. They read `pixel_values` and write `inner`."""
     for node in graph.node:
         node.input[:] = ["inner" if name == "pixel_values" else name for name in node.input]
     for at, node in enumerate(nodes):
@@ -47,7 +47,7 @@ def nhwc(graph):
 
 
 def uint8(config):
-    """The normalisation inside of the graph."""
+    """Moves the normalisation into the graph."""
     scale, mean, std = 1 / 255, np.float32(config["image_mean"]), np.float32(config["image_std"])
 
     def change(graph):
@@ -72,7 +72,7 @@ def rows(count):
 
 
 def half_out(graph):
-    """Numbers of 16 bits come out, too."""
+    """Changes the outputs to 16 bits, too."""
     half(graph)
     for value in graph.output:
         graph.node.append(helper.make_node("Cast", [value.name], [value.name + ".half"], to=TensorProto.FLOAT16))
@@ -81,7 +81,7 @@ def half_out(graph):
 
 
 def square_out(graph):
-    """[N, C, 1, 1], as after a global pool that keeps its dimensions."""
+    """Changes the output to [N, C, 1, 1], as after a global pool that keeps its dimensions."""
     graph.initializer.append(numpy_helper.from_array(np.int64([2, 3]), "axes"))
     value = graph.output[0]
     graph.node.append(helper.make_node("Unsqueeze", [value.name, "axes"], ["square"]))
@@ -123,12 +123,12 @@ def nested_processor(folder):
 
 
 def untyped(folder):
-    """As before 2022: only config.json says which class it is."""
+    """Removes the class from the processor's configuration, as before 2022: only config.json has it."""
     return states(folder, image_processor_type=None)
 
 
 def states(folder, **keys):
-    """Other keys of the processor."""
+    """Sets keys of the processor."""
     file = folder / "preprocessor_config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | keys))
     return folder

@@ -1,4 +1,4 @@
-"""Tensors as the libraries themselves make them."""
+"""The tensors of the libraries themselves."""
 
 import json
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def tensors(folder, pictures):
-    """The tensors of Pillow images, by the processor that the files of a folder describe."""
+    """Returns the tensors of Pillow images, by the processor that a folder's files describe."""
     if (folder / "preprocessor_config.json").exists() or (folder / "processor_config.json").exists():
         return by_transformers(folder, pictures)
     if (folder / "open_clip_config.json").exists():
@@ -15,7 +15,7 @@ def tensors(folder, pictures):
 
 
 def by_transformers(folder, pictures):
-    """What AutoImageProcessor loads. The form is stated, for a picture of one row is ambiguous."""
+    """Uses AutoImageProcessor. The input format is explicit, because a picture with one row is ambiguous."""
     from transformers import AutoImageProcessor
 
     nested = folder / "processor_config.json"

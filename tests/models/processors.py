@@ -1,4 +1,4 @@
-"""Configurations as they are published, one for each class of processor and each variant that differs."""
+"""Published configurations, one for each class of processor and each variant that differs."""
 
 CLIP = {"image_mean": [0.48145466, 0.4578275, 0.40821073], "image_std": [0.26862954, 0.26130258, 0.27577711]}
 HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
@@ -20,12 +20,12 @@ def kind(name, **keys):
 
 
 def fast(config):
-    """The same with the class that resizes with torchvision."""
+    """Returns the same configuration with the class that resizes with torchvision."""
     return config | {"image_processor_type": config["image_processor_type"] + "Fast"}
 
 
 def of(side, crop=None):
-    """All configurations, for pictures of `side`, and where a class crops, of `crop`."""
+    """Returns all configurations for pictures of `side`, or of `crop` if a class crops."""
     crop = crop or side * 7 // 8
     clip = kind("CLIP", size=edge(side), crop_size=square(side), do_center_crop=True, resample=3, do_convert_rgb=True) | NEW | CLIP
     siglip = kind("Siglip", size=square(side), resample=3, processor_class="SiglipProcessor") | NEW | HALF
@@ -87,7 +87,7 @@ def of(side, crop=None):
 
 
 def timm(side):
-    """`pretrained_cfg` of timm."""
+    """Returns a `pretrained_cfg` of timm."""
     base = {"input_size": [3, side, side], "interpolation": "bicubic", "crop_pct": 0.9, "crop_mode": "center"}
     base |= {"mean": IMAGENET["image_mean"], "std": IMAGENET["image_std"], "num_classes": 0, "pool_size": [7, 7], "first_conv": "conv_stem"}
     return {
@@ -101,7 +101,7 @@ def timm(side):
 
 
 def open_clip(side):
-    """`open_clip_config.json`."""
+    """Returns an `open_clip_config.json`."""
     model = {"embed_dim": 32, "vision_cfg": {"image_size": side, "layers": 2}}
     part = {"mean": CLIP["image_mean"], "std": CLIP["image_std"], "interpolation": "bicubic", "resize_mode": "shortest"}
     return {

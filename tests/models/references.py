@@ -1,7 +1,7 @@
-"""Writes what the libraries make of three computed pictures, for the tests of shared/model.
+"""Writes the libraries' tensors of three computed pictures, for the tests of shared/model.
 
-For each configuration: its files, the bytes of the pixels, and for each channel of the tensor the factor and the summand that
-turn a byte into the tensor's number.
+For each configuration, the output has its files, the bytes of the pixels, and for each channel of the tensor the factor and
+the summand that convert a byte to the tensor's value.
 """
 
 import json
@@ -19,7 +19,7 @@ SIDE = 16
 
 
 def picture(width, height):
-    """A pattern of whole numbers, which the tests compute as well."""
+    """Returns a pattern of integers, which the tests also compute."""
     y, x = np.mgrid[:height, :width]
     return Image.fromarray(np.stack([7 * x + 3 * y, x * x // 50 + y, x ^ y], axis=-1).astype(np.uint8))
 
@@ -35,7 +35,7 @@ def configurations():
 
 
 def scale(folder):
-    """What the library makes of 0 and 255, for each channel."""
+    """Returns the library's values of 0 and 255, for each channel."""
     plain = [Image.new("RGB", (SIDE * 2, SIDE * 2), (value,) * 3) for value in (0, 255)]
     low, high = (tensor.mean(axis=(1, 2), dtype=np.float64) for tensor in libraries.tensors(folder, plain))
     return (high - low) / 255, low

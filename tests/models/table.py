@@ -1,11 +1,11 @@
-"""Exports models as their users do, feeds them with Sluice and with their own libraries, and writes what differs.
+"""Exports models as users do, runs them with Sluice and with their own libraries, and writes the differences.
 
     python3 tests/models/table.py [--pictures FOLDER] [--work FOLDER] [--only TEXT] [--references] [--python PYTHON]
 
-Makes a virtual environment in --work (default: .cache/model-table) with the libraries of requirements.txt, builds the
+Creates a virtual environment in --work (default: .cache/model-table) with the libraries of requirements.txt, builds the
 example `feed` of shared/model, exports each model with random weights, and writes the table "Exports" of
-shared/model/README.md. With --references it also writes the references of shared/model/tests. --python names a Python
-that has the libraries already. Pictures: a folder of image files (default: the kit's, beside the repository).
+shared/model/README.md. With --references it also writes the references of shared/model/tests. --python is a Python that
+already has the libraries. --pictures is a folder of image files (default: the kit's, next to the repository).
 """
 
 import argparse
@@ -31,7 +31,7 @@ def main():
     arguments.add_argument("--only", default="")
     arguments.add_argument("--references", action="store_true")
     arguments.add_argument("--python", type=Path)
-    arguments.add_argument("--feed", type=Path, help="the example, where it is built already")
+    arguments.add_argument("--feed", type=Path, help="the example, if it is already built")
     options = arguments.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     if not os.environ.get("SLUICE_MODEL_TABLE"):
@@ -60,7 +60,7 @@ def environment(folder):
 
 
 def rows_of():
-    """name of the export, words about the layout, role, layout, whether it is refused."""
+    """Yields the name of the export, the layout as text, the role, the layout, and whether it is refused."""
     import cases
     import layouts as L
 
@@ -137,7 +137,7 @@ def fits(row, is_refused):
 
 
 def one(feed, role, model, pictures, network, work):
-    """What Sluice makes of the pictures, against the library's processor and network."""
+    """Compares Sluice on the pictures with the library's processor and network."""
     import numpy as np
 
     import libraries
@@ -170,7 +170,7 @@ def one(feed, role, model, pictures, network, work):
 
 
 def back(tensors, folder):
-    """The bytes that the library's numbers stand for."""
+    """Returns the bytes that the library's values represent."""
     import numpy as np
 
     config = json.loads((folder / "preprocessor_config.json").read_text())
@@ -179,7 +179,7 @@ def back(tensors, folder):
 
 
 def upright(path):
-    """Set upright, alpha over white, RGB: what Sluice decodes."""
+    """Returns the picture as Sluice decodes it: upright, alpha over white, RGB."""
     from PIL import Image, ImageOps
 
     picture = ImageOps.exif_transpose(Image.open(path))
@@ -193,7 +193,7 @@ def upright(path):
 
 
 def output(network, tensors, spec):
-    """Embeddings or scores of the network itself."""
+    """Returns embeddings or scores of the network itself."""
     import numpy as np
     import torch
 
@@ -248,13 +248,13 @@ def write(rows):
 
 
 def put(begin, lines):
-    """Puts a table between its marks."""
+    """Writes a table between its marks."""
     before, rest = README.read_text().split(begin)
     README.write_text(before + begin + "\n\n" + "\n".join(lines) + "\n\n" + END + rest.split(END, 1)[1])
 
 
 def message(text):
-    """The first sentence of a refusal, without the place of the file."""
+    """Returns the first sentence of an error, without the file's path."""
     return text.splitlines()[0].split("…", 1)[-1].split(": ", 1)[-1].replace("|", "\\|")
 
 

@@ -1,21 +1,21 @@
-"""What classifiers decide, against the lines that their authors document."""
+"""Compares the decisions of classifiers with their authors' documented code."""
 
 import numpy as np
 
 
 def compare(network, folder, pictures, spec, found):
-    """How many pictures the scores judge otherwise. Nothing for models with several scores."""
+    """Returns the number of pictures with another decision, or nothing for models with several scores."""
     score = spec.get("score")
     if score is None or score.get("threshold") is None:
         return {}
-    # Of a picture that is one or three rows high, transformers takes the rows for channels.
+    # In a picture with one or three rows, transformers mistakes the rows for channels.
     clear = [at for at, picture in enumerate(pictures) if picture.height not in (1, 3)]
     pictures, found = [pictures[at] for at in clear], found[clear]
     lines, answers = documented(network, folder, pictures, spec["labels"])
     column = score["column"] if isinstance(score["column"], list) else [score["column"]]
     theirs = np.array([sum(answer[label] for label in column) for answer in answers])
     ours = found[:, 0]
-    # Random weights may put all pictures on one side of the threshold, and never on one side of the median.
+    # Random weights may put all pictures on one side of the threshold, but never on one side of the median.
     median = float(np.median(theirs))
     verdicts = [(side(ours, limit, score), side(theirs, limit, score)) for limit in (score["threshold"], median)]
     near = [np.abs(theirs - limit) < 1e-6 for limit in (score["threshold"], median)]
@@ -34,7 +34,7 @@ def side(scores, limit, score):
 
 
 def documented(network, folder, pictures, labels):
-    """The words of the lines, and for each picture the probability of each label."""
+    """Returns the documented labels, and for each picture the probability of each label."""
     if (folder / "preprocessor_config.json").exists():
         return "`pipeline`", by_pipeline(network, folder, pictures)
     return "timm", by_timm(network, folder, pictures, labels)

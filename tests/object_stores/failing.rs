@@ -1,9 +1,9 @@
-//! Every step of a pipeline, on a store that fails at each operation in turn: in memory, in this
+//! Every step of a pipeline on a store that fails at each operation in turn: in memory, in this
 //! process.
 //!
-//! A cell of the matrix is a step, an operation, one of its calls and a fault. What counts as failure:
-//! an exit code of another class than the fault's, a receipt that vouches for what is not there, and,
-//! once the fault is gone, a run that does not end with the same bytes.
+//! A cell of the matrix is a step, an operation, one of its calls and a fault. Failures: an exit
+//! code of another class than the fault's, a receipt for outputs that do not exist, and a run that
+//! does not have the same bytes after the fault is gone.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use sluice::programs::StageProgram;
-use sluice_harness::{Shared, describe};
+use sluice_harness::{ProcessResources, describe};
 use sluice_manifest::{Class, Receipt, layout};
 use sluice_store::{Location, Store};
 use sluice_testkit::Shard;
@@ -20,7 +20,7 @@ use sluice_testkit::onnx::{TinyModel, distance_from, embedder, likeness_to};
 use sluice_testkit::pictures::{noisy, png, waves};
 use sluice_tests::runtime;
 
-/// The steps, without what all have. Those with a model need ONNX Runtime.
+/// The steps, without their common flags. Those with a model need ONNX Runtime.
 const STEPS: [&str; 18] = [
     "partition --input memory://m/in --shards-per-partition 1",
     "read",
@@ -42,7 +42,7 @@ const STEPS: [&str; 18] = [
     "filter --step late --survivors-of dedup --rule large=width>=40",
 ];
 
-/// Operations that may fail.
+/// The operations that may fail.
 const OPERATIONS: [Operation; 5] = [
     Operation::Stat,
     Operation::Read,
@@ -51,7 +51,7 @@ const OPERATIONS: [Operation; 5] = [
     Operation::Delete,
 ];
 
-/// The faults of an operation, each with the classes that a program may fail with.
+/// Returns the faults of an operation, each with the possible classes of the error.
 fn faults(operation: Operation) -> Vec<(Fault, &'static [Class])> {
     let mut faults: Vec<(Fault, &'static [Class])> = vec![
         (Fault::Transient, &[Class::Transient]),
@@ -62,7 +62,7 @@ fn faults(operation: Operation) -> Vec<(Fault, &'static [Class])> {
     match operation {
         Operation::Read => {
             faults.push((Fault::Cut, &[Class::Data, Class::Usage, Class::Transient]));
-            // The object is read again: where it is sound then, another try helps.
+            // The object is read again. If the second read is sound, the error is transient.
             faults.push((Fault::Wrong, &[Class::Data, Class::Usage, Class::Transient]));
         }
         Operation::Write => {
@@ -76,25 +76,25 @@ fn faults(operation: Operation) -> Vec<(Fault, &'static [Class])> {
 }
 
 /// The objects of the run and the output, by path.
-type Objects = BTreeMap<String, Vec<u8>>;
+type StoreObjects = BTreeMap<String, Vec<u8>>;
 
-/// A dataset in memory, and a store that fails around it.
-struct Place {
-    /// All of it, without faults.
+/// A dataset in memory, and a store that fails.
+struct FaultyDataset {
+    /// The dataset, without faults.
     store: Store,
     failing: Failing,
-    /// What programs get.
-    shared: Shared,
+    /// The context of the programs, with faults.
+    shared: ProcessResources,
 }
 
-impl Place {
+impl FaultyDataset {
     fn new() -> Self {
-        let sound = Shared::default();
+        let sound = ProcessResources::default();
         let failing = Failing::default();
         let location = Location::parse("memory://m").unwrap();
         let place = Self {
             store: sound.storage.create(&location).unwrap(),
-            shared: Shared {
+            shared: ProcessResources {
                 storage: sound.storage.with_layer(failing.clone()),
                 ..sound
             },
@@ -140,7 +140,7 @@ impl Place {
         );
     }
 
-    /// Runs a step; returns the class and the message of its failure.
+    /// Runs a step. Returns the class and the message of its failure.
     fn run(&self, step: &str) -> Option<(Class, String)> {
         let words = step.split(' ').map(str::to_owned);
         let mut words: Vec<String> = words.collect();
@@ -152,7 +152,7 @@ impl Place {
             .map(|e| describe(&e))
     }
 
-    fn objects(&self) -> Objects {
+    fn objects(&self) -> StoreObjects {
         let folders = ["run", "out"].map(|folder| self.store.list(folder).unwrap());
         let objects = folders.into_iter().flatten().map(|object| {
             let bytes = self.store.get(&object.path).unwrap();
@@ -161,8 +161,8 @@ impl Place {
         objects.collect()
     }
 
-    /// Makes the run and the output what they were.
-    fn restore(&self, objects: &Objects) {
+    /// Restores the run and the output to an earlier state.
+    fn restore(&self, objects: &StoreObjects) {
         let now = self.objects();
         for path in now.keys().filter(|path| !objects.contains_key(*path)) {
             self.store.delete(path).unwrap();
@@ -175,8 +175,8 @@ impl Place {
     }
 }
 
-/// Says what is wrong with the receipts: each vouches for outputs that are there as it says.
-fn torn(objects: &Objects) -> Option<String> {
+/// Returns an error for a receipt whose outputs are missing or different.
+fn torn(objects: &StoreObjects) -> Option<String> {
     let receipts = objects.iter().filter_map(|(path, bytes)| {
         layout::receipt_at(path.strip_prefix("run/")?).map(|_| (path, bytes))
     });
@@ -205,8 +205,8 @@ fn torn(objects: &Objects) -> Option<String> {
     None
 }
 
-/// The objects without what differs from run to run: times. `report` shows them.
-fn timeless(objects: &Objects) -> BTreeMap<&str, Value> {
+/// Returns the objects without durations, which differ between runs. `report` shows them.
+fn timeless(objects: &StoreObjects) -> BTreeMap<&str, Value> {
     let shown = objects
         .iter()
         .filter(|(path, _)| !path.ends_with(layout::REPORT));
@@ -228,8 +228,8 @@ fn timeless(objects: &Objects) -> BTreeMap<&str, Value> {
     values.collect()
 }
 
-/// The paths that differ.
-fn differing(left: &Objects, right: &Objects) -> Vec<String> {
+/// Returns the paths that differ.
+fn differing(left: &StoreObjects, right: &StoreObjects) -> Vec<String> {
     let (left, right) = (timeless(left), timeless(right));
     let paths: BTreeSet<&str> = left.keys().chain(right.keys()).copied().collect();
     let differing = paths
@@ -238,12 +238,12 @@ fn differing(left: &Objects, right: &Objects) -> Vec<String> {
     differing.map(str::to_owned).collect()
 }
 
-/// The rules that break an operation: its first, middle and last call for each fault, and for a store
-/// that goes away the calls from the first and from the middle one on as well.
+/// Returns the rules for failures of an operation. Each fault affects the first, the middle and the
+/// last call. A store that goes away also affects all calls from the first or the middle one.
 fn rules(operation: Operation, paths: &[&str]) -> Vec<(Rule, &'static [Class])> {
     let mut rules = Vec::new();
     for (fault, classes) in faults(operation) {
-        // Wrong bytes of the input are a wrong input.
+        // Wrong bytes of the input would be another input.
         let path = if fault == Fault::Wrong { "run/" } else { "" };
         let count = paths.iter().filter(|found| found.contains(path)).count();
         let (middle, last) = (count / 2, count.saturating_sub(1));
@@ -266,13 +266,13 @@ fn rules(operation: Operation, paths: &[&str]) -> Vec<(Rule, &'static [Class])> 
     rules
 }
 
-/// Breaks one call, and says what is wrong with what comes of it.
+/// Fails one call, and returns an error if the result is wrong.
 fn cell(
-    place: &Place,
+    place: &FaultyDataset,
     step: &str,
     rule: &Rule,
     classes: &[Class],
-    (before, after): (&Objects, &Objects),
+    (before, after): (&StoreObjects, &StoreObjects),
 ) -> Option<String> {
     place.restore(before);
     place.failing.set(Some(rule.clone()));
@@ -287,7 +287,7 @@ fn cell(
         return Some(torn);
     }
     match failed {
-        // A report is about a run as far as it can be read; the next one is about all of it.
+        // A report covers the readable part of a run. The next report covers the whole run.
         None if step != "report" => {
             let differing = differing(&left, after);
             (!differing.is_empty()).then(|| format!("ended well with other bytes: {differing:?}"))
@@ -310,7 +310,7 @@ fn every_step_survives_every_fault_of_every_operation() {
     if runtime().is_none() {
         return;
     }
-    let place = Place::new();
+    let place = FaultyDataset::new();
     let (mut cells, mut wrong) = (0, Vec::new());
     for step in STEPS {
         let before = place.objects();

@@ -1,19 +1,19 @@
-//! A store in trouble, a store that stays away, and a store that says no.
+//! A store with faults, an unreachable store, and a store that denies access.
 
 use std::net::TcpListener;
 use std::time::{Duration, Instant};
 
 use sluice_tests::Finished;
-use sluice_tests::servers::{Azurite, Cutter, FakeGcs, Faults, HaProxy, SeaweedFs, Site};
+use sluice_tests::servers::{Azurite, Cutter, FakeGcs, HaProxy, ProxyFaults, SeaweedFs, Site};
 
 use crate::reference::{LARGE_SHARDS, Reference, contents, word};
-use crate::remote::{Remote, result, said};
+use crate::remote::{RemoteFolder, result, said};
 
-/// The settings of a program that must soon give up, in seconds.
+/// The timeout of a program that must give up soon, in seconds.
 const TIMEOUT: u64 = 2;
 const RETRY_FOR: u64 = 6;
 
-/// What a program may take besides: one more try, and its own start and end on a busy machine.
+/// Additional time of a program: one more try, and its start and end on a busy machine.
 const SLACK: u64 = TIMEOUT + 8;
 
 #[test]
@@ -21,13 +21,13 @@ fn faults_change_no_byte() {
     let Some(seaweedfs) = SeaweedFs::shared() else {
         return;
     };
-    let Some(proxy) = HaProxy::before(&seaweedfs.site, Faults::MANY) else {
+    let Some(proxy) = HaProxy::before(&seaweedfs.site, ProxyFaults::MANY) else {
         return;
     };
     let Some(reference) = Reference::get() else {
         return;
     };
-    let remote = Remote::new(&proxy.site, "faults");
+    let remote = RemoteFolder::new(&proxy.site, "faults");
     remote.bring(&reference.input(), "photos");
     let finished = remote.curate(reference, LARGE_SHARDS);
     remote.verify(&remote.at("run"));
@@ -42,18 +42,18 @@ fn faults_change_no_byte() {
         result(&finished)["requests"],
         seen.len()
     );
-    // Or else nothing was tried.
+    // Otherwise no fault was tested.
     assert!(refused > 10 && closed > 3);
-    // The look at the result goes past the proxy.
-    let direct = Remote::new(&seaweedfs.site, "faults");
+    // The result is read without the proxy.
+    let direct = RemoteFolder::new(&seaweedfs.site, "faults");
     direct.compare(reference, LARGE_SHARDS);
     assert_eq!(seaweedfs.uploads("faults"), [""; 0]);
 }
 
-/// Bytes of an answer after which its connection breaks.
+/// The number of bytes of a response after which its connection breaks.
 const CUT_AT: u64 = 300_000;
 
-/// Connections break in the middle of an answer, again and again.
+/// Connections break in the middle of a response, repeatedly.
 #[test]
 fn answers_cut_short_are_completed() {
     let Some(seaweedfs) = SeaweedFs::shared() else {
@@ -62,13 +62,13 @@ fn answers_cut_short_are_completed() {
     let Some(reference) = Reference::get() else {
         return;
     };
-    let direct = Remote::new(&seaweedfs.site, "cut");
+    let direct = RemoteFolder::new(&seaweedfs.site, "cut");
     direct.bring(&reference.input(), "photos");
-    // Inside of what one request for a shard brings.
+    // Within the byte range of one request for a shard.
     let cutter = Cutter::before(&seaweedfs.site, CUT_AT);
     let shards = contents(&reference.input());
     assert!(shards.values().all(|shard| shard.len() as u64 > 2 * CUT_AT));
-    let remote = Remote::new(&cutter.site, "cut");
+    let remote = RemoteFolder::new(&cutter.site, "cut");
     let [input, run] = ["photos", "run"].map(|path| remote.at(path));
     let partition = ["sluice-partition", "--input", &input, "--run", &run];
     remote.done(&[&partition[..], &["--shards-per-partition", "1"]].concat());
@@ -83,22 +83,22 @@ fn answers_cut_short_are_completed() {
     }
 }
 
-/// What was done is done again, for nobody said that it was done.
+/// A request whose response is lost is sent again, although the server processed it.
 #[test]
 fn answers_that_are_lost_do_no_harm() {
     let Some(seaweedfs) = SeaweedFs::shared() else {
         return;
     };
-    let Some(proxy) = HaProxy::before(&seaweedfs.site, Faults::MUTE) else {
+    let Some(proxy) = HaProxy::before(&seaweedfs.site, ProxyFaults::MUTE) else {
         return;
     };
     let Some(reference) = Reference::get() else {
         return;
     };
-    let direct = Remote::new(&seaweedfs.site, "lost");
+    let direct = RemoteFolder::new(&seaweedfs.site, "lost");
     direct.bring(&reference.input(), "photos");
     let input = direct.at("photos");
-    let made = [&direct, &Remote::new(&proxy.site, "lost")].map(|remote| {
+    let made = [&direct, &RemoteFolder::new(&proxy.site, "lost")].map(|remote| {
         let name = if std::ptr::eq(remote, &direct) {
             "direct"
         } else {
@@ -130,20 +130,21 @@ fn answers_that_are_lost_do_no_harm() {
     let mut lost: Vec<&str> = lost.map(|seen| seen.method.as_str()).collect();
     lost.sort_unstable();
     lost.dedup();
-    // Who never heard of an upload cannot abort it; the bucket's rule for incomplete uploads does.
+    // A client that did not receive the id of an upload cannot abort it. The bucket's lifecycle
+    // rule does.
     let left = seaweedfs.uploads("lost");
     eprintln!("answers were lost to {lost:?}; uploads left: {left:?}");
-    // Or else nothing was tried.
+    // Otherwise no fault was tested.
     assert!(!lost.is_empty());
     assert!(made[0].len() > 4, "{:?}", made[0].keys());
     assert!(made[0] == made[1]);
 }
 
-/// Where everything lies that is asked for.
+/// The path of the requested objects.
 const AWAY: &str = "/away/";
 
-/// Ends with 75 in time, and names the object and the endpoint.
-fn gives_up(remote: &Remote, site: &Site, command: &[&str], object: &str) {
+/// Checks that a program exits with 75 in time, and names the object and the endpoint.
+fn gives_up(remote: &RemoteFolder, site: &Site, command: &[&str], object: &str) {
     let started = Instant::now();
     let finished = remote.run(command);
     let took = started.elapsed();
@@ -160,9 +161,9 @@ fn gives_up(remote: &Remote, site: &Site, command: &[&str], object: &str) {
     eprintln!("  after {:.1} s: {message}", took.as_secs_f64());
 }
 
-/// A folder behind a site, with programs that soon give up.
-fn hasty(site: &Site) -> Remote {
-    Remote::new(site, "away")
+/// Returns a folder on a site, with programs that give up soon.
+fn hasty(site: &Site) -> RemoteFolder {
+    RemoteFolder::new(site, "away")
         .with("SLUICE_STORE_TIMEOUT", &TIMEOUT.to_string())
         .with("SLUICE_STORE_RETRY_FOR", &RETRY_FOR.to_string())
 }
@@ -207,7 +208,7 @@ fn a_store_that_stays_away_is_given_up_in_time() {
     });
 
     eprintln!("\nit is never ready:");
-    let Some(proxy) = HaProxy::before(&seaweedfs.site, Faults::AWAY) else {
+    let Some(proxy) = HaProxy::before(&seaweedfs.site, ProxyFaults::AWAY) else {
         return;
     };
     for site in sites.map(|site| site.through(proxy.site.port)) {
@@ -217,7 +218,7 @@ fn a_store_that_stays_away_is_given_up_in_time() {
     }
 }
 
-/// Says what is wrong with a program that should have ended with 2 at once, with a hint.
+/// Returns an error if a program did not exit with 2 at once, with a hint.
 fn not_refused(finished: &Finished, object: &str) -> Option<String> {
     let error = &result(finished)["error"];
     let message = error["message"].as_str().unwrap_or_default();
@@ -245,10 +246,11 @@ fn what_no_try_will_mend_is_not_tried_again() {
         return;
     };
     let mut wrong = Vec::new();
-    // The server for Google Cloud Storage does not tell a missing bucket from a missing object.
+    // The server for Google Cloud Storage does not distinguish a missing bucket from a missing
+    // object.
     eprintln!("\nno such bucket:");
     for site in [&seaweedfs.site, &azurite.site] {
-        let remote = Remote::new(site, "refused");
+        let remote = RemoteFolder::new(site, "refused");
         let run = format!("{}/run", site.missing);
         let finished = remote.run(&["sluice-read", "--run", &run]);
         wrong.extend(not_refused(&finished, &site.missing));
@@ -265,7 +267,7 @@ fn what_no_try_will_mend_is_not_tried_again() {
         seaweedfs.site.with("AWS_SECRET_ACCESS_KEY", secret),
         azurite.site.with("AZURE_STORAGE_KEY", secret),
     ] {
-        let remote = Remote::new(&site, "refused").hiding(secret);
+        let remote = RemoteFolder::new(&site, "refused").hiding(secret);
         let (run, input) = (remote.at("run"), remote.at("photos"));
         let finished = remote.run(&["sluice-read", "--run", &run]);
         wrong.extend(not_refused(&finished, &run));

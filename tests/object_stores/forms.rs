@@ -1,4 +1,4 @@
-//! The forms of input in a bucket: the same images give the same curated images.
+//! All forms of input in a bucket: the same images give the same curated images.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -11,12 +11,12 @@ use sluice_tests::servers::SeaweedFs;
 use sluice_tests::{demo_input, models};
 
 use crate::reference::word;
-use crate::remote::Remote;
+use crate::remote::RemoteFolder;
 
-/// Images of the demo that are curated.
+/// The number of the demo's images in the test.
 const IMAGES: usize = 24;
 
-/// Some of the demo's images, by name, and one of them again.
+/// Returns some of the demo's images by name, one image twice.
 fn photographs(demo: &Path) -> BTreeMap<String, Vec<u8>> {
     let shard = fs::read(demo.join("photos-00000.tar")).unwrap();
     let mut archive = tar::Archive::new(shard.as_slice());
@@ -50,7 +50,7 @@ fn write_forms(images: &BTreeMap<String, Vec<u8>>, folder: &Path) {
     fs::write(folder.join("images.csv"), list).unwrap();
 }
 
-/// The hashes of the curated images.
+/// Returns the hashes of the curated images.
 fn kept(output: &Path) -> Vec<String> {
     let store = Storage::default().open(&Location::parse(word(output)).unwrap());
     let store = store.unwrap();
@@ -71,7 +71,7 @@ fn every_form_in_a_bucket_gives_the_same_curated_images() {
     else {
         return;
     };
-    let remote = Remote::new(&seaweedfs.site, "forms [1]");
+    let remote = RemoteFolder::new(&seaweedfs.site, "forms [1]");
     let folder = remote.here("forms");
     write_forms(&photographs(&demo), &folder);
     remote.bring(&folder, "in");

@@ -1,4 +1,4 @@
-//! How much memory each step takes on S3, and that it is what it takes on local disk and a rest.
+//! The peak memory of each step on S3 exceeds that on local disk only by a constant.
 
 use std::time::Duration;
 
@@ -7,8 +7,8 @@ use sluice_tests::{Process, step_commands};
 
 use crate::reference::{Reference, word};
 
-/// What an object store may take besides: connections and their buffers, and, in flight where local
-/// disk has none, stretches of 8 MiB and three parts of 5 MiB.
+/// The additional memory for an object store: connections and their buffers, and chunks in flight
+/// that local disk does not have, of 8 MiB and three parts of 5 MiB.
 const SLACK: u64 = 28 << 20;
 
 #[test]

@@ -1,4 +1,4 @@
-//! What the same run makes on local disk.
+//! The results of the same run on local disk.
 
 use std::collections::BTreeMap;
 use std::io::Read;
@@ -12,16 +12,16 @@ use sluice_testkit::Shard;
 use sluice_tests::{Process, Run, demo_input, models};
 
 const MODELS: &[&str] = &["efficientnet-lite0", "opennsfw"];
-/// Bytes that each sample has besides its picture, so that a shard takes several requests, and a
-/// large output shard a multipart upload.
+/// Additional bytes of each sample, so that a shard takes several requests and a large output shard
+/// a multipart upload.
 const NOISE: usize = 48 << 10;
 
-/// Images in an output shard: more than fit into one part of a multipart upload.
+/// Images in an output shard that needs several parts of a multipart upload.
 pub const LARGE_SHARDS: &str = "90";
-/// As many as do fit.
+/// Images in an output shard that fits into one part.
 pub const SMALL_SHARDS: &str = "30";
 
-/// Photographs, models, and the run that they lead to on local disk.
+/// Photographs, models, and the results of their run on local disk.
 pub struct Reference {
     place: PathBuf,
     /// The folder of models.
@@ -29,12 +29,12 @@ pub struct Reference {
     process: Process,
 }
 
-/// A path as a word of a command line.
+/// Returns a path as a word of a command line.
 pub fn word(path: &Path) -> &str {
     path.to_str().expect("paths of tests are UTF-8")
 }
 
-/// The words of `sluice run`.
+/// Returns the words of `sluice run`.
 pub fn curate<'a>(
     input: &'a str,
     run: &'a str,
@@ -66,9 +66,10 @@ pub fn curate<'a>(
 }
 
 impl Reference {
-    /// The one that all tests share; none, said loudly, where something for it is not there.
+    /// Returns the reference that all tests share; `None`, with a message, if a requirement is
+    /// missing.
     pub fn get() -> Option<&'static Self> {
-        // Each test that goes without says so, not only the first.
+        // Each test without it reports that, not only the first.
         models(MODELS)?;
         demo_input()?;
         static REFERENCE: LazyLock<Option<Reference>> = LazyLock::new(Reference::make);
@@ -101,7 +102,7 @@ impl Reference {
         let (run, output) = self.made(images_per_shard);
         let first = self.made(LARGE_SHARDS).0;
         if run != first {
-            // All but the export is the same.
+            // Only the export differs.
             let (from, to) = (word(&first), word(&run));
             assert_eq!(self.process.run(&["copy", from, to]).unwrap().code, 0);
         }
@@ -112,28 +113,29 @@ impl Reference {
         assert_eq!(finished.code, 0, "{}", finished.stderr);
     }
 
-    /// The folder of photographs.
+    /// Returns the folder of photographs.
     pub fn input(&self) -> PathBuf {
         self.place.join("photos")
     }
 
-    /// Run and output, with so many images in an output shard.
+    /// Returns run and output with this number of images per output shard.
     pub fn made(&self, images_per_shard: &str) -> (PathBuf, PathBuf) {
         let of = |name: &str| self.place.join(format!("{name}-{images_per_shard}"));
         (of("run"), of("output"))
     }
 
-    /// Compares a run and an output of this input with those on local disk, and says what differs.
+    /// Compares a run and an output of this input with those on local disk, and returns the
+    /// differences.
     ///
-    /// All objects must be the same to the byte, but for what tells of time and place:
+    /// All objects must be identical, except for times and locations:
     /// - `run.json`: `input`, `patterns`, `listed` and `id`
     /// - `pipeline.toml`: `input`, `output` and `models`
     /// - `partition/plan.parquet`: the columns `etag` and `modified`, which are each store's own
     /// - receipts: `seconds`, fingerprints (a shard's stamp goes into them), the settings `input`,
-    ///   `patterns` and `output`, where outputs outside of the run lie, and the hashes and sizes of
+    ///   `patterns` and `output`, the locations of outputs outside the run, and the hashes and sizes of
     ///   the objects in this list
     /// - `export/plan/plan.parquet`: the fingerprint in its metadata
-    /// - `report/index.html`: it names places, and how long the steps took
+    /// - `report/index.html`: it contains locations and durations
     /// - the output's `README.md` and `croissant.json`: they name the input, of a local folder the
     ///   name alone
     /// - the output's `.sluice.json`: it names the run
@@ -181,7 +183,7 @@ impl Reference {
     }
 }
 
-/// The members of some shards in one, with a member of noise in each sample.
+/// Returns one shard with the members of several, and a member of noise in each sample.
 fn with_noise(shards: &[PathBuf]) -> Vec<u8> {
     let mut joined = Shard::new();
     let mut last = String::new();
@@ -203,7 +205,7 @@ fn with_noise(shards: &[PathBuf]) -> Vec<u8> {
     joined.finish()
 }
 
-/// Bytes that follow from a key and cannot be compressed.
+/// Returns bytes that depend on a key and cannot be compressed.
 fn noise(key: &str) -> Vec<u8> {
     let mut noise = vec![0; NOISE];
     let mut bytes = blake3::Hasher::new().update(key.as_bytes()).finalize_xof();
@@ -211,8 +213,8 @@ fn noise(key: &str) -> Vec<u8> {
     noise
 }
 
-/// A folder that no other process uses. Nothing ends a static, so the next process removes what
-/// this one leaves.
+/// Returns a folder that no other process uses. Statics are never dropped, so the next process
+/// removes the folder.
 fn place_for_this_process() -> PathBuf {
     let all = Path::new(env!("CARGO_TARGET_TMPDIR")).join("object-stores");
     std::fs::create_dir_all(&all).unwrap();
@@ -226,7 +228,7 @@ fn place_for_this_process() -> PathBuf {
     all.join(std::process::id().to_string())
 }
 
-/// All files under a folder, by their paths in it.
+/// Returns all files below a folder, by their paths in it.
 pub fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let run = Run::at(word(folder)).unwrap();
     let objects = run.store.list("").unwrap().into_iter();
@@ -256,7 +258,7 @@ fn compare(
     wrong.extend(more.map(|path| format!("{path}: not there on local disk")));
 }
 
-/// The first lines of two texts that differ.
+/// Returns the first lines of two texts that differ.
 fn shown(here: &[u8], there: &[u8]) -> String {
     let [here, there] = [here, there].map(|bytes| std::str::from_utf8(bytes).unwrap_or("(binary)"));
     let lines = here.lines().zip(there.lines());
@@ -265,7 +267,7 @@ fn shown(here: &[u8], there: &[u8]) -> String {
     differ.join("")
 }
 
-/// The lines of a pipeline file that name no place.
+/// Returns the lines of a pipeline file without locations.
 fn without_places(toml: &[u8]) -> Vec<&str> {
     let text = std::str::from_utf8(toml).unwrap();
     let is_place = |line: &&str| {
@@ -275,7 +277,7 @@ fn without_places(toml: &[u8]) -> Vec<&str> {
     text.lines().filter(|line| !is_place(line)).collect()
 }
 
-/// A JSON object without these fields.
+/// Returns a JSON object without these fields.
 fn settings(json: &[u8], without: &[&str]) -> Value {
     let mut value: Value = serde_json::from_slice(json).unwrap();
     let fields = value.as_object_mut().unwrap();

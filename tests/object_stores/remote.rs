@@ -9,8 +9,8 @@ use sluice_tests::{Finished, Process, Running};
 
 use crate::reference::{Reference, contents, curate, word};
 
-/// A folder in a bucket, and programs that see no other store.
-pub struct Remote {
+/// A folder in a bucket, and programs that can access only this store.
+pub struct RemoteFolder {
     /// The folder's URI.
     pub uri: String,
     process: Process,
@@ -18,8 +18,8 @@ pub struct Remote {
     secrets: Vec<String>,
 }
 
-impl Remote {
-    /// A test's own folder in a bucket.
+impl RemoteFolder {
+    /// Returns a test's own folder in a bucket.
     pub fn new(site: &Site, test: &str) -> Self {
         let limit = Duration::from_secs(180);
         let process = Process::new(env!("CARGO_BIN_EXE_sluice-tests-step"), limit).unwrap();
@@ -38,7 +38,7 @@ impl Remote {
         self
     }
 
-    /// Lets the programs see another store as well.
+    /// Gives the programs access to another store as well.
     #[must_use]
     pub fn and(mut self, site: &Site) -> Self {
         self.process = self.process.at(site);
@@ -46,29 +46,29 @@ impl Remote {
         self
     }
 
-    /// One thing more that nothing may say.
+    /// Adds a secret that no output may contain.
     #[must_use]
     pub fn hiding(mut self, secret: &str) -> Self {
         self.secrets.push(secret.to_owned());
         self
     }
 
-    /// The URI of something in the folder.
+    /// Returns the URI of a path in the folder.
     pub fn at(&self, path: &str) -> String {
         format!("{}/{path}", self.uri)
     }
 
-    /// A folder on local disk, for this test alone.
+    /// Returns a folder on local disk for this test alone.
     pub fn here(&self, name: &str) -> PathBuf {
         self.scratch.path().join(name)
     }
 
-    /// Brings a folder of local disk to the store.
+    /// Copies a folder from local disk to the store.
     pub fn bring(&self, folder: &Path, path: &str) {
         self.done(&["copy", word(folder), &self.at(path)]);
     }
 
-    /// Brings a folder of the store to local disk, where it is searched for secrets.
+    /// Copies a folder from the store to local disk, and searches it for secrets.
     pub fn fetch(&self, path: &str) -> PathBuf {
         let folder = self.here(path);
         self.done(&["copy", &self.at(path), word(&folder)]);
@@ -78,7 +78,7 @@ impl Remote {
         folder
     }
 
-    /// Runs a command line to its end, whatever that is.
+    /// Runs a command line to its end, with any exit code.
     pub fn run(&self, command: &[&str]) -> Finished {
         let finished = self.process.run(command).unwrap();
         self.check_hidden("stdout", finished.stdout.as_bytes());
@@ -91,7 +91,7 @@ impl Remote {
         self.process.start(command).unwrap()
     }
 
-    /// Waits for what [`start`](Self::start) started.
+    /// Waits for a process from [`start`](Self::start).
     pub fn wait(&self, running: Running) -> Finished {
         let finished = running.wait().unwrap();
         self.check_hidden("stdout", finished.stdout.as_bytes());
@@ -118,26 +118,26 @@ impl Remote {
         ))
     }
 
-    /// Runs `sluice verify`, which must find nothing.
+    /// Runs `sluice verify`, which must pass.
     pub fn verify(&self, run: &str) {
         self.done(&["sluice", "verify", "--run", run]);
     }
 
-    /// The run and the output must be what the reference has on local disk.
+    /// Checks that the run and the output equal the reference on local disk.
     pub fn compare(&self, reference: &Reference, images_per_shard: &str) {
         let [run, output] = ["run", "output"].map(|path| self.fetch(path));
         let wrong = reference.differences(images_per_shard, &self.at("photos"), &run, &output);
         assert!(wrong.is_empty(), "{}: {wrong:#?}", self.uri);
     }
 
-    /// Fails when a secret stands in these bytes.
+    /// Fails when these bytes contain a secret.
     pub fn check_hidden(&self, place: &str, bytes: &[u8]) {
         if let Some(shown) = self.shown(bytes) {
             panic!("{place}: a secret is shown: {shown}");
         }
     }
 
-    /// The surroundings of a secret, where one is shown.
+    /// Returns the text around a secret, if the bytes contain one.
     pub fn shown(&self, bytes: &[u8]) -> Option<String> {
         self.secrets.iter().find_map(|secret| {
             let secret = secret.as_bytes();
@@ -149,7 +149,7 @@ impl Remote {
         })
     }
 
-    /// Runs a command line and says what is wrong: another exit code than these, or a secret.
+    /// Runs a command line and returns an error for any other exit code, or for a secret.
     pub fn wrong(&self, command: &[&str], codes: &[i32]) -> Option<String> {
         let finished = self.process.run(command).unwrap();
         let words = [&finished.stdout, &finished.stderr].map(|text| self.shown(text.as_bytes()));
@@ -167,13 +167,13 @@ impl Remote {
     }
 }
 
-/// A program's JSON result.
+/// Returns a program's JSON result.
 pub fn result(finished: &Finished) -> Value {
     let line = finished.stdout.lines().last().unwrap_or_default();
     serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))
 }
 
-/// The words of a program that failed, without what it traced.
+/// Returns the output of a failed program, without trace lines.
 pub fn said(finished: &Finished) -> String {
     let lines = finished.stderr.lines().filter(|line| {
         !line.contains(r#""level":"TRACE""#) && !line.contains(r#""level":"DEBUG""#)

@@ -1,20 +1,22 @@
-//! How many requests a shard of a hundred images takes, and how many bytes a few of its images do.
+//! The number of requests for a shard of a hundred images, and the number of bytes for a few
+//! images.
 //!
-//! The proxy counts, and what the programs say of themselves must be the same. With
-//! `SLUICE_TESTS_REQUESTS=1` every request is printed.
+//! The proxy counts requests, and the programs must report the same numbers.
+//! `SLUICE_TESTS_REQUESTS=1` prints every request.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde_json::Value;
-use sluice_tests::servers::{Faults, HaProxy, SeaweedFs, Seen};
+use sluice_tests::servers::{HaProxy, ProxyFaults, SeaweedFs, SeenRequest};
 use sluice_tests::step_commands;
 
 use crate::reference::Reference;
-use crate::remote::{Remote, result};
+use crate::remote::{RemoteFolder, result};
 
-/// The most requests that a step may send for one shard of a hundred images in one partition, all
-/// methods together: its own manifests and receipts, those that it reads, and the shard.
+/// The maximum number of requests of a step for one shard of a hundred images in one partition,
+/// with all methods: for its own manifests and receipts, for those that it reads, and for the
+/// shard.
 const MOST: &[(&str, u64)] = &[
     ("sluice-read", 20),
     ("sluice-embed", 26),
@@ -22,11 +24,11 @@ const MOST: &[(&str, u64)] = &[
     ("sluice-export write", 80),
 ];
 
-/// A request for a shard brings about this much.
+/// The approximate size of a request for a shard.
 const WINDOW: u64 = 2 << 20;
 
-/// The requests that came by since the last look, by method.
-fn by_method(seen: &[Seen]) -> BTreeMap<String, u64> {
+/// Returns the number of new requests by method.
+fn by_method(seen: &[SeenRequest]) -> BTreeMap<String, u64> {
     let mut counts = BTreeMap::new();
     for request in seen {
         *counts.entry(request.method.clone()).or_default() += 1;
@@ -34,8 +36,8 @@ fn by_method(seen: &[Seen]) -> BTreeMap<String, u64> {
     counts
 }
 
-/// One shard of the photographs, in a folder of its own.
-fn one_shard(reference: &Reference, remote: &Remote) -> u64 {
+/// Writes one shard of the photographs to a separate folder.
+fn one_shard(reference: &Reference, remote: &RemoteFolder) -> u64 {
     let folder = remote.here("one");
     std::fs::create_dir_all(&folder).unwrap();
     let shard = reference.input().join("00000.tar");
@@ -49,13 +51,13 @@ fn a_shard_of_a_hundred_images_takes_few_requests() {
     let Some(seaweedfs) = SeaweedFs::shared() else {
         return;
     };
-    let Some(proxy) = HaProxy::before(&seaweedfs.site, Faults::NONE) else {
+    let Some(proxy) = HaProxy::before(&seaweedfs.site, ProxyFaults::NONE) else {
         return;
     };
     let Some(reference) = Reference::get() else {
         return;
     };
-    let remote = Remote::new(&proxy.site, "requests");
+    let remote = RemoteFolder::new(&proxy.site, "requests");
     let bytes = one_shard(reference, &remote);
     let [input, run, output] = ["photos", "run", "output"].map(|path| remote.at(path));
     let values = [
@@ -100,7 +102,7 @@ fn a_shard_of_a_hundred_images_takes_few_requests() {
         if most.is_some_and(|(_, most)| total > *most) || of_shard > 4 + bytes / WINDOW {
             wrong.push(format!("{name}: {total}"));
         }
-        let failed: Vec<&Seen> = seen.iter().filter(|seen| seen.status >= 500).collect();
+        let failed: Vec<&SeenRequest> = seen.iter().filter(|seen| seen.status >= 500).collect();
         assert!(failed.is_empty(), "{failed:?}");
     }
     assert!(wrong.is_empty(), "too many requests: {wrong:?}");
@@ -111,13 +113,13 @@ fn a_few_images_of_a_shard_take_few_bytes() {
     let Some(seaweedfs) = SeaweedFs::shared() else {
         return;
     };
-    let Some(proxy) = HaProxy::before(&seaweedfs.site, Faults::NONE) else {
+    let Some(proxy) = HaProxy::before(&seaweedfs.site, ProxyFaults::NONE) else {
         return;
     };
     let Some(reference) = Reference::get() else {
         return;
     };
-    let remote = Remote::new(&proxy.site, "few");
+    let remote = RemoteFolder::new(&proxy.site, "few");
     let shard = one_shard(reference, &remote);
     let [input, run, output] = ["photos", "run", "output"].map(|path| remote.at(path));
     let step = |words: &[&str]| remote.done(&[words, &["--run", &run]].concat());
@@ -126,7 +128,7 @@ fn a_few_images_of_a_shard_take_few_bytes() {
     let models = ["--models", &reference.models, "--model"];
     step(&[&["sluice-embed"][..], &models, &["efficientnet-lite0"]].concat());
     step(&["sluice-aesthetic", "--model", "technical-quality"]);
-    // High enough for a handful to pass.
+    // The threshold is so high that only a few images pass.
     let scores = scores(reference);
     let threshold = format!("aesthetic={}", scores[scores.len() - 3]);
     step(&["sluice-filter", "--min", &threshold]);
@@ -155,15 +157,15 @@ fn a_few_images_of_a_shard_take_few_bytes() {
         !of_shard.is_empty() && of_shard.len() as u64 <= kept,
         "{of_shard:?}"
     );
-    // Beside them there are the answers' heads, and what is fetched because it costs less than
+    // The remaining bytes are the responses' headers, and gaps that are cheaper to fetch than
     // another request.
     assert!(fetched < wanted + wanted / 4 + kept * 1024 + GAP * (kept - of_shard.len() as u64));
 }
 
-/// What lies between two images that come in one request, at most.
+/// The maximum gap between two images of one request.
 const GAP: u64 = 1 << 20;
 
-/// The quality scores of the first shard's images, in order.
+/// Returns the quality scores of the first shard's images, in order.
 fn scores(reference: &Reference) -> Vec<f32> {
     let run = reference.made(crate::reference::LARGE_SHARDS).0;
     let run = sluice_tests::Run::at(run.to_str().unwrap()).unwrap();

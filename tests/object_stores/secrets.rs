@@ -1,13 +1,12 @@
-//! Secrets stand nowhere: not in a log at its most talkative, not in what a program writes, not in
-//! what it says when it fails.
+//! Secrets appear nowhere: not in trace logs, not in written objects, and not in error messages.
 //!
-//! [`Remote`] searches the output of every program that any test here runs; this is about the other
-//! kinds of credentials, and about ways to fail.
+//! [`RemoteFolder`] searches the output of every program in these tests. This module tests the other
+//! kinds of credentials, and failures.
 
 use sluice_tests::servers::{Azurite, SeaweedFs, Site};
 
 use crate::reference::{Reference, contents};
-use crate::remote::{Remote, result, said};
+use crate::remote::{RemoteFolder, result, said};
 
 const PROGRAMS: [&str; 9] = [
     "sluice",
@@ -21,7 +20,7 @@ const PROGRAMS: [&str; 9] = [
     "sluice-report",
 ];
 
-/// Variables that hold URIs.
+/// Variables with URIs.
 const VARIABLES: [&str; 8] = [
     "SLUICE_RUN",
     "SLUICE_INPUT",
@@ -33,8 +32,8 @@ const VARIABLES: [&str; 8] = [
     "SLUICE_RESULT",
 ];
 
-/// Partitions and reads what lies in `photos`, as a proof that the credentials are good.
-fn read(remote: &Remote, run: &str) {
+/// Partitions and reads `photos`, which proves that the credentials are valid.
+fn read(remote: &RemoteFolder, run: &str) {
     let (input, place) = (remote.at("photos"), remote.at(run));
     remote.done(&["sluice-partition", "--input", &input, "--run", &place]);
     remote.done(&["sluice-read", "--run", &place]);
@@ -50,7 +49,7 @@ fn every_kind_of_azure_credentials_works_and_stays_hidden() {
         return;
     };
     let site = &azurite.site;
-    let by_key = Remote::new(site, "kinds");
+    let by_key = RemoteFolder::new(site, "kinds");
     by_key.bring(&reference.input(), "photos");
     let value = |name: &str| {
         let found = site.variables.iter().find(|(known, _)| *known == name);
@@ -64,7 +63,7 @@ fn every_kind_of_azure_credentials_works_and_stays_hidden() {
     .map(value);
     let nothing = site.without("AZURE_STORAGE_KEY");
     let by_token = nothing.with("AZURE_STORAGE_SAS_TOKEN", &azurite.token);
-    read(&Remote::new(&by_token, "kinds"), "by-token");
+    read(&RemoteFolder::new(&by_token, "kinds"), "by-token");
     let connection = format!(
         "DefaultEndpointsProtocol=http;AccountName={account};AccountKey={key};BlobEndpoint={endpoint};"
     );
@@ -72,25 +71,24 @@ fn every_kind_of_azure_credentials_works_and_stays_hidden() {
         variables: vec![("AZURE_STORAGE_CONNECTION_STRING", connection)],
         ..site.clone()
     };
-    read(&Remote::new(&by_connection, "kinds"), "by-connection");
+    read(&RemoteFolder::new(&by_connection, "kinds"), "by-connection");
 
-    // With nothing they are refused, which is what makes the above a proof.
-    let without = Remote::new(&nothing.with("SLUICE_STORE_ANONYMOUS", "true"), "kinds");
+    // Without credentials, access is denied. This shows that the test above is meaningful.
+    let without = RemoteFolder::new(&nothing.with("SLUICE_STORE_ANONYMOUS", "true"), "kinds");
     let run = without.at("by-token");
     let finished = without.run(&["sluice-read", "--run", &run]);
     assert_eq!(finished.code, 2, "{}", said(&finished));
 
-    // The token is in the address of every request, and must not be in what is said of one that
-    // fails.
+    // The token is in the address of every request. An error about a request must not contain it.
     let away = by_token
         .through(9)
         .with("SLUICE_STORE_RETRY_FOR", "3")
         .with("SLUICE_STORE_TIMEOUT", "2");
-    let away = Remote::new(&away, "kinds");
+    let away = RemoteFolder::new(&away, "kinds");
     let finished = away.run(&["sluice-read", "--run", &run]);
     assert_eq!(finished.code, 75, "{}", said(&finished));
     let forged = azurite.token.replace("sp=rwdlac", "sp=rwdlacx");
-    let refused = Remote::new(&nothing.with("AZURE_STORAGE_SAS_TOKEN", &forged), "kinds");
+    let refused = RemoteFolder::new(&nothing.with("AZURE_STORAGE_SAS_TOKEN", &forged), "kinds");
     let finished = refused.run(&["sluice-read", "--run", &run]);
     assert_eq!(finished.code, 2, "{}", said(&finished));
 }
@@ -100,10 +98,10 @@ fn a_session_token_stays_hidden() {
     let Some(seaweedfs) = SeaweedFs::shared() else {
         return;
     };
-    // The server has given out none, so it refuses every one.
+    // The server has issued no token, so it denies every one.
     let token = "FwoGZXIvYXdzEHIaDNotToBeShown4f1c";
     let site = seaweedfs.site.with("AWS_SESSION_TOKEN", token);
-    let remote = Remote::new(&site, "session").hiding(token);
+    let remote = RemoteFolder::new(&site, "session").hiding(token);
     let finished = remote.run(&["sluice-read", "--run", &remote.at("run")]);
     assert_eq!(finished.code, 2, "{}", said(&finished));
 }
@@ -122,7 +120,7 @@ fn uris_with_a_password_are_refused_and_not_repeated() {
         ],
         secrets: vec![password.to_owned(), "secret+4f1c".to_owned()],
     };
-    let remote = Remote::new(&site, "x");
+    let remote = RemoteFolder::new(&site, "x");
     let uri = remote.at("run");
     let local = remote.here("run");
     let local = local.to_str().unwrap();
@@ -147,18 +145,18 @@ fn uris_with_a_password_are_refused_and_not_repeated() {
     let message = &result(&finished)["error"]["message"];
     assert!(message.to_string().contains("password"), "{message}");
 
-    // An endpoint may not hold any either.
+    // An endpoint must not contain a password either.
     let endpoint = format!("http://{user}:{password}@127.0.0.1:9");
     let plain = Site {
         bucket: "s3://bucket".to_owned(),
         ..site.with("AWS_ENDPOINT_URL", &endpoint)
     };
-    let remote = Remote::new(&plain, "x");
+    let remote = RemoteFolder::new(&plain, "x");
     let finished = remote.run(&["sluice-read", "--run", &remote.at("run")]);
     assert_eq!(finished.code, 2, "{}", said(&finished));
 }
 
-/// URIs with credentials in unusual places. `HUSH` is what nothing may say.
+/// URIs with credentials in unusual positions. `HUSH` is the secret.
 const FORMS: [&str; 6] = [
     "https://user:HUSH@host/x",
     "S3://user:HUSH@bucket/x",
@@ -178,7 +176,7 @@ fn credentials_of_every_form_are_refused_and_not_repeated() {
         variables,
         secrets: vec![secret.to_owned()],
     };
-    let remote = Remote::new(&site(Vec::new()), "x");
+    let remote = RemoteFolder::new(&site(Vec::new()), "x");
     let local = remote.here("run");
     let local = local.to_str().unwrap();
     let mut wrong = Vec::new();
@@ -200,7 +198,7 @@ fn credentials_of_every_form_are_refused_and_not_repeated() {
         format!("{secret}@127.0.0.1:9"),
     ] {
         let variables = vec![("AWS_ENDPOINT_URL", endpoint), key.clone()];
-        let remote = Remote::new(&site(variables), "x");
+        let remote = RemoteFolder::new(&site(variables), "x");
         wrong.extend(remote.wrong(&["sluice-read", "--run", &remote.at("run")], &[2]));
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
@@ -217,7 +215,7 @@ fn help_shows_no_values_of_variables() {
         variables: VARIABLES.map(|name| (name, uri.clone())).into(),
         secrets: vec![password.to_owned()],
     };
-    let remote = Remote::new(&site, "x");
+    let remote = RemoteFolder::new(&site, "x");
     let mut wrong = Vec::new();
     for program in PROGRAMS {
         wrong.extend(remote.wrong(&[program, "--help"], &[0]));
@@ -253,7 +251,7 @@ fn malformed_credentials_are_not_repeated() {
             ..azurite.site.clone()
         },
     ] {
-        let remote = Remote::new(&site, "malformed").hiding(secret);
+        let remote = RemoteFolder::new(&site, "malformed").hiding(secret);
         wrong.extend(remote.wrong(&["sluice-read", "--run", &remote.at("run")], &[2]));
     }
     assert!(wrong.is_empty(), "{wrong:#?}");

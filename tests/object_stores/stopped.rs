@@ -1,27 +1,27 @@
-//! A write that is stopped leaves nothing behind, and one that is killed nothing that shows.
+//! A stopped write leaves no object, and a killed write no visible object.
 
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sluice_tests::Running;
-use sluice_tests::servers::{Faults, HaProxy, SeaweedFs, Site};
+use sluice_tests::servers::{HaProxy, ProxyFaults, SeaweedFs, Site};
 
 use crate::reference::{Reference, contents};
-use crate::remote::{Remote, said};
+use crate::remote::{RemoteFolder, said};
 
-/// A run that lacks the curated shards.
+/// A run without the curated shards.
 struct Unfinished {
     seaweedfs: Arc<SeaweedFs>,
-    direct: Remote,
+    direct: RemoteFolder,
 }
 
 impl Unfinished {
     fn new() -> Option<Self> {
         let seaweedfs = SeaweedFs::shared()?;
         let reference = Reference::get()?;
-        let direct = Remote::new(&seaweedfs.site, "stopped");
-        // So much that it takes several parts.
+        let direct = RemoteFolder::new(&seaweedfs.site, "stopped");
+        // Enough bytes for several parts.
         let photos = contents(&reference.input());
         let bytes: usize = photos.values().map(Vec::len).sum();
         for copy in 0..=(16 << 20) / bytes {
@@ -51,10 +51,10 @@ impl Unfinished {
         Some(Self { seaweedfs, direct })
     }
 
-    /// Starts the export on a store so slow that it can be met while it uploads.
-    fn exporting(&self) -> Option<(Remote, HaProxy, Running)> {
-        let proxy = HaProxy::before(&self.seaweedfs.site, Faults::SLOW)?;
-        let remote = Remote::new(&proxy.site, "stopped");
+    /// Starts the export on a store so slow that it is interrupted during an upload.
+    fn exporting(&self) -> Option<(RemoteFolder, HaProxy, Running)> {
+        let proxy = HaProxy::before(&self.seaweedfs.site, ProxyFaults::SLOW)?;
+        let remote = RemoteFolder::new(&proxy.site, "stopped");
         let run = remote.at("run");
         let mut running = remote.start(&["sluice-export", "write", "--run", &run]);
         while self.uploads() == 0 {
@@ -64,7 +64,7 @@ impl Unfinished {
             );
             std::thread::sleep(Duration::from_millis(20));
         }
-        // Some parts are there.
+        // Some parts are uploaded.
         std::thread::sleep(Duration::from_millis(100));
         Some((remote, proxy, running))
     }
@@ -73,22 +73,22 @@ impl Unfinished {
         self.seaweedfs.uploads("stopped").len()
     }
 
-    /// The names of what lies in the output.
+    /// Returns the names of the objects in the output.
     fn output(&self) -> Vec<String> {
         let folder = self.direct.fetch("output");
         contents(&folder).into_keys().collect()
     }
 }
 
-/// Who waits for a store that is away does not wait on when it is told to stop: a container has
-/// half a minute until it is killed.
+/// A program that waits for an unreachable store must react to a signal: a container is killed
+/// after half a minute.
 #[test]
 fn a_program_that_waits_for_its_store_can_be_stopped() {
-    // Nothing is ever answered.
+    // The server never responds.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let silent = listener.local_addr().unwrap().port();
     let mut wrong = Vec::new();
-    // Nothing listens on port 9.
+    // No server listens on port 9.
     for port in [silent, 9] {
         let site = Site {
             bucket: "s3://bucket".to_owned(),
@@ -101,7 +101,7 @@ fn a_program_that_waits_for_its_store_can_be_stopped() {
             ],
             secrets: vec!["secret+4f1c".to_owned()],
         };
-        let remote = Remote::new(&site, "x");
+        let remote = RemoteFolder::new(&site, "x");
         let mut running = remote.start(&["sluice-read", "--run", &remote.at("run")]);
         std::thread::sleep(Duration::from_secs(2));
         assert!(running.is_running().unwrap());
@@ -149,8 +149,8 @@ fn a_stopped_export_leaves_nothing_behind() {
         asked.elapsed().as_secs_f64()
     );
 
-    // A killed one can abort nothing: its parts stay until the bucket's rule for incomplete
-    // uploads removes them. But no object appears, and the next run makes it.
+    // A killed export cannot abort its upload. The parts remain until the bucket's lifecycle rule
+    // removes them. But no object appears, and the next run writes it.
     let Some((_, _proxy, running)) = unfinished.exporting() else {
         return;
     };

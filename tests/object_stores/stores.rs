@@ -1,4 +1,4 @@
-//! The whole pipeline from bucket to bucket, and the same bytes as on local disk.
+//! The whole pipeline from bucket to bucket, with the same bytes as on local disk.
 
 use std::path::Path;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use sluice_tests::servers::{Azurite, FakeGcs, SeaweedFs, Site};
 use sluice_tests::{Process, Run};
 
 use crate::reference::{LARGE_SHARDS, Reference, SMALL_SHARDS, contents, curate, word};
-use crate::remote::{Remote, result, said};
+use crate::remote::{RemoteFolder, result, said};
 
 #[test]
 fn on_s3_all_is_as_on_local_disk() {
@@ -18,8 +18,8 @@ fn on_s3_all_is_as_on_local_disk() {
     let Some(reference) = Reference::get() else {
         return;
     };
-    // The models too come from the bucket.
-    let remote = Remote::new(&seaweedfs.site, "s3 + ünï");
+    // The models are in the bucket too.
+    let remote = RemoteFolder::new(&seaweedfs.site, "s3 + ünï");
     remote.bring(&reference.input(), "photos");
     for model in ["efficientnet-lite0", "opennsfw"] {
         let folder = Path::new(&reference.models).join(model);
@@ -38,14 +38,14 @@ fn on_s3_all_is_as_on_local_disk() {
     remote.verify(&run);
     remote.compare(reference, LARGE_SHARDS);
     assert_eq!(seaweedfs.uploads("s3 + ünï"), [""; 0]);
-    // Others find the objects under the names that they should have.
+    // Other clients find the objects under the expected names.
     let made = reference.made(LARGE_SHARDS);
     for (path, folder) in [("run", &made.0), ("output", &made.1)] {
         let expected: Vec<String> = contents(folder).into_keys().collect();
         assert_eq!(seaweedfs.names(&format!("s3 + ünï/{path}")), expected);
     }
 
-    // Nothing is done again, and what people look at can be looked at.
+    // Nothing is repeated, and the tools can read the results.
     let again = remote.done(&words);
     assert_eq!(result(&again)["status"], "up-to-date", "{}", said(&again));
     let images = remote.at("run/read/images/part-00000.parquet");
@@ -56,7 +56,7 @@ fn on_s3_all_is_as_on_local_disk() {
     assert!(explained.stdout.contains(&id), "{}", explained.stdout);
 }
 
-/// The first image of the input.
+/// Returns the first image of the input.
 fn first_image(reference: &Reference) -> String {
     let run = Run::at(word(&reference.made(LARGE_SHARDS).0)).unwrap();
     let rows: Vec<SampleRow> = run.rows("read/images").unwrap();
@@ -71,7 +71,7 @@ fn on_azure_all_is_as_on_local_disk() {
     let Some(reference) = Reference::get() else {
         return;
     };
-    let remote = Remote::new(&azurite.site, "azure + ünï");
+    let remote = RemoteFolder::new(&azurite.site, "azure + ünï");
     remote.bring(&reference.input(), "photos");
     let finished = remote.curate(reference, LARGE_SHARDS);
     eprintln!(
@@ -83,7 +83,8 @@ fn on_azure_all_is_as_on_local_disk() {
     remote.compare(reference, LARGE_SHARDS);
 }
 
-/// With output shards that fit into one request: the server knows no multipart uploads.
+/// With output shards that fit into one request, because the server does not support multipart
+/// uploads.
 #[test]
 fn on_google_cloud_storage_all_is_as_on_local_disk() {
     let Some(gcs) = FakeGcs::shared() else {
@@ -92,7 +93,7 @@ fn on_google_cloud_storage_all_is_as_on_local_disk() {
     let Some(reference) = Reference::get() else {
         return;
     };
-    let remote = Remote::new(&gcs.site, "gcs + ünï");
+    let remote = RemoteFolder::new(&gcs.site, "gcs + ünï");
     remote.bring(&reference.input(), "photos");
     let finished = remote.curate(reference, SMALL_SHARDS);
     eprintln!(
@@ -112,9 +113,9 @@ fn input_run_and_output_may_lie_on_three_stores() {
     let Some(reference) = Reference::get() else {
         return;
     };
-    let azure = Remote::new(&azurite.site, "mixed");
+    let azure = RemoteFolder::new(&azurite.site, "mixed");
     azure.bring(&reference.input(), "photos");
-    let remote = Remote::new(&seaweedfs.site, "mixed").and(&azurite.site);
+    let remote = RemoteFolder::new(&seaweedfs.site, "mixed").and(&azurite.site);
     let (input, run) = (azure.at("photos"), remote.at("run"));
     let folder = remote.here("output");
     let output = format!("file://{}", word(&folder));
@@ -133,7 +134,7 @@ fn input_run_and_output_may_lie_on_three_stores() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// `file://` names what the plain path names.
+/// A `file://` URI is equivalent to the plain path.
 #[test]
 fn file_uris_are_plain_paths() {
     let Some(reference) = Reference::get() else {
@@ -175,7 +176,7 @@ fn file_uris_are_plain_paths() {
     assert!(inspected.stdout.contains("00001/"), "{}", inspected.stdout);
 }
 
-/// Nothing is signed, and nothing need be.
+/// Requests are not signed, and need not be.
 #[test]
 fn public_buckets_are_read_without_credentials() {
     let Some(azurite) = Azurite::shared() else {
@@ -188,16 +189,16 @@ fn public_buckets_are_read_without_credentials() {
         bucket: azurite.public.clone(),
         ..azurite.site.clone()
     };
-    let owner = Remote::new(&public, "public");
+    let owner = RemoteFolder::new(&public, "public");
     owner.bring(&reference.input(), "photos");
     let nobody = public
         .without("AZURE_STORAGE_KEY")
         .with("SLUICE_STORE_ANONYMOUS", "true");
-    let nobody = Remote::new(&nobody, "public");
+    let nobody = RemoteFolder::new(&nobody, "public");
     let (input, run) = (nobody.at("photos"), nobody.here("run"));
     nobody.done(&["sluice-partition", "--input", &input, "--run", word(&run)]);
     nobody.done(&["sluice-read", "--run", word(&run)]);
-    // But not written to.
+    // Writing is denied.
     let refused = nobody.run(&[
         "sluice-partition",
         "--input",
@@ -208,7 +209,7 @@ fn public_buckets_are_read_without_credentials() {
     assert_eq!(refused.code, 2, "{}", said(&refused));
 }
 
-/// Nothing waits for a request that waits for it.
+/// A single connection causes no deadlock.
 #[test]
 fn one_request_at_a_time_is_enough() {
     let Some(seaweedfs) = SeaweedFs::shared() else {
@@ -217,7 +218,7 @@ fn one_request_at_a_time_is_enough() {
     let Some(reference) = Reference::get() else {
         return;
     };
-    let remote = Remote::new(&seaweedfs.site, "one").with("SLUICE_STORE_CONCURRENCY", "1");
+    let remote = RemoteFolder::new(&seaweedfs.site, "one").with("SLUICE_STORE_CONCURRENCY", "1");
     remote.bring(&reference.input(), "photos");
     let [input, run, output] = ["photos", "run", "output"].map(|path| remote.at(path));
     let step = |words: &[&str]| remote.done(&[words, &["--run", &run]].concat());

@@ -1,6 +1,6 @@
-"""Opens curated datasets with the libraries that people use, by the very lines of their dataset cards.
+"""Opens curated datasets with common libraries, by the code of their dataset cards.
 
-Usage: test_readers.py [unittest's options]. `SLUICE` is the program. Nothing is fetched.
+Usage: test_readers.py [unittest's options]. `SLUICE` is the program. Needs no network.
 """
 
 import io
@@ -43,7 +43,7 @@ def picture(number, extension):
 
 
 def members(number, extensions):
-    """A sample: its image is in the format whose turn it is, and only some have text or metadata."""
+    """Returns a sample. The image formats alternate, and only some samples have text or metadata."""
     extension = extensions[number % len(extensions)]
     yield extension, picture(number, extension)
     if number % 2:
@@ -53,7 +53,7 @@ def members(number, extensions):
 
 
 class Dataset:
-    """An input of some samples, and what is curated from it."""
+    """An input of some samples, and its curated dataset."""
 
     def __init__(self, folder):
         self.folder = pathlib.Path(folder)
@@ -79,7 +79,7 @@ class Dataset:
         return (self.out / "README.md").read_text()
 
     def blocks(self):
-        """The card's blocks of Python, by the library that they import last."""
+        """Returns the card's Python blocks, by the library that they import last."""
         blocks = re.findall(r"```python\n(.*?)```", self.card(), re.DOTALL)
         return {re.findall(r"(?:from|import) (\w+)", block)[-2 if "from datasets" in block else -1]: block for block in blocks}
 

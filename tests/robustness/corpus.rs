@@ -1,12 +1,13 @@
-//! The inputs of the fuzz targets, replayed: those that lead far into a parser, and those that once
-//! found a fault.
+//! Replays the inputs of the fuzz targets: inputs that reach deep into a parser, and inputs that
+//! once revealed a fault.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use sluice_tests::fuzz::TARGETS;
 
-/// An input that takes longer hides a loop: the slowest takes a tenth of a second.
+/// The time limit of an input. A slower one indicates a loop: the slowest takes a tenth of a
+/// second.
 const LIMIT: Duration = Duration::from_secs(10);
 
 fn folder() -> PathBuf {
@@ -38,7 +39,7 @@ fn every_input_of_the_corpus_passes() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// What libFuzzer runs are the same targets.
+/// The programs for libFuzzer run the same targets.
 #[test]
 fn every_target_has_a_program() {
     let manifest = std::fs::read_to_string(folder().join("../Cargo.toml")).unwrap();

@@ -1,9 +1,9 @@
-//! Runs whose processes are killed, stopped and doubled at random moments.
+//! Runs whose processes are killed, stopped and duplicated at random moments.
 //!
 //! A case is a list of disturbances ([`case`]). It is played on a run ([`play`]): each step is
-//! disturbed and then done again until it succeeds, as a workflow engine does. In the end the run must
-//! verify, and all its objects and those of its output must have the bytes of an undisturbed run at the
-//! same place ([`lab`]).
+//! disturbed and then run again until it succeeds, as a workflow engine does. At the end the run
+//! must verify, and all objects of the run and its output must have the bytes of an undisturbed run
+//! at the same location ([`lab`]).
 //!
 //! ```text
 //! cargo test --workspace --test robustness kills -- --nocapture
@@ -18,8 +18,8 @@
 //! | `SLUICE_TESTS_PROGRAMS` | folder of the programs to test, in place of `sluice-tests-step` |
 //! | `SLUICE_TESTS_CASE` | a kept case, to be played again |
 //!
-//! The moments are fractions of the time that a step takes undisturbed, so a seed gives the same cases,
-//! but not the same interleaving: a kept case may take several attempts to fail again.
+//! The moments are fractions of a step's undisturbed duration. A seed gives the same cases, but not
+//! the same interleaving: a recorded case may take several attempts to fail again.
 
 mod case;
 mod lab;
@@ -30,17 +30,17 @@ use std::time::Instant;
 
 use sluice_tests::servers::SeaweedFs;
 
-use self::case::{Case, Random};
+use self::case::{KillCase, SplitMix};
 use self::lab::Lab;
-use self::play::{Tally, play};
+use self::play::{KillCounts, play};
 
-/// Processes to kill where no number is given: a few seconds.
+/// The default number of processes to kill, which takes a few seconds.
 const FEW: u64 = 16;
-/// Failures after which a test ends.
+/// The number of failures after which a test ends.
 const ENOUGH: usize = 3;
-/// Attempts to see a case fail again.
+/// Attempts to reproduce a failure.
 const ATTEMPTS: usize = 3;
-/// How often a kept case is played.
+/// The number of replays of a recorded case.
 const REPLAYS: usize = 20;
 
 fn number(variable: &str) -> Option<u64> {
@@ -64,7 +64,7 @@ fn runs_on_local_disk_survive() {
     }
 }
 
-/// Minutes even for a few, so `make kills` alone plays them.
+/// Even a few cases take minutes, so only `make kills` plays them.
 #[test]
 fn runs_on_s3_survive() {
     if std::env::var_os("SLUICE_TESTS_KILLS").is_none() {
@@ -78,16 +78,16 @@ fn runs_on_s3_survive() {
     }
 }
 
-/// Plays cases until so many processes were killed. Fails with those that ended otherwise than an
-/// undisturbed run.
+/// Plays cases until this number of processes has been killed. Fails with the cases whose result
+/// differs from an undisturbed run.
 fn survive(lab: &Lab, name: &str, kills: u64) {
     let seed = seed();
     eprintln!("{name}: SLUICE_TESTS_SEED={seed}");
     let started = Instant::now();
-    let mut random = Random::new(seed);
-    let (mut tally, mut failures) = (Tally::default(), Vec::new());
+    let mut random = SplitMix::new(seed);
+    let (mut tally, mut failures) = (KillCounts::default(), Vec::new());
     while tally.killed < kills && failures.len() < ENOUGH {
-        let case = Case::random(&mut random, lab.nodes());
+        let case = KillCase::random(&mut random, lab.nodes());
         tally.cases += 1;
         if let Err(failure) = play(lab, &case, &mut tally) {
             let kept = keep(
@@ -103,8 +103,8 @@ fn survive(lab: &Lab, name: &str, kills: u64) {
     assert!(failures.is_empty(), "seed {seed}: {failures:#?}");
 }
 
-/// Keeps what a failed case left, and the fewest disturbances that still make it fail.
-fn keep(lab: &Lab, case: &Case, name: &str, failure: &anyhow::Error) -> PathBuf {
+/// Saves the results of a failed case, and the fewest disturbances that still make it fail.
+fn keep(lab: &Lab, case: &KillCase, name: &str, failure: &anyhow::Error) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR"))
         .join("kills")
         .join(name);
@@ -117,10 +117,10 @@ fn keep(lab: &Lab, case: &Case, name: &str, failure: &anyhow::Error) -> PathBuf 
     folder
 }
 
-/// Leaves out disturbances as long as the case still fails.
-fn minimised(lab: &Lab, case: &Case) -> Case {
-    let fails = |case: &Case| {
-        let mut tally = Tally::default();
+/// Removes disturbances as long as the case still fails.
+fn minimised(lab: &Lab, case: &KillCase) -> KillCase {
+    let fails = |case: &KillCase| {
+        let mut tally = KillCounts::default();
         (0..ATTEMPTS).any(|_| play(lab, case, &mut tally).is_err())
     };
     let mut smallest = case.clone();
@@ -128,9 +128,10 @@ fn minimised(lab: &Lab, case: &Case) -> Case {
     while at < smallest.disturbances.len() {
         let mut smaller = smallest.clone();
         smaller.disturbances.remove(at);
-        match fails(&smaller) {
-            true => smallest = smaller,
-            false => at += 1,
+        if fails(&smaller) {
+            smallest = smaller
+        } else {
+            at += 1
         }
     }
     smallest
@@ -140,12 +141,12 @@ fn minimised(lab: &Lab, case: &Case) -> Case {
 #[ignore = "plays the case that SLUICE_TESTS_CASE names, again and again"]
 fn a_kept_case_survives() {
     let file = std::env::var_os("SLUICE_TESTS_CASE").expect("SLUICE_TESTS_CASE names a case");
-    let case = Case::of_json(&std::fs::read_to_string(file).unwrap());
+    let case = KillCase::of_json(&std::fs::read_to_string(file).unwrap());
     let server = case.on_s3.then(SeaweedFs::shared).flatten();
     let Some(lab) = Lab::new(server.as_ref().map(|server| &server.site)) else {
         return;
     };
-    let mut tally = Tally::default();
+    let mut tally = KillCounts::default();
     for attempt in 0..REPLAYS {
         if let Err(failure) = play(&lab, &case, &mut tally) {
             panic!("attempt {attempt}: {failure:#}");

@@ -1,7 +1,7 @@
-//! Processes that are killed, stopped and doubled, and bytes that nobody meant.
+//! Processes that are killed, stopped and duplicated, and invalid input.
 //!
-//! `kills`: whatever happens to the processes of a run, the run and its output end with the bytes of
-//! an undisturbed run. `corpus`: the inputs of the fuzz targets, replayed.
+//! `kills`: after any disturbance of its processes, a run and its output have the bytes of an
+//! undisturbed run. `corpus`: replays the inputs of the fuzz targets.
 
 #![expect(
     clippy::print_stderr,

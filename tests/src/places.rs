@@ -1,7 +1,7 @@
-//! Where the large things are: the variables that `make test` sets, or else the places in the
+//! Locations of large files: the variables that `make test` sets, or else the folders in the
 //! workspace that `make models` fills.
 //!
-//! Each function gives None where something is missing, and the test that asked counts as skipped
+//! Each function returns `None` if something is missing, and the calling test counts as skipped
 //! ([`Need`]).
 
 use std::path::{Path, PathBuf};
@@ -13,7 +13,7 @@ pub use sluice_testkit::{fixtures, python};
 /// The file name of ONNX Runtime's library.
 const LIBRARY: &str = "libonnxruntime.so";
 
-/// ONNX Runtime's library, which this process finds from now on.
+/// Returns ONNX Runtime's library, and makes it available to this process.
 pub fn runtime() -> Option<PathBuf> {
     static IS_BESIDE: LazyLock<bool> = LazyLock::new(|| link_beside().is_some());
     let library = place(
@@ -28,7 +28,7 @@ pub fn runtime() -> Option<PathBuf> {
     Need::Programs.found(what, "set ORT_DYLIB_PATH", || is_found.then_some(library))
 }
 
-/// ONNX Runtime's library, for the processes of tests, where it is here.
+/// Returns ONNX Runtime's library for the processes of tests, if it is installed.
 pub(crate) fn library() -> Option<PathBuf> {
     let in_cache = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.cache/onnxruntime");
     let given = std::env::var_os("ORT_DYLIB_PATH").map(PathBuf::from);
@@ -36,8 +36,8 @@ pub(crate) fn library() -> Option<PathBuf> {
     library.exists().then_some(library)
 }
 
-/// Links the library into this program's folder, where it is found as well: a process cannot safely
-/// set its own variables.
+/// Links the library into this program's folder, where ONNX Runtime's loader finds it. A process
+/// cannot safely set its own variables.
 fn link_beside() -> Option<()> {
     let library = Path::new(env!("CARGO_MANIFEST_DIR"))
         .join("../.cache/onnxruntime")
@@ -46,14 +46,14 @@ fn link_beside() -> Option<()> {
     let beside = program.parent()?.join(LIBRARY);
     if !beside.exists() {
         let target = std::path::absolute(&library).ok()?;
-        // Another test program may have made it.
+        // Another test program may have created it.
         let _ = std::os::unix::fs::symlink(target, &beside);
     }
     beside.exists().then_some(())
 }
 
-/// The folder of models that `make models` fills, where all of `names` are in it and ONNX Runtime
-/// is there too.
+/// Returns the folder of models that `make models` fills, if it has all of `names` and ONNX Runtime
+/// is installed.
 pub fn models(names: &[&str]) -> Option<PathBuf> {
     runtime()?;
     let folder = place(
@@ -72,7 +72,7 @@ pub fn models(names: &[&str]) -> Option<PathBuf> {
     })
 }
 
-/// The folder of the ONNX files of the fixtures, where ONNX Runtime is there too.
+/// Returns the folder with the ONNX files of the fixtures, if ONNX Runtime is installed.
 pub fn shared_models() -> Option<PathBuf> {
     runtime()?;
     let folder = fixtures()?.parent()?.join("models");
@@ -82,7 +82,10 @@ pub fn shared_models() -> Option<PathBuf> {
     })
 }
 
-/// Makes `<folder>/<name>/model.onnx` of a file of [`shared_models`], and gives that folder.
+/// Copies a file of [`shared_models`] to `<folder>/<name>/model.onnx`, and returns that folder.
+///
+/// # Errors
+/// When the file cannot be copied.
 pub fn model(folder: &Path, name: &str, file: &Path) -> std::io::Result<PathBuf> {
     let made = folder.join(name);
     std::fs::create_dir_all(&made)?;
@@ -90,7 +93,7 @@ pub fn model(folder: &Path, name: &str, file: &Path) -> std::io::Result<PathBuf>
     Ok(made)
 }
 
-/// The folder of the demo's shards.
+/// Returns the folder of the demo's shards.
 pub fn demo_input() -> Option<PathBuf> {
     place(
         Need::Demo,
@@ -101,7 +104,7 @@ pub fn demo_input() -> Option<PathBuf> {
     )
 }
 
-/// A server that `tests/servers/install.sh` gets.
+/// Returns a server that `tests/servers/install.sh` installs.
 pub(crate) fn server(name: &str) -> Option<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let folder = std::env::var_os("SLUICE_SERVERS")

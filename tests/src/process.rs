@@ -1,4 +1,4 @@
-//! Programs in processes of their own.
+//! Programs in separate processes.
 
 use std::ffi::OsStr;
 use std::os::unix::process::CommandExt;
@@ -12,10 +12,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use crate::places;
 use crate::servers::Site;
 
-/// The file that a process writes its peak to.
+/// The variable that names the file for a process's peak memory.
 const PEAK: &str = "SLUICE_TESTS_PEAK";
 
-/// How the names of variables begin that would lead a program elsewhere than a test wants.
+/// Prefixes of variables that would redirect a program.
 const FOREIGN: [&str; 6] = [
     "AWS_",
     "AZURE_",
@@ -34,7 +34,7 @@ pub struct Process {
     alone: bool,
 }
 
-/// A process at work. It ends when this is dropped.
+/// A running process. It is killed on drop.
 pub struct Running {
     child: Child,
     folder: tempfile::TempDir,
@@ -43,33 +43,36 @@ pub struct Running {
     started: Instant,
 }
 
-/// How a process ended that may have been killed.
+/// The result of a process that may have been killed.
 #[derive(Debug, Clone)]
 pub struct Ended {
     /// Its exit code, or the signal that ended it.
     pub status: ExitStatus,
-    /// What it wrote to stderr.
+    /// Its output to stderr.
     pub stderr: String,
 }
 
-/// A process that ended.
+/// The result of a process that exited.
 #[derive(Debug, Clone)]
 pub struct Finished {
     /// Its exit code.
     pub code: i32,
-    /// The most memory that it held, in bytes.
+    /// Its peak memory in bytes.
     pub peak: u64,
-    /// What it wrote to stdout.
+    /// Its output to stdout.
     pub stdout: String,
-    /// What it wrote to stderr.
+    /// Its output to stderr.
     pub stderr: String,
-    /// How long it took.
+    /// Its duration.
     pub took: Duration,
 }
 
 impl Process {
-    /// `program` is `sluice-tests-step`, or a folder of programs; a process that takes longer than
-    /// `limit` is ended.
+    /// Returns a starter of processes. `program` is `sluice-tests-step`, or a folder of programs. A
+    /// process that takes longer than `limit` is killed.
+    ///
+    /// # Errors
+    /// When there is no temporary folder.
     pub fn new(program: &str, limit: Duration) -> Result<Self> {
         Ok(Self {
             program: program.into(),
@@ -87,7 +90,7 @@ impl Process {
         self
     }
 
-    /// Lets the processes see this object store, and no other one that this machine may know of.
+    /// Gives the processes access to this object store, and hides others that this machine may use.
     #[must_use]
     pub fn at(mut self, site: &Site) -> Self {
         self.alone = true;
@@ -98,22 +101,26 @@ impl Process {
     }
 
     /// Runs a command line, the program's name first.
+    ///
+    /// # Errors
+    /// When the process does not start, is killed or exceeds the time limit.
     pub fn run<S: AsRef<OsStr>>(&self, command: &[S]) -> Result<Finished> {
         self.start(command)?.wait()
     }
 
     /// Starts a command line, the program's name first.
-    #[expect(
-        clippy::disallowed_types,
-        reason = "what a process says goes through local files, which never fill up and block it"
-    )]
+    ///
+    /// # Errors
+    /// When the process does not start.
+    #[expect(clippy::disallowed_types, reason = "output goes to local files")]
     pub fn start<S: AsRef<OsStr>>(&self, command: &[S]) -> Result<Running> {
         let (name, arguments) = command.split_first().context("no program")?;
         let folder = tempfile::tempdir_in(&self.scratch)?;
         let at = |name: &str| folder.path().join(name);
-        let mut process = match self.program.is_dir() {
-            true => Command::new(self.program.join(name.as_ref())),
-            false => Command::new(&self.program),
+        let mut process = if self.program.is_dir() {
+            Command::new(self.program.join(name.as_ref()))
+        } else {
+            Command::new(&self.program)
         };
         if self.alone {
             for (variable, _) in std::env::vars_os() {
@@ -128,8 +135,8 @@ impl Process {
             .arg0(name)
             .args(arguments)
             .env(PEAK, at("peak"))
-            // Microsoft's builds of ONNX Runtime report home and leave files behind; nothing less
-            // than this variable keeps them from it altogether.
+            // Microsoft's builds of ONNX Runtime send telemetry and create files. Only this
+            // variable prevents both.
             .env("ORT_DISABLE_TELEMETRY", "1")
             .stdin(Stdio::null())
             .stdout(std::fs::File::create(at("stdout"))?)
@@ -147,10 +154,10 @@ impl Process {
         })
     }
 
-    /// Writes what this process held at most, for the one that started it.
+    /// Writes the peak memory of this process, for the process that started it.
     #[expect(
         clippy::disallowed_methods,
-        reason = "the kernel's words about this process lie in a file"
+        reason = "the kernel reports on this process in a file"
     )]
     pub fn report_peak() {
         let Some(file) = std::env::var_os(PEAK) else {
@@ -161,21 +168,24 @@ impl Process {
         let kilobytes =
             line.and_then(|line| line.trim().trim_end_matches("kB").trim().parse().ok());
         let bytes = kilobytes.map_or(0, |kilobytes: u64| kilobytes * 1024);
-        // A peak that cannot be written is missed by the reader.
+        // The reader notices a missing peak.
         let _ = std::fs::write(Path::new(&file), bytes.to_string());
     }
 }
 
 impl Running {
-    /// Whether it has not ended by itself yet.
+    /// Whether it is still running.
+    ///
+    /// # Errors
+    /// When its state cannot be read.
     pub fn is_running(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_none())
     }
 
-    /// Whether it has a handler of SIGTERM yet.
+    /// Whether it has installed a handler of SIGTERM.
     #[expect(
         clippy::disallowed_methods,
-        reason = "the kernel's words about a process are in a file"
+        reason = "the kernel reports on a process in a file"
     )]
     pub fn handles_sigterm(&self) -> bool {
         const SIGTERM: u64 = 1 << 14;
@@ -187,37 +197,49 @@ impl Running {
     }
 
     /// Sends it SIGTERM, as an orchestrator does.
+    ///
+    /// # Errors
+    /// When the signal cannot be sent.
     pub fn terminate(&self) -> Result<()> {
         self.signal(Signal::TERM)
     }
 
-    /// Sends it SIGSTOP: it stays, and does nothing.
+    /// Sends it SIGSTOP, which suspends it.
+    ///
+    /// # Errors
+    /// When the signal cannot be sent.
     pub fn pause(&self) -> Result<()> {
         self.signal(Signal::STOP)
     }
 
     /// Sends it SIGCONT, after [`pause`](Self::pause).
+    ///
+    /// # Errors
+    /// When the signal cannot be sent.
     pub fn resume(&self) -> Result<()> {
         self.signal(Signal::CONT)
     }
 
-    /// Sends it a signal. A process that ended gets none, until it is waited for.
+    /// Sends it a signal. Until it is waited for, an exited process ignores signals.
     fn signal(&self, signal: Signal) -> Result<()> {
         let process = Pid::from_child(&self.child);
         kill_process(process, signal).with_context(|| format!("{}: {signal:?}", self.name))
     }
 
-    /// Ends it at once, as a lost machine does. Returns how it ended.
+    /// Kills it, like a lost machine. Returns its exit status.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
     pub fn kill(mut self) -> Result<ExitStatus> {
         self.child.kill()?;
         Ok(self.child.wait()?)
     }
 
-    /// Waits until it ended, whatever ended it.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "what a process says goes through local files, which never fill up and block it"
-    )]
+    /// Waits until it exits, for any reason.
+    ///
+    /// # Errors
+    /// When it exceeds the time limit, or its output cannot be read.
+    #[expect(clippy::disallowed_methods, reason = "output goes to local files")]
     pub fn end(mut self) -> Result<Ended> {
         let status = self.ended()?;
         let stderr = std::fs::read(self.folder.path().join("stderr"))?;
@@ -227,11 +249,11 @@ impl Running {
         })
     }
 
-    /// Waits until it ended.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "what a process says goes through local files, which never fill up and block it"
-    )]
+    /// Waits until it exits.
+    ///
+    /// # Errors
+    /// When it is killed by a signal, exceeds the time limit, or its output cannot be read.
+    #[expect(clippy::disallowed_methods, reason = "output goes to local files")]
     pub fn wait(mut self) -> Result<Finished> {
         let status = self.ended()?;
         let took = self.started.elapsed();
@@ -242,7 +264,7 @@ impl Running {
         };
         Ok(Finished {
             code,
-            // A process that is ended by its deadline writes none.
+            // A process that is killed at its deadline writes none.
             peak: read("peak").map_or(Ok(0), |peak| peak.trim().parse())?,
             stdout: read("stdout")?,
             stderr,
@@ -265,7 +287,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It fails where the process ended before.
+        // This fails if the process has already exited.
         let _ = self.child.kill().and_then(|()| self.child.wait());
     }
 }

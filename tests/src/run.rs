@@ -12,14 +12,17 @@ use sluice_store::{Location, Store, vectors};
 /// A run, or a curated dataset.
 #[derive(Debug, Clone)]
 pub struct Run {
-    /// Where it lies.
+    /// Its URI.
     pub uri: String,
     /// Its objects.
     pub store: Store,
 }
 
 impl Run {
-    /// Opens what lies at a URI, or makes it.
+    /// Opens the store at a URI, or creates it.
+    ///
+    /// # Errors
+    /// When the URI is not valid or the store cannot be opened.
     pub fn at(uri: impl Into<String>) -> Result<Self> {
         let uri = uri.into();
         Ok(Self {
@@ -28,7 +31,10 @@ impl Run {
         })
     }
 
-    /// All rows of the manifests of one kind (`read/images`), unit after unit.
+    /// Returns all rows of the manifests of one kind (`read/images`), unit by unit.
+    ///
+    /// # Errors
+    /// When a manifest is missing or broken.
     pub fn rows<R: Row>(&self, kind: &str) -> Result<Vec<R>> {
         let mut rows = Vec::new();
         for object in self.store.list(kind)? {
@@ -39,7 +45,10 @@ impl Run {
         Ok(rows)
     }
 
-    /// The embeddings by image, in order.
+    /// Returns the embeddings by image, in order.
+    ///
+    /// # Errors
+    /// When a manifest is broken.
     pub fn embeddings(&self) -> Result<Vec<(String, Vec<f32>)>> {
         let mut found = Vec::new();
         for object in self.store.list("embed/embeddings")? {
@@ -58,7 +67,11 @@ impl Run {
         Ok(found)
     }
 
-    /// The scores of a step with one output, by image, in order. Images without a score are left out.
+    /// Returns the scores of a step with one output by image, in order. Images without a score are
+    /// left out.
+    ///
+    /// # Errors
+    /// When a manifest is broken.
     pub fn scores(&self, step: &str) -> Result<Vec<(String, f32)>> {
         let mut found = Vec::new();
         for object in self.store.list(&format!("{step}/scores"))? {
@@ -75,7 +88,10 @@ impl Run {
         Ok(found)
     }
 
-    /// The receipts of a step, by unit.
+    /// Returns the receipts of a step, by unit.
+    ///
+    /// # Errors
+    /// When a receipt cannot be parsed.
     pub fn receipts(&self, step: &str) -> Result<BTreeMap<Unit, Receipt>> {
         let mut found = BTreeMap::new();
         for object in self.store.list(&layout::receipts(&StepName::new(step)?))? {
@@ -87,7 +103,10 @@ impl Run {
         Ok(found)
     }
 
-    /// The receipts of a step's units of one kind, in order.
+    /// Returns the receipts of a step's units of one kind, in order.
+    ///
+    /// # Errors
+    /// When a receipt cannot be parsed.
     pub fn receipts_of(&self, step: &str, kind: UnitKind) -> Result<Vec<Receipt>> {
         let receipts = self.receipts(step)?.into_values();
         Ok(receipts
@@ -95,7 +114,10 @@ impl Run {
             .collect())
     }
 
-    /// What a step's units of one kind counted together.
+    /// Returns the sum of the counts of a step's units of one kind.
+    ///
+    /// # Errors
+    /// When a receipt cannot be parsed.
     pub fn counts(&self, step: &str, kind: UnitKind) -> Result<Counts> {
         let mut counts = Counts::default();
         for receipt in self.receipts_of(step, kind)? {
@@ -104,7 +126,10 @@ impl Run {
         Ok(counts)
     }
 
-    /// Every object under a folder (`""` for all) with the hash of its bytes.
+    /// Returns the hash of every object below a folder (`""` for all).
+    ///
+    /// # Errors
+    /// When an object cannot be read.
     pub fn hashes(&self, folder: &str) -> Result<BTreeMap<String, String>> {
         let mut hashes = BTreeMap::new();
         for object in self.store.list(folder)? {

@@ -1,4 +1,4 @@
-//! `sluice-spin`: a stage's program whose work never ends and never checks whether it is to stop.
+//! `sluice-spin`: a stage's program whose work never ends and never checks for a stop signal.
 
 use clap::Parser;
 use sluice_harness::{Common, Context, Program};

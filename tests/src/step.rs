@@ -1,8 +1,7 @@
-//! Every program in one, told apart by the name it is started under: what the tests start
-//! to see a program's exit code, its results, and how much memory it takes.
+//! All programs in one executable, selected by the name under which it is started. Tests start it
+//! to observe a program's exit code, results and memory.
 //!
-//! When it ends it writes the most memory that it held, in bytes, to the file that
-//! `SLUICE_TESTS_PEAK` names.
+//! On exit it writes its peak memory in bytes to the file in `SLUICE_TESTS_PEAK`.
 
 use std::process::ExitCode;
 

@@ -1,7 +1,7 @@
 //! The steps' command lines, for tests that run them one after the other.
 
-/// The steps' command lines, without the run. Words in capitals stand for what differs. The three
-/// methods of duplicates are steps of their own, so that each compares all images.
+/// The steps' command lines, without the run. Words in capitals are placeholders. The three methods
+/// of duplicates are separate steps, so that each compares all images.
 const STEPS: [&str; 16] = [
     "partition --input INPUT --shards-per-partition 1",
     "read --jobs 1",
@@ -21,7 +21,7 @@ const STEPS: [&str; 16] = [
     "report --jobs 1",
 ];
 
-/// A step's command line.
+/// The command line of one step, with its name.
 #[derive(Debug, Clone)]
 pub struct StepCommand {
     /// The program and its subcommand.
@@ -30,8 +30,8 @@ pub struct StepCommand {
     pub words: Vec<String>,
 }
 
-/// The command lines of all steps, one unit of work at a time and no sample dropped by a filter.
-/// `values` says what the words in capitals stand for.
+/// Returns the command lines of all steps, one unit at a time, with a filter that drops no sample.
+/// `values` are the values of the placeholders.
 pub fn step_commands(run: &str, values: &[(&str, &str)]) -> Vec<StepCommand> {
     let command = |line: &str| {
         let words = line.split(' ').map(|word| {

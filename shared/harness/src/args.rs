@@ -1,4 +1,4 @@
-//! The arguments that every program takes.
+//! The arguments that all programs share.
 
 use std::ffi::OsString;
 use std::ops::RangeInclusive;
@@ -12,10 +12,10 @@ use sluice_store::{Location, Storage};
 use crate::logs::LogFormat;
 use crate::machine::parse_bytes;
 
-/// Threads that a program may have at most: starting many more takes longer than any work gains.
+/// The maximum number of threads. Starting more takes longer than any work gains.
 const MOST_JOBS: u64 = 1024;
 
-/// Parses `--jobs`.
+/// Returns the parser of `--jobs`.
 pub fn jobs() -> RangedU64ValueParser<usize> {
     RangedU64ValueParser::new().range(1..=MOST_JOBS)
 }
@@ -23,7 +23,7 @@ pub fn jobs() -> RangedU64ValueParser<usize> {
 /// Arguments of every program.
 #[derive(Debug, Clone, Default, Args)]
 pub struct Common {
-    /// Where the run's manifests lie: a URI prefix
+    /// The run: the URI prefix of its manifests and receipts
     #[arg(long, env = "SLUICE_RUN", value_name = "URI")]
     pub run: String,
 
@@ -75,7 +75,7 @@ pub struct Common {
     pub log_format: Option<LogFormat>,
 }
 
-/// Arguments of the steps after `read`.
+/// The additional arguments of the steps after `read`.
 #[derive(Debug, Clone, Args)]
 pub struct StepArgs {
     /// Arguments of every program.
@@ -92,7 +92,7 @@ pub struct StepArgs {
 }
 
 impl Common {
-    /// Returns the arguments of a program on a run, all others as they are by default.
+    /// Returns the arguments for a run, with defaults for everything else.
     pub fn on(run: impl Into<String>) -> Self {
         Self {
             run: run.into(),
@@ -100,7 +100,7 @@ impl Common {
         }
     }
 
-    /// The units that are this process's share, in order.
+    /// Returns the units in the share of this process, in order.
     pub(crate) fn share(&self, units: Vec<Unit>) -> Result<Vec<Unit>> {
         if let Some(list) = &self.partitions {
             let ranges = numbers(list)?;
@@ -129,9 +129,10 @@ impl Common {
         Ok(of_task.step_by(count as usize).collect())
     }
 
-    /// Returns which share of the units this process has; none: all of them.
+    /// Returns the share of the units that this process works on, or `None` for all units.
     ///
-    /// A pod beyond the last share has nothing to do: a Job may have more completions than tasks.
+    /// The share of a pod beyond the last task is empty, because a Job may have more completions
+    /// than tasks.
     pub(crate) fn task_share(&self) -> Result<Option<Share>> {
         let Some(count) = self.task_count.filter(|_| self.partitions.is_none()) else {
             return Ok(None);
@@ -159,11 +160,13 @@ impl Common {
     }
 }
 
-/// Parses `3,8-15`.
+/// Parses a list of numbers and ranges, such as `3,8-15`.
 fn numbers(list: &str) -> Result<Vec<RangeInclusive<u32>>> {
     let wrong = || {
-        Error::usage(format!("--partitions {list:?} is no list of numbers"))
-            .hint("write numbers and ranges, for example 3,8-15")
+        Error::usage(format!(
+            "--partitions: expected a list of numbers, got {list:?}"
+        ))
+        .hint("write numbers and ranges, for example 3,8-15")
     };
     let mut ranges = Vec::new();
     for part in list.split(',') {
@@ -178,18 +181,20 @@ fn numbers(list: &str) -> Result<Vec<RangeInclusive<u32>>> {
     Ok(ranges)
 }
 
-/// The longest file of arguments in a store: some hundred thousand names.
+/// The maximum size of a file of arguments in a store. It is enough for some hundred thousand
+/// names.
 const LONGEST_FILE: u64 = 64 << 20;
 
-/// What a command line says, for [`parse`].
+/// Expands a command line for [`parse`].
 ///
-/// Replaces an argument `@FILE` or `@URI` with the lines of the file. This avoids the kernel's limit of
-/// 128 KiB for one argument, and the limits of workflow engines. A line of a local file may name a
-/// URI in turn. An option with nothing behind its `=` (`--eps=`) is left out, for a workflow's
-/// template cannot leave an argument out.
+/// Replaces an argument `@FILE` or `@URI` with the lines of the file. This avoids the kernel's
+/// limit of 128 KiB for one argument, and the limits of workflow engines. A line of a local file
+/// may be a `@URI` itself. An option with an empty value (`--eps=`) is removed, because a workflow
+/// template cannot omit an argument.
 ///
 /// # Errors
-/// Usage, when a file is not there or is too long; of storage.
+///
+/// Returns a usage error if a file does not exist or is too long, and otherwise a storage error.
 pub fn arguments(line: impl Iterator<Item = OsString>, storage: &Storage) -> Result<Vec<OsString>> {
     let mut arguments = Vec::new();
     for (position, argument) in line.enumerate() {
@@ -212,10 +217,10 @@ pub fn arguments(line: impl Iterator<Item = OsString>, storage: &Storage) -> Res
     Ok(arguments)
 }
 
-/// The form of the input's option in which a file's name follows the `=`.
+/// The option whose value may be the name of a file.
 const INPUT_FILE: &str = "--input=";
 
-/// Returns the lines of `@FILE` or `@URI`, including those of the URIs that a local file names.
+/// Returns the lines of `@FILE` or `@URI`. A local file may contain URIs of further files.
 fn lines_of(word: &str, storage: &Storage) -> Result<Vec<OsString>> {
     if let Some(text) = text_at(word, storage)? {
         return Ok(names_in(&text).map(OsString::from).collect());
@@ -240,7 +245,7 @@ fn names_in(text: &str) -> impl Iterator<Item = &str> {
     text.lines().filter(|line| !line.is_empty())
 }
 
-/// Returns the text of the file that `@URI` names; none for any other word.
+/// Returns the text of the file at `@URI`, or `None` for any other word.
 fn text_at(word: &str, storage: &Storage) -> Result<Option<String>> {
     let uri = word.strip_prefix('@').filter(|uri| uri.contains("://"));
     let Some(uri) = uri else {
@@ -256,11 +261,11 @@ fn text_at(word: &str, storage: &Storage) -> Result<Option<String>> {
         return Err(Error::usage(text).hint("at most 64 MiB; name folders or patterns"));
     }
     let text = String::from_utf8(store.get(&name)?.to_vec());
-    let text = text.map_err(|_| Error::usage(format!("{word}: is no text in UTF-8")))?;
+    let text = text.map_err(|_| Error::usage(format!("{word}: is not UTF-8 text")))?;
     Ok(Some(text))
 }
 
-/// Returns a command line for a shell. Credentials in URIs are left out.
+/// Formats a command line for a shell, without the credentials in URIs.
 pub fn shell<S: AsRef<str>>(command: &[S]) -> String {
     let words: Vec<String> = command.iter().map(|word| quoted(word.as_ref())).collect();
     words.join(" ")
@@ -269,9 +274,10 @@ pub fn shell<S: AsRef<str>>(command: &[S]) -> String {
 fn quoted(word: &str) -> String {
     let word = masked_word(word);
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=,@%+".contains(c);
-    match !word.is_empty() && word.chars().all(plain) {
-        true => word.into_owned(),
-        false => format!("'{}'", word.replace('\'', r"'\''")),
+    if !word.is_empty() && word.chars().all(plain) {
+        word.into_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
     }
 }
 

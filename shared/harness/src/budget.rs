@@ -1,12 +1,12 @@
-//! The memory that work may take at once, shared by all threads of a process.
+//! A limit on the memory that all threads of a process use for decoding.
 //!
-//! A thread takes a share before it allocates, and waits until there is room. What is larger than the
-//! whole budget waits until nothing else is taken, and then goes alone: large images are decoded one at
-//! a time. A thread must not wait for a second share while it holds one.
+//! A thread takes a share before it allocates, and waits until enough memory is free. A share
+//! larger than the whole budget waits until no other share is taken, so large images are decoded
+//! one at a time. A thread that has a share must not wait for a second one.
 
 use std::sync::{Condvar, Mutex, MutexGuard};
 
-/// Bytes of memory that may be taken at once.
+/// A number of bytes that threads can take shares of.
 #[derive(Debug)]
 pub struct MemoryBudget {
     total: u64,
@@ -15,7 +15,7 @@ pub struct MemoryBudget {
 }
 
 impl MemoryBudget {
-    /// Returns a budget of `total` bytes.
+    /// Creates a budget of `total` bytes.
     pub fn new(total: u64) -> Self {
         Self {
             total,
@@ -29,7 +29,7 @@ impl MemoryBudget {
         self.total
     }
 
-    /// Takes `bytes` of the budget until the share is dropped. Waits until they are free.
+    /// Takes `bytes` of the budget until the returned share is dropped. Waits until they are free.
     pub fn take(&self, bytes: u64) -> MemoryShare<'_> {
         let has_no_room = |taken: &mut u64| *taken > 0 && *taken + bytes > self.total;
         let taken = self.freed.wait_while(self.lock(), has_no_room);
@@ -45,7 +45,7 @@ impl MemoryBudget {
     }
 }
 
-/// A part of a [`MemoryBudget`], given back when it is dropped.
+/// A share of a [`MemoryBudget`], returned to it on drop.
 #[must_use]
 #[derive(Debug)]
 pub struct MemoryShare<'a> {
@@ -67,8 +67,8 @@ mod tests {
 
     use super::*;
 
-    /// Takes shares of these sizes on as many threads. Returns the most bytes and the most shares
-    /// that were taken at once.
+    /// Takes shares of these sizes on as many threads. Returns the maximum bytes and the maximum
+    /// number of shares that were taken at the same time.
     fn most(total: u64, sizes: &[u64]) -> (u64, u64) {
         let budget = MemoryBudget::new(total);
         let (bytes, shares) = (AtomicU64::new(0), AtomicU64::new(0));

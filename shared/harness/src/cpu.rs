@@ -1,16 +1,16 @@
-//! CPU time of units of work.
+//! The CPU time of units of work.
 //!
-//! The system counts CPU time by process and by thread, and units share both: several are in work at
-//! once, and decoding runs on a pool of threads. So the CPU time that the process used between two
-//! events (a unit begins or ends) is divided between the units in work, in equal parts. The sum over
-//! all units is what the process used while any of them was in work.
+//! The system measures CPU time by process and by thread. Several units are in progress
+//! concurrently and share the threads of a pool. Therefore, the CPU time of the process between two
+//! events (the start or the end of a unit) is divided equally between the units in progress. The
+//! sum over all units is the CPU time of the process while at least one unit was in progress.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
 
 use crate::context::lock;
 
-/// Divides the CPU time of the process between the units in work. Cheap to clone.
+/// Divides the CPU time of the process between the units in progress. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct CpuClock {
     state: Arc<Mutex<State>>,
@@ -18,13 +18,13 @@ pub struct CpuClock {
 
 #[derive(Debug, Default)]
 struct State {
-    /// CPU time of the process at the last event.
+    /// The CPU time of the process at the last event.
     last: f64,
     next: u64,
     in_work: HashMap<u64, f64>,
 }
 
-/// A unit in work. Dropped, it takes no more part.
+/// A unit in progress. Ends when it is dropped.
 #[derive(Debug)]
 pub struct CpuShare {
     clock: CpuClock,
@@ -32,7 +32,7 @@ pub struct CpuShare {
 }
 
 impl CpuClock {
-    /// Begins a unit of work.
+    /// Starts to measure a unit of work.
     pub fn begin(&self) -> CpuShare {
         let mut state = lock(&self.state);
         state.divide(process_seconds());
@@ -71,10 +71,10 @@ impl State {
     }
 }
 
-/// Returns the CPU time that this process has used, in seconds.
+/// Returns the CPU time of this process, in seconds.
 #[expect(unsafe_code, reason = "getrusage has no safe counterpart")]
 fn process_seconds() -> f64 {
-    // SAFETY: all fields are numbers, and getrusage writes no more than the struct.
+    // SAFETY: all fields are numbers, and getrusage writes only to the struct.
     let usage = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
         libc::getrusage(libc::RUSAGE_SELF, &raw mut usage);

@@ -1,7 +1,7 @@
-//! Logs on stderr: plain lines with progress bars on a terminal, JSON lines otherwise, or as
-//! `--log-format` asks. Colours are off where `NO_COLOR` is set.
+//! Logs on stderr: lines with progress bars on a terminal, JSON lines otherwise, or the format of
+//! `--log-format`. No colours if `NO_COLOR` is set.
 //!
-//! Credentials are hidden, and what would steer a terminal is escaped, whoever logs it.
+//! Credentials are masked and control characters are escaped in every log line.
 
 use std::fmt::Debug;
 use std::io::{self, IsTerminal};
@@ -19,25 +19,26 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::output::{BestEffort, SafeWriter};
 
-/// How logs are written.
+/// The format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// Lines for people.
+    /// Plain lines for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
 /// Starts logging. `SLUICE_LOG` takes the usual directives (`debug`, `sluice_store=trace`).
 ///
-/// `quiet` is for a program whose steps are not what it is about: what the program itself says, but of
-/// the stages warnings alone, besides progress bars.
+/// With `quiet`, only progress bars, warnings of the stages and messages of the program itself are
+/// shown.
 pub(crate) fn start(quiet: bool, format: Option<LogFormat>) {
     let is_terminal = io::stderr().is_terminal();
     let is_text = format.map_or(is_terminal, |format| format == LogFormat::Text);
-    let default = match quiet {
-        true => "warn,sluice::=info,sluice_harness::progress=info,sluice_harness::tool=info",
-        false => "info",
+    let default = if quiet {
+        "warn,sluice::=info,sluice_harness::progress=info,sluice_harness::tool=info"
+    } else {
+        "info"
     };
     let directives = std::env::var("SLUICE_LOG").unwrap_or_default();
     let directives = match directives.trim() {
@@ -71,26 +72,27 @@ pub(crate) fn start(quiet: bool, format: Option<LogFormat>) {
             .with_writer(|| SafeWriter::words(BestEffort(io::stderr())));
         registry.with(lines).try_init()
     };
-    // Within one process (tests) the first caller has set it up.
+    // In tests, an earlier call in the same process has set the logger.
     drop(started);
 }
 
-/// Libraries that log no word for people: each of their failures reaches us as an error too.
+/// Libraries whose log lines are dropped, because all of their failures are also returned as
+/// errors.
 const SILENT: [&str; 2] = ["opendal", "reqsign"];
 
-/// Writes a field of a log line for people.
+/// Writes a field of a plain log line.
 fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> std::fmt::Result {
     let value = shown(&format!("{value:?}"));
     match field.name() {
         "message" => write!(writer, "{value}"),
-        // What the crate `log` says about itself.
+        // Fields that the crate `log` adds.
         name if name.starts_with("log.") => Ok(()),
         name => write!(writer, "{name}={value}"),
     }
 }
 
-/// Of what libraries say, warnings alone, whatever `SLUICE_LOG` asks for: at the levels below they
-/// tell of requests and credentials.
+/// Lets only warnings of libraries pass, whatever `SLUICE_LOG` is. Below that level they log
+/// requests and credentials.
 fn ours() -> FilterFn {
     filter_fn(|about| {
         let is_silent = SILENT.iter().any(|name| about.target().starts_with(name));
@@ -105,7 +107,7 @@ mod tests {
 
     use super::*;
 
-    /// What a layer writes about one event.
+    /// Returns what a layer writes about one event.
     fn logged<L>(layer: impl FnOnce(Arc<Mutex<Vec<u8>>>) -> L) -> String
     where
         L: tracing_subscriber::Layer<tracing_subscriber::Registry> + Send + Sync + 'static,

@@ -1,4 +1,4 @@
-//! The cores and the memory of the machine, as far as the cgroup grants them.
+//! The cores and the memory that the machine has, and that the cgroup grants.
 
 use std::path::{Path, PathBuf};
 
@@ -6,13 +6,13 @@ use serde::Serialize;
 
 use crate::context::threads;
 
-/// Memory for decoding that each thread gets by default: a photograph of 24 megapixels.
+/// The default memory for decoding of one thread: enough for a photograph of 24 megapixels.
 const EACH_THREAD: u64 = 96 << 20;
-/// Memory for decoding at least: the largest image that the limits allow.
+/// The minimum memory for decoding: enough for the largest image that the limits allow.
 const AT_LEAST: u64 = 768 << 20;
 
-/// Returns the memory that images may take by default while they are decoded by `jobs` threads: at
-/// most half of what the machine or the cgroup has.
+/// Returns the default memory for decoding with `jobs` threads. It is at most half of what the
+/// machine or the cgroup has.
 pub(crate) fn default_memory(jobs: usize) -> u64 {
     let wanted = AT_LEAST.max(EACH_THREAD.saturating_mul(jobs as u64));
     granted().map_or(wanted, |granted| wanted.min(granted / 2))
@@ -21,18 +21,18 @@ pub(crate) fn default_memory(jobs: usize) -> u64 {
 /// The cores and the memory of this machine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Hardware {
-    /// Its cores.
+    /// The number of cores.
     pub cores: usize,
-    /// Those that the cgroup grants this process.
+    /// The number of cores that the cgroup grants this process.
     pub granted_cores: usize,
-    /// Its memory in bytes.
+    /// The memory in bytes, if it is known.
     pub memory: Option<u64>,
     /// The memory that the cgroup grants, in bytes.
     pub granted_memory: Option<u64>,
 }
 
 impl Hardware {
-    /// Looks at this machine.
+    /// Measures the machine that this process runs on.
     pub fn this() -> Self {
         let granted_cores = threads(None);
         let text = read(Path::new("/proc/cpuinfo")).unwrap_or_default();
@@ -49,7 +49,7 @@ impl Hardware {
     }
 }
 
-/// Returns the memory of the machine, or the cgroup's limit where that is lower.
+/// Returns the memory of the machine, or the limit of the cgroup if that is lower.
 fn granted() -> Option<u64> {
     let machine = read(Path::new("/proc/meminfo")).and_then(|text| total(&text));
     let groups = read(Path::new("/proc/self/cgroup")).unwrap_or_default();
@@ -68,7 +68,7 @@ fn read(file: &Path) -> Option<String> {
     std::fs::read_to_string(file).ok()
 }
 
-/// `MemTotal` of `/proc/meminfo`, in bytes.
+/// Returns `MemTotal` of `/proc/meminfo`, in bytes.
 fn total(text: &str) -> Option<u64> {
     let line = text
         .lines()
@@ -77,7 +77,8 @@ fn total(text: &str) -> Option<u64> {
     Some(kib * 1024)
 }
 
-/// The files that may hold a limit of the groups of `/proc/self/cgroup`: each group and those above it.
+/// Returns the files that may contain a memory limit: those of the groups in `/proc/self/cgroup`,
+/// and of all groups above them.
 fn limit_files(groups: &str) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for line in groups.lines() {
@@ -99,11 +100,12 @@ fn limit_files(groups: &str) -> Vec<PathBuf> {
     files
 }
 
-/// Parses a number of bytes, with or without a unit: `805306368`, `768M`, `768Mi`, `768MiB`. Units are
-/// powers of 1024.
+/// Parses a number of bytes with an optional unit: `805306368`, `768M`, `768Mi`, `768MiB`. Units
+/// are powers of 1024.
 ///
 /// # Errors
-/// When it is no such number, or 0.
+///
+/// Returns a message if the text is not a positive number of bytes.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let factor: Option<u64> = match &text[digits.len()..] {

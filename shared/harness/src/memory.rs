@@ -1,23 +1,24 @@
-//! Freed memory goes back to the system.
+//! Returns freed memory to the system.
 //!
-//! glibc gives every thread an arena of its own and keeps what was freed in it, so a program's size
-//! grows for a long while with the work that went through it: `read` took 1.7 times the memory on
-//! ten times the shards. Two arenas, and the largest blocks mapped for themselves, keep it at what
-//! is in use. Blocks below that are used again: mapping each of them anew (from 64 KiB on) took a
-//! tenth of `read`'s CPU time and half of a head's, and saved 15 MB.
+//! glibc creates an arena for every thread and keeps freed memory in it, so that the size of a
+//! process grows with the amount of data: `read` took 1.7 times the memory for ten times the
+//! shards. Two arenas, and separate mappings for the largest blocks, limit the size to the memory
+//! in use. Smaller blocks stay in the arenas: mapping all blocks from 64 KiB on cost a tenth of
+//! `read`'s CPU time and half of a head's, and saved 15 MB.
 
-/// Bytes from which on a block is mapped for itself, and free ones at the end of an arena go back.
+/// The size in bytes from which blocks get a mapping of their own, and from which free memory at
+/// the end of an arena is returned.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const LARGE: libc::c_int = 8 << 20;
 
-/// Tells the C library's allocator. What the user set (`MALLOC_ARENA_MAX`) stays.
+/// Limits the arenas of the C library's allocator, unless the user set `MALLOC_ARENA_MAX`.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 #[expect(unsafe_code, reason = "mallopt has no safe counterpart")]
-pub(crate) fn settle() {
+pub(crate) fn limit_arenas() {
     if std::env::var_os("MALLOC_ARENA_MAX").is_some() {
         return;
     }
-    // SAFETY: mallopt takes two integers and is called before any other thread starts.
+    // SAFETY: mallopt takes two integers, and no other thread has been started.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 2);
         libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
@@ -26,4 +27,4 @@ pub(crate) fn settle() {
 }
 
 #[cfg(not(all(target_os = "linux", target_env = "gnu")))]
-pub(crate) fn settle() {}
+pub(crate) fn limit_arenas() {}

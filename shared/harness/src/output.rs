@@ -1,7 +1,7 @@
-//! What a program gives away: its result on stdout and in `--result`, its logs on stderr.
+//! The outputs of a program: its result on stdout and in `--result`, and its logs on stderr.
 //!
-//! A result that cannot be written is no result: the program does not end with 0. A log that cannot
-//! be written changes nothing. A reader that went away (`| head`) is not an error.
+//! If a result cannot be written, the program does not end with 0. A log that cannot be written has
+//! no effect. A reader that closed the pipe (`| head`) is not an error.
 
 use std::borrow::Cow;
 use std::fs::OpenOptions;
@@ -14,14 +14,14 @@ use serde_json::Value;
 use sluice_manifest::text::{safe, visible};
 use sluice_manifest::{Class, Error, ExitStatus, Result};
 
-/// Bytes of a result at most: it names a hundred outputs and counts the others.
+/// The maximum size of a result in bytes. It names a hundred outputs and counts the others.
 const RESULT: u64 = 16 << 20;
-/// Where Kubernetes reads a container's last words.
+/// The file from which Kubernetes reads the termination message of a container.
 const LAST_WORDS: &str = "/dev/termination-log";
 
-/// Writes the result to `--result` (atomically), to stdout where `to_stdout`, and an error to the
-/// container's last words. Returns how the program ends: as `status` has it, or for a result of
-/// finished work that could not be written.
+/// Writes the result to `--result` (atomically), to stdout if `to_stdout`, and an error to the
+/// termination message. Returns `status`, or the status of a failed write if the work itself
+/// succeeded.
 pub(crate) fn deliver(
     name: &str,
     result: &Value,
@@ -34,9 +34,10 @@ pub(crate) fn deliver(
     }
     let line = format!("{}\n", visible(&result.to_string()));
     let saved = file.map_or(Ok(()), |file| save(file, &line));
-    let printed = match to_stdout {
-        true => print(line.as_bytes()),
-        false => Ok(()),
+    let printed = if to_stdout {
+        print(line.as_bytes())
+    } else {
+        Ok(())
     };
     match (saved.and(printed), status) {
         (Err(e), ExitStatus::Done) => lost(name, &e),
@@ -44,17 +45,18 @@ pub(crate) fn deliver(
     }
 }
 
-/// Prints what clap says: help, or what is wrong with the arguments, which it repeats.
+/// Prints the help, or clap's message about the arguments, which repeats them.
 pub(crate) fn print_usage(e: &clap::Error) -> io::Result<()> {
     let plain = e.to_string();
     let safe = safe(&plain);
-    match safe == plain {
-        true => e.print(),
-        false => io::stderr().write_all(safe.as_bytes()),
+    if safe == plain {
+        e.print()
+    } else {
+        io::stderr().write_all(safe.as_bytes())
     }
 }
 
-/// Returns how a program ends whose words for people were written to stdout, or were not.
+/// Returns the status of a program that wrote text to stdout, with the outcome `written`.
 pub(crate) fn shown(name: &str, written: io::Result<()>) -> ExitStatus {
     match unless_closed(written.and_then(|()| io::stdout().flush())) {
         Ok(()) => ExitStatus::Done,
@@ -64,7 +66,7 @@ pub(crate) fn shown(name: &str, written: io::Result<()>) -> ExitStatus {
 
 fn lost(name: &str, e: &Error) -> ExitStatus {
     tracing::error!("{e}");
-    // The log may not have been started.
+    // The logger may not have been started.
     let _ = writeln!(io::stderr(), "{name}: {e}");
     e.class().exit_status()
 }
@@ -75,10 +77,11 @@ fn print(line: &[u8]) -> Result<()> {
     unless_closed(written).map_err(|e| Error::of_io(e, "stdout"))
 }
 
-/// Checks that `--result` can be written, and that it replaces nothing but an earlier result.
+/// Checks that `--result` can be written, and that it would replace only an earlier result.
 ///
 /// # Errors
-/// Usage; transient, when the disk is full.
+///
+/// Returns a usage error if not, and a transient error if the disk is full.
 pub(crate) fn check_result(file: Option<&Path>) -> Result<()> {
     let Some(file) = file else { return Ok(()) };
     refuse_other_file(file)?;
@@ -108,13 +111,13 @@ fn write_result(file: &Path, line: &[u8]) -> io::Result<()> {
     std::fs::rename(&part.path, file)
 }
 
-/// Whether it is a terminal, a pipe or another device, which takes bytes but cannot be replaced.
+/// Returns whether the file is a terminal, a pipe or another device, which cannot be renamed to.
 fn is_special(file: &Path) -> bool {
     file.metadata()
         .is_ok_and(|found| !found.is_file() && !found.is_dir())
 }
 
-/// Refuses to replace what is neither empty nor the result of a program.
+/// Returns an error if the file is not empty and not the result of a program.
 fn refuse_other_file(file: &Path) -> Result<()> {
     let refused = |what: &str| {
         let message = format!("--result {}: {what}", file.display());
@@ -125,13 +128,14 @@ fn refuse_other_file(file: &Path) -> Result<()> {
         Ok(found) if found.is_file() && found.len() > 0 => {}
         _ => return Ok(()),
     }
-    match is_result(file) {
-        true => Ok(()),
-        false => refused("holds something else than a result, which would be overwritten"),
+    if is_result(file) {
+        Ok(())
+    } else {
+        refused("is not a result, and would be overwritten")
     }
 }
 
-/// Whether a file is the result of a program.
+/// Returns whether a file is the result of a program.
 #[expect(
     clippy::disallowed_types,
     reason = "the result is a file of local disk by definition"
@@ -154,7 +158,7 @@ fn not_saved(file: &Path, e: io::Error) -> Error {
     }
 }
 
-/// A temporary file in the folder of the result. It is renamed to the result, and removed otherwise.
+/// A temporary file next to the result. It is either renamed to the result or removed.
 struct Part {
     path: PathBuf,
     #[expect(
@@ -178,7 +182,7 @@ impl Part {
 
 impl Drop for Part {
     fn drop(&mut self) {
-        // After the rename there is nothing to remove.
+        // After the rename, the file does not exist.
         let _ = std::fs::remove_file(&self.path);
     }
 }
@@ -189,12 +193,12 @@ impl Drop for Part {
 )]
 fn leave_last_words(error: &Value) {
     if Path::new(LAST_WORDS).exists() {
-        // The exit code and the log say the same.
+        // The exit code and the log contain the error as well.
         let _ = std::fs::write(LAST_WORDS, error.to_string());
     }
 }
 
-/// Passes over a reader that went away.
+/// Ignores the error of a reader that closed the pipe.
 pub(crate) fn unless_closed(written: io::Result<()>) -> io::Result<()> {
     match written {
         Err(e) if e.kind() == ErrorKind::BrokenPipe => Ok(()),
@@ -202,12 +206,12 @@ pub(crate) fn unless_closed(written: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Passes on what is written, and never fails: a full disk under the log must not end the work.
+/// Forwards everything and never fails, because a full disk under the log must not end the work.
 pub(crate) struct BestEffort<W>(pub W);
 
 impl<W: Write> Write for BestEffort<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // A log that cannot be written can be reported nowhere.
+        // There is no other place to report the failure of the log.
         let _ = self.0.write_all(bytes);
         Ok(bytes.len())
     }
@@ -218,14 +222,14 @@ impl<W: Write> Write for BestEffort<W> {
     }
 }
 
-/// Rewrites what is written. Each call writes a whole text.
+/// Rewrites text before it is written. Each call must contain a whole text.
 pub(crate) struct SafeWriter<W> {
     writer: W,
     rewrite: fn(&str) -> Cow<'_, str>,
 }
 
 impl<W: Write> SafeWriter<W> {
-    /// Hides credentials and escapes control characters: for what the program says.
+    /// Masks credentials and escapes control characters: for messages of the program.
     pub fn words(writer: W) -> Self {
         Self {
             writer,
@@ -233,7 +237,7 @@ impl<W: Write> SafeWriter<W> {
         }
     }
 
-    /// Escapes control characters: for data, which may hold the URLs that samples came from.
+    /// Escapes control characters: for data, which may contain the URLs of samples.
     pub fn data(writer: W) -> Self {
         Self {
             writer,

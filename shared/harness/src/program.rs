@@ -1,4 +1,4 @@
-//! From `main` to the exit code: arguments, signals, the result.
+//! The `main` of a stage's program: arguments, signals, the work, the result and the exit code.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -12,98 +12,105 @@ use clap::Parser;
 use serde_json::{Value, json};
 use sluice_manifest::text::{self, mask_json};
 use sluice_manifest::{Class, Error, ExitStatus, Operation, Role, StepName, UnitKind};
+use sluice_run::{InputPlaces, StepOutputs, Upstream};
 use sluice_store::{Location, Storage};
 
 use crate::args::{Common, StepArgs, arguments, shell};
-use crate::context::{Choice, Context, DeviceUse, Node, Shared, Tally};
+use crate::context::{ChosenSetting, Context, DeviceUse, ProcessResources, ProgramNode, Totals};
 use crate::output::{check_result, deliver, print_usage, shown};
+use crate::pod::refuse_lost;
 use crate::signals::{Deadline, listen};
 use crate::threads::{caught, report_panics, start_pool};
-use crate::upstream::{Gives, Upstream};
 use crate::variables::{Reads, parse};
-use crate::{InputPlaces, logs, memory, refuse_lost};
+use crate::{logs, memory};
 
-/// Outputs that a result names; it counts the others.
+/// The maximum number of outputs that a result names. The others are only counted.
 const NAMED_OUTPUTS: usize = 100;
 
-/// A stage's program: its parsed arguments, and what it does with them.
+/// A stage's program: its parsed arguments and its work.
 pub trait Program: Parser {
     /// The program's name, `sluice-<stage>`.
     const NAME: &'static str;
     /// The stage's role in a pipeline.
     const ROLE: Role;
-    /// What it does: one operation, or one for each subcommand, in their order.
+    /// The operations of the stage: one, or one for each subcommand, in order.
     const OPERATIONS: &'static [Operation];
 
-    /// Returns the arguments that every program takes.
+    /// Returns the arguments that all programs share.
     fn common(&self) -> &Common;
 
-    /// Returns the arguments of the steps after `read`.
+    /// Returns the arguments of the steps after `read`, if the program has them.
     fn step_args(&self) -> Option<&StepArgs> {
         None
     }
 
-    /// Returns the subcommand, where the program has some.
+    /// Returns the subcommand, if the program has several.
     fn subcommand(&self) -> Option<&'static str> {
         None
     }
 
-    /// Whether the settings ask for this subcommand at all.
+    /// Returns whether the settings require this subcommand.
     fn is_active(&self) -> bool {
         true
     }
 
-    /// Returns the steps whose manifests are read, other than `read` and the deciding steps.
+    /// Returns the steps whose manifests are read, except `read` and the deciding steps.
     ///
     /// # Errors
-    /// Usage, when an argument cannot be parsed, such as a rule that does not compile.
+    ///
+    /// Returns a usage error if an argument cannot be parsed, such as a rule that does not compile.
     fn needs(&self) -> anyhow::Result<Vec<StepName>> {
         Ok(Vec::new())
     }
 
-    /// Returns where the samples of the run come from; none for stages that read them from the plan.
+    /// Returns the locations of the samples, or `None` for stages that read them from the plan.
     ///
     /// # Errors
-    /// Data, when there are no shards; usage, when the run would be written into them.
+    ///
+    /// Returns a data error if there are no shards, and a usage error if the run would be written
+    /// into them.
     fn input(&self, _storage: &Storage) -> anyhow::Result<Option<InputPlaces>> {
         Ok(None)
     }
 
-    /// Returns the place that the program writes to in addition to the run, or `None` for most.
+    /// Returns the location that the program writes to in addition to the run, or `None` for most.
     fn output(&self) -> Option<&str> {
         None
     }
 
-    /// Checks all that can be known before the work, given what the steps before give, and returns
-    /// what this step gives.
+    /// Checks everything that can be known before the work, given the outputs of earlier steps.
+    /// Returns the outputs of this step.
     ///
     /// # Errors
-    /// Usage, for settings that cannot work.
-    fn check(&self, _upstream: &Upstream) -> anyhow::Result<Gives> {
-        Ok(Gives::default())
+    ///
+    /// Returns a usage error if the settings cannot work, and otherwise a storage error.
+    fn check(&self, _upstream: &Upstream) -> anyhow::Result<StepOutputs> {
+        Ok(StepOutputs::default())
     }
 
-    /// Does the work.
+    /// Does the work of the stage.
     ///
     /// # Errors
-    /// Of every class; the class decides the exit code.
+    ///
+    /// Returns errors of every class. The class decides the exit code.
     fn run(&self, context: &Context) -> anyhow::Result<()>;
 
-    /// Returns the stage's name.
+    /// Returns the name of the stage.
     fn stage() -> &'static str {
         Self::NAME.strip_prefix("sluice-").unwrap_or(Self::NAME)
     }
 
-    /// Returns the node of the DAG that this command line is.
+    /// Returns the step and the operation that this command line selects.
     ///
     /// # Panics
-    /// When the operations do not have the subcommand, which the tests of each stage exclude.
-    fn node(&self) -> Node {
+    ///
+    /// Panics if no operation has the subcommand. The tests of each stage exclude this.
+    fn node(&self) -> ProgramNode {
         let subcommand = self.subcommand();
         let mut operations = Self::OPERATIONS.iter();
         let operation = operations.find(|operation| operation.subcommand == subcommand);
         let args = self.step_args();
-        Node {
+        ProgramNode {
             step: args
                 .and_then(|args| args.step.clone())
                 .unwrap_or_else(|| StepName::fixed(Self::stage())),
@@ -115,11 +122,11 @@ pub trait Program: Parser {
     }
 }
 
-/// Runs a stage's program. Its whole `main`.
+/// Runs a stage's program, as the only call of its `main`.
 pub fn main<P: Program>() -> ExitCode {
     report_panics();
     let shared = listen();
-    memory::settle();
+    memory::limit_arenas();
     let started = Instant::now();
     let deadline = Deadline::start(&shared);
     let report_to = |file: Option<PathBuf>| {
@@ -166,7 +173,7 @@ pub fn main<P: Program>() -> ExitCode {
 /// Opens the run and does the work. The outer error is about opening the run.
 fn work<P: Program>(
     program: &P,
-    shared: &Shared,
+    shared: &ProcessResources,
 ) -> sluice_manifest::Result<(Context, anyhow::Result<()>)> {
     let context = open(program, shared)?;
     let outcome = guarded(context.jobs, || work_in(program, &context));
@@ -174,55 +181,117 @@ fn work<P: Program>(
     Ok((context, outcome))
 }
 
-/// Opens the run for a program that an engine or a person started.
-fn open<P: Program>(program: &P, shared: &Shared) -> sluice_manifest::Result<Context> {
-    let common = program.common();
+/// Opens the run for a program that was started by an engine or a person.
+fn open<P: Program>(program: &P, shared: &ProcessResources) -> sluice_manifest::Result<Context> {
+    refuse_lost_places(program)?;
+    Context::new(program.common(), P::NAME, program.node(), shared)
+}
+
+/// Returns an error if the run or the output would be lost when the pod ends.
+fn refuse_lost_places<P: Program>(program: &P) -> sluice_manifest::Result<()> {
     for (flag, place) in [
-        ("--run", Some(&*common.run)),
+        ("--run", Some(&*program.common().run)),
         ("--output", program.output()),
     ] {
         let place = place.map(Location::parse).transpose()?;
         place.map_or(Ok(()), |place| refuse_lost(flag, &place))?;
     }
-    Context::new(common, P::NAME, program.node(), shared)
+    Ok(())
 }
 
 fn work_in<P: Program>(program: &P, context: &Context) -> anyhow::Result<()> {
-    context.check_stop()?;
-    if program.common().partitions.is_none() {
-        refuse_incomplete(program, context)?;
-    }
+    check_earlier(program, context)?;
     program.run(context)?;
     Ok(context.check_committed()?)
 }
 
-/// Does a command line in this process as the program does that it names: with the variables of all of
-/// its flags. Returns what is special in its result, and whether it was up to date.
-///
-/// # Errors
-/// As the program's.
-pub fn task<P: Program>(command: &[String], shared: &Shared) -> anyhow::Result<(Value, bool)> {
-    let program = parse::<P, _>(command, Reads::All).map_err(|e| unparsed(&e))?;
-    let context = open(&program, shared)?;
-    let outcome = work_in(&program, &context);
-    context.run.tidy();
-    outcome?;
-    let tally = context.tally().clone();
-    Ok((facts(&tally), tally.is_up_to_date()))
+fn check_earlier<P: Program>(program: &P, context: &Context) -> anyhow::Result<()> {
+    context.check_stop()?;
+    if program.common().partitions.is_none() {
+        refuse_incomplete(program, context)?;
+    }
+    Ok(())
 }
 
-/// Returns whether a command line has work to do. Nothing is done but what the program does where it is
-/// up to date. What takes longer than until `deadline` to find out counts as work, and so does what
-/// cannot be found out.
+/// Who starts a step in this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Starter {
+    /// `sluice run`, which has completed the earlier steps. Only the variables of
+    /// [`MACHINE_FLAGS`](crate::MACHINE_FLAGS) are read.
+    Run,
+    /// A task of a workflow engine. The variables of all flags are read, and missing units of earlier
+    /// steps are an error.
+    Engine,
+}
+
+/// Parses a command line that begins with the name of a stage's program, and opens its run.
 ///
 /// # Errors
-/// Usage, when the program would refuse the command line; stopped, after a signal.
+///
+/// Returns a usage error if the program would refuse the command line, a data error if units of
+/// earlier steps are missing, and otherwise a storage error.
+pub fn open_step<P: Program>(
+    command: &[String],
+    shared: &ProcessResources,
+    starter: Starter,
+) -> anyhow::Result<(P, Context)> {
+    let reads = match starter {
+        Starter::Run => Reads::Machine,
+        Starter::Engine => Reads::All,
+    };
+    let program = parse::<P, _>(command, reads).map_err(|e| unparsed(&e))?;
+    let context = match starter {
+        Starter::Run => Context::new(program.common(), P::NAME, program.node(), shared)?,
+        Starter::Engine => open(&program, shared)?,
+    };
+    if starter == Starter::Engine {
+        check_earlier(&program, &context)?;
+    }
+    Ok((program, context))
+}
+
+/// Runs a command line in this process exactly as its program would, with the variables of all of
+/// its flags. Returns the fields of its result, and whether it was up to date.
+///
+/// # Errors
+///
+/// Fails like the program.
+pub fn task<P: Program>(
+    command: &[String],
+    shared: &ProcessResources,
+) -> anyhow::Result<(Value, bool)> {
+    let (program, context) = open_step::<P>(command, shared, Starter::Engine)?;
+    let outcome = program.run(&context);
+    context.run.tidy();
+    outcome?;
+    Ok(task_done(&context)?)
+}
+
+/// Returns the fields of the result of a task whose work has ended, and whether it was up to date.
+///
+/// # Errors
+///
+/// Returns a bug if a unit was begun and not committed.
+pub fn task_done(context: &Context) -> sluice_manifest::Result<(Value, bool)> {
+    context.check_committed()?;
+    let totals = context.totals().clone();
+    Ok((facts(&totals), totals.is_up_to_date()))
+}
+
+/// Returns whether a command line has work to do. Runs the program until its first unit with work.
+/// Returns true if this cannot be determined, or not before `deadline`.
+///
+/// # Errors
+///
+/// Returns a usage error if the program would refuse the command line or its locations, and a
+/// stopped error after a signal.
 pub fn has_work<P: Program>(
     command: &[String],
-    shared: &Shared,
+    shared: &ProcessResources,
     deadline: Instant,
 ) -> anyhow::Result<bool> {
     let program = parse::<P, _>(command, Reads::All).map_err(|e| unparsed(&e))?;
+    refuse_lost_places(&program)?;
     if Instant::now() >= deadline {
         return Ok(true);
     }
@@ -233,8 +302,8 @@ pub fn has_work<P: Program>(
     Ok(outcome.is_err())
 }
 
-/// Refuses to work when units are missing of the steps that this one reads from: engines start it after
-/// them, and a step may have ended well with shares left undone.
+/// Returns an error if units of the earlier steps that this one reads are missing. A step may have
+/// succeeded although some of its shares were never run.
 fn refuse_incomplete<P: Program>(program: &P, context: &Context) -> anyhow::Result<()> {
     let Some(args) = program.step_args() else {
         return Ok(());
@@ -253,13 +322,13 @@ fn refuse_incomplete<P: Program>(program: &P, context: &Context) -> anyhow::Resu
     Ok(steps.iter().filter(|step| *step != own).try_for_each(all)?)
 }
 
-/// Writes the result of a program that is ended in the middle of its work.
+/// Writes the result of a program that is terminated during its work.
 fn report_stopped(name: &str, started: Instant, storage: &Storage, file: Option<&Path>) {
     let stopped = Err(Error::stopped().into());
     finish(name, file, started, storage.requests(), None, stopped);
 }
 
-/// What clap says about arguments that do not parse, without its usage lines.
+/// Returns clap's message about arguments that cannot be parsed, without the usage lines.
 pub(crate) fn unparsed(e: &clap::Error) -> Error {
     let text = e.to_string();
     let lines = text
@@ -270,7 +339,7 @@ pub(crate) fn unparsed(e: &clap::Error) -> Error {
     Error::usage(words.join(" ").trim_start_matches("error: "))
 }
 
-/// The value of `--result` in arguments that do not parse.
+/// Returns the value of `--result` in arguments that cannot be parsed.
 pub(crate) fn named_result(arguments: &[OsString]) -> Option<PathBuf> {
     let behind = |argument: &OsString| {
         argument
@@ -286,7 +355,7 @@ pub(crate) fn named_result(arguments: &[OsString]) -> Option<PathBuf> {
     })
 }
 
-/// Starts the pool of `jobs` threads, runs `work`, and turns a panic into an error.
+/// Starts a pool of `jobs` threads, runs `work`, and converts a panic to an error.
 pub(crate) fn guarded(
     jobs: usize,
     work: impl FnOnce() -> anyhow::Result<()>,
@@ -296,7 +365,7 @@ pub(crate) fn guarded(
         .unwrap_or_else(|panic| Err(caught(&*panic).into()))
 }
 
-/// Returns the class of an error, and its message for people, safe for a terminal and without
+/// Returns the class of an error and a message for people, without control characters and
 /// credentials.
 pub fn describe(error: &anyhow::Error) -> (Class, String) {
     let class = Class::of(error.as_ref()).unwrap_or(Class::Bug);
@@ -311,54 +380,53 @@ fn finish(
     context: Option<&Context>,
     outcome: anyhow::Result<()>,
 ) -> ExitCode {
-    let tally = context
-        .map(|context| context.tally().clone())
+    let totals = context
+        .map(|context| context.totals().clone())
         .unwrap_or_default();
-    let mut result = facts(&tally);
+    let mut result = facts(&totals);
     add_requests(&mut result, &requests);
-    let status = conclude(name, started, tally.is_up_to_date(), &outcome, &mut result);
+    let status = conclude(name, started, totals.is_up_to_date(), &outcome, &mut result);
     if let Some(error) = result["error"]["message"].as_str()
         && context.is_none()
     {
-        // No log was started for errors this early.
+        // The logger is not running for errors this early.
         let _ = writeln!(std::io::stderr(), "{name}: {error}");
     }
     ExitCode::from(deliver(name, &result, true, result_file, status) as u8)
 }
 
-/// Returns what the units of a process were.
-fn facts(tally: &Tally) -> Value {
-    let named = &tally.outputs[..tally.outputs.len().min(NAMED_OUTPUTS)];
+/// Returns the fields of the result that describe the units.
+fn facts(totals: &Totals) -> Value {
+    let named = &totals.outputs[..totals.outputs.len().min(NAMED_OUTPUTS)];
     let mut result = json!({
-        "units": { "total": tally.units, "done": tally.done, "up_to_date": tally.up_to_date },
-        "counts": tally.counts,
-        "outputs": { "objects": tally.outputs.len(), "bytes": tally.output_bytes, "paths": named },
+        "units": { "total": totals.units, "done": totals.done, "up_to_date": totals.up_to_date },
+        "counts": totals.counts,
+        "outputs": { "objects": totals.outputs.len(), "bytes": totals.output_bytes, "paths": named },
     });
-    if !tally.fan_out.is_empty() {
-        result["fan_out"] = json!(tally.fan_out);
+    if !totals.fan_out.is_empty() {
+        result["fan_out"] = json!(totals.fan_out);
     }
-    add_choices(&mut result, &tally.choices);
-    add_device(&mut result, tally.device.as_ref());
-    add_rows(&mut result, tally.rows);
+    add_choices(&mut result, &totals.choices);
+    add_device(&mut result, totals.device.as_ref());
+    add_rows(&mut result, totals.rows);
     result
 }
 
-/// Adds the settings that the step chose itself, where there are some.
-pub fn add_choices(result: &mut Value, choices: &BTreeMap<&'static str, Choice>) {
+/// Adds the settings that the step chose, if there are any.
+pub fn add_choices(result: &mut Value, choices: &BTreeMap<&'static str, ChosenSetting>) {
     if !choices.is_empty() {
         result["chosen"] = json!(choices);
     }
 }
 
-/// Adds what the step's model ran on, where it has one.
+/// Adds the device that the step's model ran on, if it has one.
 pub fn add_device(result: &mut Value, device: Option<&DeviceUse>) {
     if let Some(device) = device {
         result["device"] = json!(device);
     }
 }
 
-/// Adds how many rows were computed and how many were taken over, where the step gives scores or
-/// embeddings.
+/// Adds the numbers of computed and of reused rows, if the step writes scores or embeddings.
 pub fn add_rows(result: &mut Value, rows: Option<(u64, u64)>) {
     if let Some((computed, reused)) = rows {
         result["computed"] = json!(computed);
@@ -366,14 +434,14 @@ pub fn add_rows(result: &mut Value, rows: Option<(u64, u64)>) {
     }
 }
 
-/// Adds the number of HTTP requests, where some were sent.
+/// Adds the number of HTTP requests, if there were any.
 pub(crate) fn add_requests(result: &mut Value, requests: &BTreeMap<String, u64>) {
     if !requests.is_empty() {
         result["requests"] = json!(requests);
     }
 }
 
-/// Completes a result with what every program's has, and says how the program ends.
+/// Adds the fields that every result has. Returns the exit status of the program.
 pub(crate) fn conclude(
     name: &str,
     started: Instant,

@@ -1,8 +1,8 @@
-//! Progress on stderr: a bar for each step, by images, with total, rate and time left.
+//! Progress on stderr: a bar for each step that counts images, with total, rate and time left.
 //!
-//! How many images the units of a step have is known when they are done. Before, it is estimated by
-//! what `read` accepted in them, for `read` itself by their bytes, and corrected by the units that are
-//! done.
+//! The number of images in a unit is known once the unit is done. Before that, it is estimated from
+//! the images that `read` accepted in it, and for `read` itself from its bytes. The estimate is
+//! corrected by every unit that is done.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,20 +15,20 @@ use tracing_indicatif::span_ext::IndicatifSpanExt;
 
 use crate::context::lock;
 
-/// Argo Workflows shows what a program writes here.
+/// The variable with the file from which Argo Workflows reads the progress.
 const PROGRESS_FILE: &str = "ARGO_PROGRESS_FILE";
 
-/// How much work the units of a step are, in some measure.
+/// The amounts of work in the units of a step.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Weights {
     /// The weight of each unit.
     pub units: BTreeMap<Unit, u64>,
-    /// Whether the measure is images.
+    /// Whether the weights are numbers of images.
     pub are_images: bool,
 }
 
 impl Weights {
-    /// Units of which nothing is known.
+    /// Returns equal weights, for units about which nothing is known.
     pub(crate) fn equal(units: &[Unit]) -> Self {
         Self {
             units: units.iter().map(|unit| (*unit, 1)).collect(),
@@ -37,15 +37,15 @@ impl Weights {
     }
 }
 
-/// How many images a step has, as far as is known.
+/// An estimate of the number of images of a step.
 #[derive(Debug)]
 struct Estimate {
     weights: Weights,
     total_weight: u64,
-    /// Weight and images of the units that are done.
+    /// The weight and the number of images of the units that are done.
     done: (u64, u64),
     units_done: u64,
-    /// Images that went through the units at work.
+    /// The numbers of processed images of the units in progress.
     at_work: BTreeMap<Unit, u64>,
 }
 
@@ -64,7 +64,8 @@ impl Estimate {
         self.done.1 + self.at_work.values().sum::<u64>()
     }
 
-    /// Returns the number of images; none while nothing is known, and for steps without images.
+    /// Returns the estimated number of images, or `None` if nothing is known or the step has no
+    /// images.
     fn total(&self) -> Option<u64> {
         let (weight, images) = self.done;
         let left = self.total_weight.saturating_sub(weight) as f64;
@@ -84,7 +85,7 @@ impl Estimate {
     }
 }
 
-/// A step's progress: its units, and the images that went through.
+/// The progress of a step: its units and its images.
 #[derive(Debug, Clone)]
 pub(crate) struct Progress {
     span: Span,
@@ -113,14 +114,14 @@ impl Progress {
         progress
     }
 
-    /// Counts images of a unit at work.
+    /// Adds processed images of a unit in progress.
     pub(crate) fn advance(&self, unit: Unit, images: u64) {
         let mut estimate = lock(&self.estimate);
         *estimate.at_work.entry(unit).or_default() += images;
         self.draw(&estimate);
     }
 
-    /// A unit has been done, or is up to date, with this many images.
+    /// Sets the number of images of a unit that is done or up to date.
     pub(crate) fn counted(&self, unit: Unit, images: u64) {
         let mut estimate = lock(&self.estimate);
         let was_known = estimate.total().is_some();
@@ -141,7 +142,7 @@ impl Progress {
                 clippy::disallowed_methods,
                 reason = "Argo's executor reads a file of the container"
             )]
-            // Progress that nobody sees is no reason to fail.
+            // A progress file that cannot be written is not a reason to fail.
             let _ = std::fs::write(file, format!("{done}/{units}"));
         }
     }
@@ -188,7 +189,7 @@ fn style(template: &str) -> ProgressStyle {
     )
 }
 
-/// The line above the bars of a program that does several steps: `step 3 of 15: embed`.
+/// The line above the bars of a program that runs several steps: `step 3 of 15: embed`.
 #[derive(Debug)]
 pub struct StepCount {
     span: Span,
@@ -197,7 +198,7 @@ pub struct StepCount {
 }
 
 impl StepCount {
-    /// Begins with no step.
+    /// Creates a line for `total` steps.
     pub fn new(total: usize) -> Self {
         let span = tracing::info_span!("steps");
         span.pb_set_style(&style("{msg}"));
@@ -208,7 +209,7 @@ impl StepCount {
         }
     }
 
-    /// A step is at work from now on.
+    /// Adds a step that has started.
     pub fn begin(&self, step: &str) {
         let mut at_work = lock(&self.at_work);
         at_work.0 += 1;
@@ -217,7 +218,7 @@ impl StepCount {
         self.span.pb_start();
     }
 
-    /// A step has ended.
+    /// Removes a step that has ended.
     pub fn end(&self, step: &str) {
         let mut at_work = lock(&self.at_work);
         at_work.1.retain(|other| other != step);

@@ -1,9 +1,9 @@
-//! SIGTERM and SIGINT: a flag that the work checks, and a deadline for work that does not.
+//! SIGTERM and SIGINT: a stop flag that the work checks, and a deadline for work that does not.
 //!
-//! [`listen`] is the first call of every `main`. From then on a signal sets the flag, and whoever
-//! works stops at its next check with an error of the class `Stopped`. A step that does not check
-//! for [`GRACE`] is ended by the [`Deadline`]: outputs appear whole or not at all, so a program may
-//! end anywhere. The same signal a second time ends the program at once.
+//! [`listen`] is the first call of every `main`. A signal sets the flag, and all work stops at its
+//! next check with an error of the class `Stopped`. If a step does not check the flag for
+//! [`GRACE`], the [`Deadline`] ends the process. This is safe at any time, because outputs appear
+//! whole or not at all. A second signal of the same kind ends the process immediately.
 
 use std::io::Read;
 use std::os::unix::net::UnixStream;
@@ -14,16 +14,16 @@ use std::time::Duration;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use sluice_manifest::ExitStatus;
 
-use crate::context::{Shared, lock};
+use crate::context::{ProcessResources, lock};
 
-/// Time from the signal until the program is ended from outside of the work.
+/// The time between the signal and the end of the process by the deadline.
 const GRACE: Duration = Duration::from_secs(3);
-/// Time to write the result, which nobody may be reading.
+/// The maximum time for writing the result, which may block.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
-/// Registers the handlers. They set the stop flag of what is returned.
-pub(crate) fn listen() -> Shared {
-    let shared = Shared::default();
+/// Registers the handlers, which set the stop flag of the returned resources.
+pub(crate) fn listen() -> ProcessResources {
+    let shared = ProcessResources::default();
     for signal in [SIGTERM, SIGINT] {
         let conditional = signal_hook::flag::register_conditional_shutdown(
             signal,
@@ -40,16 +40,16 @@ pub(crate) fn listen() -> Shared {
 
 type Report = Box<dyn FnOnce() + Send>;
 
-/// Ends the program when its work does not stop in time after a signal.
+/// Ends the process if the work does not stop in time after a signal.
 pub(crate) struct Deadline {
     report: Arc<Mutex<Option<Report>>>,
-    /// Set by the one that writes the result: the work's end or the deadline.
+    /// Set by whoever writes the result: the work or the deadline.
     is_concluded: Arc<AtomicBool>,
 }
 
 impl Deadline {
-    /// Waits for a signal on a thread of its own. Without a thread to be had, there is no deadline.
-    pub fn start(shared: &Shared) -> Self {
+    /// Starts a thread that waits for a signal. If no thread can be started, there is no deadline.
+    pub fn start(shared: &ProcessResources) -> Self {
         let deadline = Self {
             report: Arc::default(),
             is_concluded: Arc::default(),
@@ -62,7 +62,7 @@ impl Deadline {
             if !is_concluded.swap(true, Ordering::SeqCst)
                 && let Some(report) = lock(&report).take()
             {
-                // Without a thread there is no result; the exit code says enough.
+                // If no thread can be started, there is only the exit code and no result.
                 let _ = std::thread::Builder::new().spawn(report);
             }
             std::thread::sleep(LAST_WORDS);
@@ -77,13 +77,13 @@ impl Deadline {
         deadline
     }
 
-    /// Sets how the deadline reports the end of the program, unless the work has ended.
+    /// Sets the function that reports the end of the process, unless the work has ended.
     pub fn report_by(&self, report: impl FnOnce() + Send + 'static) {
         *lock(&self.report) = Some(Box::new(report));
     }
 
-    /// Claims the result for the work, which has ended. Waits for the end of the program where the
-    /// deadline was faster.
+    /// Claims the result for work that has ended. If the deadline has already claimed it, waits for
+    /// the end of the process.
     pub fn conclude(&self) {
         while self.is_concluded.swap(true, Ordering::SeqCst) {
             std::thread::sleep(LAST_WORDS);
@@ -91,7 +91,7 @@ impl Deadline {
     }
 }
 
-/// Returns a stream that gets a byte with each signal.
+/// Returns a stream that receives a byte with each signal.
 fn signalled() -> std::io::Result<UnixStream> {
     let (reader, writer) = UnixStream::pair()?;
     for signal in [SIGTERM, SIGINT] {
@@ -100,14 +100,14 @@ fn signalled() -> std::io::Result<UnixStream> {
     Ok(reader)
 }
 
-/// Blocks until there was a signal, also one before the stream was registered.
+/// Blocks until the first signal, which may have arrived before the stream was registered.
 fn wait_for_signal(mut signals: UnixStream, stop: &AtomicBool) {
     while !stop.load(Ordering::SeqCst) {
         let mut byte = [0];
         match signals.read(&mut byte) {
             Ok(1..) => return,
             Err(e) if e.kind() == std::io::ErrorKind::Interrupted => {}
-            // Cannot happen while the handlers hold the other end.
+            // Cannot happen while the handlers own the other end.
             Ok(0) | Err(_) => std::thread::sleep(LAST_WORDS),
         }
     }

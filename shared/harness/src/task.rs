@@ -1,4 +1,4 @@
-//! A unit of work, from its beginning to its receipt.
+//! A unit of work, from its start to its receipt.
 
 use std::collections::BTreeMap;
 use std::time::{Instant, SystemTime};
@@ -9,36 +9,38 @@ use sluice_manifest::{
     Blocks, Counts, Error, Fingerprint, Input, InputOf, Output, OutputPath, Receipt, Result,
     ScoreSummary, StepName, Sums, Times, Unit, UnitKind, layout,
 };
+use sluice_run::data_or_none;
 use sluice_store::Store;
 
 use crate::Context;
-use crate::context::{Node, data_or_none};
+use crate::context::ProgramNode;
 use crate::cpu::CpuShare;
 
-/// What shapes a unit's outputs.
+/// Everything that shapes the outputs of a unit.
 pub struct Work<S> {
-    /// The unit.
+    /// The unit to process.
     pub unit: Unit,
-    /// How many units of this kind the step has.
+    /// The number of units of this kind in the step.
     pub units: usize,
     /// The settings that can change the outputs. They are written to the receipt.
     pub settings: S,
-    /// What is read.
+    /// The inputs that are read.
     pub inputs: Vec<Input>,
 }
 
-/// A unit that has work to do. It is done with [`commit`](Self::commit) only: work that succeeds
-/// without one fails as a bug.
+/// A unit that is not up to date. [`commit`](Self::commit) completes it; work that succeeds without
+/// a commit fails as a bug.
 #[must_use = "a unit is done when its task is committed"]
 pub struct Task<'a> {
     context: &'a Context,
-    node: &'a Node,
+    node: &'a ProgramNode,
     receipt: Receipt,
     previous: Option<Receipt>,
     is_previous_removed: bool,
-    /// The receipt of another process that did the same work meanwhile. Its outputs stay.
+    /// The receipt of another process that completed the same work in the meantime. Its outputs are
+    /// kept.
     done_meanwhile: Option<Receipt>,
-    /// Further sums that later steps need.
+    /// Additional sums that later steps need.
     pub sums: Sums,
     started: Instant,
     started_at: SystemTime,
@@ -46,20 +48,22 @@ pub struct Task<'a> {
 }
 
 impl Context {
-    /// Begins a unit of work; none when it is up to date.
+    /// Begins a unit of work. Returns `None` if it is up to date.
     ///
     /// # Errors
-    /// Storage errors only. A receipt that is broken or was changed counts as none.
+    ///
+    /// Returns a storage error. A receipt that is damaged or modified counts as missing.
     pub fn begin<S: Serialize>(&self, work: Work<S>) -> Result<Option<Task<'_>>> {
         self.begin_stating(work, |_| ())
     }
 
-    /// Begins a unit as [`begin`](Self::begin) does. `state` adds to the receipt what cannot change
-    /// the outputs, such as a licence or a model's own threshold. It is added to the receipt of a
-    /// unit that is up to date, too.
+    /// Begins a unit like [`begin`](Self::begin). `state` adds values to the receipt that cannot
+    /// change the outputs, such as a licence or a model's own threshold. They are also updated in
+    /// the receipt of a unit that is up to date.
     ///
     /// # Errors
-    /// As of [`begin`](Self::begin).
+    ///
+    /// Fails like [`begin`](Self::begin).
     pub fn begin_stating<S: Serialize>(
         &self,
         work: Work<S>,
@@ -70,9 +74,10 @@ impl Context {
         receipt.share = self.common.task_share()?;
         let unit = receipt.unit;
         self.end_look(false)?;
-        let previous = match self.force {
-            true => None,
-            false => data_or_none(self.receipt(&node.step, unit))?,
+        let previous = if self.force {
+            None
+        } else {
+            data_or_none(self.receipt(&node.step, unit))?
         };
         if let Some(previous) = &previous
             && previous.fingerprint == receipt.fingerprint
@@ -110,8 +115,8 @@ impl Context {
         Ok(true)
     }
 
-    /// Brings the receipt of a unit that is up to date in line with what does not change its outputs:
-    /// the step's number of units, which changes when a dataset grows or shrinks, and what `state`
+    /// Updates the values in the receipt of an up-to-date unit that do not change its outputs: the
+    /// number of units, which changes when a dataset grows or shrinks, and the values that `state`
     /// adds.
     fn amend(
         &self,
@@ -125,12 +130,12 @@ impl Context {
         if amended == *previous {
             return Ok(());
         }
-        // One that another process removed meanwhile vouches for nothing any more.
+        // If another process removed the receipt in the meantime, it must not be written again.
         let there = data_or_none(self.receipt(&previous.step, previous.unit))?;
         if there.as_ref() != Some(previous) {
             return Ok(());
         }
-        // Equal, but for the last place of numbers that were parsed.
+        // The settings are equal except for the last digits of parsed numbers.
         amended.settings.clone_from(&now.settings);
         self.put_receipt(&amended)
     }
@@ -141,8 +146,12 @@ impl Context {
     }
 }
 
-/// Returns the receipt of a unit before its work: what is known of it.
-fn new_receipt<S: Serialize>(node: &Node, program: &'static str, work: Work<S>) -> Result<Receipt> {
+/// Returns the receipt of a unit before its work, without outputs and counts.
+fn new_receipt<S: Serialize>(
+    node: &ProgramNode,
+    program: &'static str,
+    work: Work<S>,
+) -> Result<Receipt> {
     let settings = serde_json::to_value(&work.settings)
         .map_err(|e| Error::bug(format!("settings do not serialise: {e}")))?;
     let units = u32::try_from(work.units);
@@ -175,7 +184,7 @@ fn new_receipt<S: Serialize>(node: &Node, program: &'static str, work: Work<S>) 
 }
 
 impl Task<'_> {
-    /// Returns the unit.
+    /// Returns the unit of the task.
     pub fn unit(&self) -> Unit {
         self.receipt.unit
     }
@@ -185,28 +194,30 @@ impl Task<'_> {
         manifest.path(&self.node.step, self.receipt.unit)
     }
 
-    /// Returns the receipt of earlier work on the unit, whose outputs are there until the first call
-    /// of [`publish`](Self::publish).
+    /// Returns the receipt of earlier work on the unit. Its outputs exist until the first call of
+    /// [`publish`](Self::publish).
     pub fn previous(&self) -> Option<&Receipt> {
         self.previous.as_ref()
     }
 
-    /// Reports progress, and fails when a signal asked the program to stop.
+    /// Reports progress and checks whether the program should stop.
     ///
     /// # Errors
-    /// Stopped, after a signal.
+    ///
+    /// Returns a stopped error after a signal.
     pub fn advance(&self, samples: usize) -> Result<()> {
         self.context.advance(self.receipt.unit, samples as u64);
         self.context.check_stop()
     }
 
-    /// Makes an output of the run appear and adds it to the receipt. The receipt of earlier work goes
-    /// first, so that it never vouches for an output that is being replaced. When another process
-    /// has done the same work meanwhile, its outputs and its receipt stay, and this output does not
-    /// appear.
+    /// Writes an output of the run and adds it to the receipt. The receipt of earlier work is
+    /// removed first, so that no receipt refers to an output that is being replaced. If another
+    /// process has completed the same work in the meantime, its outputs and its receipt are kept,
+    /// and this output is not written.
     ///
     /// # Errors
-    /// As `finish`, or of storage.
+    ///
+    /// Fails like `finish`, and with a storage error.
     pub fn publish(&mut self, finish: impl FnOnce() -> Result<Output>) -> Result<()> {
         self.remove_previous()?;
         if self.done_meanwhile.is_none() {
@@ -215,10 +226,11 @@ impl Task<'_> {
         Ok(())
     }
 
-    /// As [`publish`](Self::publish), for an object outside of the run.
+    /// Writes an object outside of the run, like [`publish`](Self::publish).
     ///
     /// # Errors
-    /// As `finish`, or of storage.
+    ///
+    /// Fails like `finish`, and with a storage error.
     pub fn publish_outside(
         &mut self,
         store: &Store,
@@ -227,7 +239,7 @@ impl Task<'_> {
         self.publish(|| {
             let output = finish()?;
             let path = OutputPath::new(store.uri(output.path.as_str()))?;
-            // The dataset is the user's: no step reads it back.
+            // The dataset belongs to the user, and no step reads it.
             let blocks = Blocks::default();
             Ok(Output {
                 path,
@@ -237,22 +249,24 @@ impl Task<'_> {
         })
     }
 
-    /// Marks the unit as one of a deciding step, with the kinds of units that hold its decisions.
+    /// Marks the unit as one of a deciding step. `kinds` are the kinds of units that contain its
+    /// decisions.
     pub fn decides(&mut self, kinds: &[UnitKind]) {
         self.receipt.decides = kinds.to_vec();
     }
 
-    /// Adds what describes the work and cannot change its outputs.
+    /// Adds a description of the work that cannot change its outputs.
     pub fn about(&mut self, name: &str, text: &str) {
         self.receipt.set_about(name, text);
     }
 
-    /// Whether rows of the unit's previous manifest can be taken over: it was made by the same
-    /// operation with the same settings, from the same samples, and its bytes are those that the
-    /// receipt states. Only the survivors differ.
+    /// Returns whether rows of the unit's previous manifest can be reused: it was written by the
+    /// same operation with the same settings, from the same samples, and its bytes match its
+    /// receipt. Only the survivors differ.
     ///
     /// # Errors
-    /// Storage errors only.
+    ///
+    /// Returns a storage error.
     pub fn is_reusable<R>(&self, manifest: &Manifest<R>) -> Result<bool> {
         let Some(previous) = &self.previous else {
             return Ok(false);
@@ -276,7 +290,7 @@ impl Task<'_> {
             && self.context.run.blake3(&path)? == output.blake3)
     }
 
-    /// Adds what is known of the scores.
+    /// Adds the summaries of the scores.
     pub fn scores(&mut self, scores: Vec<ScoreSummary>) {
         self.receipt.scores = scores;
     }
@@ -290,7 +304,7 @@ impl Task<'_> {
         let Some(json) = self.context.run.get_if_there(&path)? else {
             return Ok(());
         };
-        // One that cannot be parsed is replaced.
+        // A receipt that cannot be parsed is replaced.
         let now = Receipt::parse(&json, &self.context.run.uri(&path));
         if let Some(now) = data_or_none(now.map(Some))?
             && self.is_done_by(&now)?
@@ -310,7 +324,7 @@ impl Task<'_> {
         }
     }
 
-    /// Whether a receipt is one of the same work, written since this task began.
+    /// Returns whether a receipt describes the same work and was written since this task began.
     fn is_done_by(&self, now: &Receipt) -> Result<bool> {
         let is_same = now.fingerprint == self.receipt.fingerprint
             && now.survivors_of == self.receipt.survivors_of
@@ -318,10 +332,11 @@ impl Task<'_> {
         Ok(is_same && !self.context.force && self.context.outputs_are_there(now)?)
     }
 
-    /// Checks that no sample got lost, and writes the receipt: the unit is done.
+    /// Checks the sample counts and writes the receipt, which completes the unit.
     ///
     /// # Errors
-    /// A bug, when the counts do not sum; of storage.
+    ///
+    /// Returns a bug if the counts do not add up, and otherwise a storage error.
     pub fn commit(mut self, counts: Counts) -> Result<()> {
         let (name, unit) = (self.node.name(), self.receipt.unit);
         counts

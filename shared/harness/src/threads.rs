@@ -1,4 +1,4 @@
-//! Threads: that there are none left is no bug, and worth another try.
+//! Starts threads. If the system has no thread left, the error is transient.
 
 use std::any::Any;
 use std::io::{self, Write};
@@ -7,10 +7,11 @@ use std::thread::{Builder, Scope, ScopedJoinHandle};
 use sluice_manifest::text::safe;
 use sluice_manifest::{Class, Error, Result};
 
-/// Starts a thread of a scope. `Scope::spawn` panics where this returns an error.
+/// Starts a scoped thread. Returns an error where `Scope::spawn` panics.
 ///
 /// # Errors
-/// Transient, when the system has no thread left.
+///
+/// Returns a transient error if the system has no thread left.
 pub fn spawn<'scope, T: Send + 'scope>(
     scope: &'scope Scope<'scope, '_>,
     work: impl FnOnce() -> T + Send + 'scope,
@@ -19,10 +20,11 @@ pub fn spawn<'scope, T: Send + 'scope>(
     started.map_err(|e| Error::not_started("a thread", &e))
 }
 
-/// Starts the process's pool of `jobs` threads.
+/// Starts the global pool of `jobs` threads.
 ///
 /// # Errors
-/// Transient, when the system has not as many threads left.
+///
+/// Returns a transient error if the system has too few threads left.
 pub(crate) fn start_pool(jobs: usize) -> Result<()> {
     let built = rayon::ThreadPoolBuilder::new()
         .num_threads(jobs)
@@ -32,22 +34,22 @@ pub(crate) fn start_pool(jobs: usize) -> Result<()> {
             "cannot start {jobs} threads: {e}"
         ))
         .hint("the limit of processes or memory is reached: allow more, or use fewer --jobs")),
-        // Within one process (tests) the first caller's pool stays.
+        // In tests, the pool of an earlier call in the same process is used.
         _ => Ok(()),
     }
 }
 
-/// Prints panics of this process without credentials and control characters. Their messages may hold
-/// names and addresses from outside.
+/// Prints panics without credentials and control characters. Their messages may contain names and
+/// addresses from outside.
 pub(crate) fn report_panics() {
     std::panic::set_hook(Box::new(|panic| {
-        // Without a terminal or a log there is nobody left to report to.
+        // If stderr is closed, the panic cannot be reported.
         let _ = writeln!(io::stderr(), "{}", safe(&panic.to_string()));
     }));
 }
 
-/// Returns a panic as an error. Libraries panic when the system has no thread left for them, with
-/// its words; any other panic is a bug.
+/// Converts a panic to an error. Libraries panic with the system's message if it has no thread
+/// left. Any other panic is a bug.
 pub(crate) fn caught(panic: &(dyn Any + Send)) -> Error {
     let words = panic
         .downcast_ref::<String>()
@@ -57,9 +59,10 @@ pub(crate) fn caught(panic: &(dyn Any + Send)) -> Error {
     let no_thread = io::Error::from_raw_os_error(libc::EAGAIN);
     let said = no_thread.to_string();
     let said = said.split(" (os error").next().unwrap_or(&said);
-    match words.contains("thread") && words.contains(said) {
-        true => Error::not_started("a thread", &no_thread),
-        false => Error::bug(format!("panic: {words}")).hint("please report this"),
+    if words.contains("thread") && words.contains(said) {
+        Error::not_started("a thread", &no_thread)
+    } else {
+        Error::bug(format!("panic: {words}")).hint("please report this")
     }
 }
 
@@ -69,7 +72,7 @@ mod tests {
 
     use super::*;
 
-    /// No process has addresses for such a stack, which the system reports as for a thread too many.
+    /// No address space has room for such a stack. The system reports this like a missing thread.
     const TOO_LARGE: usize = 1 << 48;
 
     #[test]

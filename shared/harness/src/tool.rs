@@ -1,4 +1,4 @@
-//! Programs that are no stage: for people, or made of several stages' programs.
+//! Programs other than stages: for people, or made of several stages.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -10,66 +10,74 @@ use std::time::Instant;
 use clap::Parser;
 use serde_json::{Value, json};
 use sluice_manifest::{Counts, Error, ExitStatus, StepName};
+use sluice_run::{InputPlaces, StepOutputs, Upstream};
 use sluice_store::Storage;
 
 use crate::args::arguments;
-use crate::context::{Choice, Context, DeviceUse, Shared, threads};
+use crate::context::{ChosenSetting, Context, DeviceUse, ProcessResources, threads};
 use crate::output::{BestEffort, SafeWriter, check_result, deliver, print_usage, shown};
-use crate::program::{Program, add_requests, conclude, describe, guarded, named_result, unparsed};
+use crate::program::{
+    Program, Starter, add_requests, conclude, describe, guarded, named_result, open_step, unparsed,
+};
 use crate::signals::{Deadline, listen};
 use crate::threads::report_panics;
-use crate::upstream::{Gives, Upstream};
 use crate::variables::{Reads, parse};
-use crate::{InputPlaces, LogFormat, logs, memory};
+use crate::{LogFormat, logs, memory};
 
-/// A program that is no stage.
+/// A program other than a stage.
 pub trait Tool: Parser {
-    /// The program's name.
+    /// The name of the program.
     const NAME: &'static str;
-    /// Threads that work at once; by default the CPUs that the cgroup grants.
+    /// Returns the number of worker threads. The default is the number of CPUs that the cgroup
+    /// grants.
     fn jobs(&self) -> Option<usize> {
         None
     }
-    /// Memory for decoding in bytes; by default what [`Shared::new`] chooses.
+    /// Returns the memory for decoding in bytes. The default depends on the machine and the
+    /// threads.
     fn memory(&self) -> Option<u64> {
         None
     }
-    /// How logs are written; by default lines for people on a terminal, JSON otherwise.
+    /// Returns the format of log lines. The default is plain lines on a terminal, JSON otherwise.
     fn log_format(&self) -> Option<LogFormat> {
         None
     }
-    /// The file that the result goes to besides stdout.
+    /// Returns the file that the result is written to in addition to stdout.
     fn result_file(&self) -> Option<&Path> {
         None
     }
-    /// Whether this command line, which may not parse, is answered with one JSON result.
+    /// Returns whether this command line, which may not parse, is answered with one JSON result.
     fn answers_with_result(_line: &[OsString]) -> bool {
         false
     }
-    /// Does the work.
-    fn run(&self, desk: &mut Desk<'_>) -> anyhow::Result<()>;
+    /// Does the work of the program.
+    ///
+    /// # Errors
+    ///
+    /// Returns errors of every class. The class decides the exit code.
+    fn run(&self, context: &mut ToolContext<'_>) -> anyhow::Result<()>;
 }
 
-/// What a tool works with.
-pub struct Desk<'a> {
-    /// For the steps that it runs.
-    pub shared: Shared,
-    /// stdout, for tools that answer with words.
+/// What a tool works with: shared resources and its outputs.
+pub struct ToolContext<'a> {
+    /// The resources for the steps that it runs.
+    pub shared: ProcessResources,
+    /// stdout, for tools that answer with text.
     pub out: &'a mut dyn Write,
-    /// stderr, for words besides the log.
+    /// stderr, for text in addition to the log.
     pub err: &'a mut dyn Write,
-    /// For tools that answer with one JSON result: what is special in it. It is written to stdout,
-    /// unless that is a terminal, and to [`Tool::result_file`], on failure too.
+    /// The fields of the result, for tools that answer with one JSON result. It is written to
+    /// [`Tool::result_file`] and to stdout unless that is a terminal, also after a failure.
     pub result: Option<Value>,
-    /// Whether nothing was left to do.
+    /// Whether everything was up to date.
     pub up_to_date: bool,
 }
 
-/// Runs a tool. Its whole `main`.
+/// Runs a tool, as the only call of its `main`.
 pub fn tool_main<T: Tool>() -> ExitCode {
     report_panics();
     let shared = listen();
-    memory::settle();
+    memory::limit_arenas();
     let started = Instant::now();
     let deadline = Deadline::start(&shared);
     deadline.report_by(|| say_stopped(T::NAME));
@@ -85,9 +93,10 @@ pub fn tool_main<T: Tool>() -> ExitCode {
         Ok(tool) => tool,
         Err(e) => {
             let printed = print_usage(&e);
-            return match e.use_stderr() {
-                true => refused::<T>(&arguments, started, unparsed(&e)),
-                false => ExitCode::from(shown(T::NAME, printed) as u8),
+            return if e.use_stderr() {
+                refused::<T>(&arguments, started, unparsed(&e))
+            } else {
+                ExitCode::from(shown(T::NAME, printed) as u8)
             };
         }
     };
@@ -100,7 +109,7 @@ pub fn tool_main<T: Tool>() -> ExitCode {
     logs::start(is_watched || !has_result, tool.log_format());
     let mut out = SafeWriter::data(std::io::stdout());
     let mut err = SafeWriter::words(BestEffort(std::io::stderr()));
-    let mut desk = Desk {
+    let mut context = ToolContext {
         shared: shared.with_memory(tool.jobs(), tool.memory()),
         out: &mut out,
         err: &mut err,
@@ -109,16 +118,16 @@ pub fn tool_main<T: Tool>() -> ExitCode {
     };
     let outcome = guarded(threads(tool.jobs()), || {
         if let Some(file) = tool.result_file() {
-            desk.result = Some(json!({}));
+            context.result = Some(json!({}));
             check_result(Some(file))?;
         }
-        tool.run(&mut desk)
+        tool.run(&mut context)
     });
     deadline.conclude();
-    let status = match desk.result.take() {
+    let status = match context.result.take() {
         Some(mut result) => {
-            add_requests(&mut result, &desk.shared.storage.requests());
-            let status = conclude(T::NAME, started, desk.up_to_date, &outcome, &mut result);
+            add_requests(&mut result, &context.shared.storage.requests());
+            let status = conclude(T::NAME, started, context.up_to_date, &outcome, &mut result);
             answer(T::NAME, &result, tool.result_file(), status)
         }
         None => match &outcome {
@@ -126,7 +135,7 @@ pub fn tool_main<T: Tool>() -> ExitCode {
             Err(e) if closed(e) => ExitStatus::Done,
             Err(e) => {
                 let (class, message) = describe(e);
-                let _ = writeln!(desk.err, "{}: {message}", T::NAME);
+                let _ = writeln!(context.err, "{}: {message}", T::NAME);
                 class.exit_status()
             }
         },
@@ -134,13 +143,13 @@ pub fn tool_main<T: Tool>() -> ExitCode {
     ExitCode::from(status as u8)
 }
 
-/// Writes the result. Whoever looks at a terminal has the words on stderr.
+/// Writes the result. On a terminal, stdout is left to the text on stderr.
 fn answer(name: &str, result: &Value, file: Option<&Path>, status: ExitStatus) -> ExitStatus {
     let to_stdout = !std::io::stdout().is_terminal();
     deliver(name, result, to_stdout, file, status)
 }
 
-/// Writes the result of a tool that is ended in the middle of its work.
+/// Writes the result of a tool that is terminated during its work.
 fn report_stopped(name: &str, started: Instant, file: Option<&Path>) {
     let mut result = json!({});
     let stopped = Err(Error::stopped().into());
@@ -148,13 +157,13 @@ fn report_stopped(name: &str, started: Instant, file: Option<&Path>) {
     answer(name, &result, file, status);
 }
 
-/// The same for a tool that answers with words.
+/// Writes the message of a tool that answers with text and is terminated during its work.
 fn say_stopped(name: &str) {
-    // The exit code says it as well.
+    // The exit code contains this as well.
     let _ = writeln!(std::io::stderr(), "{name}: {}", Error::stopped());
 }
 
-/// Ends a tool whose arguments do not parse, after people were told.
+/// Ends a tool whose arguments cannot be parsed, after the message has been printed.
 fn refused<T: Tool>(line: &[OsString], started: Instant, e: Error) -> ExitCode {
     let mut status = e.class().exit_status();
     if T::answers_with_result(line) {
@@ -165,7 +174,7 @@ fn refused<T: Tool>(line: &[OsString], started: Instant, e: Error) -> ExitCode {
     ExitCode::from(status as u8)
 }
 
-/// Whether it failed because nobody reads on, as with `| head`.
+/// Returns whether the error is about a reader that closed the pipe, as with `| head`.
 fn closed(error: &anyhow::Error) -> bool {
     error
         .chain()
@@ -173,39 +182,40 @@ fn closed(error: &anyhow::Error) -> bool {
         .any(|e| e.kind() == std::io::ErrorKind::BrokenPipe)
 }
 
-/// What a step did.
+/// The outcome of a step.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct StepDone {
-    /// Units of work.
+    /// The number of units.
     pub units: u64,
-    /// How many of them were up to date already.
+    /// The number of units that were up to date.
     pub up_to_date: u64,
-    /// Samples in, kept and dropped.
+    /// The samples that entered, were kept and were dropped.
     pub counts: Counts,
-    /// Rows of scores or embeddings that were computed and that were taken over; none where the step
-    /// gives neither.
+    /// The numbers of computed and of reused rows, or `None` if the step writes neither scores nor
+    /// embeddings.
     pub rows: Option<(u64, u64)>,
-    /// Settings that the step chose itself, because none was given.
-    pub choices: BTreeMap<&'static str, Choice>,
-    /// What the step's model ran on.
+    /// The settings that the step chose because the user gave none.
+    pub choices: BTreeMap<&'static str, ChosenSetting>,
+    /// The device that the step's model ran on.
     pub device: Option<DeviceUse>,
-    /// Wall time in seconds.
+    /// The wall time in seconds.
     pub seconds: f64,
 }
 
-/// How a command line is wired into a pipeline.
+/// The position of a command line in a pipeline.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Wiring {
-    /// Whether its settings ask for the work at all.
+    /// Whether the settings require the command at all.
     pub is_active: bool,
-    /// The steps whose manifests it reads, other than `read` and the deciding steps.
+    /// The steps whose manifests it reads, except `read` and the deciding steps.
     pub needs: Vec<StepName>,
 }
 
-/// Parses a command line of a stage's program and returns how it is wired.
+/// Parses a command line of a stage's program and returns its position in the pipeline.
 ///
 /// # Errors
-/// Usage, when the program would refuse it.
+///
+/// Returns a usage error if the program would refuse the command line.
 pub fn wiring<P: Program>(command: &[String]) -> anyhow::Result<Wiring> {
     let program = parse::<P, _>(command, Reads::Nothing).map_err(|e| unparsed(&e))?;
     Ok(Wiring {
@@ -214,11 +224,13 @@ pub fn wiring<P: Program>(command: &[String]) -> anyhow::Result<Wiring> {
     })
 }
 
-/// Parses a command line of a stage's program and returns where the samples come from, where the
+/// Parses a command line of a stage's program and returns the locations of its samples, if the
 /// stage lists them.
 ///
 /// # Errors
-/// Usage, when the program would refuse it; data, when there are no shards.
+///
+/// Returns a usage error if the program would refuse the command line, and a data error if there
+/// are no shards.
 pub fn input_of<P: Program>(
     command: &[String],
     storage: &Storage,
@@ -227,33 +239,55 @@ pub fn input_of<P: Program>(
     program.input(storage)
 }
 
-/// Checks a command line of a stage's program before the work, and returns what the step gives.
+/// Checks a command line of a stage's program before the work. Returns the outputs of the step.
 ///
 /// # Errors
-/// Usage, when the program would refuse it.
-pub fn check_step<P: Program>(command: &[String], upstream: &Upstream) -> anyhow::Result<Gives> {
+///
+/// Returns a usage error if the program would refuse the command line.
+pub fn check_step<P: Program>(
+    command: &[String],
+    upstream: &Upstream,
+) -> anyhow::Result<StepOutputs> {
     let program = parse::<P, _>(command, Reads::Machine).map_err(|e| unparsed(&e))?;
     program.check(upstream)
 }
 
-/// Runs a stage's program inside of this process. `command` begins with the program's name, as on
-/// a command line.
-pub fn run_step<P: Program>(command: &[String], shared: &Shared) -> anyhow::Result<StepDone> {
+/// Runs a stage's program in this process. `command` begins with the program's name, as on a
+/// command line.
+///
+/// # Errors
+///
+/// Returns a usage error if the command line cannot be parsed, and otherwise fails like the
+/// program.
+pub fn run_step<P: Program>(
+    command: &[String],
+    shared: &ProcessResources,
+) -> anyhow::Result<StepDone> {
     let started = Instant::now();
-    let program = parse::<P, _>(command, Reads::Machine).map_err(|e| unparsed(&e))?;
-    let context = Context::new(program.common(), P::NAME, program.node(), shared)?;
+    let (program, context) = open_step::<P>(command, shared, Starter::Run)?;
     let outcome = program.run(&context);
     context.run.tidy();
     outcome?;
-    context.check_committed()?;
-    let (units, up_to_date) = context.units();
-    Ok(StepDone {
-        units,
-        up_to_date,
-        counts: context.counts(),
-        rows: context.rows(),
-        choices: context.choices(),
-        device: context.device(),
-        seconds: started.elapsed().as_secs_f64(),
-    })
+    Ok(StepDone::of(&context, started)?)
+}
+
+impl StepDone {
+    /// Returns the outcome of a step whose work has ended.
+    ///
+    /// # Errors
+    ///
+    /// Returns a bug if a unit was begun and not committed.
+    pub fn of(context: &Context, started: Instant) -> sluice_manifest::Result<Self> {
+        context.check_committed()?;
+        let (units, up_to_date) = context.units();
+        Ok(Self {
+            units,
+            up_to_date,
+            counts: context.counts(),
+            rows: context.rows(),
+            choices: context.choices(),
+            device: context.device(),
+            seconds: started.elapsed().as_secs_f64(),
+        })
+    }
 }

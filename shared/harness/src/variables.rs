@@ -1,14 +1,14 @@
-//! Environment variables of flags, and where they count. The one place that has the rule:
+//! The environment variables of flags. This module is the only place with these rules:
 //!
-//! - Every flag has a variable, `SLUICE_…`. One that is empty counts as unset.
-//! - A stage's program that is started by itself, by hand or by a workflow engine, reads the variables
-//!   of all its flags. So does `sluice` for the flags of its own commands.
-//! - Loading a pipeline reads no variable. A step that `sluice run` does in its own process reads those
-//!   of [`MACHINE_FLAGS`] alone: places, and what belongs to the machine. They cannot change what a
-//!   step decides.
-//! - All other variables are settings of steps. `sluice run` takes those of its own short parameters,
-//!   as if they had been given as flags, for the default pipeline alone. It refuses the others by
-//!   name, for they would change steps behind the back of the pipeline file.
+//! - Every flag has a variable, `SLUICE_…`. An empty variable counts as unset.
+//! - A stage's program that is started separately, by hand or by a workflow engine, reads the
+//!   variables of all its flags. So does `sluice` for the flags of its own commands.
+//! - Loading a pipeline reads no variables. A step that `sluice run` runs in its own process reads
+//!   only those of [`MACHINE_FLAGS`]: locations and properties of the machine. They cannot change
+//!   what a step decides.
+//! - All other variables are settings of steps. For the default pipeline, `sluice run` reads those
+//!   of its own short parameters, as if they were flags. It refuses all others by name, because
+//!   they would override the pipeline file.
 
 use std::collections::BTreeSet;
 use std::ffi::{OsStr, OsString};
@@ -17,7 +17,7 @@ use clap::builder::Resettable;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command, Parser};
 
-/// Flags that name places or belong to the machine: their variables count everywhere.
+/// Flags for locations and properties of the machine. Their variables are always read.
 pub const MACHINE_FLAGS: [&str; 13] = [
     "run",
     "input",
@@ -34,14 +34,14 @@ pub const MACHINE_FLAGS: [&str; 13] = [
     "log-format",
 ];
 
-/// Whose variables a command line reads.
+/// The flags whose variables are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Reads {
-    /// Those of all flags.
+    /// All flags.
     All,
-    /// Those of [`MACHINE_FLAGS`].
+    /// The flags in [`MACHINE_FLAGS`].
     Machine,
-    /// None.
+    /// No flags.
     Nothing,
 }
 
@@ -60,12 +60,12 @@ fn is_of_machine(arg: &Arg) -> bool {
     flag.is_some_and(|flag| MACHINE_FLAGS.contains(&flag))
 }
 
-/// Whether a variable of the environment is set, and not empty.
+/// Returns whether an environment variable is set and not empty.
 pub fn is_set(variable: impl AsRef<OsStr>) -> bool {
     std::env::var_os(variable).is_some_and(|value| !value.is_empty())
 }
 
-/// Returns the variables that are settings of a program's steps: those of all its flags but
+/// Returns the variables that are settings of a program's steps: those of all its flags except
 /// [`MACHINE_FLAGS`].
 pub fn settings_of(command: &Command) -> BTreeSet<String> {
     let args = all_args(command).into_iter();
@@ -82,11 +82,12 @@ fn all_args(command: &Command) -> Vec<&Arg> {
     command.get_arguments().chain(inner).collect()
 }
 
-/// Parses a command line, the program's name first. `--help` shows the names of variables but no
-/// values, for somebody may have put a secret into one.
+/// Parses a command line that begins with the program's name. `--help` shows the names of variables
+/// without their values, which may be secret.
 ///
 /// # Errors
-/// As clap. An error about a value from the environment names the variable.
+///
+/// Fails like clap. An error about a value from the environment names the variable.
 pub(crate) fn parse<P: Parser, S: Into<OsString> + Clone>(
     line: &[S],
     reads: Reads,
@@ -103,9 +104,10 @@ fn reading(command: Command, reads: Reads) -> Command {
             .get_env()
             .and_then(std::env::var_os)
             .is_some_and(|value| value.is_empty());
-        match reads.flag(&arg) && !is_empty {
-            true => arg.hide_env_values(true),
-            false => arg.env(Resettable::<clap::builder::OsStr>::Reset),
+        if reads.flag(&arg) && !is_empty {
+            arg.hide_env_values(true)
+        } else {
+            arg.env(Resettable::<clap::builder::OsStr>::Reset)
         }
     });
     let names = command
@@ -117,7 +119,7 @@ fn reading(command: Command, reads: Reads) -> Command {
     })
 }
 
-/// Names the variables that gave the values that an error is about.
+/// Adds the names of the variables that an error's values came from.
 fn with_variables(e: clap::Error, command: &Command, line: &[OsString]) -> clap::Error {
     let about = arguments_of(&e);
     let args = all_args(command).into_iter();
@@ -143,7 +145,7 @@ fn with_variables(e: clap::Error, command: &Command, line: &[OsString]) -> clap:
     clap::Error::raw(e.kind(), format!("{}: {text}", names.join(", ")))
 }
 
-/// The arguments that an error is about, as clap writes them: `--jobs <N>`.
+/// Returns the arguments that an error is about, in clap's notation: `--jobs <N>`.
 fn arguments_of(e: &clap::Error) -> Vec<String> {
     let kinds = [ContextKind::InvalidArg, ContextKind::PriorArg];
     let values = kinds.iter().filter_map(|kind| e.get(*kind));
@@ -155,7 +157,7 @@ fn arguments_of(e: &clap::Error) -> Vec<String> {
     texts.collect()
 }
 
-/// Whether a text is this argument's flag, with or without a value.
+/// Returns whether a text is the flag of this argument, with or without a value.
 fn is_flag(arg: &Arg, text: &str) -> bool {
     let flag = arg.get_long().map(|flag| format!("--{flag}"));
     let rest = flag.and_then(|flag| text.strip_prefix(&flag));

@@ -18,7 +18,7 @@ pub struct Address {
 }
 
 impl Address {
-    /// The scheme with `://`.
+    /// The scheme of addresses on the Hub, with `://`.
     pub const SCHEME: &str = "hf://";
 
     /// Returns whether the text is an `hf://` URI.

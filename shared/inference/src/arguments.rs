@@ -6,7 +6,7 @@ use sluice_model::{BatchSize, Device, Model, Precision, default_cache};
 use sluice_pixels::Fidelity;
 use sluice_store::{Location, Storage};
 
-/// Where models are found and how they run.
+/// The folder of models, and how they run.
 #[derive(Debug, Clone, Args)]
 pub struct ModelArgs {
     /// The folder of models (default: sluice/models in the user's cache folder)
@@ -31,33 +31,33 @@ pub struct ModelArgs {
     )]
     pub batch_size: BatchSize,
 
-    /// Decode large JPEGs in full size, however small the model wants them
+    /// Decode large JPEGs in full size, even for a model with a small input
     #[arg(long, env = "SLUICE_EXACT_DECODING", value_name = "true", num_args = 0..=1,
         require_equals = true, default_value_t = false, default_missing_value = "true")]
     pub exact_decoding: bool,
 }
 
 impl ModelArgs {
-    /// Returns how near a model's pixels are to those of a full decode.
+    /// Returns how closely a model's pixels must match those of a full decode.
     pub fn fidelity(&self) -> Fidelity {
         match self.exact_decoding {
             true => Fidelity::Exact,
-            false => Fidelity::Near,
+            false => Fidelity::Approximate,
         }
     }
 
     /// Finds what `--model` names.
     ///
     /// # Errors
-    /// As of [`ModelArgs::find_at`].
+    /// Like [`ModelArgs::find_at`].
     pub fn find(&self, storage: &Storage, model: &str) -> Result<Model> {
         self.find_at(storage, model, Precision::default())
     }
 
-    /// Finds what `--model` names, for a precision, and chooses where it runs.
+    /// Finds what `--model` names, for a precision, and chooses the device.
     ///
     /// # Errors
-    /// Usage, when there is no such model, or the device is not there; of storage.
+    /// Usage, when there is no such model, or the device is not available; of storage.
     pub fn find_at(&self, storage: &Storage, model: &str, precision: Precision) -> Result<Model> {
         let cache = self.models.clone().unwrap_or_else(default_cache);
         let model = Model::find(storage, model, &Location::parse(&cache)?, precision)?;

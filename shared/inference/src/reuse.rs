@@ -10,10 +10,11 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, PoisonError};
 
-use sluice_harness::{Context, ScoreReader, Survivors, Task, Verdicts};
+use sluice_harness::{Context, Task};
 use sluice_manifest::layout::Manifest;
 use sluice_manifest::rows::NameRow;
 use sluice_manifest::{Error, ImageId, Partition, Result};
+use sluice_run::{ScoreReader, Survivors, Verdicts};
 
 /// The unit's previous manifest, when its rows can be taken over.
 pub struct Previous {

@@ -1,18 +1,18 @@
-//! A model at work: one session for all units of a process, and how long its device was idle.
+//! A running model: one session for all units of a process, and how long its device was idle.
 
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use sluice_harness::{Context, DeviceUse, Task};
 use sluice_manifest::{ABOUT_DEVICE, Result};
-use sluice_model::{Input, Model, Session};
+use sluice_model::{InputNumber, Model, Session};
 
-/// Partitions at once on a GPU: while one writes its last rows, others have batches ready.
+/// Partitions in flight on a GPU: while one writes its last rows, others have batches ready.
 const IN_FLIGHT_ON_GPU: usize = 4;
 /// Batches that wait for a GPU, of each partition.
 const AHEAD_ON_GPU: usize = 2;
 
-/// A model at work.
+/// A running model.
 pub struct Runner<'a> {
     /// The model.
     pub model: &'a Model,
@@ -39,7 +39,7 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Returns how many partitions are worked on at once; `on_cpu` is that for a CPU.
+    /// Returns the number of partitions in flight; `on_cpu` is the number for a CPU.
     pub fn in_flight(&self, on_cpu: usize) -> usize {
         match self.model.placement.device.gpu() {
             Some(_) => IN_FLIGHT_ON_GPU,
@@ -47,8 +47,8 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Returns how many batches may wait for the model, besides the one in the making. On a CPU they
-    /// would wait for the cores that make them.
+    /// Returns the number of batches that may wait for the model, in addition to the one being filled.
+    /// On a CPU, decoding ahead takes the cores from inference.
     pub fn ahead(&self) -> usize {
         match self.model.placement.device.gpu() {
             Some(_) => AHEAD_ON_GPU,
@@ -56,11 +56,11 @@ impl<'a> Runner<'a> {
         }
     }
 
-    /// Runs the model on a batch, as [`Session::run`] does.
+    /// Runs the model on a batch, like [`Session::run`].
     ///
     /// # Errors
-    /// As of [`Session::run`] and [`Model::session`].
-    pub fn run<N: Input>(&self, shape: &[usize], values: &[N]) -> Result<Vec<f32>> {
+    /// Like [`Session::run`] and [`Model::session`].
+    pub fn run<N: InputNumber>(&self, shape: &[usize], values: &[N]) -> Result<Vec<f32>> {
         let mut state = self.state.lock().unwrap_or_else(|e| e.into_inner());
         let State {
             session,
@@ -80,12 +80,12 @@ impl<'a> Runner<'a> {
         Ok(output)
     }
 
-    /// Adds the device to the receipt of a unit that was worked on.
+    /// Adds the device to a unit's receipt.
     pub fn describe(&self, task: &mut Task<'_>) {
         task.about(ABOUT_DEVICE, &self.model.placement.describe());
     }
 
-    /// Reports the device, and how busy it was: in the log and in the result.
+    /// Reports the device and its idle share: in the log and in the result.
     pub fn report(&self) {
         let state = self.state.lock().unwrap_or_else(|e| e.into_inner());
         let placement = &self.model.placement;

@@ -1,4 +1,4 @@
-//! Writes a unit's scores: the manifest, and what the receipt says of it.
+//! Writes a unit's scores: the manifest, and their histograms in the receipt.
 
 use std::sync::Arc;
 
@@ -83,8 +83,8 @@ impl ScoreWriter {
         self.table.write(&batch)
     }
 
-    /// Makes the manifest appear and commits the unit. `samples` is how many there were to score; a
-    /// scorer keeps all of them.
+    /// Makes the manifest appear and commits the unit. `samples` is the number of
+    /// survivors; a scorer keeps all samples.
     ///
     /// # Errors
     /// A bug, when there are more rows than samples; of storage.

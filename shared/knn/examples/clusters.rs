@@ -20,8 +20,8 @@ use std::time::Instant;
 
 use anyhow::Result;
 use rayon::prelude::*;
-use sluice_knn::kmeans::{self, Centroids, Settings};
-use sluice_knn::matching::{Rule, matches};
+use sluice_knn::kmeans::{self, Centroids, KMeansSettings};
+use sluice_knn::matching::{RemovalRule, matches};
 
 fn main() -> Result<()> {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -44,12 +44,15 @@ fn main() -> Result<()> {
 #[expect(clippy::print_stdout, reason = "a program of its own")]
 fn recall(vectors: Vec<f32>, dim: usize, clusters: usize, eps: f32, probes: &str) -> Result<()> {
     let sample = &vectors[..vectors.len().min(64_000 * dim)];
-    let settings = Settings {
+    let settings = KMeansSettings {
         max_iterations: 10,
-        ..Settings::new(clusters, 42)
+        ..KMeansSettings::new(clusters, 42)
     };
     let centroids = kmeans::fit(sample, dim, &settings, &|| Ok(()))?;
-    for (name, rule) in [("best", Rule::KeptOnly), ("nemo", Rule::AnyEarlier)] {
+    for (name, rule) in [
+        ("best", RemovalRule::KeptOnly),
+        ("nemo", RemovalRule::AnyEarlier),
+    ] {
         let before = common::cpu_seconds();
         let all = matches(&vectors, dim, 1.0 - eps, rule, &|| Ok(()))?;
         let brute: Vec<bool> = all.iter().map(Option::is_some).collect();
@@ -83,7 +86,7 @@ fn skew(rows: usize, dim: usize, clusters: usize, eps: f32) -> Result<()> {
     for (name, size) in [("even", rows.div_ceil(clusters)), ("one", rows)] {
         let (began, before) = (Instant::now(), common::cpu_seconds());
         let found = vectors.par_chunks(size * dim).map(|cluster| {
-            matches(cluster, dim, 1.0 - eps, Rule::KeptOnly, &|| Ok(()))
+            matches(cluster, dim, 1.0 - eps, RemovalRule::KeptOnly, &|| Ok(()))
                 .map(|found| found.iter().flatten().count())
         });
         let removed: usize = found
@@ -112,7 +115,7 @@ fn probed(
     centroids: &Centroids,
     probes: usize,
     threshold: f32,
-    rule: Rule,
+    rule: RemovalRule,
 ) -> Result<Vec<bool>> {
     let dim = centroids.dim;
     let nearest = kmeans::nearest_clusters(vectors, centroids, probes, &|| Ok(()))?;
@@ -139,7 +142,7 @@ fn probed(
     Ok(removed)
 }
 
-/// Returns the vectors in an order that says nothing about their kind.
+/// Returns the vectors in random order.
 fn made(rows: usize, dim: usize) -> Vec<f32> {
     let mut random = Random(7);
     let mut values: Vec<Vec<f32>> = Vec::with_capacity(rows);
@@ -152,7 +155,7 @@ fn made(rows: usize, dim: usize) -> Vec<f32> {
         let vector = match random.below(10) {
             0 | 1 => random.near(&clump, 0.05),
             2 if row > 0 => random.near(&values[before].clone(), 0.08),
-            // A step from the vector before is within 0.01 of it, two steps are not.
+            // A step from the vector before is within 0.01, two steps are not.
             3 if row > 0 => random.near(&values[row - 1].clone(), 0.13),
             _ => {
                 let topic = topics[random.below(topics.len())].clone();

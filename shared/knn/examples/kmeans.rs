@@ -11,7 +11,7 @@ mod common;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use sluice_knn::kmeans::{Centroids, Settings, inertia, refine, start};
+use sluice_knn::kmeans::{Centroids, KMeansSettings, inertia, refine, start};
 
 #[expect(clippy::print_stdout, reason = "a program of its own")]
 fn main() -> Result<()> {
@@ -22,7 +22,7 @@ fn main() -> Result<()> {
     let rows = common::Rows::open(path)?;
     let mut vectors = Vec::with_capacity(rows.len * rows.dim);
     rows.read(0, rows.len, &mut vectors, f32::from_le_bytes)?;
-    let settings = Settings {
+    let settings = KMeansSettings {
         clusters: clusters.parse().context("CLUSTERS")?,
         max_iterations: iterations.parse().context("ITERATIONS")?,
         tolerance: f64::NEG_INFINITY, // never stop early
@@ -48,7 +48,7 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// Rows spread over the data by a multiplicative hash: as good as drawn, where the order of the data says nothing.
+/// Rows spread over the data by a multiplicative hash: as good as drawn if the data is in random order.
 fn random(vectors: &[f32], dim: usize, clusters: usize) -> Centroids {
     let n = vectors.len() / dim;
     let data = (0..clusters as u64)

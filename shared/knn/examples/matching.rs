@@ -12,7 +12,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use rayon::prelude::*;
-use sluice_knn::matching::{Rule, matches};
+use sluice_knn::matching::{RemovalRule, matches};
 
 #[expect(clippy::print_stdout, reason = "a program of its own")]
 fn main() -> Result<()> {
@@ -22,8 +22,8 @@ fn main() -> Result<()> {
     };
     let eps: f32 = eps.parse().context("EPS")?;
     let rule = match rule.as_str() {
-        "kept-only" => Rule::KeptOnly,
-        _ => Rule::AnyEarlier,
+        "kept-only" => RemovalRule::KeptOnly,
+        _ => RemovalRule::AnyEarlier,
     };
     let rows = common::Rows::open(path)?;
     let labels_file = common::Rows::open(labels)?;

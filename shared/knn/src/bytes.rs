@@ -9,8 +9,8 @@
 //! [`LEFT`] or [`RIGHT`] vectors, so that the inner loop reads both sides from
 //! front to back: a tile of 8 x 32 sums stays in 16 registers of AVX-512, and a
 //! right panel of 768 dimensions (24 kB) in the first-level cache. Codes on the
-//! right are stored plus 128, as the instruction wants one side unsigned;
-//! [`Code::sum`] takes it back.
+//! right are stored plus 128, as the instruction needs one unsigned side;
+//! [`Code::sum`] subtracts it again.
 
 use std::ops::Range;
 
@@ -25,7 +25,7 @@ pub(crate) const RIGHT: usize = 32;
 /// Adds 128 to each byte of a word.
 const UNSIGNED: i32 = i32::from_ne_bytes([0x80; WORD]);
 
-/// The words of one register, at the address that it likes best.
+/// The words of one register, aligned for it.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
 pub(crate) struct Line([i32; 16]);
@@ -35,7 +35,7 @@ pub(crate) struct Line([i32; 16]);
 pub(crate) struct LeftPanels(Vec<[i32; LEFT]>);
 
 impl LeftPanels {
-    /// Holds the vectors of these words, and no others.
+    /// Replaces the vectors by those of these words.
     pub fn load<'a>(&mut self, vectors: impl Iterator<Item = &'a [i32]>) {
         self.0.clear();
         for (index, words) in vectors.enumerate() {
@@ -116,7 +116,7 @@ pub(crate) fn estimate(
     #[cfg(target_arch = "x86_64")]
     if available() {
         #[expect(unsafe_code, reason = "instructions that not every processor has")]
-        // SAFETY: `available` says that this processor has them.
+        // SAFETY: `available` has checked that this processor has them.
         unsafe {
             vnni::estimate(block);
         }
@@ -272,7 +272,7 @@ mod tests {
             #[cfg(target_arch = "x86_64")]
             if available() {
                 #[expect(unsafe_code, reason = "instructions that not every processor has")]
-                // SAFETY: `available` says that this processor has them.
+                // SAFETY: `available` has checked that this processor has them.
                 let sums = unsafe { vnni::tile(&left, &lines[..left.len()]) };
                 prop_assert_eq!(sums, expected);
             }

@@ -8,9 +8,9 @@
 //! With x' = x - o and its rounding x̂ = s q, the product that is left out is
 //! |x'·y' - x̂·ŷ| = |(x' - x̂)·y' + x̂·(y' - ŷ)| <= |x' - x̂| |y'| + |x̂| |y' - ŷ|
 //! by Cauchy and Schwarz. All four lengths are known when a vector is coded, so
-//! the bound holds for any data; for unit vectors of a few hundred normal
+//! the bound is valid for any data; for unit vectors of a few hundred normal
 //! values it is about 0.015. [`Code::error`] and [`Code::length`] are rounded
-//! up, and hold what is lost by `f32` arithmetic as well.
+//! up, and include what is lost by `f32` arithmetic.
 //!
 //! # Heads
 //! The product of the first quarter of the codes alone is a coarser estimate, at
@@ -28,7 +28,7 @@ pub(crate) const WORD: usize = 4;
 /// estimate passes through fewer than ten roundings of 2^-24 each.
 const ROUNDING: f32 = 1e-6;
 
-/// What is known of a coded vector x beside its codes.
+/// What is known about a coded vector x, except its codes.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Code {
     /// s: what a step of a code is worth. Not-a-number where x is not finite, so that all its estimates are none.
@@ -43,7 +43,7 @@ pub(crate) struct Code {
     pub sum: i32,
     /// Sum of the codes of the head, the first quarter of the values.
     pub head_sum: i32,
-    /// At least the length of what x - o has beside the head.
+    /// At least the length of x - o without the head.
     pub rest: f32,
 }
 
@@ -115,7 +115,7 @@ fn code(vector: &[f32], origin: &[f32], words: &mut [i32]) -> Code {
     let length = rounded_up(&sizes.squares);
     words.fill(0);
     if !length.is_finite() {
-        return Code::of_no_vector();
+        return Code::zero();
     }
     let mut most = 0.0;
     for size in sizes.most {
@@ -213,7 +213,7 @@ impl Rounding {
             let error = centred - q * self.scale;
             self.errors[lane] += error * error;
             #[expect(unsafe_code, reason = "a checked conversion is many times slower")]
-            // SAFETY: q lies in -127..=127. It is a number, as x - o is finite (the
+            // SAFETY: q is in -127..=127. It is a number, as x - o is finite (the
             // caller returns early where it is not) and so is the inverse.
             let q: i32 = unsafe { q.to_int_unchecked() };
             self.sums[lane] += q;
@@ -235,7 +235,7 @@ fn rounded_up(squares: &[f32; LANES]) -> f32 {
 
 impl Code {
     /// Of what is not finite: all its estimates are not-a-number.
-    fn of_no_vector() -> Self {
+    fn zero() -> Self {
         Self {
             scale: f32::NAN,
             error: f32::NAN,

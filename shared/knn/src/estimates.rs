@@ -25,7 +25,7 @@ pub(crate) const COLUMNS: usize = 1024;
 /// With more dimensions the sums of bytes could overflow.
 const MOST_DIMENSIONS: usize = 1 << 16;
 
-/// With fewer dimensions a quarter of them says too little.
+/// With fewer dimensions an estimate from a quarter of the values is too coarse.
 const LEAST_FOR_HEADS: usize = 128;
 
 /// How products are estimated.
@@ -63,7 +63,7 @@ struct Most {
 }
 
 /// Estimated products: a row for each left vector, a column for each right one.
-/// Holds the left vectors, too, and its memory when it is used again.
+/// Also has the left vectors, and reuses its memory.
 #[derive(Default)]
 pub(crate) struct Estimates {
     codes: Vec<Code>,
@@ -88,7 +88,7 @@ impl Right {
 }
 
 impl Estimator {
-    /// Returns the best way on this processor. `origin` should lie amid the vectors.
+    /// Returns the best way on this processor. `origin` should be near the mean of the vectors.
     pub fn new(origin: Vec<f32>) -> Self {
         let dim = origin.len();
         let are_bytes = bytes::available() && !cfg!(feature = "floats");

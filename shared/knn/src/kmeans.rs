@@ -27,10 +27,10 @@
 //!   that leave and join change, in row order. From the sums follow the means,
 //!   and the inertia without another pass: |x - c|² summed over a cluster is
 //!   the sum of |x|², less 2 c · (sum of x), plus |c|² for each.
-//! - *Empty clusters* take over the vectors that lie farthest from their own
+//! - *Empty clusters* take over the vectors that are farthest from their own
 //!   centroids, one each (as scikit-learn does).
 //! - *Stopping*: when an iteration lowers the inertia (the sum of squared
-//!   distances) by less than `tolerance` of it, the rule that cuML's k-means
+//!   distances) by less than the share `tolerance`, the rule that cuML's k-means
 //!   offers as its inertia check. scikit-learn's rule, on the centroids' shift
 //!   relative to the variance per dimension, spends most of its iterations on
 //!   changes that no duplicate search would notice.
@@ -51,8 +51,8 @@ pub const DEFAULT_TOLERANCE: f64 = 1e-4;
 
 /// What [`fit`] does. Everything here shapes the result.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Settings {
-    /// Clusters wanted.
+pub struct KMeansSettings {
+    /// The number of clusters.
     pub clusters: usize,
     /// Lloyd iterations, at most.
     pub max_iterations: usize,
@@ -62,7 +62,7 @@ pub struct Settings {
     pub seed: u64,
 }
 
-impl Settings {
+impl KMeansSettings {
     /// NeMo Curator's iterations and tolerance.
     pub fn new(clusters: usize, seed: u64) -> Self {
         Self {
@@ -115,7 +115,7 @@ pub struct Assignment {
 
 /// Finds centroids for `vectors` (n x `dim`, L2-normalised, finite).
 ///
-/// There are `settings.clusters` of them, or fewer when fewer vectors differ.
+/// There are `settings.clusters`, or fewer if fewer vectors differ.
 ///
 /// # Errors
 /// Of `check`.
@@ -125,7 +125,7 @@ pub struct Assignment {
 pub fn fit(
     vectors: &[f32],
     dim: usize,
-    settings: &Settings,
+    settings: &KMeansSettings,
     check: Check<'_>,
 ) -> Result<Centroids> {
     let points = Points::new(vectors, dim, check);
@@ -141,7 +141,7 @@ pub fn fit(
 pub fn start(
     vectors: &[f32],
     dim: usize,
-    settings: &Settings,
+    settings: &KMeansSettings,
     check: Check<'_>,
 ) -> Result<Centroids> {
     Points::new(vectors, dim, check).start(settings)
@@ -155,7 +155,7 @@ pub fn start(
 pub fn refine(
     vectors: &[f32],
     start: Centroids,
-    settings: &Settings,
+    settings: &KMeansSettings,
     check: Check<'_>,
 ) -> Result<Centroids> {
     Points::new(vectors, start.dim, check).refine(start, settings)

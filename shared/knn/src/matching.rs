@@ -3,12 +3,12 @@
 //! # Definition
 //! The vectors come in rank order, most preferred first. A row is removed when
 //! its highest cosine similarity with an earlier row is at least the threshold
-//! (`1 - eps`). Which earlier rows count is the [`Rule`]:
+//! (`1 - eps`). Which earlier rows count is the [`RemovalRule`]:
 //!
-//! - [`Rule::AnyEarlier`] is NeMo Curator's: all of them, also those that are
-//!   removed themselves. In a chain A, B, C where B is near A and C is near B
+//! - [`RemovalRule::AnyEarlier`] is NeMo Curator's: all, also those that are removed
+//!   themselves. In a chain A, B, C where B is near A and C is near B
 //!   but far from A, both B and C go, and nothing like C is left.
-//! - [`Rule::KeptOnly`] is ours: only rows that stay. In the same chain C stays,
+//! - [`RemovalRule::KeptOnly`] is ours: only rows that stay. In the same chain C stays,
 //!   since the one image that resembles it is gone. Every removed row is within
 //!   the threshold of a row that is still there.
 //!
@@ -17,8 +17,8 @@
 //! count are estimated (`estimates.rs`), and those with its own rows. Then the
 //! block is walked row by row, because under `KeptOnly` the fate of a row decides
 //! whether it counts for the next. The rows that count are kept in the form that
-//! the estimates need, a quarter of the size of the vectors; beside it there is
-//! a block of estimates for each thread.
+//! the estimates need: as bytes, a quarter of the size of the vectors. Each thread
+//! has a block of estimates as well.
 //!
 //! The estimates only nominate: each product that, within its margin, may reach
 //! the threshold and be the row's highest, is computed in `f64`, and those values
@@ -26,8 +26,8 @@
 //! depend neither on the processor nor on the number of threads, and of equally
 //! similar rows the earliest is named.
 //!
-//! Most pairs are so far from the threshold that a quarter of their values says
-//! so: coarser estimates from those come first (heads, `codes.rs`).
+//! For most pairs a quarter of the values shows that they are far from the
+//! threshold: coarser estimates from those come first (heads, `codes.rs`).
 
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,11 +48,11 @@ pub(crate) const HEADS_PAY: usize = 64;
 
 /// Which earlier rows can remove a row.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub enum Rule {
+pub enum RemovalRule {
     /// Those that are kept (ours).
     #[default]
     KeptOnly,
-    /// All of them (NeMo Curator's).
+    /// All earlier ones (NeMo Curator's).
     AnyEarlier,
 }
 
@@ -77,26 +77,78 @@ pub fn matches(
     vectors: &[f32],
     dim: usize,
     threshold: f32,
-    rule: Rule,
+    rule: RemovalRule,
     check: Check<'_>,
 ) -> Result<Vec<Option<Match>>> {
     assert!(dim > 0, "vectors have at least one dimension");
     let estimator = Estimator::new(vec![0.0; dim]);
-    matches_by(&estimator, vectors, threshold, rule, check)
+    matches_by(&estimator, &[], vectors, threshold, rule, check)
 }
 
+/// Like [`matches`] by [`RemovalRule::KeptOnly`], for vectors that do not fit into memory together. `read` returns
+/// the vectors of a range of rows, `at_once` at most. Memory is that of one range and of the rows that stay.
+///
+/// # Errors
+/// Of `read` and `check`.
+///
+/// # Panics
+/// Like [`matches`]. Panics if `at_once` is 0.
+pub fn matches_in_parts(
+    rows: usize,
+    at_once: usize,
+    mut read: impl FnMut(Range<usize>) -> Result<Vec<f32>>,
+    dim: usize,
+    threshold: f32,
+    check: Check<'_>,
+) -> Result<Vec<Option<Match>>> {
+    assert!(dim > 0, "vectors have at least one dimension");
+    let estimator = Estimator::new(vec![0.0; dim]);
+    let mut matches: Vec<Option<Match>> = Vec::with_capacity(rows);
+    let (mut kept, mut kept_rows) = (Vec::new(), Vec::new());
+    for first in (0..rows).step_by(at_once) {
+        let vectors = read(first..rows.min(first + at_once))?;
+        let before = kept_rows.len();
+        let found = matches_by(
+            &estimator,
+            &kept,
+            &vectors,
+            threshold,
+            RemovalRule::KeptOnly,
+            check,
+        )?;
+        for (index, (found, vector)) in found.into_iter().zip(vectors.chunks_exact(dim)).enumerate()
+        {
+            matches.push(found.map(|found| Match {
+                of: match found.of.checked_sub(before) {
+                    None => kept_rows[found.of],
+                    Some(own) => first + own,
+                },
+                ..found
+            }));
+            if found.is_none() {
+                kept.extend_from_slice(vector);
+                kept_rows.push(first + index);
+            }
+        }
+    }
+    Ok(matches)
+}
+
+/// Like [`matches`], after the rows `before`, which stay. The rows that a match names count from the first
+/// of these.
 fn matches_by(
     estimator: &Estimator,
+    before: &[f32],
     vectors: &[f32],
     threshold: f32,
-    rule: Rule,
+    rule: RemovalRule,
     check: Check<'_>,
 ) -> Result<Vec<Option<Match>>> {
     let mut matches = Vec::with_capacity(vectors.len() / estimator.dim());
-    walk(estimator, vectors, threshold, check, |best| {
+    walk(estimator, before, vectors, threshold, check, |best| {
         let found = best.filter(|best| best.similarity >= threshold);
         matches.push(found);
-        found.is_none() || rule == Rule::AnyEarlier
+        found.is_none() || rule == RemovalRule::AnyEarlier
     })?;
     Ok(matches)
 }
@@ -111,20 +163,29 @@ pub fn nearest(vectors: &[f32], dim: usize) -> Vec<Option<Match>> {
     assert!(dim > 0, "vectors have at least one dimension");
     let mut matches = Vec::with_capacity(vectors.len() / dim);
     let estimator = Estimator::new(vec![0.0; dim]);
-    let walked = walk(&estimator, vectors, f32::NEG_INFINITY, &|| Ok(()), |best| {
-        matches.push(best);
-        true
-    });
+    let walked = walk(
+        &estimator,
+        &[],
+        vectors,
+        f32::NEG_INFINITY,
+        &|| Ok(()),
+        |best| {
+            matches.push(best);
+            true
+        },
+    );
     // Unwrap safety: the check does not fail.
     walked.unwrap();
     matches
 }
 
-/// Calls `decide` for each row, in order, with the best match among the earlier
-/// rows for which `decide` returned true. Similarities below `floor` may be left
-/// out. Fails when `check` does.
+/// Calls `decide` for each row of `vectors`, in order, with the best match among
+/// the rows `before` and the earlier rows for which `decide` returned true. Rows
+/// count from the first of `before`. Similarities below `floor` may be left out.
+/// Fails when `check` does.
 fn walk(
     estimator: &Estimator,
+    before: &[f32],
     vectors: &[f32],
     floor: f32,
     check: Check<'_>,
@@ -132,16 +193,25 @@ fn walk(
 ) -> Result<()> {
     let dim = estimator.dim();
     assert!(vectors.len().is_multiple_of(dim), "vectors hold whole rows");
-    let row = |index: usize| &vectors[index * dim..][..dim];
+    let count = before.len() / dim;
+    let row = |index: usize| match index.checked_sub(count) {
+        None => &before[index * dim..][..dim],
+        Some(own) => &vectors[own * dim..][..dim],
+    };
 
-    let mut counting: Vec<usize> = Vec::new(); // earlier rows that count
+    let mut counting: Vec<usize> = (0..count).collect(); // earlier rows that count
     let mut counting_right = Right::default();
+    for rows in before.chunks(estimator.rows() * dim) {
+        let prepared = estimator.prepare(rows);
+        let indices = 0..rows.len() / dim;
+        indices.for_each(|i| estimator.push(&mut counting_right, &prepared, i, 0.0));
+    }
     let mut own = Estimates::default();
     // Estimates from heads decide nothing, so threads may see this change at any time.
     let heads = AtomicBool::new(estimator.has_heads() && floor > f32::NEG_INFINITY);
     for (block, queries) in vectors.chunks(estimator.rows() * dim).enumerate() {
         check()?;
-        let first = block * estimator.rows();
+        let first = count + block * estimator.rows();
         let prepared = estimator.prepare(queries);
         let height = queries.len() / dim;
 
@@ -283,9 +353,9 @@ mod tests {
                 .collect();
             let bytes = Estimator::Bytes(Coder::new(vec![0.0; dim]));
             let floats = Estimator::Floats { dim };
-            for rule in [Rule::KeptOnly, Rule::AnyEarlier] {
+            for rule in [RemovalRule::KeptOnly, RemovalRule::AnyEarlier] {
                 let by = |estimator| {
-                    matches_by(estimator, &vectors, threshold, rule, &|| Ok(())).unwrap()
+                    matches_by(estimator, &[], &vectors, threshold, rule, &|| Ok(())).unwrap()
                 };
                 prop_assert_eq!(by(&bytes), by(&floats));
             }

@@ -1,4 +1,4 @@
-//! Which vectors the clusters of k-means hold, and their sums.
+//! The vectors of each cluster of k-means, and their sums.
 
 use rayon::prelude::*;
 
@@ -8,7 +8,7 @@ use crate::products::{add_to, dot, squared_norm};
 /// No cluster yet.
 const NONE: usize = usize::MAX;
 
-pub(crate) struct Members<'a> {
+pub(crate) struct ClusterMembers<'a> {
     vectors: &'a [f32],
     dim: usize,
     /// Sum of the squared lengths of all vectors.
@@ -28,7 +28,7 @@ struct Change {
     joins: bool,
 }
 
-impl<'a> Members<'a> {
+impl<'a> ClusterMembers<'a> {
     /// No vector in any of `clusters`.
     pub fn new(vectors: &'a [f32], dim: usize, clusters: usize) -> Self {
         let squares: Vec<f64> = vectors.par_chunks(dim).map(squared_norm).collect();
@@ -43,7 +43,7 @@ impl<'a> Members<'a> {
     }
 
     /// Puts each vector into its cluster of `clusters`.
-    pub fn become_those_of(&mut self, clusters: Vec<usize>) {
+    pub fn regroup(&mut self, clusters: Vec<usize>) {
         let mut changes = Vec::new();
         for (row, (&before, &cluster)) in self.cluster.iter().zip(&clusters).enumerate() {
             if before != cluster {
@@ -98,9 +98,9 @@ impl<'a> Members<'a> {
         self.squares + parts.sum::<f64>()
     }
 
-    /// Gives each cluster without members the vector that lies farthest from its
+    /// Gives each cluster without members the vector that is farthest from its
     /// centroid, the first of equally far. A cluster's last member is never
-    /// taken, nor a vector that lies on its centroid.
+    /// taken, nor a vector that equals its centroid.
     pub fn fill_empty(&mut self, centroids: &Centroids) {
         let empty: Vec<usize> = (0..self.counts.len())
             .filter(|&c| self.counts[c] == 0)
@@ -132,11 +132,11 @@ impl<'a> Members<'a> {
             counts[cluster] = 1;
             clusters[row] = cluster;
         }
-        self.become_those_of(clusters);
+        self.regroup(clusters);
     }
 
-    /// Moves each centroid to the mean of its members; one without stays. Tells
-    /// which have another place now.
+    /// Moves each centroid to the mean of its members. One without members stays.
+    /// Returns which have moved.
     pub fn move_to_means(&self, centroids: &mut Centroids) -> Vec<bool> {
         let clusters = self.sums.par_chunks(self.dim).zip(&self.counts);
         let centroids = centroids.data.par_chunks_mut(self.dim);

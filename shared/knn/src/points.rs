@@ -5,13 +5,13 @@ use sluice_manifest::Result;
 
 use crate::Check;
 use crate::estimates::{Estimates, Estimator, Prepared, Right};
-use crate::kmeans::{Centroids, Settings};
-use crate::members::Members;
+use crate::kmeans::{Centroids, KMeansSettings};
+use crate::members::ClusterMembers;
 use crate::products::{at_least, dot, maximum, mean, squared_norm};
 use crate::seeding::plus_plus;
 
-/// The vectors that are clustered. Beside the vectors this takes a quarter of
-/// their memory, where bytes are multiplied.
+/// The vectors that are clustered. If bytes are multiplied, this takes a quarter
+/// of the vectors' memory in addition.
 pub(crate) struct Points<'a> {
     pub estimator: Estimator,
     pub prepared: Prepared<'a>,
@@ -20,14 +20,14 @@ pub(crate) struct Points<'a> {
 
 /// Where a vector belongs.
 #[derive(Clone, Copy)]
-pub(crate) struct Place {
+pub(crate) struct PointPosition {
     /// The nearest centroid, the first of equally near.
     pub cluster: usize,
     /// What its score x · c - |c|² / 2 is at least.
     score: f32,
 }
 
-impl Place {
+impl PointPosition {
     /// Of vectors that no centroid is near to: those that are not finite.
     const NOWHERE: Self = Self {
         cluster: 0,
@@ -41,7 +41,7 @@ impl<'a> Points<'a> {
         Self::around(vectors, mean(vectors, dim), check)
     }
 
-    /// With an origin amid the vectors (see [`Estimator`]).
+    /// With an origin near the mean of the vectors (see [`Estimator`]).
     pub fn around(vectors: &'a [f32], origin: Vec<f32>, check: Check<'a>) -> Self {
         assert!(!origin.is_empty(), "vectors have at least one dimension");
         Self::by(Estimator::new(origin), vectors, check)
@@ -69,7 +69,7 @@ impl<'a> Points<'a> {
     }
 
     /// Rows drawn by k-means++.
-    pub fn start(&self, settings: &Settings) -> Result<Centroids> {
+    pub fn start(&self, settings: &KMeansSettings) -> Result<Centroids> {
         let rows = plus_plus(self, settings.clusters, settings.seed)?.into_iter();
         Ok(Centroids {
             dim: self.estimator.dim(),
@@ -78,17 +78,18 @@ impl<'a> Points<'a> {
     }
 
     /// Lloyd's iterations.
-    pub fn refine(&self, start: Centroids, settings: &Settings) -> Result<Centroids> {
+    pub fn refine(&self, start: Centroids, settings: &KMeansSettings) -> Result<Centroids> {
         let mut centroids = start;
         if centroids.is_empty() || self.len() == 0 {
             return Ok(centroids);
         }
-        let mut members = Members::new(self.prepared.vectors, centroids.dim, centroids.len());
+        let mut members =
+            ClusterMembers::new(self.prepared.vectors, centroids.dim, centroids.len());
         let mut places = self.places(&centroids)?;
         let mut before: Option<f64> = None;
         for iteration in 1..=settings.max_iterations {
             (self.check)()?;
-            members.become_those_of(places.iter().map(|place| place.cluster).collect());
+            members.regroup(places.iter().map(|place| place.cluster).collect());
             let inertia = members.inertia(&centroids);
             if before.is_some_and(|before| before - inertia <= settings.tolerance * before) {
                 break;
@@ -103,9 +104,9 @@ impl<'a> Points<'a> {
         Ok(centroids)
     }
 
-    /// The place of each vector among `centroids`.
-    pub fn places(&self, centroids: &Centroids) -> Result<Vec<Place>> {
-        let mut places = vec![Place::NOWHERE; self.len()];
+    /// Returns the position of each vector among `centroids`.
+    pub fn places(&self, centroids: &Centroids) -> Result<Vec<PointPosition>> {
+        let mut places = vec![PointPosition::NOWHERE; self.len()];
         self.update(&mut places, centroids, &vec![true; centroids.len()])?;
         Ok(places)
     }
@@ -119,7 +120,12 @@ impl<'a> Points<'a> {
     }
 
     /// Brings `places` up to date, after some of the centroids have `moved`.
-    fn update(&self, places: &mut [Place], centroids: &Centroids, moved: &[bool]) -> Result<()> {
+    fn update(
+        &self,
+        places: &mut [PointPosition],
+        centroids: &Centroids,
+        moved: &[bool],
+    ) -> Result<()> {
         let candidates = Candidates::of(self, centroids);
         let all = candidates.among((0..centroids.len()).collect());
         let moving = candidates.among((0..centroids.len()).filter(|&c| moved[c]).collect());
@@ -238,7 +244,7 @@ struct Nearest {
 }
 
 impl Nearest {
-    fn new(has: Option<Place>) -> Self {
+    fn new(has: Option<PointPosition>) -> Self {
         Self {
             least: has.map_or(f32::NEG_INFINITY, |place| place.score),
             open: has
@@ -250,7 +256,7 @@ impl Nearest {
 }
 
 impl Search for Nearest {
-    type Found = Place;
+    type Found = PointPosition;
 
     fn look(&mut self, estimates: &[f32], margin: f32, numbers: &[usize]) {
         self.least = self.least.max(maximum(estimates) - margin);
@@ -261,11 +267,11 @@ impl Search for Nearest {
     }
 
     /// Where `vector` belongs.
-    fn finish(mut self, vector: &[f32], among: &Among<'_>) -> Place {
+    fn finish(mut self, vector: &[f32], among: &Among<'_>) -> PointPosition {
         self.open.retain(|&(_, most)| most >= self.least);
         if let &[(cluster, _)] = &self.open[..] {
             let score = self.least;
-            return Place { cluster, score };
+            return PointPosition { cluster, score };
         }
         let scores = self
             .open
@@ -275,15 +281,15 @@ impl Search for Nearest {
             let b_better = b.0 > a.0 || (b.0 == a.0 && b.1 < a.1);
             if b_better { b } else { a }
         });
-        best.map_or(Place::NOWHERE, |(score, cluster)| Place {
+        best.map_or(PointPosition::NOWHERE, |(score, cluster)| PointPosition {
             cluster,
             score: (score as f32).next_down(),
         })
     }
 }
 
-/// The search for a vector's nearest centroids. Where the estimate of the last of them is `t`, as many
-/// scores are at least `t - margin`; so what is estimated below `t - 2 margin` is none of them.
+/// The search for a vector's nearest centroids. Where the estimate of the last is `t`, as many
+/// scores are at least `t - margin`; so a centroid that is estimated below `t - 2 margin` is not among them.
 struct Ranking {
     count: usize,
     /// The estimate of the last one so far.
@@ -341,7 +347,7 @@ mod tests {
     use super::*;
     use crate::codes::Coder;
 
-    /// Unit vectors around a few directions, a tenth of them equal to others.
+    /// Unit vectors around a few directions, a tenth equal to others.
     fn vectors() -> impl Strategy<Value = (Vec<f32>, usize)> {
         (2..40_usize, 1..20_usize).prop_flat_map(|(dim, topics)| {
             let value = || prop::collection::vec(-1.0_f32..1.0, dim);
@@ -371,7 +377,7 @@ mod tests {
         fn clusters_do_not_depend_on_how_products_are_estimated(
             (vectors, dim) in vectors(), clusters in 1..40_usize, seed: u64
         ) {
-            let settings = Settings { clusters, max_iterations: 6, tolerance: 0.0, seed };
+            let settings = KMeansSettings { clusters, max_iterations: 6, tolerance: 0.0, seed };
             let bytes = Estimator::Bytes(Coder::new(mean(&vectors, dim)));
             let [bytes, floats] = [bytes, Estimator::Floats { dim }].map(|estimator| {
                 let points = Points::by(estimator, &vectors, &|| Ok(()));
@@ -385,7 +391,7 @@ mod tests {
         fn the_nearest_centroids_are_those_of_brute_force(
             (vectors, dim) in vectors(), clusters in 1..40_usize, count in 1..9_usize, seed: u64
         ) {
-            let settings = Settings { clusters, max_iterations: 2, tolerance: 0.0, seed };
+            let settings = KMeansSettings { clusters, max_iterations: 2, tolerance: 0.0, seed };
             let points = Points::new(&vectors, dim, &|| Ok(()));
             let centroids = points.refine(points.start(&settings).unwrap(), &settings).unwrap();
             let places = points.places(&centroids).unwrap();
@@ -406,16 +412,16 @@ mod tests {
         /// What is skipped because centroids stay would not have changed anything.
         #[test]
         fn skipping_changes_no_place((vectors, dim) in vectors(), clusters in 1..40_usize, seed: u64) {
-            let settings = Settings { clusters, max_iterations: 9, tolerance: 0.0, seed };
+            let settings = KMeansSettings { clusters, max_iterations: 9, tolerance: 0.0, seed };
             let points = Points::new(&vectors, dim, &|| Ok(()));
             let mut centroids = points.start(&settings).unwrap();
-            let mut members = Members::new(&vectors, dim, centroids.len());
+            let mut members = ClusterMembers::new(&vectors, dim, centroids.len());
             let mut places = points.places(&centroids).unwrap();
-            let clusters_of = |places: &[Place]| -> Vec<usize> {
+            let clusters_of = |places: &[PointPosition]| -> Vec<usize> {
                 places.iter().map(|place| place.cluster).collect()
             };
             for _ in 0..settings.max_iterations {
-                members.become_those_of(clusters_of(&places));
+                members.regroup(clusters_of(&places));
                 members.fill_empty(&centroids);
                 let moved = members.move_to_means(&mut centroids);
                 points.update(&mut places, &centroids, &moved).unwrap();

@@ -3,8 +3,8 @@
 //! Whatever ends up in a result or decides between vectors is computed with
 //! [`dot`], in `f64` and in a fixed order. So results depend neither on the
 //! processor nor on the number of threads, and equal vectors have exactly equal
-//! similarities, wherever in the data they stand. What is worth that effort is
-//! nominated by estimates (`estimates.rs`).
+//! similarities at any position. Estimates select the pairs that are worth the
+//! effort (`estimates.rs`).
 
 use multiversion::multiversion;
 
@@ -73,7 +73,7 @@ pub(crate) fn dot_products(left: &[f32], right: &[f32], dim: usize, out: &mut [f
     assert_eq!(out.len(), m * n, "out holds m x n products");
     #[expect(unsafe_code, reason = "the gemm crate takes raw pointers and strides")]
     // SAFETY: the assertions above make every index that the strides describe
-    // lie within its slice: left[i * dim + k] and right[j * dim + k] for
+    // be within its slice: left[i * dim + k] and right[j * dim + k] for
     // i < m, j < n, k < dim, and out[i * n + j]. `out` is borrowed mutably, so
     // it overlaps neither input. With read_dst false, out is only written.
     unsafe {

@@ -10,12 +10,12 @@
 //! We draw from the very distribution of k-means++, in batches, by rejection
 //! sampling (the idea of Cohen-Addad et al., "Fast and Accurate k-means++ via
 //! Rejection Sampling", NeurIPS 2020, without its approximate search): draw a
-//! batch by the distances as they stood before it, then go through it in order
+//! batch by the distances before it, then go through it in order
 //! and accept a vector with probability (its distance now) / (its distance
 //! then), where "now" counts the vectors accepted before it in the same batch.
 //! The accepted vectors have exactly the distribution of k-means++, and the
 //! distances of all vectors are brought up to date once per batch. Estimates
-//! (`estimates.rs`) tell which vectors the batch may have come nearer to; only
+//! (`estimates.rs`) select the vectors that the batch may be nearer to; only
 //! those distances are computed. The cost is about that of one Lloyd iteration
 //! in all.
 
@@ -47,7 +47,7 @@ pub(crate) fn plus_plus(points: &Points<'_>, count: usize, seed: u64) -> Result<
         .into_par_iter()
         .map(|index| squared_norm(points.row(index)) as f32)
         .collect();
-    // What is no finite vector is never drawn.
+    // A vector that is not finite is never drawn.
     let unknown = |norm: &f32| if norm.is_finite() { f32::INFINITY } else { 0.0 };
     let mut distances: Vec<f32> = norms.iter().map(unknown).collect();
     chosen.push(random.below(n));
@@ -112,7 +112,7 @@ fn update(
             for columns in right.parts() {
                 estimator.estimate(estimates, &right, columns.clone());
                 for (i, distance) in distances.iter_mut().enumerate() {
-                    // |x - c|² < distance says x·c - |c|² / 2 > (|x|² - distance) / 2.
+                    // |x - c|² < distance means x·c - |c|² / 2 > (|x|² - distance) / 2.
                     let (vector, norm) = (points.row(first + i), norms[first + i]);
                     let margin = estimator.margin(estimates, i, &right);
                     let estimates = estimates.row(i);
@@ -148,8 +148,8 @@ fn squared_distance(a: f32, b: f32, product: f32) -> f32 {
 }
 
 /// SplitMix64 (Steele, Lea, Flood, "Fast Splittable Pseudorandom Number
-/// Generators", OOPSLA 2014). Written out here so that a seed means the same
-/// for ever, whatever a library's next version does.
+/// Generators", OOPSLA 2014). Written out here so that a seed gives the same
+/// numbers with any version of any library.
 struct Random(u64);
 
 impl Random {

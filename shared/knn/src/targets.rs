@@ -133,7 +133,7 @@ impl<'a> Targets<'a> {
     }
 
     /// Estimates the products of a block of reference vectors with a part of the vectors, and returns
-    /// what tells the margin of the estimates.
+    /// the function that computes the margin of the estimates.
     fn estimate(
         &self,
         estimates: &mut Estimates,
@@ -174,13 +174,13 @@ mod tests {
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(32))]
-        /// Whatever the stretches in which the reference vectors come.
+        /// For reference vectors in parts of any size.
         #[test]
         fn it_is_brute_force(
             own in prop::collection::vec(prop::array::uniform5(-1.0_f32..1.0), 1..90),
             others in prop::collection::vec(prop::array::uniform5(-1.0_f32..1.0), 1..150),
             floor in 0.5_f32..1.0,
-            stretch in 1..160_usize,
+            size in 1..160_usize,
         ) {
             let own: Vec<Vec<f32>> = own.into_iter().map(unit).collect();
             let others: Vec<Vec<f32>> = others.into_iter().map(unit).collect();
@@ -190,9 +190,9 @@ mod tests {
             targets.add(&first);
             targets.add(&second);
             let mut found = vec![None; own.len()];
-            for (number, part) in others.chunks(stretch).enumerate() {
+            for (number, part) in others.chunks(size).enumerate() {
                 for nearer in targets.compare(&part.concat(), &|| Ok(())).unwrap() {
-                    let reference = number * stretch + nearer.reference;
+                    let reference = number * size + nearer.reference;
                     found[nearer.target] = Some((reference, nearer.similarity));
                 }
             }

@@ -208,7 +208,7 @@ impl Counts {
         *self.dropped.entry(dropped).or_default() += 1;
     }
 
-    /// Adds another unit's counts.
+    /// Adds the counts of another unit to these.
     pub fn merge(&mut self, other: &Counts) {
         self.input = self.input.saturating_add(other.input);
         self.kept = self.kept.saturating_add(other.kept);

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::receipt::canonical;
+use crate::rows::PlanRow;
 use crate::{ShardPath, StepName, Unit, UnitKind};
 
 /// A fingerprint: 32 hexadecimal digits, the first 16 bytes of a BLAKE3 hash.
@@ -49,7 +50,7 @@ impl Fingerprint {
         Self::of(fingerprints.into_iter().map(Self::as_str))
     }
 
-    /// Returns the hexadecimal digits.
+    /// Returns the fingerprint as 32 hexadecimal digits.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -123,6 +124,29 @@ impl fmt::Display for InputOf {
 }
 
 impl Input {
+    /// Returns a shard of the plan as an input of `read`: its size, its entity tag or modification
+    /// time, and everything else that decides how it is read.
+    pub fn shard(planned: &PlanRow) -> Self {
+        let stamp = planned.etag.as_deref().or(planned.modified.as_deref());
+        let bytes = planned.bytes.to_string();
+        let parts = [bytes.as_str(), stamp.unwrap_or_default()].into_iter();
+        let how = [
+            ("image", &planned.image_column),
+            ("caption", &planned.caption_column),
+            ("sidecar", &planned.sidecar_stamp),
+        ];
+        let how = how
+            .iter()
+            .filter_map(|(name, value)| Some([*name, value.as_deref()?]))
+            .flatten();
+        Self {
+            of: InputOf::Shard {
+                shard: planned.shard.clone(),
+            },
+            fingerprint: Fingerprint::of(parts.chain(how)),
+        }
+    }
+
     /// Creates the input for a unit from the fingerprint of its receipt.
     pub fn unit(step: &StepName, unit: Unit, fingerprint: &Fingerprint) -> Self {
         Self {

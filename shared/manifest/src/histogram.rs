@@ -65,7 +65,7 @@ impl Histogram {
         }
     }
 
-    /// Adds another histogram's counts.
+    /// Adds the counts of another histogram, which may have other bins.
     pub fn merge(&mut self, other: &Self) {
         let mut other = other.clone();
         let shift = self.shift.max(other.shift);

@@ -245,7 +245,7 @@ macro_rules! unit_kinds {
         }
 
         impl UnitKind {
-            /// All kinds of units.
+            /// All kinds of units, in their order.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
             /// Returns the kind's name, the first part of its units' names.

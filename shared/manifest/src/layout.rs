@@ -63,7 +63,7 @@ impl<R> Manifest<R> {
 /// The row type of manifests that are read as Arrow batches, because their columns depend on the
 /// model.
 #[derive(Debug)]
-pub struct Batches;
+pub struct ArrowRows;
 
 /// The members of samples that are plain files: one row for each, in units of partitions.
 pub const FILES: Manifest<FileRow> = Manifest::new("files");
@@ -74,9 +74,9 @@ pub const SHARDS: Manifest<ShardRow> = Manifest::new("shards");
 /// The members that belong to no sample: one row for each.
 pub const SKIPPED: Manifest<SkippedRow> = Manifest::new("skipped");
 /// The embeddings of an encoder.
-pub const EMBEDDINGS: Manifest<Batches> = Manifest::new("embeddings");
+pub const EMBEDDINGS: Manifest<ArrowRows> = Manifest::new("embeddings");
 /// The scores of a scorer.
-pub const SCORES: Manifest<Batches> = Manifest::new("scores");
+pub const SCORES: Manifest<ArrowRows> = Manifest::new("scores");
 /// The decisions of a filter.
 pub const FILTERED: Manifest<FilterRow> = Manifest::new("decisions");
 /// The duplicates that `dedup` removed.
@@ -85,15 +85,15 @@ pub const DUPLICATES: Manifest<DuplicateRow> = Manifest::new("duplicates");
 pub const PAIRS: Manifest<PairRow> = Manifest::new("pairs");
 /// The images whose perceptual hash is similar to one of a reference set.
 pub const KNOWN: Manifest<DuplicateRow> = Manifest::new("known");
-/// The centroids of k-means.
-pub const CENTROIDS: Manifest<Batches> = Manifest::new("centroids");
+/// The centroids that k-means found, one row for each.
+pub const CENTROIDS: Manifest<ArrowRows> = Manifest::new("centroids");
 /// The samples that `dedup` compares, in their clusters.
-pub const ASSIGNMENTS: Manifest<Batches> = Manifest::new("assignments");
+pub const ASSIGNMENTS: Manifest<ArrowRows> = Manifest::new("assignments");
 /// The combined decisions of all deciding steps.
 pub const DECISIONS: Manifest<DecisionRow> = Manifest::new("decisions");
 /// The captions of removed duplicates, by the image that is kept.
 pub const CAPTIONS: Manifest<CaptionsRow> = Manifest::new("captions");
-/// The groups of duplicates.
+/// The groups of duplicates, one row for each.
 pub const GROUPS: Manifest<GroupRow> = Manifest::new("groups");
 /// The plan of the output shards.
 pub const OUTPUT_PLAN: Manifest<OutputPlanRow> = Manifest::new("plan");

@@ -58,6 +58,16 @@ pub fn rate(number: f64) -> String {
     }
 }
 
+/// Formats a score or a similarity with as many digits as are needed to distinguish two.
+pub fn decimal(value: f32) -> String {
+    let text = format!("{value:.4}");
+    let text = text.trim_end_matches('0').trim_end_matches('.');
+    match text {
+        "" | "-" | "-0" => "0".to_owned(),
+        text => text.to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -73,5 +83,11 @@ mod tests {
         let durations = [0.123, 75.4, 750.0, 12_345.0].map(duration);
         assert_eq!(durations, ["0.12 s", "75 s", "12 min", "3.4 h"]);
         assert_eq!([0.523, 12.34, 1234.4].map(rate), ["0.52", "12.3", "1,234"]);
+    }
+
+    #[test]
+    fn decimals_are_short() {
+        let numbers = [5.0, 0.25, -0.00001, 4.123_456].map(decimal);
+        assert_eq!(numbers, ["5", "0.25", "0", "4.1235"]);
     }
 }

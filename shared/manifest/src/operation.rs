@@ -115,7 +115,7 @@ pub enum Resources {
 }
 
 impl Resources {
-    /// All classes.
+    /// All classes, in the order of their resources.
     pub const ALL: [Self; 4] = [Self::Light, Self::Cpu, Self::Model, Self::Copy];
 
     /// Returns the name in workflow definitions and results.
@@ -142,7 +142,7 @@ impl Resources {
 
 /// How workflow engines retry a failed task.
 pub mod retry {
-    /// The number of retries.
+    /// The number of retries after the first attempt.
     pub const LIMIT: u32 = 4;
     /// The delay before the first retry, in seconds. It doubles with every retry.
     pub const FIRST_SECONDS: u32 = 15;

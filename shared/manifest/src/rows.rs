@@ -571,10 +571,8 @@ impl Row for DuplicateRow {
     }
 }
 
-/// A row of `dedup/pairs`: two images with similar perceptual hashes, by their rows of `read/images`.
-///
-/// Of images with equal hashes, the first one represents all: each of the others has a pair with it, of
-/// distance 0, and no pair with other images.
+/// A row of `dedup/pairs`: two images that are decided together, by their rows of `read/images`. Two images
+/// with similar perceptual hashes are connected by one row or by a chain of rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct PairRow {
     /// The partition of the first image.
@@ -585,20 +583,13 @@ pub struct PairRow {
     pub other_partition: Partition,
     /// The second image's row.
     pub other_row: u32,
-    /// The number of bits in which the hashes differ.
-    pub distance: u32,
 }
 
 impl Row for PairRow {
     const SCHEMA: &'static str = "dedup/pairs";
+    const VERSION: u32 = 2;
     fn fields() -> Vec<Field> {
-        let names = [
-            "partition",
-            "row",
-            "other_partition",
-            "other_row",
-            "distance",
-        ];
+        let names = ["partition", "row", "other_partition", "other_row"];
         let fields = names.map(|name| number(name, DataType::UInt32));
         fields.into()
     }

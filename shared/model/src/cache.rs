@@ -14,8 +14,8 @@ const HUB_FOLDER: &str = "hf/";
 /// What the folder of a model has after its name that was pulled by the URI of an ONNX file.
 const OF_FILE: &str = ".d";
 
-/// Where models are kept when neither `--models` nor `SLUICE_MODELS` says: `sluice/models` in the
-/// user's cache folder.
+/// Returns the folder of models when neither `--models` nor `SLUICE_MODELS` is set: `sluice/models` in
+/// the user's cache folder.
 pub fn default_cache() -> String {
     let home = std::env::var("HOME").unwrap_or_else(|_| ".".to_owned());
     let cache = std::env::var("XDG_CACHE_HOME").unwrap_or_else(|_| format!("{home}/.cache"));
@@ -57,7 +57,7 @@ pub(crate) fn is_of_hub(model: &str) -> bool {
 /// Returns where a model is that `--model` names.
 ///
 /// # Errors
-/// Usage, when it is no name, path or URI.
+/// Usage, when it is neither a name, a path nor a URI.
 pub(crate) fn location_of(model: &str, cache: &Location) -> Result<Location> {
     match folder_of(model)? {
         Some(folder) => Location::parse(&format!("{cache}/{folder}")),

@@ -14,7 +14,7 @@ pub fn is_weights(file: &str) -> bool {
 pub struct Choice {
     /// The ONNX file, or the weights that are converted.
     pub onnx: String,
-    /// What says how it is fed: files in its folder or above, the nearest of each name.
+    /// The files that describe its input: in its folder or above, the nearest of each name.
     pub specs: Vec<String>,
 }
 

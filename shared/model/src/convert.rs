@@ -37,7 +37,7 @@ pub enum Conversion {
     VisionTransformer,
 }
 
-/// What an ONNX file says of its weights.
+/// The origin of the weights, as written into the ONNX file.
 #[derive(Debug, Clone, Copy)]
 pub struct Credit<'a> {
     pub name: &'a str,
@@ -55,7 +55,7 @@ struct Tensor {
 type Tensors = BTreeMap<String, Tensor>;
 
 /// Returns the ONNX file of a model, made from the content of its published file and, for transformers,
-/// of the `config.json` beside it.
+/// of the `config.json` in the same folder.
 ///
 /// # Errors
 /// Data, when the content is not what the conversion reads.

@@ -7,7 +7,7 @@ use serde::Serialize;
 use sluice_manifest::{Error, Result};
 
 use crate::layout::ONNX_BFLOAT16;
-use crate::machine::{Machine, Missing};
+use crate::machine::{Machine, MissingPart};
 use crate::precision::Precision;
 use crate::spec::Kind;
 
@@ -101,7 +101,7 @@ impl Device {
     /// Returns the device that a model runs on: for `auto` the one that is chosen, else this one.
     ///
     /// # Errors
-    /// Usage, when the machine lacks a part of it, or the model cannot run on it.
+    /// Usage, when the machine lacks a part of the device, or the model cannot run there.
     pub(crate) fn resolve(self, needs: &Needs<'_>, machine: &Machine) -> Result<Self> {
         self.check_precision(needs)?;
         let device = match self {
@@ -148,7 +148,7 @@ impl Device {
     }
 
     /// Returns what a machine lacks for this device.
-    pub fn missing(self, machine: &Machine) -> Vec<Missing> {
+    pub fn missing(self, machine: &Machine) -> Vec<MissingPart> {
         match self {
             Self::Auto | Self::Cpu => Vec::new(),
             Self::Cuda(number) => machine.missing_for_cuda(number),
@@ -170,7 +170,7 @@ fn automatic(needs: &Needs<'_>, machine: &Machine) -> Device {
 }
 
 /// Returns the names of missing parts.
-pub(crate) fn parts_of(missing: &[Missing]) -> String {
+pub(crate) fn parts_of(missing: &[MissingPart]) -> String {
     let parts: Vec<&str> = missing
         .iter()
         .map(|missing| missing.part.as_str())

@@ -79,7 +79,7 @@ impl Calls {
 
     fn driver(&self) -> Result<Driver, NoDriver> {
         let (mut version, mut count) = (0, 0);
-        // SAFETY: each call writes one number to where it is told to.
+        // SAFETY: each call writes one number to the given address.
         unsafe {
             called("cuInit", (self.init)(0))?;
             called("cuDriverGetVersion", (self.version)(&raw mut version))?;

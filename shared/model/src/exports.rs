@@ -1,8 +1,8 @@
 //! The spec of a model as its ecosystem publishes it, from the files that describe it.
 //!
 //! Preprocessing is stated by the first of `preprocessor_config.json`, `processor_config.json`,
-//! `open_clip_config.json` and timm's `config.json`. `config.json` adds the model's type, which says how
-//! an output of many vectors is pooled, and the labels of a classifier.
+//! `open_clip_config.json` and timm's `config.json`. `config.json` adds the model's type, which decides
+//! how an output of many vectors is pooled, and the labels of a classifier.
 
 use serde_json::{Map, Value};
 use sluice_manifest::{Error, Result};
@@ -31,8 +31,8 @@ const FIRST: [&str; 9] = [
     "dinov3",
     "pvt",
 ];
-/// Model types whose image is the mean of `last_hidden_state`. ConvNeXt, Hiera and PoolFormer are none
-/// of them: what they do after it needs weights that are not in such an export.
+/// Model types whose image is the mean of `last_hidden_state`. ConvNeXt, Hiera and PoolFormer are
+/// not listed: they normalise the mean with weights that such an export does not have.
 const MEAN: [&str; 13] = [
     "swin",
     "swinv2",
@@ -78,7 +78,7 @@ fn object(description: &Description) -> Result<Object> {
         .map_err(|e| Error::usage(format!("{}: {e}", description.uri)))
 }
 
-/// Says which file states what cannot be used.
+/// Returns an error that names the file with an unusable setting.
 fn refused(uri: &str) -> impl Fn(String) -> Error {
     move |what| {
         Error::usage(format!("{uri}: {what}"))
@@ -176,7 +176,7 @@ fn is_classifier(config: &Object, graph: &Contents) -> bool {
         })
 }
 
-/// Returns the number of labels, where the configuration says that the model is a classifier.
+/// Returns the number of labels if the configuration is that of a classifier.
 fn classes(config: &Object) -> Option<u64> {
     /// What transformers leaves out of `config.json`.
     const DEFAULT: u64 = 2;

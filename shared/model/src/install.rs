@@ -2,7 +2,7 @@
 //!
 //! The model is put together in a folder of local disk and checked there: the ONNX file is whole, its
 //! output is as wide as it must be, and ONNX Runtime, where it is found, computes one input. Then its files
-//! are copied: external data, `model.onnx`, and last `model.toml` with the SHA-256 of them. A reader that
+//! are copied: external data, `model.onnx`, and last `model.toml` with their SHA-256. A reader that
 //! comes in between finds no model, or one whose SHA-256 is wrong.
 
 use std::os::unix::fs::symlink;
@@ -17,13 +17,13 @@ use crate::convert::{Conversion, Credit, convert};
 use crate::layout::{DESCRIPTIONS, MADE, ONNX, SPEC, onnx_file};
 use crate::model::Model;
 use crate::precision::Precision;
-use crate::source::Source;
+use crate::source::PublishedFile;
 use crate::spec::{Kind, Spec};
 use crate::weights::{data_names, sha256_of};
 
 /// The files of a model, at hand.
 #[derive(Debug, Clone)]
-pub struct Candidate {
+pub struct ModelFiles {
     /// What it will be called.
     pub name: String,
     /// Where its files are.
@@ -31,7 +31,7 @@ pub struct Candidate {
     /// The published file: ONNX, or what is converted.
     pub file: String,
     /// Where that came from, for the record.
-    pub source: Source,
+    pub source: PublishedFile,
     /// The licence that its publisher states.
     pub licence: Option<String>,
     /// Whether it is the file that the catalogue names, for which the catalogue's spec is made.
@@ -51,12 +51,12 @@ pub struct Installed {
 /// the folder of models.
 ///
 /// # Errors
-/// Usage, when there is no spec or the model is not what its name says; data, when a file is broken; of
+/// Usage, when there is no spec or the model is not of the kind or size of its name; data, when a file is damaged; of
 /// storage.
 pub fn install(
     storage: &Storage,
     cache: &Location,
-    candidate: &Candidate,
+    candidate: &ModelFiles,
     staging: &Location,
 ) -> Result<Installed> {
     let work = Work {
@@ -80,7 +80,7 @@ pub fn install(
 
 struct Work<'a> {
     storage: &'a Storage,
-    candidate: &'a Candidate,
+    candidate: &'a ModelFiles,
     staging: Store,
 }
 
@@ -88,7 +88,7 @@ impl Work<'_> {
     /// Returns the model's spec: the catalogue's for its own file, else the one that the files give, else
     /// the catalogue's.
     fn spec(&self) -> Result<Spec> {
-        let Candidate { name, source, .. } = self.candidate;
+        let ModelFiles { name, source, .. } = self.candidate;
         let known = named(name).cloned();
         let is_known = self.candidate.is_catalogued || self.is_published();
         let given = match is_known {
@@ -130,7 +130,7 @@ impl Work<'_> {
         if found == expected {
             return Ok(());
         }
-        let Candidate { name, source, .. } = self.candidate;
+        let ModelFiles { name, source, .. } = self.candidate;
         Err(Error::usage(format!(
             "{}: {name} gives embeddings of {found} values, expected {expected}",
             source.from
@@ -166,7 +166,7 @@ impl Work<'_> {
     }
 
     fn no_spec(&self) -> Error {
-        let Candidate { name, source, .. } = self.candidate;
+        let ModelFiles { name, source, .. } = self.candidate;
         Error::usage(format!(
             "{}: nothing states the preprocessing: neither model.toml nor preprocessor_config.json",
             source.from
@@ -197,7 +197,7 @@ impl Work<'_> {
 
     /// Puts the ONNX files, their external data and what describes them into the staging folder.
     fn gather(&self) -> Result<()> {
-        let Candidate {
+        let ModelFiles {
             folder,
             file,
             source,
@@ -240,7 +240,7 @@ impl Work<'_> {
     }
 
     fn convert(&self, conversion: Conversion, content: &[u8]) -> Result<()> {
-        let Candidate { name, source, .. } = self.candidate;
+        let ModelFiles { name, source, .. } = self.candidate;
         let known = named(name);
         let licence = known.map_or("", |spec| spec.licence.as_str());
         let credit = Credit {

@@ -61,7 +61,7 @@ impl<'a> Keys<'a> {
         text.ok_or_else(|| format!("{key} is {value}, expected a text"))
     }
 
-    /// Returns a number for each channel, or the default. One number stands for all three.
+    /// Returns a number for each channel, or the default. One number applies to all three.
     pub fn channels(&mut self, key: &'static str, default: [f64; 3]) -> Result<[f64; 3], String> {
         let Some(value) = self.get(key) else {
             return Ok(default);
@@ -77,7 +77,7 @@ impl<'a> Keys<'a> {
         numbers.ok_or_else(|| format!("{key} is {value}, expected three numbers"))
     }
 
-    /// Fails when a key is left that nothing read and that says something.
+    /// Returns an error if a key is left that was not read and is neither null nor false.
     pub fn finish(self) -> Result<(), String> {
         let says_nothing = |value: &Value| value.is_null() || *value == Value::Bool(false);
         let mut left = self

@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 
 use sluice_manifest::Keep;
 
-use crate::spec::{Activation, Column, Label, Score};
+use crate::spec::{Activation, Column, Label, ScoreSpec};
 
-/// Labels of what one does not want in a dataset. Their probabilities are added.
+/// Labels of undesired content. Their probabilities are added.
 const UNWANTED: [&str; 13] = [
     "nsfw",
     "porn",
@@ -25,7 +25,7 @@ const UNWANTED: [&str; 13] = [
     "watermark",
     "watermarked",
 ];
-/// Labels of what stays, beside unwanted ones.
+/// Labels of other content that a classifier may have in addition.
 const WANTED: [&str; 12] = [
     "sfw",
     "safe",
@@ -40,7 +40,7 @@ const WANTED: [&str; 12] = [
     "no_watermark",
     "not_watermarked",
 ];
-/// Levels of what one does not want, known together only, and those that are unwanted.
+/// Levels of undesired content, which are only known together, and those that are undesired.
 const LEVELS: [&str; 4] = ["neutral", "low", "medium", "high"];
 const UNWANTED_LEVELS: [&str; 2] = ["medium", "high"];
 /// What stays, and its opposite.
@@ -55,7 +55,7 @@ const MOST: usize = 32;
 /// - Else a score for each label, without a threshold.
 ///
 /// Probabilities are added only where they exclude each other.
-pub(crate) fn scores(labels: &[String], activation: Activation) -> Vec<Score> {
+pub(crate) fn scores(labels: &[String], activation: Activation) -> Vec<ScoreSpec> {
     let names: Vec<String> = labels.iter().map(|label| name_of(label)).collect();
     let unwanted = unwanted(&names);
     if unwanted.len() == 1 || (unwanted.len() > 1 && activation == Activation::Softmax) {
@@ -101,27 +101,27 @@ fn label(labels: &[String], column: usize) -> Label {
     Label::Name(labels[column].clone())
 }
 
-fn only(mut labels: Vec<Label>, keep: Keep) -> Score {
+fn only(mut labels: Vec<Label>, keep: Keep) -> ScoreSpec {
     let column = match labels.len() {
         1 => Column::One(labels.remove(0)),
         _ => Column::Sum(labels),
     };
-    Score {
+    ScoreSpec {
         threshold: Some(0.5),
         keep,
-        ..Score::of(column)
+        ..ScoreSpec::of(column)
     }
 }
 
-fn each(labels: &[String], names: &[String]) -> Vec<Score> {
+fn each(labels: &[String], names: &[String]) -> Vec<ScoreSpec> {
     let distinct: BTreeSet<&String> = names.iter().collect();
     let is_generic = |name: &String| name.starts_with("label_");
     if labels.len() > MOST || distinct.len() < names.len() || names.iter().any(is_generic) {
         return Vec::new();
     }
-    let score = |(column, name): (usize, &String)| Score {
+    let score = |(column, name): (usize, &String)| ScoreSpec {
         name: name.clone(),
-        ..Score::of(Column::One(label(labels, column)))
+        ..ScoreSpec::of(Column::One(label(labels, column)))
     };
     names.iter().enumerate().map(score).collect()
 }

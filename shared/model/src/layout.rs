@@ -2,7 +2,7 @@
 //!
 //! `--model` names a folder or an ONNX file. In a folder these are tried in order: `model.onnx`,
 //! `vision_model.onnx`, `onnx/vision_model.onnx`, `onnx/model.onnx`, and the only other ONNX file that
-//! is no text encoder. The files that describe the model are beside the ONNX file; for a file named by
+//! is not a text encoder. The files that describe the model are in the ONNX file's folder; for a file named by
 //! its path, and for a folder `onnx`, they may also be one folder above.
 
 use sluice_manifest::{Error, Result};
@@ -62,7 +62,7 @@ pub(crate) struct Files {
     pub folder: Store,
     /// The ONNX file's name.
     pub onnx: String,
-    /// The model's name, as its place says it.
+    /// The model's name, from its location.
     pub name: String,
     /// The folder above, where it may hold what describes the model.
     above: Option<Store>,

@@ -1,4 +1,4 @@
-//! Models: an ONNX file with a spec that says how to feed it.
+//! Models: an ONNX file with a spec that describes its input and output.
 //!
 //! The one crate that names ort. A [`Spec`] comes from the built-in [`catalogue`], from a
 //! `model.toml`, or from the files that transformers, timm and open_clip publish with a model. [`Model::find`]
@@ -46,14 +46,14 @@ pub use choose::{Choice, is_weights};
 pub use convert::Conversion;
 pub use device::Device;
 pub use driver::{Driver, Gpu};
-pub use install::{Candidate, Installed, install};
+pub use install::{Installed, ModelFiles, install};
 pub use library::library_version;
-pub use machine::{Machine, Missing};
+pub use machine::{Machine, MissingPart};
 pub use model::{Model, ModelSettings, ScoreColumns};
 pub use placement::{BatchSize, Placement};
 pub use precision::Precision;
 pub use quantize::QuantizedModel;
-pub use session::{Input, Session, Values};
-pub use source::Source;
-pub use spec::{Activation, Column, Kind, Label, Pooling, Score, Spec};
+pub use session::{InputNumber, Session, TensorValues};
+pub use source::PublishedFile;
+pub use spec::{Activation, Column, Kind, Label, Pooling, ScoreSpec, Spec};
 pub use weights::{data_names, file_sha256};

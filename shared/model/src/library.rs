@@ -45,7 +45,7 @@ pub fn library_version() -> Result<String> {
 }
 
 /// ONNX Runtime's Python packages carry a library that reports to its makers. Only this variable,
-/// set before the library loads, keeps all of it from being sent.
+/// set before the library loads, prevents that completely.
 #[expect(unsafe_code, reason = "changing the environment has no safe form")]
 fn refuse_telemetry() {
     const VARIABLE: &str = "ORT_DISABLE_TELEMETRY";

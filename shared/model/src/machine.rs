@@ -2,7 +2,7 @@
 //! libraries that providers need.
 //!
 //! ONNX Runtime loads its providers at run time, from the folder of its own library. The loader finds
-//! their libraries in the system; in `nvidia/*/lib` beside the Python package `onnxruntime`, where the
+//! their libraries in the system; in `nvidia/*/lib` next to the Python package `onnxruntime`, where the
 //! packages `nvidia-*` have them; or in the folders that `SLUICE_CUDA_PATH` names.
 
 use std::path::{Path, PathBuf};
@@ -17,14 +17,14 @@ use crate::needed::needed;
 
 /// A part that a device needs and this machine does not have.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Missing {
+pub struct MissingPart {
     /// The part by its name, such as `libcudnn.so.9`.
     pub part: String,
     /// How to get it.
     pub hint: String,
 }
 
-impl Missing {
+impl MissingPart {
     fn new(part: impl Into<String>, hint: &str) -> Self {
         Self {
             part: part.into(),
@@ -50,7 +50,7 @@ pub struct Machine {
     pub library: PathBuf,
     /// NVIDIA's driver.
     pub(crate) driver: Result<Driver, NoDriver>,
-    /// Folders of CUDA's libraries, besides those that the system's loader knows.
+    /// Folders of CUDA's libraries, in addition to those of the system's loader.
     pub cuda: Vec<PathBuf>,
 }
 
@@ -94,12 +94,12 @@ impl Machine {
         None
     }
 
-    pub(crate) fn missing_for_cuda(&self, number: u32) -> Vec<Missing> {
+    pub(crate) fn missing_for_cuda(&self, number: u32) -> Vec<MissingPart> {
         let mut missing = self.missing_for_provider("cuda", PROVIDER, LIBRARIES);
         missing.extend(self.missing_driver(number));
         // The provider opens it with the first convolution.
         if missing.iter().all(|missing| missing.part != CUDNN) && !self.loads(CUDNN) {
-            missing.push(Missing::new(CUDNN, LIBRARIES));
+            missing.push(MissingPart::new(CUDNN, LIBRARIES));
         }
         for optional in CUDA_DYLIBS.iter().chain(CUDNN_DYLIBS) {
             self.loads(optional);
@@ -107,7 +107,7 @@ impl Machine {
         missing
     }
 
-    pub(crate) fn missing_for_tensorrt(&self, number: u32) -> Vec<Missing> {
+    pub(crate) fn missing_for_tensorrt(&self, number: u32) -> Vec<MissingPart> {
         // TensorRT's libraries need CUDA's, which are loaded first.
         let cuda = self.missing_for_cuda(number);
         let mut missing = self.missing_for_provider("tensorrt", PROVIDER, TENSORRT);
@@ -117,20 +117,20 @@ impl Machine {
         missing
     }
 
-    pub(crate) fn missing_for_openvino(&self) -> Vec<Missing> {
+    pub(crate) fn missing_for_openvino(&self) -> Vec<MissingPart> {
         self.missing_for_provider("openvino", OPENVINO, OPENVINO)
     }
 
-    fn missing_driver(&self, number: u32) -> Option<Missing> {
+    fn missing_driver(&self, number: u32) -> Option<MissingPart> {
         let driver = match &self.driver {
             Ok(driver) => driver,
             Err(NoDriver::Missing) => {
                 let part = format!("{} (NVIDIA's driver)", driver::LIBRARY);
-                return Some(Missing::new(part, DRIVER));
+                return Some(MissingPart::new(part, DRIVER));
             }
             Err(NoDriver::Refused(call, code)) => {
                 let part = format!("a working NVIDIA driver ({call} fails with code {code})");
-                return Some(Missing::new(part, DRIVER));
+                return Some(MissingPart::new(part, DRIVER));
             }
         };
         let seen: Vec<String> = driver
@@ -144,30 +144,35 @@ impl Machine {
         };
         let is_there = driver.gpus.iter().any(|gpu| gpu.number == number);
         let part = format!("GPU {number} (this process sees {seen})");
-        (!is_there).then(|| Missing::new(part, NUMBER))
+        (!is_there).then(|| MissingPart::new(part, NUMBER))
     }
 
     /// Returns what is missing of a provider: its library, and the libraries that it needs. They are
     /// loaded here, so that the system's loader finds them loaded when it loads the provider.
-    fn missing_for_provider(&self, name: &str, get_it: &str, get_libraries: &str) -> Vec<Missing> {
+    fn missing_for_provider(
+        &self,
+        name: &str,
+        get_it: &str,
+        get_libraries: &str,
+    ) -> Vec<MissingPart> {
         let file = format!("libonnxruntime_providers_{name}.so");
         let folder = self
             .library
             .parent()
             .filter(|folder| *folder != Path::new(""));
         let Some(folder) = folder else {
-            // The system's loader finds both, or says what is missing.
+            // The system's loader finds both, or reports what is missing.
             return Vec::new();
         };
         let provider = folder.join(&file);
         let Some(needed) = needed(&provider) else {
-            return vec![Missing::new(file, get_it)];
+            return vec![MissingPart::new(file, get_it)];
         };
         // Of the driver more is known.
         let needed = needed.iter().filter(|name| *name != driver::LIBRARY);
         let missing = needed.filter(|name| !self.loads(name));
         missing
-            .map(|name| Missing::new(name, get_libraries))
+            .map(|name| MissingPart::new(name, get_libraries))
             .collect()
     }
 
@@ -179,7 +184,7 @@ impl Machine {
     }
 }
 
-/// Returns the folders of `SLUICE_CUDA_PATH`, those of the packages `nvidia-*` and `tensorrt_libs` beside
+/// Returns the folders of `SLUICE_CUDA_PATH`, those of the packages `nvidia-*` and `tensorrt_libs` next to
 /// the package `onnxruntime`, and the library's own.
 fn cuda_folders(library: &Path) -> Vec<PathBuf> {
     let named = std::env::var_os("SLUICE_CUDA_PATH").unwrap_or_default();

@@ -1,30 +1,30 @@
-//! What `--model` names, found and verified.
+//! What `--model` names.
+
+mod check;
 
 use serde::{Deserialize, Serialize};
 use sluice_manifest::{Error, Result, ScoreColumn};
-use sluice_pixels::{Preprocess, RgbImage};
+use sluice_pixels::Preprocess;
 use sluice_store::{Location, Storage};
 
 use crate::cache::{folder_of, is_of_hub, location_of};
 use crate::catalogue::named;
 use crate::exports;
 use crate::layout::{DESCRIPTIONS, Files, SPEC, onnx_file};
-use crate::library;
 use crate::onnx::{self, Contents};
 use crate::placement::Placement;
 use crate::precision::Precision;
-use crate::session::{Options, Session};
-use crate::spec::{Activation, Kind, Pooling, Score, Spec};
-use crate::weights::{contents, external, sha256_of_graph};
-use crate::wiring::{self, Wiring};
+use crate::spec::{Activation, Kind, Pooling, ScoreSpec, Spec};
+use crate::weights::{contents, sha256_of_graph};
+use crate::wiring;
 
 /// A model: its spec, and its ONNX file's content.
 #[derive(Debug, Clone)]
 pub struct Model {
     /// How it is fed.
     pub spec: Spec,
-    /// SHA-256 of the ONNX file (and of its external data); empty for measures. What a spec says
-    /// is believed until [`Model::verify`] or [`Model::session`] looks.
+    /// SHA-256 of the ONNX file (and of its external data); empty for measures. One that the spec
+    /// states is not verified before [`Model::verify`] or [`Model::session`].
     pub sha256: String,
     /// What its matrix products are computed in.
     pub precision: Precision,
@@ -150,164 +150,6 @@ impl Model {
         })
     }
 
-    /// Fails when the ONNX file's content is not what its spec says.
-    pub fn verify(&self) -> Result<()> {
-        let Some(files) = &self.files else {
-            return Ok(());
-        };
-        let Some(expected) = self.spec.sha256_of(&files.onnx) else {
-            return Ok(());
-        };
-        let found = sha256_of_graph(&files.folder, &files.onnx, &self.graph)?;
-        if found == expected {
-            return Ok(());
-        }
-        Err(Error::data(format!(
-            "{}: SHA-256 is {found}, the spec says {expected}",
-            files.uri()
-        ))
-        .hint("pull the model again"))
-    }
-
-    /// Checks the model before the work: the files of its external data are there, its inputs can be
-    /// fed, its output is as wide as the spec needs it, and one sample goes through it. Whether its
-    /// bytes are those that the spec states is verified when the model is loaded for work.
-    ///
-    /// # Errors
-    /// Data, when external data are missing; usage, when inputs or output do not fit, or the model does
-    /// not run.
-    pub fn check(&self) -> Result<()> {
-        let Some(files) = &self.files else {
-            return Ok(());
-        };
-        self.check_graph(files)?;
-        self.try_out(files).map(drop)
-    }
-
-    /// Checks the model as [`check`](Self::check) does; without ONNX Runtime, all but the sample.
-    /// Returns how many numbers came out for the sample.
-    ///
-    /// # Errors
-    /// As of [`check`](Self::check).
-    pub fn check_what_can_be(&self) -> Result<Option<usize>> {
-        let Some(files) = &self.files else {
-            return Ok(None);
-        };
-        self.check_graph(files)?;
-        match library::is_there() {
-            true => self.try_out(files),
-            false => Ok(None),
-        }
-    }
-
-    fn check_graph(&self, files: &Files) -> Result<()> {
-        external(&files.folder, &self.graph, &files.onnx)?;
-        if let Some(operator) = &self.graph.random {
-            return Err(Error::usage(format!(
-                "{}: its output is random: it has the operator {operator}",
-                files.uri()
-            ))
-            .hint(RANDOM));
-        }
-        Wiring::of(&self.spec, &self.graph, &files.uri())?;
-        self.check_widths(&files.uri())
-    }
-
-    /// Checks the widths of input and output, where the ONNX file states them.
-    fn check_widths(&self, uri: &str) -> Result<()> {
-        let wrong = |what: String| Error::usage(format!("{uri}: {what}"));
-        let output = wiring::output_of(&self.spec, &self.graph).map_err(wrong)?;
-        let Some(width) = width_of(output) else {
-            return Ok(());
-        };
-        let name = &output.name;
-        if let (Kind::Embedder, Some(dimension)) = (self.spec.kind, self.spec.dimension)
-            && width != dimension as u64
-        {
-            let what = format!("output {name:?} has {width} values, expected {dimension}");
-            return Err(wrong(what).hint(PROJECTION));
-        }
-        let columns = self.spec.columns();
-        let needed = columns
-            .iter()
-            .flatten()
-            .max()
-            .map_or(1, |column| column + 1);
-        if width < needed as u64 {
-            let what = format!("output {name:?} has {width} values, at least {needed} are needed");
-            return Err(wrong(what).hint("name the right output and columns in model.toml"));
-        }
-        let labels = self.spec.labels.len();
-        if labels > 0 && width != labels as u64 {
-            let what = format!("output {name:?} has {width} values, but there are {labels} labels");
-            return Err(wrong(what));
-        }
-        Ok(())
-    }
-
-    /// Loads the model and runs it on one sample. Returns how many numbers come out.
-    fn try_out(&self, files: &Files) -> Result<Option<usize>> {
-        self.run_sample(&mut self.load(files, 1)?, &files.uri())
-    }
-
-    /// Runs a loaded model on one sample. Returns how many numbers come out.
-    fn run_sample(&self, session: &mut Session, uri: &str) -> Result<Option<usize>> {
-        let Some((shape, values)) = self.sample() else {
-            return Ok(None);
-        };
-        let output = session.run(&shape, &values)?;
-        let wrong = |what: String| Err(Error::usage(format!("{uri}: {what}")));
-        let count = Some(output.len());
-        if self.graph.has_dropout && session.run(&shape, &values)? != output {
-            let what = "its output is random: it has a Dropout in training mode";
-            return wrong(what.to_owned()).map_err(|e| e.hint(RANDOM));
-        }
-        if output.iter().any(|value| !value.is_finite()) {
-            return wrong("its output for a sample is not finite".to_owned());
-        }
-        if self.spec.activation == Some(Activation::Softmax) && are_probabilities(&output) {
-            let what = "its output is probabilities already, softmax would be applied twice";
-            let hint = "write a model.toml with activation = \"none\"";
-            return wrong(what.to_owned()).map_err(|e| e.hint(hint));
-        }
-        if self.spec.kind != Kind::Embedder {
-            return self.spec.scores(output, 1).map(|_| count);
-        }
-        if let Some(dimension) = self.spec.dimension.filter(|it| *it != output.len()) {
-            let found = output.len();
-            let what = format!("gives embeddings of {found} values, expected {dimension}");
-            return wrong(what).map_err(|e| e.hint(PROJECTION));
-        }
-        if session.has_text() {
-            session.set_text(1);
-            let other = session.run(&shape, &values)?;
-            session.set_text(0);
-            if other != output {
-                return wrong("its embeddings depend on the text inputs".to_owned());
-            }
-        }
-        Ok(count)
-    }
-
-    /// Returns an input of one row: a picture with edges and gradients, or a vector of length 1. None
-    /// where its size is not known.
-    fn sample(&self) -> Option<(Vec<usize>, Vec<f32>)> {
-        if let Some(preprocess) = &self.spec.preprocess {
-            let picture = RgbImage::from_fn(96, 64, |x, y| {
-                [
-                    (x * 2) as u8,
-                    (y * 3) as u8,
-                    ((x / 8 + y / 8) % 2 * 200) as u8,
-                ]
-            });
-            let mut tensor = vec![0.0; preprocess.tensor_len()];
-            preprocess.tensor(&picture, &mut tensor);
-            return Some((preprocess.tensor_shape(1).to_vec(), tensor));
-        }
-        let width = self.spec.dimension?;
-        Some((vec![1, width], vec![(width as f32).sqrt().recip(); width]))
-    }
-
     /// Returns what of the model can change an output, for fingerprints and cards.
     pub fn settings(&self) -> ModelSettings {
         ModelSettings {
@@ -325,10 +167,16 @@ impl Model {
 
     /// Returns the columns of the scores that the model gives.
     pub fn score_columns(&self) -> Vec<ScoreColumn> {
-        self.spec.score_outputs().map(Score::as_column).collect()
+        self.spec
+            .score_outputs()
+            .map(ScoreSpec::as_column)
+            .collect()
     }
 
-    /// Fails unless the model is of one of the kinds; `flag` named it.
+    /// Checks that the model is of one of the kinds; `flag` named it.
+    ///
+    /// # Errors
+    /// Usage, when it is of another kind, or a classifier without a score.
     pub fn require(&self, kinds: &[Kind], flag: &str) -> Result<()> {
         let name = &self.spec.name;
         if !kinds.contains(&self.spec.kind) {
@@ -360,53 +208,7 @@ impl Model {
         }
         Ok(())
     }
-
-    /// Loads the model into ONNX Runtime with `threads` threads for work. Its bytes are verified
-    /// meanwhile, and what [`check`](Self::check) looks at is checked.
-    ///
-    /// # Errors
-    /// As of [`check`](Self::check) and [`verify`](Self::verify).
-    pub fn session(&self, threads: usize) -> Result<Session> {
-        let files = self
-            .files
-            .as_ref()
-            .ok_or_else(|| Error::bug(format!("model {:?} has no ONNX file", self.spec.name)))?;
-        std::thread::scope(|scope| {
-            let verified = std::thread::Builder::new().spawn_scoped(scope, || self.verify());
-            let verified = verified.map_err(|e| Error::not_started("a thread", &e))?;
-            let session = self.check_graph(files);
-            let session = session.and_then(|()| self.load(files, threads));
-            // Unwrap safety: a panic over there is a panic here.
-            verified.join().expect("verifying does not panic")?;
-            let mut session = session?;
-            self.run_sample(&mut session, &files.uri())?;
-            Ok(session)
-        })
-    }
-
-    fn load(&self, files: &Files, threads: usize) -> Result<Session> {
-        let options = Options {
-            placement: &self.placement,
-            precision: self.precision,
-            threads,
-        };
-        Session::load(files, &self.spec, &self.graph, options)
-    }
 }
-
-/// What to do about a model whose outputs are random.
-const RANDOM: &str = "export it for inference, without random masks: masked autoencoders (ViT-MAE) \
-    as the plain encoder";
-
-/// Whether several numbers are none below 0 and add up to 1.
-fn are_probabilities(numbers: &[f32]) -> bool {
-    let sum: f32 = numbers.iter().sum();
-    numbers.len() > 1 && numbers.iter().all(|&number| number >= 0.0) && (sum - 1.0).abs() < 1e-4
-}
-
-/// What may be wrong with an embedder whose embeddings have another length.
-const PROJECTION: &str = "an export without the projection gives other vectors: CLIP needs \
-    CLIPVisionModelWithProjection and its output image_embeds";
 
 /// Returns labels for people.
 fn shown(labels: &[String]) -> String {

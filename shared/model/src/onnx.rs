@@ -1,4 +1,4 @@
-//! What an ONNX file says of itself: whether it is whole, which other files hold its tensors, and the
+//! The description in an ONNX file: whether it is whole, which other files hold its tensors, and the
 //! names, types and shapes of its inputs and outputs.
 //!
 //! An ONNX file is a Protocol Buffers message: fields of a key and a value, some of which are messages.
@@ -20,7 +20,7 @@ const FIELDS: usize = 10_000_000;
 /// Messages inside of each other, at most: graphs in nodes of graphs.
 const DEPTH: usize = 50;
 
-/// What an ONNX file says of itself.
+/// The description in an ONNX file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Contents {
     /// The files that hold tensors, as paths from the ONNX file's folder.
@@ -33,7 +33,7 @@ pub(crate) struct Contents {
     pub quantizes_batches: bool,
     /// An operator whose output is random, where there is one.
     pub random: Option<String>,
-    /// Whether it has a Dropout that is told whether it drops anything.
+    /// Whether it has a Dropout with an input for training mode.
     pub has_dropout: bool,
 }
 
@@ -46,7 +46,7 @@ const RANDOM: [&[u8]; 6] = [
     b"Multinomial",
     b"Bernoulli",
 ];
-/// Inputs of a Dropout, the last of which says whether it drops anything.
+/// Inputs of a Dropout; the last one is the training mode.
 const DROPOUT_INPUTS: usize = 3;
 
 /// An input or output.
@@ -163,8 +163,8 @@ enum Stop<E> {
     Read(E),
 }
 
-/// Reads a file of `bytes` bytes, of which `read` gives ranges. The inner error says what is wrong with
-/// the file, the outer one is of `read`.
+/// Reads a file of `bytes` bytes, of which `read` returns ranges. The inner error is about the
+/// file, the outer one is of `read`.
 pub(crate) fn contents<E>(
     bytes: u64,
     read: impl FnMut(Range<u64>) -> Result<Vec<u8>, E>,

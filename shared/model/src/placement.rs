@@ -16,7 +16,7 @@ const ON_CPU: usize = 16;
 const MOST_ON_GPU: usize = 256;
 /// The same where the GPU's memory is not known.
 const ON_UNKNOWN_GPU: usize = 32;
-/// Bytes of device memory for each pixel of the input, about: a ViT-L/14 takes half of it in float32.
+/// Approximate bytes of device memory for each pixel of the input. A ViT-L/14 in float32 takes half.
 const BYTES_A_PIXEL: u64 = 1024;
 
 /// `--batch-size`: images that go through a model at once.
@@ -55,7 +55,7 @@ impl std::fmt::Display for BatchSize {
 pub struct Placement {
     /// The device; never `auto`.
     pub device: Device,
-    /// The device's name, where it has one besides its number.
+    /// The device's name, if it has one in addition to its number.
     pub name: Option<String>,
     /// Images that go through the model at once.
     pub batch_size: usize,

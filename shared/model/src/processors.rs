@@ -33,7 +33,7 @@ struct Class {
     size: Size,
     /// Pillow's number of the filter.
     resample: u64,
-    /// Whether the class crops unless told otherwise, and to which square. None: it never crops.
+    /// Whether the class crops by default, and to which square; `None` if it never crops.
     crop: Option<(bool, u32)>,
     /// None: it never normalises.
     normal: Option<Normal>,
@@ -62,11 +62,11 @@ enum Forms {
     Pair,
 }
 
-/// What a class does besides resizing, cropping and normalising.
+/// What a class does in addition to resizing, cropping and normalising.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Rule {
     Plain,
-    /// Below 384, resizes to `size / crop_pct` and crops; from 384 on, stretches.
+    /// Below 384, resizes to `size / crop_pct` and crops; from 384 on, resizes to a square.
     ConvNext,
     /// Resizes to 256/224 of the shortest edge.
     Levit,

@@ -114,7 +114,7 @@ fn stated_spec(folder: &Store) -> Result<Option<Spec>> {
     Ok(states_any.then_some(spec))
 }
 
-/// Reads a range of a file; one that ends behind the file's end goes to its end.
+/// Reads a range of a file, at most up to the file's end.
 fn read_range(folder: &Store, file: &str, range: Range<u64>) -> Result<Vec<u8>> {
     let missing = || Error::data(format!("{}: no such file", folder.uri(file)));
     let bytes = folder.stat(file)?.ok_or_else(missing)?.bytes;

@@ -43,7 +43,7 @@ pub(crate) struct Options<'a> {
 
 /// Numbers that a session takes.
 #[derive(Debug, Clone, Copy)]
-pub enum Values<'a> {
+pub enum TensorValues<'a> {
     /// Any numbers.
     Float32(&'a [f32]),
     /// Pixels as they are, for a model whose input is of bytes.
@@ -51,20 +51,20 @@ pub enum Values<'a> {
 }
 
 /// A type of numbers that a session takes.
-pub trait Input: Number {
+pub trait InputNumber: Number {
     /// Returns these numbers with their type.
-    fn values(numbers: &[Self]) -> Values<'_>;
+    fn values(numbers: &[Self]) -> TensorValues<'_>;
 }
 
-impl Input for f32 {
-    fn values(numbers: &[Self]) -> Values<'_> {
-        Values::Float32(numbers)
+impl InputNumber for f32 {
+    fn values(numbers: &[Self]) -> TensorValues<'_> {
+        TensorValues::Float32(numbers)
     }
 }
 
-impl Input for u8 {
-    fn values(numbers: &[Self]) -> Values<'_> {
-        Values::Uint8(numbers)
+impl InputNumber for u8 {
+    fn values(numbers: &[Self]) -> TensorValues<'_> {
+        TensorValues::Uint8(numbers)
     }
 }
 
@@ -127,13 +127,13 @@ impl Session {
     ///
     /// A row's output does not depend on the other rows of its batch: a graph that quantises all rows
     /// of a run with one scale gets one row a run. A graph that takes a fixed number of rows is run as
-    /// often as it needs; the last row is repeated to fill it up. Where the device has no memory for a
-    /// batch, half of it is run at a time from then on.
+    /// often as it needs; the last row is repeated to fill it up. If the device has no memory for a
+    /// batch, the batch size is halved from then on.
     ///
     /// # Errors
     /// Usage, when the graph does not run, or gives an output of another shape. Transient, when the
     /// device fails, or has no memory for one row.
-    pub fn run<N: Input>(&mut self, shape: &[usize], values: &[N]) -> Result<Vec<f32>> {
+    pub fn run<N: InputNumber>(&mut self, shape: &[usize], values: &[N]) -> Result<Vec<f32>> {
         let rows = shape.first().copied().unwrap_or(0);
         if rows == 0 {
             return Ok(Vec::new());
@@ -177,7 +177,7 @@ impl Session {
     }
 
     /// Runs rows, filled up to the number that the graph takes.
-    fn run_part<N: Input>(
+    fn run_part<N: InputNumber>(
         &mut self,
         rows: usize,
         inner: &[usize],
@@ -198,7 +198,7 @@ impl Session {
         &mut self,
         rows: usize,
         inner: &[usize],
-        values: Values<'_>,
+        values: TensorValues<'_>,
     ) -> Result<Vec<f32>, (Failure, Error)> {
         let name = self.name.clone();
         let failed = |e: ort::Error| {
@@ -269,29 +269,29 @@ fn builder(spec: &Spec, wiring: &Wiring, options: Options<'_>) -> Result<Session
 fn tensor<'v>(
     element: Element,
     shape: Vec<i64>,
-    values: Values<'v>,
+    values: TensorValues<'v>,
 ) -> ort::Result<SessionInputValue<'v>> {
     let half =
         |values: &mut dyn Iterator<Item = f32>| values.map(f16::from_f32).collect::<Vec<_>>();
     Ok(match (element, values) {
-        (Element::Float32, Values::Float32(values)) => {
+        (Element::Float32, TensorValues::Float32(values)) => {
             TensorRef::from_array_view((shape, values))?.into()
         }
-        (Element::Uint8, Values::Uint8(values)) => {
+        (Element::Uint8, TensorValues::Uint8(values)) => {
             TensorRef::from_array_view((shape, values))?.into()
         }
-        (Element::Float16, Values::Float32(values)) => {
+        (Element::Float16, TensorValues::Float32(values)) => {
             Tensor::from_array((shape, half(&mut values.iter().copied())))?.into()
         }
-        (Element::Uint8, Values::Float32(values)) => {
+        (Element::Uint8, TensorValues::Float32(values)) => {
             let values: Vec<u8> = values.iter().map(|&value| value as u8).collect();
             Tensor::from_array((shape, values))?.into()
         }
-        (Element::Float32, Values::Uint8(values)) => {
+        (Element::Float32, TensorValues::Uint8(values)) => {
             let values: Vec<f32> = values.iter().map(|&value| f32::from(value)).collect();
             Tensor::from_array((shape, values))?.into()
         }
-        (Element::Float16, Values::Uint8(values)) => {
+        (Element::Float16, TensorValues::Uint8(values)) => {
             Tensor::from_array((shape, half(&mut values.iter().map(|&it| f32::from(it)))))?.into()
         }
     })

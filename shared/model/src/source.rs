@@ -4,10 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::convert::Conversion;
 
-/// Where a model's file is published, and what is known of it.
+/// Where a model's file is published, and its revision and hash.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Source {
+pub struct PublishedFile {
     /// The file: `hf://ORG/NAME@COMMIT/PATH`, `https://…`, `pip:NAME==VERSION`, or a path or URI.
     pub from: String,
     /// The SHA-256 of that file.
@@ -21,7 +21,7 @@ pub struct Source {
     pub notice: Option<String>,
 }
 
-impl Source {
+impl PublishedFile {
     /// Returns the revision in it, where there is one.
     pub fn revision(&self) -> Option<&str> {
         let (_, rest) = self.from.split_once('@')?;

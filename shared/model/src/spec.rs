@@ -9,7 +9,7 @@ use sluice_pixels::Preprocess;
 
 use crate::layout::{ONNX_BFLOAT16, ONNX_FLOAT16, ONNX_INT8};
 use crate::precision::Precision;
-use crate::source::Source;
+use crate::source::PublishedFile;
 
 /// What goes into a model and what comes out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -109,7 +109,7 @@ impl Column {
 /// How a score is read from a model's output.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Score {
+pub struct ScoreSpec {
     /// The score's name, for models with several; `score` where none is given.
     #[serde(default = "only", skip_serializing_if = "is_only")]
     pub name: String,
@@ -139,7 +139,7 @@ fn is_only(name: &String) -> bool {
     name == ScoreColumn::ONLY
 }
 
-impl Score {
+impl ScoreSpec {
     /// Returns a score between 0 and 1 without a threshold.
     pub(crate) fn of(column: Column) -> Self {
         Self {
@@ -218,20 +218,20 @@ pub struct Spec {
     pub preprocess: Option<Preprocess>,
     /// Heads, classifiers and measures: how the score is read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub score: Option<Score>,
+    pub score: Option<ScoreSpec>,
     /// The same for models with several scores, in place of `score`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub scores: Vec<Score>,
-    /// Where the file is published. Changes nothing but what is said of the model.
+    pub scores: Vec<ScoreSpec>,
+    /// Where the file is published. Only shown, never used.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source: Option<Source>,
+    pub source: Option<PublishedFile>,
 }
 
 /// Largest length of an embedding, and largest column of an output. Models have thousands.
 const WIDEST: usize = 1 << 20;
 
 impl Spec {
-    /// Returns a spec that says nothing but the name and the kind.
+    /// Returns a spec with a name and a kind only.
     pub(crate) fn new(name: &str, kind: Kind) -> Self {
         Self {
             name: name.to_owned(),
@@ -258,6 +258,9 @@ impl Spec {
     }
 
     /// Parses a `model.toml`; `place` names it in errors.
+    ///
+    /// # Errors
+    /// Usage, when it is not TOML, has an unknown key, or fails [`check`](Self::check).
     pub fn parse(text: &str, place: &str) -> Result<Self> {
         let spec: Self = toml::from_str(text).map_err(|e| Error::usage(format!("{place}: {e}")))?;
         spec.check(place)?;
@@ -291,7 +294,7 @@ impl Spec {
     }
 
     /// Returns how the scores are read, in the order of the columns of `scores`.
-    pub fn score_outputs(&self) -> impl Iterator<Item = &Score> {
+    pub fn score_outputs(&self) -> impl Iterator<Item = &ScoreSpec> {
         self.score.iter().chain(&self.scores)
     }
 
@@ -309,7 +312,7 @@ impl Spec {
     /// Returns the columns that make each score. Columns without a number are left out; a spec that
     /// was checked has none.
     pub(crate) fn columns(&self) -> Vec<Vec<usize>> {
-        let numbers = |score: &Score| {
+        let numbers = |score: &ScoreSpec| {
             let labels = score.column.labels().iter();
             labels.filter_map(|label| self.number_of(label)).collect()
         };
@@ -364,7 +367,10 @@ impl Spec {
         Ok(())
     }
 
-    /// Fails when a part that the kind needs is missing or unusable.
+    /// Checks that all parts that the kind needs are usable; `place` names the spec in errors.
+    ///
+    /// # Errors
+    /// Usage, with the part that is missing or wrong.
     pub fn check(&self, place: &str) -> Result<()> {
         let needs = |what: &str| {
             Err(Error::usage(format!(

@@ -11,7 +11,7 @@ use crate::layout::onnx_file;
 use crate::onnx::{self, Contents};
 use crate::precision::Precision;
 
-/// Returns what an ONNX file says of itself. The inner error says what is wrong with the file.
+/// Returns the description in an ONNX file. The inner error is about the file.
 pub(crate) fn contents(folder: &Store, onnx: &str) -> Result<Result<Contents, String>> {
     let bytes = folder.stat(onnx)?.map_or(0, |info| info.bytes);
     onnx::contents(bytes, |range| {

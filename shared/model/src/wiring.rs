@@ -159,7 +159,7 @@ pub(crate) fn main_input<'a>(spec: &Spec, graph: &'a Contents) -> Result<&'a Val
     found.ok_or_else(|| "the model has no input".to_owned())
 }
 
-/// Returns how an input of integers is fed beside the main one.
+/// Returns how an additional input of integers is fed.
 fn text_of(value: &Value, main: &Value) -> Result<Text, String> {
     let is_wide = match value.element {
         Some(7) => true,
@@ -205,7 +205,7 @@ pub(crate) fn output_of<'a>(spec: &Spec, graph: &'a Contents) -> Result<&'a Valu
     }
 }
 
-/// Brings a preprocessing in line with what the graph says of its input of pixels.
+/// Adapts a preprocessing to the graph's input of pixels.
 ///
 /// # Errors
 /// What does not fit.

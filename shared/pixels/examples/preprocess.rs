@@ -35,7 +35,7 @@ fn main() {
 
     let fidelity = match std::env::var_os("EXACT") {
         Some(_) => Fidelity::Exact,
-        None => Fidelity::Near,
+        None => Fidelity::Approximate,
     };
     let spoken = std::env::var_os("CHECKSUM").is_some();
     let (next, checksum) = (AtomicUsize::new(0), AtomicU64::new(0));

@@ -36,7 +36,7 @@ mod quality;
 mod raster;
 mod recode;
 mod resize;
-
+mod tensors;
 mod thumbnail;
 mod torch;
 
@@ -52,4 +52,5 @@ pub use preprocess::{
 pub use quality::{Quality, quality, technical_quality};
 pub use recode::{Encoding, JPEG_QUALITY, Recode, Recoded, Shape, TargetSize};
 pub use resize::{Filter, resize};
+pub use tensors::{TensorSource, decode_for_models};
 pub use thumbnail::{Thumbnail, thumbnail};

@@ -18,7 +18,7 @@ impl Orientations {
         self.exif.or(self.xmp).unwrap_or(1)
     }
 
-    /// Adds an Exif value.
+    /// Adds the value of an Exif tag. The first valid one counts.
     pub fn add(&mut self, value: u8) {
         let value = (1..=8).contains(&value).then_some(value);
         self.exif = self.exif.or(value);

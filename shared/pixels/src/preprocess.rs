@@ -7,9 +7,10 @@
 use serde::{Deserialize, Serialize};
 
 use crate::center::Center;
-use crate::decode::{Admit, DecodeError, Limits, RgbImage, decode_reduced};
+use crate::decode::{Admit, DecodeError, Limits, RgbImage};
 use crate::jpeg::{self, Reduction};
 use crate::resize::{Filter, ReducedImage, Window, resize_window};
+use crate::tensors::{TensorSource, decode_for_models};
 use crate::torch;
 
 /// How closely a tensor must match the one from Pillow and the model's own processor.
@@ -24,7 +25,8 @@ pub enum Fidelity {
     /// half the time. The cosine between embeddings of photographs and the exact ones is 0.999 or
     /// more.
     #[default]
-    Near,
+    #[serde(rename = "near")]
+    Approximate,
 }
 
 /// The minimum number of pixels along a side that reduction leaves for each pixel after resizing.
@@ -265,7 +267,7 @@ impl Preprocess {
     /// Writes the tensor of an image file: decodes it, rotates it upright, and applies
     /// [`Self::pixels`] and [`Self::write_tensor`].
     ///
-    /// This is the fastest way. With [`Fidelity::Near`] a large JPEG is not decoded in full size.
+    /// This is the fastest way. With [`Fidelity::Approximate`] a large JPEG is not decoded in full size.
     /// `admit` is called as by [`decode_admitted`](crate::decode_admitted).
     ///
     /// # Errors
@@ -284,24 +286,10 @@ impl Preprocess {
         fidelity: Fidelity,
         out: &mut [N],
     ) -> Result<(), DecodeError> {
-        let decoded = decode_reduced(bytes, limits, admit, |width, height| match fidelity {
-            Fidelity::Exact => Reduction::None,
-            Fidelity::Near => self.reduction(width, height),
-        })?;
-        let size = match (decoded.orientation, decoded.stored) {
-            (5..=8, (width, height)) => (height, width),
-            (_, size) => size,
-        };
-        let by = decoded.reduction as u32;
-        let image = decoded.upright();
-        let source = ReducedImage {
-            image: &image,
-            size,
-            by,
-        };
-        self.write(source, out);
-        image.recycle();
-        Ok(())
+        let write = |_, source: &TensorSource| source.write(self, out);
+        let models = [(self, fidelity)];
+        let mut results = decode_for_models(bytes, limits, admit, &models, write);
+        results.remove(0)
     }
 
     /// Writes the tensor of an upright image: [`Self::pixels`] and [`Self::write_tensor`] in one.
@@ -314,7 +302,7 @@ impl Preprocess {
         self.write(image.into(), out);
     }
 
-    fn write<N: Number>(&self, source: ReducedImage<'_>, out: &mut [N]) {
+    pub(crate) fn write<N: Number>(&self, source: ReducedImage<'_>, out: &mut [N]) {
         let pixels = self.pixels_of(source);
         self.write_tensor(&pixels, out);
         pixels.recycle();
@@ -322,7 +310,7 @@ impl Preprocess {
 
     /// Returns the largest reduction after which the image still has [`MARGIN`] times as many
     /// pixels along each side as after resizing.
-    fn reduction(&self, width: u32, height: u32) -> Reduction {
+    pub(crate) fn reduction(&self, width: u32, height: u32) -> Reduction {
         if self.resampler != Resampler::Pillow || self.filter == Filter::Nearest {
             return Reduction::None;
         }
@@ -563,7 +551,7 @@ mod tests {
                 .unwrap();
             out
         };
-        let (exact, near) = (tensor(Fidelity::Exact), tensor(Fidelity::Near));
+        let (exact, near) = (tensor(Fidelity::Exact), tensor(Fidelity::Approximate));
         let decoded = crate::decode(&bytes, &Limits::default()).unwrap();
         assert_eq!(decoded.orientation, 6);
         let mut whole = vec![0.0; small.tensor_len()];

@@ -48,7 +48,7 @@ pub struct Quality {
     pub odd_size: f32,
 }
 
-/// Measures an upright picture.
+/// Returns the measures of an upright picture.
 pub fn quality(image: &RgbImage) -> Quality {
     if image.width == 0 || image.height == 0 {
         return Quality {

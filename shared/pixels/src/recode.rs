@@ -93,7 +93,7 @@ pub enum Encoding {
 }
 
 impl Encoding {
-    /// Returns the file extension.
+    /// Returns the file extension of the format.
     pub fn extension(self) -> &'static str {
         match self {
             Self::Jpeg => "jpg",
@@ -102,7 +102,7 @@ impl Encoding {
         }
     }
 
-    /// Returns the image format.
+    /// Returns the format that is written.
     pub fn format(self) -> Format {
         match self {
             Self::Jpeg => Format::Jpeg,

@@ -3,6 +3,8 @@
 //! Rules for irregular archives (the README has them as a table):
 //! - Blocks of zeros are skipped. A valid header after them is read (concatenated archives). An
 //!   invalid one is garbage after two zero blocks, and damage before.
+//! - More zeros than end an archive are a gap (a file system's hole, a part that was never
+//!   uploaded). The members after it are read, and the shard is damaged.
 //! - The archive may end wherever a header could begin, and in the padding after a member. An end
 //!   anywhere else is damage.
 //! - Sizes in headers never cause an allocation: buffers grow with the bytes received.
@@ -14,6 +16,10 @@ use crate::header::{self, BLOCK, Header, Pax, Type};
 use crate::source::{Fault, TarStream};
 
 const CHUNK: usize = 64 << 10;
+
+/// The most zero blocks that end an archive: those of two of GNU tar's records of 10 KiB, and one.
+/// Python's `tarfile` writes one such record at most, other writers two blocks.
+const END_BLOCKS: u64 = 41;
 
 /// The kind of an entry, after extended headers are applied.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +70,8 @@ pub(crate) struct Archive<R: Read> {
     notes: Vec<Note>,
     zero_blocks: u64,
     headers: u64,
+    /// The first gap.
+    gap: Option<Damage>,
 }
 
 impl<R: Read> Archive<R> {
@@ -74,6 +82,7 @@ impl<R: Read> Archive<R> {
             notes: Vec::new(),
             zero_blocks: 0,
             headers: 0,
+            gap: None,
         })
     }
 
@@ -99,7 +108,10 @@ impl<R: Read> Archive<R> {
         loop {
             let at = self.source.position();
             if !self.next_block(&mut block, &extended)? {
-                return Ok(None);
+                return self
+                    .gap
+                    .take()
+                    .map_or(Ok(None), |gap| Err(Fault::Damage(gap)));
             }
             let Ok(header) = header::parse(&block) else {
                 return Err(damage(
@@ -162,10 +174,7 @@ impl<R: Read> Archive<R> {
                 continue;
             }
             if read == BLOCK && header::checksum_holds(block_read) {
-                if self.zero_blocks > 0 {
-                    self.note(at, NoteKind::AnotherArchive);
-                    self.zero_blocks = 0;
-                }
+                self.after_zeros(at);
                 return Ok(true);
             }
             let at_end = read < BLOCK && zeros;
@@ -204,6 +213,22 @@ impl<R: Read> Archive<R> {
                 DamageKind::BadHeader,
                 "a header's checksum is wrong",
             ));
+        }
+    }
+
+    /// Records what the zero blocks before a valid header at `at` are: a gap, or the end of an
+    /// earlier archive.
+    fn after_zeros(&mut self, at: u64) {
+        let blocks = std::mem::take(&mut self.zero_blocks);
+        let bytes = blocks * BLOCK as u64;
+        if blocks > END_BLOCKS {
+            self.gap.get_or_insert(Damage {
+                offset: at - bytes,
+                kind: DamageKind::Gap,
+                detail: format!("{bytes} zero bytes between members: more may be lost"),
+            });
+        } else if blocks > 0 {
+            self.note(at, NoteKind::AnotherArchive);
         }
     }
 

@@ -240,7 +240,7 @@ pub enum Skip {
 }
 
 impl Skip {
-    /// All reasons.
+    /// All reasons, in the order of the enum.
     pub const ALL: [Self; 10] = [
         Self::Directory,
         Self::Link,
@@ -309,7 +309,7 @@ impl NoteKind {
     }
 }
 
-/// The position and cause at which reading a shard ended.
+/// The position and cause of damage. Reading ended there, except at a gap.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Damage {
     /// The offset, in the decompressed tar, of the invalid header or of the first missing byte.
@@ -345,6 +345,8 @@ pub enum DamageKind {
     TruncatedHeader,
     /// The shard ends inside a member's data.
     TruncatedMember,
+    /// Zeros in place of members. The members after them were read.
+    Gap,
     /// The gzip or zstd stream ends too early.
     CompressedTruncated,
     /// The gzip or zstd stream is invalid, or its checksum is wrong.
@@ -356,14 +358,15 @@ pub enum DamageKind {
 }
 
 impl DamageKind {
-    /// All kinds of damage.
-    pub const ALL: [Self; 10] = [
+    /// All kinds of damage, in the order of the enum.
+    pub const ALL: [Self; 11] = [
         Self::Empty,
         Self::NotATar,
         Self::BadHeader,
         Self::BadSize,
         Self::TruncatedHeader,
         Self::TruncatedMember,
+        Self::Gap,
         Self::CompressedTruncated,
         Self::CompressedCorrupt,
         Self::InflatesTooMuch,
@@ -379,6 +382,7 @@ impl DamageKind {
             Self::BadSize => "bad-size",
             Self::TruncatedHeader => "truncated-header",
             Self::TruncatedMember => "truncated-member",
+            Self::Gap => "gap",
             Self::CompressedTruncated => "compressed-truncated",
             Self::CompressedCorrupt => "compressed-corrupt",
             Self::InflatesTooMuch => "inflates-too-much",

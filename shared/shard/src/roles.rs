@@ -4,7 +4,7 @@
 
 use crate::event::Member;
 
-/// The extensions of images.
+/// The file extensions of image members, in lower case.
 pub const IMAGE_EXTENSIONS: [&str; 25] = [
     "jpg", "jpeg", "jpe", "jfif", "pjpeg", "mpo", "png", "apng", "webp", "gif", "bmp", "dib",
     "tif", "tiff", "avif", "avifs", "heic", "heif", "jp2", "j2k", "jxl", "ppm", "pgm", "pnm",

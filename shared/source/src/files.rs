@@ -182,13 +182,13 @@ impl Lookahead {
         Ok(())
     }
 
-    /// Returns the next row if `wanted` accepts it.
+    /// Returns the next row if `accepts` returns true for it.
     pub fn next_if(
         &mut self,
-        wanted: impl FnOnce(&FileRow) -> bool,
+        accepts: impl FnOnce(&FileRow) -> bool,
     ) -> Result<Option<(u64, FileRow, Option<ObjectReader>)>> {
         self.fill()?;
-        let next = self.ahead.front().is_some_and(|(_, row, _)| wanted(row));
+        let next = self.ahead.front().is_some_and(|(_, row, _)| accepts(row));
         Ok(if next { self.ahead.pop_front() } else { None })
     }
 }

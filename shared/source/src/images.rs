@@ -14,7 +14,7 @@ use sluice_manifest::{Class, Error, Result};
 use sluice_shard::{
     Damage, DamageKind, IMAGE_EXTENSIONS, Member, Missing, Sample, SampleProblem, ShardLimits,
 };
-use sluice_table::{Batches, JsonColumns, ParquetTable, Row, UserObject, is_text};
+use sluice_table::{Batches, JsonColumns, JsonRow, ParquetTable, UserObject, is_text};
 
 use crate::reader::InputReader;
 use crate::samples::text_member;
@@ -81,7 +81,7 @@ pub fn caption_column<'n>(names: impl Iterator<Item = &'n str> + Clone) -> Optio
 }
 
 /// Returns the caption in a row, from the given column or else the most likely one.
-pub(crate) fn caption_of(row: &Row, column: Option<&str>) -> Option<String> {
+pub(crate) fn caption_of(row: &JsonRow, column: Option<&str>) -> Option<String> {
     let names = row.iter().filter(|(_, value)| value.is_string());
     let names = names.map(|(name, _)| name.as_str());
     let column = column.or_else(|| caption_column(names))?;
@@ -288,7 +288,7 @@ impl ImageRows {
         }
     }
 
-    fn sample(&self, images: &ImageBatch, number: usize, mut row: Row) -> Sample {
+    fn sample(&self, images: &ImageBatch, number: usize, mut row: JsonRow) -> Sample {
         let offset = self.row + number as u64;
         let mut members = Vec::new();
         let path = images.path(number);

@@ -9,12 +9,16 @@
 mod files;
 mod images;
 mod linked;
+mod pictures;
+mod planned;
 mod reader;
 mod samples;
 mod shard;
 mod sidecar;
 
 pub use images::{ImageColumns, caption_column};
+pub use pictures::each_image_file;
+pub use planned::open_shard;
 pub use reader::{EachImage, InputReader, locate};
 pub use samples::Samples;
 pub use shard::{SourceShard, compressions};

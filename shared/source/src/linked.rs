@@ -5,11 +5,11 @@
 
 use std::io::{self, Read};
 
-use sluice_harness::open_shard;
 use sluice_manifest::rows::PlanRow;
 use sluice_manifest::{Error, Result};
 use sluice_shard::{Compression, Missing, Sample, ShardLimits, TarBytes};
 
+use crate::planned::open_shard;
 use crate::reader::InputReader;
 
 /// Reads bytes of a shard before its reader's position.

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 
 use serde_json::Value;
-use sluice_harness::{Run, check_unchanged};
 use sluice_manifest::rows::{PlanRow, ShardKind};
 use sluice_manifest::{Error, Result, ShardPath};
+use sluice_run::Run;
 use sluice_store::{Location, Storage, Store};
 
 use crate::files::FileRows;
+use crate::planned::check_unchanged;
 use crate::{Samples, SourceShard};
 
 /// Opens the shards of a plan. Cheap to clone.

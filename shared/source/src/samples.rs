@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::io::{self, Read};
 
-use sluice_harness::open_shard;
 use sluice_manifest::rows::{FileRow, MemberRow, PlanRow, ShardKind, TEXT_BYTES};
 use sluice_manifest::{Class, Error, Result};
 use sluice_shard::{
@@ -15,6 +14,7 @@ use sluice_store::ObjectReader;
 use crate::files::Lookahead;
 use crate::images::ImageRows;
 use crate::linked::LinkedMembers;
+use crate::planned::open_shard;
 use crate::reader::{EachImage, InputReader};
 use crate::sidecar::Sidecar;
 
@@ -24,7 +24,7 @@ use crate::sidecar::Sidecar;
 pub struct Samples {
     events: Events,
     counts: MemberCounts,
-    /// That of a table, which is told behind the last sample.
+    /// The damage of a table, which is reported after the last sample.
     damage: Option<Damage>,
     split: Option<EachImage>,
     /// The remaining samples of one with several images.
@@ -150,7 +150,7 @@ impl Samples {
         }
     }
 
-    /// Returns the damage of a table, behind its last row.
+    /// Returns the damage of a table, after its last row.
     fn table_damage(&mut self) -> Option<Damage> {
         let of_rows = match &mut self.events {
             Events::Parquet(Some(rows)) => rows.damage(),

@@ -4,21 +4,22 @@
 //! fetched by several requests in flight, adjacent ones in one request, and nothing else is
 //! fetched. A compressed tar is decompressed from its start, because offsets are positions in the
 //! decompressed tar. Files are prefetched, and a Parquet file is read from the first row group with
-//! a requested row. All of them require members in shard order.
+//! a requested row. All variants require members in shard order.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Cursor, Read};
 
 use bytes::Bytes as Value;
-use sluice_harness::{Run, check_unchanged, open_shard};
 use sluice_manifest::rows::{MemberRow, PlanRow, ShardKind, ShardRow};
 use sluice_manifest::{Error, Result, ShardPath, StepName, Unit, layout};
+use sluice_run::Run;
 use sluice_shard::{Compression, ShardLimits, TarBytes};
 use sluice_store::ObjectReader;
 
 use crate::files::RequestedFiles;
 use crate::images::ImageBytes;
 use crate::linked::LinkedMembers;
+use crate::planned::{check_unchanged, open_shard};
 use crate::reader::InputReader;
 
 /// The size of the buffer for decompressed bytes.
@@ -197,7 +198,7 @@ impl SourceShard {
         }
     }
 
-    /// Returns the shard's URI.
+    /// Returns the URI of the shard's object.
     pub fn uri(&self) -> &str {
         &self.uri
     }
@@ -279,7 +280,8 @@ mod tests {
         let location = Location::parse("memory://source-members").unwrap();
         let storage = Storage::default();
         let store = storage.create(&location).unwrap();
-        let input = InputReader::new(&Run::new(store.clone(), false), &store, &storage);
+        let run = Run::open_read_only(&storage, "memory://source-members").unwrap();
+        let input = InputReader::new(&run, &store, &storage);
         let size = 3_u64 << 20;
         let content: Vec<u8> = (0..size).map(|i| (i * 31 % 251) as u8).collect();
         store.put("a.tar", content.clone()).unwrap();

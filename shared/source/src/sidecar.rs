@@ -16,7 +16,7 @@ use crate::samples::text_member;
 pub(crate) const KEY: &str = "key";
 
 /// The rows of a sidecar by sample key.
-pub(crate) struct Sidecar(HashMap<String, sluice_table::Row>);
+pub(crate) struct Sidecar(HashMap<String, sluice_table::JsonRow>);
 
 impl Sidecar {
     pub fn open(input: &Store, path: &str) -> Result<Self> {

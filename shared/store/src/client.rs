@@ -73,7 +73,7 @@ impl Client {
         })
     }
 
-    /// Aborts an unfinished upload.
+    /// Aborts an upload that was not finished.
     pub fn abort(&self, mut writer: Writer) -> opendal::Result<()> {
         self.io.wait(async {
             let limit = self.io.stop.abort_limit();

@@ -22,6 +22,9 @@ use crate::temporary::{self, Temporary};
 /// The folder for temporary files. A finished file is renamed from here to its object path.
 const TEMPORARY: &str = ".sluice-tmp";
 
+/// Why a listing skips what is neither a file nor a folder.
+const NO_FILE: &str = "a FIFO, socket or device";
+
 /// The files under a folder. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(crate) struct Disk {
@@ -121,8 +124,8 @@ impl Disk {
 ///
 /// Each folder is listed once: regular folders first, then the targets of symbolic links, in order
 /// of their names. A link to a folder that is already listed, or to an ancestor of the link, is
-/// skipped. So are subfolders without read permission (`lost+found`) and dangling links. Each
-/// skipped path is logged.
+/// skipped. So are subfolders without read permission (`lost+found`), dangling links, FIFOs, sockets
+/// and devices. Each skipped path is logged.
 struct FolderWalk<'a> {
     disk: &'a Disk,
     objects: Vec<ObjectInfo>,
@@ -191,13 +194,18 @@ impl FolderWalk<'_> {
             self.folders.push(object);
             return Ok(());
         }
-        if !kind.is_symlink() {
+        if kind.is_file() {
             self.objects.extend(self.disk.stat(&object)?);
+            return Ok(());
+        }
+        if !kind.is_symlink() {
+            self.log_skipped(&object, NO_FILE);
             return Ok(());
         }
         match fs::metadata(self.disk.path(&object)) {
             Ok(target) if target.is_dir() => self.links.push(object),
-            Ok(_) => self.objects.extend(self.disk.stat(&object)?),
+            Ok(target) if target.is_file() => self.objects.extend(self.disk.stat(&object)?),
+            Ok(_) => self.log_skipped(&object, NO_FILE),
             Err(e) => self.log_skipped(&object, &format!("dangling link: {e}")),
         }
         Ok(())

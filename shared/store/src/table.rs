@@ -461,7 +461,7 @@ impl TableWriter {
         })
     }
 
-    /// Returns the columns.
+    /// Returns the schema of the written table.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
     }

@@ -1,4 +1,4 @@
-//! A CSV table of the user's: a header, then records; plain or gzipped.
+//! CSV tables of users: a header and records, plain or compressed with gzip.
 
 use std::io::{self, Read};
 
@@ -6,28 +6,30 @@ use ::csv::{ByteRecord, ErrorKind, Reader, ReaderBuilder};
 use flate2::bufread::MultiGzDecoder;
 use sluice_manifest::{Error, Result};
 
-use crate::format::{Format, is_gzipped};
+use crate::format::{TableFormat, is_gzipped};
 use crate::object::UserObject;
 
-/// Bytes of a record at most. A quote that is never closed would make the rest of the file one field.
+/// The maximum size of a record in bytes. Without it, a quote that is never closed would turn the
+/// rest of the file into one field.
 pub(crate) const RECORD_BYTES: usize = 16 << 20;
-/// Bytes that are parsed at once.
+/// The size of the parse buffer in bytes.
 const BUFFER: usize = 256 << 10;
 
-/// The records of an object, front to back.
+/// The records of an object, in order.
 pub struct Records {
     object: UserObject,
     reader: Reader<Limited>,
 }
 
 impl Records {
-    /// Opens a CSV file, one whose fields are separated by tabs where its name says `.tsv`.
+    /// Opens a CSV file. The fields are separated by tabs if the file's name ends with `.tsv`.
     ///
     /// # Errors
-    /// Of storage.
+    ///
+    /// Returns a storage error.
     pub fn open(object: &UserObject) -> Result<Self> {
         let delimiter = match object.format() {
-            Some(Format::Tsv) => b'\t',
+            Some(TableFormat::Tsv) => b'\t',
             _ => b',',
         };
         let reader = ReaderBuilder::new()
@@ -41,7 +43,8 @@ impl Records {
     /// Returns the names of the columns.
     ///
     /// # Errors
-    /// Data, when there is no header.
+    ///
+    /// Returns a data error if there is no header, and otherwise a storage error.
     pub fn header(&mut self) -> Result<Vec<String>> {
         let header = self.reader.byte_headers();
         let header = header.map_err(|e| error(&self.object, e))?.clone();
@@ -58,7 +61,9 @@ impl Records {
     /// Reads the next record. Returns false at the end.
     ///
     /// # Errors
-    /// Data, when it has another number of fields than the header or takes too many bytes.
+    ///
+    /// Returns a data error if the number of fields differs from the header's or the record is too
+    /// large, and otherwise a storage error.
     pub fn read(&mut self, record: &mut ByteRecord) -> Result<bool> {
         self.reader.get_mut().left = RECORD_BYTES;
         let read = self.reader.read_byte_record(record);
@@ -85,19 +90,20 @@ fn error(object: &UserObject, e: ::csv::Error) -> Error {
     }
 }
 
-/// A stream that ends with an error where one record takes too many bytes.
+/// A stream that fails if one record has too many bytes.
 pub(crate) struct Limited {
     inner: Box<dyn Read + Send>,
     pub left: usize,
 }
 
 impl Limited {
-    /// Opens an object, and decompresses it where its name says so.
+    /// Opens an object, and decompresses it if its name ends with `.gz`.
     pub fn open(object: &UserObject) -> Result<Self> {
         let plain = object.stream(0..object.bytes)?;
-        let inner: Box<dyn Read + Send> = match is_gzipped(object.path()) {
-            true => Box::new(MultiGzDecoder::new(plain)),
-            false => Box::new(plain),
+        let inner: Box<dyn Read + Send> = if is_gzipped(object.path()) {
+            Box::new(MultiGzDecoder::new(plain))
+        } else {
+            Box::new(plain)
         };
         let left = RECORD_BYTES;
         Ok(Self { inner, left })

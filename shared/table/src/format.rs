@@ -1,9 +1,9 @@
-//! Formats of tables, by the names of their files.
+//! Formats of tables, detected from file names.
 
-/// A format of a table.
+/// The format of a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Format {
-    /// Parquet.
+pub enum TableFormat {
+    /// A Parquet file.
     Parquet,
     /// Fields separated by commas, with a header.
     Csv,
@@ -15,30 +15,30 @@ pub enum Format {
     Lines,
 }
 
-const ENDINGS: [(&str, Format); 9] = [
-    (".parquet", Format::Parquet),
-    (".csv", Format::Csv),
-    (".tsv", Format::Tsv),
-    (".jsonl", Format::JsonLines),
-    (".ndjson", Format::JsonLines),
-    (".txt", Format::Lines),
-    (".text", Format::Lines),
-    (".list", Format::Lines),
-    (".lst", Format::Lines),
+const ENDINGS: [(&str, TableFormat); 9] = [
+    (".parquet", TableFormat::Parquet),
+    (".csv", TableFormat::Csv),
+    (".tsv", TableFormat::Tsv),
+    (".jsonl", TableFormat::JsonLines),
+    (".ndjson", TableFormat::JsonLines),
+    (".txt", TableFormat::Lines),
+    (".text", TableFormat::Lines),
+    (".list", TableFormat::Lines),
+    (".lst", TableFormat::Lines),
 ];
 
-impl Format {
-    /// Returns the format of a file with this name; none for other files.
+impl TableFormat {
+    /// Returns the format of a file from its name, or `None` for other files.
     pub fn of(name: &str) -> Option<Self> {
         let name = name.to_ascii_lowercase();
         let plain = name.strip_suffix(".gz").unwrap_or(&name);
         let mut endings = ENDINGS.iter();
         let found = endings.find(|(ending, _)| plain.ends_with(ending))?.1;
-        (found != Format::Parquet || plain == name).then_some(found)
+        (found != TableFormat::Parquet || plain == name).then_some(found)
     }
 }
 
-/// Whether a file is compressed with gzip, by its name.
+/// Returns whether a file is compressed with gzip, from its name.
 pub(crate) fn is_gzipped(name: &str) -> bool {
     name.to_ascii_lowercase().ends_with(".gz")
 }
@@ -50,16 +50,16 @@ mod tests {
     #[test]
     fn names_give_formats() {
         for (name, format) in [
-            ("a/b.Parquet", Some(Format::Parquet)),
-            ("a.csv.gz", Some(Format::Csv)),
-            ("a.TSV", Some(Format::Tsv)),
-            ("metadata.jsonl", Some(Format::JsonLines)),
-            ("urls.txt.gz", Some(Format::Lines)),
+            ("a/b.Parquet", Some(TableFormat::Parquet)),
+            ("a.csv.gz", Some(TableFormat::Csv)),
+            ("a.TSV", Some(TableFormat::Tsv)),
+            ("metadata.jsonl", Some(TableFormat::JsonLines)),
+            ("urls.txt.gz", Some(TableFormat::Lines)),
             ("a.parquet.gz", None),
             ("a.json", None),
             ("csv", None),
         ] {
-            assert_eq!(Format::of(name), format, "{name}");
+            assert_eq!(TableFormat::of(name), format, "{name}");
         }
     }
 }

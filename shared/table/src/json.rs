@@ -1,13 +1,13 @@
-//! Columns of single values as JSON.
+//! Converts columns of scalar values to JSON.
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Float64Type, Int64Type, Schema, UInt64Type};
 use serde_json::Value;
 
-use crate::rows::Row;
+use crate::rows::JsonRow;
 
-/// Returns whether a type holds text.
+/// Returns whether a type is a text type.
 pub fn is_text(kind: &DataType) -> bool {
     match kind {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,
@@ -16,7 +16,7 @@ pub fn is_text(kind: &DataType) -> bool {
     }
 }
 
-/// The type that values of a type are converted to; none for lists, structs and bytes.
+/// Returns the type that values are converted to, or `None` for lists, structs and bytes.
 fn json_type(kind: &DataType) -> Option<DataType> {
     Some(match kind {
         DataType::Boolean => DataType::Boolean,
@@ -29,15 +29,15 @@ fn json_type(kind: &DataType) -> Option<DataType> {
     })
 }
 
-/// The columns of a table that hold single values.
+/// The columns of a table with scalar values.
 #[derive(Debug, Clone)]
 pub struct JsonColumns {
-    /// Their places in the table's schema.
+    /// The indices of the columns in the table's schema.
     pub roots: Vec<usize>,
 }
 
 impl JsonColumns {
-    /// Returns all columns of a table that hold single values.
+    /// Returns all columns of a table with scalar values.
     pub fn of(schema: &Schema) -> Self {
         let fields = schema.fields().iter().enumerate();
         let roots = fields.filter(|(_, field)| json_type(field.data_type()).is_some());
@@ -46,8 +46,8 @@ impl JsonColumns {
         }
     }
 
-    /// Returns the rows of a batch. Columns of other types are left out.
-    pub fn rows(batch: &RecordBatch) -> Vec<Row> {
+    /// Returns the rows of a batch, without columns of other types.
+    pub fn rows(batch: &RecordBatch) -> Vec<JsonRow> {
         let schema = batch.schema();
         let columns = schema.fields().iter().zip(batch.columns());
         let columns: Vec<(&str, Values)> = columns
@@ -62,13 +62,14 @@ impl JsonColumns {
     }
 }
 
-/// A column that is converted.
+/// A column after conversion.
 struct Values(ArrayRef);
 
 impl Values {
     fn of(column: &ArrayRef) -> Option<Self> {
         let kind = json_type(column.data_type())?;
-        // The shortest text of a `f32` is what its writer meant: 0.1, not 0.10000000149011612.
+        // The shortest decimal of an `f32` is the number that was written: 0.1, not
+        // 0.10000000149011612.
         let is_single = *column.data_type() == DataType::Float32;
         let text = is_single
             .then(|| cast(column, &DataType::Utf8).ok())
@@ -85,7 +86,7 @@ impl Values {
             DataType::Boolean => column.as_boolean().value(row).into(),
             DataType::Int64 => column.as_primitive::<Int64Type>().value(row).into(),
             DataType::UInt64 => column.as_primitive::<UInt64Type>().value(row).into(),
-            // What is not finite becomes null.
+            // NaN and infinity become null.
             DataType::Float64 => column.as_primitive::<Float64Type>().value(row).into(),
             _ => column.as_string::<i32>().value(row).into(),
         }

@@ -1,7 +1,7 @@
-//! Tables that users bring: Parquet, CSV, JSON lines, lists of text.
+//! Tables of users: Parquet, CSV, JSON lines, and lists of text.
 //!
-//! They are read from a store front to back. Memory holds a page of each column or a record,
-//! whatever the size of the file.
+//! They are streamed from a store. The memory is limited to a page of each column, or to one
+//! record, for files of any size.
 
 mod csv;
 mod format;
@@ -12,7 +12,7 @@ mod rows;
 
 pub use self::csv::Records;
 pub use self::parquet::{Batches, ParquetTable};
-pub use format::Format;
+pub use format::TableFormat;
 pub use json::{JsonColumns, is_text};
 pub use object::UserObject;
-pub use rows::{Row, Rows};
+pub use rows::{JsonRow, Rows};

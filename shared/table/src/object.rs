@@ -1,4 +1,4 @@
-//! A user's object in a store: its ranges, its stream, and what an error of either means.
+//! An object of a user in a store, and the classes of its errors.
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -7,16 +7,16 @@ use bytes::Bytes;
 use sluice_manifest::{Error, Result};
 use sluice_store::{ObjectReader, Store};
 
-use crate::format::Format;
+use crate::format::TableFormat;
 
-/// An object that a user named.
+/// An object that a user gave.
 #[derive(Debug, Clone)]
 pub struct UserObject {
     store: Store,
     path: String,
-    /// Its URI.
+    /// The URI of the object.
     pub uri: String,
-    /// Its size.
+    /// The size in bytes.
     pub bytes: u64,
 }
 
@@ -24,7 +24,8 @@ impl UserObject {
     /// Opens an object.
     ///
     /// # Errors
-    /// Data, when there is no such object; of storage.
+    ///
+    /// Returns a data error if it does not exist, and otherwise a storage error.
     pub fn open(store: &Store, path: &str) -> Result<Self> {
         let uri = store.uri(path);
         let Some(info) = store.stat(path)? else {
@@ -38,20 +39,21 @@ impl UserObject {
         })
     }
 
-    /// Returns its path in the store.
+    /// Returns the path in the store.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// Returns the format that its name gives.
-    pub fn format(&self) -> Option<Format> {
-        Format::of(&self.path)
+    /// Returns the format from the object's name.
+    pub fn format(&self) -> Option<TableFormat> {
+        TableFormat::of(&self.path)
     }
 
     /// Streams a range of bytes.
     ///
     /// # Errors
-    /// Of storage.
+    ///
+    /// Returns a storage error.
     pub fn stream(&self, range: Range<u64>) -> Result<ObjectReader> {
         let mut reader = self.store.read_ranges(&self.path, self.bytes);
         reader.skip_to(range.start)?;
@@ -59,10 +61,12 @@ impl UserObject {
         Ok(reader)
     }
 
-    /// Reads a range of bytes. What a damaged file claims does not become an allocation.
+    /// Reads a range of bytes. The length is checked before memory is allocated, because it may
+    /// come from a damaged file.
     ///
     /// # Errors
-    /// Data, when the object has no such range; of storage.
+    ///
+    /// Returns a data error if the range is outside of the object, and otherwise a storage error.
     pub fn range(&self, range: Range<u64>) -> Result<Bytes> {
         if range.start > range.end || range.end > self.bytes {
             return Err(self.unreadable("it is shorter than its footer says"));
@@ -74,7 +78,7 @@ impl UserObject {
         Ok(bytes.into())
     }
 
-    /// Classes an error of a stream. An error of the store stays what it is.
+    /// Classifies an error of a stream. Errors of the store keep their class.
     pub fn of_io(&self, e: io::Error) -> Error {
         use io::ErrorKind::{InvalidData, InvalidInput, UnexpectedEof};
         let kind = e.kind();
@@ -87,7 +91,7 @@ impl UserObject {
         }
     }
 
-    /// Returns the error of an object whose content is not what it should be.
+    /// Returns the error for an object with unusable content.
     pub fn unreadable(&self, why: impl std::fmt::Display) -> Error {
         Error::data(format!("{}: cannot read: {why}", self.uri))
     }

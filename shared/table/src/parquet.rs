@@ -1,7 +1,7 @@
-//! A Parquet table of the user's.
+//! Parquet tables of users.
 //!
-//! Every column chunk that is needed is one stream, read front to back: memory holds a page of each
-//! column, not a row group, which in other people's files may be the whole file.
+//! Every needed column chunk is one stream. The memory is limited to a page of each column, and not
+//! to a row group, which may be the whole file.
 
 use std::io::{self, Read};
 use std::ops::Range;
@@ -27,17 +27,17 @@ use sluice_store::ObjectReader;
 
 use crate::object::UserObject;
 
-/// Bytes of the object's end that the first request for the footer fetches.
+/// The number of bytes at the object's end that the first request for the footer fetches.
 const FOOTER: u64 = 64 << 10;
-/// Bytes of a batch, about.
+/// The approximate size of a batch in bytes.
 const BATCH_BYTES: u64 = 8 << 20;
-/// Rows of a batch at most.
+/// The maximum number of rows in a batch.
 const BATCH_ROWS: u64 = 4096;
 
 /// An open Parquet table.
 #[derive(Clone)]
 pub struct ParquetTable {
-    /// The object that it is in.
+    /// The object of the table.
     pub object: UserObject,
     metadata: ArrowReaderMetadata,
 }
@@ -46,7 +46,8 @@ impl ParquetTable {
     /// Reads the footer.
     ///
     /// # Errors
-    /// Data, when it is no Parquet file; of storage.
+    ///
+    /// Returns a data error if the object is not a Parquet file, and otherwise a storage error.
     pub fn open(object: UserObject) -> Result<Self> {
         let footer = read_footer(&object)?;
         let metadata = ArrowReaderMetadata::try_new(footer.into(), ArrowReaderOptions::new());
@@ -54,12 +55,12 @@ impl ParquetTable {
         Ok(Self { object, metadata })
     }
 
-    /// Returns the columns.
+    /// Returns the schema of the table.
     pub fn schema(&self) -> &SchemaRef {
         self.metadata.schema()
     }
 
-    /// Returns the error of a table whose content cannot be used.
+    /// Returns the error for a table with unusable content.
     pub fn unusable(&self, why: impl std::fmt::Display) -> Error {
         self.object
             .unreadable(format!("not a usable Parquet file: {why}"))
@@ -71,7 +72,7 @@ impl ParquetTable {
         groups.map(|group| group.num_rows().unsigned_abs()).sum()
     }
 
-    /// Returns the numbers of the rows of each row group.
+    /// Returns the row numbers of each row group.
     pub fn groups(&self) -> impl Iterator<Item = Range<u64>> {
         let groups = self.metadata.metadata().row_groups().iter();
         groups.scan(0, |next, group| {
@@ -81,26 +82,28 @@ impl ParquetTable {
         })
     }
 
-    /// Reads some columns, by their places in the schema.
+    /// Reads some columns, given by their indices in the schema.
     ///
     /// # Errors
-    /// Data, when the file is damaged.
+    ///
+    /// Returns a data error if the file is damaged, and otherwise a storage error.
     pub fn batches(&self, roots: &[usize]) -> Result<Batches> {
         self.groups_batches(roots, 0..self.metadata.metadata().num_row_groups())
     }
 
-    /// Reads some columns of a row group. Its batches are the same rows whatever the columns are: what
-    /// one reader gets in front of damage, another one gets too.
+    /// Reads some columns of a row group. The batches have the same rows for any choice of columns,
+    /// so that all readers get the same rows before a damaged one.
     ///
     /// # Errors
-    /// Data, when the row group is damaged.
+    ///
+    /// Returns a data error if the row group is damaged, and otherwise a storage error.
     pub fn group_batches(&self, roots: &[usize], group: usize) -> Result<Batches> {
         self.groups_batches(roots, group..group + 1)
     }
 
     fn groups_batches(&self, roots: &[usize], groups: Range<usize>) -> Result<Batches> {
         let mask = ProjectionMask::roots(self.metadata.parquet_schema(), roots.iter().copied());
-        let chunks = ColumnChunks(Arc::new(Shared {
+        let chunks = ColumnChunks(Arc::new(SharedFile {
             object: self.object.clone(),
             chunks: self.chunks(&mask, groups.clone())?,
             open: Mutex::default(),
@@ -118,7 +121,8 @@ impl ParquetTable {
         Ok(Batches { chunks, reader })
     }
 
-    /// Returns how many rows take about [`BATCH_BYTES`] in the row group whose rows are the longest.
+    /// Returns the number of rows with about [`BATCH_BYTES`] in the row group with the longest
+    /// rows.
     fn batch_rows(&self) -> usize {
         let groups = self.metadata.metadata().row_groups().iter();
         let row_bytes = groups.map(|group| {
@@ -131,7 +135,8 @@ impl ParquetTable {
         (BATCH_BYTES / longest).clamp(1, BATCH_ROWS) as usize
     }
 
-    /// Returns where the chunks of the chosen columns are. A damaged footer may claim anything.
+    /// Returns the byte ranges of the chosen column chunks. The ranges in a damaged footer may be
+    /// arbitrary.
     fn chunks(&self, mask: &ProjectionMask, groups: Range<usize>) -> Result<Vec<Range<u64>>> {
         let groups = self.metadata.metadata().row_groups()[groups].iter();
         let columns = groups.flat_map(|group| group.columns().iter().enumerate());
@@ -147,7 +152,7 @@ impl ParquetTable {
     }
 }
 
-/// Some columns of a table, a batch of rows at a time.
+/// Some columns of a table, in batches of rows.
 pub struct Batches {
     chunks: ColumnChunks,
     reader: ParquetRecordBatchReader,
@@ -193,7 +198,7 @@ fn not_parquet(object: &UserObject, e: ParquetError) -> Error {
     object.unreadable(format!("not a usable Parquet file: {e}"))
 }
 
-/// Turns a panic into an error: the decoder panics on some damaged files.
+/// Converts a panic to an error, because the decoder panics on some damaged files.
 fn unpanicked<T, E: Into<ParquetError>>(
     decode: impl FnOnce() -> Result<T, E>,
 ) -> Result<T, ParquetError> {
@@ -203,33 +208,33 @@ fn unpanicked<T, E: Into<ParquetError>>(
     }
 }
 
-/// The chunks of the columns that are read. The decoder asks for one page after the other, of each
-/// column by turns.
+/// The column chunks that are read. The decoder requests one page after another, alternating
+/// between columns.
 #[derive(Clone)]
-struct ColumnChunks(Arc<Shared>);
+struct ColumnChunks(Arc<SharedFile>);
 
-struct Shared {
+struct SharedFile {
     object: UserObject,
     chunks: Vec<Range<u64>>,
-    /// The chunks that are being read.
+    /// The open column chunks.
     open: Mutex<Vec<OpenChunk>>,
-    /// The first error. The decoder's own errors hold its text but not its class.
+    /// The first error. The decoder's own errors contain its text but not its class.
     failure: Mutex<Option<Error>>,
 }
 
 struct OpenChunk {
-    /// The bytes still to be read.
+    /// The bytes that have not been read yet.
     left: Range<u64>,
     reader: ObjectReader,
 }
 
-impl Shared {
+impl SharedFile {
     fn error(&self, e: ParquetError) -> Error {
         let failure = lock(&self.failure).take();
         failure.unwrap_or_else(|| not_parquet(&self.object, e))
     }
 
-    /// Reads bytes from a position on, at most as many as the buffer takes and the chunk has.
+    /// Reads bytes from a position, limited by the buffer and the chunk.
     fn read_at(&self, position: u64, buffer: &mut [u8]) -> io::Result<usize> {
         self.try_read_at(position, buffer).map_err(|e| {
             let text = e.to_string();
@@ -298,7 +303,7 @@ impl ChunkReader for ColumnChunks {
     }
 }
 
-/// The bytes from a position on.
+/// The bytes from a position to the end of a chunk.
 struct ChunkStream {
     chunks: ColumnChunks,
     position: u64,

@@ -1,4 +1,4 @@
-//! The rows of a table of any format, as JSON objects.
+//! Reads the rows of a table of any format as JSON objects.
 
 use std::io::{BufRead, BufReader};
 
@@ -8,15 +8,15 @@ use sluice_manifest::{Error, Result};
 use sluice_store::Store;
 
 use crate::csv::{Limited, RECORD_BYTES, Records};
-use crate::format::Format;
+use crate::format::TableFormat;
 use crate::json::JsonColumns;
 use crate::object::UserObject;
 use crate::parquet::{Batches, ParquetTable};
 
-/// A row: its values by the names of their columns.
-pub type Row = Map<String, Value>;
+/// A row: values by column name.
+pub type JsonRow = Map<String, Value>;
 
-/// The column of the values in a list of text.
+/// The column name for the values of a list of text.
 const LINE: &str = "url";
 
 /// The rows of a table.
@@ -28,7 +28,7 @@ pub struct Rows {
 enum AnyRecords {
     Batches {
         batches: Box<Batches>,
-        rows: std::vec::IntoIter<Row>,
+        rows: std::vec::IntoIter<JsonRow>,
     },
     Csv {
         names: Vec<String>,
@@ -42,11 +42,12 @@ enum AnyRecords {
 }
 
 impl Rows {
-    /// Opens a table, whose name gives its format.
+    /// Opens a table. The format is detected from its name.
     ///
     /// # Errors
-    /// Usage, when the format is not known; data, when there is no such table or it is not what its
-    /// name says; of storage.
+    ///
+    /// Returns a usage error if the format is unknown, a data error if the table does not exist or
+    /// has another format, and otherwise a storage error.
     pub fn open(store: &Store, path: &str) -> Result<Self> {
         let object = UserObject::open(store, path)?;
         let records =
@@ -57,7 +58,7 @@ impl Rows {
                      first also with .gz",
                 ));
                 }
-                Some(Format::Parquet) => {
+                Some(TableFormat::Parquet) => {
                     let table = ParquetTable::open(object.clone())?;
                     let columns = JsonColumns::of(table.schema());
                     AnyRecords::Batches {
@@ -65,7 +66,7 @@ impl Rows {
                         rows: Vec::new().into_iter(),
                     }
                 }
-                Some(Format::Csv | Format::Tsv) => {
+                Some(TableFormat::Csv | TableFormat::Tsv) => {
                     let mut records = Records::open(&object)?;
                     AnyRecords::Csv {
                         names: records.header()?,
@@ -75,13 +76,13 @@ impl Rows {
                 Some(format) => AnyRecords::Lines {
                     reader: BufReader::new(Limited::open(&object)?),
                     number: 0,
-                    json: format == Format::JsonLines,
+                    json: format == TableFormat::JsonLines,
                 },
             };
         Ok(Self { object, records })
     }
 
-    fn step(&mut self) -> Result<Option<Row>> {
+    fn step(&mut self) -> Result<Option<JsonRow>> {
         match &mut self.records {
             AnyRecords::Batches { batches, rows } => loop {
                 if let Some(row) = rows.next() {
@@ -107,22 +108,24 @@ impl Rows {
 }
 
 impl Iterator for Rows {
-    type Item = Result<Row>;
+    type Item = Result<JsonRow>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.step().transpose()
     }
 }
 
-/// CSV has no types: what is a JSON number is one, the rest is text. So `007` stays text.
-fn csv_row(names: &[String], record: &ByteRecord) -> Row {
+/// CSV has no types. A field that is a JSON number becomes a number, all others stay text, such as
+/// `007`.
+fn csv_row(names: &[String], record: &ByteRecord) -> JsonRow {
     let value = |field: &[u8]| {
         let text = String::from_utf8_lossy(field);
         let number = serde_json::from_str::<Value>(&text).ok();
         let number = number.filter(|value| value.is_number() || value.is_boolean());
-        match text.is_empty() {
-            true => Value::Null,
-            false => number.unwrap_or_else(|| text.into()),
+        if text.is_empty() {
+            Value::Null
+        } else {
+            number.unwrap_or_else(|| text.into())
         }
     };
     let fields = names.iter().zip(record);
@@ -135,7 +138,7 @@ fn next_line(
     reader: &mut BufReader<Limited>,
     number: &mut u64,
     json: bool,
-) -> Result<Option<Row>> {
+) -> Result<Option<JsonRow>> {
     let mut line = Vec::new();
     loop {
         line.clear();
@@ -151,7 +154,7 @@ fn next_line(
             continue;
         }
         if !json {
-            return Ok(Some(Row::from_iter([(LINE.to_owned(), text.into())])));
+            return Ok(Some(JsonRow::from_iter([(LINE.to_owned(), text.into())])));
         }
         let row = serde_json::from_str(text);
         return row.map(Some).map_err(|e| {

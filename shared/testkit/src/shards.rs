@@ -9,7 +9,7 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Creates an empty shard.
+    /// Creates a shard without members.
     pub fn new() -> Self {
         Self::default()
     }
@@ -52,7 +52,7 @@ impl Shard {
         self
     }
 
-    /// Returns the complete shard.
+    /// Returns the bytes of the complete shard.
     pub fn finish(mut self) -> Vec<u8> {
         self.bytes.resize(self.bytes.len() + 1024, 0);
         self.bytes

@@ -5,9 +5,11 @@
 
 use anyhow::Result;
 use clap::Parser;
-use sluice_harness::{Common, Context, Gives, Program, StepArgs, Upstream};
-use sluice_inference::ScorerArgs;
-use sluice_manifest::{Operation, Resources, Role, StepName, UnitKind};
+use sluice_harness::{Common, Context, Program, StepArgs};
+use sluice_inference::{ImageProgram, ImageStep, ScorerArgs};
+use sluice_manifest::{Error, Operation, Resources, Role, StepName, UnitKind};
+use sluice_run::{StepOutputs, Upstream};
+use sluice_store::Storage;
 
 /// Score how good the images look
 ///
@@ -51,7 +53,7 @@ impl Program for Args {
         Ok(self.scorer.needs(&self.model))
     }
 
-    fn check(&self, upstream: &Upstream) -> Result<Gives> {
+    fn check(&self, upstream: &Upstream) -> Result<StepOutputs> {
         let scorer = self.scorer.scorer(&upstream.storage, &self.model)?;
         Ok(scorer.check(upstream)?)
     }
@@ -59,5 +61,12 @@ impl Program for Args {
     fn run(&self, context: &Context) -> Result<()> {
         let scorer = self.scorer.scorer(&context.storage, &self.model)?;
         Ok(scorer.run(context)?)
+    }
+}
+
+impl ImageProgram for Args {
+    fn image_step(&self, storage: &Storage) -> Result<Option<Box<dyn ImageStep>>, Error> {
+        let scorer = self.scorer.scorer(storage, &self.model)?;
+        Ok(scorer.into_image_step())
     }
 }

@@ -4,7 +4,7 @@
 //! ```text
 //! cargo run --release -p sluice-dedup --example pairs -- alone FILE MAX_DISTANCE
 //! cargo run --release -p sluice-dedup --example pairs -- part FILE MAX_DISTANCE PARTS OUTPUT PART[,PART…]
-//! cargo run --release -p sluice-dedup --example pairs -- decide FILE OUTPUT
+//! cargo run --release -p sluice-dedup --example pairs -- decide FILE MAX_DISTANCE OUTPUT
 //! ```
 //!
 //! The order of the file is the rank. `alone` and `decide` print a JSON object with the number of `removed` hashes
@@ -20,7 +20,7 @@ use std::io::Write;
 
 use anyhow::Result;
 use sluice_dedup::bands::{Pair, Part};
-use sluice_dedup::graph::decide;
+use sluice_dedup::components::{Components, decide};
 use sluice_dedup::hash::{Forms, Hash};
 use sluice_dedup::perceptual;
 
@@ -47,15 +47,17 @@ fn main() -> Result<()> {
             }
             Ok(())
         }
-        ["decide", file, output] => {
+        ["decide", file, distance, output] => {
             let words = numbers(output)?;
-            let pairs = words.chunks_exact(3).map(|words| Pair {
+            let pairs = words.chunks_exact(2).map(|words| Pair {
                 one: words[0],
                 other: words[1],
-                distance: words[2] as u32,
             });
-            let ranked: Vec<u64> = (0..numbers(file)?.len() as u64).collect();
-            report(&decide(&pairs.collect::<Vec<_>>(), &ranked));
+            let components = Components::new(&pairs.collect::<Vec<_>>());
+            let hashes = numbers(file)?.into_iter().map(|hash| Hash([hash]));
+            let ranked: Vec<(u64, Hash<1>)> = (0..).zip(hashes).collect();
+            let distance = distance.parse()?;
+            report(&decide(&components, &ranked, distance, &|| Ok(()))?);
             Ok(())
         }
         _ => anyhow::bail!("usage: pairs alone|part|decide …"),
@@ -78,7 +80,7 @@ fn find(file: &str, max_distance: u32, part: u32, parts: u32, output: &str) -> R
     }
     let mut bytes = Vec::new();
     for pair in part.pairs(&|| Ok(()))? {
-        for number in [pair.one, pair.other, pair.distance.into()] {
+        for number in [pair.one, pair.other] {
             bytes.extend(number.to_le_bytes());
         }
     }

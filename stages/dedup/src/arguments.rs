@@ -9,12 +9,12 @@ use sluice_manifest::rows::Method;
 use sluice_manifest::{Error, ScoreName, StepName};
 
 use crate::methods::Methods;
-use crate::ranking::Keep;
+use crate::ranking::KeepRule;
 use crate::settings::{HashKind, NearSettings, Transformation};
 
 /// Clusters at most.
 const MOST_CLUSTERS: i64 = 1 << 24;
-/// Ranges of content hashes at most: each of them passes over all images.
+/// Ranges of content hashes at most: each range reads the hashes of all images.
 const MOST_RANGES: i64 = 4096;
 /// Clusters at most in which an image is compared.
 const MOST_PROBES: i64 = 64;
@@ -193,7 +193,7 @@ pub struct RankArgs {
     /// Of a group of duplicates keep the image with the highest of these scores (default: most
     /// pixels)
     ///
-    /// STEP, or STEP.OUTPUT where the step's model has several outputs. Equal scores are decided by
+    /// STEP, or STEP.OUTPUT if the step's model has several outputs. Equal scores are decided by
     /// most pixels, then by a caption, metadata, and the smallest image_id.
     #[arg(long, env = "SLUICE_RANK_BY", value_name = "SCORE")]
     pub rank_by: Option<ScoreName>,
@@ -202,7 +202,7 @@ pub struct RankArgs {
 /// The argument of the subcommands that compare with reference sets.
 #[derive(Debug, ClapArgs)]
 pub struct ReferenceArgs {
-    /// Remove images that these reference sets hold: indexes of `sluice-dedup index`, and lists of
+    /// Remove images that are in these reference sets: indexes of `sluice-dedup index`, and lists of
     /// hashes (.txt, .csv)
     ///
     /// An image that is within the method's threshold of one in a set is removed before the images of the
@@ -264,7 +264,7 @@ pub struct NearArgs {
         value_parser = clap::value_parser!(u32).range(0..=64))]
     pub max_distance: Option<u32>,
 
-    /// Also compare mirrored and turned forms, of `sluice-read --hashes transformed`
+    /// Also compare mirrored and rotated forms, of `sluice-read --hashes transformed`
     #[arg(
         long,
         env = "SLUICE_TRANSFORMATIONS",
@@ -412,8 +412,8 @@ pub struct Match {
     /// removed only because of one that stays. hard, easy, random: NeMo Curator's rules (farthest
     /// from the centroid first, nearest first, shuffled), by which an image may be removed because of
     /// one that is removed itself.
-    #[arg(long, env = "SLUICE_KEEP", value_enum, default_value_t = Keep::Best)]
-    pub keep: Keep,
+    #[arg(long, env = "SLUICE_KEEP", value_enum, default_value_t = KeepRule::Best)]
+    pub keep: KeepRule,
 
     /// Seed of --keep random
     #[arg(long, env = "SLUICE_SEED", value_name = "N", default_value_t = 42)]
@@ -425,7 +425,7 @@ pub struct Match {
     pub groups: Option<u32>,
 }
 
-/// The place that stands for a run where `index` reads none.
+/// The run's URI if `index` reads a dataset instead of a run.
 const NO_RUN: &str = "memory://index";
 
 #[derive(Debug, ClapArgs)]
@@ -437,7 +437,7 @@ pub struct Index {
     #[command(flatten)]
     pub common: Common,
 
-    /// Take the images of this curated dataset, in place of those of a run
+    /// Take the images of this curated dataset instead of those of a run
     ///
     /// The Parquet files that `sluice-export` wrote next to the shards have the hashes and, where it was
     /// run with --embeddings, the embeddings.

@@ -3,7 +3,7 @@
 //! The scale of cosine similarities depends on the embedder, so the embedder states the distance that
 //! fits it: `eps` in its spec, which the receipts of the step that embeds carry.
 
-use sluice_harness::{Choice, Context};
+use sluice_harness::{ChosenSetting, Context};
 use sluice_manifest::{ABOUT_EPS, Error, InputOf, Receipt, Result, Unit, UnitKind};
 
 use crate::arguments::Eps;
@@ -45,7 +45,7 @@ pub fn distance(given: Option<Eps>, context: &Context, fitted: &Receipt) -> Resu
             )),
         ),
     };
-    let choice = Choice {
+    let choice = ChosenSetting {
         value: eps.to_string().parse().unwrap_or_default(),
         because: because.clone(),
         hint,

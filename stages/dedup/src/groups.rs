@@ -1,29 +1,32 @@
 //! Semantic duplicates: `match`, group of clusters by group of clusters.
+//!
+//! # Memory
+//! That of the vectors of a group, and of those of [`CLUSTERS_AT_ONCE`] clusters again. A cluster far
+//! larger than the others (a million near-identical images) is read in parts of 256 MiB, in rank order: in
+//! memory are one part, the vectors that stay, and 130 bytes and the name of each member. By `best` that
+//! is little where nearly all are duplicates, and the result is the same.
 
-use std::collections::BTreeMap;
+use std::ops::Range;
 
 use anyhow::Result;
-use arrow::array::{Array, AsArray};
-use arrow::datatypes::{Float32Type, UInt32Type, UInt64Type};
 use rayon::prelude::*;
-use sluice_harness::{Context, Plan, Work};
+use sluice_harness::{Context, Work};
+use sluice_knn::matching::{self, RemovalRule, matches, matches_in_parts};
+use sluice_knn::targets::Targets;
 use sluice_manifest::rows::{ASSIGNMENTS, DuplicateRow, Method};
-use sluice_manifest::{
-    ABOUT_EPS, Counts, Error, ImageId, Input, Partition, Receipt, Unit, UnitKind, layout,
-};
-use sluice_store::vectors;
+use sluice_manifest::{ABOUT_EPS, Counts, Error, Input, Receipt, Unit, UnitKind, layout};
+use sluice_run::Plan;
 
 use crate::arguments::{Eps, Match};
+use crate::clusters::{Cluster, read_clusters};
 use crate::distance::distance;
 use crate::embeddings::Encoder;
 use crate::hashes::{duplicate, in_reference, publish_duplicates};
 use crate::index::open::{Known, References};
-use crate::ranking::{Candidate, Keep, rank_among};
+use crate::ranking::{Candidate, KeepRule, rank_among};
 use crate::semantic::IMAGES_PER_GROUP;
 use crate::settings::MatchSettings;
 use crate::survivors::check_same_step;
-use sluice_knn::matching::{Rule, matches};
-use sluice_knn::targets::Targets;
 
 /// Clusters that are compared between two checks whether to stop.
 const CLUSTERS_AT_ONCE: usize = 16;
@@ -68,7 +71,7 @@ pub fn match_groups(args: &Match, context: &Context) -> Result<()> {
                 methods: methods.clone(),
                 eps: chosen.eps,
                 keep: args.keep,
-                seed: (args.keep == Keep::Random).then_some(args.seed),
+                seed: (args.keep == KeepRule::Random).then_some(args.seed),
                 groups,
                 against: references.names(),
             },
@@ -80,7 +83,7 @@ pub fn match_groups(args: &Match, context: &Context) -> Result<()> {
         };
         let range = bound(unit.index)..bound(unit.index + 1);
         let mut clusters = read_clusters(context, &plan, range)?;
-        let mut rows = remove_known(chosen.eps, context, &references, &mut clusters)?;
+        let mut rows = remove_known(chosen.eps, context, &plan, &references, &mut clusters)?;
         let mut counts = Counts::default();
         for row in &rows {
             counts.add(step, Some(&row.reason()));
@@ -91,7 +94,7 @@ pub fn match_groups(args: &Match, context: &Context) -> Result<()> {
             let images = some.iter().map(Cluster::own).sum();
             let found = some
                 .into_par_iter()
-                .map(|cluster| match_cluster(args, chosen.eps, context, cluster))
+                .map(|cluster| match_cluster(args, chosen.eps, context, &plan, cluster))
                 .collect::<Result<Vec<_>>>()?;
             for (of_cluster, removed) in found {
                 counts.merge(&of_cluster);
@@ -103,85 +106,6 @@ pub fn match_groups(args: &Match, context: &Context) -> Result<()> {
         publish_duplicates(context, &mut task, rows)?;
         Ok(task.commit(counts)?)
     })
-}
-
-/// The images of a cluster.
-struct Cluster {
-    number: u32,
-    members: Vec<Member>,
-    dimension: usize,
-    /// One after the other, as the members are.
-    vectors: Vec<f32>,
-}
-
-/// An image of a cluster.
-struct Member {
-    /// Its own cluster. In another one it removes others and is not decided on.
-    home: u32,
-    partition: Partition,
-    image_id: ImageId,
-    distance: f32,
-    score: Option<f32>,
-    pixels: u64,
-}
-
-/// Returns the clusters of a range that have images, with their images of all partitions, ascending.
-fn read_clusters(
-    context: &Context,
-    plan: &Plan,
-    range: std::ops::Range<u32>,
-) -> Result<Vec<Cluster>> {
-    let columns = [
-        "cluster",
-        "home",
-        "partition",
-        "image_id",
-        "distance",
-        "score",
-        "pixels",
-        "embedding",
-    ];
-    let mut found: BTreeMap<u32, Cluster> = BTreeMap::new();
-    for unit in plan.units() {
-        context.check_stop()?;
-        let path = layout::ASSIGNMENTS.path(context.step(), unit);
-        let table = context.run.table(&path, ASSIGNMENTS, &columns)?;
-        let dimension = Encoder::of(&table)?.dimension;
-        for batch in table.within("cluster", range.clone())? {
-            let batch = batch?;
-            let clusters = batch["cluster"].as_primitive::<UInt32Type>();
-            let homes = batch["home"].as_primitive::<UInt32Type>();
-            let partitions = batch["partition"].as_primitive::<UInt32Type>();
-            let ids = batch["image_id"].as_string::<i32>();
-            let distances = batch["distance"].as_primitive::<Float32Type>();
-            let scores = batch["score"].as_primitive::<Float32Type>();
-            let pixels = batch["pixels"].as_primitive::<UInt64Type>();
-            let all = vectors(&batch, "embedding")?;
-            for row in 0..batch.num_rows() {
-                let number = clusters.value(row);
-                if !range.contains(&number) {
-                    continue;
-                }
-                let cluster = found.entry(number).or_insert_with(|| Cluster {
-                    number,
-                    members: Vec::new(),
-                    dimension,
-                    vectors: Vec::new(),
-                });
-                cluster.members.push(Member {
-                    home: homes.value(row),
-                    partition: Partition(partitions.value(row)),
-                    image_id: ImageId::from_text(ids.value(row)),
-                    distance: distances.value(row),
-                    score: scores.is_valid(row).then(|| scores.value(row)),
-                    pixels: pixels.value(row),
-                });
-                let vector = &all[row * dimension..][..dimension];
-                cluster.vectors.extend_from_slice(vector);
-            }
-        }
-    }
-    Ok(found.into_values().collect())
 }
 
 /// Returns the encoder of the assignments.
@@ -197,18 +121,53 @@ fn read_encoder(context: &Context, plan: &Plan) -> Result<Encoder> {
 fn remove_known(
     eps: Eps,
     context: &Context,
+    plan: &Plan,
     references: &References,
     clusters: &mut [Cluster],
 ) -> Result<Vec<DuplicateRow>> {
-    let Some(first) = clusters.first().filter(|_| references.are_embedded()) else {
+    if clusters.is_empty() || !references.are_embedded() {
         return Ok(Vec::new());
-    };
-    let mut targets = Targets::new(first.dimension, eps.threshold());
-    clusters
+    }
+    let whole = clusters
         .iter()
-        .for_each(|cluster| targets.add(&cluster.vectors));
-    let images = clusters.iter().map(|cluster| cluster.members.len()).sum();
-    let mut known: Vec<Option<Known>> = vec![None; images];
+        .filter_map(|cluster| cluster.vectors.as_ref());
+    let whole: Vec<&[f32]> = whole.map(Vec::as_slice).collect();
+    let mut known =
+        find_known(eps, clusters[0].dimension, context, references, &whole)?.into_iter();
+    let mut rows = Vec::new();
+    for cluster in clusters {
+        match cluster.vectors {
+            Some(_) => rows.extend(take_known(cluster, &mut known)),
+            None => {
+                let mut known = Vec::with_capacity(cluster.members.len());
+                let all: Vec<usize> = (0..cluster.members.len()).collect();
+                for members in all.chunks(cluster.rows_at_once()) {
+                    let vectors = cluster.read(context, plan, members)?;
+                    let (vectors, dimension) = (&[vectors.as_slice()], cluster.dimension);
+                    known.extend(find_known(eps, dimension, context, references, vectors)?);
+                }
+                rows.extend(take_known(cluster, &mut known.into_iter()));
+            }
+        }
+    }
+    Ok(rows)
+}
+
+/// Returns, for each vector, the most similar image of the reference sets.
+fn find_known(
+    eps: Eps,
+    dimension: usize,
+    context: &Context,
+    references: &References,
+    vectors: &[&[f32]],
+) -> Result<Vec<Option<Known>>> {
+    let mut targets = Targets::new(dimension, eps.threshold());
+    vectors.iter().for_each(|vectors| targets.add(vectors));
+    let count: usize = vectors
+        .iter()
+        .map(|vectors| vectors.len() / dimension)
+        .sum();
+    let mut known: Vec<Option<Known>> = vec![None; count];
     let check = || context.check_stop();
     references.each_embedded(&check, &mut |embedded| {
         for nearer in targets.compare(embedded.vectors, &check)? {
@@ -216,44 +175,37 @@ fn remove_known(
         }
         Ok(())
     })?;
-    drop(targets);
-    let mut known = known.into_iter();
-    let removed = clusters
-        .iter_mut()
-        .flat_map(|cluster| cluster.take_known(&mut known));
-    Ok(removed.collect())
+    Ok(known)
 }
 
-impl Cluster {
-    /// Returns the number of images whose own cluster it is.
-    fn own(&self) -> usize {
-        let members = self.members.iter();
-        members.filter(|member| member.home == self.number).count()
-    }
-
-    /// Takes the members out that are known, and returns their rows. `known` has one entry for each.
-    fn take_known(&mut self, known: &mut impl Iterator<Item = Option<Known>>) -> Vec<DuplicateRow> {
-        let dimension = self.dimension;
-        let members = std::mem::take(&mut self.members);
-        let vectors = std::mem::take(&mut self.vectors);
-        let mut rows = Vec::new();
-        let of_members = members.into_iter().zip(vectors.chunks_exact(dimension));
-        for ((member, vector), known) in of_members.zip(known) {
-            match known {
-                Some(known) if member.home == self.number => {
-                    let (partition, id) = (member.partition, &member.image_id);
-                    rows.push(in_reference(partition, id, known, Method::Semantic));
-                }
-                // Its own cluster has its row.
-                Some(_) => {}
-                None => {
-                    self.vectors.extend_from_slice(vector);
-                    self.members.push(member);
-                }
+/// Takes the members out of a cluster that are known, and returns their rows. `known` has one entry for
+/// each.
+fn take_known(
+    cluster: &mut Cluster,
+    known: &mut impl Iterator<Item = Option<Known>>,
+) -> Vec<DuplicateRow> {
+    let dimension = cluster.dimension;
+    let members = std::mem::take(&mut cluster.members);
+    let mut stay = Vec::with_capacity(members.len());
+    let mut rows = Vec::new();
+    for (member, known) in members.into_iter().zip(known) {
+        stay.push(known.is_none());
+        match known {
+            Some(known) if member.home == cluster.number => {
+                let (partition, id) = (member.partition, &member.image_id);
+                rows.push(in_reference(partition, id, known, Method::Semantic));
             }
+            // Its own cluster has its row.
+            Some(_) => {}
+            None => cluster.members.push(member),
         }
-        rows
     }
+    if let Some(vectors) = &mut cluster.vectors {
+        let own = stay.into_iter().zip(vectors.chunks_exact(dimension));
+        let left = own.filter_map(|(stays, vector)| stays.then_some(vector));
+        *vectors = left.flatten().copied().collect();
+    }
+    rows
 }
 
 /// Ranks a cluster and finds its duplicates.
@@ -261,36 +213,28 @@ fn match_cluster(
     args: &Match,
     eps: Eps,
     context: &Context,
-    mut cluster: Cluster,
+    plan: &Plan,
+    cluster: Cluster,
 ) -> Result<(Counts, Vec<DuplicateRow>)> {
-    let (members, dimension) = (&cluster.members, cluster.dimension);
-    let candidates: Vec<Candidate<'_>> = members
-        .iter()
-        .map(|member| Candidate {
-            image_id: member.image_id.as_str(),
-            score: member.score,
-            pixels: member.pixels,
-            texts: 0,
-            distance: member.distance,
-        })
-        .collect();
-    let homes: Vec<u32> = members.iter().map(|member| member.home).collect();
+    let candidates = cluster.members.iter().map(|member| Candidate {
+        image_id: member.image_id.as_str(),
+        score: member.score,
+        pixels: member.pixels,
+        texts: 0,
+        distance: member.distance,
+    });
+    let candidates: Vec<Candidate<'_>> = candidates.collect();
+    let homes: Vec<u32> = cluster.members.iter().map(|member| member.home).collect();
     let order = rank_among(&candidates, &homes, args.keep, args.seed);
-    reorder(&mut cluster.vectors, dimension, &order);
-    let rule = match args.keep {
-        Keep::Best => Rule::KeptOnly,
-        Keep::Hard | Keep::Easy | Keep::Random => Rule::AnyEarlier,
-    };
+    let found = find_matches(args.keep, eps, context, plan, &cluster, &order)?;
     let (mut counts, mut rows) = (Counts::default(), Vec::new());
-    let check = || context.check_stop();
-    let found = matches(&cluster.vectors, dimension, eps.threshold(), rule, &check)?;
     for (place, found) in found.into_iter().enumerate() {
-        let member = &members[order[place]];
+        let member = &cluster.members[order[place]];
         if member.home != cluster.number {
             continue;
         }
         let row = found.map(|found| {
-            let kept = members[order[found.of]].image_id.clone();
+            let kept = cluster.members[order[found.of]].image_id.clone();
             let (partition, id) = (member.partition, &member.image_id);
             duplicate(partition, id, kept, found.similarity, Method::Semantic)
         });
@@ -303,42 +247,39 @@ fn match_cluster(
     Ok((counts, rows))
 }
 
-/// Puts rows into an order, in place: what was row `order[i]` becomes row `i`.
-fn reorder(vectors: &mut [f32], dimension: usize, order: &[usize]) {
-    let mut is_done = vec![false; order.len()];
-    let mut first = vec![0.0; dimension];
-    for start in 0..order.len() {
-        let mut row = start;
-        first.copy_from_slice(&vectors[row * dimension..][..dimension]);
-        while !is_done[row] {
-            is_done[row] = true;
-            let from = order[row];
-            if from == start {
-                vectors[row * dimension..][..dimension].copy_from_slice(&first);
-            } else {
-                vectors.copy_within(from * dimension..(from + 1) * dimension, row * dimension);
-            }
-            row = from;
+/// Returns the match of each member, in rank order.
+fn find_matches(
+    keep: KeepRule,
+    eps: Eps,
+    context: &Context,
+    plan: &Plan,
+    cluster: &Cluster,
+    order: &[usize],
+) -> Result<Vec<Option<matching::Match>>> {
+    let (dimension, threshold) = (cluster.dimension, eps.threshold());
+    let check = || context.check_stop();
+    let rule = match keep {
+        KeepRule::Best => RemovalRule::KeptOnly,
+        KeepRule::Hard | KeepRule::Easy | KeepRule::Random => RemovalRule::AnyEarlier,
+    };
+    let vectors = match (&cluster.vectors, rule) {
+        (None, RemovalRule::KeptOnly) => {
+            let read = |part: Range<usize>| cluster.read(context, plan, &order[part]);
+            let at_once = cluster.rows_at_once();
+            let rows = order.len();
+            let found = matches_in_parts(rows, at_once, read, dimension, threshold, &check)?;
+            return Ok(found);
         }
-    }
+        // By NeMo's rules all rows count, so they have to be in memory.
+        (None, RemovalRule::AnyEarlier) => cluster.read(context, plan, order)?,
+        (Some(vectors), _) => in_order(vectors, dimension, order),
+    };
+    Ok(matches(&vectors, dimension, threshold, rule, &check)?)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn rows_are_put_into_any_order() {
-        for order in [
-            vec![0, 1, 2, 3],
-            vec![3, 2, 1, 0],
-            vec![1, 2, 0, 3],
-            vec![2, 0, 3, 1],
-        ] {
-            let mut vectors = [0.0, 0.5, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5];
-            reorder(&mut vectors, 2, &order);
-            let rows: Vec<usize> = vectors.chunks(2).map(|row| row[0] as usize).collect();
-            assert_eq!(rows, order);
-        }
-    }
+/// Returns the rows `order` of vectors.
+fn in_order(vectors: &[f32], dimension: usize, order: &[usize]) -> Vec<f32> {
+    let rows = order.iter();
+    let rows = rows.flat_map(|row| &vectors[row * dimension..][..dimension]);
+    rows.copied().collect()
 }

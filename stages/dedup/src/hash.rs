@@ -8,12 +8,12 @@ impl<const W: usize> Hash<W> {
     /// Bits of a hash.
     pub const BITS: u32 = W as u32 * u64::BITS;
 
-    /// Returns the hash of these words, or `None` where it has another number of them.
+    /// Returns the hash of these words, or `None` for another number of words.
     pub(crate) fn of_words(words: &[u64]) -> Option<Self> {
         Some(Self(words.try_into().ok()?))
     }
 
-    /// Returns the hash whose lowest bits are set, that many.
+    /// Returns the hash in which only so many of the lowest bits are set.
     pub(crate) fn low(bits: u32) -> Self {
         Self(std::array::from_fn(|word| {
             let set = bits.saturating_sub(word as u32 * u64::BITS);
@@ -94,7 +94,7 @@ pub(crate) fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
     Some(digest)
 }
 
-/// Returns the range, of `ranges` equal ones, in which a place on a line of this length is.
+/// Returns the range, of `ranges` equal ones, that contains a position on a line of this length.
 pub(crate) fn scaled(place: u128, length: u128, ranges: u32) -> u32 {
     (place * u128::from(ranges) / length) as u32
 }
@@ -104,7 +104,7 @@ pub(crate) fn scaled(place: u128, length: u128, ranges: u32) -> u32 {
 pub struct Forms<const W: usize> {
     /// The image's own.
     pub own: Hash<W>,
-    /// Those of its mirrored and turned forms.
+    /// Those of its mirrored and rotated forms.
     pub others: Vec<Hash<W>>,
 }
 
@@ -116,7 +116,7 @@ impl<const W: usize> From<Hash<W>> for Forms<W> {
 }
 
 impl<const W: usize> Forms<W> {
-    /// Returns all of them.
+    /// Returns all hashes, the own one first.
     pub(crate) fn all(&self) -> impl Iterator<Item = Hash<W>> {
         std::iter::once(self.own).chain(self.others.iter().copied())
     }

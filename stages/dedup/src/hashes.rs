@@ -1,17 +1,18 @@
 //! Duplicates by hash: `exact` and `perceptual`.
 
 use anyhow::Result;
-use sluice_harness::{Context, Plan, Task, Work};
+use sluice_harness::{Context, Task, Work};
 use sluice_manifest::layout::DUPLICATES;
 use sluice_manifest::rows::{DuplicateRow, Method};
 use sluice_manifest::{Counts, ImageId, Output, Partition, Unit, UnitKind};
+use sluice_run::Plan;
 
 use crate::arguments::{Exact, Perceptual};
 use crate::hash::{Forms, Hash};
 use crate::index::open::{Known, References};
 use crate::pairs::{self, FoundPairs};
 use crate::settings::{ExactSettings, HashKind, NearSettings, PerceptualSettings};
-use crate::survivors::{Image, Remaining, refuse_missing};
+use crate::survivors::{Image, Remaining};
 use crate::{exact, perceptual, ranking, references};
 
 /// Finds equal content, one range of hashes after the other. The best image of each group stays.
@@ -81,6 +82,7 @@ pub fn perceptual(args: &Perceptual, context: &Context) -> Result<()> {
     let mut inputs = remaining.all_inputs()?;
     inputs.extend(references.inputs());
     pairs::remove_stale(context, args.near.ranges)?;
+    remaining.refuse_missing(&plan, &near)?;
     let pairs = match args.near.ranges {
         1 => None,
         _ => {
@@ -122,7 +124,6 @@ fn compare_all(
     references: &References,
 ) -> Result<Decided> {
     let images = remaining.images(plan, |_| true)?;
-    refuse_missing(near, images.iter())?;
     let distance = near.max_distance;
     match near.hash {
         HashKind::Phash => {
@@ -194,13 +195,13 @@ enum Because {
 }
 
 /// For each image the place of the one that stays in its place, and their similarity.
-type Found = Vec<Option<(usize, f32)>>;
+type Matches = Vec<Option<(usize, f32)>>;
 
 /// Returns because of what each image is removed. `compare` compares those that no reference set has.
 fn removed(
     images: &[Image],
     known: Vec<Option<Known>>,
-    compare: impl FnOnce(&[&Image]) -> Result<Found>,
+    compare: impl FnOnce(&[&Image]) -> Result<Matches>,
 ) -> Result<Vec<Option<Because>>> {
     let left: Vec<usize> = (0..images.len())
         .filter(|&place| known[place].is_none())

@@ -1,7 +1,7 @@
-//! Indexes: what later runs need to know of a set of images to leave out what is in it.
+//! Indexes: hashes and embeddings of a set of images, so that later runs can leave out what is in it.
 //!
 //! ```text
-//! INDEX/index.json                  what it is and what it holds; written last
+//! INDEX/index.json                  its source, counts and parts; written last
 //! INDEX/hashes-00000.parquet        image_id, label, sha256, phash, md5, pdq
 //! INDEX/embeddings-00000.parquet    image_id, label, embedding
 //! ```
@@ -38,7 +38,7 @@ pub(crate) struct Description {
     pub made_from: Fingerprint,
     /// Images.
     pub images: u64,
-    /// How many of them have an embedding.
+    /// The number of images with an embedding.
     pub embedded: u64,
     /// The encoder of the embeddings.
     pub encoder: Option<Encoder>,
@@ -51,7 +51,7 @@ pub(crate) struct Description {
 pub(crate) struct Part {
     /// Their hashes.
     pub hashes: Output,
-    /// Their embeddings, where there are some.
+    /// Their embeddings, if there are any.
     pub embeddings: Option<Output>,
 }
 

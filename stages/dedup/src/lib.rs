@@ -17,10 +17,11 @@
 
 mod arguments;
 pub mod bands;
+mod clusters;
+pub mod components;
 mod distance;
 mod embeddings;
 pub mod exact;
-pub mod graph;
 mod groups;
 pub mod hash;
 mod hashes;
@@ -35,13 +36,13 @@ mod settings;
 mod survivors;
 
 use anyhow::Result;
-use sluice_harness::{Common, Context, Gives, Node, Program, StepArgs, Upstream};
+use sluice_harness::{Common, Context, Program, ProgramNode, StepArgs};
 use sluice_knn::Check;
 use sluice_manifest::{Error, Operation, Resources, Role, StepName, UnitKind, layout};
-
-use crate::index::open::References;
+use sluice_run::{StepOutputs, Upstream};
 
 use crate::arguments::NearArgs;
+use crate::index::open::References;
 
 pub use crate::arguments::{Args, Command, Eps};
 pub use crate::methods::Methods;
@@ -72,7 +73,7 @@ impl Program for Args {
     const ROLE: Role = Role::Decider;
     const OPERATIONS: &'static [Operation] = &[
         operation("exact", UnitKind::Exact, &[], 4),
-        operation("pairs", UnitKind::Pairs, &["exact"], 1),
+        operation("pairs", UnitKind::Pairs, &["exact"], 2),
         operation("perceptual", UnitKind::Perceptual, &["exact", "pairs"], 4),
         operation("fit", UnitKind::Fit, &[], 3),
         operation("assign", UnitKind::Part, &["fit", "exact", "perceptual"], 4),
@@ -106,7 +107,7 @@ impl Program for Args {
         }
     }
 
-    fn node(&self) -> Node {
+    fn node(&self) -> ProgramNode {
         let subcommand = self.command.name();
         let mut operations = Self::OPERATIONS.iter();
         let operation = operations.find(|operation| operation.subcommand == Some(subcommand));
@@ -115,7 +116,7 @@ impl Program for Args {
             Command::Index(index) => ("index", &index.survivors_of),
             _ => (Self::stage(), &None),
         };
-        Node {
+        ProgramNode {
             step: args
                 .and_then(|args| args.step.clone())
                 .unwrap_or_else(|| StepName::fixed(default)),
@@ -133,7 +134,7 @@ impl Program for Args {
         Ok(embeddings.chain(scores).cloned().collect())
     }
 
-    fn check(&self, upstream: &Upstream) -> Result<Gives> {
+    fn check(&self, upstream: &Upstream) -> Result<StepOutputs> {
         if let Some(score) = self.command.rank_by() {
             upstream.score(score)?;
         }
@@ -145,7 +146,7 @@ impl Program for Args {
         if matches!(self.command, Command::Match(_)) {
             references.check_encoders(upstream)?;
         }
-        Ok(Gives::default())
+        Ok(StepOutputs::default())
     }
 
     fn run(&self, context: &Context) -> Result<()> {

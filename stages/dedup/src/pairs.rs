@@ -1,21 +1,30 @@
-//! Perceptual duplicates in parts: `pairs` finds near hashes, part by part, and `perceptual` decides.
+//! Perceptual duplicates in parts: `pairs` connects images with near hashes, part by part, and
+//! `perceptual` decides.
 //!
-//! Pairs name images by partition and row of `read/images`. So a part holds hashes and numbers alone,
-//! and `perceptual` holds the images that a pair names, not all.
+//! Pairs name images by partition and row of `read/images`. So a part needs hashes and numbers alone,
+//! and `perceptual` needs the images of pairs, not all.
+//!
+//! # Memory
+//! - A unit of `pairs`: 16 bytes for each entry of its tables (`bands.rs`) and for each pair. Of a
+//!   billion images in 64 ranges 15 tables have 234 million entries a range: 3.8 GB.
+//! - `perceptual`: about 130 bytes and the image's name for each image of a pair, and 16 for each pair.
+//!   If a tenth of a billion images has a near one, that is about 20 GB. Images without a near one take
+//!   nothing. What one component needs more is freed with it.
 
 use anyhow::Result;
-use sluice_harness::{Context, Plan, Work};
+use sluice_harness::{Context, Work};
 use sluice_manifest::layout::{KNOWN, PAIRS};
 use sluice_manifest::rows::{DuplicateRow, Method, PairRow};
-use sluice_manifest::{Counts, Error, Partition, Unit, UnitKind};
+use sluice_manifest::{Counts, Error, ImageId, Partition, Unit, UnitKind};
+use sluice_run::Plan;
 
 use crate::arguments::{Pairs, Perceptual};
 use crate::bands::{Pair, Part};
-use crate::graph::decide;
-use crate::hash::Forms;
+use crate::components::{Components, decide};
+use crate::hash::{Forms, Hash};
 use crate::hashes::{Decided, duplicate, in_reference, write_duplicates};
 use crate::index::open::References;
-use crate::ranking::best_first;
+use crate::ranking::{Candidate, best_first};
 use crate::settings::{HashKind, NearSettings, PairsSettings};
 use crate::survivors::{Image, Remaining};
 use crate::{Check, references};
@@ -50,6 +59,7 @@ fn find_by<const W: usize>(
     let remaining = Remaining::new(context, &methods, Method::Perceptual, None)?;
     let mut inputs = remaining.all_inputs()?;
     inputs.extend(references.inputs());
+    remaining.refuse_missing(&plan, near)?;
     context.each_unit(Unit::all(UnitKind::Pairs, ranges), 1, |unit| {
         let work = Work {
             unit,
@@ -126,13 +136,16 @@ fn number(partition: Partition, row: u32) -> u64 {
     u64::from(partition.0) << 32 | u64::from(row)
 }
 
+fn partition_of(number: u64) -> Partition {
+    Partition((number >> 32) as u32)
+}
+
 fn row_of(pair: Pair) -> PairRow {
     PairRow {
-        partition: Partition((pair.one >> 32) as u32),
+        partition: partition_of(pair.one),
         row: pair.one as u32,
-        other_partition: Partition((pair.other >> 32) as u32),
+        other_partition: partition_of(pair.other),
         other_row: pair.other as u32,
-        distance: pair.distance,
     }
 }
 
@@ -149,6 +162,39 @@ fn find_known<const W: usize>(
         Some(in_reference(partition, id, known?, Method::Perceptual))
     });
     Ok(rows.collect())
+}
+
+/// What the decision needs of an image of a pair.
+struct PairedImage<const W: usize> {
+    number: u64,
+    hash: Hash<W>,
+    image_id: ImageId,
+    score: Option<f32>,
+    pixels: u64,
+    texts: u8,
+}
+
+impl<const W: usize> PairedImage<W> {
+    fn new(number: u64, hash: Hash<W>, image: Image) -> Self {
+        Self {
+            number,
+            hash,
+            image_id: image.image_id,
+            score: image.score,
+            pixels: image.pixels,
+            texts: image.texts,
+        }
+    }
+
+    fn candidate(&self) -> Candidate<'_> {
+        Candidate {
+            image_id: self.image_id.as_str(),
+            score: self.score,
+            pixels: self.pixels,
+            texts: self.texts,
+            distance: 0.0,
+        }
+    }
 }
 
 /// What the units of `pairs` found.
@@ -190,7 +236,7 @@ impl FoundPairs {
         })
     }
 
-    /// Decides about all images from the pairs.
+    /// Decides about all images.
     ///
     /// # Errors
     /// Data, when a manifest is missing or broken.
@@ -200,31 +246,49 @@ impl FoundPairs {
         remaining: &Remaining<'_>,
         plan: &Plan,
     ) -> Result<Decided> {
-        let pairs = self.pairs(context)?;
+        match self.near.hash {
+            HashKind::Phash => {
+                let hash = |image: &Image| Some(image.phashes(&[])?.own);
+                self.decide_by(hash, context, remaining, plan)
+            }
+            HashKind::Pdq => {
+                let hash = |image: &Image| Some(image.pdq_hashes()?.own);
+                self.decide_by(hash, context, remaining, plan)
+            }
+        }
+    }
+
+    fn decide_by<const W: usize>(
+        &self,
+        hash: impl Fn(&Image) -> Option<Hash<W>>,
+        context: &Context,
+        remaining: &Remaining<'_>,
+        plan: &Plan,
+    ) -> Result<Decided> {
         let mut rows = self.known(context)?;
         let known = rows.iter().map(|row| (row.partition, row.image_id.clone()));
         let known: std::collections::HashSet<_> = known.collect();
-        let named = pairs.iter().flat_map(|pair| [pair.one, pair.other]);
-        let mut named: Vec<u64> = named.collect();
-        named.sort_unstable();
-        named.dedup();
+        let components = Components::new(&self.pairs(context)?);
         let mut compared = 0_u64;
-        let mut images: Vec<(u64, Image)> = Vec::new();
-        let hash = self.near.hash;
+        let mut images: Vec<PairedImage<W>> = Vec::new();
         each_left(context, remaining, plan, |number, image| {
-            compared += u64::from(image.is_compared_by(hash));
-            let is_named = named.binary_search(&number).is_ok();
-            if is_named && !known.contains(&(image.partition, image.image_id.clone())) {
-                images.push((number, image));
+            let Some(hash) = hash(&image) else { return };
+            compared += 1;
+            let is_known = || known.contains(&(image.partition, image.image_id.clone()));
+            if components.contain(number) && !is_known() {
+                images.push(PairedImage::new(number, hash, image));
             }
         })?;
-        images.sort_by(|(_, a), (_, b)| best_first(&a.candidate(0.0), &b.candidate(0.0)));
-        let ranked: Vec<u64> = images.iter().map(|(number, _)| *number).collect();
-        for ((_, image), found) in images.iter().zip(decide(&pairs, &ranked)) {
+        images.sort_by(|a, b| best_first(&a.candidate(), &b.candidate()));
+        let ranked = images.iter().map(|image| (image.number, image.hash));
+        let ranked: Vec<(u64, Hash<W>)> = ranked.collect();
+        let check = || context.check_stop();
+        let decided = decide(&components, &ranked, self.near.max_distance, &check)?;
+        for (image, found) in images.iter().zip(decided) {
             rows.extend(found.map(|(kept, distance)| {
-                let kept = images[kept].1.image_id.clone();
-                let similarity = hash.similarity(distance);
-                let (partition, id) = (image.partition, &image.image_id);
+                let kept = images[kept].image_id.clone();
+                let similarity = Hash::<W>::similarity(distance);
+                let (partition, id) = (partition_of(image.number), &image.image_id);
                 duplicate(partition, id, kept, similarity, Method::Perceptual)
             }));
         }
@@ -241,7 +305,6 @@ impl FoundPairs {
                 pairs.push(Pair {
                     one: number(row.partition, row.row),
                     other: number(row.other_partition, row.other_row),
-                    distance: row.distance,
                 });
             }
         }

@@ -2,9 +2,9 @@
 //!
 //! # Definition
 //! Walk the hashes in rank order, best first. An image is removed when an image
-//! *kept* earlier lies within `max_distance` bits (Hamming distance); it
+//! *kept* earlier is within `max_distance` bits (Hamming distance); it
 //! duplicates the nearest of those, the earliest at equal distance. All others
-//! are kept. So every removed image is near an image that is still there, and
+//! are kept. So every removed image is near a kept image, and
 //! no two kept images are near each other.
 //!
 //! # Algorithm
@@ -13,11 +13,11 @@
 //! bands, file each kept hash under the value of each of its bands, and look
 //! only at hashes that share, or nearly share, a band value with the query.
 //! The textbook form has `d + 1` bands, one of which must be equal when at most
-//! `d` bits differ. We keep bands of 16 bits (four of them for 64 bits) and hand out *shells* (the
+//! `d` bits differ. We keep bands of 16 bits (four for 64 bits) and search *shells* (the
 //! values that differ from the query's band in exactly 0, 1, 2, ... bits)
 //! instead, as in Qin et al., "GPH: Similarity Search in Hamming Space", ICDE
 //! 2018. When the innermost `s[b]` shells of band `b` are searched and the
-//! `s[b]` sum up to `d + 1`, nothing is missed: a hash that lies in no searched
+//! `s[b]` sum up to `d + 1`, nothing is missed: a hash that is in no searched
 //! shell differs in at least `s[b]` bits in each band, and in at least `d + 1`
 //! altogether.
 //!
@@ -35,18 +35,18 @@
 //!   half of the hash constant): that band's innermost shell is as long as the
 //!   data, so no query buys it; the other bands give their second or third
 //!   shell instead. What is left needs bits that vary: kept hashes are more
-//!   than `d` bits apart from each other, so a million of them cannot share
-//!   most of their bits in all bands.
+//!   than `d` bits apart from each other, so a million cannot share most of
+//!   their bits in all bands.
 //! - *Few hashes, or a large `d`*: when opening the buckets would cost more
 //!   than comparing with every kept hash, that is done instead.
 //!
-//! # Mirrored and turned images
+//! # Mirrored and rotated images
 //! An image may have hashes of its transformed forms ([`Forms`]). It is removed
-//! when one of them is near a kept image's own hash. Equal hashes then have no
+//! when one of its hashes is near a kept image's own hash. Equal hashes then have no
 //! common answer, since their other forms may differ in a bit.
 //!
 //! Memory: about 80 bytes for each kept hash of 64 bits and 700 for one of 256,
-//! and 6 MB for the empty buckets (24 MB).
+//! and 6 MB for the empty buckets (24 MB), which few hashes do without.
 
 use std::collections::HashMap;
 
@@ -63,18 +63,20 @@ const BAND_BITS: u32 = 16;
 /// Bands of the longest hash, of 256 bits.
 const MOST_BANDS: usize = 16;
 const BAND_VALUES: usize = 1 << BAND_BITS;
+/// Kept hashes up to which all are compared, without an index.
+const FEW: usize = 256;
 
 /// What became of the first image with some hash.
 enum Answer {
     /// It was kept: this is its row.
     Kept(usize),
     /// It was removed, in favour of a hash among the first `seen` kept ones.
-    Removed { found: Found, seen: usize },
+    Removed { found: HashMatch, seen: usize },
 }
 
 /// The nearest kept hash. Ordered: nearest first, then earliest kept.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Found {
+struct HashMatch {
     distance: u32,
     /// Position among the kept hashes.
     position: usize,
@@ -177,7 +179,7 @@ struct Filed<const W: usize> {
 /// The kept hashes, in rank order, and the multi-index over them.
 pub(crate) struct KeptHashes<const W: usize> {
     hashes: Vec<Hash<W>>,
-    /// Indexed by band, then by value.
+    /// Indexed by band, then by value. Empty while there are few hashes.
     buckets: Vec<Vec<Filed<W>>>,
     /// All 16-bit values with 0, 1, 2, ... 16 bits set.
     shells: Vec<Vec<u16>>,
@@ -187,16 +189,10 @@ impl<const W: usize> KeptHashes<W> {
     const BANDS: usize = W * (u64::BITS / BAND_BITS) as usize;
 
     pub(crate) fn new() -> Self {
-        let mut shells = vec![Vec::new(); BAND_BITS as usize + 1];
-        for value in 0..=u16::MAX {
-            shells[value.count_ones() as usize].push(value);
-        }
         Self {
             hashes: Vec::new(),
-            buckets: std::iter::repeat_with(Vec::new)
-                .take(Self::BANDS * BAND_VALUES)
-                .collect(),
-            shells,
+            buckets: Vec::new(),
+            shells: Vec::new(),
         }
     }
 
@@ -205,8 +201,29 @@ impl<const W: usize> KeptHashes<W> {
     }
 
     pub(crate) fn push(&mut self, hash: Hash<W>) {
-        let position = u32::try_from(self.hashes.len()).expect("fewer than 2^32 kept hashes");
         self.hashes.push(hash);
+        match self.len() {
+            ..=FEW => {}
+            number if self.buckets.is_empty() => self.make_index(number),
+            number => self.file(number - 1),
+        }
+    }
+
+    /// Files the first `count` hashes.
+    fn make_index(&mut self, count: usize) {
+        self.shells = vec![Vec::new(); BAND_BITS as usize + 1];
+        for value in 0..=u16::MAX {
+            self.shells[value.count_ones() as usize].push(value);
+        }
+        let buckets = std::iter::repeat_with(Vec::new);
+        self.buckets = buckets.take(Self::BANDS * BAND_VALUES).collect();
+        (0..count).for_each(|place| self.file(place));
+    }
+
+    fn file(&mut self, place: usize) {
+        // Unwrap safety: so many hashes do not fit into memory.
+        let position = u32::try_from(place).expect("fewer than 2^32 kept hashes");
+        let hash = self.hashes[place];
         for band in 0..Self::BANDS {
             self.buckets[bucket(hash, band, 0)].push(Filed { hash, position });
         }
@@ -214,11 +231,11 @@ impl<const W: usize> KeptHashes<W> {
 
     /// The nearest kept hash within `max_distance`, among those at positions
     /// from `since` on.
-    fn nearest(&self, hash: Hash<W>, max_distance: u32, since: usize) -> Option<Found> {
-        let mut nearest: Option<Found> = None;
+    fn nearest(&self, hash: Hash<W>, max_distance: u32, since: usize) -> Option<HashMatch> {
+        let mut nearest: Option<HashMatch> = None;
         let mut look = |other: Hash<W>, position: usize| {
             let distance = hash.distance(other);
-            let found = Found { distance, position };
+            let found = HashMatch { distance, position };
             if distance <= max_distance && nearest.is_none_or(|nearest| found < nearest) {
                 nearest = Some(found);
             }
@@ -273,6 +290,9 @@ impl<const W: usize> KeptHashes<W> {
     /// always the cheapest next one. `None` when that would cost more than
     /// looking at `limit` hashes.
     fn plan(&self, hash: Hash<W>, max_distance: u32, limit: usize) -> Option<[usize; MOST_BANDS]> {
+        if self.buckets.is_empty() {
+            return None;
+        }
         // A bucket costs one step to open, and one for each hash in it. The
         // shell beyond the last is empty and free: the band is exhausted.
         let shell = |shell: usize| self.shells.get(shell).map_or(&[][..], Vec::as_slice);

@@ -33,7 +33,7 @@ use sha2::{Digest, Sha256};
     serde::Deserialize,
 )]
 #[serde(rename_all = "kebab-case")]
-pub enum Keep {
+pub enum KeepRule {
     /// Highest score of `--rank-by`, then most pixels, then with a caption, then smallest image id.
     #[default]
     Best,
@@ -61,7 +61,7 @@ pub struct Candidate<'a> {
     pub distance: f32,
 }
 
-/// The order of [`Keep::Best`]: whoever compares as less is preferred.
+/// The order of [`KeepRule::Best`]: whoever compares as less is preferred.
 ///
 /// Highest score (none, or not a number, last), then most pixels, then most
 /// texts, then the smallest `image_id`. A total order, since ids are unique.
@@ -78,15 +78,15 @@ pub fn best_first(a: &Candidate, b: &Candidate) -> Ordering {
 
 /// Indices of `candidates`, most preferred first.
 ///
-/// `seed` and `cluster` only matter to [`Keep::Random`]. The result does not
+/// `seed` and `cluster` only matter to [`KeepRule::Random`]. The result does not
 /// depend on the order of `candidates`.
-pub fn rank(candidates: &[Candidate], keep: Keep, seed: u64, cluster: u32) -> Vec<usize> {
+pub fn rank(candidates: &[Candidate], keep: KeepRule, seed: u64, cluster: u32) -> Vec<usize> {
     let mut order: Vec<usize> = (0..candidates.len()).collect();
     match keep {
-        Keep::Best => order.sort_by(|&a, &b| best_first(&candidates[a], &candidates[b])),
-        Keep::Easy => order.sort_by(|&a, &b| nearest_first(&candidates[a], &candidates[b])),
-        Keep::Hard => order.sort_by(|&a, &b| nearest_first(&candidates[b], &candidates[a])),
-        Keep::Random => {
+        KeepRule::Best => order.sort_by(|&a, &b| best_first(&candidates[a], &candidates[b])),
+        KeepRule::Easy => order.sort_by(|&a, &b| nearest_first(&candidates[a], &candidates[b])),
+        KeepRule::Hard => order.sort_by(|&a, &b| nearest_first(&candidates[b], &candidates[a])),
+        KeepRule::Random => {
             let homes = vec![cluster; candidates.len()];
             return rank_among(candidates, &homes, keep, seed);
         }
@@ -94,10 +94,15 @@ pub fn rank(candidates: &[Candidate], keep: Keep, seed: u64, cluster: u32) -> Ve
     order
 }
 
-/// As [`rank`], of images that are compared in a cluster that is not the own one of all of them. `homes`
-/// are their own clusters: two images have one order wherever they are compared.
-pub fn rank_among(candidates: &[Candidate], homes: &[u32], keep: Keep, seed: u64) -> Vec<usize> {
-    if keep != Keep::Random {
+/// Like [`rank`], for images that are compared in a cluster other than their own. `homes` are their own
+/// clusters. Two images have one order wherever they are compared.
+pub fn rank_among(
+    candidates: &[Candidate],
+    homes: &[u32],
+    keep: KeepRule,
+    seed: u64,
+) -> Vec<usize> {
+    if keep != KeepRule::Random {
         return rank(candidates, keep, seed, 0);
     }
     let mut order: Vec<usize> = (0..candidates.len()).collect();

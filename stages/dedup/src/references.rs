@@ -1,7 +1,7 @@
 //! What of the run is in a reference set: by hash here, by embedding in `groups.rs`.
 //!
 //! Reference sets are read from their first row to their last, some rows at a time, and compared with
-//! what a unit holds of the run. So memory does not grow with a reference set.
+//! the images of a unit. So memory does not grow with a reference set.
 
 use std::collections::{HashMap, HashSet};
 

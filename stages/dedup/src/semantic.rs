@@ -11,11 +11,13 @@ use arrow::array::{
     ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, StringArray, UInt32Array, UInt64Array,
 };
 use arrow::datatypes::{DataType, Field, SchemaRef};
-use sluice_harness::{Context, Plan, Work};
+use sluice_harness::{Context, Work};
+use sluice_knn::kmeans::{self, Centroids};
 use sluice_manifest::rows::{self, Method, assignments, centroids};
 use sluice_manifest::{
     Counts, Error, FanOut, Partition, Receipt, StepName, Unit, UnitKind, layout,
 };
+use sluice_run::Plan;
 use sluice_store::vectors;
 
 use crate::Check;
@@ -23,7 +25,6 @@ use crate::arguments::{Assign, Fit};
 use crate::embeddings::{EmbeddingReader, Encoder, open_embeddings};
 use crate::settings::{AssignSettings, FitSettings};
 use crate::survivors::{Image, Remaining};
-use sluice_knn::kmeans::{self, Centroids};
 
 /// Images for each cluster, without `--clusters`.
 const IMAGES_PER_CLUSTER: u64 = 1000;
@@ -69,7 +70,7 @@ pub fn fit(args: &Fit, context: &Context) -> Result<()> {
         };
         let (encoder, values) = sample_of(context, step, &plan, &rows, settings.sample)?;
         let sampled = values.len() / encoder.dimension.max(1);
-        let settings = kmeans::Settings::new(clusters as usize, args.seed);
+        let settings = kmeans::KMeansSettings::new(clusters as usize, args.seed);
         let check = || context.check_stop();
         let fitted = kmeans::fit(&values, encoder.dimension, &settings, &check)?;
         task.advance(sampled)?;

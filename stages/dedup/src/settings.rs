@@ -1,13 +1,14 @@
 //! The settings that receipts record: everything on the command line that can change an output.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use sluice_manifest::ScoreName;
 use sluice_manifest::rows::TRANSFORMATIONS;
 
 use crate::arguments::Eps;
-use crate::hash::Hash;
 use crate::methods::Methods;
-use crate::ranking::Keep;
+use crate::ranking::KeepRule;
 
 /// The perceptual hash by which images are compared.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -24,14 +25,6 @@ impl HashKind {
     /// Whether it is the default.
     pub fn is_phash(&self) -> bool {
         *self == Self::Phash
-    }
-
-    /// Returns the similarity of hashes that differ in `distance` bits.
-    pub(crate) fn similarity(self, distance: u32) -> f32 {
-        match self {
-            Self::Phash => Hash::<1>::similarity(distance),
-            Self::Pdq => Hash::<4>::similarity(distance),
-        }
     }
 }
 
@@ -77,6 +70,35 @@ pub struct NearSettings {
     /// Transformations under which an image counts as a copy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub transformations: Vec<Transformation>,
+}
+
+/// A hash that `sluice-read` computes on request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum OnRequest {
+    /// PDQ.
+    Pdq,
+    /// Those of the mirrored and turned image.
+    Transformed,
+}
+
+impl fmt::Display for OnRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pdq => "pdq",
+            Self::Transformed => "transformed",
+        })
+    }
+}
+
+impl NearSettings {
+    /// Returns the hash that the comparison needs and that `sluice-read` computes on request only.
+    pub(crate) fn on_request(&self) -> Option<OnRequest> {
+        match self.hash {
+            HashKind::Pdq => Some(OnRequest::Pdq),
+            HashKind::Phash if self.transformations.is_empty() => None,
+            HashKind::Phash => Some(OnRequest::Transformed),
+        }
+    }
 }
 
 /// Settings of `exact`.
@@ -162,7 +184,7 @@ pub struct MatchSettings {
     /// Distance of the cosine similarity from 1.
     pub eps: Eps,
     /// Which image of a group stays.
-    pub keep: Keep,
+    pub keep: KeepRule,
     /// Seed of the order, where it is random.
     pub seed: Option<u64>,
     /// Units of work.

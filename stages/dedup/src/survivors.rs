@@ -9,19 +9,20 @@
 use std::collections::HashSet;
 
 use anyhow::Result;
-use sluice_harness::{Context, Plan, ScoreReader, Survivors, Verdicts};
+use sluice_harness::Context;
 use sluice_manifest::layout::DUPLICATES;
 use sluice_manifest::rows::{DuplicateRow, Method, SampleBrief};
 use sluice_manifest::{
     Error, ImageId, Input, Partition, Receipt, ScoreName, StepName, Unit, UnitKind,
 };
+use sluice_run::{Plan, ScoreReader, Survivors, Verdicts};
 
 use crate::hash::{Forms, Hash, decode};
 use crate::methods::Methods;
 use crate::ranking::Candidate;
-use crate::settings::{HashKind, NearSettings, SameStep, Transformation};
+use crate::settings::{NearSettings, OnRequest, SameStep, Transformation};
 
-/// What the methods need to know of an image.
+/// What the methods need to know about an image.
 pub struct Image {
     pub partition: Partition,
     pub image_id: ImageId,
@@ -54,11 +55,11 @@ impl Image {
         }
     }
 
-    /// Returns whether the image has a hash of this kind that distinguishes images.
-    pub fn is_compared_by(&self, kind: HashKind) -> bool {
-        match kind {
-            HashKind::Phash => self.phash.is_some_and(Hash::is_informative),
-            HashKind::Pdq => self.pdq.is_some(),
+    /// Whether the image has a hash that `read` computes on request.
+    fn has_hash(&self, hash: OnRequest) -> bool {
+        match hash {
+            OnRequest::Pdq => self.pdq.is_some(),
+            OnRequest::Transformed => self.transformed.is_some(),
         }
     }
 
@@ -106,7 +107,7 @@ impl<'c> Remaining<'c> {
     /// Looks up the deciding steps before and the step's own methods before `method`.
     ///
     /// # Errors
-    /// Data, when one of them has not been run, or with other `--methods` or `--survivors-of`.
+    /// Data, if one has not been run, or with other `--methods` or `--survivors-of`.
     pub fn new(
         context: &'c Context,
         methods: &Methods,
@@ -182,22 +183,51 @@ impl<'c> Remaining<'c> {
         })
     }
 
-    /// Returns the images of all partitions that are left and `wanted`.
+    /// Returns the images of all partitions that are left and that `select` selects.
     ///
     /// # Errors
     /// As [`walk`](Self::walk); stopped, after a signal.
-    pub fn images(&self, plan: &Plan, wanted: impl Fn(&Image) -> bool) -> Result<Vec<Image>> {
+    pub fn images(&self, plan: &Plan, select: impl Fn(&Image) -> bool) -> Result<Vec<Image>> {
         let mut found = Vec::new();
         for partition in &plan.partitions {
             self.context.check_stop()?;
             for walked in self.walk(partition.partition)? {
                 let walked = walked?;
-                if walked.is_left && wanted(&walked.image) {
+                if walked.is_left && select(&walked.image) {
                     found.push(walked.image);
                 }
             }
         }
         Ok(found)
+    }
+
+    /// Checks that some image has the hashes that are asked for. Reads up to the first one.
+    ///
+    /// # Errors
+    /// Usage, if `read` did not compute them; data, as [`walk`](Self::walk).
+    pub fn refuse_missing(&self, plan: &Plan, near: &NearSettings) -> Result<()> {
+        let Some(hash) = near.on_request() else {
+            return Ok(());
+        };
+        let mut has_images = false;
+        for planned in &plan.partitions {
+            self.context.check_stop()?;
+            for walked in self.walk(planned.partition)? {
+                let walked = walked?;
+                if walked.is_left && walked.image.has_hash(hash) {
+                    return Ok(());
+                }
+                has_images |= walked.is_left;
+            }
+        }
+        match has_images {
+            false => Ok(()),
+            true => Err(
+                Error::usage(format!("no image has the hash {hash} in read/images"))
+                    .hint(format!("run sluice-read with --hashes {hash}"))
+                    .into(),
+            ),
+        }
     }
 
     /// The images of a partition that the step's earlier methods removed.
@@ -273,33 +303,4 @@ pub fn check_same_step(context: &Context, methods: &Methods, receipt: &Receipt) 
         "run sluice-dedup {subcommand} --step {step} again, with the flags of this command"
     ))
     .into())
-}
-
-/// Checks that some image has the hashes that are asked for.
-///
-/// # Errors
-/// Usage, when `read` did not compute them.
-pub fn refuse_missing<'i>(
-    near: &NearSettings,
-    images: impl Iterator<Item = &'i Image>,
-) -> Result<(), Error> {
-    let (mut pdq, mut transformed, mut is_empty) = (false, false, true);
-    for image in images {
-        pdq |= image.pdq.is_some();
-        transformed |= image.transformed.is_some();
-        is_empty = false;
-    }
-    let missing = match near {
-        _ if is_empty => return Ok(()),
-        NearSettings {
-            hash: HashKind::Pdq,
-            ..
-        } if !pdq => "pdq",
-        near if !near.transformations.is_empty() && !transformed => "transformed",
-        _ => return Ok(()),
-    };
-    Err(
-        Error::usage(format!("no image has the hash {missing} in read/images"))
-            .hint(format!("run sluice-read with --hashes {missing}")),
-    )
 }

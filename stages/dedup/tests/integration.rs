@@ -1,8 +1,8 @@
 //! The algorithms of deduplication against independent restatements of their
 //! definitions, and the stage on made-up runs in memory.
 //!
-//! What counts as failure: any difference in who is kept, who is removed, and in
-//! favour of whom; a similarity or distance off by more than 1e-5; a result that
+//! What counts as failure: any difference in which image is kept, which is removed,
+//! and because of which one; a similarity or distance off by more than 1e-5; a result that
 //! depends on the number of threads. The inputs that look like stress tests
 //! finish in a second or two; when one does not, an algorithm has gone quadratic.
 //!
@@ -11,7 +11,6 @@
 
 mod integration {
     mod arguments;
-    mod data;
     mod distance;
     mod embeddings;
     mod exact;

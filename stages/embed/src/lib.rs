@@ -9,24 +9,21 @@ mod writer;
 
 use anyhow::Result;
 use clap::Parser;
-use serde::{Deserialize, Serialize};
-use sluice_harness::{
-    Common, Context, Embedder, Gives, Plan, Program, StepArgs, Survivors, Upstream, Work,
+use sluice_harness::{Common, Context, Program, StepArgs, Task};
+use sluice_inference::{
+    ImageProgram, ImageStep, Join, ModelArgs, Previous, Runner, StepWriter, run_images,
 };
-use sluice_inference::{Images, ModelArgs, Previous, Runner, each_row};
 use sluice_manifest::layout;
 use sluice_manifest::rows::{DIMENSION_KEY, EMBEDDINGS, MODEL_KEY, MODEL_SHA256_KEY};
 use sluice_manifest::{
-    ABOUT_EPS, Counts, Error, Operation, Receipt, Resources, Role, Unit, UnitKind,
+    ABOUT_EPS, Counts, Error, ImageId, Operation, Receipt, Resources, Role, UnitKind,
 };
-use sluice_model::{Kind, Model, ModelSettings, Precision};
-use sluice_pixels::{Fidelity, Preprocess};
-use sluice_store::{Storage, Store};
+use sluice_model::{Kind, Model, Precision};
+use sluice_pixels::Fidelity;
+use sluice_run::{Embedder, StepOutputs, Upstream};
+use sluice_store::Storage;
 
 use crate::writer::{EmbeddingWriter, normalize};
-
-/// Partitions at once on a CPU: one reads and decodes its first batch while another is in inference.
-const IN_FLIGHT: usize = 2;
 
 /// Embed the images with an image encoder
 ///
@@ -55,10 +52,13 @@ pub struct Args {
 }
 
 impl Args {
-    fn find(&self, storage: &Storage) -> Result<Model, Error> {
+    fn encoder(&self, storage: &Storage) -> Result<Encoder, Error> {
         let model = self.models.find_at(storage, &self.model, self.precision)?;
         model.require(&[Kind::Embedder], "--model")?;
-        Ok(model)
+        Ok(Encoder {
+            model,
+            fidelity: self.models.fidelity(),
+        })
     }
 }
 
@@ -81,10 +81,10 @@ impl Program for Args {
         Some(&self.step)
     }
 
-    fn check(&self, upstream: &Upstream) -> Result<Gives> {
-        let model = self.find(&upstream.storage)?;
+    fn check(&self, upstream: &Upstream) -> Result<StepOutputs> {
+        let Encoder { model, .. } = self.encoder(&upstream.storage)?;
         model.check()?;
-        Ok(Gives {
+        Ok(StepOutputs {
             scores: Vec::new(),
             embedder: Some(Embedder {
                 model: model.spec.name.clone(),
@@ -94,110 +94,47 @@ impl Program for Args {
     }
 
     fn run(&self, context: &Context) -> Result<()> {
-        let model = self.find(&context.storage)?;
-        let plan = context.plan()?;
-        let encoder = Encoder {
-            preprocess: model
-                .spec
-                .preprocess
-                .clone()
-                .ok_or_else(|| Error::bug("an embedder without preprocessing"))?,
-            runner: Runner::new(&model, context),
-            model: &model,
-            fidelity: self.models.fidelity(),
-            context,
-            input: &plan.input()?,
-            survivors: &context.survivors(self.step.survivors_of.as_ref())?,
-            plan: &plan,
-        };
-        let in_flight = encoder.runner.in_flight(IN_FLIGHT);
-        context.each_unit(plan.units(), in_flight, |unit| encoder.partition(unit))?;
-        encoder.runner.report();
-        Ok(())
+        let encoder = self.encoder(&context.storage)?;
+        Ok(run_images(&[(context, &encoder)])?)
     }
 }
 
-/// The settings that shape embeddings.
-#[derive(Debug, Serialize, Deserialize)]
-pub struct Settings {
-    /// The encoder.
-    pub model: ModelSettings,
-    /// How exactly large JPEGs are decoded.
-    pub decoding: Fidelity,
+impl ImageProgram for Args {
+    fn image_step(&self, storage: &Storage) -> Result<Option<Box<dyn ImageStep>>, Error> {
+        Ok(Some(Box::new(self.encoder(storage)?)))
+    }
 }
 
-struct Encoder<'a> {
-    model: &'a Model,
-    runner: Runner<'a>,
-    preprocess: Preprocess,
+/// An image encoder.
+struct Encoder {
+    model: Model,
     fidelity: Fidelity,
-    context: &'a Context,
-    plan: &'a Plan,
-    input: &'a Store,
-    survivors: &'a Survivors<'a>,
 }
 
-impl Encoder<'_> {
-    fn partition(&self, unit: Unit) -> Result<()> {
-        let (context, model) = (self.context, self.model);
-        let planned = self.plan.partition(unit)?;
-        let work = Work {
-            unit,
-            units: self.plan.partitions.len(),
-            settings: Settings {
-                model: model.settings(),
-                decoding: self.fidelity,
-            },
-            inputs: self.survivors.inputs(planned.partition)?,
-        };
-        let Some(mut task) = context.begin_stating(work, |receipt| self.state(receipt))? else {
-            return Ok(());
-        };
-        let dimension = self.dimension()?;
-        let metadata = [
-            (MODEL_KEY, model.spec.name.clone()),
-            (MODEL_SHA256_KEY, model.sha256.clone()),
-            (DIMENSION_KEY, dimension.to_string()),
-        ];
-        let path = task.path(&layout::EMBEDDINGS);
-        let mut writer = EmbeddingWriter::open(&context.run, &path, dimension, &metadata)?;
-        let previous = Previous::of(&task, &layout::EMBEDDINGS, EMBEDDINGS, &["embedding"])?;
-        let images = Images {
-            context,
-            input: self.input,
-            partition: planned,
-            survivors: self.survivors,
-        };
-        let normalized = |mut vectors: Vec<f32>, rows: usize| {
-            let width = (vectors.len() / rows.max(1)).max(1);
-            vectors.chunks_mut(width).for_each(normalize);
-            Ok(vectors)
-        };
-        let join = each_row(
-            images,
-            &self.runner,
-            self.fidelity,
-            previous.as_ref(),
-            &task,
-            normalized,
-            |id, vector| match vector.len() == dimension {
-                true => writer.push(id, vector),
-                false => Err(Error::usage(format!(
-                    "model {:?} gives embeddings of {} values, its spec says {dimension}",
-                    model.spec.name,
-                    vector.len()
-                ))),
-            },
-        )?;
-        let rows = writer.rows();
-        task.publish(|| writer.finish())?;
-        task.sums.unscored = join.survivors - rows;
-        task.sums.reused = join.reused;
-        self.runner.describe(&mut task);
-        Ok(task.commit(Counts::all_kept(join.survivors))?)
+impl Encoder {
+    /// Returns the length of the embeddings: from the spec, or from a run on zeros.
+    fn dimension(&self, runner: &Runner<'_>) -> Result<usize, Error> {
+        if let Some(dimension) = self.model.spec.dimension {
+            return Ok(dimension);
+        }
+        let preprocess = self.model.spec.preprocess.as_ref();
+        let preprocess =
+            preprocess.ok_or_else(|| Error::bug("an embedder without preprocessing"))?;
+        let zeros = vec![0.0_f32; preprocess.tensor_len()];
+        let output = runner.run(&preprocess.tensor_shape(1), &zeros)?;
+        Ok(output.len())
+    }
+}
+
+impl ImageStep for Encoder {
+    fn model(&self) -> &Model {
+        &self.model
     }
 
-    /// Adds what the encoder's spec says of it to a receipt.
+    fn fidelity(&self) -> Fidelity {
+        self.fidelity
+    }
+
     fn state(&self, receipt: &mut Receipt) {
         let spec = &self.model.spec;
         let eps = spec.eps.map(|eps| eps.to_string()).unwrap_or_default();
@@ -206,13 +143,63 @@ impl Encoder<'_> {
         receipt.set_about(ABOUT_EPS, &eps);
     }
 
-    /// Returns the length of the embeddings: what the spec says, or what a run on zeros gives.
-    fn dimension(&self) -> sluice_manifest::Result<usize> {
-        if let Some(dimension) = self.model.spec.dimension {
-            return Ok(dimension);
+    fn previous(&self, task: &Task<'_>) -> Result<Option<Previous>, Error> {
+        Previous::of(task, &layout::EMBEDDINGS, EMBEDDINGS, &["embedding"])
+    }
+
+    fn open(
+        &self,
+        context: &Context,
+        task: &Task<'_>,
+        runner: &Runner<'_>,
+    ) -> Result<Box<dyn StepWriter + '_>, Error> {
+        let dimension = self.dimension(runner)?;
+        let metadata = [
+            (MODEL_KEY, self.model.spec.name.clone()),
+            (MODEL_SHA256_KEY, self.model.sha256.clone()),
+            (DIMENSION_KEY, dimension.to_string()),
+        ];
+        let path = task.path(&layout::EMBEDDINGS);
+        let writer = EmbeddingWriter::open(&context.run, &path, dimension, &metadata)?;
+        Ok(Box::new(Embeddings {
+            model: &self.model.spec.name,
+            dimension,
+            writer,
+        }))
+    }
+}
+
+/// The embeddings of a unit in the making.
+struct Embeddings<'a> {
+    model: &'a str,
+    dimension: usize,
+    writer: EmbeddingWriter,
+}
+
+impl StepWriter for Embeddings<'_> {
+    fn rows(&self, mut vectors: Vec<f32>, images: usize) -> Result<Vec<f32>, Error> {
+        let width = (vectors.len() / images.max(1)).max(1);
+        vectors.chunks_mut(width).for_each(normalize);
+        Ok(vectors)
+    }
+
+    fn push(&mut self, id: ImageId, vector: &[f32]) -> Result<(), Error> {
+        if vector.len() == self.dimension {
+            return self.writer.push(id, vector);
         }
-        let zeros = vec![0.0_f32; self.preprocess.tensor_len()];
-        let output = self.runner.run(&self.preprocess.tensor_shape(1), &zeros)?;
-        Ok(output.len())
+        Err(Error::usage(format!(
+            "model {:?} gives embeddings of {} values, its spec says {}",
+            self.model,
+            vector.len(),
+            self.dimension
+        )))
+    }
+
+    fn commit(self: Box<Self>, mut task: Task<'_>, join: &Join) -> Result<(), Error> {
+        let rows = self.writer.rows();
+        task.publish(|| self.writer.finish())?;
+        task.sums.unscored = join.survivors - rows;
+        task.sums.reused = join.reused;
+        task.commit(Counts::all_kept(join.survivors))
     }
 }

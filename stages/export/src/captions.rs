@@ -10,10 +10,11 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
-use sluice_harness::{Context, Plan, Survivors};
+use sluice_harness::Context;
 use sluice_manifest::layout::{CAPTIONS, IMAGES};
 use sluice_manifest::rows::{CaptionedRow, CaptionsRow, MemberRow, SampleRow};
 use sluice_manifest::{ImageId, Partition, StepName, Unit, UnitKind};
+use sluice_run::{Plan, Survivors};
 use sluice_store::Store;
 
 /// The key of the captions in the metadata.

@@ -9,7 +9,7 @@ use sluice_manifest::{Counts, StepName};
 use sluice_pixels::{Encoding, JPEG_QUALITY, Recode, Shape};
 
 use crate::columns::{COLUMNS, EMBEDDING_COLUMN, IMAGE_COLUMN};
-use crate::format::Format;
+use crate::format::OutputFormat;
 use crate::hub::{Extensions, front_matter};
 use crate::splits::{OutputShardInfo, OutputSplit};
 use crate::words::{bytes, settings_of, table_row};
@@ -26,7 +26,7 @@ pub struct DatasetCard {
     /// The licence of the images, if the user gave one.
     pub licence: Option<String>,
     /// The format of the output's shards.
-    pub format: Format,
+    pub format: OutputFormat,
     /// The conversion applied to the images.
     pub recode: Recode,
     /// The splits and their shards. A single one without a name if the output has no splits.
@@ -65,7 +65,7 @@ pub struct CardStep {
 impl DatasetCard {
     /// Returns the columns of the Parquet files, with descriptions.
     pub fn columns(&self) -> impl Iterator<Item = (&str, &str)> {
-        let image = (self.format == Format::Parquet).then_some(IMAGE_COLUMN);
+        let image = (self.format == OutputFormat::Parquet).then_some(IMAGE_COLUMN);
         let scores = self.scores.iter();
         let scores = scores.map(|(name, meaning)| (name.as_str(), meaning.as_str()));
         let embedding = self.embeddings.then_some(EMBEDDING_COLUMN);
@@ -129,11 +129,11 @@ fn introduction(card: &DatasetCard) -> String {
         return format!("# Curated image dataset\n\n{} {done}\n", card.summary());
     }
     let copied = match card.format {
-        Format::Webdataset => {
+        OutputFormat::Webdataset => {
             "Each sample was copied with all its members, byte for byte: nothing was re-encoded, \
              and captions and metadata are the source's."
         }
-        Format::Parquet => {
+        OutputFormat::Parquet => {
             "Each image was copied byte for byte: nothing was re-encoded. Captions and metadata \
              are the source's; other members of the samples were left out."
         }
@@ -266,7 +266,7 @@ fn settings(card: &DatasetCard) -> String {
 fn files(card: &DatasetCard) -> String {
     let mut text = String::from("## Files\n\n| file | holds |\n| --- | --- |\n");
     let held: &[(&str, &str)] = match card.format {
-        Format::Webdataset => &[
+        OutputFormat::Webdataset => &[
             (
                 "`shard-*.tar`",
                 "the samples; a member's name is `KEY.EXTENSION`, its key made from `image_id`",
@@ -280,7 +280,7 @@ fn files(card: &DatasetCard) -> String {
                 "the shards with their numbers of samples, for `wids`",
             ),
         ],
-        Format::Parquet => &[("`shard-*.parquet`", "a row for each sample, with its image")],
+        OutputFormat::Parquet => &[("`shard-*.parquet`", "a row for each sample, with its image")],
     };
     for (file, holds) in held {
         let file = if card.is_split() {
@@ -320,7 +320,7 @@ fn splits(card: &DatasetCard) -> String {
 }
 
 /// Returns the paths of a split's shards, in the brace notation of WebDataset and shells.
-fn braces(split: &OutputSplit, format: Format) -> String {
+fn braces(split: &OutputSplit, format: OutputFormat) -> String {
     let number = |shard: Option<&OutputShardInfo>| shard.map_or(0, |shard| shard.number);
     let (first, last) = (number(split.shards.first()), number(split.shards.last()));
     let (folder, extension) = (split.folder(), format.extension());
@@ -337,8 +337,8 @@ fn loading(card: &DatasetCard) -> String {
     };
     let folder = if card.is_split() { "*/" } else { "" };
     let webdataset = match card.format {
-        Format::Webdataset => WEBDATASET,
-        Format::Parquet => "",
+        OutputFormat::Webdataset => WEBDATASET,
+        OutputFormat::Parquet => "",
     };
     let lines = format!("{HUGGING_FACE}{webdataset}{TABLES}");
     let lines = lines
@@ -423,7 +423,7 @@ mod tests {
             source_shards: 1,
             source_bytes: 5_000_000,
             licence: None,
-            format: Format::Webdataset,
+            format: OutputFormat::Webdataset,
             recode: Recode::default(),
             splits: vec![split(None, 0..2)],
             content: "0123456789abcdef".into(),
@@ -498,7 +498,7 @@ mod tests {
     #[test]
     fn parquet_files_have_one_configuration_and_no_tars() {
         let parquet = DatasetCard {
-            format: Format::Parquet,
+            format: OutputFormat::Parquet,
             ..card()
         };
         let text = render(&parquet);

@@ -74,17 +74,19 @@ impl Claim {
     ///
     /// Returns a usage error that names the owner.
     pub fn refuse_other(&self, found: &Self, output: &Location) -> Result<()> {
-        let is_same_run = match self.id.is_empty() || found.id.is_empty() {
-            true => self.run == found.run,
-            false => self.id == found.id,
+        let is_same_run = if self.id.is_empty() || found.id.is_empty() {
+            self.run == found.run
+        } else {
+            self.id == found.id
         };
         if is_same_run && self.step == found.step {
             return Ok(());
         }
         let Claim { run, step, .. } = found;
-        let earlier = match !is_same_run && *run == self.run {
-            true => "an earlier run at",
-            false => "the run",
+        let earlier = if !is_same_run && *run == self.run {
+            "an earlier run at"
+        } else {
+            "the run"
         };
         Err(Error::usage(format!(
             "--output {output}: is the output of {earlier} {run} (step {step})"

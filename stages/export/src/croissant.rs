@@ -11,7 +11,7 @@ use sluice_manifest::rows::{CuratedRow, Row};
 
 use crate::card::DatasetCard;
 use crate::columns::IMAGE_COLUMN;
-use crate::format::Format;
+use crate::format::OutputFormat;
 
 /// The version that the description conforms to.
 const VERSION: &str = "http://mlcommons.org/croissant/1.1";
@@ -101,16 +101,16 @@ fn distribution(card: &DatasetCard) -> Value {
     let mut sets = vec![file_set(
         card,
         "tables",
-        Format::Parquet,
+        OutputFormat::Parquet,
         "application/x-parquet",
     )];
-    if card.format == Format::Webdataset {
+    if card.format == OutputFormat::Webdataset {
         sets.push(file_set(card, "shards", card.format, "application/x-tar"));
     }
     Value::Array(sets)
 }
 
-fn file_set(card: &DatasetCard, id: &str, format: Format, encoding: &str) -> Value {
+fn file_set(card: &DatasetCard, id: &str, format: OutputFormat, encoding: &str) -> Value {
     let patterns = card.splits.iter();
     let patterns: Vec<String> = patterns
         .map(|split| split.pattern(format.extension()))

@@ -15,7 +15,7 @@ use sluice_manifest::{Error, Output, Result};
 use sluice_store::{GroupSize, Store, TableWriter};
 
 use crate::columns::IMAGE_COLUMN;
-use crate::format::Format;
+use crate::format::OutputFormat;
 use crate::kept::EmbeddingsInfo;
 use crate::scores::CuratedScore;
 
@@ -61,11 +61,11 @@ impl CuratedWriter {
         path: &str,
         scores: &[CuratedScore],
         embeddings: Option<&EmbeddingsInfo>,
-        format: Format,
+        format: OutputFormat,
     ) -> Result<Self> {
         let fields: Vec<FieldRef> = CuratedRow::fields().into_iter().map(Arc::new).collect();
         let vectors = embeddings.map(|embeddings| EmbeddingColumn::new(embeddings.dimension));
-        let images = (format == Format::Parquet).then(Vec::new);
+        let images = (format == OutputFormat::Parquet).then(Vec::new);
         let mut columns: Vec<FieldRef> = images.iter().map(|_| Arc::new(image_field())).collect();
         columns.extend(fields.iter().cloned());
         columns.extend(scores.iter().map(|score| {

@@ -1,10 +1,11 @@
 //! Combines the decisions of the deciding steps: one row for every sample of `read`, in its order.
 
 use anyhow::Result;
-use sluice_harness::{Context, StepArgs, Survivors, Verdict, Work};
+use sluice_harness::{Context, StepArgs, Work};
 use sluice_manifest::layout::DECISIONS;
 use sluice_manifest::rows::{DecisionRow, SampleBrief};
 use sluice_manifest::{Counts, Dropped, Error, Partition, Receipt, StepName, Unit};
+use sluice_run::{Survivors, Verdict};
 
 use crate::NoSettings;
 use crate::lineage::Lineage;

@@ -1,15 +1,15 @@
 //! The formats of output shards.
 
 use serde::{Deserialize, Serialize};
-use sluice_harness::Receipts;
 use sluice_manifest::{Receipt, StepName, Unit, UnitKind};
+use sluice_run::Receipts;
 
 use crate::plan::PlanSettings;
 
 /// The format of output shards.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum Format {
+pub enum OutputFormat {
     /// Tars of all members, with a Parquet file for each
     #[default]
     Webdataset,
@@ -17,7 +17,7 @@ pub enum Format {
     Parquet,
 }
 
-impl Format {
+impl OutputFormat {
     /// Returns the extension of the objects with the samples.
     pub fn extension(self) -> &'static str {
         match self {
@@ -49,6 +49,6 @@ pub fn plan_settings(receipts: &Receipts, export: &StepName) -> Option<PlanSetti
 }
 
 /// Returns the format of an export's shards.
-pub fn format_of(receipts: &Receipts, export: &StepName) -> Format {
-    plan_settings(receipts, export).map_or_else(Format::default, |settings| settings.format)
+pub fn format_of(receipts: &Receipts, export: &StepName) -> OutputFormat {
+    plan_settings(receipts, export).map_or_else(OutputFormat::default, |settings| settings.format)
 }

@@ -12,10 +12,11 @@ use std::collections::HashMap;
 
 use anyhow::Result;
 use sha2::{Digest, Sha256};
-use sluice_harness::{Context, Plan, Survivors};
+use sluice_harness::Context;
 use sluice_manifest::layout::{GROUPS, IMAGES};
 use sluice_manifest::rows::{GroupRow, NameRow};
 use sluice_manifest::{ImageId, Output, Partition, StepName, Unit, UnitKind};
+use sluice_run::{Plan, Survivors};
 use sluice_store::Store;
 
 /// The group of an image.
@@ -51,6 +52,7 @@ fn number_of(name: u128) -> u64 {
 }
 
 /// The groups of more than one image.
+#[derive(Debug, Default)]
 pub struct Groups {
     /// The removed images, ascending, each with its original.
     links: Vec<(u128, u128)>,
@@ -64,7 +66,7 @@ impl Groups {
     /// # Errors
     ///
     /// Fails if a manifest is missing, damaged or cannot be read.
-    pub fn of(survivors: &Survivors<'_>) -> Result<Self> {
+    pub fn of(survivors: &Survivors<'_>) -> sluice_manifest::Result<Self> {
         let mut links = Vec::new();
         survivors.each_duplicate(|row| {
             if row.reference.is_none() {

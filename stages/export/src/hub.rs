@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use crate::card::DatasetCard;
-use crate::format::Format;
+use crate::format::OutputFormat;
 
 /// The maximum number of extensions in a card. A shard whose keys contain dots may have as many as
 /// samples.
@@ -34,7 +34,7 @@ const UNSTATED: &[&str] = &[
 pub struct Extensions(BTreeMap<String, bool>);
 
 impl Extensions {
-    /// Adds a member.
+    /// Adds the extension of a member.
     pub fn add(&mut self, extension: &str, is_image: bool) {
         if let Some(known) = self.0.get_mut(extension) {
             *known |= is_image;
@@ -81,8 +81,8 @@ pub fn front_matter(card: &DatasetCard) -> String {
         line(&mut yaml, &format!("license: {}", quoted(licence)));
     }
     let format = match card.format {
-        Format::Webdataset => "webdataset",
-        Format::Parquet => "parquet",
+        OutputFormat::Webdataset => "webdataset",
+        OutputFormat::Parquet => "parquet",
     };
     for text in ["tags:", "- image", &format!("- {format}"), "- sluice"] {
         line(&mut yaml, text);
@@ -107,7 +107,7 @@ fn configuration(card: &DatasetCard) -> String {
         &format!("  description: content {}", card.content),
     );
     line(&mut yaml, "dataset_info:\n  config_name: default");
-    if card.format == Format::Webdataset
+    if card.format == OutputFormat::Webdataset
         && let Some(extensions) = &card.extensions
     {
         line(&mut yaml, "  features:");

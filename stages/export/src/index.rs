@@ -11,14 +11,15 @@ use std::io::Write;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use sluice_harness::{Context, Plan, StepArgs, Work, data_or_none};
+use sluice_harness::{Context, StepArgs, Work};
 use sluice_manifest::rows::OutputPlanRow;
 use sluice_manifest::{Counts, Error, Input, Output, Receipt, StepName, Unit, UnitKind, layout};
+use sluice_run::{Plan, data_or_none};
 use sluice_store::Store;
 
 use crate::card::{self, CardStep, DatasetCard};
 use crate::croissant;
-use crate::format::Format;
+use crate::format::OutputFormat;
 use crate::hub::Extensions;
 use crate::lineage::Lineage;
 use crate::place::leftover_shards;
@@ -108,6 +109,10 @@ fn index(args: &Args, context: &Context, plan: &OutputPlan, unit: Unit) -> Resul
     let splits = splits(&plan.places(context)?, &written)?;
     // Also removes shards of an earlier dataset, which the card's patterns would match.
     for name in leftover_shards(&plan.output, &planned(&splits, plan.settings.format))? {
+        tracing::warn!(
+            object = plan.output.uri(&name),
+            "deleted: not in this export's plan"
+        );
         plan.output.delete(&name)?;
     }
     let source = context.plan()?;
@@ -125,7 +130,7 @@ fn index(args: &Args, context: &Context, plan: &OutputPlan, unit: Unit) -> Resul
     for split in card
         .splits
         .iter()
-        .filter(|_| plan.settings.format == Format::Webdataset)
+        .filter(|_| plan.settings.format == OutputFormat::Webdataset)
     {
         let json = wids_index(split)?;
         task.publish_outside(out, || put(out, &split.index(), &json))?;
@@ -150,7 +155,7 @@ fn wids_index(split: &OutputSplit) -> Result<Vec<u8>> {
 
 fn as_wids(shard: &OutputShardInfo) -> WidsShard {
     WidsShard {
-        url: format!("{}.{}", shard.path, Format::Webdataset.extension()),
+        url: format!("{}.{}", shard.path, OutputFormat::Webdataset.extension()),
         nsamples: shard.samples,
         filesize: shard.bytes,
     }
@@ -239,14 +244,14 @@ fn splits(places: &[OutputPlanRow], written: &[Receipt]) -> Result<Vec<OutputSpl
 }
 
 /// Returns the names of all planned objects among those that are cleaned up.
-fn planned(splits: &[OutputSplit], format: Format) -> BTreeSet<String> {
+fn planned(splits: &[OutputSplit], format: OutputFormat) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for split in splits {
-        if format == Format::Webdataset {
+        if format == OutputFormat::Webdataset {
             names.insert(split.index());
         }
         for shard in &split.shards {
-            let extensions = [format.extension(), Format::Parquet.extension()];
+            let extensions = [format.extension(), OutputFormat::Parquet.extension()];
             names.extend(extensions.map(|extension| format!("{}.{extension}", shard.path)));
         }
     }

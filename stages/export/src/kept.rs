@@ -9,12 +9,13 @@ use std::collections::HashMap;
 
 use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::DataType;
-use sluice_harness::{Context, Run, ScoreReader};
+use sluice_harness::Context;
 use sluice_manifest::layout::{self, DECISIONS, IMAGES};
 use sluice_manifest::rows::{
     DIMENSION_KEY, DecisionRow, EMBEDDINGS, MODEL_KEY, MODEL_SHA256_KEY, OutputPlanRow, SampleRow,
 };
 use sluice_manifest::{Error, ImageId, Result, StepName, Unit};
+use sluice_run::{Run, ScoreReader};
 use sluice_store::{RowReader, Table, vectors};
 
 use crate::captions::{self, KeepCaptions};

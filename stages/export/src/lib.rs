@@ -36,8 +36,9 @@ pub mod write;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use serde::{Deserialize, Serialize};
-use sluice_harness::{Common, Context, Gives, Program, StepArgs, Upstream};
+use sluice_harness::{Common, Context, Program, StepArgs};
 use sluice_manifest::{Operation, Resources, Role, StepName, UnitKind};
+use sluice_run::{StepOutputs, Upstream};
 
 /// Decide which samples stay, pack them into shards, copy them out
 ///
@@ -127,11 +128,11 @@ impl Program for Args {
         }
     }
 
-    fn check(&self, upstream: &Upstream) -> Result<Gives> {
+    fn check(&self, upstream: &Upstream) -> Result<StepOutputs> {
         if let Command::Plan(args) = &self.command {
             args.check(&self.node().step, upstream)?;
         }
-        Ok(Gives::default())
+        Ok(StepOutputs::default())
     }
 
     fn run(&self, context: &Context) -> Result<()> {

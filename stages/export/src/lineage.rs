@@ -6,8 +6,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sluice_harness::{CurrentInputs, Receipts};
 use sluice_manifest::{Error, Input, InputOf, Receipt, Result, StepName, Unit, UnitKind};
+use sluice_run::{CurrentInputs, Receipts};
 
 /// Some units, and all units that they depend on.
 pub struct Lineage<'r> {

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 use std::io;
 
-use sluice_harness::{refuse_overlap, refuse_unwritable};
 use sluice_manifest::layout::OUTPUT_INDEX;
 use sluice_manifest::{Error, Result, StepName, Unit, UnitKind};
+use sluice_run::{refuse_overlap, refuse_unwritable};
 use sluice_store::{Location, Storage, Store};
 
 use crate::claim::Claim;
@@ -34,12 +34,13 @@ impl OutputTarget<'_> {
     ///
     /// # Errors
     ///
-    /// Returns a usage error if the output and the run overlap, a local folder is not writable, or
-    /// the output belongs to another run or contains files that no export wrote; and otherwise a
-    /// storage error.
+    /// Returns a usage error if the output and the run overlap, the output is not writable, or it
+    /// belongs to another run or contains files that no export wrote; and otherwise a storage
+    /// error.
     pub fn check(&self) -> Result<()> {
         refuse_overlap(("--output", self.output), ("--run", self.run))?;
         refuse_unwritable("--output", self.output)?;
+        self.refuse_unwritable_bucket()?;
         if self.overwrite {
             Ok(())
         } else {
@@ -57,6 +58,21 @@ impl OutputTarget<'_> {
         let written = Claim::new(self.run, self.id, self.step, self.output).write(&store);
         store.tidy();
         written
+    }
+
+    /// Writes a small object to an output in a bucket and deletes it: the bucket exists, and the
+    /// credentials allow writing.
+    fn refuse_unwritable_bucket(&self) -> Result<()> {
+        if self.output.as_local().is_some() {
+            return Ok(());
+        }
+        let output = self.storage.create(self.output)?;
+        output.put(WRITE_CHECK, "sluice\n")?;
+        // Credentials that may not delete leave it there: the next check writes the same name.
+        if let Err(e) = output.delete(WRITE_CHECK) {
+            tracing::warn!(object = output.uri(WRITE_CHECK), "not deleted: {e}");
+        }
+        Ok(())
     }
 
     /// Checks that the folder is empty or belongs to this run: by its claim or, if an older version
@@ -115,6 +131,9 @@ fn is_of_export(path: &str) -> bool {
 fn refused(output: &Location, what: &str) -> Error {
     Error::usage(format!("--output {output}: {what}")).hint("choose a separate folder")
 }
+
+/// The object that is written to see whether an output in a bucket is writable.
+const WRITE_CHECK: &str = ".sluice-check";
 
 /// A folder that file systems create at their root.
 const LOST_AND_FOUND: &str = "lost+found";

@@ -8,19 +8,20 @@ use anyhow::Result;
 use clap::Args as ClapArgs;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sluice_harness::{Context, InputPlaces, Plan, Receipts, StepArgs, Upstream, Work};
+use sluice_harness::{Context, StepArgs, Work};
 use sluice_manifest::layout::{CAPTIONS, DECISIONS, GROUPS, OUTPUT_PLAN};
 use sluice_manifest::rows::{DecisionRow, OUTPUT_KEY, OutputPlanRow, WEIGHT_KEY};
 use sluice_manifest::{
     Counts, Error, FanOut, Fingerprint, Input, Receipt, RunInfo, StepName, Unit, UnitKind, layout,
 };
 use sluice_pixels::{Encoding, Recode, TargetSize};
+use sluice_run::{InputPlaces, Plan, Receipts, Upstream};
 use sluice_store::{Location, Store};
 
 use crate::captions::{self, KeepCaptions};
 use crate::claim::Claim;
 use crate::decide::{chain_name, refuse_other_chain};
-use crate::format::Format;
+use crate::format::OutputFormat;
 use crate::groups;
 use crate::lineage::Lineage;
 use crate::pack::{KeptLength, Weight, pack, pack_splits};
@@ -57,7 +58,7 @@ pub struct Args {
 
     /// Format of the output shards
     #[arg(long, env = "SLUICE_FORMAT", value_enum, default_value_t)]
-    pub format: Format,
+    pub format: OutputFormat,
 
     /// Resize images: SIDE or SIDE:fit (long side at most this many pixels), SIDE:crop (a square)
     ///
@@ -217,8 +218,8 @@ pub struct PlanSettings {
     /// The size of a shard.
     pub per_shard: u64,
     /// The format of the shards.
-    #[serde(default, skip_serializing_if = "Format::is_default")]
-    pub format: Format,
+    #[serde(default, skip_serializing_if = "OutputFormat::is_default")]
+    pub format: OutputFormat,
     /// The conversion of the images.
     #[serde(default, skip_serializing_if = "Recode::is_verbatim")]
     pub recode: Recode,

@@ -6,19 +6,20 @@ use std::io::{self, BufRead, Read};
 
 use anyhow::Result;
 use sha2::{Digest, Sha256};
-use sluice_harness::{Context, MemoryBudget, PartitionPlan, Plan, StepArgs, Survivors, Task, Work};
+use sluice_harness::{Context, MemoryBudget, StepArgs, Task, Work};
 use sluice_manifest::rows::{CuratedRow, MemberRow, OutputPlanRow, PlanRow, Row as _, SampleRow};
 use sluice_manifest::{
     Counts, Error, Input, InputOf, Partition, Receipt, ShardPath, StepName, Unit, UnitKind,
 };
 use sluice_pixels::Recode;
+use sluice_run::{PartitionPlan, Plan, Survivors};
 use sluice_shard::{ShardWriter, safe_member_name, split_key};
 use sluice_source::{InputReader, SourceShard, compressions};
 use sluice_store::ObjectWriter;
 
 use crate::NoSettings;
 use crate::curated::{CuratedWriter, Image};
-use crate::format::Format;
+use crate::format::OutputFormat;
 use crate::hub::Extensions;
 use crate::kept::{EmbeddingsInfo, KeptSample, KeptSamples};
 use crate::plan::OutputPlan;
@@ -105,7 +106,7 @@ impl Export<'_> {
         let tar = || Ok::<_, Error>(ShardWriter::new(output.writer(&path)?));
         let table = format!("{place}.parquet");
         let mut shard = OutputShard {
-            tar: (format == Format::Webdataset).then(tar).transpose()?,
+            tar: (format == OutputFormat::Webdataset).then(tar).transpose()?,
             table: CuratedWriter::open(output, &table, scores, embeddings.as_ref(), format)?,
             counts: Counts::default(),
             bytes: 0,

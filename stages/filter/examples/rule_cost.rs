@@ -4,13 +4,13 @@
 //! cargo run --release --example rule_cost [ROWS]
 //! ```
 //!
-//! Five rules, one of them with a regular expression, over columns, two scores, a caption and a
+//! Five rules, one with a regular expression, over columns, two scores, a caption and a
 //! metadata document of 15 fields that is parsed for each row. Prints a JSON object:
 //! `passing` for rows that pass every rule, `failing` for rows that fail the last one by its value,
 //! `missing` for rows whose metadata lacks the field that the last rule reads, `simple` for one
 //! rule over two columns, in microseconds of CPU for each row.
 
-use sluice_filter::rules::{Kind, Row, RuleSet, Value, Variable};
+use sluice_filter::rules::{RuleSet, SampleValues, Value, Variable, VariableKind};
 
 const RULES: [(&str, &str); 5] = [
     ("large", "min(width, height) >= 256 && aspect <= 3"),
@@ -60,13 +60,13 @@ fn compile(rules: &[(&str, &str)]) -> RuleSet {
         .map(|&(name, text)| (name.to_owned(), text.to_owned()))
         .collect();
     let kinds = [
-        ("width", Kind::Int),
-        ("height", Kind::Int),
-        ("aspect", Kind::Float),
-        ("caption", Kind::Text),
-        ("metadata", Kind::Json),
-        ("aesthetic", Kind::Score),
-        ("nsfw", Kind::Score),
+        ("width", VariableKind::Int),
+        ("height", VariableKind::Int),
+        ("aspect", VariableKind::Float),
+        ("caption", VariableKind::Text),
+        ("metadata", VariableKind::Json),
+        ("aesthetic", VariableKind::Score),
+        ("nsfw", VariableKind::Score),
     ];
     let variables = kinds.map(|(name, kind)| Variable {
         name: name.to_owned(),
@@ -79,7 +79,7 @@ fn compile(rules: &[(&str, &str)]) -> RuleSet {
 fn microseconds(rows: u32, rules: &RuleSet, metadata: &str, passes: bool) -> f64 {
     let before = cpu_seconds();
     for index in 0..rows {
-        let mut row = Row::default();
+        let mut row = SampleValues::default();
         row.set("width", 1024 + i64::from(index % 7));
         row.set("height", 683);
         row.set("aspect", 1.499);

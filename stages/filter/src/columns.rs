@@ -2,42 +2,46 @@
 
 use arrow::array::{Array, ArrayRef, AsArray, RecordBatch};
 use arrow::datatypes::{DataType, Float32Type, UInt8Type, UInt32Type, UInt64Type};
-use sluice_harness::{Context, Upstream};
+use sluice_harness::Context;
 use sluice_manifest::layout::IMAGES;
 use sluice_manifest::rows::{Row as _, SampleRow};
 use sluice_manifest::{Error, Result, StepName, Unit};
+use sluice_run::Upstream;
 use sluice_store::Table;
 
-use crate::rules::{Kind, Row, Value, Variable, is_of_language};
+use crate::rules::{SampleValues, Value, Variable, VariableKind, is_of_language};
 
 /// The sample's JSON.
 const METADATA: &str = "metadata";
 
 /// Variables that are computed from columns: the columns that they need.
-const COMPUTED: [(&str, Kind); 2] = [("pixels", Kind::Int), ("aspect", Kind::Float)];
+const COMPUTED: [(&str, VariableKind); 2] = [
+    ("pixels", VariableKind::Int),
+    ("aspect", VariableKind::Float),
+];
 
 /// Columns of `read/images` that rules read as they are.
-const COLUMNS: [(&str, Kind); 20] = [
-    ("image_id", Kind::Text),
-    ("shard", Kind::Text),
-    ("key", Kind::Text),
-    ("image_extension", Kind::Text),
-    ("format", Kind::Text),
-    ("width", Kind::Int),
-    ("height", Kind::Int),
-    ("orientation", Kind::Int),
-    ("bytes", Kind::Int),
-    ("sha256", Kind::Text),
-    ("phash", Kind::Int),
-    ("dark", Kind::Float),
-    ("light", Kind::Float),
-    ("blurry", Kind::Float),
-    ("low_information", Kind::Float),
-    ("odd_aspect", Kind::Float),
-    ("odd_size", Kind::Float),
-    ("caption", Kind::Text),
-    (METADATA, Kind::Json),
-    ("detail", Kind::Text),
+const COLUMNS: [(&str, VariableKind); 20] = [
+    ("image_id", VariableKind::Text),
+    ("shard", VariableKind::Text),
+    ("key", VariableKind::Text),
+    ("image_extension", VariableKind::Text),
+    ("format", VariableKind::Text),
+    ("width", VariableKind::Int),
+    ("height", VariableKind::Int),
+    ("orientation", VariableKind::Int),
+    ("bytes", VariableKind::Int),
+    ("sha256", VariableKind::Text),
+    ("phash", VariableKind::Int),
+    ("dark", VariableKind::Float),
+    ("light", VariableKind::Float),
+    ("blurry", VariableKind::Float),
+    ("low_information", VariableKind::Float),
+    ("odd_aspect", VariableKind::Float),
+    ("odd_size", VariableKind::Float),
+    ("caption", VariableKind::Text),
+    (METADATA, VariableKind::Json),
+    ("detail", VariableKind::Text),
 ];
 
 /// Whether a name is not a score's.
@@ -80,8 +84,8 @@ pub fn variables(upstream: &Upstream) -> Vec<Variable> {
     let scores = upstream.scorers().map(|(step, columns)| Variable {
         name: step.identifier(),
         kind: match columns {
-            [_] => Kind::Score,
-            several => Kind::ScoreMap(several.iter().map(|c| c.name.clone()).collect()),
+            [_] => VariableKind::Score,
+            several => VariableKind::ScoreMap(several.iter().map(|c| c.name.clone()).collect()),
         },
     });
     columns.chain(scores).collect()
@@ -145,7 +149,7 @@ impl ColumnReader {
     }
 
     /// Sets the row's values.
-    pub fn set<'r>(&'r self, row: &mut Row<'r>) {
+    pub fn set<'r>(&'r self, row: &mut SampleValues<'r>) {
         let Some(batch) = &self.batch else { return };
         for name in &self.names {
             let column = batch.column_by_name(name);

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use sluice_harness::{Context, Upstream};
+use sluice_harness::Context;
 use sluice_manifest::{Error, Keep, Result, ScoreColumn, ScoreName, StepName, Unit, UnitKind};
+use sluice_run::Upstream;
 
 use crate::Args;
 use crate::columns::{self, is_column, refuse_reserved};
@@ -14,14 +15,14 @@ use crate::sample::Sampling;
 
 /// `SCORE` or `SCORE=VALUE`.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Threshold {
+pub struct ThresholdArg {
     /// The score.
     pub score: ScoreName,
     /// The threshold; none: the model's own.
     pub value: Option<f32>,
 }
 
-impl FromStr for Threshold {
+impl FromStr for ThresholdArg {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -215,7 +216,7 @@ pub fn compiled(conditions: &[Condition], upstream: &Upstream) -> Result<RuleSet
     RuleSet::compile(&rules, &columns::variables(upstream)).map_err(refused)
 }
 
-/// Refuses rules that read a column where the run has a score of the same name: nobody can tell which
+/// Refuses rules that read a column where the run has a score of the same name: it is not clear which
 /// of the two was meant.
 ///
 /// # Errors
@@ -312,7 +313,7 @@ fn own_threshold(score: &ScoreName, column: &ScoreColumn) -> Result<f32> {
     })
 }
 
-fn threshold(given: &Threshold, upstream: &Upstream, flag: &str) -> Result<f32> {
+fn threshold(given: &ThresholdArg, upstream: &Upstream, flag: &str) -> Result<f32> {
     let column = upstream.score(&given.score)?;
     let Some(value) = given.value else {
         return own_threshold(&given.score, column);
@@ -334,7 +335,7 @@ fn check_range(score: &ScoreName, value: f32, column: &ScoreColumn, flag: &str) 
 #[cfg(test)]
 mod tests {
     use clap::Parser;
-    use sluice_harness::Gives;
+    use sluice_run::StepOutputs;
 
     use super::*;
 
@@ -348,7 +349,10 @@ mod tests {
         };
         let mut give = |step: &str, scores| {
             let embedder = None;
-            upstream.insert(StepName::new(step).unwrap(), Gives { scores, embedder });
+            upstream.insert(
+                StepName::new(step).unwrap(),
+                StepOutputs { scores, embedder },
+            );
         };
         give("aesthetic", vec![column("score", Keep::AtLeast)]);
         give("nsfw-2", vec![column("score", Keep::Below)]);
@@ -398,7 +402,7 @@ mod tests {
             (&["--max", "nsfw-2=x"], "finite"),
             (
                 &["--min", "beauty=1"],
-                "no step before gives the score beauty",
+                "no earlier step gives the score beauty",
             ),
             (&["--min", "Aesthetic=1"], "invalid step name"),
             (&["--min", "mine"], "no threshold of its own"),
@@ -471,7 +475,7 @@ mod tests {
             let scores = vec![ScoreColumn::named("score")];
             let step = StepName::new(name).unwrap();
             let embedder = None;
-            upstream.insert(step, Gives { scores, embedder });
+            upstream.insert(step, StepOutputs { scores, embedder });
             let args = Args::try_parse_from(["sluice-filter", "--run=r", "--min=mine=1"]).unwrap();
             let error = resolve(&args, &upstream).map(|_| ()).unwrap_err();
             assert!(error.to_string().contains(name), "{name}: {error}");

@@ -4,17 +4,18 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
-use sluice_harness::{Context, Plan, ScoreReader, Survivors, Upstream, Work};
+use sluice_harness::{Context, Work};
 use sluice_manifest::layout::FILTERED;
 use sluice_manifest::rows::{FilterRow, NameRow};
 use sluice_manifest::{
     Counts, Error, Histogram, Input, Reason, ReasonKind, ScoreColumn, ScoreName, StepName,
     TopScores, Unit, UnitKind,
 };
+use sluice_run::{Plan, ScoreReader, Survivors, Upstream};
 
 use crate::columns::ColumnReader;
 use crate::conditions::{Condition, Settings};
-use crate::rules::{Row, RuleSet, Value};
+use crate::rules::{RuleSet, SampleValues, Value};
 use crate::sample::{Clusters, Sample, Sampling};
 
 /// Samples between two reports of progress.
@@ -23,14 +24,14 @@ const STEP: usize = 1024;
 const MORE_THAN_ASKED: f64 = 0.01;
 
 /// A filter at work.
-struct Filter<'a> {
+struct PartitionFilter<'a> {
     context: &'a Context,
     plan: Plan,
     survivors: Survivors<'a>,
     upstream: &'a Upstream,
     conditions: Vec<Condition>,
     /// Those of the conditions that are about a score, which are tested first.
-    thresholds: Vec<Threshold>,
+    thresholds: Vec<AppliedThreshold>,
     rules: &'a RuleSet,
     /// All partitions of the scores of which a fraction stays, or of what a sample is taken from.
     whole: Vec<Input>,
@@ -68,12 +69,12 @@ pub fn run(
         whole.extend(survivors.all_inputs()?);
         whole.push(sampling.input(context)?);
     }
-    let filter = Filter {
+    let filter = PartitionFilter {
         context,
         plan,
         survivors,
         upstream,
-        thresholds: Threshold::all(&conditions, upstream)?,
+        thresholds: AppliedThreshold::all(&conditions, upstream)?,
         conditions,
         rules,
         whole,
@@ -136,7 +137,7 @@ fn top_threshold(histogram: &Histogram, score: &ScoreName, fraction: f64) -> Opt
     Some(threshold)
 }
 
-impl Filter<'_> {
+impl PartitionFilter<'_> {
     fn partition(&self, unit: Unit) -> Result<()> {
         let context = self.context;
         let partition = self.plan.partition(unit)?.partition;
@@ -239,7 +240,7 @@ impl Filter<'_> {
         if let Some(failed) = thresholds.find_map(|threshold| threshold.failure(values)) {
             return Some(failed);
         }
-        let mut row = Row::default();
+        let mut row = SampleValues::default();
         values.columns.set(&mut row);
         for scores in values.scores.values().filter(|scores| scores.is_in_rules) {
             scores.set(&mut row);
@@ -251,7 +252,7 @@ impl Filter<'_> {
 }
 
 /// A threshold, with the place of its score.
-struct Threshold {
+struct AppliedThreshold {
     condition: Condition,
     /// The score's name.
     name: String,
@@ -260,7 +261,7 @@ struct Threshold {
     position: usize,
 }
 
-impl Threshold {
+impl AppliedThreshold {
     /// Returns the thresholds among the conditions.
     fn all(conditions: &[Condition], upstream: &Upstream) -> Result<Vec<Self>, Error> {
         let with_score = conditions.iter().filter_map(|condition| {
@@ -337,7 +338,7 @@ impl Values {
 
 impl Scores {
     /// Sets the step's variable. A score that is missing is not set.
-    fn set<'r>(&'r self, row: &mut Row<'r>) {
+    fn set<'r>(&'r self, row: &mut SampleValues<'r>) {
         let Some(values) = &self.row else { return };
         let known = self
             .columns

@@ -13,12 +13,14 @@ mod sample;
 
 use anyhow::Result;
 use clap::Parser;
-use sluice_harness::{Common, Context, Gives, Program, StepArgs, Upstream};
+use sluice_harness::{Common, Context, Program, StepArgs};
 use sluice_manifest::{Operation, Resources, Role, ScoreName, StepName, UnitKind};
+use sluice_run::{StepOutputs, Upstream};
+
+use crate::conditions::{compiled, needed_scores, refuse_hidden_scores, resolve};
 
 pub use crate::columns::refuse_reserved;
-pub use crate::conditions::{Condition, NamedRule, Settings, Threshold, Top, scorers_of};
-use crate::conditions::{compiled, needed_scores, refuse_hidden_scores, resolve};
+pub use crate::conditions::{Condition, NamedRule, Settings, ThresholdArg, Top, scorers_of};
 pub use crate::sample::{SampleBy, Sampling};
 
 /// Images of a cluster that can stay at most.
@@ -35,11 +37,11 @@ pub struct Args {
 
     /// Keep images whose score is at least VALUE (default: the model's own threshold)
     #[arg(long, env = "SLUICE_MIN", value_name = "SCORE[=VALUE]")]
-    pub min: Vec<Threshold>,
+    pub min: Vec<ThresholdArg>,
 
     /// Keep images whose score is below VALUE (default: the model's own threshold)
     #[arg(long, env = "SLUICE_MAX", value_name = "SCORE[=VALUE]")]
-    pub max: Vec<Threshold>,
+    pub max: Vec<ThresholdArg>,
 
     /// Keep this fraction of the images that were scored, those with the highest scores
     ///
@@ -150,9 +152,9 @@ impl Program for Args {
         Ok(needed_scores(self)?.into_iter().chain(clusters).collect())
     }
 
-    fn check(&self, upstream: &Upstream) -> Result<Gives> {
+    fn check(&self, upstream: &Upstream) -> Result<StepOutputs> {
         resolve(self, upstream)?;
-        Ok(Gives::default())
+        Ok(StepOutputs::default())
     }
 
     fn run(&self, context: &Context) -> Result<()> {

@@ -1,14 +1,14 @@
 //! Rules over one image: named CEL expressions that must all give `true`.
 //!
 //! [`RuleSet::compile`] refuses what can be known to be wrong before any row is read.
-//! [`RuleSet::first_failure`] evaluates the rules on one [`Row`] and stops at the first that does
+//! [`RuleSet::first_failure`] evaluates the rules on one [`SampleValues`] and stops at the first that does
 //! not give `true`. Evaluation has no errors: a missing field, null, NaN, a type that does not fit,
 //! division by zero, overflow or a result that is not a bool means that the rule does not pass,
-//! and the detail says why. `&&`, `||`, `?:` and `has()` work as in CEL, so such a value does not
+//! and the detail has the cause. `&&`, `||`, `?:` and `has()` work as in CEL, so such a value does not
 //! matter in a branch that does not decide the result.
 //!
 //! Expressions are parsed and evaluated by the crate `cel`. [`functions`] lists what is replaced.
-//! One context holds the functions. Each row is an inner scope of it whose variables are looked up
+//! One context has the functions. Each row is an inner scope whose variables are looked up
 //! in the row, so a row costs no copies of values that no rule reads.
 
 mod check;
@@ -28,7 +28,7 @@ use cel::{Context, ExecutionError, Value as CelValue};
 
 use sluice_manifest::Class;
 
-pub use self::values::{Row, Value};
+pub use self::values::{SampleValues, Value};
 
 use self::describe::{NOT_BOOL, describe, is_type};
 use self::expression::{Expression, PARSER_STACK, add_free_names, children, identifier, path};
@@ -46,12 +46,12 @@ pub struct Variable {
     /// Its name in expressions.
     pub name: String,
     /// Its type.
-    pub kind: Kind,
+    pub kind: VariableKind,
 }
 
-/// What a variable holds.
+/// The content of a variable.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Kind {
+pub enum VariableKind {
     /// An int.
     Int,
     /// A double, or null.
@@ -187,12 +187,12 @@ impl RuleSet {
     ///
     /// # Panics
     ///
-    /// Panics if two variables are of the kind [`Kind::Json`].
+    /// Panics if two variables are of the kind [`VariableKind::Json`].
     pub fn compile(
         rules: &[(String, String)],
         variables: &[Variable],
     ) -> Result<RuleSet, RuleError> {
-        let documents = variables.iter().filter(|v| v.kind == Kind::Json);
+        let documents = variables.iter().filter(|v| v.kind == VariableKind::Json);
         assert!(documents.count() <= 1, "a row has one document");
         let compile = || {
             let functions = functions::context();
@@ -224,7 +224,7 @@ impl RuleSet {
 
     /// Returns the first rule, in the order given to [`compile`](Self::compile), that does not give
     /// `true` for the row. `None` means that the image passes.
-    pub fn first_failure(&self, row: &Row<'_>) -> Option<Failure<'_>> {
+    pub fn first_failure(&self, row: &SampleValues<'_>) -> Option<Failure<'_>> {
         let reading = Reading::new(row, &self.fields);
         let mut scope = self.functions.new_inner_scope();
         scope.set_variable_resolver(&reading);
@@ -311,7 +311,7 @@ fn origin<'e>(
     })
 }
 
-/// Returns one line about an error. The row says whether a value is NaN, invalid or missing.
+/// Returns one line about an error. The row shows whether a value is NaN, invalid or missing.
 fn explain(error: &ExecutionError, origin: Option<&Expression>, row: &Reading<'_>) -> String {
     match (error, origin.and_then(path)) {
         (ExecutionError::UndeclaredReference(name), _) => row.absence(name),

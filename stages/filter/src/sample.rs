@@ -10,7 +10,7 @@
 //!   Diversification", NeurIPS 2023, drop the prototypes where there is much data.
 //!
 //! The order is a function of seed, name and distance, so the result does not depend on tasks. A task
-//! passes over the names and clusters of all partitions once, and holds the key of the last image that
+//! reads the names and clusters of all partitions once, and keeps the key of the last image that
 //! stays, after at most N keys of 16 bytes for each cluster.
 
 use std::collections::{BinaryHeap, HashMap, HashSet};
@@ -20,9 +20,10 @@ use arrow::array::AsArray;
 use arrow::datatypes::{Float32Type, UInt32Type};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use sluice_harness::{Context, Plan, Survivors};
+use sluice_harness::Context;
 use sluice_manifest::rows::{ASSIGNMENTS, NameRow};
 use sluice_manifest::{Error, ImageId, Reason, ReasonKind, StepName, Unit, UnitKind, layout};
+use sluice_run::{Plan, Survivors};
 
 /// Which images of a cluster stay.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]

@@ -12,7 +12,7 @@ use sluice_manifest::Result;
 use sluice_manifest::rows::FileRow;
 use sluice_source::caption_column;
 use sluice_store::{ObjectInfo, Store};
-use sluice_table::{Row, Rows};
+use sluice_table::{JsonRow, Rows};
 
 use crate::contents::InputOptions;
 use crate::kinds::{extension_of, key_of};
@@ -57,7 +57,7 @@ impl FileSample {
     }
 
     /// Adds the caption in a row, and the row as metadata, unless the sample has them.
-    pub fn describe(&mut self, row: Row, caption: Option<&str>) {
+    pub fn describe(&mut self, row: JsonRow, caption: Option<&str>) {
         let texts = row.iter().filter(|(_, value)| value.is_string());
         let texts = texts.map(|(name, _)| name.as_str());
         let column = caption.or_else(|| caption_column(texts));
@@ -104,7 +104,7 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Adds an image.
+    /// Adds an image file to the list.
     pub fn add_image(&mut self, path: &str, info: &ObjectInfo) {
         self.images.push(file_row(path, info));
     }
@@ -154,7 +154,11 @@ impl Folder {
     }
 
     /// Returns the rows of the metadata tables, by image path.
-    fn described(&self, input: &Store, found: &mut InputSummary) -> Result<HashMap<String, Row>> {
+    fn described(
+        &self,
+        input: &Store,
+        found: &mut InputSummary,
+    ) -> Result<HashMap<String, JsonRow>> {
         let mut rows = HashMap::new();
         if self.images.is_empty() {
             self.tables.iter().for_each(|path| found.ignore(path));

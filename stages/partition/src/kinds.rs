@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use sluice_shard::IMAGE_EXTENSIONS;
 use sluice_store::ObjectInfo;
-use sluice_table::Format;
+use sluice_table::TableFormat;
 
 /// File name endings of shards.
 const SHARD_ENDINGS: [&str; 4] = [".tar", ".tar.gz", ".tgz", ".tar.zst"];
@@ -45,11 +45,13 @@ impl FileKind {
         if IMAGE_EXTENSIONS.iter().any(is) {
             return Self::Image;
         }
-        match Format::of(name) {
-            Some(Format::Csv | Format::JsonLines | Format::Parquet) if stem == METADATA => {
+        match TableFormat::of(name) {
+            Some(TableFormat::Csv | TableFormat::JsonLines | TableFormat::Parquet)
+                if stem == METADATA =>
+            {
                 Self::Metadata
             }
-            Some(Format::Parquet) => Self::Parquet,
+            Some(TableFormat::Parquet) => Self::Parquet,
             _ if TEXT_EXTENSIONS.iter().any(is) => Self::Text,
             Some(_) => Self::Table,
             None => Self::Other,

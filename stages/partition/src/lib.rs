@@ -19,14 +19,13 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use clap::{Args as ClapArgs, Parser};
 use serde::{Deserialize, Serialize};
-use sluice_harness::{
-    Common, Context, InputPlaces, Program, Task, Work, data_or_none, shard_input,
-};
+use sluice_harness::{Common, Context, Program, Task, Work};
 use sluice_manifest::rows::{FileRow, PlanRow};
 use sluice_manifest::{
     Counts, Error, FanOut, Fingerprint, Input, InputOf, Operation, Partition, Resources, Role,
     RunInfo, ShardPath, StepName, Unit, UnitKind, layout,
 };
+use sluice_run::{InputPlaces, data_or_none};
 use sluice_store::{Location, Storage};
 
 use crate::contents::{Contents, InputOptions};
@@ -181,7 +180,7 @@ fn plan(args: &Args, context: &Context, unit: Unit) -> Result<()> {
         refuse_other_input(context, &before, &info, &rows)?;
     }
     context.report_fan_out(FanOut::Partitions, info.partitions.into());
-    let shards: Vec<Input> = rows.iter().map(shard_input).collect();
+    let shards: Vec<Input> = rows.iter().map(Input::shard).collect();
     let work = Work {
         unit,
         units: 1,
@@ -238,7 +237,7 @@ fn refuse_other_input(
     let same = |a: &PlanRow, b: &PlanRow| (&a.shard, a.bytes) == (&b.shard, b.bytes);
     if old.len() == rows.len() && old.iter().zip(rows).all(|(a, b)| same(a, b)) {
         let unchanged = old.iter().zip(rows);
-        let unchanged = unchanged.filter(|(a, b)| shard_input(a) == shard_input(b));
+        let unchanged = unchanged.filter(|(a, b)| Input::shard(a) == Input::shard(b));
         tracing::info!(
             from = before.input,
             to = info.input,

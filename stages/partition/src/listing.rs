@@ -47,7 +47,7 @@ impl Hidden {
         })
     }
 
-    /// Logs a warning.
+    /// Logs a warning about the hidden files.
     pub fn report(&self) {
         let count = self.paths.len();
         let names = list_first(self.paths.iter().map(String::as_str));

@@ -7,7 +7,7 @@ use sluice_manifest::{Class, Error, Result};
 use sluice_shard::IMAGE_EXTENSIONS;
 use sluice_source::locate;
 use sluice_store::{Location, Storage, Store};
-use sluice_table::{Row, Rows};
+use sluice_table::{JsonRow, Rows};
 
 use crate::contents::InputOptions;
 use crate::files::FileSample;
@@ -84,12 +84,12 @@ pub fn read_list(
 
 fn is_table(path: &str) -> bool {
     !matches!(
-        sluice_table::Format::of(path),
-        Some(sluice_table::Format::Lines)
+        sluice_table::TableFormat::of(path),
+        Some(sluice_table::TableFormat::Lines)
     )
 }
 
-fn url_column(uri: &str, row: &Row, options: &InputOptions) -> Result<String> {
+fn url_column(uri: &str, row: &JsonRow, options: &InputOptions) -> Result<String> {
     let names: Vec<&str> = row.keys().map(String::as_str).collect();
     let found = match options.url_column.as_deref() {
         Some(column) => names.iter().find(|name| **name == column),

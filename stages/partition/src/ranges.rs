@@ -26,6 +26,11 @@ const OPTIONS: MatchOptions = MatchOptions {
 };
 
 impl NamePattern {
+    /// Parses the part `rest` of a pattern that matches names.
+    ///
+    /// # Errors
+    ///
+    /// Returns a usage error if a range or a glob is not valid.
     pub fn new(pattern: &str, rest: &str) -> Result<Self> {
         let mut wanted = Self {
             globs: Vec::new(),
@@ -51,6 +56,10 @@ impl NamePattern {
 
     /// Returns an error if shards of a range are missing. A pattern that matches nothing at all is
     /// reported by the caller.
+    ///
+    /// # Errors
+    ///
+    /// Returns a data error that names the missing shards.
     pub fn refuse_missing(&self, pattern: &str, objects: &[ObjectInfo]) -> Result<()> {
         let found: HashSet<&str> = objects.iter().map(|object| object.path.as_str()).collect();
         let names = self.names.iter().map(String::as_str);

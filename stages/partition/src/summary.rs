@@ -36,7 +36,7 @@ pub struct InputSummary {
 }
 
 impl InputSummary {
-    /// Counts a shard.
+    /// Adds a shard to the counts.
     pub fn add_shard(&mut self, bytes: u64) {
         self.shards += 1;
         self.bytes += bytes;
@@ -48,7 +48,7 @@ impl InputSummary {
         self.rows += rows;
     }
 
-    /// Counts an ignored file.
+    /// Adds an ignored file to the counts.
     pub fn ignore(&mut self, path: &str) {
         self.ignored += 1;
         if self.names.len() < KEPT {

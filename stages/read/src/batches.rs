@@ -84,9 +84,9 @@ fn send_all(mut reader: Samples, sender: &SyncSender<io::Result<EventBatch>>) ->
 
 #[cfg(test)]
 mod tests {
-    use sluice_harness::Run;
     use sluice_manifest::ShardPath;
     use sluice_manifest::rows::PlanRow;
+    use sluice_run::Run;
     use sluice_shard::ShardWriter;
     use sluice_source::InputReader;
     use sluice_store::{Location, Storage};
@@ -113,7 +113,8 @@ mod tests {
             modified: info.modified,
             ..PlanRow::default()
         };
-        let input = InputReader::new(&Run::new(store.clone(), false), &store, &storage);
+        let run = Run::open_read_only(&storage, "memory://batches").unwrap();
+        let input = InputReader::new(&run, &store, &storage);
         let reader = input.samples(&planned).unwrap();
         std::thread::scope(|scope| {
             let (batches, counts) = EventBatches::spawn(scope, reader).unwrap();

@@ -13,7 +13,7 @@ use sluice_shard::{
     Member, Missing, Sample, SampleProblem, caption_member, image_members, metadata_member,
 };
 
-use crate::{Hash, Settings, WhichImages};
+use crate::{ExtraHash, Settings, WhichImages};
 
 /// Examines a sample. Never fails: a defect is the row's reason. Decoding waits until `memory` has
 /// enough room.
@@ -155,7 +155,7 @@ fn measure(
     notes: &mut Vec<String>,
 ) -> Result<(), Refusal> {
     row.sha256 = Some(hex::encode(Sha256::digest(bytes)));
-    if settings.hashes.contains(&Hash::Md5) {
+    if settings.hashes.contains(&ExtraHash::Md5) {
         row.md5 = Some(hex::encode(<Md5 as md5::Digest>::digest(bytes)));
     }
     // Held until the image is measured.
@@ -170,10 +170,10 @@ fn measure(
     row.width = Some(image.width);
     row.height = Some(image.height);
     row.phash = Some(phash(&image));
-    if settings.hashes.contains(&Hash::Transformed) {
+    if settings.hashes.contains(&ExtraHash::Transformed) {
         row.phash_transformed = Some(phash_transformed(&image).into());
     }
-    if settings.hashes.contains(&Hash::Pdq) {
+    if settings.hashes.contains(&ExtraHash::Pdq) {
         row.pdq = reliable_pdq(&image);
     }
     let quality = quality(&image);

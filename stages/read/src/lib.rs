@@ -12,10 +12,11 @@ use anyhow::Result;
 use clap::Parser;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use sluice_harness::{Common, Context, Plan, Program, Task, Work, shard_input};
+use sluice_harness::{Common, Context, Program, Task, Work};
 use sluice_manifest::layout::{IMAGES, SHARDS, SKIPPED};
 use sluice_manifest::rows::{PlanRow, SampleRow, ShardRow, ShardStatus, SkippedRow};
-use sluice_manifest::{Counts, Error, Operation, Resources, Role, Unit, UnitKind};
+use sluice_manifest::{Counts, Error, Input, Operation, Resources, Role, Unit, UnitKind};
+use sluice_run::Plan;
 use sluice_shard::{DamageKind, Event};
 use sluice_source::{EachImage, InputReader};
 use sluice_store::RowWriter;
@@ -114,7 +115,7 @@ impl WhichImages {
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum,
 )]
 #[serde(rename_all = "lowercase")]
-pub enum Hash {
+pub enum ExtraHash {
     /// MD5 of the image member's bytes
     Md5,
     /// ThreatExchange's 256-bit perceptual hash
@@ -153,7 +154,7 @@ pub struct Settings {
         value_delimiter = ','
     )]
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub hashes: Vec<Hash>,
+    pub hashes: Vec<ExtraHash>,
 }
 
 /// Reads the shards of one partition.
@@ -169,7 +170,7 @@ fn read_partition(
         unit,
         units: plan.partitions.len(),
         settings: settings.clone(),
-        inputs: shards.iter().map(shard_input).collect(),
+        inputs: shards.iter().map(Input::shard).collect(),
     };
     let Some(mut task) = context.begin(work)? else {
         return Ok(());

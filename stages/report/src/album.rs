@@ -8,12 +8,12 @@ use std::collections::HashMap;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use sluice_harness::{Context, Plan};
+use sluice_harness::MemoryBudget;
 use sluice_manifest::{ImageId, Result};
 use sluice_pixels::{Limits, Thumbnail, thumbnail};
-
-use crate::card::Card;
-use crate::files::each_file;
+use sluice_run::card::ImageCard;
+use sluice_run::{Plan, Run};
+use sluice_source::each_image_file;
 
 /// The smallest and largest long side of a thumbnail, in pixels.
 const SMALLEST: f64 = 64.0;
@@ -26,7 +26,7 @@ const BYTES_PER_AREA: f64 = 0.25;
 #[derive(Debug)]
 pub struct Picture {
     /// The image's metadata.
-    pub card: Card,
+    pub card: ImageCard,
     /// The thumbnail, or why there is none.
     pub thumbnail: Result<Thumb, &'static str>,
 }
@@ -52,7 +52,7 @@ pub struct Album {
 
 impl Album {
     /// Adds an image and returns its index. An image that is already in the album keeps its index.
-    pub fn add(&mut self, card: &Card) -> usize {
+    pub fn add(&mut self, card: &ImageCard) -> usize {
         if let Some(&place) = self.places.get(&card.image_id) {
             // The image may have been added because of a duplicate whose score it does not share.
             self.pictures[place].card.is_nsfw |= card.is_nsfw;
@@ -72,14 +72,21 @@ impl Album {
     /// # Errors
     ///
     /// Returns a transient error if storage fails, and a stopped error after a signal.
-    pub fn make_thumbnails(&mut self, context: &Context, plan: &Plan, bytes: u64) -> Result<()> {
+    pub fn make_thumbnails(
+        &mut self,
+        run: &Run,
+        memory: &MemoryBudget,
+        plan: &Plan,
+        bytes: u64,
+    ) -> Result<()> {
         let side = (bytes as f64 / BYTES_PER_AREA / self.pictures.len().max(1) as f64).sqrt();
         let side = side.clamp(SMALLEST, LARGEST) as u32;
-        let cards: Vec<&Card> = self.pictures.iter().map(|picture| &picture.card).collect();
-        let made = each_file(context, plan, &cards, |_, file| {
+        let cards: Vec<&ImageCard> = self.pictures.iter().map(|picture| &picture.card).collect();
+        let limits = Limits::default();
+        let made = each_image_file(run, plan, &cards, limits.max_bytes, |_, file| {
             let mut _share = None;
-            let mut admit = |bytes| _share = Some(context.memory.take(bytes));
-            let small = thumbnail(&file, side, &Limits::default(), &mut admit);
+            let mut admit = |bytes| _share = Some(memory.take(bytes));
+            let small = thumbnail(&file, side, &limits, &mut admit);
             let thumb = small.map(|small| Thumb::new(&small));
             Ok(thumb.map_err(|_| "cannot be decoded"))
         })?;

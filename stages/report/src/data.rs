@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use serde_json::Value;
 use sluice_manifest::rows::{SampleRow, Status};
+use sluice_run::card::shortened;
+use sluice_run::sampling::Distinct;
 
-use crate::card::shortened;
 use crate::frequent::Frequent;
-use crate::sampling::Distinct;
 
 /// The maximum number of metadata fields examined: the first by name.
 const FIELDS: usize = 40;
@@ -157,7 +157,7 @@ impl Default for DataFindings {
 }
 
 impl DataFindings {
-    /// Counts a sample.
+    /// Adds a sample to the counts.
     pub fn add(&mut self, sample: &SampleRow, kept: bool) {
         if sample.status == Status::Rejected {
             return;

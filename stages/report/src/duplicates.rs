@@ -4,14 +4,13 @@
 use std::collections::{BTreeMap, HashSet};
 
 use anyhow::Result;
-use sluice_harness::{Context, Receipts};
-use sluice_manifest::layout::DUPLICATES;
 use sluice_manifest::rows::{DuplicateRow, Method};
 use sluice_manifest::{ImageId, StepName};
+use sluice_run::duplicates::each_duplicate;
+use sluice_run::sampling::{Best, ascending, hash};
+use sluice_run::{Receipts, Run};
 
 use crate::frequent::Frequent;
-use crate::sampling::{Best, ascending, hash};
-use crate::steps;
 
 /// The number of groups shown, and of members of each.
 const GROUPS: usize = 6;
@@ -71,10 +70,10 @@ impl Duplicates {
     /// # Errors
     ///
     /// Returns a data error if a manifest is missing or damaged, and otherwise a storage error.
-    pub fn read(context: &Context, receipts: &Receipts) -> Result<Self> {
+    pub fn read(run: &Run, receipts: &Receipts) -> Result<Self> {
         let mut frequent = Frequent::new(COUNTERS);
         let mut found: BTreeMap<(StepName, Method), PairSampler> = BTreeMap::new();
-        each_duplicate(context, receipts, |step, row| {
+        each_duplicate(run, receipts, |step, row| {
             if row.reference.is_some() {
                 return;
             }
@@ -96,7 +95,7 @@ impl Duplicates {
             method,
         });
         let methods = methods.collect();
-        let groups = groups(context, receipts, &frequent)?;
+        let groups = groups(run, receipts, &frequent)?;
         Ok(Self { methods, groups })
     }
 
@@ -149,11 +148,7 @@ fn choice(receipts: &Receipts, step: &StepName) -> String {
     }
 }
 
-fn groups(
-    context: &Context,
-    receipts: &Receipts,
-    frequent: &Frequent,
-) -> Result<Vec<DuplicateGroup>> {
+fn groups(run: &Run, receipts: &Receipts, frequent: &Frequent) -> Result<Vec<DuplicateGroup>> {
     let candidates = frequent.top(4 * GROUPS).into_iter();
     let mut groups: Vec<DuplicateGroup> = candidates
         .map(|(of, _)| DuplicateGroup {
@@ -165,7 +160,7 @@ fn groups(
     if groups.is_empty() {
         return Ok(groups);
     }
-    each_duplicate(context, receipts, |_, row| {
+    each_duplicate(run, receipts, |_, row| {
         if row.reference.is_some() {
             return;
         }
@@ -181,26 +176,4 @@ fn groups(
     groups.sort_by(|a, b| b.count.cmp(&a.count).then_with(|| a.of.cmp(&b.of)));
     groups.truncate(GROUPS);
     Ok(groups)
-}
-
-/// Calls `each` for every removed duplicate of the run.
-///
-/// # Errors
-///
-/// Returns a data error if a manifest is missing or damaged, and otherwise a storage error.
-pub fn each_duplicate(
-    context: &Context,
-    receipts: &Receipts,
-    mut each: impl FnMut(&StepName, DuplicateRow),
-) -> Result<()> {
-    for step in receipts.steps() {
-        for receipt in steps::duplicates(receipts, step) {
-            context.check_stop()?;
-            let path = DUPLICATES.path(step, receipt.unit);
-            for row in context.run.rows(&path)? {
-                each(step, row?);
-            }
-        }
-    }
-    Ok(())
 }

@@ -3,13 +3,11 @@
 
 use askama::Template;
 use sluice_harness::shell;
-use sluice_manifest::text::one_line;
+use sluice_manifest::numbers::{bytes, decimal};
+use sluice_run::card::{ImageCard, shortened};
+use sluice_run::scoring::Scoring;
 
 use crate::album::{Album, Picture};
-use crate::card::{Card, shortened};
-use crate::plot::number;
-use crate::scoring::Scoring;
-use sluice_manifest::numbers::bytes;
 
 /// The maximum number of characters of a caption.
 const CAPTION: usize = 160;
@@ -83,7 +81,7 @@ impl Figures<'_> {
             value: shown.value,
             note: shortened(&shown.note, NOTE),
             caption: card.caption.as_deref().map(|text| shortened(text, CAPTION)),
-            fate: fate(card),
+            fate: card.fate(),
             facts: facts(card),
             scores: self.scores(card),
             explain: shell(&["sluice", "explain", "--run", self.run, id]),
@@ -91,10 +89,10 @@ impl Figures<'_> {
         .render()
     }
 
-    fn scores(&self, card: &Card) -> String {
+    fn scores(&self, card: &ImageCard) -> String {
         let scores = self.scoring.scores.iter().zip(&card.scores);
         let known = scores.filter(|(_, value)| !value.is_nan());
-        let texts = known.map(|(score, value)| format!("{} {}", score.name, number(*value)));
+        let texts = known.map(|(score, value)| format!("{} {}", score.name, decimal(*value)));
         texts.collect::<Vec<_>>().join(", ")
     }
 }
@@ -104,9 +102,9 @@ impl Gallery {
     pub fn new<'c>(
         title: impl Into<String>,
         about: impl Into<String>,
-        cards: impl IntoIterator<Item = &'c Card>,
+        cards: impl IntoIterator<Item = &'c ImageCard>,
         album: &mut Album,
-        note: impl Fn(&Card) -> String,
+        note: impl Fn(&ImageCard) -> String,
     ) -> Self {
         let shown = cards.into_iter().map(|card| Shown {
             place: album.add(card),
@@ -121,27 +119,7 @@ impl Gallery {
     }
 }
 
-/// Describes what happened to an image, as a sentence without a full stop.
-pub fn fate(card: &Card) -> String {
-    let Some(dropped) = &card.dropped else {
-        return "kept".to_owned();
-    };
-    let text = format!("dropped by {}: {}", dropped.step, dropped.reason);
-    match &card.detail {
-        Some(detail) => format!("{text} ({})", one_line(detail)),
-        None => text,
-    }
-}
-
-/// Returns `kept` or `dropped by STEP`.
-pub fn state(card: &Card) -> String {
-    match &card.dropped {
-        None => "kept".to_owned(),
-        Some(dropped) => format!("dropped by {}", dropped.step),
-    }
-}
-
-fn facts(card: &Card) -> String {
+fn facts(card: &ImageCard) -> String {
     let format = card.format.as_deref().unwrap_or("unknown format");
     let size = card
         .size

@@ -3,12 +3,13 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use sluice_manifest::{Dropped, Histogram, ImageId, Keep, ReasonKind};
+use sluice_manifest::{Dropped, Histogram, ImageId, Keep, Partition, ReasonKind, Result};
+use sluice_run::card::ImageCard;
+use sluice_run::sampling::{Best, ascending, hash};
+use sluice_run::scoring::{Control, Scoring};
+use sluice_run::walk::Walk;
 
-use crate::card::Card;
 use crate::data::DataFindings;
-use crate::sampling::{Best, ascending, hash};
-use crate::scoring::{Control, Scoring};
 
 /// The number of images next to a threshold, on each side.
 const NEAR: usize = 8;
@@ -24,7 +25,7 @@ const RANDOM: usize = 24;
 /// A sample during the pass.
 pub struct Seen<'s> {
     /// Creates its card.
-    pub card: &'s dyn Fn() -> Card,
+    pub card: &'s dyn Fn() -> ImageCard,
     /// The sample's name.
     pub image_id: &'s ImageId,
     /// The sample's scores, in the order of the run's scores; NaN for a missing one.
@@ -48,13 +49,13 @@ pub struct Findings {
     /// The findings for each adjustable threshold.
     pub controls: Vec<ControlFindings>,
     /// Random samples of each reason.
-    pub reasons: BTreeMap<Dropped, Best<Card>>,
+    pub reasons: BTreeMap<Dropped, Best<ImageCard>>,
     /// Random kept samples.
-    pub kept: Best<Card>,
+    pub kept: Best<ImageCard>,
     /// Random dropped samples.
-    pub dropped: Best<Card>,
+    pub dropped: Best<ImageCard>,
     /// The samples requested by name.
-    pub named: HashMap<ImageId, Card>,
+    pub named: HashMap<ImageId, ImageCard>,
     /// The composition of the dataset.
     pub data: DataFindings,
 }
@@ -69,20 +70,56 @@ pub struct ControlFindings {
     /// The number of images that reached the filter.
     pub came: u64,
     /// Images on the kept side, the nearest first.
-    pub inside: Best<Card>,
+    pub inside: Best<ImageCard>,
     /// Images on the dropped side, the nearest first.
-    pub outside: Best<Card>,
+    pub outside: Best<ImageCard>,
     /// Images with the lowest scores.
-    pub lowest: Best<Card>,
+    pub lowest: Best<ImageCard>,
     /// Images with the highest scores.
-    pub highest: Best<Card>,
+    pub highest: Best<ImageCard>,
     /// One image for each range of scores.
-    pub ranges: Vec<Best<Card>>,
+    pub ranges: Vec<Best<ImageCard>>,
     /// The boundaries of the ranges.
     edges: Vec<f32>,
 }
 
 impl Findings {
+    /// Returns the findings of a run. The images in `named` are kept as cards.
+    ///
+    /// # Errors
+    ///
+    /// Returns a data error if a manifest is missing or damaged, and otherwise a storage error.
+    pub fn of_run(walk: &Walk<'_>, named: &HashSet<ImageId>) -> Result<Self> {
+        let mut whole = Self::new(&walk.scoring);
+        let part = |partition| Self::of_partition(walk, partition, named);
+        walk.each_part(part, |part| whole.merge(part))?;
+        Ok(whole)
+    }
+
+    fn of_partition(
+        walk: &Walk<'_>,
+        partition: Partition,
+        named: &HashSet<ImageId>,
+    ) -> Result<Self> {
+        let mut findings = Self::new(&walk.scoring);
+        for walked in walk.samples(partition)? {
+            let walked = walked?;
+            let (sample, dropped) = (&walked.verdict.sample, walked.verdict.dropped.as_ref());
+            let card = || walk.card(&walked, partition);
+            let seen = Seen {
+                card: &card,
+                image_id: &sample.image_id,
+                scores: &walked.scores,
+                dropped,
+                dropped_at: dropped.and_then(|dropped| walk.position(&dropped.step)),
+                bytes: sample.members.iter().map(|member| member.size).sum(),
+            };
+            findings.add(&seen, &walk.scoring, named);
+            findings.data.add(sample, dropped.is_none());
+        }
+        Ok(findings)
+    }
+
     /// Returns the findings for no samples.
     pub fn new(scoring: &Scoring) -> Self {
         let controls = scoring.controls.iter();
@@ -100,7 +137,7 @@ impl Findings {
         }
     }
 
-    /// Adds a sample.
+    /// Adds a sample to the findings.
     pub fn add(&mut self, seen: &Seen<'_>, scoring: &Scoring, named: &HashSet<ImageId>) {
         let name = seen.image_id.as_str();
         let random = hash(name);

@@ -26,7 +26,7 @@ impl Frequent {
         }
     }
 
-    /// Counts an item.
+    /// Adds an item to the counts.
     pub fn add(&mut self, name: &str) {
         if let Some(count) = self.counters.get_mut(name) {
             *count += 1;

@@ -1,15 +1,20 @@
-//! A page of requested images.
+//! A page of requested images, for other programs: the one part of the report that they share.
 
 use anyhow::Result;
 use askama::Template;
-use sluice_harness::{Context, Plan};
+use sluice_harness::MemoryBudget;
+use sluice_run::walk::Walk;
+use sluice_run::{Plan, Run};
 
-use crate::album::Album;
 use crate::document::Document;
-use crate::figures::{Figures, Gallery};
-use crate::page::galleries::PairGallery;
-use crate::page::{Options, with_pictures};
-use crate::walk::Walk;
+use crate::figures::Figures;
+use crate::page::with_pictures;
+
+pub use crate::MAX_BYTES;
+pub use crate::album::Album;
+pub use crate::figures::Gallery;
+pub use crate::page::Options;
+pub use crate::page::galleries::{PairGallery, pair};
 
 /// The content of a page of images.
 #[derive(Debug, Default)]
@@ -42,13 +47,14 @@ struct GalleryTemplate<'a> {
 ///
 /// Returns a transient error if storage fails, and a stopped error after a signal.
 pub fn page(
-    context: &Context,
+    run: &Run,
+    memory: &MemoryBudget,
     plan: &Plan,
     walk: &Walk<'_>,
     pictures: Pictures,
     options: Options,
 ) -> Result<String> {
-    let run = context.run.location().to_string();
+    let uri = run.location().to_string();
     let Pictures {
         title,
         about,
@@ -56,7 +62,7 @@ pub fn page(
         pairs,
         mut album,
     } = pictures;
-    with_pictures(context, plan, &mut album, options, |album| {
+    with_pictures(run, memory, plan, &mut album, options, |album| {
         let body = GalleryTemplate {
             title: &title,
             about: &about,
@@ -64,7 +70,7 @@ pub fn page(
             pairs: &pairs,
             figures: Figures {
                 album,
-                run: &run,
+                run: &uri,
                 scoring: &walk.scoring,
             },
         };

@@ -7,44 +7,32 @@
 //! samples of fixed size are held in memory. Thumbnails are made from the source shards. A report
 //! can be made at any time.
 
-pub mod album;
-pub mod card;
-pub mod counted;
-pub mod curve;
-pub mod data;
-pub mod document;
-pub mod duplicates;
-pub mod figures;
-pub mod files;
+mod album;
+mod data;
+mod document;
+mod duplicates;
+mod figures;
 pub mod findings;
-pub mod frequent;
-pub mod funnel;
+mod frequent;
 pub mod gallery;
-pub mod page;
-pub mod planned;
-pub mod plot;
-pub mod sampling;
-pub mod scoring;
-pub mod settings;
-pub mod steps;
-pub mod thresholds;
-pub mod times;
-pub mod walk;
+mod page;
+mod plot;
+mod times;
 
 use std::io::Write;
 
 use anyhow::Result;
 use clap::Parser;
 use serde::{Deserialize, Serialize};
-use sluice_harness::{Common, Context, Program, Receipts, StepArgs, Work};
+use sluice_harness::{Common, Context, Program, StepArgs, Work};
 use sluice_manifest::{
     Counts, Input, Operation, Resources, Role, StepName, Unit, UnitKind, layout,
 };
+use sluice_run::{Receipts, counted, steps};
 
-pub use crate::funnel::Funnel;
 use crate::page::Options;
 
-/// The default maximum size of the page, and the smallest that can be requested, in bytes.
+/// The default maximum size of a page, and the smallest that can be requested, in bytes.
 pub const MAX_BYTES: u64 = 5_000_000;
 const LEAST_BYTES: u64 = 100_000;
 
@@ -91,7 +79,7 @@ impl Program for Args {
 
     fn run(&self, context: &Context) -> Result<()> {
         let plan = context.plan()?;
-        let receipts = counted::receipts(context)?;
+        let receipts = counted::receipts(&context.run)?;
         let unit = Unit::once(UnitKind::Report);
         context.each_unit(vec![unit], 1, |unit| {
             let options = Options {
@@ -110,7 +98,7 @@ impl Program for Args {
             let Some(mut task) = context.begin(work)? else {
                 return Ok(());
             };
-            let html = page::page(context, &plan, &receipts, options)?;
+            let html = page::page(&context.run, &context.memory, &plan, &receipts, options)?;
             let mut object = context.run.writer(layout::REPORT)?;
             object.write_all(html.as_bytes())?;
             task.publish(|| object.finish())?;

@@ -5,7 +5,9 @@
 
 use std::fmt::{self, Write as _};
 
-use crate::curve::Curve;
+use sluice_manifest::numbers::decimal;
+use sluice_run::curve::Curve;
+
 use crate::data::Both;
 
 /// The maximum number of bars of a score.
@@ -81,8 +83,8 @@ impl Bars {
             plot.bar("all", bar as f64 * step, step, count, tallest);
         }
         plot.axis();
-        plot.label(2.0, "start", &number(self.low as f32));
-        plot.label(WIDTH - 2.0, "end", &number(self.high as f32));
+        plot.label(2.0, "start", &decimal(self.low as f32));
+        plot.label(WIDTH - 2.0, "end", &decimal(self.high as f32));
         plot.write(format_args!(
             "<line class=\"mark\" x1=\"{x:.1}\" x2=\"{x:.1}\" y1=\"0\" y2=\"{}\"/>",
             HEIGHT - FOOT
@@ -166,16 +168,6 @@ impl Svg {
     }
 }
 
-/// Formats a score with as many digits as are needed to distinguish scores.
-pub fn number(value: f32) -> String {
-    let text = format!("{value:.4}");
-    let text = text.trim_end_matches('0').trim_end_matches('.');
-    match text {
-        "" | "-" | "-0" => "0".to_owned(),
-        text => text.to_owned(),
-    }
-}
-
 fn escape(text: &str) -> String {
     let mut safe = String::with_capacity(text.len());
     for c in text.chars() {
@@ -229,11 +221,5 @@ mod tests {
         assert_eq!(svg.matches("<rect class=\"all\"").count(), 1, "{svg}");
         assert!(svg.contains("a &lt;title&gt;"), "{svg}");
         assert_eq!(svg.matches("<line class=\"mark\"").count(), 1, "{svg}");
-    }
-
-    #[test]
-    fn numbers_are_short() {
-        let numbers = [5.0, 0.25, -0.00001, 4.123_456].map(number);
-        assert_eq!(numbers, ["5", "0.25", "0", "4.1235"]);
     }
 }

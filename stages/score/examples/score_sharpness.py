@@ -1,5 +1,7 @@
 """Scores how sharp images are: sluice-score --command "python score_sharpness.py" --send image"""
-import io, sys
+import io
+import sys
+
 import pyarrow as pa
 from PIL import Image, ImageFilter, ImageStat
 

@@ -23,12 +23,12 @@ impl KeyDigest {
     }
 }
 
-/// Returns whether a type holds numbers: integers, floats and decimals of any width, and booleans.
+/// Returns whether a type is numeric: integers, floats and decimals of any width, and booleans.
 pub(crate) fn is_number(kind: &DataType) -> bool {
     kind.is_numeric() || *kind == DataType::Boolean
 }
 
-/// Returns whether a type holds text.
+/// Returns whether a type is text.
 pub(crate) fn is_text(kind: &DataType) -> bool {
     match kind {
         DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View => true,

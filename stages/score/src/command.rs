@@ -24,13 +24,13 @@
 //! of a unit nor on how fast the samples are read.
 //!
 //! **Processes.** The program leads a process group. The group is killed (SIGKILL) when the unit fails
-//! for any reason, when a signal stops us, and when the program exits and leaves others behind. The
+//! for any reason, when a signal stops us, and when the program exits before its children. The
 //! program inherits the working directory and the environment, with `SLUICE_STEP` and `SLUICE_UNIT`
 //! added. SIGPIPE has its default action. Lines of stderr are logged, and the last ones are part of the
 //! error.
 //!
 //! One thread writes samples and one reads scores, so that neither side can block the other. Batches
-//! are produced when the program takes them: memory holds two.
+//! are produced when the program reads them: two are in memory.
 
 mod answers;
 mod pipe;
@@ -125,7 +125,7 @@ impl ScoreCommand {
         Ok(())
     }
 
-    /// Scores a unit. `batches` have the columns of `schema`, one of them `image_id`, and are taken one
+    /// Scores a unit. `batches` have the columns of `schema`, including `image_id`, and are taken one
     /// by one. `on_scores` gets the answers as they come: `image_id` as text, and the outputs as
     /// `f32`, NaN for no score. `stop` is called several times a second and ends the work by failing.
     ///
@@ -154,7 +154,7 @@ impl ScoreCommand {
             let feeding = spawn(scope, move || {
                 let fed = feed(&mut stdin, schema, batches, ledger, activity);
                 if fed.is_err() {
-                    // Before stdin is closed, so that it comes before what the program says to that.
+                    // Before stdin is closed, so that it precedes the program's error about that.
                     let _ = failed.send(Event::SamplesFailed);
                 }
                 fed
@@ -203,7 +203,7 @@ impl ScoreCommand {
     }
 
     /// Reads the program's output to its end. Closing it earlier would end the program by SIGPIPE,
-    /// which would hide what it has to say.
+    /// which would hide its own error.
     fn receive(&self, stdout: Pipe<'_, ChildStdout>, events: SyncSender<Event>) {
         let mut stream = ScoreStream::new(stdout, &self.outputs);
         // Nobody receives once the unit has failed.
@@ -238,8 +238,8 @@ fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
     thread.join().unwrap_or_else(|e| panic::resume_unwind(e))
 }
 
-/// Writes the samples. Returns whether the program took all of them. A program that stops reading is
-/// judged by its exit code and its output.
+/// Writes the samples. Returns whether the program read all samples. If it stops reading, its exit code
+/// and its output decide.
 fn feed(
     stdin: impl Write,
     schema: &Schema,
@@ -313,7 +313,7 @@ impl Watch<'_> {
         Ok(Ended { exited, output })
     }
 
-    /// The output of a program that has exited ends when the processes that it left behind do; one
+    /// The output of a program that has exited ends when its remaining child processes exit. A process
     /// outside of its group is not waited for.
     fn close_orphans(&self) {
         if self.process.has_exited() {

@@ -6,11 +6,12 @@ use anyhow::Result;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Float32Type;
 use serde::{Deserialize, Serialize};
-use sluice_harness::{Context, Plan, Survivors, Task, Upstream, Work};
+use sluice_harness::{Context, Task, Work};
 use sluice_inference::{Images, Join, Previous, ScoreWriter};
 use sluice_manifest::layout::{EMBEDDINGS, SCORES};
 use sluice_manifest::text::masked;
 use sluice_manifest::{Error, ImageId, ScoreColumn, StepName, Unit, rows};
+use sluice_run::{Plan, Survivors, Upstream};
 use sluice_store::Store;
 
 use crate::command::ScoreCommand;
@@ -18,7 +19,7 @@ use crate::command::samples::{SampleBatch, Sent};
 use crate::named_columns;
 use crate::samples::Samples;
 
-/// The settings that shape the scores of a program. What the program does besides is not known: when
+/// The settings that shape the scores of a program. What else the program depends on is unknown: when
 /// it changes, change its command line, or use --force.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Settings {
@@ -91,7 +92,7 @@ impl FromCommand {
     /// Scores the partitions that are this process's share.
     ///
     /// # Errors
-    /// As the program's end says; of storage.
+    /// Of the class that follows from the program's exit; of storage.
     pub fn run(&self, context: &Context) -> Result<()> {
         self.command.check()?;
         let plan = context.plan()?;

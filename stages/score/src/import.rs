@@ -89,7 +89,7 @@ impl ImportedScores {
     /// # Errors
     ///
     /// Usage: the format is unknown; a column is missing, ambiguous or of a type that does not fit;
-    /// there is no numeric column. Data: there is no such object, it is not what its name says, a CSV
+    /// there is no numeric column. Data: there is no such object, its format is not that of its name, a CSV
     /// row has another number of fields than the header, or there is no row, no key or no score.
     pub fn load(store: &Store, path: &str, options: &ImportOptions) -> Result<Self> {
         let table = ScoreTable::open(store, path)?;
@@ -212,8 +212,8 @@ impl ImportedScores {
         &self.conflicts
     }
 
-    /// Returns the number of keys that no [`lookup`](Self::lookup) asked for. It says something about
-    /// the table only after all images of all partitions were looked up in this process.
+    /// Returns the number of keys that no [`lookup`](Self::lookup) asked for. The number is meaningful
+    /// only after all images of all partitions were looked up in this process.
     pub fn unused_keys(&self) -> u64 {
         let unused = self
             .used

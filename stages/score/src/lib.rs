@@ -16,9 +16,10 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args as ClapArgs, Parser};
-use sluice_harness::{Common, Context, Gives, Program, StepArgs, Upstream};
-use sluice_inference::ScorerArgs;
+use sluice_harness::{Common, Context, Program, StepArgs};
+use sluice_inference::{ImageProgram, ImageStep, ScorerArgs};
 use sluice_manifest::{Error, Operation, Resources, Role, ScoreColumn, StepName, UnitKind};
+use sluice_run::{StepOutputs, Upstream};
 use sluice_store::Storage;
 
 use crate::command::samples::Sent;
@@ -33,7 +34,7 @@ use crate::import::KeyField;
 #[command(name = "sluice-score", version)]
 pub struct Args {
     #[command(flatten)]
-    pub source: Source,
+    pub source: ScoreSource,
 
     #[command(flatten)]
     pub table: TableArgs,
@@ -48,7 +49,7 @@ pub struct Args {
 /// Where the scores come from.
 #[derive(Debug, Clone, ClapArgs)]
 #[group(required = true, multiple = false)]
-pub struct Source {
+pub struct ScoreSource {
     /// A model: one of the catalogue, or the URI of a folder with model.onnx and model.toml
     #[arg(long, env = "SLUICE_SCORE_MODEL", value_name = "MODEL")]
     pub model: Option<String>,
@@ -197,14 +198,14 @@ impl Program for Args {
         })
     }
 
-    fn check(&self, upstream: &Upstream) -> Result<Gives> {
+    fn check(&self, upstream: &Upstream) -> Result<StepOutputs> {
         let scores = match self.scorer(&upstream.storage)? {
             Scorer::Model(scorer) => return Ok(scorer.check(upstream)?),
             Scorer::Table(scorer) => scorer.columns().to_vec(),
             Scorer::Program(scorer) => scorer.check(upstream)?,
         };
         let embedder = None;
-        Ok(Gives { scores, embedder })
+        Ok(StepOutputs { scores, embedder })
     }
 
     fn run(&self, context: &Context) -> Result<()> {
@@ -213,6 +214,16 @@ impl Program for Args {
             Scorer::Table(scorer) => scorer.run(context),
             Scorer::Program(scorer) => scorer.run(context),
         }
+    }
+}
+
+impl ImageProgram for Args {
+    fn image_step(&self, storage: &Storage) -> Result<Option<Box<dyn ImageStep>>, Error> {
+        let Some(model) = &self.source.model else {
+            return Ok(None);
+        };
+        let scorer = self.scorer.scorer(storage, model)?;
+        Ok(scorer.into_image_step())
     }
 }
 

@@ -5,13 +5,14 @@ use std::sync::{Arc, Mutex};
 use arrow::array::RecordBatch;
 use arrow::datatypes::SchemaRef;
 use rayon::prelude::*;
-use sluice_harness::{MemoryBudget, ScoreReader, Verdicts};
+use sluice_harness::MemoryBudget;
 use sluice_inference::Images;
 use sluice_manifest::rows::{EMBEDDINGS, SampleRow};
 use sluice_manifest::{ImageId, Result};
 use sluice_pixels::{Filter, Limits, decode_admitted, resize};
+use sluice_run::{ScoreReader, Verdicts};
 
-use crate::command::samples::{Sample, SampleBatch, Sent};
+use crate::command::samples::{SampleBatch, Sent, SentSample};
 
 /// Images that are decoded at once.
 const AT_ONCE: usize = 64;
@@ -40,7 +41,10 @@ pub struct Samples<'a> {
 
 impl<'a> Samples<'a> {
     /// Opens the samples of a partition for which `skip` is false. `embeddings` is the path of the
-    /// partition's embeddings, in case they are sent.
+    /// partition's embeddings, which are read if they are sent.
+    ///
+    /// # Errors
+    /// Data, when a manifest is missing or damaged; of storage.
     pub fn open(
         images: Images<'a>,
         sent: &[Sent],
@@ -136,7 +140,7 @@ impl<'a> Samples<'a> {
         if self.embeddings.is_some() && embedding.is_empty() {
             return Ok(()); // not sent, so without a score
         }
-        self.batch.push(&Sample {
+        self.batch.push(&SentSample {
             image_id: part.id.as_str(),
             image: &part.image,
             pixels: &part.pixels,

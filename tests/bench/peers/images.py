@@ -1,7 +1,7 @@
-"""The usual Python stacks for JPEGs, most to CLIP's 3x224x224 floats: `images.py STACK THREADS SHARD...`.
+"""Common Python stacks for JPEGs, most of them to CLIP's 3x224x224 floats: `images.py STACK THREADS SHARD...`.
 
-Prints a JSON line of its own, so that neither its start nor reading the files counts. Two threads are two forked
-workers for what works picture by picture (no lock between them, their best case), and DALI's own threads for DALI.
+Prints a JSON line, so that neither the start nor reading the files counts. Two threads are two forked workers for stacks
+that process one picture at a time (without locks between them, their best case), and DALI's own threads for DALI.
 """
 
 import io

@@ -1,7 +1,7 @@
-"""Large photographs to measure with: JPEGs of 12 to 24 megapixels, made from small photographs.
+"""Large photographs for benchmarks: JPEGs of 12 to 24 megapixels, made from small photographs.
 
-A small photograph enlarged is smooth, which makes its file small and its decoding easy. So it is tiled from enlarged
-photographs, and gets noise as a camera's sensor gives it. Quality 90, 4:2:0: 2 to 3 bits a pixel, as cameras write.
+An enlarged photograph is smooth, so its file is small and decoding is easy. Each photograph here is therefore tiled from
+several enlarged ones, with noise like a camera sensor's. Quality 90, 4:2:0: 2 to 3 bits per pixel, like cameras.
 
 usage: photos.py SHARDS OUT.tar COUNT   (in the environment of peers/images.txt)
 """
@@ -26,7 +26,7 @@ def photographs(shards):
 
 
 def large(small, size, rng):
-    """One photograph over all of it, four others in its quarters at half strength, and noise."""
+    """Returns one photograph as the background, four others in its quarters at half strength, and noise."""
     width, height = size
     first, *others = [np.asarray(photo.resize(size, Image.BICUBIC), np.float32) for photo in small[:1]] + small[1:]
     quarters = np.empty((height, width, 3), np.float32)

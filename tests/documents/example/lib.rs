@@ -8,15 +8,15 @@ use anyhow::Result;
 use clap::Parser;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use sluice_harness::{Common, Context, Gives, PartitionPlan, Plan, Program};
-use sluice_harness::{StepArgs, Survivors, Upstream, Work};
+use sluice_harness::{Common, Context, Program, StepArgs, Work};
 use sluice_inference::{Images, Join, Previous, ScoreWriter};
 use sluice_manifest::layout::SCORES;
 use sluice_manifest::{ImageId, Operation, Resources, Role, ScoreColumn, Unit, UnitKind, rows};
 use sluice_pixels::{Limits, RgbImage, decode};
+use sluice_run::{PartitionPlan, Plan, StepOutputs, Survivors, Upstream};
 use sluice_store::Store;
 
-/// Images that are decoded at once.
+/// The number of images that are decoded at once.
 const AT_ONCE: usize = 64;
 
 /// Score how colourful the images are
@@ -29,7 +29,7 @@ pub struct Args {
     pub step: StepArgs,
 }
 
-/// The settings that shape the scores: none.
+/// The settings that determine the scores: none.
 #[derive(Debug, Serialize, Deserialize)]
 pub struct Settings {}
 
@@ -52,8 +52,8 @@ impl Program for Args {
         Some(&self.step)
     }
 
-    fn check(&self, _upstream: &Upstream) -> Result<Gives> {
-        Ok(Gives {
+    fn check(&self, _upstream: &Upstream) -> Result<StepOutputs> {
+        Ok(StepOutputs {
             scores: columns(),
             embedder: None,
         })
@@ -71,7 +71,7 @@ impl Program for Args {
     }
 }
 
-/// The score's range, threshold and direction, where there are some, are fields of the column.
+/// The score's range, threshold and direction, if any, are fields of the column.
 fn columns() -> Vec<ScoreColumn> {
     vec![ScoreColumn::named(ScoreColumn::ONLY)]
 }
@@ -95,7 +95,7 @@ impl Colour<'_> {
         let Some(task) = self.context.begin(work)? else {
             return Ok(()); // up to date
         };
-        // When only the survivors changed, the rows that are there are taken over.
+        // When only the survivors changed, existing rows are reused.
         let previous = Previous::of(&task, &SCORES, rows::SCORES, &[ScoreColumn::ONLY])?;
         let previous = previous.as_ref();
         let images = Images {
@@ -128,7 +128,7 @@ impl Colour<'_> {
     }
 }
 
-/// Returns an image file's score, NaN if it cannot be decoded: then the image has no row.
+/// Returns an image file's score, or NaN if it cannot be decoded; then the image has no row.
 fn score(file: &[u8]) -> f32 {
     match decode(file, &Limits::default()) {
         Ok(decoded) => colourfulness(&decoded.upright()),

@@ -78,7 +78,7 @@ stage = "export"
 images-per-shard = 20
 "#;
 
-/// One row repeats another, two disagree, and two kinds are missing.
+/// One row repeats another, two conflict, and two kinds are missing.
 const KINDS: &str = "\
 kind,like
 original,3
@@ -94,7 +94,7 @@ cropped-5,2
 jpeg-q60,0.1
 ";
 
-/// The kinds of pictures that can stay.
+/// The kinds of pictures that may be kept.
 const LIKED: [&str; 7] = [
     "original",
     "exact-copy",
@@ -105,7 +105,7 @@ const LIKED: [&str; 7] = [
     "progressive",
 ];
 
-/// The `kind` that a sample's metadata states.
+/// Returns the `kind` in a sample's metadata.
 fn kind(metadata: &str) -> String {
     let metadata: Value = serde_json::from_str(metadata).unwrap();
     metadata["kind"].as_str().unwrap_or_default().to_owned()
@@ -161,7 +161,7 @@ fn a_pipeline_with_scores_of_every_kind_curates_photographs() {
     check_scores(&run, &Run::at(&output).unwrap());
 }
 
-/// Every step dropped something, for the reasons that the files give.
+/// Every step dropped something, for the expected reasons.
 fn check_decisions(run: &Run) {
     let samples: Vec<SampleRow> = run.rows("read/images").unwrap();
     let decisions: Vec<DecisionRow> = run.rows("export/decisions").unwrap();
@@ -175,7 +175,7 @@ fn check_decisions(run: &Run) {
             None => assert!(is_liked, "{kind}: {decision:?}"),
             Some("rule:whole") => assert!(kind.starts_with("tile"), "{kind}: {decision:?}"),
             Some("below-min:liked") => assert_eq!(kind, "jpeg-q60", "{decision:?}"),
-            // Not in the table, or in it with two values.
+            // Not in the table, or in the table with two values.
             Some("not-scored:liked") => {
                 assert!(!is_liked && kind != "jpeg-q60", "{kind}: {decision:?}");
             }
@@ -197,7 +197,7 @@ fn check_decisions(run: &Run) {
     ] {
         assert!(reasons.contains(expected), "{expected}: {reasons:?}");
     }
-    // What the early steps dropped was not embedded.
+    // Images that the early steps dropped were not embedded.
     let exact = run.counts("exact", UnitKind::Exact).unwrap();
     let usable = run.counts("usable", UnitKind::Part).unwrap();
     let embedded = run.counts("embed", UnitKind::Part).unwrap();
@@ -210,7 +210,7 @@ fn check_decisions(run: &Run) {
     );
 }
 
-/// The output has each score in a column of its own, and they are those of the steps.
+/// The output has a column for each score, with the values of the steps.
 fn check_scores(run: &Run, output: &Run) {
     let liked: BTreeMap<&str, f32> = KINDS
         .lines()

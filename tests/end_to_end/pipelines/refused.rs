@@ -1,22 +1,23 @@
-//! Wrong inputs: each is refused before the first image is read, and the message says what is wrong.
+//! Invalid inputs. Each is refused before the first image is read, with an error that names the
+//! cause.
 
 use sluice_manifest::Class::{self, Data, Usage};
 use sluice_testkit::onnx::{distance_from, likeness_to};
 use sluice_tests::{Run, sluice};
 
 use super::{AESTHETIC, EMBED, EXPORT, READ, file};
-use crate::gallery::Gallery;
+use crate::gallery::TestGallery;
 use crate::support::word;
 
-/// Words of a command line, how it is refused, and a part of the message. `IN`, `OUT` and `RUN` in a
-/// word stand for the places, `HERE` for the folder that they are in.
-type Line = (&'static [&'static str], Class, &'static str);
+/// Words of a command line, the class of the error, and a part of its message. `IN`, `OUT` and
+/// `RUN` in a word are placeholders for locations, `HERE` for their parent folder.
+type RefusedLine = (&'static [&'static str], Class, &'static str);
 
 const SIDE: &str = "parameter min-side: expected a whole number of at least 0";
 const ASPECT: &str = "parameter max-aspect: expected a number of at least 1";
 
-/// Wrong values for the default pipeline, wrong models, and wrong places.
-const LINES: &[Line] = &[
+/// Invalid values for the default pipeline, invalid models, and invalid locations.
+const LINES: &[RefusedLine] = &[
     (
         &["--min-aesthetic", "12"],
         Usage,
@@ -121,17 +122,17 @@ const LINES: &[Line] = &[
         "threshold is outside of range",
     ),
     (&["--pipeline", "HERE/none.toml"], Usage, "no such file"),
-    (&["--output", "IN/out"], Usage, "lies inside of --input"),
-    (&["--output", "IN"], Usage, "lies inside of --input"),
-    (&["--output", "HERE"], Usage, "lies inside of --output"),
-    (&["--run", "OUT/run"], Usage, "lies inside of --output"),
-    (&["--run", "IN/run"], Usage, "lies inside of --input"),
+    (&["--output", "IN/out"], Usage, "is inside of --input"),
+    (&["--output", "IN"], Usage, "is inside of --input"),
+    (&["--output", "HERE"], Usage, "is inside of --output"),
+    (&["--run", "OUT/run"], Usage, "is inside of --output"),
+    (&["--run", "IN/run"], Usage, "is inside of --input"),
     (
         &["--run", "/proc/x/run"],
         Usage,
         "--run /proc/x/run: cannot write to /proc",
     ),
-    (&["--output", "RUN/out"], Usage, "lies inside of --run"),
+    (&["--output", "RUN/out"], Usage, "is inside of --run"),
     (
         &["--output", "HERE/theirs"],
         Usage,
@@ -156,8 +157,8 @@ const LINES: &[Line] = &[
     ),
 ];
 
-/// Steps of a pipeline file, how it is refused, and a part of the message.
-type Steps = (&'static [&'static str], Class, &'static str);
+/// Steps of a pipeline file, the class of the error, and a part of its message.
+type RefusedSteps = (&'static [&'static str], Class, &'static str);
 
 const MINE: &str = "stage = 'score'\nname = 'mine'\nimport = 'HERE/mine.csv'";
 const KINDS: &str = "stage = 'score'\nname = 'kinds'\nmodel = 'kinds'";
@@ -168,7 +169,7 @@ const HIDDEN_WORD: &str = "stage = 'score'\nname = 'in'\nimport = 'HERE/mine.csv
 const HIDDEN_TYPE: &str = "stage = 'score'\nname = 'int'\nimport = 'HERE/mine.csv'";
 const HIDDEN_DASHED: &str = "stage = 'score'\nname = 'odd-size'\nimport = 'HERE/mine.csv'";
 
-const FILES: &[Steps] = &[
+const FILES: &[RefusedSteps] = &[
     (&[], Usage, "stage = \"read\""),
     (&[READ, "name = 'x'"], Usage, "has no stage"),
     (
@@ -428,7 +429,7 @@ const FILES: &[Steps] = &[
             EXPORT,
         ],
         Usage,
-        "no step embed before gives embeddings",
+        "no earlier step embed gives embeddings",
     ),
     (
         &[
@@ -504,7 +505,7 @@ const FILES: &[Steps] = &[
     (
         &[READ, EXPORT, "stage = 'export'\nname = 'second'"],
         Usage,
-        "lies inside of step export:",
+        "is inside of step export:",
     ),
     (
         &[
@@ -513,7 +514,7 @@ const FILES: &[Steps] = &[
             "stage = 'export'\nname = 'second'\noutput = '${output}/second'",
         ],
         Usage,
-        "lies inside of step export:",
+        "is inside of step export:",
     ),
     (
         &[
@@ -522,12 +523,12 @@ const FILES: &[Steps] = &[
             "stage = 'export'\nname = 'second'\noutput = 'HERE/x/../a'",
         ],
         Usage,
-        "lies inside of step export:",
+        "is inside of step export:",
     ),
     (
         &[READ, EXPORT, "stage = 'filter'\nrule = { r = 'width > 3' }"],
         Usage,
-        "step filter: it has no effect, for no export comes after it",
+        "step filter: it has no effect: no export comes after it",
     ),
     (
         &[READ, EXPORT, "stage = 'dedup'\nmethods = ['exact']"],
@@ -541,7 +542,7 @@ const FILES: &[Steps] = &[
             EXPORT,
         ],
         Usage,
-        "step dedup: eps has no effect, for match does not run",
+        "step dedup: eps has no effect: match does not run",
     ),
     (
         &[
@@ -559,7 +560,7 @@ const FILES: &[Steps] = &[
             EXPORT,
         ],
         Usage,
-        "max-distance has no effect, for pairs does not run",
+        "max-distance has no effect: pairs does not run",
     ),
     (
         &[READ, "stage = 'dedup'\nmethods = []", EXPORT],
@@ -620,7 +621,7 @@ const FILES: &[Steps] = &[
     ),
 ];
 
-/// Whole files that are not steps alone.
+/// Complete files with other parts than steps.
 const TEXTS: &[(&str, &str)] = &[
     ("[[steps]\n", "TOML parse error"),
     ("[step]\nstage = 'read'\n", "unknown field `step`"),
@@ -635,7 +636,7 @@ const TEXTS: &[(&str, &str)] = &[
     ),
     (
         "[parameters]\nrun = '1'\n[[steps]]\nstage = 'read'\nmax-bad-fraction = '${run}'\n",
-        "engines have one of this name",
+        "the workflow engines reserve this name",
     ),
     (
         "[parameters]\nencoder = {}\n[[steps]]\nstage = 'read'\n[[steps]]\nstage = 'embed'\nmodel = '${encoder}'\n",
@@ -656,8 +657,8 @@ const TEXTS: &[(&str, &str)] = &[
     ),
 ];
 
-/// Models that cannot be used, and a score table.
-fn put_models(gallery: &Gallery) {
+/// Writes models that cannot be used, and a score table.
+fn put_models(gallery: &TestGallery) {
     let mut head = distance_from("head", [0; 3], 1.0);
     head.spec = "name = 'head'\nkind = 'head'\nembedder = 'clip-vit-l14'\n\
         [score]\nrange = [0.0, 1.0]\n"
@@ -682,17 +683,17 @@ fn put_models(gallery: &Gallery) {
     gallery.put_model("kinds", &kinds);
 }
 
-/// A place with everything that can be wrong, and the names of the places in it.
+/// A folder with everything that can be invalid, and the names of the locations in it.
 struct Scene {
     place: tempfile::TempDir,
-    gallery: Gallery,
+    gallery: TestGallery,
 }
 
 impl Scene {
     fn new() -> Self {
         let place = tempfile::tempdir().unwrap();
-        let gallery = Gallery::new(word(place.path()));
-        gallery.put("00000.tar", Gallery::shard(0).finish());
+        let gallery = TestGallery::new(word(place.path()));
+        gallery.put("00000.tar", TestGallery::shard(0).finish());
         put_models(&gallery);
         let write = |path: &str, text: &str| {
             let path = place.path().join(path);
@@ -704,7 +705,7 @@ impl Scene {
         Self { place, gallery }
     }
 
-    /// Puts the places into a text.
+    /// Replaces the placeholders in a text.
     fn placed(&self, text: &str) -> String {
         let places = [
             ("HERE", ""),
@@ -715,15 +716,16 @@ impl Scene {
         places.iter().fold(text.to_owned(), |text, (name, path)| {
             let is_place = text.starts_with(name) || *name == "HERE";
             let place = self.place.path().join(path);
-            match is_place {
-                true => text.replacen(name, word(&place).trim_end_matches('/'), 1),
-                false => text,
+            if is_place {
+                text.replacen(name, word(&place).trim_end_matches('/'), 1)
+            } else {
+                text
             }
         })
     }
 
-    /// Runs a command line that must fail before the first image is read, with `given` in place of
-    /// the sound values of the same flags.
+    /// Runs a command line that must fail before the first image is read. The words of `given`
+    /// replace the valid values of the same flags.
     fn refused(&self, given: &[&str], sound: &[(&str, &str)], class: Class, part: &str) {
         let given: Vec<String> = given.iter().map(|text| self.placed(text)).collect();
         let mut line = vec!["run".to_owned()];
@@ -758,7 +760,8 @@ impl Scene {
         assert!(read.is_empty(), "{line:?}: {read:?}");
     }
 
-    /// Refuses a pipeline file. Flags for places that it does not use would be refused, too.
+    /// Refuses a pipeline file. Location flags that the file does not use are left out, because
+    /// they would be refused too.
     fn refused_file(&self, text: &str, class: Class, part: &str) {
         let text = text.replace("HERE", word(self.place.path()));
         let file = self.gallery.put_pipeline(&text);

@@ -1,4 +1,4 @@
-//! Rules over the captions and the metadata of a fixture in which nearly all of them are odd.
+//! Rules over unusual captions and metadata.
 
 use sluice_manifest::rows::FilterRow;
 use sluice_tests::{fixtures, run};
@@ -6,7 +6,7 @@ use sluice_tests::{fixtures, run};
 use crate::gallery::verify;
 use crate::support::{read, word};
 
-/// All samples with a caption and no metadata.
+/// All samples with a caption and without metadata.
 const TEXTS: [&str; 7] = [
     "txt-bom",
     "txt-crlf",
@@ -30,14 +30,14 @@ const JSON: [&str; 9] = [
     "json-unicode",
 ];
 
-/// A rule, the samples that pass it, and what is said of some of the others.
-type Case = (
+/// A rule, the samples that pass it, and parts of the details of others.
+type RuleCase = (
     &'static str,
     &'static [&'static str],
     &'static [(&'static str, &'static str)],
 );
 
-const CASES: &[Case] = &[
+const CASES: &[RuleCase] = &[
     (
         "has(metadata.url)",
         &["json-clash"],
@@ -70,7 +70,7 @@ const CASES: &[Case] = &[
         ],
         &[("json-array", "metadata is list")],
     ),
-    // Of a name that occurs twice the last value counts.
+    // If a name occurs twice, the last value counts.
     (
         "metadata.a == 2",
         &["json-dupkeys"],
@@ -140,7 +140,7 @@ const CASES: &[Case] = &[
     ),
 ];
 
-/// Runs one rule as a filter step of its own.
+/// Runs one rule as a separate filter step.
 fn decisions(uri: &str, step: &str, rule: &str) -> Vec<FilterRow> {
     let rule = format!("r={rule}");
     run(&[
@@ -192,7 +192,7 @@ fn odd_metadata_never_passes_by_accident_and_never_fails_a_unit() {
         }
     }
 
-    // A value that cannot be read does not matter where it does not decide.
+    // An unreadable value has no effect if it does not determine the result.
     let rows = decisions(&read.uri, "either", "has(metadata.score) || width > 0");
     assert!(rows.iter().all(|row| row.keep), "{rows:?}");
     verify(&read.uri);

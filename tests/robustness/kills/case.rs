@@ -1,26 +1,26 @@
-//! What happens to the processes of a run.
+//! The disturbances of a run's processes.
 
 use serde::{Deserialize, Serialize};
 
-/// What happens in the course of one run.
+/// The disturbances of one run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Case {
+pub struct KillCase {
     /// Whether the run is on S3.
     pub on_s3: bool,
-    /// Whether `sluice run` does all steps, in place of one process for each step.
+    /// Whether `sluice run` runs all steps, instead of one process for each step.
     pub whole: bool,
-    /// In the order of the nodes.
+    /// The disturbances in the order of the nodes.
     pub disturbances: Vec<Disturbance>,
 }
 
-/// Something that happens to the process of a node.
+/// A disturbance of a node's process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Disturbance {
     /// The node, counted from 0.
     pub node: usize,
-    /// When, as a fraction of the time that the node takes undisturbed.
+    /// The moment, as a fraction of the node's undisturbed duration.
     pub at: f64,
-    /// What.
+    /// The kind.
     pub what: What,
 }
 
@@ -30,24 +30,24 @@ pub struct Disturbance {
 pub enum What {
     /// The process is killed.
     Kill,
-    /// It gets SIGTERM.
+    /// The process receives SIGTERM.
     Terminate,
-    /// A second process does the same at the same time.
+    /// A second process runs the same command line concurrently.
     Rival,
-    /// The same, and the first one is killed.
+    /// The same, and the first process is killed.
     RivalOfKilled,
-    /// It is stopped, and goes on when a later node begins.
+    /// The process is stopped, and continues when a later node begins.
     Zombie {
-        /// The node before which it goes on; beyond the last one, when all are done.
+        /// The node before which it continues; after the last node if beyond it.
         until: usize,
-        /// Whether it has other settings than the run that overtakes it.
+        /// Whether its settings differ from those of the run that overtakes it.
         stale: bool,
     },
 }
 
-impl Case {
-    /// A case for a run of so many nodes.
-    pub fn random(random: &mut Random, (nodes, on_s3): (usize, bool)) -> Self {
+impl KillCase {
+    /// Returns a random case for a run with this number of nodes.
+    pub fn random(random: &mut SplitMix, (nodes, on_s3): (usize, bool)) -> Self {
         // A process for each step takes long on S3.
         let whole = random.below(4) < if on_s3 { 3 } else { 1 };
         let nodes = if whole { 1 } else { nodes };
@@ -64,19 +64,19 @@ impl Case {
         }
     }
 
-    /// As JSON.
+    /// Returns the case as JSON.
     pub fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).unwrap()
     }
 
-    /// Of JSON.
+    /// Parses a case from JSON.
     pub fn of_json(json: &str) -> Self {
         serde_json::from_str(json).unwrap()
     }
 }
 
 impl Disturbance {
-    fn random(random: &mut Random, nodes: usize) -> Self {
+    fn random(random: &mut SplitMix, nodes: usize) -> Self {
         let node = random.below(nodes);
         Self {
             node,
@@ -95,11 +95,11 @@ impl Disturbance {
     }
 }
 
-/// SplitMix64.
-pub struct Random(u64);
+/// A pseudo-random generator: SplitMix64.
+pub struct SplitMix(u64);
 
-impl Random {
-    /// The numbers of a seed.
+impl SplitMix {
+    /// Returns the generator for a seed.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }

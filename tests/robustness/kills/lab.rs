@@ -1,5 +1,5 @@
-//! A place for runs, on local disk or on S3: the input, the command lines, and what an undisturbed run
-//! leaves there.
+//! A location for runs, on local disk or on S3: the input, the command lines, and the results of an
+//! undisturbed run.
 
 use std::cell::OnceCell;
 use std::collections::BTreeMap;
@@ -17,50 +17,50 @@ use sluice_tests::{Process, runtime};
 
 const PIPELINE: &str = include_str!("kills.toml");
 const SHARDS: u64 = 3;
-/// A size for [`stale`](Node::stale) command lines: some pictures are smaller.
+/// A size for [`stale`](Node::stale) command lines. Some pictures are smaller.
 const LARGE: &str = "40";
 const LIMIT: Duration = Duration::from_secs(180);
-/// What writers of local disk have in their hands.
+/// The folder of temporary files that writers on local disk use.
 pub const TEMPORARY: &str = ".sluice-tmp/";
 
-/// Objects by path, without what depends on the time.
+/// Objects by path, without durations.
 pub type Objects = BTreeMap<String, Vec<u8>>;
 
 /// A process of a run.
-pub struct Node {
+pub struct RunProcess {
     /// Its command line.
     pub command: Vec<String>,
-    /// The same with another setting, which changes every step's outputs.
+    /// The same command line with another setting, which changes every step's outputs.
     pub stale: Vec<String>,
-    /// How long it takes undisturbed.
+    /// Its undisturbed duration.
     pub takes: Duration,
 }
 
-/// A way to do a run, and what it leaves.
+/// A way to do a run, and its results.
 pub struct Way {
     /// Its processes, in order.
-    pub nodes: Vec<Node>,
-    /// What they leave.
+    pub nodes: Vec<RunProcess>,
+    /// The expected objects.
     pub expected: Objects,
 }
 
-/// A place for runs.
+/// A location for runs.
 pub struct Lab {
     /// The programs under test.
     pub programs: Process,
-    /// A process for each step.
+    /// One process for each step.
     steps: OnceCell<Way>,
     /// One process for all steps.
     whole: OnceCell<Way>,
     tools: Process,
-    /// The URI that input, run and output have in common.
+    /// The common URI of input, run and output.
     place: String,
     is_remote: bool,
     scratch: tempfile::TempDir,
 }
 
 impl Lab {
-    /// A place on S3, or on local disk. None, where something for it is missing.
+    /// Returns a location on S3 or on local disk, or `None` if a requirement is missing.
     pub fn new(site: Option<&Site>) -> Option<Self> {
         runtime()?;
         let scratch = tempfile::tempdir().unwrap();
@@ -89,19 +89,18 @@ impl Lab {
         Some(lab)
     }
 
-    /// A way to do the run: one process for all steps, or one for each.
+    /// Returns a way to do the run: one process for all steps, or one for each.
     pub fn way(&self, whole: bool) -> &Way {
-        match whole {
-            true => self
-                .whole
-                .get_or_init(|| self.undisturbed(vec![self.whole_commands()])),
-            false => self
-                .steps
-                .get_or_init(|| self.undisturbed(self.step_commands())),
+        if whole {
+            self.whole
+                .get_or_init(|| self.undisturbed(vec![self.whole_commands()]))
+        } else {
+            self.steps
+                .get_or_init(|| self.undisturbed(self.step_commands()))
         }
     }
 
-    /// How many nodes a run of steps has, and whether it is on S3.
+    /// Returns the number of nodes of a run, and whether it is on S3.
     pub fn nodes(&self) -> (usize, bool) {
         (self.step_commands().len(), self.is_remote)
     }
@@ -114,7 +113,7 @@ impl Lab {
         format!("{}/{name}", self.place)
     }
 
-    /// Models and the table stay on local disk, the input goes to the place.
+    /// Writes the models and the table to local disk, and the input to the location.
     fn fill(&self) {
         let put = |path: &str, bytes: &[u8]| {
             let path = self.scratch.path().join(path);
@@ -161,7 +160,7 @@ impl Lab {
             .collect()
     }
 
-    /// The command lines of all steps, each with its stale one.
+    /// Returns the command lines of all steps, each with its stale variant.
     fn step_commands(&self) -> Vec<[Vec<String>; 2]> {
         let pipeline = Pipeline::load(PIPELINE, "kills", "kills.toml").unwrap();
         let [values, stale] = ["1", LARGE].map(|least| {
@@ -176,7 +175,7 @@ impl Lab {
             .collect()
     }
 
-    /// The command line of `sluice run`, with its stale one.
+    /// Returns the command line of `sluice run`, with its stale variant.
     fn whole_commands(&self) -> [Vec<String>; 2] {
         ["1", LARGE].map(|least| {
             let mut words = ["sluice", "run"].map(str::to_owned).to_vec();
@@ -192,7 +191,7 @@ impl Lab {
         })
     }
 
-    /// Does a run, and notes how long its nodes take and what they leave.
+    /// Runs all nodes, and records their durations and results.
     fn undisturbed(&self, commands: Vec<[Vec<String>; 2]>) -> Way {
         self.wipe().unwrap();
         let node = |[command, stale]: [Vec<String>; 2]| {
@@ -203,7 +202,7 @@ impl Lab {
                 .and_then(|running| running.end());
             let ended = ended.unwrap();
             assert!(ended.status.success(), "{command:?}: {}", ended.stderr);
-            Node {
+            RunProcess {
                 command,
                 stale,
                 takes: started.elapsed(),
@@ -232,7 +231,7 @@ impl Lab {
         Ok(())
     }
 
-    /// All objects of run and output, and how many temporary files there are.
+    /// Returns all objects of run and output, and the number of temporary files.
     pub fn objects(&self) -> Result<(Objects, usize)> {
         let mut files = BTreeMap::new();
         for name in ["run", "output"] {
@@ -248,7 +247,7 @@ impl Lab {
         Ok((files, temporary))
     }
 
-    /// A folder of the place, on local disk.
+    /// Copies a folder of the location to local disk.
     fn fetched(&self, name: &str) -> Result<PathBuf> {
         if !self.is_remote {
             return Ok(self.at(name).into());
@@ -261,7 +260,7 @@ impl Lab {
         Ok(folder)
     }
 
-    /// Runs `sluice verify`, which must find nothing.
+    /// Runs `sluice verify`, which must pass.
     pub fn verify(&self) -> Result<()> {
         let command = ["sluice", "verify", "--run", &self.at("run")];
         let ended = self.programs.start(&command)?.end()?;
@@ -274,7 +273,7 @@ impl Lab {
         Ok(())
     }
 
-    /// Copies run and output, as far as they are there, to a folder.
+    /// Copies run and output to a folder, if they exist.
     pub fn save(&self, folder: &Path) {
         for name in ["run", "output"] {
             let saved = folder.join(name);
@@ -285,7 +284,7 @@ impl Lab {
     }
 }
 
-/// Seven pictures with captions: one is small, one is a copy, one nearly a copy.
+/// Returns seven pictures with captions: one is small, one is a copy, one is similar to another.
 fn shard(number: u64) -> Vec<u8> {
     let of = |seed: u64| waves(10 * number + seed, 48, 44);
     let next = 10 * ((number + 1) % SHARDS);
@@ -317,18 +316,17 @@ fn collect(folder: &Path, name: &str, files: &mut Objects) -> Result<()> {
     for entry in entries {
         let path = entry?.path();
         let name = format!("{name}/{}", path.file_name().unwrap().to_string_lossy());
-        match path.is_dir() {
-            true => collect(&path, &name, files)?,
-            false => {
-                files.insert(name, std::fs::read(&path)?);
-            }
+        if path.is_dir() {
+            collect(&path, &name, files)?
+        } else {
+            files.insert(name, std::fs::read(&path)?);
         }
     }
     Ok(())
 }
 
-/// An object's bytes without what depends on the past: `seconds`, `times`, `reused` and the seal in
-/// receipts, and the report.
+/// Returns an object's bytes without the parts that depend on earlier processes: `seconds`,
+/// `times`, `reused` and the seal in receipts, and the report.
 fn without_time(path: &str, bytes: Vec<u8>) -> Result<Vec<u8>> {
     if path == "run/report/index.html" {
         let is_whole = bytes.trim_ascii_end().ends_with(b"</html>");
@@ -342,7 +340,7 @@ fn without_time(path: &str, bytes: Vec<u8>) -> Result<Vec<u8>> {
     receipt["seconds"].take();
     receipt["times"].take();
     receipt["seal"].take();
-    // Rows that were taken over were computed before, by a process that was disturbed.
+    // Reused rows were computed by an earlier process, which was disturbed.
     if let Some(sums) = receipt["sums"].as_object_mut() {
         sums.remove("reused");
     }

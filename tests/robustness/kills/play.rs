@@ -8,21 +8,21 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use sluice_tests::{Ended, Running};
 
-use super::case::{Case, Disturbance, What};
-use super::lab::{Lab, Node, Objects, Way};
+use super::case::{Disturbance, KillCase, What};
+use super::lab::{Lab, Objects, RunProcess, Way};
 
 const SIGKILL: i32 = 9;
 const SIGTERM: i32 = 15;
-/// Unusable data.
+/// The exit code for unusable data.
 const DATA: i32 = 3;
-/// "Try again."
+/// The exit code for a transient failure.
 const AGAIN: i32 = 75;
-/// How often a node is tried again.
+/// The maximum number of attempts of a node.
 const TRIES: usize = 10;
 
-/// What was done to processes.
+/// Numbers of the disturbances.
 #[derive(Debug, Default, Clone)]
-pub struct Tally {
+pub struct KillCounts {
     /// Cases.
     pub cases: u64,
     /// Processes killed while they ran.
@@ -31,13 +31,13 @@ pub struct Tally {
     rivals: u64,
     zombies: u64,
     stale: u64,
-    /// Processes that failed for others and were run again.
+    /// Processes that failed because of others and were run again.
     again: u64,
-    /// Temporary files that runs left.
+    /// Temporary files left by runs.
     temporary: usize,
 }
 
-impl fmt::Display for Tally {
+impl fmt::Display for KillCounts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -58,9 +58,9 @@ impl fmt::Display for Tally {
 /// Plays a case.
 ///
 /// # Errors
-/// When a process ends as it must not, when the run does not verify, and when an object differs from
-/// an undisturbed run's.
-pub fn play(lab: &Lab, case: &Case, tally: &mut Tally) -> Result<()> {
+/// When a process ends with an unexpected code, when the run does not verify, or when an object
+/// differs from an undisturbed run's.
+pub fn play(lab: &Lab, case: &KillCase, tally: &mut KillCounts) -> Result<()> {
     let way = lab.way(case.whole);
     lab.wipe()?;
     let mut play = Play {
@@ -89,21 +89,21 @@ pub fn play(lab: &Lab, case: &Case, tally: &mut Tally) -> Result<()> {
     compare(way, &objects)
 }
 
-/// A run under way.
+/// A run in progress.
 struct Play<'l> {
     lab: &'l Lab,
-    tally: &'l mut Tally,
-    /// Processes that are stopped, and the node before which they go on.
+    tally: &'l mut KillCounts,
+    /// Stopped processes, and the node before which each continues.
     stopped: Vec<(usize, Running)>,
-    /// Processes that were stopped and go on.
+    /// Processes that were stopped and continue.
     going_on: Vec<Running>,
-    /// Whether one of them may have other settings. Then a node may find inputs gone or stale, and
-    /// refuse them.
+    /// Whether a stopped process may have other settings. A node may then find inputs missing or stale,
+    /// and fail.
     is_stale: bool,
 }
 
 impl Play<'_> {
-    fn disturb(&mut self, node: &Node, disturbance: &Disturbance) -> Result<()> {
+    fn disturb(&mut self, node: &RunProcess, disturbance: &Disturbance) -> Result<()> {
         let is_stale = matches!(disturbance.what, What::Zombie { stale: true, .. });
         let command = if is_stale { &node.stale } else { &node.command };
         let running = self.lab.programs.start(command)?;
@@ -156,7 +156,7 @@ impl Play<'_> {
         Ok(())
     }
 
-    /// Waits for a process that works beside another one.
+    /// Waits for a process that runs concurrently with another one.
     fn ends_well(&mut self, running: Running) -> Result<()> {
         let ended = running.end()?;
         let is_done = ended.status.success();
@@ -168,7 +168,7 @@ impl Play<'_> {
         Ok(())
     }
 
-    /// Whether a process failed as it may while others work on the same run.
+    /// Whether a process failed in a way that is allowed while others work on the same run.
     fn may_try_again(&mut self, ended: &Ended) -> bool {
         let codes: &[i32] = if self.is_stale {
             &[DATA, AGAIN]
@@ -180,7 +180,7 @@ impl Play<'_> {
         may
     }
 
-    /// Lets those go on whose time has come.
+    /// Resumes the processes whose node has come.
     fn wake(&mut self, node: usize) -> Result<()> {
         let stopped = std::mem::take(&mut self.stopped);
         for (until, running) in stopped {
@@ -194,8 +194,8 @@ impl Play<'_> {
         Ok(())
     }
 
-    /// Lets all go on and waits for them. What they find is no longer what they began with, so any end
-    /// is as good as another, but for a bug.
+    /// Resumes all processes and waits for them. Their inputs may have changed in the meantime, so
+    /// every exit code except a bug is valid.
     fn end_of_zombies(&mut self) -> Result<()> {
         self.wake(usize::MAX)?;
         for running in self.going_on.drain(..) {
@@ -210,11 +210,11 @@ impl Play<'_> {
         Ok(())
     }
 
-    /// Runs a node until it succeeds, as an engine does, or is refused for what others did.
-    fn finish(&mut self, node: &Node) -> Result<()> {
+    /// Runs a node until it succeeds, as an engine does, or until it fails because of others.
+    fn finish(&mut self, node: &RunProcess) -> Result<()> {
         for attempt in 0..TRIES {
             let ended = self.lab.programs.start(&node.command)?.end()?;
-            // What is refused now is done when no other process is left.
+            // A failed node runs again when no other process is left.
             if ended.status.success() || (self.is_stale && is_one_of(ended.status, &[DATA])) {
                 return Ok(());
             }
@@ -231,7 +231,7 @@ fn is_one_of(status: ExitStatus, codes: &[i32]) -> bool {
     status.code().is_some_and(|code| codes.contains(&code))
 }
 
-/// How a process ended, and its last lines.
+/// Returns the exit status of a process and its last lines.
 fn said(ended: &Ended) -> String {
     let mut lines: Vec<&str> = ended.stderr.lines().rev().take(5).collect();
     lines.reverse();

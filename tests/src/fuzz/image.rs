@@ -1,11 +1,11 @@
-//! Pictures: decoded within limits, set upright, resized, hashed and measured.
+//! Images: decoded within limits, oriented, resized, hashed and measured.
 
 use sluice_pixels::{
     Channels, Crop, DecodeError, Fidelity, Filter, Layout, Limits, Measure, Preprocess, Resize,
     decode, phash, quality, technical_quality,
 };
 
-/// Small, so that a bomb is refused before it takes long.
+/// Small, so that a decompression bomb is rejected quickly.
 const LIMITS: Limits = Limits {
     max_pixels: 1 << 18,
     max_bytes: 1 << 18,
@@ -59,7 +59,10 @@ pub fn run(data: &[u8]) {
     preprocess.validate().expect("a valid spec");
     let mut exact = vec![0.0; preprocess.tensor_len()];
     let mut near = exact.clone();
-    for (fidelity, tensor) in [(Fidelity::Exact, &mut exact), (Fidelity::Near, &mut near)] {
+    for (fidelity, tensor) in [
+        (Fidelity::Exact, &mut exact),
+        (Fidelity::Approximate, &mut near),
+    ] {
         let outcome = preprocess.tensor_of_file(data, &LIMITS, &mut |_| {}, fidelity, tensor);
         outcome.expect("it was decoded before");
         assert!(tensor.iter().all(|value| value.is_finite()));

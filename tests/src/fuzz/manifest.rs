@@ -1,5 +1,5 @@
-//! Single objects of a run: every row type's Parquet, the tables of scores and vectors, receipts,
-//! `run.json`.
+//! Single objects of a run: the Parquet of every row type, the tables of scores and vectors,
+//! receipts, and `run.json`.
 
 use sluice_manifest::rows::{
     ASSIGNMENTS, CENTROIDS, CuratedRow, DecisionRow, DuplicateRow, EMBEDDINGS, FilterRow,
@@ -78,7 +78,7 @@ fn table(table: Table) -> Result<()> {
     Ok(())
 }
 
-/// What can be read can be written and read again.
+/// A valid receipt can be written and read again.
 fn receipt(run: &Run) -> Result<()> {
     let json = run.store.get(OBJECT)?;
     let Ok(value) = serde_json::from_slice(&json) else {

@@ -11,7 +11,7 @@ use super::{choice, refused_well};
 use crate::{Run, shared};
 
 const PLACE: &str = "memory://fuzz-model";
-/// Sides of tensors that are computed.
+/// The maximum side of computed tensors.
 const SMALL: u32 = 512;
 
 pub fn run(data: &[u8]) {
@@ -22,7 +22,7 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// What passes the checks makes a tensor, and is the same when written and read.
+/// A valid spec produces a tensor, and is unchanged after writing and reading.
 fn spec(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
@@ -40,7 +40,7 @@ fn spec(data: &[u8]) {
 fn use_spec(spec: &Spec) {
     let _ = spec
         .score_outputs()
-        .map(sluice_model::Score::as_column)
+        .map(sluice_model::ScoreSpec::as_column)
         .count();
     let Some(preprocess) = &spec.preprocess else {
         return;
@@ -57,7 +57,7 @@ fn use_spec(spec: &Spec) {
     preprocess.tensor(&RgbImage::filled(3, 2, [9, 99, 199]), &mut tensor);
 }
 
-/// The configuration of an image processor of transformers.
+/// Parses the configuration of an image processor of transformers.
 fn config(data: &[u8]) {
     if let Some(spec) = found("config", "preprocessor_config.json", data) {
         use_spec(&spec);
@@ -68,7 +68,7 @@ fn onnx(data: &[u8]) {
     found("onnx", "model.onnx", data);
 }
 
-/// The spec of a tiny model, one of whose files has these bytes; none where it is refused.
+/// Returns the spec of a tiny model in which one file has these bytes; `None` if it is rejected.
 fn found(model: &str, file: &str, data: &[u8]) -> Option<Spec> {
     static RUN: LazyLock<Run> = LazyLock::new(|| {
         let run = Run::at(PLACE).expect("memory can be opened");

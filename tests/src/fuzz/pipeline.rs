@@ -1,6 +1,6 @@
 //! Pipeline files: loaded, and printed for each engine.
 
-use sluice::dag::{Dag, Format};
+use sluice::dag::{Dag, DagFormat};
 use sluice::pipeline::Pipeline;
 
 use super::refused_well;
@@ -14,13 +14,13 @@ pub fn run(data: &[u8]) {
         Err(e) => return refused_well(&e),
     };
     let dag = Dag::of(&pipeline);
-    for format in [Format::Json, Format::Argo, Format::Kubernetes] {
+    for format in [DagFormat::Json, DagFormat::Argo, DagFormat::Kubernetes] {
         format.print(&dag).expect("a DAG can be printed");
     }
     check_resolved(&pipeline);
 }
 
-/// The file that a run keeps leads to the same command lines.
+/// The file that a run records gives the same command lines.
 fn check_resolved(pipeline: &Pipeline) {
     let given = pipeline.parameters.iter().filter(|p| p.default.is_none());
     let given: Vec<_> = given

@@ -1,20 +1,20 @@
 //! Rules: compiled, and evaluated on a few rows.
 
-use sluice_filter::rules::{Kind, Row, RuleSet, Value, Variable, names};
+use sluice_filter::rules::{RuleSet, SampleValues, Value, Variable, VariableKind, names};
 
-/// Rows differ in what they lack.
+/// The number of rows, which lack different values.
 const ROWS: usize = 3;
 
 fn variables() -> Vec<Variable> {
     let kinds = [
-        ("width", Kind::Int),
-        ("aspect", Kind::Float),
-        ("caption", Kind::Text),
-        ("metadata", Kind::Json),
-        ("score", Kind::Score),
+        ("width", VariableKind::Int),
+        ("aspect", VariableKind::Float),
+        ("caption", VariableKind::Text),
+        ("metadata", VariableKind::Json),
+        ("score", VariableKind::Score),
         (
             "tags",
-            Kind::ScoreMap(vec!["cat".to_owned(), "dog".to_owned()]),
+            VariableKind::ScoreMap(vec!["cat".to_owned(), "dog".to_owned()]),
         ),
     ];
     let kinds = kinds.into_iter();
@@ -26,11 +26,11 @@ fn variables() -> Vec<Variable> {
         .collect()
 }
 
-fn row(number: usize) -> Row<'static> {
+fn row(number: usize) -> SampleValues<'static> {
     let metadata = [r#"{"license":"cc0","n":[1,{"x":null}]}"#, "[]", "{"][number];
     let caption = [Some("a cat"), Some(""), None][number];
     let score = [Some(0.5), Some(f64::NAN), None][number];
-    let mut row = Row::default();
+    let mut row = SampleValues::default();
     row.set("width", 640_i64);
     row.set("aspect", f64::INFINITY);
     row.set("caption", caption);

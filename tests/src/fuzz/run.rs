@@ -1,8 +1,8 @@
-//! A whole run of which one object is damaged: `verify`, `explain` and `inspect` report it, and never
-//! fail as by a bug.
+//! A whole run with one damaged object: `verify`, `explain` and `inspect` report it, and never fail
+//! with the class of a bug.
 //!
-//! The first byte chooses the object, the second one how it is damaged and what reads it. The damage is
-//! other bytes, some bytes changed, its end cut off, or another value in its JSON.
+//! The first byte selects the object, the second one the kind of damage and the reader. The damage
+//! is other bytes, some changed bytes, a truncation, or another value in its JSON.
 
 use std::sync::LazyLock;
 
@@ -40,14 +40,14 @@ images-per-shard = 2
 "#;
 
 /// A finished run, and its objects.
-struct Finished {
+struct FinishedRun {
     place: Run,
     objects: Vec<(String, Vec<u8>)>,
 }
 
-static FINISHED: LazyLock<Finished> = LazyLock::new(Finished::new);
+static FINISHED: LazyLock<FinishedRun> = LazyLock::new(FinishedRun::new);
 
-impl Finished {
+impl FinishedRun {
     fn new() -> Self {
         let place = Run::at(PLACE).expect("memory can be opened");
         let put = |path: &str, bytes: Vec<u8>| {
@@ -123,7 +123,8 @@ fn damaged(bytes: &[u8], how: usize, data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// Puts another value into a JSON object: the first byte chooses which one, the others are its JSON.
+/// Replaces a value in a JSON object. The first byte selects the value, the other bytes are the new
+/// one.
 fn other_value(json: &[u8], data: &[u8]) -> Option<Vec<u8>> {
     let mut document: Value = serde_json::from_slice(json).ok()?;
     let (at, value) = choice(data);
@@ -137,7 +138,7 @@ fn other_value(json: &[u8], data: &[u8]) -> Option<Vec<u8>> {
     }
 }
 
-/// The JSON pointers of a value and of all values in it.
+/// Returns the JSON pointers of a value and of all values in it.
 fn collect(place: &str, value: &Value, pointers: &mut Vec<String>) {
     pointers.push(place.to_owned());
     match value {

@@ -2,8 +2,8 @@
 //!
 //! - Every member is counted once, ids are unique, reading memory never fails.
 //! - The grouping does not depend on how many bytes each read returns.
-//! - Later readers, which seek by offset in the inflated bytes, find every member that was listed.
-//! - What is listed can be written as a shard and read back.
+//! - Later readers, which seek by offset in the decompressed bytes, find every listed member.
+//! - The listed members can be written as a shard and read back.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};
@@ -13,7 +13,7 @@ use sluice_shard::{
     TarBytes, caption_member, image_member, metadata_member,
 };
 
-/// Small, so that a bomb is refused before it takes long.
+/// Small, so that a decompression bomb is rejected quickly.
 const LIMITS: ShardLimits = ShardLimits {
     max_member_bytes: 64 << 10,
     max_sample_bytes: 128 << 10,
@@ -25,7 +25,7 @@ const LIMITS: ShardLimits = ShardLimits {
     inflate_ratio_from: 1 << 20,
 };
 
-/// Bytes in small pieces, as a slow connection gives them.
+/// A reader that returns bytes in small pieces, like a slow connection.
 struct Pieces<'a> {
     bytes: &'a [u8],
     most: usize,
@@ -38,15 +38,15 @@ impl Read for Pieces<'_> {
     }
 }
 
-/// What was read of a shard.
+/// The contents of a shard.
 #[derive(Debug, PartialEq)]
-struct Content {
+struct ShardContent {
     events: Vec<Event>,
     counts: MemberCounts,
     compression: Compression,
 }
 
-impl Content {
+impl ShardContent {
     fn of(reader: impl Read) -> Self {
         let mut reader = ShardReader::new(reader, LIMITS).expect("memory can be read");
         let events: Result<Vec<Event>, _> = reader.by_ref().collect();
@@ -71,18 +71,23 @@ impl Content {
 
 pub fn run(data: &[u8]) {
     let (most, data) = super::choice(data);
-    let content = Content::of(data);
+    let content = ShardContent::of(data);
     check_counts(&content);
     let pieces = Pieces {
         bytes: data,
         most: 1 + most,
     };
-    assert_eq!(Content::of(pieces), content, "in pieces of {}", 1 + most);
+    assert_eq!(
+        ShardContent::of(pieces),
+        content,
+        "in pieces of {}",
+        1 + most
+    );
     check_offsets(&content, data);
     write_and_read(&content);
 }
 
-fn check_counts(content: &Content) {
+fn check_counts(content: &ShardContent) {
     let counts = content.counts;
     let told = counts.in_samples + counts.skipped + counts.torn;
     assert_eq!(counts.members, told, "{counts:?}");
@@ -103,8 +108,8 @@ fn check_counts(content: &Content) {
     assert_eq!(early, 0, "damage is the last event");
 }
 
-/// Members that were listed can be read by offset, whatever is wrong behind them.
-fn check_offsets(content: &Content, data: &[u8]) {
+/// Listed members can be read by offset, whatever damage follows them.
+fn check_offsets(content: &ShardContent, data: &[u8]) {
     let mut bytes = TarBytes::new(data, &LIMITS).expect("memory can be read");
     for member in content.members() {
         let Some(expected) = &member.data else {
@@ -126,7 +131,7 @@ fn check_offsets(content: &Content, data: &[u8]) {
     }
 }
 
-fn write_and_read(content: &Content) {
+fn write_and_read(content: &ShardContent) {
     let mut writer = ShardWriter::new(Vec::new());
     let mut written = Vec::new();
     for member in content.members() {
@@ -139,7 +144,7 @@ fn write_and_read(content: &Content) {
         }
     }
     let shard = writer.finish().expect("memory can be written");
-    let again = Content::of(shard.as_slice());
+    let again = ShardContent::of(shard.as_slice());
     let read: Vec<_> = again.members().collect();
     assert_eq!(read.len() + again.counts.skipped as usize, written.len());
     if again.counts.skipped == 0 {

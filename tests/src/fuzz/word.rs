@@ -14,7 +14,7 @@ use crate::{Run, shared};
 
 const PLACE: &str = "memory://fuzz-word";
 
-/// Command lines of which the text is the last word's value. None touches anything outside of memory.
+/// Command lines whose last word ends in the text. They access only memory.
 const LINES: &[(&str, &[&str])] = &[
     ("sluice-filter", &["--min="]),
     ("sluice-filter", &["--max="]),
@@ -45,7 +45,7 @@ pub fn run(data: &[u8]) {
     }
 }
 
-/// What is parsed can be printed and parsed again; what is refused does not show a password.
+/// A parsed location can be printed and parsed again. An error does not contain a password.
 fn location(text: &str) {
     match Location::parse(text) {
         Err(e) => refused_well(&e),
@@ -81,7 +81,7 @@ fn printed_and_parsed<T: FromStr + Display + PartialEq>(text: &str) {
     }
 }
 
-/// A pattern of shards, in memory.
+/// Lists the shards of a pattern, in memory.
 fn shards(text: &str) {
     let place = Run::at(PLACE).expect("memory can be opened");
     for name in ["00000.tar", "00001.tar.gz", "more/00002.tgz", "note.txt"] {
@@ -95,7 +95,7 @@ fn shards(text: &str) {
     done("sluice-partition", &[&input]);
 }
 
-/// A list of units of `read`.
+/// Parses a list of units of `read`.
 fn units(text: &str) {
     let input = format!("--input={PLACE}/input");
     shards("");
@@ -103,7 +103,7 @@ fn units(text: &str) {
     done("sluice-read", &[&format!("--partitions={text}")]);
 }
 
-/// Runs a program in memory; it may refuse the words.
+/// Runs a program in memory. It may reject the words.
 fn done(program: &str, words: &[&str]) {
     let mut command = vec![program.to_owned(), format!("--run={PLACE}/run")];
     command.extend(words.iter().map(|word| (*word).to_owned()));
@@ -114,7 +114,7 @@ fn done(program: &str, words: &[&str]) {
     }
 }
 
-/// A word that its program parses, and no more.
+/// Parses a word with its program, without running it.
 fn line((program, words): (&str, &[&str]), text: &str) {
     let mut command = vec![program.to_owned()];
     command.extend(words.iter().map(|word| (*word).to_owned()));

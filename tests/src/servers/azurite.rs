@@ -1,4 +1,4 @@
-//! Azurite: Azure Blob.
+//! Azurite, an Azure Blob server.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use sha2::Sha256;
 
 use super::daemon::{Daemon, free_ports, program};
 use super::http::{self, escaped};
-use super::{Shared, Site};
+use super::{SharedServer, Site};
 
 const ACCOUNT: &str = "sluicetests";
 const CONTAINER: &str = "sluice-test";
@@ -17,9 +17,9 @@ const KEY: &[u8] = b"azure account key, never to be shown, 64 bytes of it: 7Q2.4
 
 /// Azurite with one account and two containers.
 pub struct Azurite {
-    /// Its container, reached with the account's key.
+    /// The container, accessed with the account's key.
     pub site: Site,
-    /// The URI of another container, which anybody may read and list.
+    /// The URI of another container, with public read access.
     pub public: String,
     /// A SAS token for everything in the account.
     pub token: String,
@@ -27,16 +27,16 @@ pub struct Azurite {
 }
 
 impl Azurite {
-    /// The one that the tests share.
+    /// Returns the server that the tests share.
     pub fn shared() -> Option<Arc<Self>> {
-        static SHARED: Shared<Azurite> = Shared::new();
+        static SHARED: SharedServer<Azurite> = SharedServer::new();
         SHARED.get(Self::start)
     }
 
-    /// Starts one.
+    /// Starts a server.
     ///
     /// # Panics
-    /// Where it makes no container.
+    /// When it cannot create a container.
     pub fn start() -> Option<Self> {
         let program = program("azurite-blob")?;
         let [port] = free_ports();
@@ -49,7 +49,7 @@ impl Azurite {
                 &format!("--location={}", folder.display()),
                 "--silent",
                 "--disableTelemetry",
-                // It knows the service's versions up to its own release.
+                // It supports the service's versions up to its own release.
                 "--skipApiVersionCheck",
             ];
             words.map(str::to_owned).to_vec()
@@ -85,12 +85,12 @@ impl Azurite {
     }
 }
 
-/// Base64 as it stands in a query.
+/// Returns Base64 escaped for a query.
 fn in_query(text: &str) -> String {
     escaped(text).replace('/', "%2F")
 }
 
-/// A SAS token, and the signature in it as it was before it was escaped.
+/// Returns a SAS token, and its signature before escaping.
 ///
 /// [Format](https://learn.microsoft.com/rest/api/storageservices/create-account-sas) of version
 /// 2020-10-02.

@@ -1,4 +1,4 @@
-//! Connections that break in the middle of an answer, which HAProxy cannot make.
+//! A proxy that breaks connections in the middle of a response, which HAProxy cannot do.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -7,39 +7,40 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use super::Site;
 
-/// Cuts at most. A request that is cut every time must succeed before its tries are used up.
+/// The maximum number of cuts. A request that is cut every time must succeed before its retries are
+/// used up.
 const MOST_CUTS: usize = 3;
 
-/// Passes connections on to a server, and cuts some inside of a long answer: of the answers of at
-/// least so many bytes the first, the third and the fifth, whichever connection they come on.
+/// Forwards connections to a server, and cuts some within a long response. Of the responses with at
+/// least this many bytes, it cuts the first, the third and the fifth, on any connection.
 pub struct Cutter {
-    /// The server's bucket, reached through it.
+    /// The server's bucket, accessed through the proxy.
     pub site: Site,
-    state: Arc<State>,
+    state: Arc<CutterState>,
 }
 
 #[derive(Default)]
-struct State {
-    /// Answers that reached the length at which some are cut.
+struct CutterState {
+    /// The number of responses that have reached the length at which some are cut.
     long: AtomicUsize,
     cuts: AtomicUsize,
 }
 
 impl Cutter {
-    /// Starts one before a server. Its threads end with the process.
+    /// Starts a proxy for a server. Its threads end with the process.
     ///
     /// # Panics
-    /// Where no port is to be had.
+    /// When there is no free port.
     pub fn before(site: &Site, bytes: u64) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let port = listener.local_addr().expect("a local address").port();
-        let state = Arc::<State>::default();
+        let state = Arc::<CutterState>::default();
         let (server, shared) = (site.port, state.clone());
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let state = shared.clone();
                 std::thread::spawn(move || {
-                    // A connection that breaks by itself is as good.
+                    // A connection that breaks without a cut has the same effect.
                     let _ = pass(client, server, bytes, &state);
                 });
             }
@@ -50,14 +51,14 @@ impl Cutter {
         }
     }
 
-    /// Connections cut so far.
+    /// Returns the number of cut connections.
     pub fn cuts(&self) -> usize {
         self.state.cuts.load(Ordering::Relaxed)
     }
 }
 
-impl State {
-    /// Whether the answer that has just become long is cut.
+impl CutterState {
+    /// Whether the response that has just reached the length is cut.
     fn is_cut(&self) -> bool {
         let number = self.long.fetch_add(1, Ordering::Relaxed);
         let is_cut = number.is_multiple_of(2) && number < 2 * MOST_CUTS;
@@ -66,10 +67,10 @@ impl State {
     }
 }
 
-fn pass(client: TcpStream, server: u16, bytes: u64, state: &State) -> io::Result<()> {
+fn pass(client: TcpStream, server: u16, bytes: u64, state: &CutterState) -> io::Result<()> {
     let server = TcpStream::connect(("127.0.0.1", server))?;
-    // A client sends its next request when it has the answer to the one before. So what came since
-    // the last bytes of a request is one answer, also on a connection that is used again.
+    // A client sends its next request after the response to the previous one. The bytes since the
+    // end of a request are therefore one response, also on a reused connection.
     let answered = Arc::<AtomicU64>::default();
     let (from, to, since) = (client.try_clone()?, server.try_clone()?, answered.clone());
     std::thread::spawn(move || {
@@ -89,7 +90,8 @@ fn pass(client: TcpStream, server: u16, bytes: u64, state: &State) -> io::Result
     server.shutdown(Shutdown::Both)
 }
 
-/// Copies piece by piece until the end, or until `goes_on` says no to the length of the next one.
+/// Copies piece by piece until the end, or until `goes_on` returns false for the length of the next
+/// piece.
 fn copy(
     mut from: &TcpStream,
     mut to: &TcpStream,

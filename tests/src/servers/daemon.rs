@@ -1,4 +1,4 @@
-//! A server's process, which ends with its owner, however that one ends.
+//! A server process that ends with its owner, even if the owner is killed.
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use crate::places;
 
-/// A server that takes longer to start is stuck: on two busy cores the slowest took four seconds.
+/// The time limit for the start. On two busy cores the slowest server took four seconds.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// Ends the server once nobody holds the other end of its standard input. So no server outlives a
-/// test that was killed, which no destructor could see to.
+/// Kills the server when the other end of its standard input closes. No server therefore outlives a
+/// killed test, in which no destructor runs.
 const KEEPER: &str = r#""$@" >"$0" 2>&1 & server=$!; read -r _; kill -9 $server; wait"#;
 
 /// A running server.
@@ -21,7 +21,7 @@ pub(super) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts a server in a temporary folder. `arguments` gets the folder.
+    /// Starts a server in a temporary folder, which `arguments` receives.
     pub fn start(
         program: &Path,
         arguments: impl FnOnce(&Path) -> Vec<String>,
@@ -60,7 +60,7 @@ impl Daemon {
         }
     }
 
-    /// What the server wrote to stdout and stderr.
+    /// Returns the server's output to stdout and stderr.
     #[expect(
         clippy::disallowed_methods,
         reason = "a server's log lies on local disk"
@@ -74,19 +74,19 @@ impl Daemon {
 impl Drop for Daemon {
     fn drop(&mut self) {
         drop(self.keeper.stdin.take());
-        // Nothing can be done about a keeper that is gone already.
+        // This fails if the keeper has already exited.
         let _ = self.keeper.wait();
     }
 }
 
-/// Ports that were free a moment ago.
+/// Returns ports that were free a moment ago.
 pub(super) fn free_ports<const N: usize>() -> [u16; N] {
-    // All at once, or else the same one could come twice.
+    // All at once, so that no port is returned twice.
     let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
     held.map(|listener| listener.local_addr().expect("a local address").port())
 }
 
-/// A server's program, where it is installed.
+/// Returns a server's program, if it is installed.
 pub(super) fn program(name: &str) -> Option<PathBuf> {
     places::server(name)
 }

@@ -1,13 +1,13 @@
-//! fake-gcs-server: Google Cloud Storage, as far as it goes.
+//! fake-gcs-server, a partial Google Cloud Storage server.
 //!
-//! It knows no XML multipart uploads (they end with 400 "invalid uploadType"), which is how opendal
-//! writes what does not fit into one request, and it checks no credentials. So objects written to
-//! it must fit into one part, and nothing can be learnt about secrets.
+//! It does not support XML multipart uploads (400 "invalid uploadType"), which opendal uses for
+//! objects larger than one request, and it checks no credentials. Objects must therefore fit into
+//! one part, and tests of secrets need another server.
 
 use std::sync::Arc;
 
 use super::daemon::{Daemon, free_ports, program};
-use super::{Shared, Site, http};
+use super::{SharedServer, Site, http};
 
 const BUCKET: &str = "sluice-test";
 
@@ -19,16 +19,16 @@ pub struct FakeGcs {
 }
 
 impl FakeGcs {
-    /// The one that the tests share.
+    /// Returns the server that the tests share.
     pub fn shared() -> Option<Arc<Self>> {
-        static SHARED: Shared<FakeGcs> = Shared::new();
+        static SHARED: SharedServer<FakeGcs> = SharedServer::new();
         SHARED.get(Self::start)
     }
 
-    /// Starts one.
+    /// Starts a server.
     ///
     /// # Panics
-    /// Where it makes no bucket.
+    /// When it cannot create a bucket.
     pub fn start() -> Option<Self> {
         let program = program("fake-gcs-server")?;
         let [port] = free_ports();

@@ -1,53 +1,53 @@
-//! HAProxy before a server: it makes faults, and tells what came by.
+//! HAProxy in front of a server: it causes faults, and counts requests.
 
 use std::fmt::Write as _;
 
 use super::Site;
 use super::daemon::{Daemon, free_ports, program};
 
-/// What the proxy does with requests, in thousandths of them.
+/// The faults of the proxy, in thousandths of the requests.
 #[derive(Debug, Clone, Copy)]
-pub struct Faults {
-    /// Answered with 503, as S3 does to who asks too often.
+pub struct ProxyFaults {
+    /// Answered with 503, like S3's rate limit.
     pub unavailable: u32,
-    /// Connections closed without an answer.
+    /// Connections closed without a response.
     pub closed: u32,
-    /// Passed on 0.2 to 0.8 s later.
+    /// Forwarded with a delay of 0.2 to 0.8 s.
     pub delayed: u32,
-    /// Passed on and done, but answered with 503.
+    /// Forwarded and processed, but answered with 503.
     pub lost: u32,
 }
 
-impl Faults {
-    /// Requests are counted and passed on.
+impl ProxyFaults {
+    /// No faults: requests are counted and forwarded.
     pub const NONE: Self = Self {
         unavailable: 0,
         closed: 0,
         delayed: 0,
         lost: 0,
     };
-    /// A store in trouble. Each fault costs the program a wait of some tenths of a second.
+    /// A store with many faults. Each fault costs the program a few tenths of a second.
     pub const MANY: Self = Self {
         unavailable: 40,
         closed: 20,
         delayed: 20,
         lost: 0,
     };
-    /// A store that stays away.
+    /// An unreachable store.
     pub const AWAY: Self = Self {
         unavailable: 1000,
         closed: 0,
         delayed: 0,
         lost: 0,
     };
-    /// A store that does what it is told and does not say so.
+    /// A store that processes requests, but whose responses are lost.
     pub const MUTE: Self = Self {
         unavailable: 0,
         closed: 0,
         delayed: 0,
         lost: 120,
     };
-    /// A store that is slow.
+    /// A slow store.
     pub const SLOW: Self = Self {
         unavailable: 0,
         closed: 0,
@@ -56,22 +56,22 @@ impl Faults {
     };
 }
 
-/// A request that came by.
+/// A request that the proxy received.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Seen {
+pub struct SeenRequest {
     /// `GET`, `PUT` and so on.
     pub method: String,
-    /// The status of the answer; -1 where there was none.
+    /// The status of the response; -1 without one.
     pub status: i32,
-    /// Bytes of the answer, with its head.
+    /// The size of the response with its headers, in bytes.
     pub bytes: u64,
     /// The path, without the query.
     pub path: String,
 }
 
-/// HAProxy before a server.
+/// HAProxy in front of a server.
 pub struct HaProxy {
-    /// The server's bucket, reached through the proxy.
+    /// The server's bucket, accessed through the proxy.
     pub site: Site,
     daemon: Daemon,
 }
@@ -80,12 +80,12 @@ const DELAY: &str = r#"core.register_action("delay", {"http-req"}, function(txn)
 "#;
 
 impl HaProxy {
-    /// Starts one before a server.
+    /// Starts a proxy for a server.
     #[expect(
         clippy::disallowed_methods,
         reason = "a server's configuration lies on local disk"
     )]
-    pub fn before(site: &Site, faults: Faults) -> Option<Self> {
+    pub fn before(site: &Site, faults: ProxyFaults) -> Option<Self> {
         let program = program("haproxy")?;
         let [port] = free_ports();
         let arguments = |folder: &std::path::Path| {
@@ -109,25 +109,25 @@ impl HaProxy {
         })
     }
 
-    /// The requests so far, in the order in which they ended.
-    pub fn seen(&self) -> Vec<Seen> {
+    /// Returns the requests so far, in the order in which they ended.
+    pub fn seen(&self) -> Vec<SeenRequest> {
         let log = self.daemon.log();
         let lines = log.lines().filter_map(|line| line.split_once("seen "));
         let seen = lines.filter_map(|(_, line)| {
             let mut words = line.splitn(4, ' ');
-            Some(Seen {
+            Some(SeenRequest {
                 method: words.next()?.to_owned(),
                 status: words.next()?.parse().ok()?,
                 bytes: words.next()?.parse().ok()?,
                 path: words.next()?.to_owned(),
             })
         });
-        // The look whether it is ready is no request.
+        // The probe for readiness is not a request.
         seen.filter(|seen| seen.method != "<BADREQ>").collect()
     }
 }
 
-fn configuration(port: u16, server: u16, faults: Faults, lua: &str) -> String {
+fn configuration(port: u16, server: u16, faults: ProxyFaults, lua: &str) -> String {
     let unavailable = faults.unavailable;
     let closed = unavailable + faults.closed;
     let delayed = closed + faults.delayed;

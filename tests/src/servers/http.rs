@@ -1,12 +1,12 @@
-//! Just enough HTTP to set up a server and to look into it.
+//! A minimal HTTP client to set up a server and to inspect it.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-/// A server's answer.
+/// A server's response.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub(super) struct HttpResponse {
     pub status: u16,
     pub body: String,
 }
@@ -18,7 +18,7 @@ pub(super) fn request(
     target: &str,
     headers: &[&str],
     body: &str,
-) -> io::Result<Answer> {
+) -> io::Result<HttpResponse> {
     let patience = Duration::from_secs(10);
     let address = SocketAddr::from(([127, 0, 0, 1], port));
     let mut stream = TcpStream::connect_timeout(&address, patience)?;
@@ -37,7 +37,7 @@ pub(super) fn request(
         .split(' ')
         .nth(1)
         .and_then(|status| status.parse().ok());
-    Ok(Answer {
+    Ok(HttpResponse {
         status: status.ok_or_else(|| io::Error::other(format!("no HTTP answer: {head}")))?,
         body: body.to_owned(),
     })
@@ -48,7 +48,7 @@ pub(super) fn answers(port: u16, target: &str) -> bool {
     request(port, "GET", target, &[], "").is_ok_and(|answer| answer.status == 200)
 }
 
-/// Text as it stands in a path or a query.
+/// Returns a text escaped for a path or a query.
 pub(super) fn escaped(text: &str) -> String {
     let escape = |byte: &u8| match byte {
         b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'/' => {

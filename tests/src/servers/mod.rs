@@ -1,8 +1,8 @@
-//! Real object stores on this machine, and a proxy that spoils their answers.
+//! Real object stores on this machine, and a proxy that causes faults.
 //!
-//! `tests/servers/install.sh` gets the programs. Where one is missing, starting it gives None and the
-//! test counts as skipped. A server lives on free ports and in a
-//! temporary folder, and ends with the value that stands for it, or with this process.
+//! `tests/servers/install.sh` installs the programs. If one is missing, starting it returns `None`
+//! and the test counts as skipped. A server uses free ports and a temporary folder. It ends when
+//! its value is dropped, or with this process.
 
 mod azurite;
 mod cutter;
@@ -17,10 +17,10 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 pub use azurite::Azurite;
 pub use cutter::Cutter;
 pub use gcs::FakeGcs;
-pub use haproxy::{Faults, HaProxy, Seen};
+pub use haproxy::{HaProxy, ProxyFaults, SeenRequest};
 pub use seaweedfs::SeaweedFs;
 
-/// A bucket, and what a program needs to reach it.
+/// A bucket, and the settings of a program that accesses it.
 #[derive(Debug, Clone)]
 pub struct Site {
     /// The bucket's URI.
@@ -31,12 +31,12 @@ pub struct Site {
     pub port: u16,
     /// Variables of the environment.
     pub variables: Vec<(&'static str, String)>,
-    /// What must never be shown.
+    /// Secrets that no output may contain.
     pub secrets: Vec<String>,
 }
 
 impl Site {
-    /// The same bucket, reached through another port.
+    /// Returns the same bucket, accessed through another port.
     #[must_use]
     pub fn through(&self, port: u16) -> Self {
         let [before, now] = [self.port, port].map(|port| format!("127.0.0.1:{port}"));
@@ -48,7 +48,7 @@ impl Site {
         site
     }
 
-    /// The same bucket, with a variable set to another value.
+    /// Returns the same bucket with another value of a variable.
     #[must_use]
     pub fn with(&self, name: &'static str, value: &str) -> Self {
         let mut site = self.without(name);
@@ -56,7 +56,7 @@ impl Site {
         site
     }
 
-    /// The same bucket, with a variable not set.
+    /// Returns the same bucket without a variable.
     #[must_use]
     pub fn without(&self, name: &str) -> Self {
         let mut site = self.clone();
@@ -65,16 +65,16 @@ impl Site {
     }
 }
 
-/// Something that tests share while one of them holds it.
-pub struct Shared<T>(Mutex<Weak<T>>);
+/// A value that tests share as long as one test uses it.
+pub struct SharedServer<T>(Mutex<Weak<T>>);
 
-impl<T> Shared<T> {
-    /// Nothing yet.
+impl<T> SharedServer<T> {
+    /// Returns a cell without a value.
     pub const fn new() -> Self {
         Self(Mutex::new(Weak::new()))
     }
 
-    /// What another test holds, or else a new one.
+    /// Returns the value of another test, or else a new one.
     pub fn get(&self, make: impl FnOnce() -> Option<T>) -> Option<Arc<T>> {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(shared) = held.upgrade() {
@@ -86,7 +86,7 @@ impl<T> Shared<T> {
     }
 }
 
-impl<T> Default for Shared<T> {
+impl<T> Default for SharedServer<T> {
     fn default() -> Self {
         Self::new()
     }

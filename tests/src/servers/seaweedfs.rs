@@ -1,4 +1,4 @@
-//! SeaweedFS: S3.
+//! SeaweedFS, an S3 server.
 
 use std::sync::Arc;
 
@@ -7,14 +7,14 @@ use serde_json::Value;
 
 use super::daemon::{Daemon, free_ports, program};
 use super::http::{self, escaped};
-use super::{Shared, Site};
+use super::{SharedServer, Site};
 
 const BUCKET: &str = "sluice-test";
-// Words that stand nowhere else, so that they can be searched for.
+// Unique texts, so that a search finds only the secrets.
 const KEY: &str = "AKIDSLUICETESTS7Q2";
 const SECRET: &str = "s3+secret/never+to/be+shown+4f1c";
 
-/// SeaweedFS with one bucket.
+/// SeaweedFS with one bucket, on free ports.
 pub struct SeaweedFs {
     /// Its bucket.
     pub site: Site,
@@ -23,13 +23,13 @@ pub struct SeaweedFs {
 }
 
 impl SeaweedFs {
-    /// The one that the tests share.
+    /// Returns the server that the tests share.
     pub fn shared() -> Option<Arc<Self>> {
-        static SHARED: Shared<SeaweedFs> = Shared::new();
+        static SHARED: SharedServer<SeaweedFs> = SharedServer::new();
         SHARED.get(Self::start)
     }
 
-    /// Starts one.
+    /// Starts a server, and waits until it is ready. Returns `None` if it is not installed.
     pub fn start() -> Option<Self> {
         let program = program("weed")?;
         let ports: [u16; 10] = free_ports();
@@ -37,7 +37,7 @@ impl SeaweedFs {
         let names = ["s3", "filer", "master", "volume", "admin"];
         let arguments = |folder: &std::path::Path| {
             let mut words = vec!["mini".to_owned(), format!("-dir={}", folder.display())];
-            // The ports that it would choose by itself it would share with another one.
+            // Its default ports could collide with another server's.
             for (name, ports) in names.iter().zip([
                 [s3, ports[5]],
                 [filer, ports[6]],
@@ -55,7 +55,7 @@ impl SeaweedFs {
                 "-admin.ui=false",
                 "-s3.port.iceberg=0",
                 "-s3.port.lance=0",
-                // S3 does not make a bucket because somebody writes to it.
+                // Writing does not create a bucket.
                 "-s3.autoCreateBucket=false",
             ];
             words.extend(others.map(str::to_owned));
@@ -89,11 +89,11 @@ impl SeaweedFs {
         })
     }
 
-    /// The names of what lies in a folder of the bucket, at any depth, as the server's file system
-    /// has them.
+    /// Returns the names of the objects below a folder of the bucket, according to the server's
+    /// file system.
     ///
     /// # Panics
-    /// Where the server gives no sensible answer.
+    /// When the response is not valid.
     pub fn names(&self, folder: &str) -> Vec<String> {
         let mut names = Vec::new();
         let mut folders = vec![String::new()];
@@ -102,7 +102,7 @@ impl SeaweedFs {
             for entry in self.entries(&path) {
                 let full = entry["FullPath"].as_str().expect("an entry has a path");
                 let name = full.rsplit('/').next().unwrap_or_default();
-                // Folders are those whose mode says so, in Go's way.
+                // The mode of a folder has Go's directory bit.
                 match entry["Mode"].as_u64().unwrap_or_default() >> 31 {
                     1 => folders.push(format!("{below}{name}/")),
                     _ => names.push(format!("{below}{name}")),
@@ -113,11 +113,11 @@ impl SeaweedFs {
         names
     }
 
-    /// What multipart uploads were to become, in a folder of the bucket, that were begun and neither
-    /// completed nor aborted. The server's file system tells, not its S3 side.
+    /// Returns the keys of pending multipart uploads below a folder of the bucket, according to the
+    /// server's file system instead of its S3 interface.
     ///
     /// # Panics
-    /// Where the server gives no sensible answer.
+    /// When the response is not valid.
     pub fn uploads(&self, folder: &str) -> Vec<String> {
         let entries = self.entries(&format!("/buckets/{BUCKET}/.uploads/"));
         let keys = entries.iter().map(|entry| {

@@ -1,16 +1,15 @@
 """A stand-in for the Kubernetes API and a machine, enough for KubernetesPodOperator: pods are created, listed, read, logged,
-exec'd into, patched and deleted. A pod's first container runs for real, by podman or as a process on this machine. The sidecar
-that passes results to XCom is simulated.
+exec'd into, patched and deleted. A pod's first container runs as a process on this machine. The sidecar that passes results to XCom
+is simulated. Images, confinement and limits are tested on a real cluster (tests/workflows/cluster).
 
     python fakelet.py PORT
 
 Variables:
 
-- FAKELET_PODMAN: `1` for podman with the pod's image and security context, else processes
-- FAKELET_PROGRAMS: the folder of the programs, for processes
+- FAKELET_PROGRAMS: the folder of the programs
 - FAKELET_SECRETS: the cluster's secrets as JSON: {"name": {"VARIABLE": "value"}}
 
-`/_state` lists the pods, and how they were confined.
+`/_state` lists the pods.
 """
 
 from __future__ import annotations
@@ -27,12 +26,8 @@ from typing import Any
 
 from aiohttp import web
 
-PODMAN = os.environ.get("FAKELET_PODMAN") == "1"
 PROGRAMS = os.environ.get("FAKELET_PROGRAMS", "")
 SECRETS: dict[str, dict[str, str]] = json.loads(os.environ.get("FAKELET_SECRETS", "{}"))
-RUN = ["podman", "--cgroup-manager", "cgroupfs", "--runtime", "runc", "run", "--rm", "--pull", "never", "--network", "host"]
-# A sandbox may not let them be raised.
-RUN += ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"]
 
 Key = tuple[str, str]
 pods: dict[Key, dict[str, Any]] = {}
@@ -101,40 +96,8 @@ def arguments(container: dict[str, Any]) -> list[str]:
     return [re.sub(r"\$\$|\$\(([^()]*)\)", expanded, word) for word in container.get("args") or []]
 
 
-def by_podman(pod: dict[str, Any], container: dict[str, Any], folder: str) -> tuple[list[str], dict[str, str]]:
-    """Returns the command that runs a container, confined as the pod says. No command line has secrets."""
-    words = list(RUN)
-    security = (pod["spec"].get("securityContext") or {}) | (container.get("securityContext") or {})
-    if security.get("readOnlyRootFilesystem"):
-        words += ["--read-only", "--read-only-tmpfs=false"]
-    if security.get("allowPrivilegeEscalation") is False:
-        words += ["--security-opt", "no-new-privileges"]
-    for name in (security.get("capabilities") or {}).get("drop") or []:
-        words += ["--cap-drop", name.lower()]
-    if "runAsUser" in security:
-        words += ["--user", f"{security['runAsUser']}:{security.get('runAsGroup', 0)}"]
-    limits = (container.get("resources") or {}).get("limits") or {}
-    if "memory" in limits:
-        words += ["--memory", limits["memory"].replace("Mi", "m").replace("Gi", "g")]
-    last_words = os.path.join(folder, "termination-log")
-    open(last_words, "w").close()
-    os.chmod(folder, 0o755)
-    os.chmod(last_words, 0o666)
-    words += ["--volume", f"{last_words}:/dev/termination-log"]
-    for mount in container.get("volumeMounts") or []:
-        words += ["--volume", f"{volume(folder, mount['name'])}:{mount['mountPath']}"]
-    given = variables(container)
-    for name in given:
-        words += ["--env", name]
-    command = container.get("command") or []
-    if command:
-        words += ["--entrypoint", command[0]]
-    words += [container["image"], *command[1:], *arguments(container)]
-    return words, dict(os.environ) | given
-
-
 def as_process(container: dict[str, Any], folder: str) -> tuple[list[str], dict[str, str]]:
-    """Returns the same without a container: mounted folders replace the paths that they are mounted at."""
+    """Returns the command and the variables of a container. Mounted folders replace the paths that they are mounted at."""
     words = [*(container.get("command") or []), *arguments(container)]
     given = variables(container)
     for mount in container.get("volumeMounts") or []:
@@ -157,7 +120,7 @@ async def run(key: Key) -> None:
     pod = pods[key]
     base, *others = pod["spec"]["containers"]
     folder = folders[key] = tempfile.mkdtemp(prefix="fakelet-")
-    words, environment = by_podman(pod, base, folder) if PODMAN else as_process(base, folder)
+    words, environment = as_process(base, folder)
     started = now()
     seen.append({"pod": key[1], "image": base["image"], "words": words, "containers": pod["spec"]["containers"]})
     try:
@@ -181,11 +144,7 @@ async def run(key: Key) -> None:
         logs[key].append((datetime.datetime.now(datetime.timezone.utc), line))
     code = await process.wait()
     code = 128 - code if code < 0 else code
-    try:
-        with open(os.path.join(folder, "termination-log")) as file:
-            message = file.read()
-    except FileNotFoundError:
-        message = last_words(logs[key])
+    message = last_words(logs[key])
     codes[key] = code
     reason = "Completed" if code == 0 else "Error"
     pod["status"]["containerStatuses"][0] = status(base, ended(code, reason, message, started))
@@ -270,12 +229,12 @@ async def log(request: web.Request) -> web.StreamResponse:
         return refused(404, "NotFound")
     answer = web.StreamResponse(headers={"content-type": "text/plain"})
     await answer.prepare(request)
-    told = 0
+    sent = 0
     follow, stamped = (request.query.get(name, "").lower() == "true" for name in ("follow", "timestamps"))
     while True:
-        while told < len(logs[key]):
-            at, line = logs[key][told]
-            told += 1
+        while sent < len(logs[key]):
+            at, line = logs[key][sent]
+            sent += 1
             await answer.write((at.strftime("%Y-%m-%dT%H:%M:%S.%f000Z ").encode() if stamped else b"") + line)
         if not follow or key in codes or key not in pods:
             return answer

@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 
 BUCKET = "sluice-test"
-# Words that stand nowhere else, so that they can be searched for.
+# Unique words, so that tests can search for them.
 KEY = "AKIDSLUICEAIRFLOW5K8"
 SECRET = "airflow+secret/never+to/be+shown+93ad"
 

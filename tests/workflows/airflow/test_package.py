@@ -99,7 +99,7 @@ def test_the_dag_is_the_default_pipeline(name: str, dags: dict, default: dict) -
         assert line["command"] == expected
         if "container" in line:
             assert line["container"] == [*expected, "--result", "/airflow/xcom/return.json"]
-        # The fan-out task is that of the unit, behind the node that counts it.
+        # The fan-out task of the unit, after the node that counts it.
         fan_outs = {task for task in dags[name].get_task(node["name"]).upstream_task_ids if task.startswith("fan-out-")}
         assert fan_outs == ({f"fan-out-{node['fan_out']}"} if node["counted_by"] else set())
         for task in fan_outs:

@@ -1,20 +1,18 @@
-"""The default pipeline as pods, against a stand-in for the Kubernetes API that runs the real images by podman. Without podman,
-root or the base image, pods run as processes, with a warning.
+"""The default pipeline as pods, against a stand-in for the Kubernetes API that runs them as processes. tests/workflows/cluster runs it on
+a real one, with the image.
 
 Failures: a task that does not succeed, a result that is not in XCom, last words that are not in the exception, a permanent exit
-that is retried, a container that is not confined, a secret in a log or a command line.
+that is retried, a container that asks for too much, a secret in a log or a command line.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
 import urllib.request
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,59 +22,11 @@ import yaml
 from conftest import DAGS, results, states
 from store import KEY, SECRET, Store, free_ports
 
-IMAGE = "localhost/sluice:airflow"
 SETTINGS = {"embedder": "efficientnet-lite0", "aesthetic": "technical-quality", "nsfw": "opennsfw", "eps": 0.15}
 
 
-def why_no_podman() -> str:
-    """Returns why the images cannot run here; empty where they can."""
-    if os.geteuid() != 0:
-        return "not root"
-    missing = [tool for tool in ("podman", "buildah", "runc") if not shutil.which(tool)]
-    if missing:
-        return f"no {', '.join(missing)}"
-    return "" if base() else "no base image in .cache/images (make test-images makes it)"
-
-
-def base() -> Path | None:
-    """Returns the base image that containers/base.sh made."""
-    found = sorted((places.ROOT / ".cache" / "images").glob("base-*.tar"))
-    return found[0] if found else None
-
-
 @pytest.fixture(scope="module")
-def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str] | None]:
-    """The environment in which podman has the image; None without podman."""
-    programs = places.programs()
-    reason = why_no_podman()
-    if reason:
-        warnings.warn(f"SKIPPED: containers ({reason}): the pods run as processes", stacklevel=2)
-        yield None
-        return
-    work = tmp_path_factory.mktemp("podman")
-    kind = subprocess.run(["stat", "-f", "-c", "%T", work], capture_output=True, text=True, check=True).stdout.strip()
-    driver = "vfs" if kind == "overlayfs" else "overlay"
-    storage = work / "storage.conf"
-    storage.write_text(f'[storage]\ndriver = "{driver}"\ngraphroot = "{work}/graph"\nrunroot = "{work}/run"\n')
-    environment = {"CONTAINERS_STORAGE_CONF": str(storage), "BUILDAH_ISOLATION": "chroot"}
-    build = {"BASE": "localhost/base:test", "BUILDER": "buildah", "VERSION": "airflow", "PROGRAMS": str(programs)}
-    build["BUILD_FLAGS"] = "--pull=never"
-    try:
-        for line in (["podman", "import", "-q", base(), "localhost/base:test"], ["containers/build.sh", "sluice"]):
-            done = subprocess.run(
-                line, cwd=places.ROOT, env=os.environ | environment | build, capture_output=True, text=True, check=False
-            )
-            assert done.returncode == 0, done.stderr[-3000:]
-        yield environment
-    finally:
-        with open("/proc/self/mounts") as mounts:
-            below = [line.split()[1] for line in mounts if line.split()[1].startswith(f"{work}/")]
-        for mount in sorted(below, reverse=True):
-            subprocess.run(["umount", mount], check=False)
-
-
-@pytest.fixture(scope="module")
-def cluster(podman: dict[str, str] | None, store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def cluster(store: Store, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The stand-in's URL; the DAGs get it from TEST_CLUSTER."""
     work = tmp_path_factory.mktemp("cluster")
     for shard in places.demo():
@@ -89,8 +39,6 @@ def cluster(podman: dict[str, str] | None, store: Store, tmp_path_factory: pytes
     secret = {**store.variables, "SLUICE_MODELS": store.uri("models")}
     environment = {
         **os.environ,
-        **(podman or {}),
-        "FAKELET_PODMAN": "0" if podman is None else "1",
         "FAKELET_PROGRAMS": str(places.programs()),
         "FAKELET_SECRETS": json.dumps({"sluice-store": secret}),
         "ORT_DYLIB_PATH": str(places.onnxruntime()),
@@ -102,7 +50,6 @@ def cluster(podman: dict[str, str] | None, store: Store, tmp_path_factory: pytes
         "TEST_CLUSTER": str(work / "config"),
         "TEST_BUCKET": store.uri("").rstrip("/"),
         "TEST_STORE": store.variables["AWS_ENDPOINT_URL"],
-        "TEST_IMAGE": IMAGE,
     }
     os.environ.update(more)
     with (work / "log").open("w") as log:
@@ -129,7 +76,7 @@ def seen(cluster: str) -> dict:
 
 
 def test_the_whole_dag_runs_as_pods(
-    db: None, cluster: str, podman: dict[str, str] | None, store: Store, capfd: pytest.CaptureFixture[str]
+    db: None, cluster: str, store: Store, capfd: pytest.CaptureFixture[str]
 ) -> None:
     from airflow.dag_processing.dagbag import DagBag
 
@@ -158,13 +105,11 @@ def test_the_whole_dag_runs_as_pods(
         assert base["securityContext"]["readOnlyRootFilesystem"] is True
         assert [container["image"] for container in side] == ["registry.example/sidecar:1"] * len(side)
         assert base["resources"]["limits"] == base["resources"]["requests"]
-        if podman is not None:
-            words = " ".join(pod["words"])
-            assert "--read-only --read-only-tmpfs=false --security-opt no-new-privileges --cap-drop all --user 65532:65532" in words
+        # A ResourceQuota refuses containers without limits.
+        assert all(container["resources"]["limits"] for container in side)
     assert SECRET not in log + json.dumps(state) and KEY not in log + json.dumps(state)
     with capfd.disabled():
-        how = "podman" if podman else f"processes ({why_no_podman()})"
-        print(json.dumps({"pods": len(state["seen"]), "by": how, "seconds": round(seconds, 1)}))
+        print(json.dumps({"pods": len(state["seen"]), "seconds": round(seconds, 1)}))
 
 
 def test_pods_that_fail(db: None, cluster: str, store: Store, capfd: pytest.CaptureFixture[str]) -> None:

@@ -78,7 +78,7 @@ class _Sprig:
 
 
 class Ours:
-    """As much of it as the templates use, for machines without Go. The tests hold it against Argo's own."""
+    """The part of it that the templates use, for machines without Go. The tests compare it with Argo's own."""
 
     def _evaluate(self, expression: str, values: dict[str, str]):
         known = {name.split(".")[0] for name in values}

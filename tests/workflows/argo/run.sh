@@ -38,7 +38,7 @@ get_linter() {
         return
     fi
     say "building Argo's linter, for some minutes"
-    # It lints a few files: compiling it matters more than its speed. What the build leaves behind are gigabytes, so they go.
+    # It lints a few files, so a fast build matters more than a fast program. The build's caches take gigabytes and are deleted.
     if (cd $here/lint && GOPATH=$work GOCACHE=$work/cache GOTOOLCHAIN=local GOFLAGS="-modcacherw -trimpath" CGO_ENABLED=0 \
         go build -gcflags='all=-N -l' -ldflags=-s -o "$argo/argo-lint" .) >"$argo/go.log" 2>&1; then
         echo "$version" >"$argo/argo-lint.version"

@@ -113,7 +113,7 @@ class UsersDefinition(Definition):
 
 
 KUBECTL = """#!/bin/sh
-# Stands for kubectl: every Job completes but that of nsfw.
+# Replaces kubectl: every Job completes except that of nsfw.
 echo "$*" >>"$LOG"
 [ "$1" != apply ] || cp "$3" "$APPLIED"
 case "$1 $3" in

@@ -1,4 +1,4 @@
-"""The WorkflowTemplates at work: the shipped one and that of a pipeline file, on an S3 server, with what can happen to pods."""
+"""The WorkflowTemplates at work, on an S3 server: the shipped one and that of a pipeline file. tests/workflows/cluster has the faults."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import yaml
 
 import places
 from expressions import Argo, Ours
-from interpreter import Failed, Fault, Interpreter, documents
-from seaweedfs import SeaweedFs, free_ports
+from interpreter import Failed, Interpreter, documents
+from seaweedfs import SeaweedFs
 
 SETTINGS = {
     "embedder": "efficientnet-lite0",
@@ -58,7 +58,7 @@ class Run(unittest.TestCase):
             self.server.put(f"{name}/raw/{shard.name}", shard.read_bytes())
 
     def test_whole_dag(self):
-        """A first part of the data, more data with faults, nothing new; each time the same run."""
+        """A first part of the data, more data, nothing new; each time the same run."""
         shards = sorted(places.PHOTOGRAPHS.glob("*.tar"))
         parameters = self.parameters("whole") | {"max-tasks": "3"}
 
@@ -72,32 +72,11 @@ class Run(unittest.TestCase):
 
         before = {step: self.receipts("whole", step) for step in ("read", "embed", "aesthetic", "nsfw")}
         self.upload("whole", shards[-1:])
-        [nobody] = free_ports(1)
-        faults = {
-            # The store does not answer: the program gives up by itself, with 75.
-            ("dag.read(0)", 0): Fault({"AWS_ENDPOINT_URL": f"http://127.0.0.1:{nobody}", "SLUICE_STORE_RETRY_FOR": "1"}),
-            # Killed, as for memory, in the middle of the work.
-            ("dag.embed(0)", 0): Fault(kill_after=0.15),
-            # The node is lost, and nobody knows the exit code.
-            ("dag.export-write(0)", 0): Fault(lose_after=0.01),
-            ("dag.export-write(0)", 1): Fault(lose_after=0.01),
-        }
         second = self.interpreter()
-        second.faults = faults
         outputs = second.submit("WorkflowTemplate", "sluice-curate", parameters)
         counts = json.loads(outputs["result"])["counts"]
         self.assertEqual((counts["in"], counts["in"] - counts["kept"]), (177, sum(counts["dropped"].values())))
-        failed = {(a.name, a.number): (a.phase, a.exit_code) for a in second.attempts if a.phase != "Succeeded"}
-        self.assertEqual(
-            failed,
-            {
-                ("dag.read(0)", 0): ("Failed", "75"),
-                ("dag.embed(0)", 0): ("Failed", "137"),
-                ("dag.export-write(0)", 0): ("Error", "-1"),
-                ("dag.export-write(0)", 1): ("Error", "-1"),
-            },
-        )
-        # Of what was there already nothing was read, embedded or scored again.
+        # No sample of the first part was read, embedded or scored again.
         for step, receipts in before.items():
             if step == "aesthetic":
                 continue  # it is computed from the measures of `read`, which costs less than taking rows over
@@ -156,19 +135,6 @@ class Run(unittest.TestCase):
         differ = [file for file in compared if local[file] != self.server.get(f"{name}/curated/{file}")]
         self.assertEqual(differ, [])
 
-    def test_permanent_errors_are_not_tried_again(self):
-        """Exit 2 and exit 3 end the workflow with the first pod."""
-        shards = sorted(places.PHOTOGRAPHS.glob("*.tar"))
-        self.upload("wrong", shards[:1])
-        runs = self.interpreter()
-        with self.assertRaisesRegex(Failed, "embed.*exit 2 after 1 tries.*no-such-model"):
-            runs.submit("WorkflowTemplate", "sluice-curate", self.parameters("wrong") | {"embedder": "no-such-model"})
-        # A step alone, whose input is not there.
-        runs = self.interpreter()
-        with self.assertRaisesRegex(Failed, "exit 3 after 1 tries"):
-            runs.submit("WorkflowTemplate", "sluice-curate", self.parameters("nothing"), entrypoint="read")
-        self.assertEqual(len(runs.attempts), 1)
-
     def test_steps_alone(self):
         """A step's template as the entrypoint, and several inputs."""
         shards = sorted(places.PHOTOGRAPHS.glob("*.tar"))
@@ -194,6 +160,14 @@ class Run(unittest.TestCase):
         self.assertEqual({a.phase for a in runs.attempts}, {"Succeeded"})
         self.verify(given["run"])
         self.compare_with_local_run("mine", shards, {"pipeline": str(places.PIPELINE)})
+
+    def test_the_first_pod_refuses_places_that_are_gone_with_the_pods(self):
+        self.upload("lost", sorted(places.PHOTOGRAPHS.glob("*.tar"))[:1])
+        for place in ("run", "output"):
+            runs = self.interpreter()
+            with self.assertRaisesRegex(Failed, f"partition: exit 2: .*--{place} /tmp/lost: a folder of this pod alone"):
+                runs.submit("WorkflowTemplate", "sluice-curate", self.parameters("lost") | {place: "/tmp/lost"})
+            self.assertEqual(len(runs.attempts), 1)
 
     def test_what_must_be_given_is_asked_for(self):
         with self.assertRaisesRegex(Failed, "output"):

@@ -19,7 +19,7 @@ from expressions import Argo, Ours, expand
 from interpreter import ancestors, dependencies, documents
 
 COMPONENTS = ["cluster", "gpu", "spot", "limits", "small", "logs", "kueue"]
-# The exit codes of the programs' table, Argo's "unknown", and what becomes of them. And a node that is lost.
+# The programs' exit codes, Argo's "unknown" and a lost node, and whether each is retried.
 OUTCOMES = {
     ("Failed", "1"): False,
     ("Failed", "2"): False,
@@ -72,7 +72,7 @@ def kustomized(*components: str) -> str:
             "images": [{"name": "sluice", "newName": "registry.example/team/sluice", "newTag": "1.2.3"}],
             "configurations": ["images.yaml"],
         }
-        # Kustomize takes every kind that it does not know for one that lies in a namespace.
+        # Kustomize treats every kind that it does not know as one with a namespace.
         if "cluster" not in components:
             value["namespace"] = "curation"
         (mine / "kustomization.yaml").write_text(json.dumps(value))

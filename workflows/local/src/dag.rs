@@ -1,4 +1,4 @@
-//! The DAG of a pipeline, as `sluice dag` prints it: as JSON, or as the files of an engine.
+//! The DAG of a pipeline, which `sluice dag` prints as JSON or as the files of a workflow engine.
 
 mod argo;
 mod engine;
@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
-use sluice_harness::Desk;
+use sluice_harness::ToolContext;
 use sluice_manifest as manifest;
 use sluice_manifest::retry;
 
@@ -21,81 +21,81 @@ use crate::pipeline::{self, Pipeline};
 pub struct Dag {
     /// The pipeline's name.
     pub name: String,
-    /// What a user sets for a run, whichever engine it is.
-    pub parameters: Vec<Parameter>,
-    /// The nodes, each after those that it waits for.
-    pub steps: Vec<Node>,
+    /// The parameters that a user sets for a run, the same for every engine.
+    pub parameters: Vec<DagParameter>,
+    /// The nodes in topological order: each comes after the nodes that it waits for.
+    pub steps: Vec<DagNode>,
     /// CPUs and memory of each class of nodes.
-    pub resources: BTreeMap<String, Resources>,
+    pub resources: BTreeMap<String, PodResources>,
     /// How a failed task is retried.
     pub retry: Retry,
 }
 
-/// A parameter of a pipeline. `run` is not among them: every node has it.
+/// A parameter of a pipeline. `run` is not in the list: every node has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Parameter {
-    /// Its name: `${name}` stands for its value in [`Node::arguments`].
+pub struct DagParameter {
+    /// The name. `${name}` in [`DagNode::arguments`] is a placeholder for the value.
     pub name: String,
     /// The environment variable that sets it in `sluice run`.
     pub variable: String,
-    /// What its value is, in capitals; empty for a switch.
+    /// The metavariable of the value, in capitals; empty for a switch.
     pub value: String,
     /// Whether its value is `true` or `false`.
     pub switch: bool,
-    /// Its value when none is given.
+    /// The default value.
     pub default: Option<String>,
     /// Whether a value must be given.
     pub required: bool,
     /// Whether it takes any number of values.
     pub many: bool,
-    /// One line about it.
+    /// The help text, one line.
     pub help: String,
-    /// The heading that forms list it under; none: the first one.
+    /// The heading under which forms list it. `None` is the first heading.
     pub section: Option<String>,
 }
 
-/// What an engine runs: a step, or one subcommand of a step.
+/// A node of the DAG: a step, or one subcommand of a step.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Node {
-    /// Its name in the DAG.
+pub struct DagNode {
+    /// The name in the DAG.
     pub name: String,
-    /// The step, which is the directory in the run.
+    /// The step, whose name is also its directory in the run.
     pub step: String,
     /// The step's stage.
     pub stage: String,
-    /// What it does, one line for people.
+    /// What the node does, in one line for people.
     #[serde(default)]
     pub about: String,
     /// The program, `sluice-<stage>`.
     pub program: String,
     /// The program's subcommand.
     pub subcommand: Option<String>,
-    /// Options of the command line, whole words. The engine adds `--run`, `--task-index`,
+    /// Options of the command line, one word each. The engine adds `--run`, `--task-index`,
     /// `--task-count` and `--result`.
     pub arguments: Vec<String>,
-    /// What one task is for: `one` for a node that runs once.
+    /// The kind of unit that one task processes; `one` for a node that runs once.
     pub fan_out: String,
-    /// Where the number of units is found; none for a node that runs once.
-    pub counted_by: Option<CountedBy>,
+    /// The source of the number of units; `None` for a node that runs once.
+    pub counted_by: Option<UnitCount>,
     /// The class of resources, a key of [`Dag::resources`].
     pub resources: String,
     /// The nodes that it waits for.
     pub after: Vec<String>,
 }
 
-/// Where the number of units is found.
+/// The source of the number of units.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum CountedBy {
-    /// In the result of this node, as `fan_out.<fan_out>`.
+pub enum UnitCount {
+    /// The result of this node, in the field `fan_out.<fan_out>`.
     Step(String),
-    /// This text, a number once its parameters have values; 1 where it is empty.
+    /// This text, which is a number once its parameters are substituted. An empty text counts as 1.
     Value(String),
 }
 
-/// Resources of one pod.
+/// The resource requests of one pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Resources {
+pub struct PodResources {
     /// CPUs.
     pub cpus: u32,
     /// Memory in MiB.
@@ -107,7 +107,7 @@ pub struct Resources {
 pub struct Retry {
     /// Retries after the first attempt.
     pub limit: u32,
-    /// Seconds before the first retry; each further one waits twice as long.
+    /// Seconds before the first retry. The wait doubles with each further retry.
     pub first_seconds: u32,
     /// The longest wait in seconds.
     pub longest_seconds: u32,
@@ -124,9 +124,9 @@ pub struct DagArgs {
     #[arg(long, env = "SLUICE_PIPELINE", value_name = "URI")]
     pub pipeline: Option<String>,
 
-    /// What is printed
+    /// The format of the output
     #[arg(long, env = "SLUICE_FORMAT", value_enum, default_value_t)]
-    pub format: Format,
+    pub format: DagFormat,
 
     /// Values that become the defaults of the DAG's parameters
     #[command(flatten)]
@@ -135,7 +135,7 @@ pub struct DagArgs {
 
 /// A form of the DAG.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-pub enum Format {
+pub enum DagFormat {
     /// JSON, for Airflow and other tools
     #[default]
     Json,
@@ -148,30 +148,30 @@ pub enum Format {
 /// Prints the DAG.
 ///
 /// # Errors
-/// Usage, when the pipeline cannot be loaded.
-pub fn dag(args: &DagArgs, desk: &mut Desk<'_>) -> Result<()> {
+/// Returns a usage error when the pipeline cannot be loaded.
+pub fn dag(args: &DagArgs, tool: &mut ToolContext<'_>) -> Result<()> {
     let file = args.pipeline.as_deref();
-    let mut pipeline = pipeline::open(&desk.shared.storage, file)?;
+    let mut pipeline = pipeline::open(&tool.shared.storage, file)?;
     let given = args.parameters.elsewhere(&pipeline, file)?;
-    let storage = &desk.shared.storage;
+    let storage = &tool.shared.storage;
     let attempt = |given: &[Given]| pipeline::open(storage, file)?.preset(given);
     let preset = pipeline.preset(&given);
     preset.map_err(|e| args.parameters.name_culprit(e, &given, attempt))?;
-    if args.format != Format::Json {
+    if args.format != DagFormat::Json {
         for warning in engine::needs_of_image(&pipeline) {
-            writeln!(desk.err, "sluice: warning: {warning}")?;
+            writeln!(tool.err, "sluice: warning: {warning}")?;
         }
     }
     let dag = Dag::of(&pipeline);
-    write!(desk.out, "{}", args.format.print(&dag)?)?;
+    write!(tool.out, "{}", args.format.print(&dag)?)?;
     Ok(())
 }
 
-impl Format {
+impl DagFormat {
     /// Returns a DAG in this form.
     ///
     /// # Errors
-    /// When it cannot be serialised: a bug.
+    /// Fails when the DAG cannot be serialised, which is a bug.
     pub fn print(self, dag: &Dag) -> Result<String> {
         match self {
             Self::Json => Ok(serde_json::to_string_pretty(dag)? + "\n"),
@@ -186,15 +186,15 @@ impl Dag {
     pub fn of(pipeline: &Pipeline) -> Self {
         let classes = manifest::Resources::ALL.into_iter().map(|class| {
             let (cpus, memory_mib) = class.requests();
-            (class.as_str().to_owned(), Resources { cpus, memory_mib })
+            (class.as_str().to_owned(), PodResources { cpus, memory_mib })
         });
         Self {
             name: pipeline.name.clone(),
-            parameters: pipeline.parameters.iter().map(Parameter::of).collect(),
+            parameters: pipeline.parameters.iter().map(DagParameter::of).collect(),
             steps: pipeline
                 .nodes
                 .iter()
-                .map(|node| Node::of(node, pipeline))
+                .map(|node| DagNode::of(node, pipeline))
                 .collect(),
             resources: classes.collect(),
             retry: Retry {
@@ -207,7 +207,7 @@ impl Dag {
     }
 }
 
-impl Parameter {
+impl DagParameter {
     fn of(parameter: &pipeline::Parameter) -> Self {
         Self {
             name: parameter.name.clone(),
@@ -223,14 +223,14 @@ impl Parameter {
     }
 }
 
-fn about(node: &pipeline::Node) -> String {
+fn about(node: &pipeline::PipelineNode) -> String {
     let command = node.program.command_of(node.operation);
     let about = command.get_about().map(ToString::to_string);
     about.unwrap_or_default()
 }
 
-impl Node {
-    fn of(node: &pipeline::Node, pipeline: &Pipeline) -> Self {
+impl DagNode {
+    fn of(node: &pipeline::PipelineNode, pipeline: &Pipeline) -> Self {
         let operation = node.operation;
         let own = |subcommand: &str| {
             let nodes = pipeline
@@ -253,11 +253,11 @@ impl Node {
             fan_out: operation.unit.fan_out().as_str().to_owned(),
             counted_by: match node.counted_by() {
                 manifest::CountedBy::One => None,
-                manifest::CountedBy::Partition => Some(CountedBy::Step("partition".to_owned())),
+                manifest::CountedBy::Partition => Some(UnitCount::Step("partition".to_owned())),
                 manifest::CountedBy::Flag(flag) => {
-                    Some(CountedBy::Value(node.argument(flag).to_owned()))
+                    Some(UnitCount::Value(node.argument(flag).to_owned()))
                 }
-                manifest::CountedBy::Subcommand(name) => Some(CountedBy::Step(own(name))),
+                manifest::CountedBy::Subcommand(name) => Some(UnitCount::Step(own(name))),
             },
             resources: operation.resources.as_str().to_owned(),
             after: node.after.clone(),

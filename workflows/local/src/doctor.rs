@@ -1,14 +1,14 @@
-//! `sluice doctor`: what this machine has, and what would run where.
+//! `sluice doctor`: shows the machine's resources, and where each model would run.
 //!
-//! It looks and changes nothing: no model is loaded, no store is asked for anything but the folder of
-//! models. Of credentials it says which are set, never what they are.
+//! The command is read-only: it loads no model and accesses no store except the folder of models.
+//! It reports which credentials are set, never their values.
 
 use std::path::PathBuf;
 
 use anyhow::Result;
 use clap::Args;
 use serde::Serialize;
-use sluice_harness::{Desk, Hardware, is_set};
+use sluice_harness::{Hardware, ToolContext, is_set};
 use sluice_manifest::numbers::bytes as shown_bytes;
 use sluice_manifest::{Class, Error};
 use sluice_model::{
@@ -34,9 +34,9 @@ pub struct DoctorArgs {
     pub json: bool,
 }
 
-/// What this machine has.
+/// The resources of this machine.
 #[derive(Debug, Serialize)]
-struct Findings {
+struct MachineFindings {
     version: &'static str,
     hardware: Hardware,
     onnxruntime: Runtime,
@@ -56,7 +56,7 @@ struct Runtime {
     error: Option<String>,
 }
 
-/// A device, and what is missing for it.
+/// A device and its missing requirements.
 #[derive(Debug, Serialize)]
 struct Usable {
     device: Device,
@@ -69,7 +69,7 @@ struct Usable {
     hint: Option<String>,
 }
 
-/// The credentials of a store that are there.
+/// The credentials found for a store.
 #[derive(Debug, Serialize)]
 struct Credentials {
     store: &'static str,
@@ -91,7 +91,8 @@ struct Placed {
     error: Option<String>,
 }
 
-/// Where each store's credentials may be: variables, and files in the user's folder.
+/// The locations of each store's credentials: environment variables, and files in the user's home
+/// folder.
 const CREDENTIALS: [(&str, &[&str], &[&str]); 4] = [
     (
         "s3",
@@ -132,27 +133,28 @@ const CREDENTIALS: [(&str, &[&str], &[&str]); 4] = [
     ),
 ];
 
-/// Shows what this machine has.
+/// Prints the resources of this machine.
 ///
 /// # Errors
-/// Of storage, when the folder of models cannot be listed.
-pub fn doctor(args: &DoctorArgs, desk: &mut Desk<'_>) -> Result<()> {
+/// Returns a storage error when the folder of models cannot be listed.
+pub fn doctor(args: &DoctorArgs, tool: &mut ToolContext<'_>) -> Result<()> {
     let cache = args.cache.location()?;
-    let findings = findings(&desk.shared.storage, &cache)?;
-    match args.json {
-        true => writeln!(desk.out, "{}", serde_json::to_string(&findings)?)?,
-        false => write!(desk.out, "{}", findings.text())?,
+    let findings = findings(&tool.shared.storage, &cache)?;
+    if args.json {
+        writeln!(tool.out, "{}", serde_json::to_string(&findings)?)?
+    } else {
+        write!(tool.out, "{}", findings.text())?
     }
     Ok(())
 }
 
-fn findings(storage: &Storage, cache: &Location) -> Result<Findings, Error> {
+fn findings(storage: &Storage, cache: &Location) -> Result<MachineFindings, Error> {
     let machine = Machine::this();
     let (version, error) = match library_version() {
         Ok(version) => (Some(version), None),
         Err(e) => (None, Some(e.to_string())),
     };
-    Ok(Findings {
+    Ok(MachineFindings {
         version: env!("CARGO_PKG_VERSION"),
         hardware: Hardware::this(),
         devices: devices(&machine),
@@ -168,7 +170,8 @@ fn findings(storage: &Storage, cache: &Location) -> Result<Findings, Error> {
     })
 }
 
-/// Returns the devices that `--device` could name here; GPU 0 also where there is none.
+/// Returns the devices that `--device` accepts on this machine. GPU 0 is included even if there is
+/// no GPU.
 fn devices(machine: &Machine) -> Vec<Usable> {
     let count = machine.driver().map_or(0, |driver| driver.gpus.len());
     let numbers = 0..u32::try_from(count.max(1)).unwrap_or(1);
@@ -206,7 +209,7 @@ fn credentials() -> Vec<Credentials> {
     CREDENTIALS.iter().map(found).collect()
 }
 
-/// Returns where each model would run, in each precision that there is a file of.
+/// Returns where each model would run, in each precision that has a file.
 fn models(storage: &Storage, cache: &Location) -> Result<Vec<Placed>, Error> {
     let mut models = Vec::new();
     for name in cached(storage, cache)? {
@@ -215,7 +218,7 @@ fn models(storage: &Storage, cache: &Location) -> Result<Vec<Placed>, Error> {
                 Ok(model) if is_of(&model, precision) => models.extend(placed(&name, model)),
                 Ok(_) => {}
                 Err(e) if matches!(e.class(), Class::Transient | Class::Stopped) => return Err(e),
-                // Of most models there is no file of the other precisions.
+                // Most models have no file in the other precisions.
                 Err(_) if precision != Precision::Float32 => {}
                 Err(e) => models.push(Placed {
                     model: name.clone(),
@@ -231,12 +234,12 @@ fn models(storage: &Storage, cache: &Location) -> Result<Vec<Placed>, Error> {
     Ok(models)
 }
 
-/// Whether a model is for this precision: heads and classifiers take no `--precision`.
+/// Whether a model supports this precision. Heads and classifiers take no `--precision`.
 fn is_of(model: &Model, precision: Precision) -> bool {
     precision == Precision::Float32 || model.spec.kind == Kind::Embedder
 }
 
-/// Returns where a model would run. None: it could be run in bfloat16 elsewhere, as every model.
+/// Returns where a model would run, or `None` if bfloat16 is not supported here.
 fn placed(name: &str, model: Model) -> Option<Placed> {
     let (kind, precision) = (model.spec.kind.as_str(), model.precision);
     let chosen = model
@@ -257,15 +260,16 @@ fn placed(name: &str, model: Model) -> Option<Placed> {
     })
 }
 
-impl Findings {
-    /// Returns what people see: one screen.
+impl MachineFindings {
+    /// Returns the findings as text for people, one screen.
     fn text(&self) -> String {
         let mut rows = self.machine_rows();
         rows.extend(self.devices.iter().map(Usable::row));
         for Credentials { store, found } in &self.credentials {
-            let found = match found.is_empty() {
-                true => "none".to_owned(),
-                false => found.join(", "),
+            let found = if found.is_empty() {
+                "none".to_owned()
+            } else {
+                found.join(", ")
             };
             rows.push(row(&format!("{store}:// credentials"), found));
         }
@@ -307,13 +311,15 @@ impl Usable {
         let name = self.name.iter().cloned();
         let memory = self.memory.map(shown_bytes);
         let about: Vec<String> = name.chain(memory).collect();
-        let about = match about.is_empty() {
-            true => String::new(),
-            false => format!(" ({})", about.join(", ")),
+        let about = if about.is_empty() {
+            String::new()
+        } else {
+            format!(" ({})", about.join(", "))
         };
-        let state = match self.missing.is_empty() {
-            true => format!("usable{about}"),
-            false => format!("missing {}{about}", self.missing.join(", ")),
+        let state = if self.missing.is_empty() {
+            format!("usable{about}")
+        } else {
+            format!("missing {}{about}", self.missing.join(", "))
         };
         row(&format!("--device {}", self.device), state)
     }

@@ -1,17 +1,17 @@
-//! `sluice completions` and `sluice man`: what a shell and `man` read, from the definitions of the
-//! command lines.
+//! `sluice completions` and `sluice man`: shell completions and manual pages, generated from the
+//! definitions of the command lines.
 
 use anyhow::Result;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 use clap_mangen::Man;
-use sluice_harness::Desk;
+use sluice_harness::ToolContext;
 use sluice_manifest::Error;
 use sluice_store::Location;
 
 use crate::programs::{PROGRAMS, StageProgram};
 
-/// The program for people.
+/// The program `sluice`, which has the subcommands.
 const SLUICE: &str = "sluice";
 
 /// Print completions for a shell
@@ -19,7 +19,7 @@ const SLUICE: &str = "sluice";
 /// Example: sluice completions bash > ~/.local/share/bash-completion/completions/sluice
 #[derive(Debug, Args)]
 pub struct CompletionsArgs {
-    /// The shell
+    /// The shell to print completions for
     #[arg(value_name = "SHELL", value_enum)]
     pub shell: Shell,
 
@@ -33,7 +33,7 @@ pub struct CompletionsArgs {
 /// Example: sluice man --to ~/.local/share/man/man1
 #[derive(Debug, Args)]
 pub struct ManArgs {
-    /// The program
+    /// The program to print the page of
     #[arg(long, value_name = "NAME", default_value = SLUICE)]
     pub program: String,
 
@@ -45,30 +45,30 @@ pub struct ManArgs {
 /// Prints completions.
 ///
 /// # Errors
-/// Usage, when there is no such program.
-pub fn completions(args: &CompletionsArgs, desk: &mut Desk<'_>) -> Result<()> {
+/// Returns a usage error when there is no such program.
+pub fn completions(args: &CompletionsArgs, tool: &mut ToolContext<'_>) -> Result<()> {
     let mut command = command(&args.program)?;
-    // Written at once: a generator panics when its output is closed.
+    // Buffered, because a generator panics when its output is closed.
     let mut text = Vec::new();
     clap_complete::generate(args.shell, &mut command, &args.program, &mut text);
-    Ok(desk.out.write_all(&text)?)
+    Ok(tool.out.write_all(&text)?)
 }
 
-/// Prints a manual page, or writes all of them.
+/// Prints a manual page, or writes the pages of all programs.
 ///
 /// # Errors
-/// Usage, when there is no such program; of storage.
-pub fn man(args: &ManArgs, desk: &mut Desk<'_>) -> Result<()> {
+/// Returns a usage error when there is no such program, or a storage error.
+pub fn man(args: &ManArgs, tool: &mut ToolContext<'_>) -> Result<()> {
     let Some(folder) = &args.to else {
         let page = Man::new(command(&args.program)?);
-        return Ok(page.render(&mut desk.out)?);
+        return Ok(page.render(&mut tool.out)?);
     };
-    let store = desk.shared.storage.create(&Location::parse(folder)?)?;
+    let store = tool.shared.storage.create(&Location::parse(folder)?)?;
     let names = std::iter::once(SLUICE).chain(PROGRAMS.iter().map(|program| program.name));
     let mut count = 0;
     for name in names {
         let mut command = command(name)?;
-        // Gives subcommands the names that `man` wants: sluice-pipeline-check.
+        // Gives subcommands the names of manual pages, such as sluice-pipeline-check.
         command.build();
         for command in with_subcommands(&command) {
             let mut page = Vec::new();
@@ -81,7 +81,7 @@ pub fn man(args: &ManArgs, desk: &mut Desk<'_>) -> Result<()> {
             count += 1;
         }
     }
-    writeln!(desk.out, "{count} pages in {folder}")?;
+    writeln!(tool.out, "{count} pages in {folder}")?;
     Ok(())
 }
 

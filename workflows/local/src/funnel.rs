@@ -1,4 +1,4 @@
-//! The end of `sluice run`: where the samples went, and how long each step took.
+//! The summary at the end of `sluice run`: the funnel, and the time of each step.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -6,47 +6,49 @@ use std::io::{self, Write};
 use serde_json::{Value, json};
 use sluice_harness::{StepDone, add_choices, add_device, add_rows};
 use sluice_manifest::numbers::{bytes, plural, thousands};
-use sluice_report::Funnel;
+use sluice_run::funnel::Funnel;
 
 use crate::text::columns;
 
-/// Reasons and steps that are listed: all of it fits a screen of 24 lines. What is dropped for further
-/// reasons is one line, and so are the steps that took the least time.
+/// The maximum number of reasons and of steps that are listed, so that the summary fits a screen of
+/// 24 lines. The remaining reasons share one line, and so do the fastest steps.
 const REASONS: usize = 8;
 const STEPS: usize = 5;
 
-/// What a run did.
+/// The results of a run.
 #[derive(Debug, Clone)]
 pub struct Summary {
-    /// Where the run is.
+    /// The URI of the run.
     pub run: String,
-    /// Where the curated dataset is.
+    /// The URI of the curated dataset.
     pub output: String,
-    /// Where the report is.
+    /// The URI of the report.
     pub report: String,
-    /// Where the samples went, once that is decided.
+    /// The funnel, once the export has decided.
     pub funnel: Option<Funnel>,
     /// Shards of the curated dataset.
     pub output_shards: u64,
-    /// Their bytes.
+    /// Their size in bytes.
     pub output_bytes: u64,
-    /// The steps that were done.
-    pub steps: Vec<StepLine>,
+    /// The steps that ran.
+    pub steps: Vec<StepSummary>,
 }
 
-/// A step that was done.
+/// One step of the summary.
 #[derive(Debug, Clone)]
-pub struct StepLine {
-    /// The step, with the subcommand where the step has several.
+pub struct StepSummary {
+    /// The step, with the subcommand if the step has several.
     pub step: String,
     /// Its command line.
     pub command: String,
-    /// What it did.
+    /// The steps that it shared a pass over the images with.
+    pub shared_with: Vec<String>,
+    /// Its result.
     pub done: StepDone,
 }
 
-impl StepLine {
-    /// Whether nothing was left to do, as with a step that has no units at all.
+impl StepSummary {
+    /// Whether no work was left to do. This includes a step that has no units at all.
     pub fn is_up_to_date(&self) -> bool {
         self.done.units == self.done.up_to_date
     }
@@ -67,6 +69,9 @@ impl Summary {
                 "seconds": (line.done.seconds * 1000.0).round() / 1000.0,
                 "command": line.command,
             });
+            if !line.shared_with.is_empty() {
+                step["shared_pass_with"] = json!(line.shared_with);
+            }
             add_choices(&mut step, &line.done.choices);
             add_device(&mut step, line.done.device.as_ref());
             add_rows(&mut step, line.done.rows);
@@ -86,16 +91,17 @@ impl Summary {
 /// Writes the summary for people.
 ///
 /// # Errors
-/// When `out` cannot be written.
+/// Fails when `out` cannot be written.
 pub fn write(summary: &Summary, up_to_date: bool, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out)?;
     if let Some(funnel) = &summary.funnel {
         write!(out, "{}", funnel_text(funnel, summary))?;
         writeln!(out)?;
     }
-    match up_to_date {
-        true => writeln!(out, "everything was up to date")?,
-        false => write!(out, "{}", steps_text(&summary.steps))?,
+    if up_to_date {
+        writeln!(out, "everything was up to date")?
+    } else {
+        write!(out, "{}", steps_text(&summary.steps))?
     }
     writeln!(out)?;
     let places = [
@@ -167,9 +173,9 @@ fn funnel_text(funnel: &Funnel, summary: &Summary) -> String {
     columns(&rows, &[2], "")
 }
 
-/// Returns a row for each step that has units; the small ones share one.
-fn steps_text(steps: &[StepLine]) -> String {
-    let steps: Vec<&StepLine> = steps.iter().filter(|line| line.done.units > 0).collect();
+/// Returns a row for each step that has units. The fastest steps share one row.
+fn steps_text(steps: &[StepSummary]) -> String {
+    let steps: Vec<&StepSummary> = steps.iter().filter(|line| line.done.units > 0).collect();
     let listed = largest(steps.iter().map(|line| line.done.seconds), STEPS);
     let (rows, others): (Vec<usize>, Vec<usize>) =
         (0..steps.len()).partition(|place| listed.contains(place));
@@ -194,7 +200,7 @@ fn steps_text(steps: &[StepLine]) -> String {
     columns(&rows, &[2], "")
 }
 
-/// Returns the places of the `most` largest numbers; of all, where there is but one more.
+/// Returns the indices of the `most` largest numbers, or of all numbers if there is only one more.
 fn largest(numbers: impl Iterator<Item = f64>, most: usize) -> BTreeSet<usize> {
     let mut numbers: Vec<(usize, f64)> = numbers.enumerate().collect();
     if numbers.len() > most + 1 {
@@ -204,7 +210,7 @@ fn largest(numbers: impl Iterator<Item = f64>, most: usize) -> BTreeSet<usize> {
     numbers.into_iter().map(|(place, _)| place).collect()
 }
 
-fn step_row(line: &StepLine) -> Vec<String> {
+fn step_row(line: &StepSummary) -> Vec<String> {
     let (units, old) = (line.done.units, line.done.up_to_date);
     let did = match (units, old) {
         (units, old) if units == old => "up to date".to_owned(),
@@ -253,9 +259,10 @@ mod tests {
             ]
             .into(),
         };
-        let line = |step: &str, units, up_to_date, seconds, rows| StepLine {
+        let line = |step: &str, units, up_to_date, seconds, rows| StepSummary {
             step: step.to_owned(),
             command: format!("sluice-{step} --run runs/a"),
+            shared_with: Vec::new(),
             done: StepDone {
                 units,
                 up_to_date,
@@ -319,7 +326,7 @@ mod tests {
         }
         long.funnel = Some(Funnel::of(&counts, &[&step]));
         let line = long.steps[1].clone();
-        long.steps.extend((0..13).map(|number| StepLine {
+        long.steps.extend((0..13).map(|number| StepSummary {
             step: format!("step-{number}"),
             ..line.clone()
         }));

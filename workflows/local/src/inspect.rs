@@ -1,5 +1,5 @@
-//! `sluice inspect`: what Parquet files hold: one, those of a folder or a pattern, or what a run
-//! consists of.
+//! `sluice inspect`: prints Parquet files (one, all of a folder, or those that match a pattern), or
+//! lists the manifests of a run.
 
 mod files;
 mod filter;
@@ -11,31 +11,33 @@ use arrow::json::writer::LineDelimited;
 use arrow::record_batch::RecordBatch;
 use clap::Args;
 use serde_json::{Map, Value};
-use sluice_harness::Desk;
+use sluice_harness::ToolContext;
 use sluice_manifest::Error;
 use sluice_manifest::numbers::{plural, thousands};
 use sluice_manifest::rows::{SCHEMA_KEY, VERSION_KEY};
 use sluice_store::{Location, Table};
 
-use self::files::{File, Found};
-use self::filter::Filter;
+use self::files::{InspectTarget, ManifestFile};
+use self::filter::RowFilter;
 use crate::text::{columns, shorten};
 
-/// A cell of the table has at most this many characters.
+/// The maximum length of a table cell in characters.
 const CELL: usize = 32;
-/// A table that is wider is shown row by row.
+/// The width above which a table is printed row by row.
 const WIDE: usize = 160;
-/// Metadata that Arrow writes for itself.
+/// The metadata key that Arrow writes itself.
 const ARROW: &str = "ARROW:schema";
 
 /// Print manifests: their schema, their columns and their first rows
 ///
-/// Of a run: its steps with what each wrote. Of a folder or a pattern: the rows of all Parquet files.
+/// For a run, prints its steps and their manifests. For a folder or a pattern, prints the rows of
+/// all Parquet files.
 ///
 /// Example: sluice inspect runs/a/read/images --columns image_id,reason --where "status == 'rejected'"
 #[derive(Debug, Args)]
 pub struct InspectArgs {
-    /// A Parquet file, ours or any other; a folder or a pattern with * of such files; or a run
+    /// A Parquet file, from Sluice or any other program; a folder or a pattern with * of such
+    /// files; or a run
     #[arg(value_name = "MANIFEST")]
     pub manifest: String,
 
@@ -49,7 +51,7 @@ pub struct InspectArgs {
     )]
     pub rows: usize,
 
-    /// Print these columns only, with commas between them
+    /// Print only these columns, separated by commas
     #[arg(
         long,
         env = "SLUICE_COLUMNS",
@@ -58,59 +60,60 @@ pub struct InspectArgs {
     )]
     pub columns: Vec<String>,
 
-    /// Print the rows for which this CEL expression over their columns is true
+    /// Print only rows for which this CEL expression over their columns is true
     #[arg(long = "where", value_name = "EXPRESSION")]
     pub condition: Option<String>,
 
-    /// Print the answer to this SQL query: of files the view `manifest`, of a run `read_images` and so on
+    /// Print the result of this SQL query: files are the view `manifest`, a run has views such as
+    /// `read_images`
     ///
-    /// DuckDB answers it; its program `duckdb` must be on the PATH.
+    /// Runs the program `duckdb`, which must be on the PATH.
     #[arg(long, value_name = "QUERY", conflicts_with_all = ["condition", "columns", "rows"])]
     pub sql: Option<String>,
 
-    /// Print the rows alone, one JSON object a line, with nothing shortened
+    /// Print only the rows, one JSON object per line, without shortening values
     #[arg(long)]
     pub json: bool,
 }
 
-/// Prints manifests, or what a run consists of.
+/// Prints manifests, or lists those of a run.
 ///
 /// # Errors
-/// Usage, when there is no such column or file; data, when a file cannot be read as Parquet.
-pub fn inspect(args: &InspectArgs, desk: &mut Desk<'_>) -> Result<()> {
+/// Usage, when a column or file does not exist; data, when a file cannot be read as Parquet.
+pub fn inspect(args: &InspectArgs, tool: &mut ToolContext<'_>) -> Result<()> {
     let location = Location::parse(&args.manifest)?;
-    let files = match files::find(&location, desk)? {
-        Found::Run(context) => {
+    let files = match files::find(&location, tool)? {
+        InspectTarget::Run(context) => {
             if let Some(query) = &args.sql {
-                return sql::query(query, &sql::views_of_run(&context)?, args.json, desk);
+                return sql::query(query, &sql::views_of_run(&context)?, args.json, tool);
             }
             let rows = files::overview(&context)?;
-            write!(desk.out, "{}", columns(&rows, &[2, 3, 4], ""))?;
+            write!(tool.out, "{}", columns(&rows, &[2, 3, 4], ""))?;
             return Ok(());
         }
-        Found::Files(files) => files,
+        InspectTarget::Files(files) => files,
     };
     if let Some(query) = &args.sql {
-        return sql::query(query, &sql::views_of_files(&files), args.json, desk);
+        return sql::query(query, &sql::views_of_files(&files), args.json, tool);
     }
     let first = files[0].open()?;
     check_columns(&args.columns, &first, &location)?;
     let condition = args.condition.as_deref();
     let filter = condition
-        .map(|text| Filter::new(text, first.schema()))
+        .map(|text| RowFilter::new(text, first.schema()))
         .transpose()?;
-    let mut rows = Rows {
+    let mut rows = RowSelection {
         left: args.rows,
         columns: &args.columns,
         filter,
     };
     if args.json {
         return rows.each(&files, |row| {
-            Ok(writeln!(desk.out, "{}", Value::Object(row))?)
+            Ok(writeln!(tool.out, "{}", Value::Object(row))?)
         });
     }
     let total = files::total(&files)?;
-    write!(desk.out, "{}", head(&first, &location, files.len(), total))?;
+    write!(tool.out, "{}", head(&first, &location, files.len(), total))?;
     let mut found = Vec::new();
     rows.each(&files, |row| {
         found.push(row);
@@ -120,10 +123,10 @@ pub fn inspect(args: &InspectArgs, desk: &mut Desk<'_>) -> Result<()> {
         [] => names(&first),
         chosen => chosen.to_vec(),
     };
-    write!(desk.out, "{}", body(&names, &found))?;
+    write!(tool.out, "{}", body(&names, &found))?;
     let more = total.saturating_sub(found.len() as u64);
     if more > 0 && args.condition.is_none() {
-        writeln!(desk.out, "… {} more rows", thousands(more))?;
+        writeln!(tool.out, "… {} more rows", thousands(more))?;
     }
     Ok(())
 }
@@ -146,7 +149,7 @@ fn head(table: &Table, location: &Location, files: usize, rows: u64) -> String {
     let metadata = table.all_metadata();
     let schema = match (metadata.get(SCHEMA_KEY), metadata.get(VERSION_KEY)) {
         (Some(name), Some(version)) => format!("{name}, version {version}"),
-        _ => "not one of ours".to_owned(),
+        _ => "not a Sluice manifest".to_owned(),
     };
     let mut lines = vec![
         vec!["manifest".to_owned(), location.to_string()],
@@ -180,7 +183,7 @@ fn head(table: &Table, location: &Location, files: usize, rows: u64) -> String {
     text
 }
 
-/// Returns the rows as a table, or one block for each row where the table would be too wide.
+/// Returns the rows as a table, or as one block per row if the table would be too wide.
 fn body(names: &[String], rows: &[Map<String, Value>]) -> String {
     let mut lines = vec![names.to_vec()];
     let cells = |row: &Map<String, Value>| -> Vec<String> {
@@ -215,7 +218,7 @@ fn cell(value: Option<&Value>) -> String {
     long(value.unwrap_or(&Value::Null), CELL)
 }
 
-/// Returns a value with at most about `limit` characters; a long list gives its length.
+/// Returns a value shortened to about `limit` characters. A long list is shown with its length.
 fn long(value: &Value, limit: usize) -> String {
     match value {
         Value::Null => "-".to_owned(),
@@ -228,18 +231,18 @@ fn long(value: &Value, limit: usize) -> String {
     }
 }
 
-/// The rows that are printed.
-struct Rows<'a> {
+/// The selection of rows that are printed.
+struct RowSelection<'a> {
     left: usize,
     columns: &'a [String],
-    filter: Option<Filter>,
+    filter: Option<RowFilter>,
 }
 
-impl Rows<'_> {
-    /// Calls `each` with the first rows that pass.
+impl RowSelection<'_> {
+    /// Calls `each` with the first rows that pass the filter.
     fn each(
         &mut self,
-        files: &[File],
+        files: &[ManifestFile],
         mut each: impl FnMut(Map<String, Value>) -> Result<()>,
     ) -> Result<()> {
         for file in files {
@@ -258,7 +261,8 @@ impl Rows<'_> {
         batch: &RecordBatch,
         each: &mut impl FnMut(Map<String, Value>) -> Result<()>,
     ) -> Result<()> {
-        // Rows that are tested have all columns; others only as many and as wide as are printed.
+        // Rows that are tested need all columns; others need only the printed columns, at the
+        // printed width.
         let batch = match (&self.filter, self.columns) {
             (None, []) => batch.slice(0, self.left.min(batch.num_rows())),
             (None, names) => {

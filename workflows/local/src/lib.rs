@@ -1,10 +1,11 @@
-//! `sluice`: the program for people.
+//! `sluice`: the program that people run.
 //!
-//! `run` does all steps of a pipeline in this process, `pipeline` shows and checks pipelines, `dag`
-//! prints them for workflow engines, `steps` is what their pods run, `inspect` prints a manifest, `explain` reports what became of an
-//! image, `gallery` shows pictures, `try` what other thresholds would keep, `search` the nearest images,
-//! `verify` proves a finished run, `models` manages the models, `doctor` shows what this machine has,
-//! `completions` and `man` are for the shell.
+//! `run` runs all steps of a pipeline in this process. `pipeline` shows and checks pipelines, `dag`
+//! prints them for workflow engines, and `steps` is the program of their pods. `inspect` prints
+//! manifests, `explain` shows what happened to an image, `gallery` shows pictures, `try` shows the
+//! effect of other thresholds, `search` finds the nearest images, and `verify` checks a finished
+//! run. `models` manages the models, and `doctor` shows the machine's resources. `completions` and
+//! `man` generate documentation for the shell.
 
 pub mod dag;
 pub mod doctor;
@@ -14,6 +15,7 @@ pub mod funnel;
 pub mod gallery;
 pub mod inspect;
 pub mod models;
+pub mod pass;
 pub mod pipeline;
 pub mod places;
 pub mod programs;
@@ -31,12 +33,12 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Parser, Subcommand};
-use sluice_harness::{Desk, LogFormat, Tool, tool_main};
+use sluice_harness::{LogFormat, Tool, ToolContext, tool_main};
 
 use crate::programs::StageProgram;
 
-/// The whole `main`. Started under the name of a stage's program it is that program: an image with
-/// all of them holds the code that they share once, and links.
+/// The entry point. Started under the name of a stage's program, it is that program: an image with
+/// all programs contains one file and links to it.
 pub fn main() -> ExitCode {
     let called = std::env::args_os().next().unwrap_or_default();
     let name = Path::new(&called).file_name().unwrap_or_default();
@@ -52,9 +54,9 @@ pub fn main() -> ExitCode {
 #[derive(Debug, Parser)]
 #[command(name = "sluice", version)]
 pub struct Args {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
-    pub command: Command,
+    pub command: SluiceCommand,
 
     /// How logs are written (default: text on a terminal, json otherwise)
     #[arg(
@@ -67,9 +69,9 @@ pub struct Args {
     pub log_format: Option<LogFormat>,
 }
 
-/// What `sluice` does.
+/// The subcommands of `sluice`.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub enum SluiceCommand {
     Run(Box<run::RunArgs>),
     Inspect(inspect::InspectArgs),
     Explain(explain::ExplainArgs),
@@ -91,15 +93,15 @@ impl Tool for Args {
 
     fn jobs(&self) -> Option<usize> {
         match &self.command {
-            Command::Run(args) => args.jobs,
-            Command::Verify(args) => args.jobs,
+            SluiceCommand::Run(args) => args.jobs,
+            SluiceCommand::Verify(args) => args.jobs,
             _ => None,
         }
     }
 
     fn memory(&self) -> Option<u64> {
         match &self.command {
-            Command::Run(args) => args.memory,
+            SluiceCommand::Run(args) => args.memory,
             _ => None,
         }
     }
@@ -110,14 +112,14 @@ impl Tool for Args {
 
     fn result_file(&self) -> Option<&Path> {
         match &self.command {
-            Command::Run(args) => args.result.as_deref(),
-            Command::Steps(args) => args.result.as_deref(),
+            SluiceCommand::Run(args) => args.result.as_deref(),
+            SluiceCommand::Steps(args) => args.result.as_deref(),
             _ => None,
         }
     }
 
     fn answers_with_result(line: &[OsString]) -> bool {
-        // One flag may be before the command.
+        // One flag may precede the command.
         let command = match line {
             [_, flag, _, command, ..] if flag == "--log-format" => Some(command),
             [_, flag, command, ..] if flag.to_string_lossy().starts_with("--log-format=") => {
@@ -128,22 +130,22 @@ impl Tool for Args {
         command.is_some_and(|command| command == "run" || command == "steps")
     }
 
-    fn run(&self, desk: &mut Desk<'_>) -> Result<()> {
+    fn run(&self, tool: &mut ToolContext<'_>) -> Result<()> {
         match &self.command {
-            Command::Run(args) => run::run(args, desk),
-            Command::Inspect(args) => inspect::inspect(args, desk),
-            Command::Explain(args) => explain::explain(args, desk),
-            Command::Gallery(args) => gallery::gallery(args, desk),
-            Command::Try(args) => try_out::try_out(args, desk),
-            Command::Search(args) => search::search(args, desk),
-            Command::Verify(args) => verify::verify(args, desk),
-            Command::Models(args) => models::models(args, desk),
-            Command::Pipeline(args) => pipeline::commands::pipeline(args, desk),
-            Command::Dag(args) => dag::dag(args, desk),
-            Command::Doctor(args) => doctor::doctor(args, desk),
-            Command::Steps(args) => steps::steps(args, desk),
-            Command::Completions(args) => documents::completions(args, desk),
-            Command::Man(args) => documents::man(args, desk),
+            SluiceCommand::Run(args) => run::run(args, tool),
+            SluiceCommand::Inspect(args) => inspect::inspect(args, tool),
+            SluiceCommand::Explain(args) => explain::explain(args, tool),
+            SluiceCommand::Gallery(args) => gallery::gallery(args, tool),
+            SluiceCommand::Try(args) => try_out::try_out(args, tool),
+            SluiceCommand::Search(args) => search::search(args, tool),
+            SluiceCommand::Verify(args) => verify::verify(args, tool),
+            SluiceCommand::Models(args) => models::models(args, tool),
+            SluiceCommand::Pipeline(args) => pipeline::commands::pipeline(args, tool),
+            SluiceCommand::Dag(args) => dag::dag(args, tool),
+            SluiceCommand::Doctor(args) => doctor::doctor(args, tool),
+            SluiceCommand::Steps(args) => steps::steps(args, tool),
+            SluiceCommand::Completions(args) => documents::completions(args, tool),
+            SluiceCommand::Man(args) => documents::man(args, tool),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `sluice models`: which models there are, which are here, and how others get here.
+//! `sluice models`: lists, downloads, shows and checks models.
 
 mod compare;
 mod fetch;
@@ -7,7 +7,7 @@ mod show;
 
 use anyhow::Result;
 use clap::{Args, Subcommand};
-use sluice_harness::Desk;
+use sluice_harness::ToolContext;
 use sluice_manifest::text::masked_word;
 use sluice_manifest::{Class, Error};
 use sluice_model::{
@@ -17,48 +17,49 @@ use sluice_store::{Location, Storage};
 
 pub use pull::{missing, pull_missing};
 
-use compare::{Changes, Sampling, Side, compare};
+use compare::{CompareSampling, EncoderChanges, Side, compare};
 
 use crate::text::columns;
 
 /// List, pull, show and check models
 #[derive(Debug, Args)]
 pub struct ModelsArgs {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: ModelsCommand,
 }
 
-/// What is done with models.
+/// The subcommands of `sluice models`.
 #[derive(Debug, Subcommand)]
 pub enum ModelsCommand {
-    /// List the catalogue and what was pulled: kinds, dimensions, licences, and which are here
+    /// List the models of the catalogue and of the folder of models: kinds, dimensions, licences,
+    /// and which are here
     ///
     /// Example: sluice models list
     List {
         #[command(flatten)]
         cache: Cache,
-        /// Print one JSON object a line
+        /// Print one JSON object per line
         #[arg(long)]
         json: bool,
     },
-    /// Get a model: download, verify, convert where needed, check
+    /// Download a model, verify it, convert it where needed, and check it
     ///
-    /// The Hub's variables apply (HF_TOKEN, HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE), and
-    /// what it downloads is in the Hub's own cache.
+    /// The Hub's variables apply (HF_TOKEN, HF_ENDPOINT, HF_HOME, HF_HUB_CACHE, HF_HUB_OFFLINE).
+    /// Downloads go to the Hub's own cache.
     ///
     /// Example: sluice models pull clip-vit-l14 laion-nsfw
     Pull {
         /// Names of the catalogue, hf://ORG/NAME[@REVISION][/PATH], or a new name
         #[arg(value_name = "NAME", required = true)]
         names: Vec<String>,
-        /// Where it is, for one name: hf://…, https://…, s3://…, a folder or an ONNX file
+        /// The source, for one name: hf://…, https://…, s3://…, a folder or an ONNX file
         #[arg(long, value_name = "URI")]
         from: Option<String>,
         #[command(flatten)]
         cache: Cache,
     },
-    /// Show what is known of a model: licence, source, dimension, preprocessing, heads
+    /// Show a model's licence, source, dimension, preprocessing and heads
     ///
     /// Example: sluice models show clip-vit-l14
     Show {
@@ -71,7 +72,7 @@ pub enum ModelsCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Check models: the spec can be read, and the files are those that the spec names
+    /// Check models: the spec is valid, and the files have the hashes in the spec
     ///
     /// Example: sluice models check
     Check {
@@ -80,11 +81,11 @@ pub enum ModelsCommand {
         names: Vec<String>,
         #[command(flatten)]
         cache: Cache,
-        /// Print one JSON object a line
+        /// Print one JSON object per line
         #[arg(long)]
         json: bool,
     },
-    /// Make the ONNX file of another precision, and say what it changes on your images
+    /// Write the ONNX file of another precision, and measure the differences on your images
     ///
     /// model.int8.onnx for CPUs; model.float16.onnx or model.bfloat16.onnx for GPUs.
     ///
@@ -100,14 +101,14 @@ pub enum ModelsCommand {
         #[arg(long, value_name = "URI")]
         output: Option<String>,
         #[command(flatten)]
-        sampling: Sampling,
+        sampling: CompareSampling,
         #[command(flatten)]
         cache: Cache,
     },
-    /// Say what changes on your images from one encoder to another
+    /// Measure the differences between two encoders on your images
     ///
-    /// Compares the embeddings, each image's nearest neighbour, duplicates, and what the heads in the
-    /// folder of models decide.
+    /// Compares the embeddings, each image's nearest neighbour, duplicates, and the decisions of
+    /// the heads in the folder of models.
     ///
     /// Example: sluice models compare exports/a/ exports/b/ --input data/
     Compare {
@@ -117,11 +118,11 @@ pub enum ModelsCommand {
         /// The second encoder
         #[arg(value_name = "MODEL")]
         second: String,
-        /// What the second encoder's matrix products are computed in
+        /// The precision of the second encoder's matrix products
         #[arg(long, value_enum, default_value_t)]
         precision: Precision,
         #[command(flatten)]
-        sampling: Sampling,
+        sampling: CompareSampling,
         #[command(flatten)]
         cache: Cache,
     },
@@ -137,7 +138,7 @@ pub enum ModelsCommand {
     },
 }
 
-/// Where models are kept.
+/// The location of the models.
 #[derive(Debug, Args)]
 pub struct Cache {
     /// The folder of models (default: sluice/models in the user's cache folder)
@@ -146,29 +147,29 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Returns where they are kept.
+    /// Returns the location of the models.
     pub(crate) fn location(&self) -> Result<Location, Error> {
         Location::parse(&self.models.clone().unwrap_or_else(default_cache))
     }
 }
 
-/// Returns the folder of models of programs that are given none: `SLUICE_MODELS`, or the default.
+/// Returns the default folder of models: `SLUICE_MODELS`, or a folder in the user's cache.
 pub fn models_folder() -> String {
     let set = std::env::var("SLUICE_MODELS").ok();
     set.filter(|uri| !uri.is_empty())
         .unwrap_or_else(default_cache)
 }
 
-/// Whether a model can be used.
+/// The state of a model: whether it can be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum State {
+enum ModelState {
     BuiltIn,
     Cached,
     Missing,
     Broken(Class, String),
 }
 
-impl State {
+impl ModelState {
     /// Verifies a model's files.
     fn verified(storage: &Storage, name: &str, cache: &Location) -> Result<Self, Error> {
         let checked = Model::find(storage, name, cache, Precision::Float32).and_then(|model| {
@@ -177,19 +178,19 @@ impl State {
             Ok(model)
         });
         match checked {
-            Ok(model) if model.spec.kind == Kind::Measure => Ok(State::BuiltIn),
-            Ok(_) => Ok(State::Cached),
+            Ok(model) if model.spec.kind == Kind::Measure => Ok(ModelState::BuiltIn),
+            Ok(_) => Ok(ModelState::Cached),
             Err(e) if matches!(e.class(), Class::Transient | Class::Stopped) => Err(e),
-            Err(e) => Ok(State::Broken(e.class(), e.to_string())),
+            Err(e) => Ok(ModelState::Broken(e.class(), e.to_string())),
         }
     }
 
     fn words(&self) -> &str {
         match self {
-            State::BuiltIn => "built in",
-            State::Cached => "yes",
-            State::Missing => "-",
-            State::Broken(..) => "broken",
+            ModelState::BuiltIn => "built in",
+            ModelState::Cached => "yes",
+            ModelState::Missing => "-",
+            ModelState::Broken(..) => "broken",
         }
     }
 }
@@ -205,7 +206,7 @@ fn is_cached(storage: &Storage, name: &str, cache: &Location) -> Result<bool, Er
     }
 }
 
-/// The names of the catalogue in its order, then of what was pulled besides.
+/// Returns the names of the catalogue in its order, then the other names in the folder of models.
 fn all_names(storage: &Storage, cache: &Location) -> Result<Vec<String>, Error> {
     let mut names: Vec<String> = catalogue().iter().map(|spec| spec.name.clone()).collect();
     let pulled = cached(storage, cache)?.into_iter();
@@ -213,24 +214,27 @@ fn all_names(storage: &Storage, cache: &Location) -> Result<Vec<String>, Error> 
     Ok(names)
 }
 
-/// Looks after models.
-pub fn models(args: &ModelsArgs, desk: &mut Desk<'_>) -> Result<()> {
+/// Runs a subcommand of `sluice models`.
+///
+/// # Errors
+/// Usage, when a model does not exist or cannot be used; or a storage or network error.
+pub fn models(args: &ModelsArgs, tool: &mut ToolContext<'_>) -> Result<()> {
     match &args.command {
-        ModelsCommand::List { cache, json } => show::list(&cache.location()?, *json, desk),
+        ModelsCommand::List { cache, json } => show::list(&cache.location()?, *json, tool),
         ModelsCommand::Pull { names, from, cache } => {
             if from.is_some() && names.len() > 1 {
-                let text = format!("--from is the place of one model, not of {}", names.len());
+                let text = format!("--from: expected one name, got {}", names.len());
                 return Err(Error::usage(text).hint("pull them one by one").into());
             }
             let cache = cache.location()?;
-            let pull = |name: &String| pull::pull(name, from.as_deref(), &cache, desk);
+            let pull = |name: &String| pull::pull(name, from.as_deref(), &cache, tool);
             names.iter().try_for_each(pull)
         }
         ModelsCommand::Show { name, cache, json } => {
-            show::show(name, &cache.location()?, *json, desk)
+            show::show(name, &cache.location()?, *json, tool)
         }
         ModelsCommand::Check { names, cache, json } => {
-            check(names, &cache.location()?, *json, desk)
+            check(names, &cache.location()?, *json, tool)
         }
         ModelsCommand::Quantize {
             name,
@@ -240,7 +244,7 @@ pub fn models(args: &ModelsArgs, desk: &mut Desk<'_>) -> Result<()> {
             cache,
         } => {
             let (output, cache) = (output.as_deref(), cache.location()?);
-            quantize(name, *precision, output, sampling, &cache, desk)
+            quantize(name, *precision, output, sampling, &cache, tool)
         }
         ModelsCommand::Compare {
             first,
@@ -251,28 +255,28 @@ pub fn models(args: &ModelsArgs, desk: &mut Desk<'_>) -> Result<()> {
         } => {
             let sides = [(first, Precision::Float32), (second, *precision)];
             let sides = sides.map(|(model, precision)| Side { model, precision });
-            let changes = compare(sides, sampling, &cache.location()?, desk)?;
-            print(Some(&changes), sampling, &[], desk)
+            let changes = compare(sides, sampling, &cache.location()?, tool)?;
+            print(Some(&changes), sampling, &[], tool)
         }
         ModelsCommand::Remove { name, cache } => {
             let cache = cache.location()?;
-            remove(&desk.shared.storage, &cache, name)?;
-            writeln!(desk.out, "{name}: removed from {cache}")?;
+            remove(&tool.shared.storage, &cache, name)?;
+            writeln!(tool.out, "{name}: removed from {cache}")?;
             Ok(())
         }
     }
 }
 
-/// Makes a model's file of another precision and says what that changes.
+/// Writes a model's file of another precision, and compares the two.
 fn quantize(
     name: &str,
     precision: Precision,
     output: Option<&str>,
-    sampling: &Sampling,
+    sampling: &CompareSampling,
     cache: &Location,
-    desk: &mut Desk<'_>,
+    tool: &mut ToolContext<'_>,
 ) -> Result<()> {
-    let storage = &desk.shared.storage;
+    let storage = &tool.shared.storage;
     let model = Model::find(storage, name, cache, Precision::Float32)?;
     let kinds: &[Kind] = match precision {
         Precision::Int8 => &[Kind::Embedder],
@@ -293,21 +297,23 @@ fn quantize(
         ),
     ];
     if sampling.input.is_empty() {
-        tracing::warn!("nothing was compared; --input DATA says what changes on your images");
-        return print(None, sampling, &facts, desk);
+        tracing::warn!(
+            "nothing was compared; pass --input DATA to measure the differences on your images"
+        );
+        return print(None, sampling, &facts, tool);
     }
     let sides = [(name, Precision::Float32), (&second, precision)];
     let sides = sides.map(|(model, precision)| Side { model, precision });
-    let changes = compare(sides, sampling, cache, desk)?;
-    print(Some(&changes), sampling, &facts, desk)
+    let changes = compare(sides, sampling, cache, tool)?;
+    print(Some(&changes), sampling, &facts, tool)
 }
 
-/// Prints what changes, and facts before it.
+/// Prints the differences, after some facts.
 fn print(
-    changes: Option<&Changes>,
-    sampling: &Sampling,
+    changes: Option<&EncoderChanges>,
+    sampling: &CompareSampling,
     facts: &[(&str, String)],
-    desk: &mut Desk<'_>,
+    tool: &mut ToolContext<'_>,
 ) -> Result<()> {
     if sampling.json {
         let mut json = match changes {
@@ -317,22 +323,27 @@ fn print(
         for (name, fact) in facts {
             json[name.replace(' ', "_")] = fact.as_str().into();
         }
-        writeln!(desk.out, "{json}")?;
+        writeln!(tool.out, "{json}")?;
         return Ok(());
     }
     let facts = facts.iter();
     let facts = facts.map(|(name, fact)| vec![(*name).to_owned(), fact.clone()]);
     let rows: Vec<Vec<String>> = facts
-        .chain(changes.into_iter().flat_map(Changes::lines))
+        .chain(changes.into_iter().flat_map(EncoderChanges::lines))
         .collect();
-    write!(desk.out, "{}", columns(&rows, &[], ""))?;
+    write!(tool.out, "{}", columns(&rows, &[], ""))?;
     Ok(())
 }
 
-fn check(names: &[String], cache: &Location, as_json: bool, desk: &mut Desk<'_>) -> Result<()> {
-    let storage = &desk.shared.storage;
+fn check(
+    names: &[String],
+    cache: &Location,
+    as_json: bool,
+    tool: &mut ToolContext<'_>,
+) -> Result<()> {
+    let storage = &tool.shared.storage;
     let names = match names {
-        // Of the catalogue, what is not here is nothing to complain about.
+        // A catalogue model that is not installed is not an error.
         [] => {
             let mut names = all_names(storage, cache)?;
             let here = cached(storage, cache)?;
@@ -346,10 +357,10 @@ fn check(names: &[String], cache: &Location, as_json: bool, desk: &mut Desk<'_>)
     let mut classes = Vec::new();
     let mut rows = Vec::new();
     for name in &names {
-        let state = State::verified(storage, name, cache)?;
+        let state = ModelState::verified(storage, name, cache)?;
         let name = masked_word(name);
         let wrong = match &state {
-            State::Broken(class, why) => {
+            ModelState::Broken(class, why) => {
                 classes.push(*class);
                 Some(why.replace('\n', " "))
             }
@@ -357,20 +368,20 @@ fn check(names: &[String], cache: &Location, as_json: bool, desk: &mut Desk<'_>)
         };
         if as_json {
             let line = serde_json::json!({"name": name, "ok": wrong.is_none(), "error": wrong});
-            writeln!(desk.out, "{line}")?;
+            writeln!(tool.out, "{line}")?;
         }
         let said = wrong.map_or("ok".to_owned(), |why| format!("failed: {why}"));
         rows.push(vec![name.into_owned(), said]);
     }
     if !as_json {
-        write!(desk.out, "{}", columns(&rows, &[], ""))?;
+        write!(tool.out, "{}", columns(&rows, &[], ""))?;
     }
     if classes.is_empty() {
         return Ok(());
     }
     let said = format!("{} of {} models failed", classes.len(), rows.len());
     if classes.contains(&Class::Data) {
-        let hint = "`sluice models pull NAME` gets a broken one again";
+        let hint = "`sluice models pull NAME` replaces a broken model";
         return Err(Error::data(said).hint(hint).into());
     }
     Err(Error::usage(said).into())

@@ -1,8 +1,9 @@
-//! Pipelines: which steps run, in which order and with which settings, as a TOML file.
+//! Pipelines: the steps of a run with their order and settings, as a TOML file.
 //!
-//! [`file`] reads the file, [`load`] makes nodes of it (a command line for each step, or for each
-//! active subcommand of a step), [`wire`] finds what each waits for, [`words`] turns values into words
-//! of a command line. The keys of a step are its program's flags, taken from the program's own definition.
+//! [`file`] reads the file. [`load`] turns it into nodes: a command line for each step, or for each
+//! active subcommand of a step. [`wire`] finds the dependencies between nodes. [`words`] turns
+//! values into words of a command line. The keys of a step are its program's flags, taken from the
+//! definition of the program's command line.
 
 pub mod commands;
 pub mod file;
@@ -10,19 +11,19 @@ pub mod load;
 mod wire;
 pub mod words;
 
-use sluice_harness::{Upstream, refuse_overlap};
 use sluice_manifest::{CountedBy, Error, Operation, Result, StepName};
+use sluice_run::{Upstream, refuse_overlap};
 use sluice_store::{Location, Storage};
 
 use crate::programs::StageProgram;
 
-pub use self::file::{DEFAULT, Kind, PipelineFile};
-pub use self::words::Values;
+pub use self::file::{DEFAULT, ParameterKind, PipelineFile};
+pub use self::words::ParameterValues;
 
 /// The default pipeline's name.
 const DEFAULT_NAME: &str = "curate";
 
-/// Bytes that a pipeline file may have.
+/// The maximum size of a pipeline file in bytes.
 const MOST_BYTES: u64 = 1 << 20;
 
 /// Loads a pipeline file; without one, the default pipeline.
@@ -63,7 +64,7 @@ pub fn open(storage: &Storage, uri: Option<&str>) -> Result<Pipeline> {
 /// Loads the default pipeline.
 ///
 /// # Errors
-/// As for any other pipeline.
+/// The errors of any other pipeline.
 pub fn default() -> Result<Pipeline> {
     Pipeline::load(DEFAULT, DEFAULT_NAME, "the default pipeline")
 }
@@ -71,7 +72,7 @@ pub fn default() -> Result<Pipeline> {
 /// Returns the parameters of the default pipeline.
 ///
 /// # Errors
-/// A bug, when it has a mistake.
+/// Returns a bug error when the default pipeline has a mistake.
 fn default_parameters() -> Result<Vec<Parameter>> {
     load::parameters_of(DEFAULT, "the default pipeline")
 }
@@ -84,41 +85,48 @@ fn valid_name(stem: &str) -> String {
         .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
         .collect();
     let name: String = name.trim_matches('-').chars().take(40).collect();
-    match name.starts_with(|c: char| c.is_ascii_lowercase()) {
-        true => name.trim_end_matches('-').to_owned(),
-        false => format!("pipeline-{name}").trim_end_matches('-').to_owned(),
+    if name.starts_with(|c: char| c.is_ascii_lowercase()) {
+        name.trim_end_matches('-').to_owned()
+    } else {
+        format!("pipeline-{name}").trim_end_matches('-').to_owned()
     }
 }
 
-/// A pipeline that was loaded.
+/// A pipeline file with its nodes, whose command lines have been parsed.
 pub struct Pipeline {
     /// Its name: the file's, without the extension.
     pub name: String,
-    /// What a user can set for a run.
+    /// The parameters that a user can set for a run.
     pub parameters: Vec<Parameter>,
-    /// The nodes, each after those that it waits for.
-    pub nodes: Vec<Node>,
-    /// The file.
+    /// The nodes in topological order: each comes after the nodes that it waits for.
+    pub nodes: Vec<PipelineNode>,
+    /// The parsed file.
     pub file: PipelineFile,
 }
 
 impl Pipeline {
-    /// Checks all that can be known before the work: models, thresholds, rules, places. Nodes of which
-    /// a required parameter has no value are left out.
+    /// Checks everything that can be known before the work: models, thresholds, rules, locations.
+    /// Skips nodes with a required parameter that has no value.
     ///
     /// # Errors
-    /// Of the first node that could not work.
-    pub fn check(&self, storage: &Storage, run: &str, values: &Values) -> anyhow::Result<()> {
+    /// Returns the error of the first node that could not run.
+    pub fn check(
+        &self,
+        storage: &Storage,
+        run: &str,
+        values: &ParameterValues,
+    ) -> anyhow::Result<()> {
         self.refuse_shared_outputs(values)?;
         let nodes = self
             .nodes
             .iter()
             .filter(|node| !self.is_unset(node, values));
-        let commands: Vec<(&Node, Vec<String>)> = nodes
+        let commands: Vec<(&PipelineNode, Vec<String>)> = nodes
             .map(|node| (node, node.command(run, values)))
             .collect();
-        let within = |node: &Node, e: anyhow::Error| e.context(format!("step {}", node.step));
-        // All flags first: that takes no time, and a look at a model may take some.
+        let within =
+            |node: &PipelineNode, e: anyhow::Error| e.context(format!("step {}", node.step));
+        // All flags first, which is fast. Reading a model's spec may be slow.
         for (node, command) in &commands {
             node.parse(command)?;
         }
@@ -130,14 +138,14 @@ impl Pipeline {
                 upstream.input = Some(input);
             }
             let gives = (node.program.check)(command, &upstream).map_err(|e| within(node, e))?;
-            if gives != sluice_harness::Gives::default() {
+            if gives != sluice_run::StepOutputs::default() {
                 upstream.insert(node.step.clone(), gives);
             }
         }
         Ok(())
     }
 
-    /// Sets a switch of the programs that have it.
+    /// Sets a switch of every program that has it.
     pub fn switch_on(&mut self, flag: &str) {
         let word = format!("--{flag}");
         for node in &mut self.nodes {
@@ -151,22 +159,22 @@ impl Pipeline {
         }
     }
 
-    /// Returns the nodes that a parameter is a part of.
-    pub fn nodes_with<'p>(&'p self, parameter: &'p str) -> impl Iterator<Item = &'p Node> {
+    /// Returns the nodes whose command lines contain a parameter.
+    pub fn nodes_with<'p>(&'p self, parameter: &'p str) -> impl Iterator<Item = &'p PipelineNode> {
         let nodes = self.nodes.iter();
         nodes.filter(move |node| node.reads(parameter))
     }
 
-    /// Whether a parameter of a node must be given and was not.
-    fn is_unset(&self, node: &Node, values: &Values) -> bool {
+    /// Whether a node has a required parameter without a value.
+    fn is_unset(&self, node: &PipelineNode, values: &ParameterValues) -> bool {
         self.missing(values)
             .any(|parameter| node.reads(&parameter.name))
     }
 
-    /// Makes the values that were given the parameters' defaults.
+    /// Makes the given values the parameters' defaults.
     ///
     /// # Errors
-    /// Usage, when a parameter or a program does not take one.
+    /// Usage, when a parameter or a program does not accept one.
     pub fn preset(&mut self, given: &[(String, Vec<String>)]) -> anyhow::Result<()> {
         self.values(given)?;
         for (name, values) in given {
@@ -180,17 +188,20 @@ impl Pipeline {
         nodes.try_for_each(|node| node.parse(&node.command("memory://check", &values)))
     }
 
-    /// Returns the parameters that must be given and were not.
-    pub fn missing<'p>(&'p self, values: &'p Values) -> impl Iterator<Item = &'p Parameter> {
+    /// Returns the required parameters without a value.
+    pub fn missing<'p>(
+        &'p self,
+        values: &'p ParameterValues,
+    ) -> impl Iterator<Item = &'p Parameter> {
         let parameters = self.parameters.iter();
         parameters.filter(|p| p.default.is_none() && !values.contains_key(&p.name))
     }
 
-    /// Refuses exports of which one would write into the output of the other.
+    /// Refuses exports that would write into each other's output.
     ///
     /// # Errors
     /// Usage, with the names of the steps.
-    fn refuse_shared_outputs(&self, values: &Values) -> Result<()> {
+    fn refuse_shared_outputs(&self, values: &ParameterValues) -> Result<()> {
         let mut outputs: Vec<(String, Location)> = Vec::new();
         for node in &self.nodes {
             let words = words::substitute(&node.arguments, values);
@@ -205,11 +216,11 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Returns the values of the parameters: defaults, and what was given for them.
+    /// Returns the values of the parameters: the defaults, replaced by the given values.
     ///
     /// # Errors
-    /// Usage, when a parameter was given that the pipeline does not have.
-    pub fn values(&self, given: &[(String, Vec<String>)]) -> Result<Values> {
+    /// Usage, when the pipeline does not have a given parameter.
+    pub fn values(&self, given: &[(String, Vec<String>)]) -> Result<ParameterValues> {
         let mut values = self.defaults();
         for (name, given) in given {
             let parameter = self.parameters.iter().find(|p| p.name == *name);
@@ -231,32 +242,32 @@ impl Pipeline {
     }
 }
 
-/// A parameter: `${name}` stands for its value.
+/// A parameter. `${name}` is a placeholder for its value.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Parameter {
     /// Its name.
     pub name: String,
-    /// What its value is, in capitals; empty for a switch.
+    /// The metavariable of the value, in capitals; empty for a switch.
     pub value: String,
-    /// Its value when none is given; none: it must be given.
+    /// The default value; `None` if the parameter is required.
     pub default: Option<String>,
     /// Whether it can have several values.
     pub many: bool,
-    /// What it is, in a line.
+    /// The help text, one line.
     pub help: String,
-    /// What its values have to be; none: any text.
-    pub kind: Option<Kind>,
-    /// The least value of a number.
+    /// The type of its values; `None` for any text.
+    pub kind: Option<ParameterKind>,
+    /// The lower bound of a number.
     pub min: Option<f64>,
-    /// The heading of the help and of forms that it is listed under; none: the first one.
+    /// The heading under which the help and forms list it. `None` is the first heading.
     pub section: Option<String>,
 }
 
 impl Parameter {
-    /// Checks a value against the type. One that is empty is none.
+    /// Checks a value against the type. An empty value counts as absent.
     ///
     /// # Errors
-    /// Usage, when it does not fit.
+    /// Returns a usage error when it does not fit.
     pub fn check(&self, value: &str) -> Result<()> {
         let Some(kind) = self.kind.filter(|_| !value.is_empty()) else {
             return Ok(());
@@ -266,8 +277,8 @@ impl Parameter {
             return Ok(());
         }
         let what = match kind {
-            Kind::Integer => "a whole number",
-            Kind::Number => "a number",
+            ParameterKind::Integer => "a whole number",
+            ParameterKind::Number => "a number",
         };
         let least = self
             .min
@@ -290,7 +301,7 @@ impl Parameter {
 }
 
 /// A step, or one subcommand of a step.
-pub struct Node {
+pub struct PipelineNode {
     /// Its name in the DAG.
     pub name: String,
     /// The step.
@@ -299,15 +310,15 @@ pub struct Node {
     pub program: &'static StageProgram,
     /// The operation of the stage that it runs.
     pub operation: &'static Operation,
-    /// The words of the command line behind the program and the subcommand, with parameters.
+    /// The options of the command line, with placeholders for parameters.
     pub arguments: Vec<String>,
     /// The nodes that it waits for.
     pub after: Vec<String>,
 }
 
-impl Node {
-    /// Returns the command line with the values of the parameters put in.
-    pub fn command(&self, run: &str, values: &Values) -> Vec<String> {
+impl PipelineNode {
+    /// Returns the command line with the values of the parameters.
+    pub fn command(&self, run: &str, values: &ParameterValues) -> Vec<String> {
         let mut line = vec![self.program.name.to_owned()];
         line.extend(self.operation.subcommand.map(str::to_owned));
         line.push(format!("--run={run}"));
@@ -315,7 +326,7 @@ impl Node {
         line
     }
 
-    /// Checks that its program takes a command line.
+    /// Checks that the program accepts a command line.
     fn parse(&self, command: &[String]) -> anyhow::Result<()> {
         let wiring = (self.program.wiring)(command);
         wiring
@@ -323,18 +334,18 @@ impl Node {
             .map_err(|e| e.context(format!("step {}", self.step)))
     }
 
-    /// Whether a parameter is a part of its command line.
+    /// Whether its command line contains a parameter.
     fn reads(&self, parameter: &str) -> bool {
         let mut words = self.arguments.iter();
         words.any(|word| words::references(word).contains(&parameter))
     }
 
-    /// Returns what gives the number of its units.
+    /// Returns the source of the number of its units.
     pub fn counted_by(&self) -> CountedBy {
         self.operation.unit.fan_out().counted_by()
     }
 
-    /// Returns the text that is given for a flag; empty where none is.
+    /// Returns the text of a flag's value; empty if the flag is not given.
     pub fn argument(&self, flag: &str) -> &str {
         let words = self.arguments.iter();
         let mut values = words.filter_map(|word| {

@@ -1,19 +1,19 @@
-//! Which partition an image belongs to: its id begins with its shard's stem, or is the path of a file.
+//! Finds the partition of an image: its id begins with its shard's stem, or is the path of a file.
 
 use std::collections::HashMap;
 
-use sluice_harness::Plan;
 use sluice_manifest::rows::{PlanRow, ShardKind};
+use sluice_run::Plan;
 
 /// The shards of a plan by their stems.
 pub struct Places<'p> {
     stems: HashMap<&'p str, &'p PlanRow>,
-    /// Shards that are files. Their images may have any id.
+    /// Shards that are image files. Their images may have any id.
     files: Vec<&'p PlanRow>,
 }
 
 impl<'p> Places<'p> {
-    /// Indexes the plan's shards.
+    /// Indexes the plan's shards by stem.
     pub fn new(plan: &'p Plan) -> Self {
         let shards = plan.partitions.iter().flat_map(|p| &p.shards);
         let is_files = |row: &&PlanRow| row.kind == ShardKind::Files;
@@ -25,18 +25,18 @@ impl<'p> Places<'p> {
         }
     }
 
-    /// Returns the shards that an image of this name may be in, the longest stem first. There can be
-    /// several: `a/b/1` is sample `1` of `a/b.tar` or sample `b/1` of `a.tar`.
+    /// Returns the shards that may contain an image of this name, the longest stem first. There can
+    /// be several: `a/b/1` is sample `1` of `a/b.tar` or sample `b/1` of `a.tar`.
     pub fn of(&self, image_id: &str) -> Vec<&'p PlanRow> {
         let slashes = image_id.rmatch_indices('/');
         let shards = slashes.filter_map(|(at, _)| self.stems.get(&image_id[..at]).copied());
         shards.chain(self.files.iter().copied()).collect()
     }
 
-    /// Returns the shards whose names are nearest to an id that is in none.
+    /// Returns the shards with the names nearest to an id that is in no shard.
     pub fn near(&self, image_id: &str, count: usize) -> Vec<&'p PlanRow> {
         let stem = image_id.rsplit_once('/').map_or(image_id, |(stem, _)| stem);
-        let mut nearest = Nearest::new(stem, count);
+        let mut nearest = NearestNames::new(stem, count);
         for stem in self.stems.keys() {
             nearest.offer(stem);
         }
@@ -45,15 +45,15 @@ impl<'p> Places<'p> {
     }
 }
 
-/// The names nearest to one, by the letters that would have to change.
-pub struct Nearest {
+/// The names nearest to a text, by edit distance.
+pub struct NearestNames {
     wanted: Vec<char>,
     count: usize,
     found: Vec<(usize, String)>,
 }
 
-impl Nearest {
-    /// Searches the `count` names nearest to `wanted`.
+impl NearestNames {
+    /// Starts a search for the `count` nearest names.
     pub fn new(wanted: &str, count: usize) -> Self {
         Self {
             wanted: wanted.chars().collect(),
@@ -62,12 +62,12 @@ impl Nearest {
         }
     }
 
-    /// Takes a name into account.
+    /// Compares a name with the text, and keeps it if it is among the nearest.
     pub fn offer(&mut self, name: &str) {
         self.offer_as(name, name);
     }
 
-    /// Takes a name into account by another text that stands for it.
+    /// Compares another text for a name, such as the name without a prefix.
     pub fn offer_as(&mut self, text: &str, name: &str) {
         let entry = (distance(&self.wanted, text), name.to_owned());
         let at = self.found.partition_point(|other| *other < entry);
@@ -77,12 +77,13 @@ impl Nearest {
         }
     }
 
-    /// Returns the nearest, those first that need the fewest changes.
+    /// Returns the nearest names, the smallest distance first.
     pub fn names(self) -> Vec<String> {
         self.found.into_iter().map(|(_, name)| name).collect()
     }
 
-    /// Returns the nearest one, if it may be a slip: two letters differ at most, and half of them.
+    /// Returns the nearest name if the difference may be a typing error: at most two letters, and
+    /// at most half of the word.
     pub fn slip(self) -> Option<String> {
         let most = (self.wanted.len() / 2).min(2);
         let (changes, name) = self.found.into_iter().next()?;
@@ -90,7 +91,7 @@ impl Nearest {
     }
 }
 
-/// Returns Levenshtein's distance: letters to insert, delete or replace.
+/// Returns the Levenshtein distance: the number of letters to insert, delete or replace.
 fn distance(a: &[char], b: &str) -> usize {
     let mut row: Vec<usize> = (0..=a.len()).collect();
     for (i, b) in b.chars().enumerate() {
@@ -107,8 +108,8 @@ fn distance(a: &[char], b: &str) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use sluice_harness::PartitionPlan;
     use sluice_manifest::{Partition, RunInfo, ShardPath};
+    use sluice_run::PartitionPlan;
 
     use sluice_store::Storage;
 
@@ -158,7 +159,7 @@ mod tests {
     #[test]
     fn only_slips_are_corrected() {
         let slip = |wanted: &str| {
-            let mut nearest = Nearest::new(wanted, 1);
+            let mut nearest = NearestNames::new(wanted, 1);
             ["filter", "score", "read"]
                 .iter()
                 .for_each(|name| nearest.offer(name));

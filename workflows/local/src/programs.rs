@@ -1,4 +1,4 @@
-//! The stages' programs. A new stage is one line of [`PROGRAMS`].
+//! The stages' programs. A new stage is one line in [`PROGRAMS`].
 
 use std::process::ExitCode;
 use std::time::Instant;
@@ -6,42 +6,49 @@ use std::time::Instant;
 use anyhow::Result;
 use serde_json::Value;
 use sluice_harness::{
-    Gives, InputPlaces, Program, Shared, StepDone, Upstream, Wiring, check_step, has_work,
-    input_of, run_step, task, wiring,
+    ProcessResources, Program, StepDone, Wiring, check_step, has_work, input_of, run_step, task,
+    wiring,
 };
+use sluice_inference::ImageProgram;
 use sluice_manifest::{Operation, Role};
+use sluice_run::{InputPlaces, StepOutputs, Upstream};
 use sluice_store::Storage;
 
-/// Does a command line, and returns its result and whether it was up to date.
-type Task = fn(&[String], &Shared) -> Result<(Value, bool)>;
-/// Returns whether a command line has work to do, as far as is known by then.
-type HasWork = fn(&[String], &Shared, Instant) -> Result<bool>;
+use crate::pass::{self, OpenImages};
 
-/// A stage's program, its argument types forgotten.
+/// Runs a command line, and returns its result and whether it was up to date.
+type RunTask = fn(&[String], &ProcessResources) -> Result<(Value, bool)>;
+/// Returns whether a command line has work to do, as far as it is known before the deadline.
+type HasWork = fn(&[String], &ProcessResources, Instant) -> Result<bool>;
+
+/// A stage's program, independent of its argument type.
 pub struct StageProgram {
     /// Its name, `sluice-<stage>`.
     pub name: &'static str,
     /// The stage's role in a pipeline.
     pub role: Role,
-    /// What it does.
+    /// The stage's operations.
     pub operations: &'static [Operation],
-    /// Its command line's definition.
+    /// The definition of its command line.
     pub command: fn() -> clap::Command,
-    /// Parses a command line, of which the first word is its name, and returns how it is wired.
+    /// Parses a command line, whose first word is the program's name, and returns its inputs and
+    /// outputs.
     pub wiring: fn(&[String]) -> Result<Wiring>,
-    /// Lists the input that a command line names, and returns where it is; none for stages that read
-    /// the plan.
+    /// Lists the input of a command line, and returns its location; `None` for stages that read the
+    /// plan.
     pub input: fn(&[String], &Storage) -> Result<Option<InputPlaces>>,
-    /// Checks a command line before the work, and returns what the step gives.
-    pub check: fn(&[String], &Upstream) -> Result<Gives>,
+    /// Checks a command line before the work, and returns the scores and embeddings of the step.
+    pub check: fn(&[String], &Upstream) -> Result<StepOutputs>,
     /// Runs a command line in this process.
-    pub run: fn(&[String], &Shared) -> Result<StepDone>,
-    /// Does a command line in this process as an engine's task, and returns its result and whether it
-    /// was up to date.
-    pub task: Task,
+    pub run: fn(&[String], &ProcessResources) -> Result<StepDone>,
+    /// Runs a command line in this process as an engine's task, and returns its result and whether
+    /// it was up to date.
+    pub task: RunTask,
     /// Returns whether a command line has work to do.
     pub has_work: HasWork,
-    /// Its `main`.
+    /// Opens a command line that may share a pass over the images with others.
+    pub images: Option<OpenImages>,
+    /// The stage's `main`.
     pub main: fn() -> ExitCode,
 }
 
@@ -57,18 +64,26 @@ const fn program<P: Program>() -> StageProgram {
         run: run_step::<P>,
         task: task::<P>,
         has_work: has_work::<P>,
+        images: None,
         main: sluice_harness::main::<P>,
     }
 }
 
-/// Every stage's.
+const fn image_program<P: ImageProgram>() -> StageProgram {
+    StageProgram {
+        images: Some(pass::open::<P>),
+        ..program::<P>()
+    }
+}
+
+/// The programs of all stages.
 pub const PROGRAMS: &[StageProgram] = &[
     program::<sluice_partition::Args>(),
     program::<sluice_read::Args>(),
-    program::<sluice_embed::Args>(),
-    program::<sluice_aesthetic::Args>(),
-    program::<sluice_nsfw::Args>(),
-    program::<sluice_score::Args>(),
+    image_program::<sluice_embed::Args>(),
+    image_program::<sluice_aesthetic::Args>(),
+    image_program::<sluice_nsfw::Args>(),
+    image_program::<sluice_score::Args>(),
     program::<sluice_filter::Args>(),
     program::<sluice_dedup::Args>(),
     program::<sluice_export::Args>(),
@@ -86,7 +101,7 @@ impl StageProgram {
         PROGRAMS.iter().find(|program| program.stage() == stage)
     }
 
-    /// Returns its stage.
+    /// Returns the stage: the program's name without `sluice-`.
     pub fn stage(&self) -> &'static str {
         self.name.strip_prefix("sluice-").unwrap_or(self.name)
     }

@@ -1,34 +1,35 @@
 //! `sluice run`: all steps of a pipeline, in this process.
 //!
-//! Each step is the stage's own program: its command line is made, parsed and run as if it had been
-//! typed. So a step that fails can be done by hand, and nothing that `run` does is out of a workflow
-//! engine's reach. All that can be known before the work is checked before it. Running it again does
-//! what is not up to date.
+//! Each step is the stage's own program. Its command line is built, parsed and run like one that a
+//! user types. A failed step can therefore be run by hand, and `run` does nothing that a workflow
+//! engine cannot do. Everything that can be checked is checked before the work. A second call does
+//! the work that is not up to date.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result};
 use clap::Args;
 use serde_json::json;
 use sluice_harness::{
-    Context, Desk, Shared, StepCount, parse_bytes, refuse_other_stage, refuse_overlap,
-    refuse_unwritable, shell, spawn,
+    ProcessResources, Starter, StepCount, StepDone, ToolContext, parse_bytes, shell, spawn,
 };
 use sluice_manifest::text::masked;
 use sluice_manifest::{Error, Receipt, RunInfo, UnitKind, layout};
-use sluice_report::{Funnel, counted};
+use sluice_run::funnel::Funnel;
+use sluice_run::{Run, counted, refuse_other_stage, refuse_overlap, refuse_unwritable};
 use sluice_store::{Location, Storage, Store};
 
-use crate::Args as Sluice;
-use crate::funnel::{StepLine, Summary, write};
+use crate::funnel::{StepSummary, Summary, write};
 use crate::models::{missing, models_folder, pull_missing};
+use crate::pass::{OpenStep, run_pass};
 use crate::pipeline::commands::{Given, Parameters, Setting, gathered};
-use crate::pipeline::{self, Node, Pipeline, Values};
+use crate::pipeline::{self, ParameterValues, Pipeline, PipelineNode};
 
-/// Cores for each step that runs beside others.
+/// Cores for each of several concurrent steps.
 const CORES_A_STEP: usize = 2;
 
 /// Presets: other defaults for parameters of the default pipeline, as TOML.
@@ -36,8 +37,8 @@ const PRESETS: [(&str, &str); 1] = [("small", include_str!("../pipelines/small.p
 
 /// Curate a dataset on this machine: all steps of a pipeline, from the shards to the report
 ///
-/// Run it again to go on where it stopped, or after changing an option: only what the change
-/// affects is done again. The flags under headings belong to the default pipeline.
+/// Run it again to resume, or after changing an option: only the affected work is done again. The
+/// flags under headings belong to the default pipeline.
 ///
 /// Example: sluice run --input data/ --output out/ --min-aesthetic 5.0 --max-nsfw 0.5
 #[derive(Debug, Clone, Args)]
@@ -46,8 +47,7 @@ pub struct RunArgs {
     #[arg(long, env = "SLUICE_PIPELINE", value_name = "URI")]
     pub pipeline: Option<String>,
 
-    /// Other defaults for the default pipeline: small (models for a laptop, less exact than the usual
-    /// ones)
+    /// Other defaults for the default pipeline: small (models for a laptop, less accurate)
     #[arg(long, env = "SLUICE_PRESET", value_name = "NAME", value_parser = PRESETS.map(|(name, _)| name), conflicts_with = "pipeline")]
     pub preset: Option<String>,
 
@@ -55,11 +55,11 @@ pub struct RunArgs {
     #[arg(long, value_name = "NAME=VALUE")]
     pub set: Vec<Setting>,
 
-    /// Parameters of the default pipeline, and of files that have parameters of the same names
+    /// Parameters of the default pipeline, and of files with parameters of the same names
     #[command(flatten)]
     pub parameters: Parameters,
 
-    /// Where the run's manifests go (default: beside the output, its name with .run)
+    /// Where the run's manifests go (default: the output's path with .run appended)
     #[arg(long, env = "SLUICE_RUN", value_name = "URI")]
     pub run: Option<String>,
 
@@ -67,25 +67,26 @@ pub struct RunArgs {
     #[arg(long, env = "SLUICE_JOBS", value_name = "N", value_parser = sluice_harness::jobs())]
     pub jobs: Option<usize>,
 
-    /// Memory for decoding, all threads together: bytes, or 768M, 2G (default: 96M for each thread)
+    /// Memory for decoding, shared by all threads: bytes, or 768M, 2G (default: 96M for each
+    /// thread)
     ///
-    /// At least 768M, and at most half of what the cgroup grants.
+    /// At least 768M, and at most half of the memory that the cgroup grants.
     #[arg(long, env = "SLUICE_MEMORY", value_name = "BYTES", value_parser = parse_bytes)]
     pub memory: Option<u64>,
 
-    /// Check everything and print the command line of each step; nothing is written
+    /// Check everything and print the command line of each step; write nothing
     #[arg(long)]
     pub dry_run: bool,
 
-    /// Do all work again even where it is up to date
+    /// Run all work again, even if it is up to date
     #[arg(long, env = "SLUICE_FORCE")]
     pub force: bool,
 
-    /// Get the models that are missing first: of the catalogue, and hf://ORG/NAME
+    /// First download missing models: those of the catalogue, and hf://ORG/NAME
     #[arg(long)]
     pub pull: bool,
 
-    /// Replace an existing output, whatever wrote it
+    /// Replace an existing output, even one that another program wrote
     #[arg(long, env = "SLUICE_OVERWRITE")]
     pub overwrite: bool,
 
@@ -114,20 +115,22 @@ impl RunArgs {
         if let Some(parameter) = pipeline.missing(&values).next() {
             let name = &parameter.name;
             let is_flag = ["input", "output"].contains(&name.as_str());
-            let error = match is_flag {
-                true => Error::usage(format!("--{name} is required: {}", parameter.help)),
-                false => Error::usage(format!("parameter {name} is required"))
-                    .hint(format!("give it a value: --set {name}=VALUE")),
+            let error = if is_flag {
+                Error::usage(format!("--{name} is required: {}", parameter.help))
+            } else {
+                Error::usage(format!("parameter {name} is required"))
+                    .hint(format!("give it a value: --set {name}=VALUE"))
             };
             return Err(error.into());
         }
         Ok((pipeline, given))
     }
 
-    /// Checks all that can be known before the work.
+    /// Checks everything that can be known before the work.
     ///
     /// # Errors
-    /// Of the first step that could not work, with the flag or the variable that it is about.
+    /// Returns the error of the first step that could not run, with the responsible flag or
+    /// variable.
     fn check(
         &self,
         storage: &Storage,
@@ -150,12 +153,12 @@ impl RunArgs {
         Ok(values.map(|(name, value)| (name, vec![value])).collect())
     }
 
-    /// Returns where the run is, and refuses places that would get in each other's way: the input is
-    /// never written to, and the output holds the dataset and nothing else.
+    /// Returns the location of the run, and refuses locations that overlap: the input is never
+    /// written to, and the output contains only the dataset.
     ///
     /// # Errors
-    /// Usage, when places overlap or no place for the run is known.
-    pub fn place(&self, values: &Values) -> Result<String, Error> {
+    /// Usage, when locations overlap or the run's location is unknown.
+    pub fn place(&self, values: &ParameterValues) -> Result<String, Error> {
         let one = |name: &str| values.get(name).and_then(|values| values.first());
         let output = one("output").map(|uri| Location::parse(uri)).transpose()?;
         let run = match (&self.run, &output) {
@@ -165,7 +168,7 @@ impl RunArgs {
             }
             (None, _) => {
                 return Err(
-                    Error::usage("no place for the run's manifests").hint("name one: --run URI")
+                    Error::usage("no location for the run's manifests").hint("pass one: --run URI")
                 );
             }
         };
@@ -183,13 +186,13 @@ impl RunArgs {
     }
 }
 
-/// Does all steps, and reports where the samples went.
+/// Runs all steps, and reports the funnel.
 ///
 /// # Errors
-/// Usage, before any work; of the first step that fails.
-pub fn run(args: &RunArgs, desk: &mut Desk<'_>) -> Result<()> {
-    desk.result = Some(json!({}));
-    let storage = &desk.shared.storage;
+/// Usage, before any work; afterwards the error of the first step that fails.
+pub fn run(args: &RunArgs, tool: &mut ToolContext<'_>) -> Result<()> {
+    tool.result = Some(json!({}));
+    let storage = &tool.shared.storage;
     let (pipeline, given) = args.load(storage)?;
     let values = pipeline.values(&given)?;
     let place = args.place(&values)?;
@@ -200,47 +203,47 @@ pub fn run(args: &RunArgs, desk: &mut Desk<'_>) -> Result<()> {
     }
     if args.pull {
         let models = models_of(&pipeline, &place, &values)?;
-        if args.dry_run && would_pull(&models, desk)? {
-            return print(&pipeline, &place, &values, desk);
+        if args.dry_run && would_pull(&models, tool)? {
+            return print(&pipeline, &place, &values, tool);
         }
-        pull_missing(&models, desk)?;
+        pull_missing(&models, tool)?;
     }
-    let storage = &desk.shared.storage;
+    let storage = &tool.shared.storage;
     args.check(storage, &pipeline, &given, &place)?;
     if args.dry_run {
-        return print(&pipeline, &place, &values, desk);
+        return print(&pipeline, &place, &values, tool);
     }
     let store = storage.create(&location)?;
     tracing::info!(run = place, "the run's manifests");
-    let work = Work {
+    let work = PipelineRun {
         args,
         pipeline: &pipeline,
         values: &values,
         place: &place,
         store: &store,
-        shared: &desk.shared,
+        shared: &tool.shared,
         lines: Mutex::default(),
         count: StepCount::new(pipeline.nodes.len()),
     };
     let outcome = work.all_nodes();
     let lines = work.lines.into_inner().unwrap_or_else(|e| e.into_inner());
     let finished = outcome.is_ok();
-    desk.up_to_date = finished && lines.iter().all(StepLine::is_up_to_date);
-    let summary = summary(&place, &values, lines, &desk.shared);
+    tool.up_to_date = finished && lines.iter().all(StepSummary::is_up_to_date);
+    let summary = summary(&place, &values, lines, &tool.shared);
     let summary = match (outcome, summary) {
         (Ok(()), summary) => summary?,
         (Err(e), Ok(summary)) => {
-            desk.result = Some(summary.as_json());
+            tool.result = Some(summary.as_json());
             return Err(e);
         }
         (Err(e), Err(_)) => return Err(e),
     };
-    desk.result = Some(summary.as_json());
-    write(&summary, desk.up_to_date, desk.err)?;
+    tool.result = Some(summary.as_json());
+    write(&summary, tool.up_to_date, tool.err)?;
     Ok(())
 }
 
-/// Refuses a place with a run of another layout, or with steps of other stages.
+/// Refuses a location with a run of another layout version, or with steps of other stages.
 fn refuse_other_run(store: &Store, pipeline: &Pipeline) -> Result<()> {
     if let Some(json) = store.get_if_there(layout::RUN_INFO)? {
         RunInfo::check_layout(&json, &store.uri(layout::RUN_INFO))?;
@@ -251,30 +254,35 @@ fn refuse_other_run(store: &Store, pipeline: &Pipeline) -> Result<()> {
     Ok(())
 }
 
-/// Prints which models would be pulled; returns whether there are any. Until they are here, the steps
-/// cannot be checked.
-fn would_pull(models: &[(String, Location)], desk: &mut Desk<'_>) -> Result<bool> {
-    let missing = missing(models, &desk.shared.storage)?;
+/// Prints the models that would be pulled, and returns whether there are any. Without them, the
+/// steps cannot be checked.
+fn would_pull(models: &[(String, Location)], tool: &mut ToolContext<'_>) -> Result<bool> {
+    let missing = missing(models, &tool.shared.storage)?;
     for (name, cache) in &missing {
-        writeln!(desk.err, "the model {name} would be pulled into {cache}")?;
+        writeln!(tool.err, "the model {name} would be pulled into {cache}")?;
     }
     Ok(!missing.is_empty())
 }
 
-/// Prints what would be done.
-fn print(pipeline: &Pipeline, place: &str, values: &Values, desk: &mut Desk<'_>) -> Result<()> {
-    writeln!(desk.err, "nothing was done; these are the steps:")?;
+/// Prints the steps that would run.
+fn print(
+    pipeline: &Pipeline,
+    place: &str,
+    values: &ParameterValues,
+    tool: &mut ToolContext<'_>,
+) -> Result<()> {
+    writeln!(tool.err, "nothing was done; these are the steps:")?;
     for node in &pipeline.nodes {
-        writeln!(desk.err, "{}", shell(&node.command(place, values)))?;
+        writeln!(tool.err, "{}", shell(&node.command(place, values)))?;
     }
     Ok(())
 }
 
-/// Returns the models that the steps' command lines name, with the folder of models of each.
+/// Returns the models in the steps' command lines, each with its folder of models.
 fn models_of(
     pipeline: &Pipeline,
     place: &str,
-    values: &Values,
+    values: &ParameterValues,
 ) -> Result<Vec<(String, Location)>, Error> {
     let mut models = Vec::new();
     for node in &pipeline.nodes {
@@ -290,54 +298,81 @@ fn models_of(
     Ok(models)
 }
 
-/// A pipeline at work.
-struct Work<'a> {
+/// A running pipeline.
+struct PipelineRun<'a> {
     args: &'a RunArgs,
     pipeline: &'a Pipeline,
-    values: &'a Values,
+    values: &'a ParameterValues,
     place: &'a str,
     store: &'a Store,
-    shared: &'a Shared,
-    lines: Mutex<Vec<StepLine>>,
+    shared: &'a ProcessResources,
+    lines: Mutex<Vec<StepSummary>>,
     count: StepCount,
 }
 
-impl Work<'_> {
-    /// Runs the nodes, several at once where they do not depend on each other and there are cores.
+/// Nodes that run together.
+struct Group<'a> {
+    nodes: Vec<&'a PipelineNode>,
+    /// The steps of the nodes, if they share a pass over the images; otherwise empty.
+    pass: Vec<OpenStep>,
+}
+
+impl<'a> Group<'a> {
+    fn of(node: &'a PipelineNode) -> Self {
+        Self {
+            nodes: vec![node],
+            pass: Vec::new(),
+        }
+    }
+
+    fn names(&self) -> Vec<&'a str> {
+        self.nodes.iter().map(|node| node.name.as_str()).collect()
+    }
+
+    /// Returns whether the group's dependencies are done: those of its first node. The other nodes of a
+    /// pass have the same survivors, and their models take images, even if the pipeline names an
+    /// earlier step's embeddings for them.
+    fn is_free(&self, done: &BTreeSet<&str>) -> bool {
+        let first = self.nodes.first();
+        first.is_some_and(|node| node.after.iter().all(|name| done.contains(name.as_str())))
+    }
+}
+
+impl<'a> PipelineRun<'a> {
+    /// Runs the nodes, independent ones concurrently if there are enough cores.
     fn all_nodes(&self) -> Result<()> {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let at_once = (self.args.jobs.unwrap_or(cpus) / CORES_A_STEP).max(1);
-        let nodes = &self.pipeline.nodes;
+        let mut waiting = self.groups()?;
         let (sender, receiver) = channel();
-        let mut begun: BTreeSet<&str> = BTreeSet::new();
         let mut done: BTreeSet<&str> = BTreeSet::new();
+        let mut at_work = 0;
         let mut outcome = Ok(());
         std::thread::scope(|scope| {
-            while done.len() < nodes.len() {
-                let is_free = |node: &&Node| {
-                    !begun.contains(node.name.as_str())
-                        && node.after.iter().all(|name| done.contains(name.as_str()))
-                };
-                let room = at_once - (begun.len() - done.len());
-                let free: Vec<&Node> = nodes.iter().filter(is_free).take(room).collect();
-                for node in free.into_iter().filter(|_| outcome.is_ok()) {
-                    begun.insert(&node.name);
-                    let sender = sender.clone();
-                    let failed = sender.clone();
+            loop {
+                while outcome.is_ok()
+                    && at_work < at_once
+                    && let Some(next) = waiting.iter().position(|group| group.is_free(&done))
+                {
+                    at_work += 1;
+                    let group = waiting.remove(next);
+                    let names = group.names();
+                    let (sender, failed) = (sender.clone(), sender.clone());
                     let begun = spawn(scope, move || {
-                        // The receiver waits for every node that was begun.
-                        let _ = sender.send((node, self.one_node(node)));
+                        // The receiver waits for every started group.
+                        let _ = sender.send((group.names(), self.one_group(&group)));
                     });
                     if let Err(e) = begun {
-                        let _ = failed.send((node, Err(e.into())));
+                        let _ = failed.send((names, Err(e.into())));
                     }
                 }
-                if begun.len() == done.len() {
-                    break; // after a failure
+                if at_work == 0 {
+                    break; // every group is done, or one failed
                 }
-                // Unwrap safety: a node at work holds a sender.
-                let (node, result) = receiver.recv().expect("a node is at work");
-                done.insert(&node.name);
+                // Unwrap safety: a running group owns a sender.
+                let (names, result) = receiver.recv().expect("a group is at work");
+                at_work -= 1;
+                done.extend(names);
                 if outcome.is_ok() {
                     outcome = result;
                 }
@@ -346,7 +381,51 @@ impl Work<'_> {
         outcome
     }
 
-    fn one_node(&self, node: &Node) -> Result<()> {
+    /// Returns the nodes in groups, in order. Nodes that run models on the images of the same survivors
+    /// are one group.
+    fn groups(&self) -> Result<Vec<Group<'a>>> {
+        let mut groups: Vec<Group<'_>> = Vec::new();
+        for node in &self.pipeline.nodes {
+            let Some(step) = self.image_step(node)? else {
+                groups.push(Group::of(node));
+                continue;
+            };
+            let is_same = |group: &&mut Group<'_>| {
+                let first = group.pass.first();
+                first.is_some_and(|first| first.has_same_samples(&step))
+            };
+            match groups.iter_mut().find(is_same) {
+                Some(group) => {
+                    group.nodes.push(node);
+                    group.pass.push(step);
+                }
+                None => groups.push(Group {
+                    nodes: vec![node],
+                    pass: vec![step],
+                }),
+            }
+        }
+        Ok(groups)
+    }
+
+    /// Returns the step of a node that runs a model on images, or `None` if no other node may do so for
+    /// the same survivors.
+    fn image_step(&self, node: &PipelineNode) -> Result<Option<OpenStep>> {
+        let survivors =
+            |node: &'a PipelineNode| node.program.images.map(|_| node.argument("survivors-of"));
+        let Some(open) = node.program.images else {
+            return Ok(None);
+        };
+        let own = Some(node.argument("survivors-of"));
+        let nodes = self.pipeline.nodes.iter();
+        if nodes.filter(|other| survivors(other) == own).count() < 2 {
+            return Ok(None);
+        }
+        let opened = open(&self.command(node), self.shared, Starter::Run);
+        opened.with_context(|| format!("step {}", node.name))
+    }
+
+    fn command(&self, node: &PipelineNode) -> Vec<String> {
         let mut command = node.command(self.place, self.values);
         if let Some(jobs) = self.args.jobs {
             command.push(format!("--jobs={jobs}"));
@@ -354,14 +433,51 @@ impl Work<'_> {
         if self.args.force {
             command.push("--force".to_owned());
         }
-        let name = node.name.as_str();
-        tracing::debug!(step = name, "{}", shell(&command));
-        self.count.begin(name);
-        let done = (node.program.run)(&command, self.shared);
-        self.count.end(name);
-        let done = done.with_context(|| format!("step {name} (by hand: `{}`)", shell(&command)))?;
+        command
+    }
+
+    fn one_group(&self, group: &Group<'_>) -> Result<()> {
+        for node in &group.nodes {
+            tracing::debug!(step = node.name, "{}", shell(&self.command(node)));
+            self.count.begin(&node.name);
+        }
+        let done = match group.nodes.as_slice() {
+            [node] => (node.program.run)(&self.command(node), self.shared).map(|done| vec![done]),
+            _ => self.one_pass(&group.pass),
+        };
+        group
+            .nodes
+            .iter()
+            .for_each(|node| self.count.end(&node.name));
+        let done = done.with_context(|| {
+            let by_hand = group.nodes.iter().map(|node| shell(&self.command(node)));
+            let by_hand: Vec<String> = by_hand.map(|command| format!("`{command}`")).collect();
+            let step = if by_hand.len() == 1 { "step" } else { "steps" };
+            let names = group.names().join(", ");
+            format!("{step} {names} (by hand: {})", by_hand.join(", "))
+        })?;
+        for (node, done) in group.nodes.iter().zip(done) {
+            let others = group.names().into_iter().filter(|name| *name != node.name);
+            let shared_with = others.map(str::to_owned).collect();
+            self.end_node(node, shared_with, done)?;
+        }
+        Ok(())
+    }
+
+    fn one_pass(&self, pass: &[OpenStep]) -> Result<Vec<StepDone>> {
+        let started = Instant::now();
+        run_pass(pass)?;
+        pass.iter().map(|step| step.done(started)).collect()
+    }
+
+    fn end_node(
+        &self,
+        node: &PipelineNode,
+        shared_with: Vec<String>,
+        done: StepDone,
+    ) -> Result<()> {
         tracing::info!(
-            step = name,
+            step = node.name,
             units = done.units,
             up_to_date = done.up_to_date,
             seconds = (done.seconds * 1000.0).round() / 1000.0,
@@ -371,15 +487,16 @@ impl Work<'_> {
             self.put_pipeline()?;
         }
         let mut lines = self.lines.lock().unwrap_or_else(|e| e.into_inner());
-        lines.push(StepLine {
+        lines.push(StepSummary {
             step: node.name.clone(),
-            command: shell(&command),
+            command: shell(&self.command(node)),
+            shared_with,
             done,
         });
         Ok(())
     }
 
-    /// Writes what the run is made with, once it is clear that the run is this input's.
+    /// Writes the pipeline file into the run, after the check that the run belongs to this input.
     fn put_pipeline(&self) -> Result<()> {
         let resolved = self.pipeline.file.resolved(self.values);
         let text = toml::to_string(&resolved)?;
@@ -389,15 +506,15 @@ impl Work<'_> {
     }
 }
 
-/// What the run holds now.
+/// Returns the results of the run.
 fn summary(
     place: &str,
-    values: &Values,
-    steps: Vec<StepLine>,
-    shared: &Shared,
+    values: &ParameterValues,
+    steps: Vec<StepSummary>,
+    shared: &ProcessResources,
 ) -> Result<Summary, Error> {
-    let context = Context::look(place, <Sluice as sluice_harness::Tool>::NAME, shared)?;
-    let receipts = counted::receipts(&context)?;
+    let recorded = Run::open_read_only(&shared.storage, place)?;
+    let receipts = counted::receipts(&recorded)?;
     let funnel = Funnel::of_run(&receipts);
     let written = receipts
         .steps()
@@ -409,7 +526,7 @@ fn summary(
     let output = output.map(|uri| Location::parse(uri)).transpose()?;
     Ok(Summary {
         output: output.map_or_else(|| "none".to_owned(), |output| output.to_string()),
-        report: context.run.uri(layout::REPORT),
+        report: recorded.uri(layout::REPORT),
         run: place.to_owned(),
         funnel,
         output_shards,
@@ -423,12 +540,12 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::Command;
+    use crate::{Args as Sluice, SluiceCommand};
 
     fn args(line: &str) -> RunArgs {
         let args = Sluice::try_parse_from(line.split(' ')).unwrap();
         match args.command {
-            Command::Run(args) => *args,
+            SluiceCommand::Run(args) => *args,
             _ => panic!("{line}"),
         }
     }
@@ -467,7 +584,7 @@ mod tests {
         }
     }
 
-    /// Returns why a command line is refused; not `typed`: with its values from the environment.
+    /// Returns the error of a command line. Without `typed`, its values come from the environment.
     fn refused(line: &str, typed: bool) -> String {
         let line = format!("sluice run --input memory://in --output memory://out {line}");
         let mut args = args(&line);
@@ -519,7 +636,7 @@ mod tests {
         }
     }
 
-    /// The command lines of the default pipeline.
+    /// Returns the command lines of the default pipeline.
     fn lines(line: &str) -> String {
         let args = args(line);
         let (pipeline, given) = args.load(&Storage::default()).unwrap();

@@ -1,7 +1,8 @@
 //! `sluice search`: the images of a run nearest to one, by their embeddings.
 //!
-//! Exact: the cosine similarity with every embedding of the run, which are streamed. The query is an
-//! image of the run, or a file, which is embedded by the run's encoder in a run of its own.
+//! The search is exact: it computes the cosine similarity with every embedding of the run, in a
+//! stream. The query is an image of the run, or a file. The run's encoder embeds a file in a
+//! temporary run.
 
 mod query;
 
@@ -12,18 +13,15 @@ use arrow::array::AsArray;
 use clap::Args;
 use rayon::prelude::*;
 use serde_json::{Value, json};
-use sluice_harness::{Context, Desk, Plan, Receipts};
+use sluice_harness::ToolContext;
 use sluice_manifest::layout::EMBEDDINGS;
-use sluice_manifest::rows;
-use sluice_manifest::{Error, ImageId, Partition, StepName, Unit};
-use sluice_report::card::Card;
-use sluice_report::counted;
-use sluice_report::figures::{Gallery, fate};
-use sluice_report::gallery::Pictures;
-use sluice_report::plot::number;
-use sluice_report::sampling::{Best, ascending};
-use sluice_report::steps;
-use sluice_report::walk::Walk;
+use sluice_manifest::numbers::decimal;
+use sluice_manifest::{Error, ImageId, Partition, StepName, Unit, rows};
+use sluice_report::gallery::{Gallery, Pictures};
+use sluice_run::card::ImageCard;
+use sluice_run::sampling::{Best, ascending};
+use sluice_run::walk::Walk;
+use sluice_run::{Plan, Receipts, Run, counted, steps};
 use sluice_store::vectors;
 
 use self::query::Query;
@@ -45,15 +43,15 @@ pub struct SearchArgs {
     #[arg(value_name = "IMAGE_ID|FILE")]
     pub query: String,
 
-    /// How many images to find
+    /// Number of images to find
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub top: u32,
 
-    /// The step that gave the embeddings (default: the only one)
+    /// The step with the embeddings (default: the only one)
     #[arg(long, value_name = "STEP")]
     pub embeddings: Option<StepName>,
 
-    /// The encoder for a file (default: the run's, by its name)
+    /// The encoder for a file (default: the run's encoder, by its name)
     #[arg(long, value_name = "MODEL")]
     pub model: Option<String>,
 
@@ -61,16 +59,16 @@ pub struct SearchArgs {
     #[arg(long, env = "SLUICE_MODELS", value_name = "URI")]
     pub models: Option<String>,
 
-    /// Print one JSON object a line
+    /// Print one JSON object per line
     #[arg(long, conflicts_with = "output")]
     pub json: bool,
 
-    /// Make a page with the pictures
+    /// Write a page with the pictures
     #[arg(long, value_name = "FILE")]
     pub output: Option<String>,
 }
 
-/// An image that was found.
+/// A search result.
 #[derive(Debug, Clone)]
 struct Hit {
     image_id: ImageId,
@@ -82,51 +80,52 @@ struct Hit {
 ///
 /// # Errors
 /// Usage, when there is no such image, file or encoder; data, when the run has no embeddings.
-pub fn search(args: &SearchArgs, desk: &mut Desk<'_>) -> Result<()> {
-    let context = Context::look(&args.run, "sluice", &desk.shared)?;
-    let plan = context.plan()?;
-    let receipts = counted::receipts(&context)?;
+pub fn search(args: &SearchArgs, tool: &mut ToolContext<'_>) -> Result<()> {
+    let recorded = Run::open_read_only(&tool.shared.storage, &args.run)?;
+    let plan = recorded.plan()?;
+    let receipts = counted::receipts(&recorded)?;
     let step = embedder(args.embeddings.as_ref(), &receipts)?;
     let run = Pictured {
-        walk: Walk::new(&context, &plan, &receipts)?,
-        context: &context,
+        walk: Walk::new(&recorded, &plan, &receipts)?,
+        recorded: &recorded,
+        memory: &tool.shared.memory,
         plan: &plan,
         receipts: &receipts,
     };
     if let Some(place) = &args.output {
         run.refuse_other_page(place)?;
     }
-    let query = Query::new(args, &context, &plan, &receipts, step, &desk.shared)?;
-    let hits = nearest(&query, &context, &plan, &receipts, step, args.top as usize)?;
+    let query = Query::new(args, &recorded, &plan, &receipts, step, &tool.shared)?;
+    let hits = nearest(&query, &recorded, &plan, &receipts, step, args.top as usize)?;
     let names: HashSet<ImageId> = hits.iter().map(|hit| hit.image_id.clone()).collect();
     let partitions = hits.iter().map(|hit| hit.partition).collect();
     let cards = run.walk.named(&names, Some(&partitions))?;
-    let found: Vec<(&Hit, Option<&Card>)> = hits
+    let found: Vec<(&Hit, Option<&ImageCard>)> = hits
         .iter()
         .map(|hit| (hit, cards.get(&hit.image_id)))
         .collect();
     if let Some(place) = &args.output {
         let pictures = pictures(&query, &found);
-        let place = run.write(pictures, place, sluice_report::MAX_BYTES)?;
-        writeln!(desk.out, "{place}")?;
+        let place = run.write(pictures, place, sluice_report::gallery::MAX_BYTES)?;
+        writeln!(tool.out, "{place}")?;
         return Ok(());
     }
     if args.json {
         for (hit, card) in found {
-            writeln!(desk.out, "{}", line(hit, card))?;
+            writeln!(tool.out, "{}", line(hit, card))?;
         }
         return Ok(());
     }
     let mut lines = vec![
-        ["similarity", "image", "what became of it"]
+        ["similarity", "image", "decision"]
             .map(str::to_owned)
             .to_vec(),
     ];
     lines.extend(found.iter().map(|(hit, card)| {
-        let fate = card.map(fate).unwrap_or_default();
-        vec![number(hit.similarity), hit.image_id.to_string(), fate]
+        let fate = card.map(ImageCard::fate).unwrap_or_default();
+        vec![decimal(hit.similarity), hit.image_id.to_string(), fate]
     }));
-    write!(desk.out, "{}", columns(&lines, &[0], ""))?;
+    write!(tool.out, "{}", columns(&lines, &[0], ""))?;
     Ok(())
 }
 
@@ -142,10 +141,9 @@ fn embedder<'r>(wanted: Option<&StepName>, receipts: &'r Receipts) -> Result<&'r
         (Some(wanted), _) => {
             let found = embedders.iter().find(|step| **step == wanted);
             found.copied().ok_or_else(|| {
-                Error::usage(format!(
-                    "--embeddings {wanted}: the step gave no embeddings"
-                ))
-                .hint(format!("those that did are {}", names.join(", ")))
+                Error::usage(format!("--embeddings {wanted}: the step has no embeddings")).hint(
+                    format!("the steps with embeddings are {}", names.join(", ")),
+                )
             })
         }
         (None, [only]) => Ok(only),
@@ -153,16 +151,14 @@ fn embedder<'r>(wanted: Option<&StepName>, receipts: &'r Receipts) -> Result<&'r
             Err(Error::data("the run has no embeddings")
                 .hint("search needs a step of the stage embed"))
         }
-        (None, _) => Err(Error::usage("several steps gave embeddings").hint(format!(
-            "name one of them: --embeddings {}",
-            names.join(" or ")
-        ))),
+        (None, _) => Err(Error::usage("several steps have embeddings")
+            .hint(format!("choose one: --embeddings {}", names.join(" or ")))),
     }
 }
 
 fn nearest(
     query: &Query,
-    context: &Context,
+    recorded: &Run,
     plan: &Plan,
     receipts: &Receipts,
     step: &StepName,
@@ -173,8 +169,8 @@ fn nearest(
         .filter(|unit| receipts.unit(step, *unit).is_some())
         .collect();
     let parts = units.par_iter().map(|unit| {
-        context.check_stop()?;
-        nearest_in(query, context, step, *unit, top)
+        recorded.check_stop()?;
+        nearest_in(query, recorded, step, *unit, top)
     });
     let none = || Best::new(top);
     let best = parts.try_reduce(none, |mut a, b| {
@@ -186,7 +182,7 @@ fn nearest(
 
 fn nearest_in(
     query: &Query,
-    context: &Context,
+    recorded: &Run,
     step: &StepName,
     unit: Unit,
     top: usize,
@@ -194,14 +190,14 @@ fn nearest_in(
     let mut best = Best::new(top);
     let path = EMBEDDINGS.path(step, unit);
     let columns = ["image_id", "embedding"];
-    for batch in context.run.table(&path, rows::EMBEDDINGS, &columns)? {
+    for batch in recorded.table(&path, rows::EMBEDDINGS, &columns)? {
         let batch = batch?;
         let ids = batch.column_by_name("image_id");
         let ids = ids.and_then(|ids| ids.as_string_opt::<i32>());
         let ids = ids.ok_or_else(|| Error::data(format!("{path}: image_id is not text")))?;
         let all = vectors(&batch, "embedding")?;
         if batch.num_rows() > 0 && all.len() != batch.num_rows() * query.vector.len() {
-            return Err(Error::data(format!("{path}: its embeddings have another length")).into());
+            return Err(Error::data(format!("{path}: its embeddings differ in length")).into());
         }
         for (id, vector) in ids
             .iter()
@@ -221,7 +217,7 @@ fn nearest_in(
     Ok(best)
 }
 
-fn line(hit: &Hit, card: Option<&Card>) -> Value {
+fn line(hit: &Hit, card: Option<&ImageCard>) -> Value {
     let dropped = card.and_then(|card| card.dropped.as_ref());
     json!({
         "image_id": hit.image_id,
@@ -233,18 +229,18 @@ fn line(hit: &Hit, card: Option<&Card>) -> Value {
     })
 }
 
-fn pictures(query: &Query, found: &[(&Hit, Option<&Card>)]) -> Pictures {
+fn pictures(query: &Query, found: &[(&Hit, Option<&ImageCard>)]) -> Pictures {
     let mut pictures = Pictures {
         title: format!("Nearest to {}", query.name),
         ..Pictures::default()
     };
     let cards = found.iter().filter_map(|(_, card)| *card);
-    let similarity = |card: &Card| {
+    let similarity = |card: &ImageCard| {
         let hit = found.iter().find(|(hit, _)| hit.image_id == card.image_id);
         let similarity = hit
-            .map(|(hit, _)| number(hit.similarity))
+            .map(|(hit, _)| decimal(hit.similarity))
             .unwrap_or_default();
-        format!("{similarity}; {}", fate(card))
+        format!("{similarity}; {}", card.fate())
     };
     let gallery = Gallery::new("By similarity", "", cards, &mut pictures.album, similarity);
     pictures.galleries = vec![gallery];

@@ -1,7 +1,7 @@
-//! `sluice steps`: several steps in one process, for pods of workflow engines.
+//! `sluice steps`: runs several steps in one process, for pods of workflow engines.
 //!
-//! A pod costs an engine some ten seconds, however little it does. So light steps in a row share one, and
-//! the first pod of a workflow looks which of the later steps have work at all.
+//! A pod costs an engine about ten seconds, even for little work. Consecutive light steps therefore
+//! share one pod, and the first pod of a workflow checks which later steps have work.
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -9,25 +9,28 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 use clap::Args;
 use serde_json::{Value, json};
-use sluice_harness::{Desk, shell};
+use sluice_harness::{Starter, ToolContext, shell};
 use sluice_manifest::Error;
 
-use crate::places::Nearest;
+use crate::pass::{OpenStep, run_pass};
+use crate::places::NearestNames;
 use crate::programs::StageProgram;
 
-/// How long the first pod looks for work. Many units are looked at faster by the pods of their steps.
+/// The time limit of the first pod's search for work. With many units, the pods of the steps search
+/// faster.
 const LOOK: Duration = Duration::from_secs(60);
 
-/// Do several steps one after the other, and look whether later ones have work: for workflow engines
+/// Run several steps one after the other, and check whether later ones have work: for workflow
+/// engines
 ///
 /// Example: sluice steps -- sluice-export index --run=runs/a + sluice-report --run=runs/a
 #[derive(Debug, Args)]
 pub struct StepsArgs {
-    /// The names of the parameters that were given, separated by commas
+    /// The names of the given parameters, separated by commas
     #[arg(long, value_name = "LIST", value_delimiter = ',', requires = "known")]
     pub given: Vec<String>,
 
-    /// The names of the parameters that there are
+    /// The names of all known parameters, separated by commas
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     pub known: Vec<String>,
 
@@ -35,69 +38,110 @@ pub struct StepsArgs {
     #[arg(long, value_name = "FILE")]
     pub result: Option<PathBuf>,
 
-    /// Command lines. `+` is before one that is done, `? NODE` before one that is looked at: the result has
-    /// under `needed` 0 for a node without work
+    /// Command lines: `+` precedes one to run, `? NODE` one to check for work; the result has 0
+    /// under `needed` for a node without work
     #[arg(last = true, required = true, value_name = "COMMAND")]
     pub commands: Vec<String>,
 }
 
-/// Does the steps.
+/// Runs the steps.
 ///
 /// # Errors
-/// Usage, for a parameter that there is not; of the first step that fails.
-pub fn steps(args: &StepsArgs, desk: &mut Desk<'_>) -> Result<()> {
-    desk.result = Some(json!({}));
+/// Usage, for an unknown parameter; otherwise the error of the first step that fails.
+pub fn steps(args: &StepsArgs, tool: &mut ToolContext<'_>) -> Result<()> {
+    tool.result = Some(json!({}));
     check_parameters(&args.given, &args.known)?;
     let is_mark = |word: &String| word == "+" || word == "?";
-    let mut commands = args.commands.chunk_by(|_, word| !is_mark(word));
-    let mut looked_at = Vec::new();
-    let first = commands.next().unwrap_or_default();
-    let (mut result, mut up_to_date) = task(first, desk)?;
-    for command in commands {
-        match command.split_first() {
-            Some((mark, command)) if mark == "+" => {
-                let (more, is_up_to_date) = task(command, desk)?;
-                up_to_date &= is_up_to_date;
-                add(&mut result, command, more);
-            }
-            Some((_, command)) => looked_at.push(command),
-            None => {}
+    let (mut commands, mut looked_at) = (Vec::new(), Vec::new());
+    for words in args.commands.chunk_by(|_, word| !is_mark(word)) {
+        match words.split_first() {
+            Some((mark, command)) if mark == "?" => looked_at.push(command),
+            Some((mark, command)) if mark == "+" => commands.push(command),
+            _ => commands.push(words),
+        }
+    }
+    let mut result = json!({});
+    let mut up_to_date = true;
+    for (number, (command, (own, is_up_to_date))) in tasks(&commands, tool)?.enumerate() {
+        up_to_date &= is_up_to_date;
+        match number {
+            0 => result = own,
+            _ => add(&mut result, command, own),
         }
     }
     if !looked_at.is_empty() {
-        result["needed"] = look(&looked_at, desk)?;
+        result["needed"] = look(&looked_at, tool)?;
     }
-    desk.result = Some(result);
-    desk.up_to_date = up_to_date;
+    tool.result = Some(result);
+    tool.up_to_date = up_to_date;
     Ok(())
 }
 
-/// Refuses parameters that there are not: engines accept any name.
+/// Refuses unknown parameters, because engines accept any name.
 fn check_parameters(given: &[String], known: &[String]) -> Result<(), Error> {
-    // Argo counts all of them together as one.
+    // In Argo, `json` is also a key: all parameters as one text.
     let is_known = |name: &&String| known.contains(*name) || *name == "json" || name.is_empty();
     let Some(unknown) = given.iter().find(|name| !is_known(name)) else {
         return Ok(());
     };
-    let mut nearest = Nearest::new(unknown, 1);
+    let mut nearest = NearestNames::new(unknown, 1);
     known.iter().for_each(|name| nearest.offer(name));
     let hint = match nearest.slip() {
         Some(name) => format!("is it {name}?"),
         None => format!("the parameters are {}", known.join(", ")),
     };
-    Err(Error::usage(format!("no parameter is called {unknown:?}")).hint(hint))
+    Err(Error::usage(format!("unknown parameter {unknown:?}")).hint(hint))
 }
 
 fn program(command: &[String]) -> Result<&'static StageProgram> {
     let name = command.first().map(String::as_str).unwrap_or_default();
     let found = StageProgram::named(name);
-    let wrong = || Error::usage(format!("{name:?} is no program of a step"));
+    let wrong = || Error::usage(format!("{name:?} is not the program of a stage"));
     Ok(found.ok_or_else(wrong)?)
 }
 
-fn task(command: &[String], desk: &Desk<'_>) -> Result<(Value, bool)> {
+/// The fields of a task's result, and whether it was up to date.
+type Done = (Value, bool);
+
+/// Runs command lines in order, and returns the result of each.
+fn tasks<'c>(
+    commands: &[&'c [String]],
+    tool: &ToolContext<'_>,
+) -> Result<impl Iterator<Item = (&'c [String], Done)>> {
+    let mut done = Vec::new();
+    while let [command, ..] = &commands[done.len()..] {
+        let pass = image_steps(&commands[done.len()..], tool);
+        if pass.len() < 2 {
+            done.push(task(command, tool)?);
+            continue;
+        }
+        run_pass(&pass)?;
+        for step in &pass {
+            done.push(step.task_done()?);
+        }
+    }
+    Ok(commands.iter().copied().zip(done))
+}
+
+/// Opens the first command lines that share a pass over the images. An invalid command line fails
+/// later, when it runs.
+fn image_steps(commands: &[&[String]], tool: &ToolContext<'_>) -> Vec<OpenStep> {
+    let mut steps: Vec<OpenStep> = Vec::new();
+    for command in commands.iter().filter(|_| commands.len() > 1) {
+        let open = program(command).ok().and_then(|program| program.images);
+        let step = open.and_then(|open| open(command, &tool.shared, Starter::Engine).ok()?);
+        let is_same = |step: &OpenStep| steps.iter().all(|first| first.has_same_samples(step));
+        match step.filter(is_same) {
+            Some(step) => steps.push(step),
+            None => break,
+        }
+    }
+    steps
+}
+
+fn task(command: &[String], tool: &ToolContext<'_>) -> Result<Done> {
     tracing::info!(command = shell(command), "starts");
-    let done = (program(command)?.task)(command, &desk.shared);
+    let done = (program(command)?.task)(command, &tool.shared);
     done.with_context(|| format!("by hand: `{}`", shell(command)))
 }
 
@@ -110,9 +154,9 @@ fn add(result: &mut Value, command: &[String], more: Value) {
     }
 }
 
-/// Returns for each node 0 where it has no work, and 1 for those from the first one with work on. A
-/// command follows its node's name.
-fn look(commands: &[&[String]], desk: &Desk<'_>) -> Result<Value> {
+/// Returns 0 for each node without work, and 1 for the first node with work and all nodes after it.
+/// Each command follows its node's name.
+fn look(commands: &[&[String]], tool: &ToolContext<'_>) -> Result<Value> {
     let deadline = Instant::now() + LOOK;
     let mut needed = serde_json::Map::new();
     let mut is_needed = false;
@@ -120,9 +164,9 @@ fn look(commands: &[&[String]], desk: &Desk<'_>) -> Result<Value> {
         let Some((node, command)) = command.split_first() else {
             continue;
         };
-        // What comes after work has work, too: it need not be looked at.
+        // Nodes after one with work have work too, so they are not inspected.
         let until = if is_needed { Instant::now() } else { deadline };
-        is_needed |= (program(command)?.has_work)(command, &desk.shared, until)?;
+        is_needed |= (program(command)?.has_work)(command, &tool.shared, until)?;
         needed.insert(node.clone(), json!(u8::from(is_needed)));
     }
     Ok(Value::Object(needed))

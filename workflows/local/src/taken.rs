@@ -1,26 +1,25 @@
-//! Where tools must not write: a run, its input and its outputs.
+//! Protects a run, its input and its outputs from tools that write files.
 
 use anyhow::Result;
 use sluice_export::plan::planned_output;
-use sluice_harness::{Context, InputPlaces, Plan, Receipts, refuse_overlap};
-use sluice_report::steps;
+use sluice_run::{InputPlaces, Plan, Receipts, Run, refuse_overlap, steps};
 use sluice_store::Location;
 
-/// Refuses a place to write to that is in a run, its input or its outputs, or that one of them is in.
+/// Refuses a destination that overlaps a run, its input or its outputs.
 ///
 /// # Errors
-/// Usage; data, when a manifest is missing or broken.
+/// Usage, for such a destination; data, when a manifest is missing or broken.
 pub fn refuse_taken(
     flag: &str,
     place: &Location,
-    context: &Context,
+    recorded: &Run,
     plan: &Plan,
     receipts: &Receipts,
 ) -> Result<()> {
-    InputPlaces::of_plan(plan, &context.run)?.refuse(flag, place)?;
-    refuse_overlap((flag, place), ("--run", context.run.location()))?;
+    InputPlaces::of_plan(plan, recorded)?.refuse(flag, place)?;
+    refuse_overlap((flag, place), ("--run", recorded.location()))?;
     for export in steps::exports(receipts) {
-        if let Some(output) = planned_output(&context.run, export)? {
+        if let Some(output) = planned_output(recorded, export)? {
             refuse_overlap((flag, place), ("the output", &output))?;
         }
     }

@@ -1,11 +1,11 @@
-//! Text for people: aligned columns, shortened values.
+//! Text for people: aligned columns and shortened values.
 
 use std::borrow::Cow;
 
 use sluice_manifest::text::one_line;
 
-/// Returns rows as aligned columns; those of `right` are aligned to the right. No spaces at line ends.
-/// A cell is one line, whatever the name or value in it holds.
+/// Returns rows as aligned columns, without spaces at line ends. Columns in `right` are
+/// right-aligned. A cell is always printed on one line.
 pub fn columns(rows: &[Vec<String>], right: &[usize], indent: &str) -> String {
     let rows: Vec<Vec<Cow<'_, str>>> = rows
         .iter()
@@ -25,9 +25,10 @@ pub fn columns(rows: &[Vec<String>], right: &[usize], indent: &str) -> String {
             if column > 0 {
                 line.push_str("  ");
             }
-            match right.contains(&column) {
-                true => line.extend([space.as_str(), cell]),
-                false => line.extend([cell, space.as_str()]),
+            if right.contains(&column) {
+                line.extend([space.as_str(), cell])
+            } else {
+                line.extend([cell, space.as_str()])
             }
         }
         text.push_str(line.trim_end());

@@ -1,9 +1,10 @@
-//! `sluice try`: where the samples would go with other thresholds.
+//! `sluice try`: shows the funnel with other thresholds.
 //!
-//! The deciding steps of the run are done again, by their own code, in a scratch copy of the run: a
-//! folder of links to its manifests, or of copies where the run is in a bucket. The conditions and
-//! settings are those of the receipts, with the changes that were asked for. What is up to date is not
-//! done again. So the result equals that of a real run, and the run itself is only read.
+//! The deciding steps of the run run again, with their own code, in a scratch copy of the run. The
+//! copy is a folder of links to the run's manifests, or of copies if the run is in an object store.
+//! The conditions and settings are those of the receipts, with the requested changes. Work that is
+//! up to date is not repeated. The result therefore equals that of a real run, and the run itself
+//! is only read.
 
 mod changes;
 mod deciders;
@@ -13,19 +14,19 @@ mod scratch;
 use anyhow::Result;
 use clap::Args;
 use serde_json::json;
-use sluice_filter::{NamedRule, Threshold, Top};
-use sluice_harness::{Context, Desk, Receipts};
+use sluice_filter::{NamedRule, ThresholdArg, Top};
+use sluice_harness::ToolContext;
 use sluice_manifest::numbers::thousands;
 use sluice_manifest::{Error, StepName};
-use sluice_report::funnel::Level;
-use sluice_report::{Funnel, counted, steps};
+use sluice_run::funnel::{Funnel, Level};
+use sluice_run::{Receipts, Run, counted, steps};
 use sluice_store::Location;
 
-use self::changes::Changes;
+use self::changes::TrialChanges;
 use crate::taken::refuse_taken;
 use crate::text::columns;
 
-/// Show what other thresholds would keep, without a change to the run
+/// Show what other thresholds would keep, without changing the run
 ///
 /// Thresholds and rules replace those of the run's filters; new ones are added to the last filter.
 /// --eps, --keep and --max-distance change every dedup step that has the method.
@@ -39,17 +40,17 @@ pub struct TryArgs {
 
     /// Keep images whose score is at least VALUE
     #[arg(long, value_name = "SCORE=VALUE")]
-    pub min: Vec<Threshold>,
+    pub min: Vec<ThresholdArg>,
 
     /// Keep images whose score is below VALUE
     #[arg(long, value_name = "SCORE=VALUE")]
-    pub max: Vec<Threshold>,
+    pub max: Vec<ThresholdArg>,
 
-    /// Keep this fraction of the images that were scored, those with the highest scores
+    /// Keep this fraction of the scored images, those with the highest scores
     #[arg(long, value_name = "SCORE=PERCENT")]
     pub top: Vec<Top>,
 
-    /// The threshold that keeps this fraction of the images that were scored, whichever side stays
+    /// Choose the threshold that keeps this fraction of the scored images, on the side that is kept
     #[arg(long, value_name = "SCORE=FRACTION")]
     pub keep_fraction: Vec<Top>,
 
@@ -65,15 +66,16 @@ pub struct TryArgs {
     #[arg(long, value_name = "EPS")]
     pub eps: Option<sluice_dedup::Eps>,
 
-    /// Which image of a group of semantic duplicates stays
+    /// Which image of a group of semantic duplicates is kept
     #[arg(long, value_name = "RULE", value_enum)]
-    pub keep: Option<sluice_dedup::ranking::Keep>,
+    pub keep: Option<sluice_dedup::ranking::KeepRule>,
 
-    /// Bits by which the hashes of perceptual duplicates may differ
+    /// Maximum number of differing bits between the hashes of perceptual duplicates
     #[arg(long, value_name = "BITS", value_parser = clap::value_parser!(u32).range(0..=16))]
     pub max_distance: Option<u32>,
 
-    /// Write the names of images into this folder: kept.txt, and gained.txt and lost.txt against now
+    /// Write the names of images into this folder: kept.txt, gained.txt and lost.txt, compared with
+    /// the run
     ///
     /// `sluice gallery --ids` shows the pictures of such a list.
     #[arg(long, value_name = "FOLDER")]
@@ -84,23 +86,23 @@ pub struct TryArgs {
     pub json: bool,
 }
 
-/// What a run keeps, and what it would keep.
+/// The funnel of a run, and the funnel of the trial.
 struct Comparison {
-    /// What was changed, in words.
+    /// A description of the changes.
     changes: Vec<String>,
     now: Funnel,
     then: Funnel,
-    /// What the numbers do not say.
+    /// Differences from a real run that the numbers do not show.
     notes: Vec<String>,
 }
 
-/// Prints the funnel as it would be beside the one that is.
+/// Prints the funnel of the trial next to the funnel of the run.
 ///
 /// # Errors
-/// Usage, when a score, a rule or a step is not the run's; data, when the run is not decided yet.
-pub fn try_out(args: &TryArgs, desk: &mut Desk<'_>) -> Result<()> {
-    let context = Context::look(&args.run, "sluice", &desk.shared)?;
-    let receipts = counted::receipts(&context)?;
+/// Usage, when the run does not have a score, a rule or a step; data, when the run is unfinished.
+pub fn try_out(args: &TryArgs, tool: &mut ToolContext<'_>) -> Result<()> {
+    let recorded = Run::open_read_only(&tool.shared.storage, &args.run)?;
+    let receipts = counted::receipts(&recorded)?;
     let chain = steps::chain(&receipts);
     let undecided = chain
         .iter()
@@ -112,20 +114,20 @@ pub fn try_out(args: &TryArgs, desk: &mut Desk<'_>) -> Result<()> {
                 .into(),
         );
     }
-    let changes = Changes::new(args, &receipts, &chain)?;
+    let changes = TrialChanges::new(args, &receipts, &chain)?;
     if let Some(folder) = &args.ids {
         let place = Location::parse(folder)?;
-        refuse_taken("--ids", &place, &context, &context.plan()?, &receipts)?;
+        refuse_taken("--ids", &place, &recorded, &recorded.plan()?, &receipts)?;
     }
-    let scratch = scratch::Scratch::new(&context, &receipts)?;
+    let scratch = scratch::Scratch::new(&recorded, &receipts)?;
     for step in &chain {
-        context.check_stop()?;
-        deciders::decide(step, &receipts, &changes, scratch.uri(), &desk.shared)?;
+        recorded.check_stop()?;
+        deciders::decide(step, &receipts, &changes, scratch.uri(), &tool.shared)?;
     }
-    let tried_run = Context::look(scratch.uri(), "sluice", &desk.shared)?;
+    let tried_run = Run::open_read_only(&tool.shared.storage, scratch.uri())?;
     let tried = tried_run.receipts()?;
     if let Some(folder) = &args.ids {
-        lists::write(folder, &context, &tried_run, chain.last().copied())?;
+        lists::write(folder, &recorded, &tried_run, chain.last().copied())?;
     }
     let comparison = Comparison {
         now: Funnel::of_chain(&receipts, &chain),
@@ -133,14 +135,16 @@ pub fn try_out(args: &TryArgs, desk: &mut Desk<'_>) -> Result<()> {
         notes: notes(&receipts, &tried, &chain),
         changes: changes.words,
     };
-    match args.json {
-        true => writeln!(desk.out, "{}", comparison.json())?,
-        false => write!(desk.out, "{}", comparison.words())?,
+    if args.json {
+        writeln!(tool.out, "{}", comparison.json())?
+    } else {
+        write!(tool.out, "{}", comparison.words())?
     }
     Ok(())
 }
 
-/// Returns what a real run would do in addition: score and embed images that came to no scorer yet.
+/// Returns the additional work of a real run: scores and embeddings of images that reached no
+/// scorer yet.
 fn notes(receipts: &Receipts, tried: &Receipts, chain: &[&StepName]) -> Vec<String> {
     let mut notes = Vec::new();
     for step in chain {
@@ -158,7 +162,7 @@ fn notes(receipts: &Receipts, tried: &Receipts, chain: &[&StepName]) -> Vec<Stri
         let more = unknown(tried).saturating_sub(unknown(receipts));
         if more > 0 {
             notes.push(format!(
-                "{} more images come to {step} without a score or an embedding, which a real run would \
+                "{} more images reach {step} without a score or an embedding, which a real run would \
                  compute",
                 thousands(more)
             ));

@@ -1,10 +1,10 @@
-//! `sluice verify`: proves a run, whatever its pipeline is.
+//! `sluice verify`: checks a run of any pipeline.
 //!
-//! The receipts name the steps, what each was made from and what it wrote. The manifests are read
-//! again, the decisions are made again from what the deciding steps wrote, and every member of the
-//! curated dataset is compared with the bytes that it came from. A run without an export is checked
-//! as far as it goes. Steps that are not part of the pipeline any more are named and not checked.
-//! Everything streams: units are checked one by one, `--jobs` at once.
+//! The receipts name the steps, their inputs and their outputs. The check reads the manifests
+//! again, repeats the decisions from the results of the deciding steps, and compares every member
+//! of the curated dataset with its source bytes. A run without an export is checked as far as it
+//! goes. Steps that are no longer part of the pipeline are listed, but not checked. All data is
+//! streamed: units are checked one by one, `--jobs` at once.
 
 mod checks;
 mod duplicates;
@@ -26,20 +26,20 @@ use anyhow::Result;
 use clap::Args;
 use rayon::prelude::*;
 use serde_json::json;
-use sluice_harness::{Context, Desk, Plan, Receipts};
+use sluice_harness::{MemoryBudget, ToolContext};
 use sluice_manifest::numbers::{plural, thousands};
 use sluice_manifest::text::shown;
 use sluice_manifest::{Error, Receipt, StepName};
-use sluice_report::{counted, planned};
+use sluice_run::{Plan, Receipts, Run, counted, planned};
 use sluice_source::InputReader;
 
-use self::checks::{Check, Findings};
+use self::checks::{Check, CheckResults};
 use self::survivors::Chains;
 use crate::text::columns;
 
 /// Prove a run: nothing lost, nothing changed, every byte where it should be
 ///
-/// Checks what was run, whatever the pipeline is. Exits with 3 when a check fails.
+/// Checks the run of any pipeline. Exits with 3 when a check fails.
 ///
 /// Example: sluice verify --run runs/a
 #[derive(Debug, Args)]
@@ -50,8 +50,8 @@ pub struct VerifyArgs {
 
     /// Do not read the source shards
     ///
-    /// The output's images are then checked against the hashes that were taken when they were read,
-    /// its captions and other members by name and size alone.
+    /// The output's images are then checked against the hashes in read/images, and its captions and
+    /// other members only by name and size.
     #[arg(long)]
     pub quick: bool,
 
@@ -64,18 +64,19 @@ pub struct VerifyArgs {
     pub jobs: Option<usize>,
 }
 
-/// What the checks look at.
-struct Run<'a> {
-    context: &'a Context,
+/// The data that the checks read.
+struct CheckedRun<'a> {
+    recorded: &'a Run,
+    memory: &'a MemoryBudget,
     plan: &'a Plan,
     receipts: &'a Receipts,
-    /// The steps that were run, each after those that it read from.
+    /// The steps of the run in topological order.
     steps: Vec<&'a StepName>,
     survivors: Chains<'a>,
     quick: bool,
 }
 
-impl<'a> Run<'a> {
+impl<'a> CheckedRun<'a> {
     fn all_receipts(&self) -> impl Iterator<Item = &'a Receipt> {
         let receipts = self.receipts;
         self.steps.iter().flat_map(move |step| receipts.of(step))
@@ -85,20 +86,17 @@ impl<'a> Run<'a> {
 /// Checks a run.
 ///
 /// # Errors
-/// Data, when a check fails; of storage.
-pub fn verify(args: &VerifyArgs, desk: &mut Desk<'_>) -> Result<()> {
-    let context = Context::look(&args.run, "sluice", &desk.shared)?;
-    let mut findings = Findings::default();
-    let left_over = check(&context, args.quick, &mut findings)?;
-    match args.json {
-        true => {
-            let result = json!({ "checks": findings.as_json(), "left_over": left_over });
-            writeln!(desk.out, "{result}")?;
-        }
-        false => {
-            print(&findings, desk.out)?;
-            write!(desk.out, "{}", told(&context, &left_over))?;
-        }
+/// Data, when a check fails; or a storage error.
+pub fn verify(args: &VerifyArgs, tool: &mut ToolContext<'_>) -> Result<()> {
+    let recorded = Run::open_read_only(&tool.shared.storage, &args.run)?;
+    let mut findings = CheckResults::default();
+    let left_over = check(&recorded, &tool.shared.memory, args.quick, &mut findings)?;
+    if args.json {
+        let result = json!({ "checks": findings.as_json(), "left_over": left_over });
+        writeln!(tool.out, "{result}")?;
+    } else {
+        print(&findings, tool.out)?;
+        write!(tool.out, "{}", told(&recorded, &left_over))?;
     }
     match findings.failed().as_slice() {
         [] => Ok(()),
@@ -106,14 +104,13 @@ pub fn verify(args: &VerifyArgs, desk: &mut Desk<'_>) -> Result<()> {
     }
 }
 
-/// Returns the line about steps that are not part of the pipeline any more; empty where there are
-/// none.
-fn told(context: &Context, left_over: &[StepName]) -> String {
+/// Returns the line about steps that are no longer part of the pipeline; empty if there are none.
+fn told(recorded: &Run, left_over: &[StepName]) -> String {
     if left_over.is_empty() {
         return String::new();
     }
     let names: Vec<&str> = left_over.iter().map(StepName::as_str).collect();
-    let folders: Vec<String> = names.iter().map(|name| context.run.uri(name)).collect();
+    let folders: Vec<String> = names.iter().map(|name| recorded.uri(name)).collect();
     format!(
         "not part of the pipeline any more: {}; remove {} to free the space\n",
         names.join(", "),
@@ -129,29 +126,36 @@ fn refused(failed: &[Check]) -> Error {
         names.join(", ")
     );
     match failed {
-        // A run without a plan that can be read needs something else, which the check has said.
+        // Without a readable plan, running a step again does not help. The check's message gives
+        // the hint.
         [Check::Plan] => Error::data(message),
         _ => Error::data(message)
             .hint("run the step that wrote it again with --force, then the steps after it"),
     }
 }
 
-/// Makes all checks. Returns the steps that are not part of the pipeline any more.
-fn check(context: &Context, quick: bool, findings: &mut Findings) -> Result<Vec<StepName>> {
-    let Some(plan) = findings.take(Check::Plan, context.plan())? else {
+/// Runs all checks. Returns the steps that are no longer part of the pipeline.
+fn check(
+    recorded: &Run,
+    memory: &MemoryBudget,
+    quick: bool,
+    findings: &mut CheckResults,
+) -> Result<Vec<StepName>> {
+    let Some(plan) = findings.take(Check::Plan, recorded.plan())? else {
         return Ok(Vec::new());
     };
-    let planned = findings.take(Check::Plan, planned::steps(context))?;
+    let planned = findings.take(Check::Plan, planned::steps(recorded))?;
     let planned = planned.flatten();
-    let mut receipts = context.receipts()?;
+    let mut receipts = recorded.receipts()?;
     counted::retain(&mut receipts, planned.as_deref());
     let left_over = receipts.left_over.clone();
     let steps = receipts.steps();
     let all = steps.iter().flat_map(|step| receipts.of(step));
-    let run = Run {
-        context,
+    let run = CheckedRun {
+        recorded,
+        memory,
         plan: &plan,
-        survivors: Chains::of(context, all, findings)?,
+        survivors: Chains::of(recorded, all, findings)?,
         receipts: &receipts,
         steps,
         quick,
@@ -160,9 +164,9 @@ fn check(context: &Context, quick: bool, findings: &mut Findings) -> Result<Vec<
     inputs::check(&run, findings);
     findings.merge(objects::check(&run)?);
     if let Some(input) = findings.take(Check::Source, plan.input())? {
-        let reader = InputReader::new(&context.run, &input, &context.storage);
+        let reader = InputReader::new(recorded, &input, &recorded.storage);
         source_unchanged(&run, &reader, findings)?;
-        let partitions: Vec<Findings> = plan
+        let partitions: Vec<CheckResults> = plan
             .partitions
             .par_iter()
             .map(|planned| partition::check(&run, planned))
@@ -177,9 +181,9 @@ fn check(context: &Context, quick: bool, findings: &mut Findings) -> Result<Vec<
 }
 
 fn source_unchanged(
-    run: &Run<'_>,
+    run: &CheckedRun<'_>,
     input: &InputReader,
-    findings: &mut Findings,
+    findings: &mut CheckResults,
 ) -> Result<(), Error> {
     for row in run.plan.partitions.iter().flat_map(|p| &p.shards) {
         findings.take(Check::Source, input.check_unchanged(row))?;
@@ -187,7 +191,7 @@ fn source_unchanged(
     Ok(())
 }
 
-fn print(findings: &Findings, out: &mut dyn Write) -> std::io::Result<()> {
+fn print(findings: &CheckResults, out: &mut dyn Write) -> std::io::Result<()> {
     let mut rows = Vec::new();
     for (check, result) in findings.iter() {
         let state = match (result.failed, result.passed) {

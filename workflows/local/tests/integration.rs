@@ -1,8 +1,8 @@
-//! The program for people, on runs whose embeddings are made up: everything else is done by the
-//! stages' own programs, on small synthetic shards.
+//! Tests of `sluice` on small synthetic shards. The embeddings are artificial; the stages' own
+//! programs do everything else.
 //!
-//! A test fails when a run that is sound is called unsound or the other way round, when an image's
-//! story is not what happened to it, or when an option does not reach its step.
+//! Failures: `verify` reports a sound run as damaged or the reverse, `explain` reports something
+//! that did not happen to an image, or an option does not reach its step.
 
 #[path = "integration/damage.rs"]
 mod damage;
@@ -18,6 +18,8 @@ mod gallery;
 mod inputs;
 #[path = "integration/inspect.rs"]
 mod inspect;
+#[path = "integration/one_pass.rs"]
+mod one_pass;
 #[path = "integration/outputs.rs"]
 mod outputs;
 #[path = "integration/places.rs"]

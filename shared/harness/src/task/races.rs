@@ -1,10 +1,10 @@
-//! Two processes on one unit: a worker that was taken for dead, or two runs at once.
+//! Two processes work on one unit: a worker that was considered dead, or two concurrent runs.
 
 use clap::Parser;
 use sluice_manifest::{Operation, Resources};
 
 use super::*;
-use crate::{Common, Shared};
+use crate::{Common, ProcessResources};
 
 const OPERATION: Operation = Operation {
     subcommand: None,
@@ -24,13 +24,13 @@ fn context(memory: &str, flags: &[&str]) -> Context {
     let run = format!("--run=memory://{memory}");
     let words = ["sluice-mine", &run].into_iter();
     let common = Line::parse_from(words.chain(flags.iter().copied())).common;
-    let node = Node {
+    let node = ProgramNode {
         step: StepName::fixed("mine"),
         stage: "mine",
         operation: &OPERATION,
         survivors_of: None,
     };
-    Context::new(&common, "sluice-mine", node, &Shared::default()).unwrap()
+    Context::new(&common, "sluice-mine", node, &ProcessResources::default()).unwrap()
 }
 
 fn begin<'c>(context: &'c Context, settings: &str, units: usize) -> Option<Task<'c>> {
@@ -63,7 +63,7 @@ fn the_second_of_two_workers_takes_over_what_the_first_one_did() {
     publish(&context, &mut early, "made");
     early.commit(Counts::all_kept(1)).unwrap();
     let first = receipt(&context).unwrap();
-    // At no time is the receipt gone, on which later steps may rely already.
+    // The receipt exists at all times, because later steps may already depend on it.
     publish(&context, &mut late, "made again");
     assert_eq!(receipt(&context).as_ref(), Some(&first));
     late.commit(Counts::all_kept(1)).unwrap();
@@ -110,7 +110,7 @@ fn a_receipt_that_was_removed_is_not_written_again() {
     let seen = receipt(&context).unwrap();
     assert!(begin(&context, "a", 2).is_none());
     assert_eq!(receipt(&context).unwrap().units, 2);
-    // Another process removes it between the look at it and the change of its number of units.
+    // Another process removes it between the check and the update of its number of units.
     context.run.delete("mine/receipts/plan.json").unwrap();
     let more = Receipt {
         units: 3,
@@ -131,12 +131,12 @@ fn an_input_that_is_done_again_is_not_read() {
     let input = || context.input(context.step(), Unit::once(UnitKind::Plan));
     make("a");
     let first = input().unwrap();
-    // Another process, with other settings, does it again before its manifest is read.
+    // Another process repeats it with other settings before its manifest is read.
     make("b");
     let said = input().unwrap_err();
     assert_eq!(said.class(), sluice_manifest::Class::Transient, "{said}");
     assert!(said.to_string().ends_with("done again meanwhile"), "{said}");
-    // And again, as it was.
+    // And repeats it with the original settings.
     make("a");
     assert_eq!(input().unwrap(), first);
 }

@@ -1,4 +1,4 @@
-//! Units on a store in memory: what makes one run again, and what a failure leaves.
+//! Units on a store in memory: what makes a unit run again, and what a failure leaves.
 
 use std::io::Write;
 use std::sync::LazyLock;
@@ -9,7 +9,7 @@ use sluice_manifest::layout::DECISIONS;
 use sluice_manifest::{Class, Fingerprint, Operation, Resources};
 
 use super::*;
-use crate::{Common, Shared};
+use crate::{Common, ProcessResources};
 
 /// The settings of a made-up step.
 #[derive(Serialize)]
@@ -30,8 +30,8 @@ const fn operation(version: u32) -> Operation {
 static FIRST: Operation = operation(1);
 static SECOND: Operation = operation(2);
 
-fn node(operation: &'static Operation, survivors_of: Option<&str>) -> Node {
-    Node {
+fn node(operation: &'static Operation, survivors_of: Option<&str>) -> ProgramNode {
+    ProgramNode {
         step: "made-up".parse().unwrap(),
         stage: "made-up",
         operation,
@@ -45,14 +45,14 @@ struct Line {
     common: Common,
 }
 
-/// What the programs of these tests share.
-fn shared() -> &'static Shared {
-    static SHARED: LazyLock<Shared> = LazyLock::new(Shared::default);
+/// The resources that the programs of these tests share.
+fn shared() -> &'static ProcessResources {
+    static SHARED: LazyLock<ProcessResources> = LazyLock::new(ProcessResources::default);
     &SHARED
 }
 
-/// A program at work on the run `memory://<run>`.
-fn at_work(run: &str, flags: &[&str], node: Node, shared: &Shared) -> Context {
+/// Returns a program that works on the run `memory://<run>`.
+fn at_work(run: &str, flags: &[&str], node: ProgramNode, shared: &ProcessResources) -> Context {
     let run = format!("--run=memory://{run}");
     let words = ["sluice-made-up", &run].into_iter();
     let line = Line::parse_from(words.chain(flags.iter().copied()));
@@ -83,7 +83,7 @@ fn output(context: &Context, path: &str) -> Result<Output> {
     writer.finish()
 }
 
-/// Does a unit whole. Returns whether it had work to do.
+/// Completes a unit. Returns whether it had work to do.
 fn done(context: &Context, work: Work<Settings>) -> bool {
     let Some(mut task) = context.begin(work).unwrap() else {
         return false;
@@ -187,7 +187,7 @@ fn a_task_that_is_not_committed_does_not_count_as_done() {
     let context = context("task-dropped");
     let outcome: Result<()> = context.each_unit(units(), 1, |unit| {
         match context.begin(work(unit.index, 1, "a"))? {
-            // Forgotten.
+            // Dropped without a commit.
             Some(_task) if unit.index == 1 => Ok(()),
             Some(task) => task.commit(Counts::all_kept(1)),
             None => Ok(()),
@@ -197,8 +197,8 @@ fn a_task_that_is_not_committed_does_not_count_as_done() {
     assert_eq!(error.class(), Class::Bug);
     let message = error.to_string();
     assert!(message.contains("made-up part-00001"), "{message}");
-    assert_eq!(context.tally().done, 1);
-    // Where there is no `each_unit` around it, the end of the program notices.
+    assert_eq!(context.totals().done, 1);
+    // Without `each_unit`, the end of the program notices it.
     drop(context.begin(work(2, 1, "a")).unwrap());
     assert_eq!(context.check_committed().unwrap_err().class(), Class::Bug);
 }
@@ -217,21 +217,22 @@ fn each_unit_is_done_once_however_many_are_in_flight() {
         };
         assert_eq!(all(), (3, 0));
         assert_eq!(all(), (6, 3));
-        assert_eq!(context.tally().done, 3);
+        assert_eq!(context.totals().done, 3);
     }
 }
 
 #[test]
 fn the_first_error_and_a_signal_end_the_work() {
-    let shared = Shared::default();
+    let shared = ProcessResources::default();
     let context = at_work("task-ends", &[], node(&FIRST, None), &shared);
     let begun = AtomicUsize::new(0);
     let each = |fails: bool| -> Result<()> {
         context.each_unit(units(), 1, |_| {
             begun.fetch_add(1, Ordering::Relaxed);
-            match fails {
-                true => Err(Error::data("broken")),
-                false => Ok(()),
+            if fails {
+                Err(Error::data("broken"))
+            } else {
+                Ok(())
             }
         })
     };
@@ -255,10 +256,10 @@ fn a_share_of_the_units_is_done() {
     assert_eq!(*seen.lock().unwrap(), [1]);
 }
 
-/// A program of a stage at work on the step of that name.
-fn of_stage(step: &str, stage: &'static str, shared: &Shared) -> Result<Context> {
+/// Returns a program of a stage that works on the step of that name.
+fn of_stage(step: &str, stage: &'static str, shared: &ProcessResources) -> Result<Context> {
     let line = Line::parse_from(["sluice-made-up", "--run=memory://task-stages"]);
-    let node = Node {
+    let node = ProgramNode {
         step: step.parse().unwrap(),
         stage,
         ..node(&FIRST, None)
@@ -268,7 +269,7 @@ fn of_stage(step: &str, stage: &'static str, shared: &Shared) -> Result<Context>
 
 #[test]
 fn a_step_of_another_stage_is_refused_and_left_alone() {
-    let shared = Shared::default();
+    let shared = ProcessResources::default();
     let location = sluice_store::Location::parse("memory://task-stages-out").unwrap();
     let out = shared.storage.create(&location).unwrap();
     let export = of_stage("export", "export", &shared).unwrap();
@@ -303,7 +304,7 @@ fn a_step_of_another_stage_is_refused_and_left_alone() {
     of_stage("filter", "filter", &shared).unwrap();
     let is_there = || out.stat("shard-00000.tar").unwrap().is_some();
     let receipts = || export.run.list("export/receipts").unwrap().len();
-    // What is outside of the run stays, whoever removes what is stale.
+    // Objects outside of the run are kept when stale units are removed.
     let partition = of_stage("partition", "partition", &shared).unwrap();
     for remover in [&partition, &export] {
         export_one();

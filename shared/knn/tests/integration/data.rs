@@ -1,32 +1,6 @@
-//! Made-up vectors and hashes.
+//! Made-up vectors.
 
-/// A small generator (xorshift64*), so that the tests need no crate for it.
-pub struct Numbers(u64);
-
-impl Numbers {
-    pub fn new(seed: u64) -> Self {
-        Self(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1)
-    }
-
-    pub fn next(&mut self) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        self.0.wrapping_mul(0x2545_f491_4f6c_dd1d)
-    }
-
-    pub fn below(&mut self, n: usize) -> usize {
-        (self.next() >> 33) as usize % n
-    }
-
-    /// Roughly normal: mean 0, standard deviation 1.
-    pub fn normal(&mut self) -> f32 {
-        let sum: f32 = (0..12)
-            .map(|_| (self.next() >> 40) as f32 / 16_777_216.0)
-            .sum();
-        sum - 6.0
-    }
-}
+use sluice_testkit::Numbers;
 
 /// `n` unit vectors of `dim` values around `topics` directions; every third is a
 /// noisy copy of an earlier one, every seventh an exact copy.

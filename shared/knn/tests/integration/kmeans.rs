@@ -1,16 +1,17 @@
-use sluice_knn::kmeans::{self, Assignment, Centroids, Settings, inertia};
+use sluice_knn::kmeans::{self, Assignment, Centroids, KMeansSettings, inertia};
 
-use super::data::{Numbers, unit, vectors, with_threads};
+use super::data::{unit, vectors, with_threads};
+use sluice_testkit::Numbers;
 
-fn fit(vectors: &[f32], dim: usize, settings: &Settings) -> Centroids {
+fn fit(vectors: &[f32], dim: usize, settings: &KMeansSettings) -> Centroids {
     kmeans::fit(vectors, dim, settings, &|| Ok(())).unwrap()
 }
 
-fn start(vectors: &[f32], dim: usize, settings: &Settings) -> Centroids {
+fn start(vectors: &[f32], dim: usize, settings: &KMeansSettings) -> Centroids {
     kmeans::start(vectors, dim, settings, &|| Ok(())).unwrap()
 }
 
-fn refine(vectors: &[f32], start: Centroids, settings: &Settings) -> Centroids {
+fn refine(vectors: &[f32], start: Centroids, settings: &KMeansSettings) -> Centroids {
     kmeans::refine(vectors, start, settings, &|| Ok(())).unwrap()
 }
 
@@ -59,8 +60,8 @@ fn naive_lloyd(vectors: &[f32], start: &Centroids, iterations: usize) -> f64 {
         .sum()
 }
 
-fn settings(clusters: usize, max_iterations: usize) -> Settings {
-    Settings {
+fn settings(clusters: usize, max_iterations: usize) -> KMeansSettings {
+    KMeansSettings {
         clusters,
         max_iterations,
         tolerance: 0.0,
@@ -85,7 +86,7 @@ fn iterations_equal_naive_lloyd_from_the_same_start() {
 
 #[test]
 fn assigns_to_the_nearest_centroid() {
-    // More centroids than one block of them, fewer rows than one block.
+    // More centroids than a block has, fewer rows than a block has.
     for (n, dim, k) in [(600, 24, 11), (100, 5, 2500), (513, 3, 1)] {
         let data = vectors(n, dim, 30, 2);
         let mut numbers = Numbers::new(3);
@@ -137,7 +138,7 @@ fn the_seed_matters() {
         start(
             &data,
             20,
-            &Settings {
+            &KMeansSettings {
                 seed,
                 ..settings(20, 1)
             },
@@ -147,7 +148,7 @@ fn the_seed_matters() {
     assert_ne!(with_seed(1), with_seed(2));
 }
 
-/// On well separated topics a careful start finds each of them, which a uniform
+/// On well separated topics a careful start finds each topic, which a uniform
 /// one would not.
 #[test]
 fn the_start_covers_separate_topics() {

@@ -1,13 +1,13 @@
 use proptest::prelude::*;
-use sluice_knn::matching::{self, Match, Rule, nearest};
+use sluice_knn::matching::{self, Match, RemovalRule, nearest};
 
 use super::data::{unit, vectors, with_threads};
 
-fn matches(vectors: &[f32], dim: usize, threshold: f32, rule: Rule) -> Vec<Option<Match>> {
+fn matches(vectors: &[f32], dim: usize, threshold: f32, rule: RemovalRule) -> Vec<Option<Match>> {
     matching::matches(vectors, dim, threshold, rule, &|| Ok(())).unwrap()
 }
 
-const RULES: [Rule; 2] = [Rule::KeptOnly, Rule::AnyEarlier];
+const RULES: [RemovalRule; 2] = [RemovalRule::KeptOnly, RemovalRule::AnyEarlier];
 
 fn similarity(vectors: &[f32], dim: usize, a: usize, b: usize) -> f64 {
     let (a, b) = (&vectors[a * dim..][..dim], &vectors[b * dim..][..dim]);
@@ -18,12 +18,17 @@ fn similarity(vectors: &[f32], dim: usize, a: usize, b: usize) -> f64 {
 }
 
 /// The definition, word for word.
-fn brute_force(vectors: &[f32], dim: usize, threshold: f32, rule: Rule) -> Vec<Option<Match>> {
+fn brute_force(
+    vectors: &[f32],
+    dim: usize,
+    threshold: f32,
+    rule: RemovalRule,
+) -> Vec<Option<Match>> {
     let mut result: Vec<Option<Match>> = Vec::new();
     for row in 0..vectors.len() / dim {
         let mut best: Option<Match> = None;
         for (of, earlier) in result.iter().enumerate() {
-            if rule == Rule::AnyEarlier || earlier.is_none() {
+            if rule == RemovalRule::AnyEarlier || earlier.is_none() {
                 let similarity = similarity(vectors, dim, of, row) as f32;
                 if best.is_none_or(|best| similarity > best.similarity) {
                     best = Some(Match { of, similarity });
@@ -56,6 +61,24 @@ fn assert_same(found: &[Option<Match>], expected: &[Option<Match>], data: &[f32]
     }
 }
 
+/// The last bit of each similarity, too.
+#[test]
+fn parts_of_any_size_give_the_same_matches() {
+    for (rows, dim) in [(900, 160), (700, 7)] {
+        let data = vectors(rows, dim, 5, 11);
+        let expected = matches(&data, dim, 0.9, RemovalRule::KeptOnly);
+        assert!(expected.iter().flatten().count() > rows / 5);
+        for at_once in [1, 33, 512, rows, 10 * rows] {
+            let read = |part: std::ops::Range<usize>| {
+                assert!(part.len() <= at_once);
+                Ok(data[part.start * dim..part.end * dim].to_vec())
+            };
+            let found = matching::matches_in_parts(rows, at_once, read, dim, 0.9, &|| Ok(()));
+            assert_eq!(found.unwrap(), expected, "{at_once} at once");
+        }
+    }
+}
+
 #[test]
 fn a_chain_shows_how_the_rules_differ() {
     // In the plane: B is 10 degrees from A, C is 10 from B and 20 from A.
@@ -63,7 +86,7 @@ fn a_chain_shows_how_the_rules_differ() {
     let chain = [at(0.0), at(10.0), at(20.0)].concat();
     let threshold = 15_f32.to_radians().cos();
 
-    let any: Vec<_> = matches(&chain, 2, threshold, Rule::AnyEarlier)
+    let any: Vec<_> = matches(&chain, 2, threshold, RemovalRule::AnyEarlier)
         .iter()
         .map(|found| found.map(|found| found.of))
         .collect();
@@ -73,7 +96,7 @@ fn a_chain_shows_how_the_rules_differ() {
         "C goes, because of B, which goes"
     );
 
-    let kept: Vec<_> = matches(&chain, 2, threshold, Rule::KeptOnly)
+    let kept: Vec<_> = matches(&chain, 2, threshold, RemovalRule::KeptOnly)
         .iter()
         .map(|found| found.map(|found| found.of))
         .collect();
@@ -87,7 +110,7 @@ fn a_chain_shows_how_the_rules_differ() {
 #[test]
 fn of_exact_copies_the_earliest_is_named_in_whatever_block_it_lies() {
     // 1500 rows make three blocks. Row 100 is copied into the second block and
-    // the third; a near-duplicate of it ends the data.
+    // the third; its near-duplicate ends the data.
     for dim in [3, 64, 768] {
         let n = 1500;
         let mut data = vectors(n, dim, n, 5);
@@ -143,7 +166,7 @@ fn nearest_has_no_threshold() {
     assert!(found[1..].iter().all(Option::is_some));
     assert_same(
         &found,
-        &brute_force(&data, 16, -2.0, Rule::AnyEarlier),
+        &brute_force(&data, 16, -2.0, RemovalRule::AnyEarlier),
         &data,
         16,
     );
@@ -169,7 +192,7 @@ fn a_vector_that_is_not_a_number_matches_nothing() {
 fn one_group_of_many_copies_is_linear() {
     let n = 100_000;
     let data: Vec<f32> = unit(&[1.0; 16]).repeat(n);
-    let found = matches(&data, 16, 0.99, Rule::KeptOnly);
+    let found = matches(&data, 16, 0.99, RemovalRule::KeptOnly);
     assert_eq!(found[0], None);
     assert!(found[1..].iter().flatten().all(|found| found.of == 0));
 }

@@ -1,10 +1,10 @@
-//! Long computations end soon after they are told to, wherever they are.
+//! Long computations end soon after a stop is requested, wherever they are.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use sluice_knn::Check;
-use sluice_knn::kmeans::{self, Settings};
-use sluice_knn::matching::{self, Rule};
+use sluice_knn::kmeans::{self, KMeansSettings};
+use sluice_knn::matching::{self, RemovalRule};
 use sluice_manifest::{Class, Error, Result};
 
 use super::data::vectors;
@@ -24,7 +24,7 @@ fn checked(last: usize, work: &dyn Fn(Check<'_>) -> Result<()>) -> (Result<()>, 
 fn every_computation_checks_often_and_returns_the_error_of_the_check() {
     let dim = 16;
     let data = vectors(6000, dim, 40, 3);
-    let settings = Settings::new(40, 5);
+    let settings = KMeansSettings::new(40, 5);
     let start = kmeans::start(&data, dim, &settings, &|| Ok(())).unwrap();
     type Work<'a> = &'a dyn Fn(Check<'_>) -> Result<()>;
     let works: [(&str, usize, Work<'_>); 4] = [
@@ -38,7 +38,7 @@ fn every_computation_checks_often_and_returns_the_error_of_the_check() {
             kmeans::assign(&data, &start, check).map(drop)
         }),
         ("match", 20, &|check| {
-            matching::matches(&data, dim, 0.9, Rule::AnyEarlier, check).map(drop)
+            matching::matches(&data, dim, 0.9, RemovalRule::AnyEarlier, check).map(drop)
         }),
     ];
     for (name, least, work) in works {

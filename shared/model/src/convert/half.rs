@@ -1,195 +1,55 @@
 //! An ONNX file in float16 or bfloat16, for GPUs.
 //!
-//! Matrix products and convolutions, and what is between them, are computed in 16 bits. In float32
-//! stay: the final projection; sums, powers and roots, which overflow or lose digits in 16 bits; and
-//! every operator that is not known here. Normalisation and softmax are one operator each, whose kernels sum in float32
-//! whatever their input is; where an export spells them out, their parts stay in float32.
+//! Matrix products, convolutions and the operators between them are computed in 16 bits. These stay in
+//! float32: the final projection; sums, powers and roots, which overflow or lose digits in 16 bits; and
+//! unknown operators. Normalisation and softmax are one operator each, whose kernels sum in float32 for
+//! any input. Where an export has them in parts, the parts stay in float32.
 //!
-//! Of each value there is at most one of each kind: `NAME` in float32 and `NAME/half` in 16 bits. A
-//! Cast makes the one that is missing where a node takes it. The output stays in float32.
+//! A value exists at most once in each type: `NAME` in float32 and `NAME/half` in 16 bits. Where a node
+//! needs the other one, a Cast is added. The output stays in float32.
 //!
-//! With a preprocessing, pixels become the input as they are, in bytes, and the graph brings them to the
-//! model's numbers. So a batch is a quarter of the bytes on its way to the GPU.
+//! With a preprocessing, the input becomes bytes (pixel values from 0 to 255), and the graph computes the
+//! model's numbers from them. So a batch has a quarter of the bytes on its way to the GPU.
 //!
 //! The result is one file without external data. The same input gives the same bytes.
+
+mod node;
+mod operators;
+mod pixels;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
-use half::{bf16, f16};
 use sluice_manifest::{Error, Result};
-use sluice_pixels::{Layout, Preprocess};
 
+use self::node::{Node, projection};
+use self::operators::OTHERS;
 use super::graph::{Attribute, FLOAT, field, node, number, tensor};
-use super::quantize::{Made, content, initializers, text, texts, with_graph};
+use super::quantize::{Made, content, initializers, text, with_graph};
 use super::{elements, floats};
 use crate::onnx::{bytes_of, fields, number_of, numbers_of, whole_fields};
 
-/// Types of `TensorProto`.
+pub(crate) use self::operators::Half;
+pub(crate) use self::pixels::Pixels;
+
+/// The type of bytes in `TensorProto`.
 const BYTE: u64 = 2;
-const FLOAT16: u64 = 10;
-const BFLOAT16: u64 = 16;
 
-/// Operators that are computed in 16 bits wherever they are.
-const PRODUCTS: [&str; 3] = ["MatMul", "Gemm", "Conv"];
-/// Operators that are computed in 16 bits where all that they take is: moves, sums, normalisation.
-const FOLLOWERS: [&str; 17] = [
-    "Add",
-    "Concat",
-    "Div",
-    "Expand",
-    "Flatten",
-    "Gather",
-    "Identity",
-    "LayerNormalization",
-    "Mul",
-    "Reshape",
-    "Slice",
-    "Softmax",
-    "Split",
-    "Squeeze",
-    "Sub",
-    "Transpose",
-    "Unsqueeze",
-];
-/// The same, of float16 alone: ONNX Runtime has no kernels of bfloat16 for them.
-const FLOAT16_FOLLOWERS: [&str; 21] = [
-    "Abs",
-    "AveragePool",
-    "Clip",
-    "Dropout",
-    "Elu",
-    "Erf",
-    "Gelu",
-    "GlobalAveragePool",
-    "HardSigmoid",
-    "HardSwish",
-    "LeakyRelu",
-    "Max",
-    "MaxPool",
-    "Min",
-    "Neg",
-    "Pad",
-    "Relu",
-    "Sigmoid",
-    "Tanh",
-    "Tile",
-    "Where",
-];
-/// Operators whose results are no float32 numbers, whatever they take.
-const OTHERS: [&str; 15] = [
-    "And",
-    "ArgMax",
-    "ArgMin",
-    "Equal",
-    "Greater",
-    "GreaterOrEqual",
-    "IsInf",
-    "IsNaN",
-    "Less",
-    "LessOrEqual",
-    "NonZero",
-    "Not",
-    "Or",
-    "Shape",
-    "Size",
-];
-/// Operators that may be between the final projection and the output.
-const AFTER_PROJECTION: [&str; 13] = [
-    "Add",
-    "Cast",
-    "Div",
-    "Flatten",
-    "Identity",
-    "Mul",
-    "Reshape",
-    "Sigmoid",
-    "Softmax",
-    "Squeeze",
-    "Tanh",
-    "Transpose",
-    "Unsqueeze",
-];
-
-/// A type of 16 bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Half {
-    Float16,
-    Bfloat16,
-}
-
-impl Half {
-    fn element(self) -> u64 {
-        match self {
-            Self::Float16 => FLOAT16,
-            Self::Bfloat16 => BFLOAT16,
-        }
-    }
-
-    /// Returns numbers in this type. Those that it has none for become its largest.
-    fn bytes(self, values: &[f32]) -> Vec<u8> {
-        let (least, most) = (f16::MIN.to_f32(), f16::MAX.to_f32());
-        let bits = values.iter().map(|&value| match self {
-            Self::Float16 => f16::from_f32(value.clamp(least, most)).to_bits(),
-            Self::Bfloat16 => bf16::from_f32(value).to_bits(),
-        });
-        bits.flat_map(u16::to_le_bytes).collect()
-    }
-
-    fn is_product(self, operator: &str) -> bool {
-        // Conv takes bfloat16 since opset 22.
-        PRODUCTS.contains(&operator) && (self == Self::Float16 || operator != "Conv")
-    }
-
-    fn follows(self, operator: &str) -> bool {
-        let of_float16 = || self == Self::Float16 && FLOAT16_FOLLOWERS.contains(&operator);
-        FOLLOWERS.contains(&operator) || of_float16()
-    }
-}
-
-/// What is made.
+/// What to convert a graph to.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
     pub half: Half,
     /// The output whose projection stays in float32.
     pub output: String,
-    /// How pixels become the input; none where it stays as it is.
+    /// How pixels become the input, or `None` if the input stays as it is.
     pub pixels: Option<Pixels>,
 }
 
-/// How pixels become a model's input: `value * scale + shift`, of each channel.
-#[derive(Debug, Clone)]
-pub(crate) struct Pixels {
-    input: String,
-    scale: Vec<f32>,
-    shift: Vec<f32>,
-    shape: [usize; 4],
-}
-
-impl Pixels {
-    pub fn of(preprocess: &Preprocess, input: &str) -> Self {
-        let channels = preprocess.mean.iter().zip(&preprocess.std);
-        let of_each = channels.map(|(mean, std)| (preprocess.rescale / std, -mean / std));
-        let (scale, shift) = of_each
-            .map(|(scale, shift)| (scale as f32, shift as f32))
-            .unzip();
-        Self {
-            input: input.to_owned(),
-            scale,
-            shift,
-            shape: match preprocess.layout {
-                Layout::Nchw => [1, 3, 1, 1],
-                Layout::Nhwc => [1, 1, 1, 3],
-            },
-        }
-    }
-}
-
-/// Returns an ONNX file in 16 bits. `read` gives a range of a file of external data; one without an end
-/// goes to the end of the file.
+/// Returns an ONNX file in 16 bits. `read` returns a range of a file of external data. A range without an
+/// end is the rest of the file.
 ///
 /// # Errors
-/// Usage, when there is nothing in float32 to be converted; data, when the file is broken; as `read`.
+/// Usage, when nothing is in float32; data, when the file is damaged; as `read`.
 pub(crate) fn halve(
     onnx: &[u8],
     plan: &Plan,
@@ -227,93 +87,6 @@ pub(crate) fn halve(
     })
 }
 
-/// A node of the graph.
-struct Node<'a> {
-    bytes: &'a [u8],
-    operator: &'a str,
-    inputs: Vec<&'a str>,
-    outputs: Vec<&'a str>,
-}
-
-impl<'a> Node<'a> {
-    fn of(bytes: &'a [u8]) -> Self {
-        let domain = text(bytes_of(bytes, 7).unwrap_or_default());
-        let operator = text(bytes_of(bytes, 4).unwrap_or_default());
-        Self {
-            bytes,
-            // Operators of other domains are not known here.
-            operator: if matches!(domain, "" | "ai.onnx") {
-                operator
-            } else {
-                ""
-            },
-            inputs: texts(bytes, 1),
-            outputs: texts(bytes, 2),
-        }
-    }
-
-    fn attributes(&self) -> impl Iterator<Item = &'a [u8]> {
-        fields(self.bytes)
-            .filter(|(number, _)| *number == 5)
-            .map(|(_, attribute)| attribute)
-    }
-
-    fn attribute(&self, name: &str) -> Option<&'a [u8]> {
-        let mut attributes = self.attributes();
-        attributes.find(|attribute| bytes_of(attribute, 1) == Some(name.as_bytes()))
-    }
-
-    fn has_graph(&self) -> bool {
-        let mut attributes = self.attributes();
-        attributes.any(|attribute| bytes_of(attribute, 6).or(bytes_of(attribute, 11)).is_some())
-    }
-
-    /// Returns the node with other names for what it takes and gives, and none of its own: a node that is
-    /// added may have it.
-    fn renamed(&self, inputs: &[String], outputs: &[String]) -> Vec<u8> {
-        let mut renamed = Vec::with_capacity(self.bytes.len());
-        for (number, names) in [(1, inputs), (2, outputs)] {
-            names
-                .iter()
-                .for_each(|name| field(&mut renamed, number, name.as_bytes()));
-        }
-        for (number, _, whole) in whole_fields(self.bytes) {
-            if !matches!(number, 1..=3) {
-                renamed.extend_from_slice(whole);
-            }
-        }
-        renamed
-    }
-}
-
-/// Returns the last matrix product before the output, where only its own result leads there.
-fn projection(nodes: &[Node<'_>], output: &str, tensors: &BTreeMap<&str, &[u8]>) -> Option<usize> {
-    let mut name = output;
-    loop {
-        let index = nodes
-            .iter()
-            .rposition(|node| node.outputs.contains(&name))?;
-        let node = &nodes[index];
-        if matches!(node.operator, "MatMul" | "Gemm") {
-            return Some(index);
-        }
-        let is_constant = |name: &str| tensors.contains_key(name);
-        let computed: Vec<&str> = node
-            .inputs
-            .iter()
-            .copied()
-            .filter(|name| !is_constant(name))
-            .collect();
-        name = match (node.operator, computed.as_slice()) {
-            // A division by the length.
-            ("Div", [first, ..]) => first,
-            (operator, [only]) if AFTER_PROJECTION.contains(&operator) => only,
-            ("Reshape" | "Flatten", [first, ..]) => first,
-            _ => return None,
-        };
-    }
-}
-
 /// How a value of float32 numbers is computed now.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Value {
@@ -330,7 +103,7 @@ struct Rewrite<'a, R> {
     /// Values of float32 numbers.
     values: HashMap<&'a str, Value>,
     pixels: Option<&'a Pixels>,
-    /// Names that the new graph has.
+    /// Names in the new graph.
     there: HashSet<String>,
     nodes: Vec<u8>,
     constants: Vec<u8>,
@@ -338,7 +111,7 @@ struct Rewrite<'a, R> {
 }
 
 impl<'a, R: FnMut(&str, Range<u64>) -> Result<Vec<u8>>> Rewrite<'a, R> {
-    /// Takes note of the values that are there before the first node.
+    /// Records the values that exist before the first node.
     fn inputs(&mut self, graph: &'a [u8]) {
         for (_, value) in fields(graph).filter(|(number, _)| *number == 11) {
             let name = text(bytes_of(value, 1).unwrap_or_default());
@@ -358,7 +131,7 @@ impl<'a, R: FnMut(&str, Range<u64>) -> Result<Vec<u8>>> Rewrite<'a, R> {
         }
     }
 
-    /// Adds the nodes that make the model's input of bytes.
+    /// Adds the nodes that compute the model's input from bytes.
     fn normalize(&mut self, pixels: &Pixels) {
         let input = &pixels.input;
         let named = |part: &str| format!("{input}/{part}");
@@ -431,7 +204,7 @@ impl<'a, R: FnMut(&str, Range<u64>) -> Result<Vec<u8>>> Rewrite<'a, R> {
         Ok(())
     }
 
-    /// Returns how a node's results are computed. None: they are no float32 numbers.
+    /// Returns how a node's results are computed, or `None` if they are not float32 numbers.
     fn result(&self, node: &Node<'_>, is_projection: bool) -> Option<Value> {
         let taken = node.inputs.iter().filter_map(|name| self.values.get(name));
         let taken: Vec<Value> = taken.copied().collect();
@@ -477,7 +250,8 @@ impl<'a, R: FnMut(&str, Range<u64>) -> Result<Vec<u8>>> Rewrite<'a, R> {
         }
     }
 
-    /// Returns the name of a value for a node that takes it in 16 bits or not, and adds what makes it.
+    /// Returns the name of a value in 16 bits or in float32, and adds the node or the constant of that name
+    /// if it does not exist yet.
     fn taken(&mut self, name: &'a str, is_half: bool) -> Result<String> {
         let Some(value) = self.values.get(name).copied() else {
             return Ok(name.to_owned());
@@ -490,7 +264,7 @@ impl<'a, R: FnMut(&str, Range<u64>) -> Result<Vec<u8>>> Rewrite<'a, R> {
             (Some(tensor), false) => self.keep(name, tensor)?,
             (Some(tensor), true) => self.halve(name, tensor, &taken)?,
             (None, is_half) => {
-                // A value that is computed is there in one of both.
+                // A computed value exists in one of both types.
                 let other = self.named(name, value == Value::Half);
                 let to = if is_half { self.half.element() } else { FLOAT };
                 let to = [Attribute::Integer("to", to)];
@@ -541,8 +315,8 @@ impl<'a, R: FnMut(&str, Range<u64>) -> Result<Vec<u8>>> Rewrite<'a, R> {
         Ok(())
     }
 
-    /// Returns the new graph: outputs as they were, the input of pixels in bytes. Descriptions of values
-    /// in between are left out.
+    /// Returns the new graph: the same outputs, and the input of pixels in bytes. Descriptions of
+    /// intermediate values are left out.
     fn finish(&mut self, graph: &'a [u8]) -> Result<Vec<u8>> {
         let outputs = fields(graph).filter(|(number, _)| *number == 12);
         for (_, output) in outputs {
@@ -569,7 +343,7 @@ impl<'a, R: FnMut(&str, Range<u64>) -> Result<Vec<u8>>> Rewrite<'a, R> {
     }
 }
 
-/// Whether only the first result of an operator is of numbers.
+/// Whether the further results of an operator are not numbers.
 fn has_indices(operator: &str) -> bool {
     matches!(operator, "Dropout" | "MaxPool" | "TopK" | "Unique")
 }

@@ -1,4 +1,4 @@
-//! Files as PyTorch and TensorFlow write them, made by hand, and what becomes of them.
+//! Hand-made files in the formats of PyTorch and TensorFlow, converted.
 
 use std::io::Write;
 
@@ -176,7 +176,7 @@ fn broken_files_are_refused_wherever_they_are_cut() {
             );
         }
     }
-    // A byte of a member: its CRC says so.
+    // A byte of a member: its CRC no longer matches.
     let mut changed = whole;
     let at = changed
         .windows(14)

@@ -111,6 +111,9 @@ const CLIP: Family = Family {
 };
 
 /// Returns the ONNX file of a model's weights.
+///
+/// # Errors
+/// When the configuration is not supported, or a weight is missing or has another shape.
 pub fn convert(content: &[u8], config: &[u8], name: &str) -> Result<Vec<u8>, String> {
     let whole: Value =
         serde_json::from_slice(config).map_err(|e| format!("its config.json: {e}"))?;

@@ -9,7 +9,7 @@ const END: &[u8] = b"PK\x05\x06";
 const END_LENGTH: usize = 22;
 const MEMBER: &[u8] = b"PK\x01\x02";
 const LOCAL: &[u8] = b"PK\x03\x04";
-/// Longest comment behind the end record.
+/// Longest comment after the end record.
 const COMMENT: usize = 1 << 16;
 /// Largest member that is unpacked.
 const LARGEST: usize = 4 << 30;
@@ -64,6 +64,9 @@ const BROKEN: &str = "it is a broken zip archive";
 
 impl Member<'_> {
     /// Returns the member's content, after its length and CRC were checked.
+    ///
+    /// # Errors
+    /// When the member is damaged or too large.
     pub fn read(&self, archive: &[u8]) -> Result<Vec<u8>, String> {
         let broken = || format!("its member {:?} is broken", self.name);
         let local = self.local;

@@ -173,7 +173,7 @@ fn random_graphs_are_refused_by_name() {
         error.contains("RandomUniformLike") && error.contains("hint"),
         "{error}"
     );
-    // A Dropout that is told to drop, and one that is told not to.
+    // A Dropout in training mode, and one that is not.
     for (training, is_refused) in [(1, true), (0, false)] {
         let half = weights("half", &[1], Weights::Inside(&[0.5]));
         let scalars = [

@@ -36,7 +36,13 @@ fn reduced(bytes: &[u8]) -> Result<(), DecodeError> {
     let spec = "resize = { shortest-edge = 1 }\nfilter = \"box\"\ncrop = { width = 1, height = 1 }";
     let spec: Preprocess = toml::from_str(spec).unwrap();
     let out = &mut [0.0; 3];
-    spec.tensor_of_file(bytes, &Limits::default(), &mut |_| {}, Fidelity::Near, out)
+    spec.tensor_of_file(
+        bytes,
+        &Limits::default(),
+        &mut |_| {},
+        Fidelity::Approximate,
+        out,
+    )
 }
 
 fn mean(image: &RgbImage) -> [f64; 3] {

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use sluice_shard::{DamageKind, ShardWriter};
 use sluice_testkit::python;
 
-use crate::support::{read, sha256};
+use crate::support::{read, sha256, summary};
 
 type Members = Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -245,4 +245,27 @@ fn an_empty_shard_is_sound_and_no_shard_is_not() {
     let read_empty = read(&write(&Vec::new()));
     assert_eq!((read_empty.counts.members, read_empty.damage), (0, None));
     assert_eq!(read(b"").damage.unwrap().kind, DamageKind::Empty);
+}
+
+#[test]
+fn zeros_between_members_are_the_end_of_an_archive_or_a_gap() {
+    let member = |name: &str| (format!("{name}.jpg").into_bytes(), vec![7; 600]);
+    let (first, second) = (
+        write(&vec![member("a"), member("b")]),
+        write(&vec![member("c")]),
+    );
+    let outcome = |zeros: usize| {
+        let joined = [&first[..], &vec![0; zeros], &second].concat();
+        summary(&read(&joined))
+    };
+    // The first archive ends with two zero blocks of its own.
+    for zeros in [0, 512, 9 << 10, 39 * 512] {
+        assert_eq!(outcome(zeros), "3 samples, note another-archive");
+    }
+    for zeros in [40 * 512, 1 << 20] {
+        let start = first.len() - 1024;
+        assert_eq!(outcome(zeros), format!("3 samples, damage gap at {start}"));
+    }
+    let hole = [vec![0; 64 << 10], second].concat();
+    assert_eq!(summary(&read(&hole)), "1 samples, damage gap at 0");
 }

@@ -4,11 +4,11 @@
 use std::collections::HashMap;
 use std::io::{Read, Write};
 
-use sluice_harness::{Run, open_shard};
 use sluice_manifest::rows::{MemberRow, PlanRow};
 use sluice_manifest::{Partition, ShardPath};
+use sluice_run::Run;
 use sluice_shard::{Compression, Event, ShardLimits, ShardReader, ShardWriter};
-use sluice_source::{InputReader, SourceShard};
+use sluice_source::{InputReader, SourceShard, open_shard};
 use sluice_store::{Location, Storage, Store};
 
 /// A member found by `read`.
@@ -154,7 +154,8 @@ fn later_readers_reach_what_read_reached() {
     let storage = Storage::default();
     let location = Location::parse("memory://damaged").unwrap();
     let store = storage.create(&location).unwrap();
-    let input = InputReader::new(&Run::new(store.clone(), false), &store, &storage);
+    let run = Run::open_read_only(&storage, "memory://damaged").unwrap();
+    let input = InputReader::new(&run, &store, &storage);
     let mut reached = 0;
     for (name, packed) in shards {
         let places = (12..packed.len()).step_by(packed.len() / 23);

@@ -1,7 +1,7 @@
 //! Lists of known hashes: text or CSV.
 //!
-//! - *Text*: a hash on each line, then, where it is wanted, a name: what `sha256sum` prints. Empty lines
-//!   and lines that begin with `#` are passed over.
+//! - *Text*: a hash on each line, then an optional name: what `sha256sum` prints. Empty lines
+//!   and lines that begin with `#` are skipped.
 //! - *CSV* (`.csv`): the first line names the columns. Hashes are in `sha256`, `phash` or `hash`; names in
 //!   `image_id`, `id` or `name`; labels in `label`. Without such a first line the hash is in the first
 //!   column and the name in the second.
@@ -28,9 +28,9 @@ const NAMES: [&str; 3] = ["image_id", "id", "name"];
 pub(crate) struct HashList {
     store: Store,
     path: String,
-    /// Hashes in it.
+    /// The number of its hashes.
     pub entries: u64,
-    /// The kinds of them.
+    /// The kinds of its hashes.
     pub kinds: Vec<By>,
     /// Of its content.
     pub fingerprint: Fingerprint,

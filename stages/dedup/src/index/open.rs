@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::UInt64Type;
-use sluice_harness::Upstream;
 use sluice_manifest::rows::Row;
 use sluice_manifest::{Error, Fingerprint, ImageId, Input, InputOf, Output, Result};
+use sluice_run::Upstream;
 use sluice_store::{Checked, Location, Storage, Store, Table, vectors};
 
 use super::list::HashList;
@@ -86,7 +86,7 @@ pub(crate) enum By {
 }
 
 impl References {
-    /// Opens the sets and checks that each holds something.
+    /// Opens the sets and checks that none is empty.
     ///
     /// # Errors
     /// Data, when a set does not exist, is broken or empty; of storage.
@@ -158,7 +158,7 @@ impl References {
     /// Checks that no list has only perceptual hashes of another kind.
     ///
     /// # Errors
-    /// Usage, when one has: nothing of it would be compared.
+    /// Usage, if one has: its hashes would not be compared.
     pub fn check_kind(&self, kind: HashKind) -> Result<()> {
         let (other, hint) = match kind {
             HashKind::Phash => (By::Pdq, "compare with it by --hash pdq"),

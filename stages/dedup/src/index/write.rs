@@ -13,9 +13,10 @@ use arrow::array::{
 use arrow::datatypes::{DataType, Field, Float32Type};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use sluice_harness::{Context, InputPlaces, Plan, Sample, Survivors, refuse_overlap};
+use sluice_harness::Context;
 use sluice_manifest::rows::{CuratedRow, Row, SCHEMA_KEY, SampleRow, Status, some_of_read};
 use sluice_manifest::{Error, Fingerprint, ImageId, Output, Reason, StepName, Unit, UnitKind};
+use sluice_run::{InputPlaces, Plan, SampleColumns, Survivors, refuse_overlap};
 use sluice_store::{Location, RowWriter, Store, Table, TableWriter};
 
 use super::{DESCRIPTION, Description, HashRow, Part, VECTORS, vectors_schema};
@@ -30,11 +31,11 @@ const PARTS: [&str; 2] = ["hashes-", "embeddings-"];
 /// Writes an index.
 ///
 /// # Errors
-/// Usage, when the output holds something else; data, when the run is not read yet or the dataset has no
+/// Usage, if the output contains other objects; data, if the run is not read yet or the dataset has no
 /// manifests; of storage.
 pub fn write(args: &Index, context: &Context) -> Result<()> {
     let labels = args.labels.as_deref();
-    let source: Box<dyn Source + '_> = match &args.input {
+    let source: Box<dyn IndexSource + '_> = match &args.input {
         Some(input) => Box::new(OfDataset::open(context, input, labels)?),
         None => Box::new(OfRun::open(context, args)?),
     };
@@ -96,7 +97,7 @@ fn are_there(store: &Store, about: &Description) -> Result<bool> {
     Ok(true)
 }
 
-/// Removes parts of an earlier index that had more of them.
+/// Removes the parts of an earlier, larger index.
 fn remove_others(store: &Store, about: &Description) -> Result<()> {
     let names: HashSet<&str> = about.outputs().map(|output| output.path.as_str()).collect();
     for object in store.list("")? {
@@ -109,7 +110,7 @@ fn remove_others(store: &Store, about: &Description) -> Result<()> {
 }
 
 fn parts(
-    source: &dyn Source,
+    source: &dyn IndexSource,
     store: &Store,
     context: &Context,
     made_from: Fingerprint,
@@ -152,7 +153,7 @@ fn parts(
 type Each<'e> = dyn FnMut(HashRow, Option<&[f32]>) -> Result<()> + 'e;
 
 /// What an index is made from: images in parts.
-trait Source: Sync {
+trait IndexSource: Sync {
     /// Returns its URI.
     fn name(&self) -> String;
     /// Returns the number of its parts.
@@ -196,7 +197,7 @@ impl Row for IndexedRow {
     }
 }
 
-impl Sample for IndexedRow {
+impl SampleColumns for IndexedRow {
     fn image_id(&self) -> &ImageId {
         &self.image_id
     }
@@ -244,7 +245,7 @@ fn embeddings_of(context: &Context, args: &Index) -> Result<Option<StepName>> {
     Ok(receipt.map(|_| step))
 }
 
-impl Source for OfRun<'_> {
+impl IndexSource for OfRun<'_> {
     fn name(&self) -> String {
         self.context.run.location().to_string()
     }
@@ -309,7 +310,7 @@ fn label(field: Option<&str>, metadata: Option<&str>) -> Option<String> {
     }
 }
 
-/// A curated dataset: the Parquet files beside its shards.
+/// A curated dataset: the Parquet files next to its shards.
 struct OfDataset<'c> {
     store: Store,
     files: Vec<String>,
@@ -350,7 +351,7 @@ impl<'c> OfDataset<'c> {
     }
 }
 
-impl Source for OfDataset<'_> {
+impl IndexSource for OfDataset<'_> {
     fn name(&self) -> String {
         self.store.location().to_string()
     }

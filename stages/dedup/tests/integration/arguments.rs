@@ -2,9 +2,10 @@
 
 use clap::{CommandFactory, Parser};
 use sluice_dedup::{Args, Methods};
-use sluice_harness::{Embedder, Gives, Program, Upstream, Wiring, check_step, wiring};
+use sluice_harness::{Program, Wiring, check_step, wiring};
 use sluice_manifest::rows::Method;
 use sluice_manifest::{Role, ScoreColumn, StepName};
+use sluice_run::{Embedder, StepOutputs, Upstream};
 
 fn words(line: &str) -> Vec<String> {
     let line = format!("sluice-dedup {line} --run memory://none");
@@ -142,7 +143,7 @@ fn the_steps_that_are_read_are_known() {
 #[test]
 fn scores_and_embeddings_that_no_step_gives_are_refused() {
     let mut upstream = Upstream::default();
-    let gives = Gives {
+    let gives = StepOutputs {
         scores: vec![ScoreColumn::named(ScoreColumn::ONLY)],
         embedder: None,
     };
@@ -151,14 +152,14 @@ fn scores_and_embeddings_that_no_step_gives_are_refused() {
         model: "clip".into(),
         dimension: None,
     };
-    let gives = Gives {
+    let gives = StepOutputs {
         scores: Vec::new(),
         embedder: Some(embedder),
     };
     upstream.insert(StepName::fixed("embed"), gives);
     let check = |line: &str| check_step::<Args>(&words(line), &upstream);
     for line in ["exact --rank-by aesthetic", "fit", "assign", "match"] {
-        assert_eq!(check(line).unwrap(), Gives::default(), "{line}");
+        assert_eq!(check(line).unwrap(), StepOutputs::default(), "{line}");
     }
     for (line, named) in [
         ("exact --rank-by beauty", "beauty"),

@@ -4,9 +4,9 @@
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use sluice_dedup::ranking::{Candidate, Keep, rank};
+use sluice_dedup::ranking::{Candidate, KeepRule, rank};
 use sluice_knn::kmeans::{Centroids, assign};
-use sluice_knn::matching::{Match, Rule, matches};
+use sluice_knn::matching::{Match, RemovalRule, matches};
 
 const TOLERANCE: f32 = 1e-5;
 
@@ -44,19 +44,19 @@ struct Rankings {
 }
 
 impl Rankings {
-    fn of(&self, keep: Keep) -> &[Vec<usize>] {
+    fn of(&self, keep: KeepRule) -> &[Vec<usize>] {
         match keep {
-            Keep::Best => &self.best,
-            Keep::Hard => &self.hard,
-            Keep::Easy => &self.easy,
-            Keep::Random => &self.random,
+            KeepRule::Best => &self.best,
+            KeepRule::Hard => &self.hard,
+            KeepRule::Easy => &self.easy,
+            KeepRule::Random => &self.random,
         }
     }
 }
 
 #[derive(Deserialize)]
 struct Removals {
-    keep: Keep,
+    keep: KeepRule,
     eps: f32,
     rule: String,
     /// Row, the row that it duplicates, similarity.
@@ -105,7 +105,7 @@ fn check(name: &str) {
         texts: 0,
         distance: assignments[row].distance,
     };
-    let ranked = |keep: Keep| -> Vec<Vec<usize>> {
+    let ranked = |keep: KeepRule| -> Vec<Vec<usize>> {
         (0..centroids.len() as u32)
             .map(|cluster| {
                 let of_cluster = |row: &usize| clusters[*row] == cluster;
@@ -128,8 +128,8 @@ fn check(name: &str) {
             expected.keep
         );
         let rule = match expected.rule.as_str() {
-            "kept-only" => Rule::KeptOnly,
-            "any-earlier" => Rule::AnyEarlier,
+            "kept-only" => RemovalRule::KeptOnly,
+            "any-earlier" => RemovalRule::AnyEarlier,
             other => panic!("unknown rule {other}"),
         };
         let mut found = Vec::new();

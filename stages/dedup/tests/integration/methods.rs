@@ -1,4 +1,4 @@
-//! Which methods a step has, and what each of them compares.
+//! Which methods a step has, and what each method compares.
 
 use std::collections::BTreeSet;
 

@@ -1,10 +1,13 @@
 //! `pairs`: perceptual duplicates in parts, by any number of parts and tasks the same.
 
-use sluice_manifest::{Class, Unit, UnitKind};
+use std::collections::BTreeMap;
+
+use sluice_manifest::layout::PAIRS;
+use sluice_manifest::{Class, Unit, UnitKind, layout};
 use sluice_store::Location;
 
-use super::data::Numbers;
 use super::support::{Made, Run, made, shared};
+use sluice_testkit::Numbers;
 
 const ALONE: Unit = Unit::once(UnitKind::Perceptual);
 
@@ -62,18 +65,89 @@ fn parts_decide_what_one_process_decides() {
     }
 }
 
-#[test]
-fn tasks_share_the_parts() {
-    let run = Run::new("pairs-tasks", &samples());
-    run.dedup_all(&flags("alone", 4));
-    let words = flags("shared", 4);
-    for task in ["2", "0", "1"] {
-        run.dedup(&format!("pairs {words} --task-index={task} --task-count=3"))
-            .unwrap();
+/// Runs `pairs` of a step of 16 ranges by so many tasks, the last one first, and `perceptual`.
+fn by_tasks(run: &Run, step: &str, count: usize) {
+    let words = flags(step, 16);
+    for task in (0..count).rev() {
+        let task = format!("--task-index={task} --task-count={count}");
+        run.dedup(&format!("pairs {words} {task}")).unwrap();
     }
     run.dedup(&format!("perceptual {words}")).unwrap();
-    let [alone, shared] = ["alone", "shared"].map(|step| run.duplicates(step, ALONE));
-    assert!(alone == shared);
+}
+
+/// The bytes of all manifests of a step.
+fn manifests(run: &Run, step: &str) -> BTreeMap<String, Vec<u8>> {
+    let context = run.open(step, None);
+    let store = &context.run;
+    let objects = store.list(step).unwrap().into_iter();
+    let paths = objects.map(|object| object.path);
+    paths
+        .filter(|path| path.ends_with(".parquet"))
+        .map(|path| {
+            let bytes = store.get(&path).unwrap().to_vec();
+            (path.replace(step, "STEP"), bytes)
+        })
+        .collect()
+}
+
+#[test]
+fn any_number_of_tasks_writes_the_same_bytes() {
+    let run = Run::new("pairs-tasks", &samples());
+    let of = |count: usize| {
+        let step = format!("tasks-{count}");
+        by_tasks(&run, &step, count);
+        manifests(&run, &step)
+    };
+    let alone = of(1);
+    assert_eq!(alone.len(), 17);
+    for count in [4, 16] {
+        assert!(of(count) == alone, "{count} tasks");
+    }
+}
+
+/// A task that was killed leaves units without a receipt, with a manifest or without one. A task that
+/// is started again does them, and no others.
+#[test]
+fn tasks_that_were_killed_are_resumed_with_the_same_bytes() {
+    let run = Run::new("pairs-killed", &samples());
+    for count in [1, 4, 16] {
+        let step = format!("killed-{count}");
+        by_tasks(&run, &step, count);
+        let whole = manifests(&run, &step);
+        let context = run.open(&step, None);
+        let untouched = layout::receipt(context.step(), Unit::new(UnitKind::Pairs, 0));
+        let written = context.run.get(&untouched).unwrap();
+        for (index, has_manifest) in [(3, true), (8, false), (15, true)] {
+            let unit = Unit::new(UnitKind::Pairs, index);
+            let receipt = layout::receipt(context.step(), unit);
+            context.run.delete(&receipt).unwrap();
+            let manifest = PAIRS.path(context.step(), unit);
+            if has_manifest {
+                context.run.put(&manifest, "half").unwrap();
+            } else {
+                context.run.delete(&manifest).unwrap();
+            }
+        }
+        by_tasks(&run, &step, count);
+        assert!(manifests(&run, &step) == whole, "{count} tasks");
+        assert_eq!(context.run.get(&untouched).unwrap(), written);
+    }
+}
+
+#[test]
+fn hashes_that_read_did_not_compute_are_refused_before_the_work() {
+    let run = Run::new("pairs-no-pdq", &samples());
+    for (subcommand, flags) in [
+        ("pairs", "--hash=pdq --ranges=4"),
+        ("perceptual", "--hash=pdq"),
+        ("perceptual", "--transformations=hflip"),
+    ] {
+        let words = format!("{subcommand} --methods=perceptual {flags}");
+        let error = run.dedup(&words).unwrap_err();
+        assert_eq!(Class::of(error.as_ref()), Some(Class::Usage), "{error:#}");
+        assert!(format!("{error:#}").contains("no image has the hash"));
+        assert!(run.kinds("dedup").is_empty(), "{words}");
+    }
 }
 
 #[test]

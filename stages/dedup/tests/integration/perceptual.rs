@@ -2,7 +2,7 @@ use proptest::prelude::*;
 use sluice_dedup::hash::{Forms, Hash};
 use sluice_dedup::perceptual;
 
-use super::data::Numbers;
+use sluice_testkit::Numbers;
 
 fn duplicates(hashes: &[u64], max_distance: u32) -> Vec<Option<(usize, u32)>> {
     let forms: Vec<Forms<1>> = hashes.iter().map(|hash| Hash([*hash]).into()).collect();

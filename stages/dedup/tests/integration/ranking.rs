@@ -1,7 +1,7 @@
 use std::cmp::Ordering;
 
 use proptest::prelude::*;
-use sluice_dedup::ranking::{Candidate, Keep, best_first, rank};
+use sluice_dedup::ranking::{Candidate, KeepRule, best_first, rank};
 
 fn candidate(image_id: &str, score: Option<f32>, pixels: u64, distance: f32) -> Candidate<'_> {
     Candidate {
@@ -29,7 +29,7 @@ fn best_is_score_then_pixels_then_id() {
         candidate("zero", Some(0.0), 1, 0.0),
         candidate("minus-zero", Some(-0.0), 2, 0.0),
     ];
-    let order = rank(&candidates, Keep::Best, 0, 0);
+    let order = rank(&candidates, KeepRule::Best, 0, 0);
     let expected = [
         "large",
         "a",
@@ -50,7 +50,7 @@ fn an_image_with_a_caption_comes_before_an_equal_one_without() {
         ..candidate(image_id, None, 50, 0.0)
     };
     let candidates = [with("a", 0), with("b", 1), with("c", 3), with("d", 2)];
-    let order = rank(&candidates, Keep::Best, 0, 0);
+    let order = rank(&candidates, KeepRule::Best, 0, 0);
     assert_eq!(ids(&candidates, &order), ["c", "d", "b", "a"]);
 }
 
@@ -61,8 +61,8 @@ fn hard_and_easy_break_ties_by_id_in_their_own_direction() {
         candidate("c", None, 1, 0.1),
         candidate("a", None, 1, 0.5),
     ];
-    let easy = rank(&candidates, Keep::Easy, 0, 0);
-    let hard = rank(&candidates, Keep::Hard, 0, 0);
+    let easy = rank(&candidates, KeepRule::Easy, 0, 0);
+    let hard = rank(&candidates, KeepRule::Hard, 0, 0);
     assert_eq!(ids(&candidates, &easy), ["c", "a", "b"]);
     assert_eq!(ids(&candidates, &hard), ["b", "a", "c"]);
 }
@@ -71,16 +71,16 @@ fn hard_and_easy_break_ties_by_id_in_their_own_direction() {
 fn random_depends_on_seed_and_cluster() {
     let names: Vec<String> = (0..50).map(|i| format!("image-{i}")).collect();
     let candidates: Vec<_> = names.iter().map(|id| candidate(id, None, 1, 0.0)).collect();
-    let order = rank(&candidates, Keep::Random, 1, 1);
-    assert_eq!(order, rank(&candidates, Keep::Random, 1, 1));
-    assert_ne!(order, rank(&candidates, Keep::Random, 2, 1));
-    assert_ne!(order, rank(&candidates, Keep::Random, 1, 2));
+    let order = rank(&candidates, KeepRule::Random, 1, 1);
+    assert_eq!(order, rank(&candidates, KeepRule::Random, 1, 1));
+    assert_ne!(order, rank(&candidates, KeepRule::Random, 2, 1));
+    assert_ne!(order, rank(&candidates, KeepRule::Random, 1, 2));
 }
 
 #[test]
 fn names_on_the_command_line_and_in_files_are_the_same() {
     use clap::ValueEnum;
-    for keep in Keep::value_variants() {
+    for keep in KeepRule::value_variants() {
         let name = keep.to_possible_value().expect("no hidden value");
         let json = serde_json::to_string(keep).expect("a string");
         assert_eq!(json, format!("\"{}\"", name.get_name()));
@@ -102,7 +102,7 @@ fn rows() -> impl Strategy<Value = Vec<Row>> {
 proptest! {
     #[test]
     fn the_order_of_the_input_does_not_matter(rows in rows(), keep in 0..4_usize, turn in 0..30_usize) {
-        let keep = [Keep::Best, Keep::Hard, Keep::Easy, Keep::Random][keep];
+        let keep = [KeepRule::Best, KeepRule::Hard, KeepRule::Easy, KeepRule::Random][keep];
         let names: Vec<String> = (0..rows.len()).map(|i| format!("{i}")).collect();
         let candidates: Vec<_> = names
             .iter()
@@ -113,7 +113,7 @@ proptest! {
         turned.rotate_left(turn.min(rows.len()));
         let order = ids(&candidates, &rank(&candidates, keep, 3, 4));
         prop_assert_eq!(&order, &ids(&turned, &rank(&turned, keep, 3, 4)));
-        if keep == Keep::Best {
+        if keep == KeepRule::Best {
             for a in &candidates {
                 for b in &candidates {
                     prop_assert_eq!(best_first(a, b), best_first(b, a).reverse());

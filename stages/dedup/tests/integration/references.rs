@@ -1,12 +1,13 @@
-//! Reference sets: indexes and lists of hashes, and what is removed because of them.
+//! Reference sets: indexes and lists of hashes, and what is removed because of one.
 
-use sluice_harness::{Embedder, Gives, StepDone, Upstream, check_step, run_step};
+use sluice_dedup::Args;
+use sluice_harness::{StepDone, check_step, run_step};
 use sluice_manifest::rows::{CuratedRow, DuplicateRow, Method};
 use sluice_manifest::{Class, ImageId, Reason, ReasonKind, ShardPath, StepName, Unit, UnitKind};
+use sluice_run::{Embedder, StepOutputs, Upstream};
 use sluice_store::{Location, Store};
 
 use super::support::{Made, Run, made, shared};
-use sluice_dedup::Args;
 
 /// The benchmark images, which no other sample is like by itself.
 fn bench(name: &str) -> (Run, String) {
@@ -211,9 +212,9 @@ fn embeddings_of_another_model_are_refused() {
             model: model.to_owned(),
             dimension: None,
         };
-        let gives = Gives {
+        let gives = StepOutputs {
             embedder: Some(embedder),
-            ..Gives::default()
+            ..StepOutputs::default()
         };
         upstream.insert(StepName::fixed("embed"), gives);
         let words = format!("sluice-dedup {matched} --run memory://none");

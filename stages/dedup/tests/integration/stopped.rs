@@ -1,4 +1,4 @@
-//! Long computations end soon after they are told to, wherever they are.
+//! Long computations end soon after a stop is requested, wherever they are.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -8,7 +8,7 @@ use sluice_dedup::perceptual;
 use sluice_knn::Check;
 use sluice_manifest::{Class, Error, Result};
 
-use super::data::Numbers;
+use sluice_testkit::Numbers;
 
 /// Runs `work` with a check that fails from its call number `last` on. Returns the outcome and the
 /// number of calls.

@@ -7,7 +7,9 @@ use std::sync::{Arc, LazyLock};
 use arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Schema};
 use sluice_dedup::Args;
-use sluice_harness::{Common, Context, Node, Program, Shared, StepDone, Task, Work, run_step};
+use sluice_harness::{
+    Common, Context, ProcessResources, Program, ProgramNode, StepDone, Task, Work, run_step,
+};
 use sluice_manifest::layout::{
     DUPLICATES, EMBEDDINGS, FILTERED, IMAGES, Manifest, PLAN, RUN_INFO, SCORES,
 };
@@ -20,9 +22,9 @@ use sluice_manifest::{
     Resources, RunInfo, ScoreColumn, ScoreSummary, ShardPath, StepName, Unit, UnitKind, layout,
 };
 
-/// What all tests of this program share. Their memories are told apart by name.
-pub fn shared() -> &'static Shared {
-    static SHARED: LazyLock<Shared> = LazyLock::new(Shared::default);
+/// What all tests of this program share. Each test has a store in memory with a name of its own.
+pub fn shared() -> &'static ProcessResources {
+    static SHARED: LazyLock<ProcessResources> = LazyLock::new(ProcessResources::default);
     &SHARED
 }
 
@@ -83,7 +85,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// A run that was read. The name tells its memory from other tests'.
+    /// A run that was read, in a store of this name.
     pub fn new(name: &str, samples: &[Made]) -> Self {
         let mut partitions: BTreeMap<&str, Vec<Made>> = BTreeMap::new();
         for sample in samples {
@@ -109,7 +111,7 @@ impl Run {
             "partition" => &PLAN_OPERATION,
             _ => &PART_OPERATION,
         };
-        let node = Node {
+        let node = ProgramNode {
             step: StepName::new(step).unwrap(),
             stage: match step {
                 "partition" => "partition",

@@ -5,9 +5,8 @@ use std::time::{Duration, Instant};
 use clap::Parser;
 use sluice_embed::Args;
 use sluice_harness::{Context, Program};
-use sluice_inference::{Feed, Images, each_batch};
-use sluice_manifest::Result;
-use sluice_model::Input;
+use sluice_inference::{BatchOptions, Images, PixelTensor, TensorBatch, each_batch};
+use sluice_manifest::{ImageId, Result};
 use sluice_pixels::{Fidelity, Filter, Preprocess, Resize};
 use sluice_testkit::Shard;
 use sluice_testkit::pictures::{png, waves};
@@ -32,10 +31,10 @@ fn read_run(base: &str) -> String {
 }
 
 /// Bytes go to models that take pixels as they are.
-fn preprocess() -> Preprocess {
+fn preprocess(side: u32) -> Preprocess {
     let exact = Resize::Exact {
-        width: 32,
-        height: 32,
+        width: side,
+        height: side,
     };
     Preprocess {
         rescale: 1.0,
@@ -43,8 +42,29 @@ fn preprocess() -> Preprocess {
     }
 }
 
-/// Hands the run's batches to `work`.
-fn batches<N: Input>(run: &str, ahead: usize, mut work: impl FnMut(usize, &[N]) -> Result<()>) {
+/// How a model is fed in these tests.
+fn feed(
+    preprocess: &Preprocess,
+    takes_bytes: bool,
+    batch_size: usize,
+    ahead: usize,
+) -> BatchOptions<'_> {
+    BatchOptions {
+        preprocess,
+        takes_bytes,
+        batch_size,
+        fidelity: Fidelity::Exact,
+        ahead,
+    }
+}
+
+/// Hands the run's batches to `work`. `takes` returns the models that take the image of this number.
+fn batches(
+    run: &str,
+    feeds: &[BatchOptions<'_>],
+    takes: impl Fn(usize) -> Vec<usize> + Send,
+    work: impl FnMut(usize, &mut TensorBatch) -> Result<()>,
+) {
     let args = Args::parse_from(["sluice-embed", "--run", run]);
     let context = Context::new(args.common(), Args::NAME, args.node(), shared()).unwrap();
     let plan = context.plan().unwrap();
@@ -54,34 +74,87 @@ fn batches<N: Input>(run: &str, ahead: usize, mut work: impl FnMut(usize, &[N]) 
         partition: &plan.partitions[0],
         survivors: &context.survivors(None).unwrap(),
     };
-    let feed = Feed {
-        batch_size: BATCH,
-        fidelity: Fidelity::Exact,
-        ahead,
+    let takes = move |id: &ImageId| Ok(takes(number(id)));
+    each_batch(images, feeds, takes, work).unwrap();
+}
+
+/// Returns the number in an image's name.
+fn number(id: &ImageId) -> usize {
+    let (_, key) = id.as_str().rsplit_once('/').unwrap();
+    key.parse().unwrap()
+}
+
+fn floats(tensor: &PixelTensor) -> Vec<f32> {
+    match tensor {
+        PixelTensor::Float32(numbers) => numbers.clone(),
+        PixelTensor::Uint8(numbers) => numbers.iter().map(|&value| f32::from(value)).collect(),
+    }
+}
+
+#[test]
+fn each_model_gets_the_batches_that_it_gets_alone() {
+    let run = read_run("memory://embed-feeding-several");
+    let (small, large) = (preprocess(32), preprocess(48));
+    let feeds = [
+        feed(&small, false, 4, 0),
+        feed(&large, false, 3, 0),
+        feed(&small, true, 5, 2),
+    ];
+    // The second model takes every other image, the third those from 15 on.
+    let takes = |model: usize, image: usize| match model {
+        0 => true,
+        1 => image % 2 == 1,
+        _ => image >= 15,
     };
-    each_batch::<N>(
-        images,
-        &preprocess(),
-        feed,
-        |_| Ok(false),
-        |batch| work(batch.ids.len(), &batch.tensor),
-    )
-    .unwrap();
+    let mut together = vec![Vec::new(); feeds.len()];
+    batches(
+        &run,
+        &feeds,
+        |image| (0..3).filter(|&model| takes(model, image)).collect(),
+        |model, batch| {
+            let images: Vec<usize> = batch.ids.iter().map(number).collect();
+            assert_eq!(batch.shape[0], images.len());
+            together[model].push((images, floats(&batch.tensor)));
+            Ok(())
+        },
+    );
+    for (model, expected) in together.iter().enumerate() {
+        let mut alone = Vec::new();
+        let takes = |image| if takes(model, image) { vec![0] } else { vec![] };
+        batches(&run, &feeds[model..=model], takes, |_, batch| {
+            let images: Vec<usize> = batch.ids.iter().map(number).collect();
+            alone.push((images, floats(&batch.tensor)));
+            Ok(())
+        });
+        assert_eq!(alone, *expected, "model {model}");
+    }
 }
 
 #[test]
 fn bytes_are_the_numbers_that_float32_has() {
     let run = read_run("memory://embed-feeding-bytes");
+    let preprocess = preprocess(32);
     let (mut bytes, mut numbers, mut sizes) = (Vec::new(), Vec::new(), Vec::new());
-    batches::<u8>(&run, 2, |size, tensor| {
-        sizes.push(size);
-        bytes.extend(tensor.iter().map(|&value| f32::from(value)));
-        Ok(())
-    });
-    batches::<f32>(&run, 0, |_, tensor| {
-        numbers.extend_from_slice(tensor);
-        Ok(())
-    });
+    let all = |_| vec![0];
+    batches(
+        &run,
+        &[feed(&preprocess, true, BATCH, 2)],
+        all,
+        |_, batch| {
+            sizes.push(batch.ids.len());
+            bytes.extend(floats(&batch.tensor));
+            Ok(())
+        },
+    );
+    batches(
+        &run,
+        &[feed(&preprocess, false, BATCH, 0)],
+        all,
+        |_, batch| {
+            numbers.extend(floats(&batch.tensor));
+            Ok(())
+        },
+    );
     assert_eq!(bytes, numbers);
     assert_eq!(sizes, [4, 4, 4, 4, 4, 1]);
 }
@@ -93,13 +166,20 @@ fn a_slow_card_is_seldom_idle() {
     const WORK: Duration = Duration::from_millis(100);
     let run = read_run("memory://embed-feeding-idle");
     let (mut started, mut busy) = (None, Duration::ZERO);
-    batches::<u8>(&run, 2, |_, _| {
-        let begun = Instant::now();
-        started.get_or_insert(begun);
-        std::thread::sleep(WORK);
-        busy += begun.elapsed();
-        Ok(())
-    });
+    let preprocess = preprocess(32);
+    let feeds = [feed(&preprocess, true, BATCH, 2)];
+    batches(
+        &run,
+        &feeds,
+        |_| vec![0],
+        |_, _| {
+            let begun = Instant::now();
+            started.get_or_insert(begun);
+            std::thread::sleep(WORK);
+            busy += begun.elapsed();
+            Ok(())
+        },
+    );
     let idle = 1.0 - busy.as_secs_f64() / started.unwrap().elapsed().as_secs_f64();
     eprintln!("idle: {:.1} % of the time", idle * 100.0);
     // A few percent where nothing else runs.

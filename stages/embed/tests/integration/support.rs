@@ -2,7 +2,7 @@
 
 use std::sync::LazyLock;
 
-use sluice_harness::{Program, Shared, StepDone, run_step};
+use sluice_harness::{ProcessResources, Program, StepDone, run_step};
 use sluice_store::{Location, Store};
 use sluice_testkit::Shard;
 use sluice_testkit::pictures::{flat, png, waves};
@@ -10,9 +10,9 @@ use sluice_testkit::pictures::{flat, png, waves};
 /// The pictures of each shard: grey ones have no embedding.
 pub const SHARDS: [&[Option<u64>]; 2] = [&[Some(1), None, Some(2)], &[Some(3), Some(4)]];
 
-/// What all tests of this program share. Their memories are told apart by name.
-pub fn shared() -> &'static Shared {
-    static SHARED: LazyLock<Shared> = LazyLock::new(Shared::default);
+/// What all tests of this program share. Each test has its own name in memory.
+pub fn shared() -> &'static ProcessResources {
+    static SHARED: LazyLock<ProcessResources> = LazyLock::new(ProcessResources::default);
     &SHARED
 }
 

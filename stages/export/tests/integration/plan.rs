@@ -3,9 +3,10 @@
 use clap::Parser;
 use sluice_export::Args;
 use sluice_export::plan::PlanSettings;
-use sluice_harness::{Embedder, Gives, Program, Upstream};
+use sluice_harness::Program;
 use sluice_manifest::rows::OutputPlanRow;
 use sluice_manifest::{Class, Error, ScoreColumn, StepName};
+use sluice_run::{Embedder, StepOutputs, Upstream};
 
 use crate::support::{Run, exit, samples, shared, words};
 
@@ -340,7 +341,7 @@ fn what_can_be_known_before_the_work_is_checked() {
     let mut give = |step, gives| upstream.insert(StepName::fixed(step), gives);
     give(
         "aesthetic",
-        Gives {
+        StepOutputs {
             scores: vec![ScoreColumn::named(ScoreColumn::ONLY)],
             embedder: None,
         },
@@ -352,7 +353,7 @@ fn what_can_be_known_before_the_work_is_checked() {
     });
     give(
         "dino",
-        Gives {
+        StepOutputs {
             scores: Vec::new(),
             embedder,
         },

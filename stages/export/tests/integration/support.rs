@@ -9,7 +9,7 @@ use arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, Stri
 use arrow::datatypes::{DataType, Field};
 use clap::Parser;
 use serde::Serialize;
-use sluice_harness::{Common, Context, Node, Program, Shared, Task, Work};
+use sluice_harness::{Common, Context, ProcessResources, Program, ProgramNode, Task, Work};
 use sluice_manifest::layout::{self, DUPLICATES, EMBEDDINGS, FILTERED, SCORES};
 use sluice_manifest::rows::{
     self, DIMENSION_KEY, DuplicateRow, FilterRow, MODEL_KEY, MODEL_SHA256_KEY, Method, Row,
@@ -23,8 +23,8 @@ use sluice_shard::{Event, ShardLimits, ShardReader, ShardWriter};
 use sluice_store::{Location, Store};
 
 /// What all tests of this program share. Their memory stores have different names.
-pub fn shared() -> &'static Shared {
-    static SHARED: LazyLock<Shared> = LazyLock::new(Shared::default);
+pub fn shared() -> &'static ProcessResources {
+    static SHARED: LazyLock<ProcessResources> = LazyLock::new(ProcessResources::default);
     &SHARED
 }
 
@@ -334,7 +334,7 @@ impl Run {
         }
         let run = format!("{}/run", self.base);
         let line = Line::parse_from(["test", "--run", &run]);
-        let node = Node {
+        let node = ProgramNode {
             step: StepName::new(step).unwrap(),
             stage,
             operation,

@@ -12,8 +12,8 @@ use cel::{Context, ExecutionError, Value as CelValue};
 
 use super::describe::{NOT_BOOL, describe, is_type};
 use super::expression::{Expression, Path, children, path};
-use super::values::{Fields, Reading, Row, Value};
-use super::{Kind, Problem, Variable, refuse};
+use super::values::{Fields, Reading, SampleValues, Value};
+use super::{Problem, Variable, VariableKind, refuse};
 
 /// Functions and how they are called, for hints.
 const FUNCTIONS: [(&str, &str); 16] = [
@@ -81,20 +81,20 @@ pub(crate) fn check(
 }
 
 /// Returns a row with a value of each known type.
-fn samples(variables: &[Variable]) -> Row<'_> {
-    let mut row = Row::default();
+fn samples(variables: &[Variable]) -> SampleValues<'_> {
+    let mut row = SampleValues::default();
     for Variable { name, kind } in variables {
         let sample = match kind {
-            Kind::Int => Value::Int(1),
-            Kind::Float | Kind::Score => Value::Float(1.0),
-            Kind::Text => Value::Text(""),
-            Kind::ScoreMap(outputs) => Value::Scores(
+            VariableKind::Int => Value::Int(1),
+            VariableKind::Float | VariableKind::Score => Value::Float(1.0),
+            VariableKind::Text => Value::Text(""),
+            VariableKind::ScoreMap(outputs) => Value::Scores(
                 outputs
                     .iter()
                     .map(|output| (output.as_str(), 1.0))
                     .collect(),
             ),
-            Kind::Json => continue,
+            VariableKind::Json => continue,
         };
         row.set(name, sample);
     }
@@ -178,7 +178,7 @@ impl Checker<'_, '_> {
         else {
             return;
         };
-        if variable.kind == Kind::Json {
+        if variable.kind == VariableKind::Json {
             match (path.field, &mut self.reads.fields) {
                 (Some(field), Fields::Named(names)) => {
                     names.insert(field.to_owned());
@@ -413,12 +413,12 @@ impl Checker<'_, '_> {
             return &[];
         };
         match self.variable(path.root).map(|variable| &variable.kind) {
-            Some(Kind::ScoreMap(outputs)) => outputs,
+            Some(VariableKind::ScoreMap(outputs)) => outputs,
             _ => &[],
         }
     }
 
-    /// Says whether an expression selects an output that its step does not have.
+    /// Returns whether an expression selects an output that its step does not have.
     fn lacks_output(&self, node: &Expression) -> bool {
         match &node.expr {
             Expr::Select(select) => {
@@ -489,7 +489,7 @@ fn unknown_function(name: &str) -> Problem {
     }
 }
 
-/// Says whether values of two types can be equal. Null equals null, and columns can be null.
+/// Returns whether values of two types can be equal. Null equals null, and columns can be null.
 fn can_be_equal(a: &str, b: &str) -> bool {
     let is_number = |name| matches!(name, "int" | "uint" | "double");
     a == b || a == "null_type" || b == "null_type" || (is_number(a) && is_number(b))

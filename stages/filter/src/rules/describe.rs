@@ -56,7 +56,7 @@ pub(crate) fn describe(error: &ExecutionError, origin: Option<&Expression>) -> S
     }
 }
 
-/// What is said of a value that must be a bool.
+/// The message about a value that must be a bool.
 pub(crate) const NOT_BOOL: &str = "not true or false";
 
 /// Returns `metadata.a is string, not true or false`.

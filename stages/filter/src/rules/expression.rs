@@ -178,7 +178,7 @@ fn is_internal(node: &Expression) -> bool {
     matches!(&node.expr, Expr::Ident(name) if name.starts_with('@'))
 }
 
-/// Adds the names that an expression reads from outside of it: all but the variables of its own loops.
+/// Adds the names that an expression reads from outside: all but the variables of its own loops.
 /// `bound` are the variables of the loops around it.
 pub(crate) fn add_free_names<'e>(
     node: &'e Expression,

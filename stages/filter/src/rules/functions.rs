@@ -39,7 +39,7 @@ const MAX_ARGUMENTS: usize = 8;
 type Args<'b, 'v> = Vec<CowVal<'b, 'v>>;
 type Outcome<'b, 'v> = Result<CowVal<'b, 'v>, ExecutionError>;
 
-/// Returns the context that holds the functions. Rows are evaluated in inner scopes of it.
+/// Returns the context that has the functions. Rows are evaluated in its inner scopes.
 pub(crate) fn context() -> Context<'static, 'static> {
     let mut env = Env::default().with_optional_support(false).with_stdlib();
     let mut add = |name: &str, arity: usize, function| {
@@ -224,7 +224,7 @@ fn items<'b, 'v>(mut args: Args<'b, 'v>) -> Outcome<'b, 'v> {
     }
 }
 
-/// Says whether the pattern matches anywhere in the text.
+/// Returns whether the pattern matches anywhere in the text.
 fn matches<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
     let (Some(text), Some(pattern), Some(patterns)) = (
         args[0].downcast_ref::<CelString>(),
@@ -244,7 +244,7 @@ fn matches<'b, 'v>(args: Args<'b, 'v>) -> Outcome<'b, 'v> {
 struct Patterns(Arc<RwLock<HashMap<String, Regex>>>);
 
 impl Patterns {
-    /// Says whether `pattern` matches anywhere in `text`. Compiles and keeps it at its first use.
+    /// Returns whether `pattern` matches anywhere in `text`. Compiles and keeps the pattern at its first use.
     ///
     /// # Errors
     ///

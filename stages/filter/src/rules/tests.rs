@@ -19,7 +19,7 @@ fn variables() -> Vec<Variable> {
     let floats = ["aspect", "dark", "light", "blurry", "low_information"];
     let scores = ["aesthetic", "nsfw_step", "clip_b", "broken"];
     let outputs = ["drawing", "porn", "sexy"].map(str::to_owned).to_vec();
-    let named = |names: &[&str], kind: Kind| {
+    let named = |names: &[&str], kind: VariableKind| {
         let variable = |name: &&str| Variable {
             name: (*name).to_owned(),
             kind: kind.clone(),
@@ -27,19 +27,19 @@ fn variables() -> Vec<Variable> {
         names.iter().map(variable).collect::<Vec<_>>()
     };
     [
-        named(&texts, Kind::Text),
-        named(&ints, Kind::Int),
-        named(&floats, Kind::Float),
-        named(&scores, Kind::Score),
-        named(&["metadata"], Kind::Json),
-        named(&["nsfw5"], Kind::ScoreMap(outputs)),
+        named(&texts, VariableKind::Text),
+        named(&ints, VariableKind::Int),
+        named(&floats, VariableKind::Float),
+        named(&scores, VariableKind::Score),
+        named(&["metadata"], VariableKind::Json),
+        named(&["nsfw5"], VariableKind::ScoreMap(outputs)),
     ]
     .concat()
 }
 
 /// Returns the row that the tables use. `clip_b` is missing, `broken` and `sexy` are NaN.
-fn row(metadata: Option<&str>) -> Row<'_> {
-    let mut row = Row::default();
+fn row(metadata: Option<&str>) -> SampleValues<'_> {
+    let mut row = SampleValues::default();
     row.set("image_id", "00000/000001");
     row.set("shard", "00000");
     row.set("key", "000001");
@@ -526,7 +526,7 @@ fn fields_that_no_rule_reads_have_no_effect() {
 
 #[test]
 fn null_equals_null_alone() {
-    let mut row = Row::default();
+    let mut row = SampleValues::default();
     row.set("caption", Value::Null);
     for (text, passes) in [
         ("caption == null", true),

@@ -28,7 +28,7 @@ const MAX_ITEMS: usize = 10_000;
 /// Characters of a value that a failure's detail shows.
 const SHOWN_CHARS: usize = 60;
 
-/// One value of a [`Row`].
+/// One value of a [`SampleValues`].
 #[derive(Debug)]
 pub enum Value<'a> {
     /// A column without a value, CEL's `null`.
@@ -201,11 +201,11 @@ impl DocumentVisitor<'_> {
 /// A variable that is not set is missing: a rule that reads it does not pass. Set `None` for a
 /// column without a value, leave out a score that the image does not have.
 #[derive(Debug, Default)]
-pub struct Row<'a> {
+pub struct SampleValues<'a> {
     values: Vec<(&'a str, Value<'a>)>,
 }
 
-impl<'a> Row<'a> {
+impl<'a> SampleValues<'a> {
     /// Sets a variable.
     pub fn set(&mut self, name: &'a str, value: impl Into<Value<'a>>) {
         self.values.push((name, value.into()));
@@ -220,14 +220,14 @@ impl<'a> Row<'a> {
 /// A row while rules are evaluated on it: what CEL looks variables up in.
 #[derive(Debug)]
 pub(crate) struct Reading<'r> {
-    row: &'r Row<'r>,
+    row: &'r SampleValues<'r>,
     fields: &'r Fields,
     document: OnceLock<Result<Box<dyn Val + 'r>, String>>,
     budget: Budget,
 }
 
 impl<'r> Reading<'r> {
-    pub(crate) fn new(row: &'r Row<'r>, fields: &'r Fields) -> Self {
+    pub(crate) fn new(row: &'r SampleValues<'r>, fields: &'r Fields) -> Self {
         Reading {
             row,
             fields,
@@ -247,7 +247,7 @@ impl<'r> Reading<'r> {
             .get_or_init(|| parse_json(text, self.fields).map_err(|error| error.to_string()))
     }
 
-    /// Says why a variable, or an output of a step (`step.output`), cannot be read.
+    /// Returns why a variable, or an output of a step (`step.output`), cannot be read.
     pub(crate) fn absence(&self, path: &str) -> String {
         let (name, output) = path.split_once('.').unwrap_or((path, ""));
         let is_nan = match self.row.get(name) {
@@ -347,7 +347,7 @@ pub(crate) fn show(value: &dyn Val) -> String {
     shorten(&text, SHOWN_CHARS)
 }
 
-/// Returns `text` without control characters, cut behind `limit` characters.
+/// Returns `text` without control characters, cut after `limit` characters.
 pub(crate) fn shorten(text: &str, limit: usize) -> String {
     let mut chars = text
         .chars()

@@ -2,13 +2,13 @@
 
 use std::sync::LazyLock;
 
-use sluice_harness::{Shared, describe, run_step};
+use sluice_harness::{ProcessResources, describe, run_step};
 use sluice_manifest::Class;
 use sluice_store::Location;
 use sluice_testkit::Shard;
 use sluice_testkit::pictures::{png, waves};
 
-static SHARED: LazyLock<Shared> = LazyLock::new(Shared::default);
+static SHARED: LazyLock<ProcessResources> = LazyLock::new(ProcessResources::default);
 
 /// Creates a run of four samples, of which one is bad, and partitions it.
 fn run_of_four(name: &str) -> String {

@@ -4,7 +4,7 @@ use sluice_harness::MemoryBudget;
 use sluice_manifest::rows::{PlanRow, SampleRow, Status};
 use sluice_manifest::{ReasonKind, ShardPath};
 use sluice_read::examine::examine;
-use sluice_read::{Hash, Settings, WhichImages};
+use sluice_read::{ExtraHash, Settings, WhichImages};
 use sluice_shard::{Event, ShardLimits, ShardReader};
 use sluice_testkit::Shard;
 use sluice_testkit::pictures::{png, waves};
@@ -160,7 +160,7 @@ fn further_images_are_reported_or_checked() {
     let all = Settings {
         images: WhichImages::All,
         caption_member: Some("caption.txt".to_owned()),
-        hashes: vec![Hash::Md5, Hash::Pdq, Hash::Transformed],
+        hashes: vec![ExtraHash::Md5, ExtraHash::Pdq, ExtraHash::Transformed],
     };
     let all = rows_with(&shard, &all);
     assert_eq!(all[0].reason, Some(ReasonKind::NotAnImage.into()));

@@ -64,7 +64,7 @@ fn named(ranges: &RangeCounts) -> Vec<(String, Both)> {
 }
 
 impl DataSection {
-    /// Creates the section.
+    /// Creates the section from the findings.
     pub fn new(data: &DataFindings) -> Self {
         let mut plots = vec![
             Plot::of("Short side in pixels", &data.sides),

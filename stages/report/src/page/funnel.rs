@@ -1,14 +1,13 @@
 //! The section with the funnel and the duration of each step.
 
 use askama::Template;
-use sluice_harness::Receipts;
+use sluice_manifest::numbers::{bytes, duration, percent, rate, thousands};
 use sluice_manifest::{Dropped, UnitKind};
+use sluice_run::funnel::{Funnel, decided};
+use sluice_run::{Receipts, steps};
 
 use crate::findings::Findings;
-use crate::funnel::{Funnel, decided};
-use crate::steps;
 use crate::times::StepTimes;
-use sluice_manifest::numbers::{bytes, duration, percent, rate, thousands};
 
 /// The section with the funnel and the duration of each step.
 #[derive(Debug, Template)]
@@ -47,7 +46,7 @@ struct TimeRow {
 }
 
 impl FunnelSection {
-    /// Creates the section.
+    /// Creates the section from the receipts.
     pub fn new(receipts: &Receipts, findings: &Findings) -> Self {
         let funnel = Funnel::of_run(receipts);
         let decided = decided(receipts).is_some();

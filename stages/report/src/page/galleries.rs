@@ -5,16 +5,16 @@ use std::cmp::Ordering;
 use std::collections::HashMap;
 
 use askama::Template;
+use sluice_manifest::numbers::{plural, thousands};
 use sluice_manifest::rows::{DuplicateRow, Method};
 use sluice_manifest::{ImageId, StepName};
+use sluice_run::card::ImageCard;
+use sluice_run::duplicates::{found_by, method_name};
 
 use crate::album::Album;
-use crate::card::Card;
 use crate::duplicates::{DuplicateGroup, Duplicates, Pairs};
-use crate::figures::{Figures, Gallery, Shown, state};
+use crate::figures::{Figures, Gallery, Shown};
 use crate::findings::Findings;
-use crate::plot::number;
-use sluice_manifest::numbers::{plural, thousands};
 
 /// The section of images.
 #[derive(Debug)]
@@ -126,20 +126,24 @@ fn reasons(findings: &Findings, album: &mut Album) -> (Vec<Gallery>, Vec<Gallery
         let is_reject = dropped.step == StepName::read();
         let title = format!("{}: {}", dropped.step, dropped.reason);
         let about = dropped.reason.text();
-        let detail = |card: &Card| card.detail.clone().unwrap_or_default();
+        let detail = |card: &ImageCard| card.detail.clone().unwrap_or_default();
         let gallery = Gallery::new(title, about, best.items(), album, detail);
         if is_reject { &mut rejects } else { &mut rules }.push(gallery);
     }
     (rejects, rules)
 }
 
-fn caption(card: &Card) -> String {
+fn caption(card: &ImageCard) -> String {
     card.caption
         .clone()
         .unwrap_or_else(|| "no caption".to_owned())
 }
 
-fn pair_gallery(pairs: &Pairs, named: &HashMap<ImageId, Card>, album: &mut Album) -> PairGallery {
+fn pair_gallery(
+    pairs: &Pairs,
+    named: &HashMap<ImageId, ImageCard>,
+    album: &mut Album,
+) -> PairGallery {
     let method = method_name(pairs.method);
     let shown = pairs.pairs.iter().filter_map(|row| pair(row, named, album));
     PairGallery {
@@ -157,34 +161,17 @@ fn pair_gallery(pairs: &Pairs, named: &HashMap<ImageId, Card>, album: &mut Album
     }
 }
 
-/// Returns a method's name in manifests.
-pub fn method_name(method: Method) -> &'static str {
-    match method {
-        Method::Exact => "exact",
-        Method::Perceptual => "perceptual",
-        Method::Semantic => "semantic",
-    }
-}
-
-/// Describes how a duplicate was found.
-pub fn found_by(row: &DuplicateRow) -> String {
-    match row.method {
-        Method::Exact => "the same bytes".to_owned(),
-        method => format!(
-            "{}, similarity {}",
-            method_name(method),
-            number(row.similarity)
-        ),
-    }
-}
-
 /// Returns a pair, or `None` if one of its images is unknown.
-pub fn pair(row: &DuplicateRow, named: &HashMap<ImageId, Card>, album: &mut Album) -> Option<Pair> {
+pub fn pair(
+    row: &DuplicateRow,
+    named: &HashMap<ImageId, ImageCard>,
+    album: &mut Album,
+) -> Option<Pair> {
     let (gone, other) = (named.get(&row.image_id)?, named.get(&row.duplicate_of)?);
     // A duplicate of a blurred image is blurred as well.
     let is_nsfw = gone.is_nsfw || other.is_nsfw;
-    let mut shown = |card: &Card, note: String| Shown {
-        place: album.add(&Card {
+    let mut shown = |card: &ImageCard, note: String| Shown {
+        place: album.add(&ImageCard {
             is_nsfw,
             ..card.clone()
         }),
@@ -193,13 +180,13 @@ pub fn pair(row: &DuplicateRow, named: &HashMap<ImageId, Card>, album: &mut Albu
     };
     Some(Pair {
         note: format!("{}; {}", found_by(row), difference(gone, other)),
-        gone: shown(gone, state(gone)),
-        other: shown(other, state(other)),
+        gone: shown(gone, gone.state()),
+        other: shown(other, other.state()),
     })
 }
 
 /// Describes which image has more pixels.
-fn difference(gone: &Card, other: &Card) -> &'static str {
+fn difference(gone: &ImageCard, other: &ImageCard) -> &'static str {
     match gone.pixels().cmp(&other.pixels()) {
         Ordering::Less => "the right one has more pixels",
         Ordering::Greater => "the right one has fewer pixels",
@@ -209,19 +196,19 @@ fn difference(gone: &Card, other: &Card) -> &'static str {
 
 fn group_gallery(
     group: &DuplicateGroup,
-    named: &HashMap<ImageId, Card>,
+    named: &HashMap<ImageId, ImageCard>,
     album: &mut Album,
 ) -> GroupGallery {
     let first = named.get(&group.of);
-    let first = first.map(|card| (card, state(card)));
+    let first = first.map(|card| (card, card.state()));
     let members = group
         .members
         .iter()
         .filter_map(|row| Some((named.get(&row.image_id)?, found_by(row))));
-    let cards: Vec<(&Card, String)> = first.into_iter().chain(members).collect();
+    let cards: Vec<(&ImageCard, String)> = first.into_iter().chain(members).collect();
     let is_nsfw = cards.iter().any(|(card, _)| card.is_nsfw);
     let shown = cards.into_iter().map(|(card, note)| Shown {
-        place: album.add(&Card {
+        place: album.add(&ImageCard {
             is_nsfw,
             ..card.clone()
         }),

@@ -13,8 +13,11 @@ pub mod trouble;
 
 use anyhow::Result;
 use askama::Template;
-use sluice_harness::{Context, Plan, Receipts};
+use sluice_harness::MemoryBudget;
+use sluice_manifest::numbers::{bytes, plural};
 use sluice_manifest::{RunInfo, StepName, UnitKind};
+use sluice_run::walk::Walk;
+use sluice_run::{Plan, Receipts, Run, steps as of_run};
 
 use self::data::DataSection;
 use self::funnel::FunnelSection;
@@ -26,9 +29,7 @@ use crate::album::Album;
 use crate::document::Document;
 use crate::duplicates::Duplicates;
 use crate::figures::Figures;
-use crate::steps as of_run;
-use crate::walk::Walk;
-use sluice_manifest::numbers::{bytes, plural};
+use crate::findings::Findings;
 
 /// The approximate bytes of a score's bin in the page.
 const BIN: u64 = 75;
@@ -52,14 +53,15 @@ pub struct Options {
 ///
 /// Returns a data error if a manifest is missing or damaged, and otherwise a storage error.
 pub fn page(
-    context: &Context,
+    run: &Run,
+    memory: &MemoryBudget,
     plan: &Plan,
     receipts: &Receipts,
     options: Options,
 ) -> Result<String> {
-    let duplicates = Duplicates::read(context, receipts)?;
-    let walk = Walk::new(context, plan, receipts)?;
-    let findings = walk.findings(&duplicates.names())?;
+    let duplicates = Duplicates::read(run, receipts)?;
+    let walk = Walk::new(run, plan, receipts)?;
+    let findings = Findings::of_run(&walk, &duplicates.names())?;
     let read = receipts.is_complete(&StepName::read(), UnitKind::Part);
     let mut deciders = receipts.steps().into_iter();
     let deduplicated = deciders.any(|step| of_run::duplicates(receipts, step).next().is_some());
@@ -68,19 +70,19 @@ pub fn page(
     let most = options.max_bytes / BINS / BIN / controls;
     let scores = Scores::new(&walk.scoring, &findings, &mut album, most as usize);
     let galleries = Galleries::new(read, deduplicated, &findings, &duplicates, &mut album);
-    let run = context.run.location().to_string();
+    let uri = run.location().to_string();
     let head = Head::new(&plan.info, receipts);
     let title = format!("Sluice: {}", plan.info.input);
     let (funnel, data) = (
         FunnelSection::new(receipts, &findings),
         DataSection::new(&findings.data),
     );
-    let (trouble, steps) = (Trouble::new(context, plan, receipts)?, Steps::new(receipts));
+    let (trouble, steps) = (Trouble::new(run, plan, receipts)?, Steps::new(receipts));
     let for_script = scores.data()?;
     let draw = |album: &Album| -> Result<String> {
         let figures = Figures {
             album,
-            run: &run,
+            run: &uri,
             scoring: &walk.scoring,
         };
         let sections = [
@@ -94,7 +96,7 @@ pub fn page(
         ];
         Ok(Document::new(&title, &sections.concat(), &for_script, album).render()?)
     };
-    with_pictures(context, plan, &mut album, options, draw)
+    with_pictures(run, memory, plan, &mut album, options, draw)
 }
 
 /// Renders a page without images and then, if requested, with as many as fit.
@@ -103,7 +105,8 @@ pub fn page(
 ///
 /// Fails like `draw`, and with a transient error if storage fails.
 pub fn with_pictures(
-    context: &Context,
+    run: &Run,
+    memory: &MemoryBudget,
     plan: &Plan,
     album: &mut Album,
     options: Options,
@@ -115,7 +118,7 @@ pub fn with_pictures(
     }
     let used = text.len() as u64 + PICTURE * album.pictures.len() as u64;
     let room = options.max_bytes.saturating_sub(used);
-    album.make_thumbnails(context, plan, room)?;
+    album.make_thumbnails(run, memory, plan, room)?;
     draw(album)
 }
 

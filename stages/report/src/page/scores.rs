@@ -4,15 +4,15 @@
 use askama::Template;
 use serde::Serialize;
 use sluice_manifest::Keep;
+use sluice_manifest::numbers::{decimal, percent, plural, thousands};
+use sluice_run::card::ImageCard;
+use sluice_run::curve::{Curve, KeptCount};
+use sluice_run::scoring::{Control, Scoring};
 
 use crate::album::Album;
-use crate::card::Card;
-use crate::curve::{Curve, KeptCount};
-use crate::figures::{Figures, Gallery, Shown, state};
+use crate::figures::{Figures, Gallery, Shown};
 use crate::findings::{ControlFindings, Findings};
-use crate::plot::{Bars, number};
-use crate::scoring::{Control, Scoring};
-use sluice_manifest::numbers::{percent, plural, thousands};
+use crate::plot::Bars;
 
 /// The number of scores whose images are shown. Further ones have only numbers.
 const WITH_PICTURES: usize = 20;
@@ -135,7 +135,7 @@ fn view(
     let exact = curve.resolution;
     let curve = curve.coarser(most, now);
     let title = match filter {
-        Some(filter) => format!("{name}: {} {} in {}", side(keep), number(now), filter.step),
+        Some(filter) => format!("{name}: {} {} in {}", side(keep), decimal(now), filter.step),
         None => name.clone(),
     };
     let mut notes = vec![format!(
@@ -168,7 +168,7 @@ fn view(
     let (mut strip, mut galleries) = (Vec::new(), Vec::new());
     if let Some(album) = album {
         strip = strip_of(control, found, album);
-        let note = |card: &Card| note(card, control.score);
+        let note = |card: &ImageCard| note(card, control.score);
         galleries = vec![
             Gallery::new("Lowest scores", "", found.lowest.items(), album, note),
             Gallery::new(
@@ -269,8 +269,8 @@ fn table(data: &ControlData) -> Vec<[String; 3]> {
     rows.collect()
 }
 
-fn note(card: &Card, score: usize) -> String {
-    format!("{}, {}", number(card.scores[score]), state(card))
+fn note(card: &ImageCard, score: usize) -> String {
+    format!("{}, {}", decimal(card.scores[score]), card.state())
 }
 
 /// Returns the images of a control sorted by score, and whether they are next to the threshold.
@@ -278,7 +278,7 @@ fn strip_of(control: &Control, found: &ControlFindings, album: &mut Album) -> Ve
     let near = found.inside.items().chain(found.outside.items());
     let ends = found.lowest.items().chain(found.highest.items());
     let ranges = found.ranges.iter().flat_map(|range| range.items());
-    let mut cards: Vec<&Card> = near.chain(ranges).chain(ends).collect();
+    let mut cards: Vec<&ImageCard> = near.chain(ranges).chain(ends).collect();
     // Images are added to the album in order of importance.
     let places: Vec<usize> = cards.iter().map(|card| album.add(card)).collect();
     let mut strip: Vec<Shown> = cards

@@ -1,12 +1,10 @@
 //! The section about the steps, with their settings, models and versions.
 
 use askama::Template;
-use sluice_harness::Receipts;
 use sluice_manifest::UnitKind;
-
-use crate::settings;
-use crate::steps::{self, NodeDone};
 use sluice_manifest::numbers::plural;
+use sluice_run::steps::{self, NodeDone};
+use sluice_run::{Receipts, settings};
 
 /// The section about the steps.
 #[derive(Debug, Template)]
@@ -25,7 +23,7 @@ struct StepLine {
 }
 
 impl Steps {
-    /// Creates the section.
+    /// Creates the section from the receipts.
     pub fn new(receipts: &Receipts) -> Self {
         let nodes = steps::nodes(receipts).into_iter();
         let nodes = nodes.filter(|node| node.kind() != UnitKind::Report);

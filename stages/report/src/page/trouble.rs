@@ -2,13 +2,11 @@
 //! relying on the run.
 
 use askama::Template;
-use sluice_harness::{Context, Plan, Receipts};
 use sluice_manifest::layout::SHARDS;
+use sluice_manifest::numbers::{duration, plural, thousands};
 use sluice_manifest::rows::{ShardRow, ShardStatus};
 use sluice_manifest::{Receipt, Result, StepName, UnitKind};
-
-use crate::steps;
-use sluice_manifest::numbers::{duration, plural, thousands};
+use sluice_run::{Plan, Receipts, Run, steps};
 
 /// The maximum number of damaged shards listed.
 const DAMAGED: usize = 50;
@@ -35,8 +33,8 @@ impl Trouble {
     /// # Errors
     ///
     /// Returns a data error if a manifest is missing or damaged, and otherwise a storage error.
-    pub fn new(context: &Context, plan: &Plan, receipts: &Receipts) -> Result<Self> {
-        let (damaged, total) = damaged(context, plan, receipts)?;
+    pub fn new(run: &Run, plan: &Plan, receipts: &Receipts) -> Result<Self> {
+        let (damaged, total) = damaged(run, plan, receipts)?;
         let more = total - damaged.len() as u64;
         Ok(Self {
             read: receipts.is_complete(&StepName::read(), UnitKind::Part),
@@ -52,11 +50,7 @@ impl Trouble {
     }
 }
 
-fn damaged(
-    context: &Context,
-    plan: &Plan,
-    receipts: &Receipts,
-) -> Result<(Vec<(String, String)>, u64)> {
+fn damaged(run: &Run, plan: &Plan, receipts: &Receipts) -> Result<(Vec<(String, String)>, u64)> {
     let (mut damaged, mut total) = (Vec::new(), 0);
     let read = StepName::read();
     for unit in plan.units() {
@@ -64,7 +58,7 @@ fn damaged(
         if receipt.is_none_or(|receipt| receipt.sums.damaged_shards == 0) {
             continue;
         }
-        for row in context.run.rows::<ShardRow>(&SHARDS.path(&read, unit))? {
+        for row in run.rows::<ShardRow>(&SHARDS.path(&read, unit))? {
             let row = row?;
             if row.status == ShardStatus::Damaged {
                 total += 1;

@@ -3,7 +3,9 @@
 use std::sync::LazyLock;
 
 use serde::Serialize;
-use sluice_harness::{Common, Context, Node, Plan, Shared, StepDone, Task, Work, run_step};
+use sluice_harness::{
+    Common, Context, ProcessResources, ProgramNode, StepDone, Task, Work, run_step,
+};
 use sluice_manifest::layout::{self, DECISIONS, DUPLICATES, FILTERED, SCORES};
 use sluice_manifest::rows::{
     self, DecisionRow, DuplicateRow, FilterRow, Method, NameRow, SampleBrief,
@@ -12,12 +14,13 @@ use sluice_manifest::{
     Counts, Histogram, ImageId, Input, Keep, Operation, Partition, Reason, ReasonKind, Resources,
     ScoreColumn, ScoreSummary, StepName, Unit, UnitKind,
 };
+use sluice_run::Plan;
 use sluice_shard::ShardWriter;
 use sluice_store::{Location, Store};
 
 /// What all tests of this program share. Their memory stores have different names.
-pub fn shared() -> &'static Shared {
-    static SHARED: LazyLock<Shared> = LazyLock::new(Shared::default);
+pub fn shared() -> &'static ProcessResources {
+    static SHARED: LazyLock<ProcessResources> = LazyLock::new(ProcessResources::default);
     &SHARED
 }
 
@@ -160,7 +163,7 @@ impl Run {
             jobs: Some(1),
             ..Common::default()
         };
-        let node = Node {
+        let node = ProgramNode {
             step: StepName::new(step).unwrap(),
             stage,
             operation,

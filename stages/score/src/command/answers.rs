@@ -41,7 +41,7 @@ impl<'a> ScoreStream<'a> {
             Err(e) => return Err(self.invalid(&e)),
         };
         let columns = ScoreColumns::find(&reader.schema(), self.outputs)?;
-        // The reader borrows the pipe, and its errors are told apart by the pipe's state.
+        // The reader borrows the pipe, and the pipe's state distinguishes its errors.
         let outcome = loop {
             match reader.next() {
                 Some(Ok(batch)) if !each(columns.convert(&batch)?) => return Ok(()),
@@ -58,7 +58,7 @@ impl<'a> ScoreStream<'a> {
         }
     }
 
-    /// Reads the first bytes, which tell a stream from text that was printed.
+    /// Reads the first bytes, which differ between a stream and printed text.
     fn read_start(&mut self) -> Result<io::Cursor<Vec<u8>>, Failure> {
         let mut start = Vec::new();
         // An error is the end of the pipe, too.

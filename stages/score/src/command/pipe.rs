@@ -1,6 +1,6 @@
 //! Pipes to a program that never block for good.
 //!
-//! A pipe stays open as long as any process holds its other end, and a process that left the
+//! A pipe stays open as long as any process has its other end open, and a process that left the
 //! program's group cannot be killed with it. So our ends are non-blocking, and waiting is done in short
 //! turns until somebody gives up.
 

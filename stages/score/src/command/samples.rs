@@ -87,7 +87,7 @@ impl FromStr for Sent {
 
 /// A sample, as far as it is sent.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Sample<'a> {
+pub struct SentSample<'a> {
     /// The image's name in the run.
     pub image_id: &'a str,
     /// The file's bytes.
@@ -166,7 +166,7 @@ impl SampleBatch {
     /// # Errors
     ///
     /// Bug: the pixels or the embedding have another size than the column.
-    pub fn push(&mut self, sample: &Sample<'_>) -> Result<()> {
+    pub fn push(&mut self, sample: &SentSample<'_>) -> Result<()> {
         for (sent, values) in &mut self.columns {
             self.bytes += values.push(*sent, sample)?;
         }
@@ -205,7 +205,7 @@ impl SampleBatch {
 
 impl Values {
     /// Adds a sample's value. Returns its bytes.
-    fn push(&mut self, sent: Sent, sample: &Sample<'_>) -> Result<usize> {
+    fn push(&mut self, sent: Sent, sample: &SentSample<'_>) -> Result<usize> {
         let check = |length: usize, expected: usize| match length == expected {
             true => Ok(()),
             false => Err(Error::bug(format!(
@@ -338,7 +338,7 @@ mod tests {
         let mut batch = SampleBatch::new(&sent, 2).unwrap();
         assert!(batch.is_empty());
         for (image_id, caption) in [("a/0", Some("a cat")), ("a/1", None)] {
-            let sample = Sample {
+            let sample = SentSample {
                 image_id,
                 image: b"jpeg",
                 pixels: &[1, 2, 3, 4, 5, 6],
@@ -376,10 +376,10 @@ mod tests {
         let image = vec![0; BATCH_BYTES / 2];
         for image_id in ["a", "b"] {
             assert!(!batch.is_full());
-            let sample = Sample {
+            let sample = SentSample {
                 image_id,
                 image: &image,
-                ..Sample::default()
+                ..SentSample::default()
             };
             batch.push(&sample).unwrap();
         }
@@ -387,7 +387,7 @@ mod tests {
         batch.take().unwrap();
         for _ in 0..BATCH_ROWS {
             assert!(!batch.is_full());
-            batch.push(&Sample::default()).unwrap();
+            batch.push(&SentSample::default()).unwrap();
         }
         assert!(batch.is_full());
     }
@@ -399,9 +399,9 @@ mod tests {
             .unwrap();
         assert!(twice.to_string().contains("twice"));
         let mut batch = SampleBatch::new(&[Sent::Embedding], 3).unwrap();
-        let error = batch.push(&Sample {
+        let error = batch.push(&SentSample {
             embedding: &[1.0],
-            ..Sample::default()
+            ..SentSample::default()
         });
         assert!(error.unwrap_err().to_string().contains("expected 3"));
     }

@@ -374,7 +374,7 @@ fn a_program_that_exits_without_reading_tells_why() {
     assert!(scores.is_empty());
 }
 
-// Who waits for whom.
+// Deadlocks.
 
 #[test]
 fn neither_side_blocks_the_other() {

@@ -10,7 +10,7 @@ use sluice_table::{Records, UserObject};
 use super::table::{Column, Numbers, Selection, TakeRow};
 use crate::columns::score;
 
-/// Records that tell a column's type.
+/// Records that determine a column's type.
 const SAMPLED: usize = 1000;
 
 /// An open CSV table.

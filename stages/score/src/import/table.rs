@@ -1,4 +1,4 @@
-//! A table of scores, whatever its format, and the columns that are read of it.
+//! A table of scores in any format, and the columns that are read.
 
 use sluice_manifest::{Error, Result};
 use sluice_store::Store;
@@ -23,7 +23,7 @@ pub(super) struct Column {
 /// Which values of a column are numbers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Numbers {
-    /// All of them, or null.
+    /// All values, or null.
     All,
     /// Some, or it is unknown: such a column is read where its name is given.
     Some,

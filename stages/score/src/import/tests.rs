@@ -560,7 +560,7 @@ fn a_quote_that_is_never_closed_does_not_fill_the_memory() {
     assert!(error.contains("is a quote never closed?"), "{error}");
 }
 
-// Large files, and only what is needed of them.
+// Large files, of which only a part is read.
 
 #[test]
 fn the_footer_and_the_chosen_columns_are_read_and_nothing_else() {

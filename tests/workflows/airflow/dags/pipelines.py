@@ -1,4 +1,4 @@
-"""A pipeline of the user's own, from the file beside this one."""
+"""A pipeline of the user's own, from the file next to this one."""
 
 from __future__ import annotations
 

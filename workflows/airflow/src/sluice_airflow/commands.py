@@ -53,7 +53,7 @@ def tasks(dag: DAG, values: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _before(dag: DAG, task_id: str) -> set[str]:
-    """Returns the nodes that a task waits for, with those behind a fan-out that nothing else leads to."""
+    """Returns the nodes that a task waits for, including the nodes before a fan-out task."""
     direct: set[str] = set()
     beyond: set[str] = set()
     for earlier in dag.get_task(task_id).upstream_task_ids:

@@ -52,7 +52,7 @@ def last_words(message: str | None) -> str:
 
 
 def result_of(stdout: str) -> dict[str, Any] | None:
-    """Returns the JSON result on a program's stdout: its last line, or all of it. None where there is none."""
+    """Returns the JSON result on a program's stdout: the last line, or the whole text; None without a result."""
     lines = stdout.strip().splitlines()
     for text in (lines[-1] if lines else "", stdout):
         found = _json(text)

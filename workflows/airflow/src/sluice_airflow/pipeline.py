@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 REFERENCE = re.compile(r"\$\{([^{}]*)\}")
-"""`${name}`, in a word of a command line, stands for the value of a parameter."""
+"""`${name}` in a word of a command line is replaced by the value of a parameter."""
 
 
 class PipelineError(ValueError):
@@ -112,7 +112,7 @@ class Node:
     program: str
     subcommand: str | None
     arguments: tuple[str, ...]
-    """Words of the command line. `${name}` in a word stands for a parameter."""
+    """Words of the command line. `${name}` in a word is replaced by the value of a parameter."""
     units: Units | None
     """What it fans out over; None for a node that runs once."""
     resources: str
@@ -152,7 +152,7 @@ Named = TypeVar("Named", Parameter, Node)
 
 @dataclass(frozen=True)
 class Pipeline:
-    """A pipeline: its nodes in topological order, and what they have in common."""
+    """A pipeline: its nodes in topological order, and their shared settings."""
 
     name: str
     parameters: tuple[Parameter, ...]

@@ -1,9 +1,9 @@
 //! `sluice dag --format argo`: a pipeline as one WorkflowTemplate of Argo.
 //!
-//! Two readers come between a pipeline's text and a program. Argo replaces `{{tags}}`, several times,
-//! also in what it has put in. Kubernetes replaces `$(VARIABLE)`, and `$$` by `$`, in arguments of
-//! containers. So each `$` of a text is doubled, and each `{` is written as the variable `$(BRACE)`,
-//! which Kubernetes replaces after Argo is done.
+//! A text passes through two substitutions before a program reads it. Argo replaces `{{tags}}`
+//! several times, also in text that it has inserted. Kubernetes replaces `$(VARIABLE)`, and `$$` by
+//! `$`, in the arguments of containers. Each `$` of a text is therefore doubled, and each `{` is
+//! written as the variable `$(BRACE)`, which Kubernetes replaces after Argo.
 
 use std::collections::BTreeSet;
 
@@ -13,23 +13,23 @@ use super::engine::{
     Arguments, DEADLINE_SECONDS, IMAGE, Piece, RUN_HELP, TASKS, arguments, check_names, default,
     help, parameters, pieces, quote, resources,
 };
-use super::{CountedBy, Dag, Node, Parameter, Retry};
+use super::{Dag, DagNode, DagParameter, Retry, UnitCount};
 use sluice_manifest::{self as manifest, Error, Result};
 
-/// The template that runs the nodes, the entrypoint.
+/// The name of the entrypoint: the template that runs the nodes.
 const ENTRYPOINT: &str = "dag";
 
 /// Classes of resources.
 const LIGHT: &str = manifest::Resources::Light.as_str();
 const MODEL: &str = manifest::Resources::Model.as_str();
 
-/// The names of the parameters that a workflow was given.
+/// An expression for the names of the parameters that the workflow was submitted with.
 const GIVEN: &str = "{{=join(keys(workflow.parameters), ',')}}";
 
-/// The file that a program writes its result to.
+/// The file to which a program writes its result.
 const RESULT: &str = "/tmp/result.json";
 
-/// More pods than two nodes at a time have with `max-tasks` 256: a fuse.
+/// A limit on concurrent pods, above what two nodes have with `max-tasks` 256. It is a safety net.
 const PARALLELISM: u32 = 600;
 
 const DAY: u32 = 24 * 3600;
@@ -42,20 +42,20 @@ struct WorkflowTemplate<'a> {
     required: Vec<&'a str>,
     /// All parameters, by name.
     known: String,
-    inputs: Vec<Input<'a>>,
-    tasks: Vec<Task<'a>>,
-    /// The last node of the export that runs once: its result is that of the workflow.
+    inputs: Vec<WorkflowParameter<'a>>,
+    tasks: Vec<ArgoTask<'a>>,
+    /// The last export node that runs once. Its result is the result of the workflow.
     summary: Option<&'a str>,
     retry: &'a Retry,
     /// Exit codes that are retried, as a list of strings.
     exit_codes: String,
-    /// Whether a text has a `{`.
+    /// Whether some text contains a `{`.
     brace: bool,
 }
 
 /// A parameter of the workflow.
 #[derive(Debug)]
-struct Input<'a> {
+struct WorkflowParameter<'a> {
     name: &'a str,
     value: Option<String>,
     description: String,
@@ -63,16 +63,17 @@ struct Input<'a> {
 
 /// A node: a task of the DAG, and the template of its pods.
 #[derive(Debug)]
-struct Task<'a> {
+struct ArgoTask<'a> {
     name: &'a str,
     depends: String,
-    /// The number of pods, an expression; none for a node that runs once.
+    /// The number of pods as an expression; `None` for a node that runs once.
     count: Option<String>,
-    /// Whether it has work, an expression that is 0 or 1; none for a node that runs anyway.
+    /// An expression that is 1 if the node has work, else 0; `None` for a node that always runs.
     needed: Option<String>,
     /// Whether it runs a model.
     has_model: bool,
-    /// Whether it is the first one, which checks the parameters and looks at the others.
+    /// Whether it is the first node, which validates the parameters and looks for work in later
+    /// nodes.
     is_first: bool,
     class: &'a str,
     cpus: u32,
@@ -82,10 +83,11 @@ struct Task<'a> {
     files: BTreeSet<&'a str>,
 }
 
-/// Returns a pipeline as a WorkflowTemplate, a document of YAML.
+/// Returns a pipeline as a WorkflowTemplate, one YAML document.
 ///
 /// # Errors
-/// If a name does not fit Kubernetes or is taken, or a number of units cannot be found.
+/// Fails if a name is not valid in Kubernetes or is reserved, or if a number of units cannot be
+/// determined.
 pub fn argo(dag: &Dag) -> Result<String> {
     check_names(dag)?;
     let groups = groups(dag);
@@ -114,14 +116,14 @@ pub fn argo(dag: &Dag) -> Result<String> {
 }
 
 fn summary(dag: &Dag) -> Option<&str> {
-    let once = |node: &&Node| node.stage == "export" && node.counted_by.is_none();
+    let once = |node: &&DagNode| node.stage == "export" && node.counted_by.is_none();
     let last = dag.steps.iter().rev().find(once);
     last.map(|node| node.name.as_str())
 }
 
-fn input(parameter: &Parameter) -> Result<Input<'_>> {
+fn input(parameter: &DagParameter) -> Result<WorkflowParameter<'_>> {
     let value = match (default(parameter), parameter.many) {
-        // A file, not an argument: Kubernetes replaces nothing in it.
+        // A file, not an argument: Kubernetes does not substitute in it.
         (Some(text), true) if text.contains("{{") => {
             let text = format!("parameter {}: the default has \"{{{{\"", parameter.name);
             return Err(Error::usage(text).hint("Argo would replace it: leave the default empty"));
@@ -130,15 +132,15 @@ fn input(parameter: &Parameter) -> Result<Input<'_>> {
         (Some(text), false) => Some(quote(&escape(text))),
         (None, _) => None,
     };
-    Ok(Input {
+    Ok(WorkflowParameter {
         name: &parameter.name,
         value,
-        // Twice, for three in a row.
+        // Replaced twice, because of three braces in a row.
         description: quote(&help(parameter).replace("{{", "{ {").replace("{{", "{ {")),
     })
 }
 
-fn known(inputs: &[Input<'_>]) -> String {
+fn known(inputs: &[WorkflowParameter<'_>]) -> String {
     let own = inputs.iter().map(|input| input.name);
     let names: Vec<&str> = ["run", "max-tasks", "gpus"]
         .into_iter()
@@ -147,10 +149,10 @@ fn known(inputs: &[Input<'_>]) -> String {
     names.join(",")
 }
 
-/// Returns the nodes, those together that one pod does one after the other: light ones that run once, in
-/// a row.
-fn groups(dag: &Dag) -> Vec<&[Node]> {
-    let is_row = |a: &Node, b: &Node| {
+/// Returns the nodes in groups. One pod runs a group one node after the other: consecutive light
+/// nodes that run once.
+fn groups(dag: &Dag) -> Vec<&[DagNode]> {
+    let is_row = |a: &DagNode, b: &DagNode| {
         let are_light = [a, b]
             .iter()
             .all(|n| n.resources == LIGHT && n.counted_by.is_none());
@@ -162,7 +164,7 @@ fn groups(dag: &Dag) -> Vec<&[Node]> {
 }
 
 /// Returns the words of a node's command line after its program.
-fn words<'a>(dag: &'a Dag, node: &'a Node) -> Result<Arguments<'a>> {
+fn words<'a>(dag: &'a Dag, node: &'a DagNode) -> Result<Arguments<'a>> {
     let mut own = vec![format!("--run={}", write(Piece::Value("run")))];
     if node.counted_by.is_some() {
         let share = ["task-index", "task-count"];
@@ -173,14 +175,15 @@ fn words<'a>(dag: &'a Dag, node: &'a Node) -> Result<Arguments<'a>> {
     Ok(all)
 }
 
-/// Returns the nodes that the first pod looks at: those after it, up to the last one that fans out.
-fn looked_at(dag: &Dag) -> &[Node] {
+/// Returns the nodes in which the first pod looks for work: those after it, up to the last one that
+/// fans out.
+fn looked_at(dag: &Dag) -> &[DagNode] {
     let last = dag.steps.iter().rposition(|node| node.counted_by.is_some());
     last.map_or(&[], |last| &dag.steps[1..=last])
 }
 
-/// Returns the words of a pod that does several nodes, or looks at others.
-fn several<'a>(dag: &'a Dag, group: &'a [Node]) -> Result<Arguments<'a>> {
+/// Returns the arguments of a pod that runs several nodes, or looks for work in others.
+fn several<'a>(dag: &'a Dag, group: &'a [DagNode]) -> Result<Arguments<'a>> {
     let is_first = group[0].name == dag.steps[0].name;
     let mut all = Arguments::default();
     all.words.push("steps".to_owned());
@@ -196,7 +199,7 @@ fn several<'a>(dag: &'a Dag, group: &'a [Node]) -> Result<Arguments<'a>> {
         all.words.extend((at > 0).then(|| mark.to_owned()));
         all.words.extend((mark == "?").then(|| node.name.clone()));
         all.words.push(node.program.clone());
-        // A share of the work is not known yet: all of it is looked at.
+        // The share of a task is not known yet, so the whole node is inspected.
         let own = [format!("--run={}", write(Piece::Value("run")))];
         let Arguments { words, files } = arguments(dag, node, own, write)?;
         all.words.extend(words);
@@ -205,7 +208,7 @@ fn several<'a>(dag: &'a Dag, group: &'a [Node]) -> Result<Arguments<'a>> {
     Ok(all)
 }
 
-fn task<'a>(dag: &'a Dag, group: &'a [Node]) -> Result<Task<'a>> {
+fn task<'a>(dag: &'a Dag, group: &'a [DagNode]) -> Result<ArgoTask<'a>> {
     let node = &group[0];
     if node.name == ENTRYPOINT {
         let text = format!("step {ENTRYPOINT:?}: the template that runs the steps has that name");
@@ -221,7 +224,7 @@ fn task<'a>(dag: &'a Dag, group: &'a [Node]) -> Result<Task<'a>> {
     } else {
         words(dag, node)?
     };
-    let counts = |other: &Node| other.counted_by == Some(CountedBy::Step(node.name.clone()));
+    let counts = |other: &DagNode| other.counted_by == Some(UnitCount::Step(node.name.clone()));
     let is_looked_at = looked_at(dag).iter().any(|other| other.name == node.name);
     let may_be_left_out = is_looked_at && !dag.steps.iter().any(counts);
     let first = &dag.steps[0].name;
@@ -229,7 +232,7 @@ fn task<'a>(dag: &'a Dag, group: &'a [Node]) -> Result<Task<'a>> {
         "asInt({})",
         result_of(first, &format!("needed.{}", node.name))
     );
-    Ok(Task {
+    Ok(ArgoTask {
         needed: may_be_left_out.then_some(needed),
         has_model: node.resources == MODEL,
         is_first,
@@ -252,16 +255,17 @@ fn result_of(step: &str, path: &str) -> String {
 
 /// Returns the expression for the number of pods: one for each unit, at most `max-tasks`. A node
 /// without units has one pod, which reports that.
-fn count(dag: &Dag, node: &Node, counted_by: &CountedBy) -> Result<String> {
+fn count(dag: &Dag, node: &DagNode, counted_by: &UnitCount) -> Result<String> {
     let units = match counted_by {
-        CountedBy::Step(step) => result_of(step, &format!("fan_out.{}", node.fan_out)),
-        CountedBy::Value(text) => {
+        UnitCount::Step(step) => result_of(step, &format!("fan_out.{}", node.fan_out)),
+        UnitCount::Value(text) => {
             let pieces = pieces(dag, text);
             let terms = pieces.iter().map(|piece| term(node, piece));
             let terms = terms.collect::<Result<Vec<_>>>()?;
-            match terms.is_empty() {
-                true => "'1'".to_owned(),
-                false => format!("sprig.default('1', {})", terms.join(" + ")),
+            if terms.is_empty() {
+                "'1'".to_owned()
+            } else {
+                format!("sprig.default('1', {})", terms.join(" + "))
             }
         }
     };
@@ -270,7 +274,7 @@ fn count(dag: &Dag, node: &Node, counted_by: &CountedBy) -> Result<String> {
     ))
 }
 
-fn term(node: &Node, piece: &Piece<'_>) -> Result<String> {
+fn term(node: &DagNode, piece: &Piece<'_>) -> Result<String> {
     match piece {
         Piece::Value(name) => Ok(format!("workflow.parameters['{name}']")),
         Piece::Text(text) if text.bytes().all(|b| b.is_ascii_digit()) => Ok(format!("'{text}'")),
@@ -300,7 +304,7 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dag::engine::readers::{self, TEXTS, Values, expected, pipeline, string};
+    use crate::dag::engine::readers::{self, TEXTS, TextValues, expected, pipeline, string};
 
     #[test]
     fn every_text_reaches_the_program_unchanged() {
@@ -308,8 +312,8 @@ mod tests {
             let yaml = argo(&pipeline(text)).unwrap();
             let default = string(&yaml, "- {name: \"mine\", value: ", "");
             let word = string(&yaml, "- ", "--text=");
-            let word = readers::argo(&word, &Values::from([("mine".to_owned(), default)]));
-            let mut variables = Values::from([("run".to_owned(), "x".to_owned())]);
+            let word = readers::argo(&word, &TextValues::from([("mine".to_owned(), default)]));
+            let mut variables = TextValues::from([("run".to_owned(), "x".to_owned())]);
             if yaml.contains("- {name: BRACE, value: \"{\"}") {
                 variables.insert("BRACE".to_owned(), "{".to_owned());
             }
@@ -322,7 +326,7 @@ mod tests {
         let yaml = argo(&pipeline("x")).unwrap();
         assert!(yaml.ends_with("}\n"));
         assert!(!yaml.contains("<%") && !yaml.contains("<{"));
-        // Nothing needs it, so it is not there.
+        // No text needs the variable, so it is absent.
         assert!(!yaml.contains("BRACE"));
     }
 
@@ -365,7 +369,7 @@ mod tests {
             ),
             (
                 refused(|dag| {
-                    dag.steps[1].counted_by = Some(CountedBy::Value("${ranges}x".into()))
+                    dag.steps[1].counted_by = Some(UnitCount::Value("${ranges}x".into()))
                 }),
                 "read: expected a number of partitions, got \"x\"",
             ),
@@ -384,20 +388,20 @@ mod tests {
     #[test]
     fn units_are_counted_by_a_result_or_a_number() {
         let dag = pipeline("x");
-        let count = |by: CountedBy| count(&dag, &dag.steps[1], &by).unwrap();
+        let count = |by: UnitCount| count(&dag, &dag.steps[1], &by).unwrap();
         let most = "max(1, min(asInt(workflow.parameters['max-tasks']), asInt(";
         assert_eq!(
-            count(CountedBy::Step("partition".into())),
+            count(UnitCount::Step("partition".into())),
             format!(
                 "{most}jsonpath(tasks['partition'].outputs.parameters.result, '$.fan_out.partitions'))))"
             )
         );
         assert_eq!(
-            count(CountedBy::Value("1${ranges}0".into())),
+            count(UnitCount::Value("1${ranges}0".into())),
             format!("{most}sprig.default('1', '1' + workflow.parameters['ranges'] + '0'))))")
         );
         assert_eq!(
-            count(CountedBy::Value(String::new())),
+            count(UnitCount::Value(String::new())),
             format!("{most}'1')))")
         );
     }

@@ -1,17 +1,17 @@
-//! What the files of all engines share: the image, command lines, names, and text in YAML.
+//! The common parts of all engines' files: the image, command lines, names, and text in YAML.
 
-use super::{Dag, Node, Parameter, Resources};
+use super::{Dag, DagNode, DagParameter, PodResources};
 use crate::pipeline::Pipeline;
 use sluice_manifest::{Error, Result};
 use sluice_store::Location;
 
-/// The image, which holds all programs.
+/// The image that contains all programs.
 pub const IMAGE: &str = concat!("sluice:", env!("CARGO_PKG_VERSION"));
 
-/// The time limit of a task. A task that takes longer hangs, or should have been several.
+/// The time limit of a task. A task that takes longer hangs, or should have been divided.
 pub const DEADLINE_SECONDS: u32 = 3 * 24 * 3600;
 
-/// Pods that share the work of a node, unless a user says otherwise.
+/// The default number of pods that share the work of a node.
 pub const TASKS: u32 = 64;
 
 /// The help of the parameter `run`.
@@ -21,33 +21,33 @@ pub const RUN_HELP: &str =
 /// Parameters that the engines add.
 const ADDED: [&str; 5] = ["run", "tasks", "max-tasks", "gpus", "known"];
 
-/// A piece of a word of a command line.
+/// A piece of a command line word.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Piece<'a> {
-    /// Text that the program must get unchanged.
+    /// Literal text. The program must receive it unchanged.
     Text(&'a str),
     /// The value of a parameter.
     Value(&'a str),
 }
 
-/// The part of a command line that the pipeline gives.
+/// The arguments that the pipeline defines.
 #[derive(Debug, Default)]
 pub struct Arguments<'a> {
-    /// The words.
+    /// The words after the program's name.
     pub words: Vec<String>,
     /// The parameters with any number of values. The program reads them from `/etc/sluice/<name>`,
     /// one value per line.
     pub files: Vec<&'a str>,
 }
 
-/// Returns a node's arguments: the subcommand, then the engine's own words, then the pipeline's,
-/// each piece written by `write`.
+/// Returns a node's arguments: the subcommand, then the engine's own words, then the pipeline's.
+/// `write` formats each piece.
 ///
 /// # Errors
-/// If a word is not an option, or a parameter with several values does not fill one alone.
+/// Fails if a word is not an option, or if a parameter with several values is only part of a word.
 pub fn arguments<'a>(
     dag: &'a Dag,
-    node: &'a Node,
+    node: &'a DagNode,
     own: impl IntoIterator<Item = String>,
     write: fn(Piece<'_>) -> String,
 ) -> Result<Arguments<'a>> {
@@ -110,9 +110,9 @@ pub fn pieces<'a>(dag: &Dag, text: &'a str) -> Vec<Piece<'a>> {
     pieces
 }
 
-/// Returns the value of a parameter that was not given; none if one must be given. The programs
+/// Returns the value of a parameter that was not given; `None` if it is required. The programs
 /// ignore an option with an empty value.
-pub fn default(parameter: &Parameter) -> Option<&str> {
+pub fn default(parameter: &DagParameter) -> Option<&str> {
     match &parameter.default {
         _ if parameter.required => None,
         Some(default) => Some(default),
@@ -121,8 +121,8 @@ pub fn default(parameter: &Parameter) -> Option<&str> {
     }
 }
 
-/// Returns what the pods of a pipeline need besides the image: programs of the user's, and files that
-/// are on a local disk. One line for each.
+/// Returns the requirements of a pipeline's pods beyond the image, one per line: the user's own
+/// programs, and files on a local disk.
 pub fn needs_of_image(pipeline: &Pipeline) -> Vec<String> {
     let mut needs = Vec::new();
     for node in &pipeline.nodes {
@@ -135,7 +135,7 @@ pub fn needs_of_image(pipeline: &Pipeline) -> Vec<String> {
         }
         for flag in ["import", "model"] {
             let value = node.argument(flag);
-            // Without a slash a model is a name of the catalogue.
+            // A model without a slash is a catalogue name.
             let is_path = value.contains('/') || flag == "import";
             let is_local = Location::parse(value).is_ok_and(|place| place.as_local().is_some());
             if is_path && is_local && !value.is_empty() && !value.contains("${") {
@@ -150,41 +150,42 @@ pub fn needs_of_image(pipeline: &Pipeline) -> Vec<String> {
 }
 
 /// Returns the parameters, the required ones first.
-pub fn parameters(dag: &Dag) -> Vec<&Parameter> {
-    let mut parameters: Vec<&Parameter> = dag.parameters.iter().collect();
+pub fn parameters(dag: &Dag) -> Vec<&DagParameter> {
+    let mut parameters: Vec<&DagParameter> = dag.parameters.iter().collect();
     parameters.sort_by_key(|parameter| !parameter.required);
     parameters
 }
 
 /// Returns the help of a parameter.
-pub fn help(parameter: &Parameter) -> String {
-    match parameter.many {
-        true => format!("{}; one per line", parameter.help),
-        false => parameter.help.clone(),
+pub fn help(parameter: &DagParameter) -> String {
+    if parameter.many {
+        format!("{}; one per line", parameter.help)
+    } else {
+        parameter.help.clone()
     }
 }
 
 /// Returns the resources of a node's class.
 ///
 /// # Errors
-/// If the DAG has no such class.
-pub fn resources(dag: &Dag, node: &Node) -> Result<Resources> {
+/// Fails if the DAG has no such class.
+pub fn resources(dag: &Dag, node: &DagNode) -> Result<PodResources> {
     let found = dag.resources.get(&node.resources).copied();
     let class = &node.resources;
     found.ok_or_else(|| Error::bug(format!("{}: no class of resources {class}", node.name)))
 }
 
-/// Checks that the names in a DAG can be names of objects in Kubernetes, and of templates and
+/// Checks that the names in a DAG are valid names of Kubernetes objects, and of templates and
 /// parameters in Argo.
 ///
 /// # Errors
-/// If one cannot.
+/// Fails if one is not valid.
 pub fn check_names(dag: &Dag) -> Result<()> {
     check_object("pipeline", &dag.name)?;
     for node in &dag.steps {
         check_object("step", &node.name)?;
     }
-    for Parameter { name, .. } in &dag.parameters {
+    for DagParameter { name, .. } in &dag.parameters {
         let letters = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_".contains(c);
         if !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.chars().all(letters) {
             let text = format!("parameter {name:?} cannot be a variable of a pod");
@@ -199,7 +200,8 @@ pub fn check_names(dag: &Dag) -> Result<()> {
     Ok(())
 }
 
-/// A Job's name has at most 63 characters, with `sluice-` before it and the number of a pod after it.
+/// The longest name of a node. A Job's name has at most 63 characters: `sluice-`, the node, and the
+/// number of a pod.
 const LONGEST_NAME: usize = 50;
 
 fn check_object(what: &str, name: &str) -> Result<()> {
@@ -218,14 +220,18 @@ fn check_object(what: &str, name: &str) -> Result<()> {
     Err(Error::usage(text).hint(hint))
 }
 
-/// Returns a text as a quoted string of YAML on one line.
+/// Returns a text as a quoted YAML string on one line.
 ///
-/// That is JSON's form, but for characters that YAML allows only as escapes or reads as line ends.
+/// The form is JSON's, except for characters that YAML allows only as escapes or reads as line
+/// ends.
 pub fn quote(text: &str) -> String {
     let json = serde_json::Value::from(text).to_string();
-    let escape = |c: char| match is_printable(c) {
-        true => c.to_string(),
-        false => format!("\\u{:04x}", u32::from(c)),
+    let escape = |c: char| {
+        if is_printable(c) {
+            c.to_string()
+        } else {
+            format!("\\u{:04x}", u32::from(c))
+        }
     };
     json.chars().map(escape).collect()
 }
@@ -291,17 +297,18 @@ mod tests {
     }
 }
 
-/// What reads the files in tests, before a program does.
+/// Models of the readers of these files, for tests: they apply the substitutions that happen before
+/// a program runs.
 #[cfg(test)]
 pub mod readers {
     use std::collections::BTreeMap;
 
     use crate::dag::Dag;
 
-    /// Values by name.
-    pub type Values = BTreeMap<String, String>;
+    /// Values of parameters or variables, by name.
+    pub type TextValues = BTreeMap<String, String>;
 
-    /// Texts that mean something to YAML, Argo, Kubernetes, shells or the programs.
+    /// Texts with a special meaning in YAML, Argo, Kubernetes, shells or the programs.
     pub const TEXTS: [&str; 20] = [
         "plain",
         "",
@@ -325,8 +332,8 @@ pub mod readers {
         " spaces ",
     ];
 
-    /// Returns the default pipeline with a parameter `mine` of the given default, and with an option
-    /// of the first node that has the text between two values of it.
+    /// Returns the default pipeline with a parameter `mine` of the given default. One option of the
+    /// first node has the text between two of its values.
     pub fn pipeline(text: &str) -> Dag {
         let mut dag = Dag::of(&crate::pipeline::default().unwrap());
         let mut mine = dag.parameters[2].clone();
@@ -338,7 +345,7 @@ pub mod readers {
         dag
     }
 
-    /// Returns the word that the program must get.
+    /// Returns the word that the program must receive.
     pub fn expected(text: &str) -> String {
         format!("--text={text}{text}{text}")
     }
@@ -355,8 +362,9 @@ pub mod readers {
         strings.next().unwrap().unwrap()
     }
 
-    /// Replaces tags as Argo does: in the text of a template twice, whatever came of the first time.
-    pub fn argo(text: &str, values: &Values) -> String {
+    /// Replaces tags as Argo does: twice in the text of a template, including text that the first
+    /// pass inserted.
+    pub fn argo(text: &str, values: &TextValues) -> String {
         let once = |text: &str| {
             let mut parts = text.split("{{");
             let mut out = parts.next().unwrap().to_owned();
@@ -375,7 +383,7 @@ pub mod readers {
     }
 
     /// Replaces variables as Kubernetes does in arguments (`third_party/forked/golang/expansion`).
-    pub fn kubernetes(text: &str, values: &Values) -> String {
+    pub fn kubernetes(text: &str, values: &TextValues) -> String {
         let (mut out, mut rest) = (String::new(), text);
         while let Some((before, after)) = rest.split_once('$') {
             out.push_str(before);

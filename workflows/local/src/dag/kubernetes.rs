@@ -1,7 +1,8 @@
 //! `sluice dag --format kubernetes`: a pipeline as Jobs, and a ConfigMap with its parameters.
 //!
-//! Kubernetes replaces `$(VARIABLE)`, and `$$` by `$`, in arguments of containers, but not in what it
-//! has put in. So each `$` of a text is doubled, and parameters are variables, which hold any value.
+//! Kubernetes replaces `$(VARIABLE)`, and `$$` by `$`, in the arguments of containers, but not in
+//! text that it has inserted. Each `$` of a text is therefore doubled. Parameters are environment
+//! variables, which can have any value.
 
 use askama::Template;
 
@@ -9,7 +10,7 @@ use super::engine::{
     Arguments, DEADLINE_SECONDS, IMAGE, Piece, RUN_HELP, TASKS, arguments, check_names, comment,
     default, help, parameters, quote, resources,
 };
-use super::{Dag, Node, Parameter, Retry};
+use super::{Dag, DagNode, DagParameter, Retry};
 use sluice_manifest::{Error, Result};
 
 const DAY: u32 = 24 * 3600;
@@ -18,7 +19,7 @@ const DAY: u32 = 24 * 3600;
 #[template(path = "kubernetes.yaml", syntax = "yaml", escape = "none")]
 struct Jobs<'a> {
     name: &'a str,
-    settings: Vec<Setting<'a>>,
+    settings: Vec<ConfigEntry<'a>>,
     jobs: Vec<Job<'a>>,
     retry: &'a Retry,
     /// Exit codes that are retried, as a list.
@@ -27,7 +28,7 @@ struct Jobs<'a> {
 
 /// An entry of the ConfigMap.
 #[derive(Debug)]
-struct Setting<'a> {
+struct ConfigEntry<'a> {
     name: &'a str,
     value: String,
     help: String,
@@ -37,7 +38,7 @@ struct Setting<'a> {
 #[derive(Debug)]
 struct Job<'a> {
     name: &'a str,
-    /// The nodes that it waits for, for people.
+    /// The nodes that it waits for, as text for people.
     after: String,
     fan_out: &'a str,
     /// Whether it has several pods.
@@ -53,7 +54,7 @@ struct Job<'a> {
 /// Returns a pipeline as a ConfigMap and Jobs in order, a stream of YAML.
 ///
 /// # Errors
-/// If a name does not fit Kubernetes or is taken.
+/// Fails if a name is not valid in Kubernetes or is reserved.
 pub fn kubernetes(dag: &Dag) -> Result<String> {
     check_names(dag)?;
     let codes: Vec<String> = dag.retry.exit_codes.iter().map(u8::to_string).collect();
@@ -72,16 +73,16 @@ pub fn kubernetes(dag: &Dag) -> Result<String> {
     text.map_err(|e| Error::bug(format!("kubernetes.yaml: {e}")))
 }
 
-fn setting(parameter: &Parameter) -> Setting<'_> {
+fn setting(parameter: &DagParameter) -> ConfigEntry<'_> {
     let example = format!("s3://bucket/{}", parameter.name);
-    Setting {
+    ConfigEntry {
         name: &parameter.name,
         value: quote(default(parameter).unwrap_or(&example)),
         help: comment(&help(parameter)),
     }
 }
 
-fn job<'a>(dag: &'a Dag, node: &'a Node) -> Result<Job<'a>> {
+fn job<'a>(dag: &'a Dag, node: &'a DagNode) -> Result<Job<'a>> {
     let resources = resources(dag, node)?;
     let is_indexed = node.counted_by.is_some();
     let mut own = vec![format!("--run={}", write(Piece::Value("run")))];
@@ -111,7 +112,7 @@ fn write(piece: Piece<'_>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dag::engine::readers::{self, TEXTS, Values, expected, pipeline, string};
+    use crate::dag::engine::readers::{self, TEXTS, TextValues, expected, pipeline, string};
 
     #[test]
     fn every_text_reaches_the_program_unchanged() {
@@ -121,7 +122,7 @@ mod tests {
             assert_eq!(default, text);
             let word = string(&yaml, "- ", "--text=");
             let values = [("mine", default.as_str()), ("run", "x")];
-            let values: Values = values.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+            let values: TextValues = values.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
             assert_eq!(readers::kubernetes(&word, &values), expected(text));
         }
     }

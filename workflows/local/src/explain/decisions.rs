@@ -1,4 +1,4 @@
-//! What the deciding steps said about an image, and what it is a duplicate of.
+//! The decisions of the deciding steps about an image, and the image that it duplicates.
 
 use std::collections::BTreeMap;
 
@@ -6,40 +6,40 @@ use serde::Serialize;
 use sluice_manifest::layout::{DECISIONS, DUPLICATES, FILTERED};
 use sluice_manifest::rows::{DecisionRow, DuplicateRow, FilterRow};
 use sluice_manifest::{ImageId, Partition, Reason, Receipt, Result, StepName, UnitKind};
-use sluice_report::page::galleries::method_name;
-use sluice_report::steps;
+use sluice_run::duplicates::method_name;
+use sluice_run::steps;
 
 use super::lookup::Lookup;
 
-/// Duplicates are followed this far; an image that stays comes long before.
+/// The maximum length of a chain of duplicates. Real chains are much shorter.
 const LINKS: usize = 100;
 
-/// Neighbours that are listed.
+/// The maximum number of neighbours that are listed.
 const NEIGHBOURS: usize = 20;
 
-/// What a deciding step said about an image.
+/// The decision of a deciding step about an image.
 #[derive(Debug, Clone, Serialize)]
 pub struct Decision {
     /// The step.
     pub step: StepName,
-    /// Whether it keeps the image; none where it has not decided.
+    /// Whether it keeps the image; `None` if it has not decided.
     pub keep: Option<bool>,
     /// Why it drops the image.
     pub reason: Option<Reason>,
-    /// The values that decided.
+    /// The values that determined the decision.
     pub detail: Option<String>,
 }
 
-/// What became of an image.
+/// The final decision about an image.
 #[derive(Debug, Clone, Serialize)]
 pub struct Fate {
     /// Whether it is in the curated dataset.
     pub keep: bool,
     /// The step that dropped it.
     pub step: Option<StepName>,
-    /// Why.
+    /// The reason.
     pub reason: Option<Reason>,
-    /// The values that decided.
+    /// The values that determined the decision.
     pub detail: Option<String>,
 }
 
@@ -50,49 +50,49 @@ pub struct Link {
     pub step: StepName,
     /// The duplicate.
     pub image_id: ImageId,
-    /// What it duplicates.
+    /// The image that it duplicates.
     pub duplicate_of: ImageId,
-    /// The reference set that holds what it duplicates; none: the run itself.
+    /// The reference set of that image; `None` if it is in the run itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reference: Option<String>,
-    /// How that was found.
+    /// The method that found it.
     pub method: String,
-    /// How similar they are.
+    /// The similarity of the two images.
     pub similarity: f32,
-    /// What became of the other one, once that is known.
+    /// The final decision about the other image, if it is known.
     pub other: Option<Fate>,
 }
 
-/// An image that duplicates the same one as another, or that one.
+/// Another duplicate of the same image, or a duplicate of this one.
 #[derive(Debug, Serialize)]
 pub struct Neighbour {
     /// The duplicate.
     pub image_id: ImageId,
-    /// What it duplicates.
+    /// The image that it duplicates.
     pub duplicate_of: ImageId,
-    /// How that was found.
+    /// The method that found it.
     pub method: String,
-    /// How similar they are.
+    /// The similarity of the two images.
     pub similarity: f32,
 }
 
-/// What each deciding step of a run said about one image.
-pub type Said<'a> = BTreeMap<&'a StepName, Decision>;
+/// The decision of each deciding step of a run about one image.
+pub type StepDecisions<'a> = BTreeMap<&'a StepName, Decision>;
 
 impl<'a> Lookup<'a> {
-    /// Returns what each deciding step of the run said, also those that lead to no export.
+    /// Returns the decision of each deciding step of the run, also of steps that lead to no export.
     ///
     /// # Errors
     /// Data, when a manifest is missing or broken.
-    pub fn said(&self, id: &ImageId, partition: Partition) -> Result<Said<'a>> {
+    pub fn said(&self, id: &ImageId, partition: Partition) -> Result<StepDecisions<'a>> {
         let steps = self.receipts.steps().into_iter();
         let deciding = steps.filter(|step| !steps::decides(self.receipts, step).is_empty());
         let said = deciding.map(|step| Ok((step, self.decision(step, id, partition)?)));
         said.collect()
     }
 
-    /// Returns what the chain's steps said, up to the one that dropped the image.
-    pub fn chain_of(&self, said: &Said<'a>) -> Vec<Decision> {
+    /// Returns the decisions of the chain's steps, up to the step that dropped the image.
+    pub fn chain_of(&self, said: &StepDecisions<'a>) -> Vec<Decision> {
         let mut decisions = Vec::new();
         for decision in self.chain.iter().filter_map(|step| said.get(step)) {
             decisions.push(decision.clone());
@@ -103,8 +103,8 @@ impl<'a> Lookup<'a> {
         decisions
     }
 
-    /// Whether an image came to a unit: no deciding step before it dropped the image.
-    pub fn came_to(&self, receipt: &Receipt, said: &Said<'a>) -> bool {
+    /// Whether an image reached a unit: no earlier deciding step dropped it.
+    pub fn came_to(&self, receipt: &Receipt, said: &StepDecisions<'a>) -> bool {
         let before = self.receipts.deciders(receipt.survivors_of.as_ref());
         let mut before = before.iter().filter_map(|step| said.get(step));
         before.all(|decision| decision.keep != Some(false))
@@ -152,7 +152,8 @@ impl<'a> Lookup<'a> {
         Ok(None)
     }
 
-    /// Returns the first method's row: later methods do not see what an earlier one removed.
+    /// Returns the row of the first method. Later methods do not see an image that an earlier one
+    /// removed.
     fn duplicate_row(
         &self,
         step: &StepName,
@@ -161,7 +162,7 @@ impl<'a> Lookup<'a> {
     ) -> Result<Option<DuplicateRow>> {
         for receipt in steps::duplicates(self.receipts, step) {
             let path = DUPLICATES.path(step, receipt.unit);
-            let rows = self.context.run.rows::<DuplicateRow>(&path)?;
+            let rows = self.recorded.rows::<DuplicateRow>(&path)?;
             for row in rows.within("partition", partition.0..partition.0 + 1)? {
                 let row = row?;
                 if row.image_id == *id {
@@ -172,7 +173,7 @@ impl<'a> Lookup<'a> {
         Ok(None)
     }
 
-    /// Returns what the export decided; none where it has not come to the partition.
+    /// Returns the decision of the export; `None` if it has not processed the partition.
     ///
     /// # Errors
     /// Data, when a manifest is missing or broken.
@@ -196,8 +197,8 @@ impl<'a> Lookup<'a> {
         Ok(None)
     }
 
-    /// Returns what an image duplicates, what that one duplicates, and so on to one that is no
-    /// duplicate.
+    /// Returns the chain of duplicates: the image that this one duplicates, the image that that one
+    /// duplicates, and so on to an image that is kept.
     ///
     /// # Errors
     /// Data, when a manifest is missing or broken.
@@ -234,8 +235,8 @@ impl<'a> Lookup<'a> {
         Ok(links)
     }
 
-    /// Returns the first of the other images that the steps of the chain removed because of an image, or
-    /// because of the one that it duplicates.
+    /// Returns the first other images that steps of the chain removed as duplicates of an image, or
+    /// of the image that it duplicates.
     ///
     /// # Errors
     /// Data, when a manifest is missing or broken.
@@ -246,7 +247,7 @@ impl<'a> Lookup<'a> {
         for &step in &self.chain {
             for receipt in steps::duplicates(self.receipts, step) {
                 let path = DUPLICATES.path(step, receipt.unit);
-                for row in self.context.run.rows::<DuplicateRow>(&path)? {
+                for row in self.recorded.rows::<DuplicateRow>(&path)? {
                     let row = row?;
                     let is_of = row.duplicate_of == *of && row.reference.as_ref() == set;
                     if is_of && row.image_id != *id {
@@ -280,7 +281,7 @@ impl<'a> Lookup<'a> {
         Ok(None)
     }
 
-    /// Returns what became of an image that some deciding step saw.
+    /// Returns the final decision about an image that a deciding step saw.
     fn fate(&self, id: &ImageId, partition: Partition) -> Result<Option<Fate>> {
         let exported = self.exported(id, partition)?;
         if exported.is_some() {

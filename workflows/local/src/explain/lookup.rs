@@ -3,33 +3,32 @@
 use arrow::array::{AsArray, RecordBatch, StringArray};
 use arrow::datatypes::Field;
 use serde::{Deserialize, Serialize};
-use sluice_harness::{Context, Plan, Receipts};
 use sluice_manifest::layout::IMAGES;
 use sluice_manifest::rows::{PlanRow, Row, SampleRow};
 use sluice_manifest::text::one_line;
 use sluice_manifest::{Error, ImageId, Partition, Result, StepName, Unit};
-use sluice_report::steps;
+use sluice_run::{Plan, Receipts, Run, steps};
 use sluice_store::{RowReader, Table};
 
-use crate::places::{Nearest, Places};
+use crate::places::{NearestNames, Places};
 
-/// Names that a hint gives.
+/// The number of names in a hint.
 const HINTS: usize = 3;
 
 /// Looks images up in a run.
 pub struct Lookup<'a> {
     /// The run.
-    pub context: &'a Context,
-    /// What was run.
+    pub recorded: &'a Run,
+    /// The receipts of the run.
     pub receipts: &'a Receipts,
-    /// The export that the run is about.
+    /// The export that is explained.
     pub export: Option<&'a StepName>,
-    /// The deciding steps that lead to it.
+    /// The deciding steps of that export.
     pub chain: Vec<&'a StepName>,
     places: Places<'a>,
 }
 
-/// The one column of `read/images` that names are searched in.
+/// The column of `read/images` in which names are searched.
 #[derive(Debug, Serialize, Deserialize)]
 struct ImageRow {
     image_id: ImageId,
@@ -45,10 +44,10 @@ impl Row for ImageRow {
 }
 
 impl<'a> Lookup<'a> {
-    /// Returns a lookup in a run.
-    pub fn new(context: &'a Context, plan: &'a Plan, receipts: &'a Receipts) -> Self {
+    /// Returns a lookup for a run.
+    pub fn new(recorded: &'a Run, plan: &'a Plan, receipts: &'a Receipts) -> Self {
         Self {
-            context,
+            recorded,
             receipts,
             export: steps::export(receipts),
             chain: steps::chain(receipts),
@@ -56,7 +55,7 @@ impl<'a> Lookup<'a> {
         }
     }
 
-    /// Returns a unit's manifest, where the unit was done.
+    /// Returns a unit's manifest, if the unit is finished.
     ///
     /// # Errors
     /// Data, when the manifest is missing or broken.
@@ -67,11 +66,11 @@ impl<'a> Lookup<'a> {
         path: impl FnOnce(&StepName, Unit) -> String,
     ) -> Result<Option<RowReader<R>>> {
         let done = self.receipts.unit(step, unit);
-        done.map(|_| self.context.run.rows(&path(step, unit)))
+        done.map(|_| self.recorded.rows(&path(step, unit)))
             .transpose()
     }
 
-    /// Returns the image's shard and its row in `read/images`, where that was written.
+    /// Returns the image's shard, and its row in `read/images` if that was written.
     ///
     /// # Errors
     /// Usage, when there is no such image; the hint names similar ones.
@@ -124,11 +123,12 @@ impl<'a> Lookup<'a> {
 
     /// Returns the error about an image that is not in the run.
     fn unknown(&self, image_id: &str, candidates: Vec<&PlanRow>) -> Result<Error> {
-        let shards = match candidates.is_empty() {
-            true => self.places.near(image_id, HINTS),
-            false => candidates,
+        let shards = if candidates.is_empty() {
+            self.places.near(image_id, HINTS)
+        } else {
+            candidates
         };
-        let mut nearest = Nearest::new(image_id, HINTS);
+        let mut nearest = NearestNames::new(image_id, HINTS);
         let mut seen: Vec<Partition> = Vec::new();
         for shard in shards {
             if seen.contains(&shard.partition) {
@@ -150,7 +150,7 @@ impl<'a> Lookup<'a> {
     }
 }
 
-/// Returns the batch and the row of an image in a manifest whose first column asked for is
+/// Returns the batch and the row of an image in a manifest whose first selected column is
 /// `image_id`.
 ///
 /// # Errors

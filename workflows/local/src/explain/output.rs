@@ -1,8 +1,8 @@
-//! Where an image is in the curated dataset.
+//! The location of an image in the curated dataset.
 
 use arrow::datatypes::Field;
 use serde::{Deserialize, Serialize};
-use sluice_export::format::{Format, format_of};
+use sluice_export::format::{OutputFormat, format_of};
 use sluice_export::recoded;
 use sluice_manifest::layout::OUTPUT_PLAN;
 use sluice_manifest::rows::{CuratedRow, OUTPUT_KEY, OutputPlanRow, Row, SampleRow};
@@ -11,18 +11,18 @@ use sluice_store::{Location, Store};
 
 use super::lookup::Lookup;
 
-/// A place in the curated dataset.
+/// A location in the curated dataset.
 #[derive(Debug, Serialize)]
 pub struct OutputPlace {
     /// The shard.
     pub shard: String,
-    /// The sample's members in it; empty where the shard has not been written.
+    /// The sample's members in the shard; empty if the shard has not been written.
     pub members: Vec<String>,
     /// Whether the shard has been written.
     pub written: bool,
 }
 
-/// The column of an output shard's Parquet file that names a sample.
+/// The column that identifies a sample in the Parquet file of an output shard.
 #[derive(Debug, Serialize, Deserialize)]
 struct CuratedId {
     image_id: ImageId,
@@ -39,7 +39,8 @@ impl Row for CuratedId {
 }
 
 impl Lookup<'_> {
-    /// Returns where a kept image is: in one of the shards that take samples from its partition.
+    /// Returns the location of a kept image. It is in one of the shards that take samples from its
+    /// partition.
     ///
     /// # Errors
     /// Data, when a manifest is missing or broken.
@@ -64,7 +65,7 @@ impl Lookup<'_> {
             if self.receipts.unit(export, shard).is_none() {
                 unwritten.push(format!("{output}/{}.{}", row.path(), format.extension()));
             } else if let Some(place) = place_in(
-                &self.context.storage.open(&output)?,
+                &self.recorded.storage.open(&output)?,
                 &row.path(),
                 sample,
                 format,
@@ -84,7 +85,7 @@ fn place_in(
     store: &Store,
     shard: &str,
     sample: &SampleRow,
-    format: Format,
+    format: OutputFormat,
 ) -> Result<Option<OutputPlace>> {
     let table = format!("{shard}.parquet");
     for (number, row) in store.rows::<CuratedId>(&table)?.enumerate() {
@@ -99,7 +100,8 @@ fn place_in(
         }
         let id = sample.image_id.as_str();
         let is_there = |extension: &str| {
-            format == Format::Webdataset || sample.image_extension.as_deref() == Some(extension)
+            format == OutputFormat::Webdataset
+                || sample.image_extension.as_deref() == Some(extension)
         };
         let members = sample.members.iter().filter(|m| is_there(&m.extension));
         let members = members.map(|m| sluice_shard::safe_member_name(id, &m.extension));

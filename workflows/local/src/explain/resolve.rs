@@ -1,5 +1,5 @@
-//! Finds the image that somebody means: by its id, its key, its file's name, a part of its id, or by
-//! the path or the key of a sample in the curated dataset.
+//! Resolves a user's text to an image: its id, its key, its file name, a part of its id, or the
+//! path or key of a sample in the curated dataset.
 
 use arrow::datatypes::Field;
 use serde::{Deserialize, Serialize};
@@ -10,12 +10,12 @@ use sluice_manifest::{Error, ImageId, Result, StepName, Unit};
 use sluice_store::Location;
 
 use super::lookup::Lookup;
-use crate::places::Nearest;
+use crate::places::NearestNames;
 
-/// Images that an error names.
+/// The number of images in an error message.
 const NAMED: usize = 8;
 
-/// The columns of `read/images` that images are found by.
+/// The columns of `read/images` that identify an image.
 #[derive(Debug, Serialize, Deserialize)]
 struct KeyRow {
     image_id: ImageId,
@@ -31,7 +31,7 @@ impl Row for KeyRow {
     }
 }
 
-/// The columns of an output shard's Parquet file that name a sample.
+/// The columns that identify a sample in the Parquet file of an output shard.
 #[derive(Debug, Serialize, Deserialize)]
 struct CuratedKey {
     image_id: ImageId,
@@ -48,7 +48,7 @@ impl Row for CuratedKey {
     }
 }
 
-/// Images that match a text in one way.
+/// The images that match a text in one way.
 #[derive(Default)]
 struct Matches {
     found: Vec<ImageId>,
@@ -65,11 +65,12 @@ impl Matches {
 }
 
 impl Lookup<'_> {
-    /// Returns the image that a text means. An id comes first, then a sample of the curated dataset,
-    /// then a key or a file's name, then a part of an id.
+    /// Returns the image that a text refers to. Ids take precedence, then samples of the curated
+    /// dataset, then keys and file names, then parts of ids.
     ///
     /// # Errors
-    /// Usage, when there is no such image, or there are several; the hint names them, or similar ones.
+    /// Usage, when there is no such image or the text matches several. The hint lists them, or
+    /// similar ones.
     pub fn resolve(&self, text: &str) -> Result<ImageId> {
         let unknown = match self.locate(text) {
             Ok((shard, sample)) => {
@@ -85,7 +86,7 @@ impl Lookup<'_> {
         }
         let (mut keys, mut parts) = (Matches::default(), Matches::default());
         let names = names(text);
-        let mut nearest = Nearest::new(text, 3);
+        let mut nearest = NearestNames::new(text, 3);
         self.each_key(|row| {
             let id = row.image_id.as_str();
             if names.iter().any(|name| *name == row.key || *name == id) {
@@ -103,16 +104,17 @@ impl Lookup<'_> {
                 (count, found) => return Err(several(text, count, found)),
             }
         }
-        match text.contains('/') {
-            true => Err(unknown),
-            false => Err(similar(text, &nearest.names())),
+        if text.contains('/') {
+            Err(unknown)
+        } else {
+            Err(similar(text, &nearest.names()))
         }
     }
 
     fn each_key(&self, mut each: impl FnMut(&KeyRow)) -> Result<()> {
         let read = StepName::read();
         for receipt in self.receipts.of(&read) {
-            self.context.check_stop()?;
+            self.recorded.check_stop()?;
             let path = |step: &StepName, unit| IMAGES.path(step, unit);
             let rows = self.rows::<KeyRow>(&read, receipt.unit, path)?;
             for row in rows.into_iter().flatten() {
@@ -122,7 +124,8 @@ impl Lookup<'_> {
         Ok(())
     }
 
-    /// Returns the image of a sample of the curated dataset: `OUT/shard-00003.tar/KEY`, or its key.
+    /// Returns the image of a sample of the curated dataset, given as `OUT/shard-00003.tar/KEY` or
+    /// by its key.
     fn in_output(&self, text: &str) -> Result<Option<ImageId>> {
         let places = [".tar/", ".tar#", ".parquet/", ".parquet#"];
         let Some((place, key)) = places.iter().find_map(|end| text.split_once(end)) else {
@@ -145,7 +148,7 @@ impl Lookup<'_> {
         };
         let names = names(key);
         for row in self
-            .context
+            .recorded
             .storage
             .open(&folder)?
             .rows::<CuratedKey>(&file)?
@@ -159,7 +162,8 @@ impl Lookup<'_> {
     }
 }
 
-/// Returns what a text may be the name of: itself, without an extension, the last part of a path.
+/// Returns the names that a text may refer to: the text, without its extension, and the last part
+/// of the path.
 fn names(text: &str) -> Vec<&str> {
     let mut names = vec![text];
     let stem = |text| -> Option<&str> {
@@ -186,18 +190,17 @@ fn several(text: &str, count: u64, found: &[ImageId]) -> Error {
     } else {
         ""
     };
-    Error::usage(format!(
-        "{text}: {count} images of this run are meant by it"
-    ))
-    .hint(format!("name one: {}{more}", names.join(", ")))
+    Error::usage(format!("{text}: matches {count} images of this run"))
+        .hint(format!("name one: {}{more}", names.join(", ")))
 }
 
 fn similar(text: &str, names: &[String]) -> Error {
     let error = Error::usage(format!("{text}: no such image in this run"));
     let names: Vec<_> = names.iter().map(|name| one_line(name)).collect();
-    match names.is_empty() {
-        true => error,
-        false => error.hint(format!("similar ones are {}", names.join(", "))),
+    if names.is_empty() {
+        error
+    } else {
+        error.hint(format!("similar ones are {}", names.join(", ")))
     }
 }
 

@@ -1,4 +1,4 @@
-//! Everything that a run's manifests say about one image.
+//! All facts about one image that a run's manifests contain.
 
 use arrow::array::{Array, AsArray};
 use arrow::datatypes::Float32Type;
@@ -6,13 +6,13 @@ use serde::Serialize;
 use sluice_manifest::layout::{EMBEDDINGS, SCORES};
 use sluice_manifest::rows::{self, PlanRow, SampleRow, ShardKind, Status};
 use sluice_manifest::{ImageId, Partition, Receipt, Result, ScoreName, StepName, Unit, UnitKind};
-use sluice_report::{planned, settings, steps};
+use sluice_run::{planned, settings, steps};
 
 use super::decisions::{Decision, Fate, Link, Neighbour, drop_of};
 use super::lookup::{Lookup, row_of};
 use super::output::OutputPlace;
 
-/// Everything that is known about an image.
+/// All known facts about an image.
 #[derive(Debug, Serialize)]
 pub struct Story {
     /// The image.
@@ -21,50 +21,51 @@ pub struct Story {
     pub partition: Partition,
     /// Its shard.
     pub shard: String,
-    /// What `read` found; none where `read` has not come to it.
+    /// Its row of `read/images`; `None` if `read` has not processed it.
     pub sample: Option<SampleRow>,
-    /// Whether encoders gave it an embedding. Encoders that it did not come to are left out.
-    pub embeddings: Vec<Embedded>,
-    /// What scorers said. Scorers that it did not come to are left out.
-    pub scores: Vec<Score>,
-    /// What the deciding steps said, up to the one that dropped it.
+    /// Whether encoders computed an embedding. Encoders that the image did not reach are left out.
+    pub embeddings: Vec<EmbeddedBy>,
+    /// The scores. Scorers that the image did not reach are left out.
+    pub scores: Vec<ImageScore>,
+    /// The decisions of the deciding steps, up to the step that dropped it.
     pub decisions: Vec<Decision>,
-    /// Why it is a duplicate, and of what.
+    /// The images that it duplicates, and why.
     pub duplicates: Vec<Link>,
-    /// Other images that duplicate the same one, or this one.
+    /// Other duplicates of the same image, or of this one.
     pub neighbours: Vec<Neighbour>,
-    /// What became of it: as the export decided, or, before that, as a deciding step dropped it.
+    /// The final decision: the export's, or, before the export ran, that of the step that dropped
+    /// it.
     pub decision: Option<Fate>,
-    /// Where it is in the curated dataset.
+    /// Its location in the curated dataset.
     pub output: Option<OutputPlace>,
-    /// Steps that have not come to this image.
+    /// Steps that have not processed this image.
     pub not_run: Vec<String>,
 }
 
-/// Whether an encoder gave an embedding.
+/// Whether an encoder computed an embedding.
 #[derive(Debug, Serialize)]
-pub struct Embedded {
+pub struct EmbeddedBy {
     /// The encoder's step.
     pub step: StepName,
     /// The model.
     pub model: Option<String>,
-    /// Whether it gave one.
+    /// Whether there is an embedding.
     pub embedded: bool,
 }
 
-/// What a scorer said.
+/// The score of an image from one scorer.
 #[derive(Debug, Serialize)]
-pub struct Score {
-    /// The score's name: the step, with the output where there are several.
+pub struct ImageScore {
+    /// The score's name: the step, and the output if the step has several.
     pub name: ScoreName,
-    /// The model, or the object that the score was read from.
+    /// The model, or the object that the score was imported from.
     pub model: Option<String>,
-    /// The score; none where there is none.
+    /// The score; `None` if the image has none.
     pub score: Option<f32>,
 }
 
 impl Lookup<'_> {
-    /// Returns the story of an image.
+    /// Returns all facts about an image.
     ///
     /// # Errors
     /// Usage, when there is no such image; data, when a manifest is missing or broken.
@@ -122,8 +123,8 @@ impl Lookup<'_> {
         Ok(story)
     }
 
-    /// Returns the steps that have not come to the image's partition. Steps with other units count
-    /// as a whole.
+    /// Returns the steps that have not processed the image's partition. Steps with other units
+    /// count as a whole.
     fn not_run(&self, unit: Unit) -> Result<Vec<String>> {
         let nodes = steps::nodes(self.receipts).into_iter();
         let nodes = nodes.filter(|node| match node.kind() {
@@ -138,30 +139,29 @@ impl Lookup<'_> {
                 names.push(step.to_string());
             }
         }
-        let planned = planned::steps(self.context)?.into_iter().flatten();
+        let planned = planned::steps(self.recorded)?.into_iter().flatten();
         let planned = planned.filter(|planned| self.receipts.of(&planned.name).is_empty());
         let planned = planned.filter(|planned| planned.stage != "report");
         names.extend(planned.map(|planned| planned.name.to_string()));
         Ok(names)
     }
 
-    fn embedded(&self, receipt: &Receipt, id: &ImageId) -> Result<Option<Embedded>> {
+    fn embedded(&self, receipt: &Receipt, id: &ImageId) -> Result<Option<EmbeddedBy>> {
         if !steps::wrote(receipt, |step, unit| EMBEDDINGS.path(step, unit)) {
             return Ok(None);
         }
         let path = EMBEDDINGS.path(&receipt.step, receipt.unit);
         let table = self
-            .context
-            .run
+            .recorded
             .table(&path, rows::EMBEDDINGS, &["image_id"])?;
-        Ok(Some(Embedded {
+        Ok(Some(EmbeddedBy {
             step: receipt.step.clone(),
             model: settings::source(receipt),
             embedded: row_of(table, id)?.is_some(),
         }))
     }
 
-    fn scores(&self, receipt: &Receipt, id: &ImageId) -> Result<Vec<Score>> {
+    fn scores(&self, receipt: &Receipt, id: &ImageId) -> Result<Vec<ImageScore>> {
         let columns: Vec<&str> = receipt
             .scores
             .iter()
@@ -172,7 +172,7 @@ impl Lookup<'_> {
         }
         let path = SCORES.path(&receipt.step, receipt.unit);
         let names = [&["image_id"], columns.as_slice()].concat();
-        let table = self.context.run.table(&path, rows::SCORES, &names)?;
+        let table = self.recorded.table(&path, rows::SCORES, &names)?;
         let found = row_of(table, id)?;
         let score = |column: &str| {
             let (batch, row) = found.as_ref()?;
@@ -181,7 +181,7 @@ impl Lookup<'_> {
                 .as_primitive_opt::<Float32Type>()?;
             column.is_valid(*row).then(|| column.value(*row))
         };
-        let scores = columns.iter().map(|column| Score {
+        let scores = columns.iter().map(|column| ImageScore {
             name: ScoreName {
                 step: receipt.step.clone(),
                 output: (columns.len() > 1).then(|| (*column).to_owned()),
@@ -193,7 +193,7 @@ impl Lookup<'_> {
     }
 }
 
-/// Returns the id of an image that no manifest names yet.
+/// Returns the id of an image that is not in a manifest yet.
 pub fn id_of(shard: &PlanRow, image_id: &str) -> ImageId {
     let stem = match shard.kind {
         ShardKind::Files => "",

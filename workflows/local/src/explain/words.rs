@@ -1,20 +1,19 @@
-//! An image's story as text.
+//! The facts about an image as text.
 
 use sluice_manifest::ReasonKind;
-use sluice_manifest::numbers::bytes;
+use sluice_manifest::numbers::{bytes, decimal};
 use sluice_manifest::rows::{SampleRow, Status};
 use sluice_manifest::text::one_line;
-use sluice_report::plot::number;
 
 use super::decisions::{Decision, Fate, Link};
 use super::output::OutputPlace;
-use super::story::{Embedded, Score, Story};
+use super::story::{EmbeddedBy, ImageScore, Story};
 use crate::text::{columns, shorten};
 
-/// Captions and metadata are shown to this length.
+/// The length to which captions and metadata are shortened.
 const TEXT: usize = 100;
 
-/// Returns a story as text.
+/// Returns the facts about an image as text.
 pub fn words(story: &Story) -> String {
     let id = one_line(story.image_id.as_str());
     let mut text = format!("{id}\n{}\n\n", one_line(&headline(story)));
@@ -24,7 +23,7 @@ pub fn words(story: &Story) -> String {
     ]];
     match &story.sample {
         Some(sample) => sample_rows(sample, &mut rows),
-        None => rows.push(["read".into(), "has not come to it".into()]),
+        None => rows.push(["read".into(), "not run yet".into()]),
     }
     let embeddings = story.embeddings.iter();
     rows.extend(embeddings.map(|found| [found.step.to_string(), embedding_words(found)]));
@@ -46,7 +45,7 @@ pub fn words(story: &Story) -> String {
     if !story.neighbours.is_empty() {
         let neighbours = story.neighbours.iter();
         let names = neighbours
-            .map(|neighbour| format!("{} ({})", neighbour.image_id, number(neighbour.similarity)));
+            .map(|neighbour| format!("{} ({})", neighbour.image_id, decimal(neighbour.similarity)));
         let of = match story.duplicates.first() {
             Some(link) => format!("of {}: ", link.duplicate_of),
             None => String::new(),
@@ -109,7 +108,7 @@ fn sample_rows(sample: &SampleRow, rows: &mut Vec<[String; 2]>) {
     ];
     let measured: Vec<String> = measures
         .iter()
-        .filter_map(|(name, value)| Some(format!("{name} {}", number((*value)?))))
+        .filter_map(|(name, value)| Some(format!("{name} {}", decimal((*value)?))))
         .collect();
     if !measured.is_empty() {
         let note = "(1 is best)";
@@ -137,16 +136,17 @@ fn sample_rows(sample: &SampleRow, rows: &mut Vec<[String; 2]>) {
     rows.push(["read".into(), read]);
 }
 
-fn embedding_words(found: &Embedded) -> String {
+fn embedding_words(found: &EmbeddedBy) -> String {
     let model = found.model.as_deref().unwrap_or("unknown model");
-    match found.embedded {
-        true => format!("embedded ({model})"),
-        false => format!("no embedding ({model})"),
+    if found.embedded {
+        format!("embedded ({model})")
+    } else {
+        format!("no embedding ({model})")
     }
 }
 
-fn score_words(score: &Score) -> String {
-    let value = score.score.map_or("not scored".to_owned(), number);
+fn score_words(score: &ImageScore) -> String {
+    let value = score.score.map_or("not scored".to_owned(), decimal);
     match &score.model {
         Some(model) => format!("{value} ({model})"),
         None => value,
@@ -155,7 +155,7 @@ fn score_words(score: &Score) -> String {
 
 fn decision_words(decision: &Decision) -> String {
     let said = match (decision.keep, &decision.reason) {
-        (None, _) => return "has not come to it".to_owned(),
+        (None, _) => return "not run yet".to_owned(),
         (Some(true), _) => return "kept".to_owned(),
         (Some(false), None) => "dropped without a reason".to_owned(),
         (Some(false), Some(reason)) => format!("dropped: {reason}, {}", reason.text()),
@@ -167,16 +167,18 @@ fn decision_words(decision: &Decision) -> String {
 }
 
 fn link_words(link: &Link, first: bool) -> String {
-    let who = match first {
-        true => String::new(),
-        false => format!("which is itself {} ", article(&link.method)),
+    let who = if first {
+        String::new()
+    } else {
+        format!("which is itself {} ", article(&link.method))
     };
-    let how = match first {
-        true => format!("{} duplicate", link.method),
-        false => "duplicate".to_owned(),
+    let how = if first {
+        format!("{} duplicate", link.method)
+    } else {
+        "duplicate".to_owned()
     };
     if let Some(set) = &link.reference {
-        let (other, similarity) = (&link.duplicate_of, number(link.similarity));
+        let (other, similarity) = (&link.duplicate_of, decimal(link.similarity));
         return format!("{how} of {other} in the reference set {set} (similarity {similarity})");
     }
     let fate = match &link.other {
@@ -192,7 +194,7 @@ fn link_words(link: &Link, first: bool) -> String {
             _ => dropped(fate),
         },
     };
-    let similarity = number(link.similarity);
+    let similarity = decimal(link.similarity);
     format!(
         "{who}{how} of {} (similarity {similarity}), which is {fate}",
         link.duplicate_of
@@ -200,15 +202,17 @@ fn link_words(link: &Link, first: bool) -> String {
 }
 
 fn article(method: &str) -> String {
-    match method.starts_with('e') {
-        true => format!("an {method}"),
-        false => format!("a {method}"),
+    if method.starts_with('e') {
+        format!("an {method}")
+    } else {
+        format!("a {method}")
     }
 }
 
 fn place_words(place: &OutputPlace) -> String {
-    match place.written {
-        true => format!("{}: {}", place.shard, place.members.join(", ")),
-        false => format!("planned for {}, which has not been written", place.shard),
+    if place.written {
+        format!("{}: {}", place.shard, place.members.join(", "))
+    } else {
+        format!("planned for {}, which has not been written", place.shard)
     }
 }

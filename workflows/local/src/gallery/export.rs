@@ -1,41 +1,41 @@
-//! Pictures of a run as files, with captions beside them.
+//! Copies pictures of a run to files, with their captions.
 
 use anyhow::Result;
 use serde_json::json;
 use sluice_manifest::Error;
-use sluice_report::card::Card;
-use sluice_report::figures::fate;
-use sluice_report::files::each_file;
-use sluice_report::page::galleries::found_by;
+use sluice_pixels::Limits;
+use sluice_run::card::ImageCard;
+use sluice_run::duplicates::found_by;
+use sluice_source::each_image_file;
 use sluice_store::{Location, Store};
 
 use super::{PairOfCards, Pictured};
 
-/// Names what is in the folder.
+/// The list of the files in the folder.
 const INDEX: &str = "samples.jsonl";
 
 /// A file to write: its name without the extension, and the sample.
 struct Copy<'c> {
     name: String,
-    card: &'c Card,
+    card: &'c ImageCard,
     note: Option<String>,
 }
 
-/// Refuses a folder that is part of the run, its input or its outputs, or that holds other files than
-/// those of an earlier copy.
+/// Refuses a folder inside the run, its input or its outputs, or with files that are not from an
+/// earlier copy.
 ///
 /// # Errors
-/// Usage; of storage.
+/// Usage, for such a folder; or a storage error.
 pub fn refuse_other_folder(run: &Pictured<'_>, folder: &str) -> Result<()> {
     let place = Location::parse(folder)?;
     run.refuse_taken("--to", &place)?;
-    let Some(store) = run.context.storage.open_if_there(&place)? else {
+    let Some(store) = run.recorded.storage.open_if_there(&place)? else {
         return Ok(());
     };
     let objects = store.list("")?;
     match objects.first() {
         Some(other) if store.stat(INDEX)?.is_none() => Err(Error::usage(format!(
-            "--to {folder}: holds {:?}, which no gallery wrote",
+            "--to {folder}: contains {:?}, which `sluice gallery` did not write",
             other.path
         ))
         .hint("choose an empty folder")
@@ -44,18 +44,18 @@ pub fn refuse_other_folder(run: &Pictured<'_>, folder: &str) -> Result<()> {
     }
 }
 
-/// Copies the pictures into a folder, with a text file for each caption and a list of all. Returns how
-/// many pictures were copied.
+/// Copies the pictures into a folder, with a text file for each caption and a list of all files.
+/// Returns the number of copied pictures.
 ///
 /// # Errors
-/// Of storage; usage, when the folder is not a place for files.
+/// A storage error; usage, when the folder is not a valid destination.
 pub fn export(
     run: &Pictured<'_>,
-    cards: &[Card],
+    cards: &[ImageCard],
     pairs: &[PairOfCards],
     folder: &str,
 ) -> Result<u64> {
-    let store = run.context.storage.create(&Location::parse(folder)?)?;
+    let store = run.recorded.storage.create(&Location::parse(folder)?)?;
     let mut copies: Vec<Copy<'_>> = cards
         .iter()
         .map(|card| Copy {
@@ -72,8 +72,9 @@ pub fn export(
         };
         copies.extend([copy("dropped", gone), copy("kept", other)]);
     }
-    let cards: Vec<&Card> = copies.iter().map(|copy| copy.card).collect();
-    let written = each_file(run.context, run.plan, &cards, |place, file| {
+    let cards: Vec<&ImageCard> = copies.iter().map(|copy| copy.card).collect();
+    let max_bytes = Limits::default().max_bytes;
+    let written = each_image_file(run.recorded, run.plan, &cards, max_bytes, |place, file| {
         copies[place].write(&store, file)
     })?;
     let mut lines = String::new();
@@ -114,7 +115,7 @@ impl Copy<'_> {
         json!({
             "file": file,
             "image_id": self.card.image_id,
-            "fate": fate(self.card),
+            "fate": self.card.fate(),
             "duplicate": self.note,
             "caption": self.card.caption,
             "scores": scores,

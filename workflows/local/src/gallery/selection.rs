@@ -1,24 +1,24 @@
-//! Which samples of a run a gallery shows.
+//! The selection of samples that a gallery shows.
 
 use std::collections::HashSet;
 use std::str::FromStr;
 
 use anyhow::Result;
 use sluice_manifest::{Error, ImageId, Reason, ScoreName, StepName};
-use sluice_report::steps;
-use sluice_report::walk::Walked;
+use sluice_run::steps;
+use sluice_run::walk::Walked;
 use sluice_store::{Location, Storage};
 
 use super::{GalleryArgs, Pictured};
 
-/// `SCORE=FROM..TO`, of which either end may be left out.
+/// `SCORE=FROM..TO`. Either end may be left out.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ScoreRange {
     /// The score.
     pub score: ScoreName,
-    /// The least value.
+    /// The lower bound.
     pub from: f32,
-    /// The greatest.
+    /// The upper bound.
     pub to: f32,
 }
 
@@ -45,11 +45,11 @@ impl FromStr for ScoreRange {
     }
 }
 
-/// What is selected.
-pub struct Selection {
-    /// In words, for the page's title.
+/// The selected samples.
+pub struct SampleSelection {
+    /// A description for the page's title.
     pub title: String,
-    /// Places of scores, with the ranges that they must be in.
+    /// Indices of scores, with the ranges that they must be in.
     pub scores: Vec<(usize, ScoreRange)>,
     step: Option<StepName>,
     reason: Option<String>,
@@ -57,8 +57,8 @@ pub struct Selection {
     names: Option<HashSet<ImageId>>,
 }
 
-impl Selection {
-    /// Returns what the arguments select.
+impl SampleSelection {
+    /// Returns the selection that the arguments describe.
     ///
     /// # Errors
     /// Usage, when the run has no such step, reason or score.
@@ -107,13 +107,13 @@ impl Selection {
                 .is_none_or(|names| names.contains(&verdict.sample.image_id))
     }
 
-    /// Whether what this step dropped is selected.
+    /// Whether samples that this step dropped are selected.
     pub fn selects_step(&self, step: &StepName) -> bool {
         self.step.as_ref().is_none_or(|wanted| wanted == step)
     }
 }
 
-/// Whether a reason is the one that somebody names: its rule or score, its kind, or as it is written.
+/// Whether a name refers to a reason: by its rule or score, by its kind, or by its full text.
 fn is_about(reason: &Reason, name: &str) -> bool {
     let is_subject = reason.subject.as_deref() == Some(name);
     is_subject || reason.kind.as_str() == name || reason.to_string() == name
@@ -127,9 +127,10 @@ fn check_step(step: &StepName, run: &Pictured<'_>) -> Result<(), Error> {
         return Ok(());
     }
     let names: Vec<&str> = deciders.iter().map(|step| step.as_str()).collect();
-    let wrong = match run.receipts.of(step).is_empty() {
-        true => "the run has no such step",
-        false => "the step drops nothing",
+    let wrong = if run.receipts.of(step).is_empty() {
+        "the run has no such step"
+    } else {
+        "the step drops nothing"
     };
     Err(
         Error::usage(format!("--dropped-by {step}: {wrong}")).hint(format!(
@@ -190,9 +191,10 @@ fn title(args: &GalleryArgs) -> String {
     parts
         .extend(ranges.map(|range| format!("{} from {} to {}", range.score, range.from, range.to)));
     parts.extend(args.ids.as_ref().map(|file| format!("named in {file}")));
-    match parts.is_empty() {
-        true => "Random samples".to_owned(),
-        false => format!("Pictures: {}", parts.join(", ")),
+    if parts.is_empty() {
+        "Random samples".to_owned()
+    } else {
+        format!("Pictures: {}", parts.join(", "))
     }
 }
 

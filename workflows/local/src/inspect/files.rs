@@ -1,21 +1,21 @@
-//! Which files `sluice inspect` reads.
+//! The files that `sluice inspect` reads.
 
 use anyhow::Result;
 use glob::{MatchOptions, Pattern};
-use sluice_harness::{Context, Desk};
+use sluice_harness::ToolContext;
 use sluice_manifest::numbers::{bytes, thousands};
 use sluice_manifest::{Error, UnitKind, layout};
-use sluice_report::{counted, steps};
+use sluice_run::{Run, counted, steps};
 use sluice_store::{Location, Store, Table};
 
-/// A Parquet file.
-pub struct File {
+/// A Parquet file in a store, not opened yet.
+pub struct ManifestFile {
     store: Store,
     name: String,
 }
 
-impl File {
-    /// Returns where it is.
+impl ManifestFile {
+    /// Returns its URI, for messages and DuckDB.
     pub fn uri(&self) -> String {
         self.store.uri(&self.name)
     }
@@ -23,34 +23,34 @@ impl File {
     /// Opens the file.
     ///
     /// # Errors
-    /// Data, when it cannot be read as Parquet.
+    /// Data, when the file cannot be read as Parquet.
     pub fn open(&self) -> Result<Table, Error> {
         self.store.any_table(&self.name)
     }
 }
 
-/// What a location leads to.
-pub enum Found {
+/// The contents of a location.
+pub enum InspectTarget {
     /// A run.
-    Run(Box<Context>),
+    Run(Box<Run>),
     /// Files, at least one.
-    Files(Vec<File>),
+    Files(Vec<ManifestFile>),
 }
 
 /// Returns the number of rows in all files.
 ///
 /// # Errors
-/// Data, when one cannot be read as Parquet.
-pub fn total(files: &[File]) -> Result<u64, Error> {
+/// Data, when a file cannot be read as Parquet.
+pub fn total(files: &[ManifestFile]) -> Result<u64, Error> {
     files.iter().map(|file| Ok(file.open()?.len())).sum()
 }
 
-/// Returns what a location leads to.
+/// Returns the contents of a location.
 ///
 /// # Errors
-/// Data, when there is nothing; of storage.
-pub fn find(location: &Location, desk: &Desk<'_>) -> Result<Found> {
-    let storage = &desk.shared.storage;
+/// Data, when there is no such file; or a storage error.
+pub fn find(location: &Location, tool: &ToolContext<'_>) -> Result<InspectTarget> {
+    let storage = &tool.shared.storage;
     let text = location.to_string();
     if let Some(at) = text.find(['*', '?', '[']) {
         let folder = text[..at].rfind('/').map_or("", |slash| &text[..slash]);
@@ -68,43 +68,43 @@ pub fn find(location: &Location, desk: &Desk<'_>) -> Result<Found> {
         && let Some(store) = storage.open_if_there(&folder)?
         && store.stat(&name)?.is_some()
     {
-        return Ok(Found::Files(vec![File { store, name }]));
+        return Ok(InspectTarget::Files(vec![ManifestFile { store, name }]));
     }
     let Some(store) = storage.open_if_there(location)? else {
         return Err(Error::data(format!("{location}: no such file or folder")).into());
     };
     if store.stat(layout::RUN_INFO)?.is_some() {
-        return Ok(Found::Run(Box::new(Context::look(
+        return Ok(InspectTarget::Run(Box::new(Run::open_read_only(
+            &tool.shared.storage,
             &text,
-            "sluice",
-            &desk.shared,
         )?)));
     }
     files(&store, &text, |_| true)
 }
 
-fn files(store: &Store, text: &str, matches: impl Fn(&str) -> bool) -> Result<Found> {
+fn files(store: &Store, text: &str, matches: impl Fn(&str) -> bool) -> Result<InspectTarget> {
     let objects = store.list("")?.into_iter();
     let tables =
         objects.filter(|object| object.path.ends_with(".parquet") && matches(&object.path));
-    let files: Vec<File> = tables
-        .map(|object| File {
+    let files: Vec<ManifestFile> = tables
+        .map(|object| ManifestFile {
             store: store.clone(),
             name: object.path,
         })
         .collect();
-    match files.is_empty() {
-        true => Err(Error::data(format!("{text}: no Parquet file")).into()),
-        false => Ok(Found::Files(files)),
+    if files.is_empty() {
+        Err(Error::data(format!("{text}: no Parquet file")).into())
+    } else {
+        Ok(InspectTarget::Files(files))
     }
 }
 
-/// Returns a table of what a run consists of: its steps, with units, samples and bytes.
+/// Returns a table of a run's steps, with units, samples and bytes.
 ///
 /// # Errors
-/// Data, when the run's pipeline file cannot be parsed; of storage.
-pub fn overview(context: &Context) -> Result<Vec<Vec<String>>> {
-    let receipts = counted::receipts(context)?;
+/// Data, when the run's pipeline file cannot be parsed; or a storage error.
+pub fn overview(recorded: &Run) -> Result<Vec<Vec<String>>> {
+    let receipts = counted::receipts(recorded)?;
     let head = ["step", "stage", "units", "samples", "bytes", "wrote"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for node in steps::nodes(&receipts) {

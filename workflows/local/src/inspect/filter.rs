@@ -1,24 +1,24 @@
-//! `--where`: rows for which a CEL expression is true.
+//! `--where`: selects rows by a CEL expression.
 
 use arrow::datatypes::SchemaRef;
 use cel::{Context, Program, Value as CelValue};
 use serde_json::{Map, Value};
 use sluice_manifest::{Error, Result};
 
-/// The column of JSON documents; an expression reads their fields.
+/// The column with JSON documents. Expressions read their fields.
 const METADATA: &str = "metadata";
 
 /// An expression over the columns of a row.
-pub struct Filter {
+pub struct RowFilter {
     program: Program,
     columns: Vec<String>,
 }
 
-impl Filter {
+impl RowFilter {
     /// Compiles an expression for rows with these columns.
     ///
     /// # Errors
-    /// Usage, when it is not CEL or reads a column that there is not.
+    /// Usage, when the expression is not valid CEL or reads an unknown column.
     pub fn new(text: &str, schema: &SchemaRef) -> Result<Self> {
         let program = Program::compile(text).map_err(|e| {
             let first = e.to_string();
@@ -39,8 +39,8 @@ impl Filter {
         }
     }
 
-    /// Whether a row passes. What cannot be evaluated, such as a comparison with a value that is missing,
-    /// does not pass.
+    /// Whether a row passes. A row for which the expression cannot be evaluated, for example
+    /// because a value is missing, does not pass.
     pub fn passes(&self, row: &Map<String, Value>) -> bool {
         let mut context = Context::default();
         for name in &self.columns {

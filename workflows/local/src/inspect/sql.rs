@@ -1,8 +1,8 @@
-//! `--sql`: a query over manifests, which DuckDB answers.
+//! `--sql`: runs a query over manifests with DuckDB.
 //!
-//! Files are the view `manifest`. A run is a view for each of its folders of manifests, such as
-//! `read_images` and `aesthetic_scores`, and the view `curated` for the tables of its output. DuckDB
-//! reads the files itself; for those in a bucket it has its own credentials.
+//! Files are the view `manifest`. A run has a view for each folder of manifests, such as
+//! `read_images` and `aesthetic_scores`, and the view `curated` for the tables of its output.
+//! DuckDB reads the files itself, with its own credentials for object stores.
 
 use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
@@ -10,33 +10,33 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result};
-use sluice_harness::{Context, Desk};
+use sluice_harness::ToolContext;
 use sluice_manifest::{Error, text};
-use sluice_report::counted;
+use sluice_run::{Run, counted};
 
-use super::files::File;
+use super::files::ManifestFile;
 
 const PROGRAM: &str = "duckdb";
-/// The view of files.
+/// The view of the files.
 const FILES: &str = "manifest";
-/// The view of the tables beside the output's shards.
+/// The view of the output's tables.
 const OUTPUT: &str = "curated";
 
 /// The files of each view.
 type Views = BTreeMap<String, Vec<String>>;
 
-/// Returns the view of some files.
-pub fn views_of_files(files: &[File]) -> Views {
-    let uris = files.iter().map(File::uri).collect();
+/// Returns the view of the given files.
+pub fn views_of_files(files: &[ManifestFile]) -> Views {
+    let uris = files.iter().map(ManifestFile::uri).collect();
     Views::from([(FILES.to_owned(), uris)])
 }
 
 /// Returns the views of a run.
 ///
 /// # Errors
-/// Data, when the run's pipeline file cannot be parsed; of storage.
-pub fn views_of_run(context: &Context) -> Result<Views> {
-    let receipts = counted::receipts(context)?;
+/// Data, when the run's pipeline file cannot be parsed; or a storage error.
+pub fn views_of_run(recorded: &Run) -> Result<Views> {
+    let receipts = counted::receipts(recorded)?;
     let units = receipts
         .steps()
         .into_iter()
@@ -47,20 +47,21 @@ pub fn views_of_run(context: &Context) -> Result<Views> {
         let Some((folder, _)) = path.rsplit_once('/').filter(|_| path.ends_with(".parquet")) else {
             continue;
         };
-        let (name, uri) = match output.path.is_outside() {
-            true => (OUTPUT.to_owned(), path.to_owned()),
-            false => (folder.replace(['/', '-'], "_"), context.run.uri(path)),
+        let (name, uri) = if output.path.is_outside() {
+            (OUTPUT.to_owned(), path.to_owned())
+        } else {
+            (folder.replace(['/', '-'], "_"), recorded.uri(path))
         };
         views.entry(name).or_default().push(uri);
     }
     Ok(views)
 }
 
-/// Writes the answer to a query: a table, or with `json` one JSON object a line.
+/// Prints the result of a query: a table, or with `json` one JSON object per line.
 ///
 /// # Errors
-/// Usage, when DuckDB is not there or refuses the query.
-pub fn query(sql: &str, views: &Views, json: bool, desk: &mut Desk<'_>) -> Result<()> {
+/// Usage, when DuckDB is not installed or rejects the query.
+pub fn query(sql: &str, views: &Views, json: bool, tool: &mut ToolContext<'_>) -> Result<()> {
     let program = program().ok_or_else(|| {
         Error::usage(format!("--sql: no program {PROGRAM} on the PATH")).hint(
             "install DuckDB (pip install duckdb-cli), or select rows with --where and --columns",
@@ -81,23 +82,24 @@ pub fn query(sql: &str, views: &Views, json: bool, desk: &mut Desk<'_>) -> Resul
     let mut input = child.stdin.take().context("no pipe to DuckDB")?;
     let mut output = child.stdout.take().context("no pipe from DuckDB")?;
     let mut errors = child.stderr.take().context("no pipe from DuckDB")?;
-    // It ends early where it refuses a view; its words say why.
+    // DuckDB exits early when it rejects a view. Its message gives the reason.
     let _ = input.write_all(script(sql, views).as_bytes());
     drop(input);
-    let copied = io::copy(&mut output, desk.out);
-    // Where nobody reads on, it must not wait to write.
+    let copied = io::copy(&mut output, tool.out);
+    // If the output is closed, DuckDB must not block on a write.
     drop(output);
     let mut words = String::new();
     errors.read_to_string(&mut words)?;
     let status = child.wait()?;
     copied?;
-    match status.success() {
-        true => Ok(()),
-        false => Err(
+    if status.success() {
+        Ok(())
+    } else {
+        Err(
             Error::usage(format!("--sql: {}", text::shown(words.trim())))
                 .hint(format!("the views are {}", names(views)))
                 .into(),
-        ),
+        )
     }
 }
 

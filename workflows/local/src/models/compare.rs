@@ -1,8 +1,9 @@
-//! `sluice models compare` and `quantize`: what changes on the user's own images with another encoder.
+//! `sluice models compare` and `quantize`: the differences between two encoders on the user's
+//! images.
 //!
-//! Images of the first shards are read in a run in memory and embedded by both encoders, as
-//! `sluice-embed` does it. What is compared is what later steps see: the angle between the embeddings,
-//! each image's nearest neighbour, duplicates, and what heads decide.
+//! Images of the first shards are read in a run in memory. Both encoders embed them, as
+//! `sluice-embed` does. The comparison covers the inputs of later steps: the angle between the
+//! embeddings, each image's nearest neighbour, duplicates, and the decisions of heads.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +12,7 @@ use arrow::array::AsArray;
 use clap::Args;
 use rayon::prelude::*;
 use serde::Serialize;
-use sluice_harness::{Desk, Shared, StepDone, run_step};
+use sluice_harness::{ProcessResources, StepDone, ToolContext, run_step};
 use sluice_knn::products::dot;
 use sluice_manifest::rows::EMBEDDINGS;
 use sluice_manifest::{
@@ -20,23 +21,23 @@ use sluice_manifest::{
 use sluice_model::{BatchSize, Device, Kind, Model, Precision, Spec, cached};
 use sluice_store::{Location, Storage, Store, vectors};
 
-/// CLIP's distance of duplicates.
+/// The `eps` of CLIP for semantic duplicates.
 const EPS: f64 = 0.01;
 /// The steps of the run in memory.
 const STEPS: [&str; 2] = ["first", "second"];
 const SAMPLE: &str = "sample";
 
-/// The images that are compared on.
+/// The images of a comparison.
 #[derive(Debug, Args)]
-pub struct Sampling {
+pub struct CompareSampling {
     /// The images to compare on: shards, folders of images, Parquet files, lists
     #[arg(long, env = "SLUICE_INPUT", value_name = "URI", num_args = 1..)]
     pub input: Vec<String>,
-    /// Images to compare on, about
+    /// Approximate number of images to compare on
     #[arg(long, value_name = "N", default_value_t = 1000,
         value_parser = clap::value_parser!(u64).range(2..=20_000))]
     pub images: u64,
-    /// What the encoders run on: auto, cpu, cuda[:N], tensorrt[:N] or openvino
+    /// The device of the encoders: auto, cpu, cuda[:N], tensorrt[:N] or openvino
     #[arg(
         long,
         env = "SLUICE_DEVICE",
@@ -49,27 +50,27 @@ pub struct Sampling {
     pub json: bool,
 }
 
-/// An encoder: what `--model` names, and its precision.
+/// An encoder: the value of `--model`, and its precision.
 #[derive(Debug, Clone)]
 pub struct Side<'a> {
     pub model: &'a str,
     pub precision: Precision,
 }
 
-/// What changes from the first encoder to the second.
+/// The differences between the first and the second encoder.
 #[derive(Debug, Serialize)]
-pub struct Changes {
-    /// Images that both embedded.
+pub struct EncoderChanges {
+    /// Images that both encoders embedded.
     images: usize,
-    /// Milliseconds of CPU time for each image, with reading and decoding.
+    /// CPU time per image in milliseconds, including reading and decoding.
     cpu_ms: [f64; 2],
-    /// None where the embeddings differ in length.
+    /// `None` if the embeddings differ in length.
     cosine: Option<Cosine>,
-    /// Images whose nearest neighbour is another one.
+    /// Images whose nearest neighbour changed.
     nearest_changed: usize,
-    /// Images with another one within the distance of duplicates.
+    /// Images with a semantic duplicate.
     duplicates: Decisions,
-    /// What heads decide.
+    /// The decisions of heads.
     heads: Vec<Decisions>,
 }
 
@@ -79,14 +80,14 @@ struct Cosine {
     min: f64,
 }
 
-/// What one rule decides about the images.
+/// The decisions of one rule.
 #[derive(Debug, Serialize)]
 struct Decisions {
     /// The rule.
     rule: String,
-    /// How many images it holds for.
+    /// The number of images that meet it.
     holds: [usize; 2],
-    /// Images for which it holds with one encoder alone.
+    /// Images that meet it with only one of the encoders.
     changed: usize,
 }
 
@@ -105,19 +106,19 @@ impl Decisions {
 /// Compares two encoders.
 ///
 /// # Errors
-/// Usage, when one is no encoder; data, when there are no images; of storage.
+/// Usage, when one is not an encoder; data, when there are no images; or a storage error.
 pub fn compare(
     sides: [Side<'_>; 2],
-    sampling: &Sampling,
+    sampling: &CompareSampling,
     cache: &Location,
-    desk: &Desk<'_>,
-) -> Result<Changes> {
+    tool: &ToolContext<'_>,
+) -> Result<EncoderChanges> {
     if sampling.input.is_empty() {
         return Err(Error::usage("--input: no images to compare on")
             .hint("name shards or folders of images: --input data/")
             .into());
     }
-    let storage = &desk.shared.storage;
+    let storage = &tool.shared.storage;
     let find = |side: &Side<'_>| -> Result<Model, Error> {
         let model = Model::find(storage, side.model, cache, side.precision)?;
         model.require(&[Kind::Embedder], "compare")?;
@@ -126,7 +127,7 @@ pub fn compare(
         Ok(model)
     };
     let models = [find(&sides[0])?, find(&sides[1])?];
-    let run = Trial::new(sampling, cache, &desk.shared)?;
+    let run = Trial::new(sampling, cache, &tool.shared)?;
     let (mut embedded, mut cpu_ms) = (Vec::new(), [0.0; 2]);
     for (number, side) in sides.iter().enumerate() {
         run.embed(STEPS[number], side, sampling.device)?;
@@ -134,34 +135,40 @@ pub fn compare(
         cpu_ms[number] = seconds * 1000.0 / vectors.len().max(1) as f64;
         embedded.push(vectors);
     }
-    let [first, second] = Vectors::pair(&embedded)?;
+    let [first, second] = EmbeddingMatrix::pair(&embedded)?;
     let heads = heads_of(&models[0].spec, storage, cache)?;
-    Ok(Changes {
+    Ok(EncoderChanges {
         images: first.rows,
         cpu_ms: cpu_ms.map(|ms| (ms * 100.0).round() / 100.0),
         cosine: cosine(&first, &second),
         nearest_changed: changed(&first.nearest(), &second.nearest()),
         duplicates: duplicates(&models, &first, &second),
-        heads: match first.width == second.width {
-            true => decide(&heads, &first, &second)?,
-            false => Vec::new(),
+        heads: if first.width == second.width {
+            decide(&heads, &first, &second)?
+        } else {
+            Vec::new()
         },
     })
 }
 
-/// A run in memory on some images.
+/// A run in memory on a sample of images.
 struct Trial<'a> {
     uri: String,
     store: Store,
-    shared: &'a Shared,
+    shared: &'a ProcessResources,
     cache: String,
-    /// How many partitions were read.
+    /// The number of partitions that were read.
     partitions: u32,
 }
 
 impl<'a> Trial<'a> {
-    /// Reads the first partitions that have enough images, and chooses some of these by their content.
-    fn new(sampling: &Sampling, cache: &Location, shared: &'a Shared) -> Result<Self> {
+    /// Reads the first partitions that have enough images, and samples these by the hash of their
+    /// content.
+    fn new(
+        sampling: &CompareSampling,
+        cache: &Location,
+        shared: &'a ProcessResources,
+    ) -> Result<Self> {
         let uri = "memory://sluice-models-compare/run".to_owned();
         let store = shared.storage.create(&Location::parse(&uri)?)?;
         let mut trial = Self {
@@ -221,7 +228,7 @@ impl<'a> Trial<'a> {
         run_step::<P>(&command, self.shared)
     }
 
-    /// Returns a step's embeddings by image, and the CPU time that they took, in seconds.
+    /// Returns a step's embeddings by image, and their CPU time in seconds.
     fn embedded(&self, step: &str) -> Result<(BTreeMap<String, Vec<f32>>, f64)> {
         let step = StepName::new(step)?;
         let (mut found, mut seconds) = (BTreeMap::new(), 0.0);
@@ -245,7 +252,7 @@ impl<'a> Trial<'a> {
     }
 }
 
-/// Returns a rule that holds for about this fraction of the images, by the hash of their content.
+/// Returns a rule that about this fraction of the images meet, by the hash of their content.
 fn of_content(fraction: f64) -> String {
     const DIGITS: u32 = 1 << 24;
     match (fraction * f64::from(DIGITS)) as u32 {
@@ -254,15 +261,15 @@ fn of_content(fraction: f64) -> String {
     }
 }
 
-/// Embeddings of images, one after the other.
-struct Vectors {
+/// The embeddings of images in one array.
+struct EmbeddingMatrix {
     rows: usize,
     width: usize,
     values: Vec<f32>,
 }
 
-impl Vectors {
-    /// Returns the embeddings of the images that both sides have, in one order.
+impl EmbeddingMatrix {
+    /// Returns the embeddings of the images that both encoders embedded, in the same order.
     fn pair(embedded: &[BTreeMap<String, Vec<f32>>]) -> Result<[Self; 2], Error> {
         let [first, second] = embedded else {
             return Err(Error::bug("not two sides"));
@@ -304,7 +311,7 @@ impl Vectors {
     }
 }
 
-fn cosine(first: &Vectors, second: &Vectors) -> Option<Cosine> {
+fn cosine(first: &EmbeddingMatrix, second: &EmbeddingMatrix) -> Option<Cosine> {
     let rows = (first.width == second.width).then_some(0..first.rows)?;
     let cosines: Vec<f64> = rows
         .map(|row| dot(first.row(row), second.row(row)))
@@ -320,10 +327,10 @@ fn changed(first: &[(usize, f32)], second: &[(usize, f32)]) -> usize {
     pairs.filter(|(first, second)| first.0 != second.0).count()
 }
 
-/// Returns which images have a duplicate, each encoder by its own distance.
-fn duplicates(models: &[Model; 2], first: &Vectors, second: &Vectors) -> Decisions {
+/// Returns which images have a duplicate, by each encoder's own distance.
+fn duplicates(models: &[Model; 2], first: &EmbeddingMatrix, second: &EmbeddingMatrix) -> Decisions {
     let eps = [0, 1].map(|side: usize| models[side].spec.eps.unwrap_or(EPS));
-    let near = |vectors: &Vectors, eps: f64| -> Vec<bool> {
+    let near = |vectors: &EmbeddingMatrix, eps: f64| -> Vec<bool> {
         let nearest = vectors.nearest().into_iter();
         nearest
             .map(|(_, cosine)| f64::from(cosine) >= 1.0 - eps)
@@ -348,12 +355,16 @@ fn heads_of(embedder: &Spec, storage: &Storage, cache: &Location) -> Result<Vec<
     Ok(heads)
 }
 
-/// Returns what the heads' thresholds decide.
-fn decide(heads: &[Model], first: &Vectors, second: &Vectors) -> Result<Vec<Decisions>, Error> {
+/// Returns the decisions by the heads' thresholds.
+fn decide(
+    heads: &[Model],
+    first: &EmbeddingMatrix,
+    second: &EmbeddingMatrix,
+) -> Result<Vec<Decisions>, Error> {
     let mut all = Vec::new();
     for head in heads {
         let mut session = head.session(1)?;
-        let mut scores = |side: &Vectors| {
+        let mut scores = |side: &EmbeddingMatrix| {
             let output = session.run(&[side.rows, side.width], &side.values)?;
             head.spec.scores(output, side.rows)
         };
@@ -384,8 +395,8 @@ fn is_kept(score: f32, column: &ScoreColumn) -> bool {
     })
 }
 
-impl Changes {
-    /// Returns the changes as lines for people: what, and how much.
+impl EncoderChanges {
+    /// Returns the differences as lines for people: a label and a value.
     pub fn lines(&self) -> Vec<Vec<String>> {
         let share = |count: usize| {
             let percent = 100.0 * count as f64 / self.images as f64;

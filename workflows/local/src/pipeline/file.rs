@@ -7,7 +7,7 @@ use toml::{Table, Value};
 /// The default pipeline, as a file.
 pub const DEFAULT: &str = include_str!("../../pipelines/curate.toml");
 
-/// What a pipeline file holds.
+/// The contents of a pipeline file.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PipelineFile {
@@ -17,42 +17,42 @@ pub struct PipelineFile {
     /// The steps, in order.
     #[serde(default)]
     pub steps: Vec<Table>,
-    /// Whether the first step was added to the file's.
+    /// Whether the first step was added, because the file does not have it.
     #[serde(skip)]
     pub has_added_first: bool,
 }
 
-/// A parameter that is more than a default.
+/// A parameter with more than a default.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ParameterTable {
-    /// Its value when none is given; none: it must be given.
+    /// The default value; `None` if the parameter is required.
     pub default: Option<String>,
-    /// What its value is, in capitals; empty for a switch.
+    /// The metavariable of the value, in capitals; empty for a switch.
     pub value: Option<String>,
-    /// What it is, in a line.
+    /// The help text, one line.
     pub help: Option<String>,
-    /// What its values have to be; none: any text.
+    /// The type of its values; `None` for any text.
     #[serde(rename = "type")]
-    pub kind: Option<Kind>,
-    /// The least value of a number.
+    pub kind: Option<ParameterKind>,
+    /// The lower bound of a number.
     pub min: Option<f64>,
-    /// The heading of the help and of forms that it is listed under.
+    /// The heading under which the help and forms list it.
     pub section: Option<String>,
 }
 
-/// What the values of a parameter have to be.
+/// The type of a parameter's values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Kind {
+pub enum ParameterKind {
     /// A whole number.
     Integer,
     /// A finite number.
     Number,
 }
 
-impl Kind {
-    /// Returns the number that a text is, as rules and flags read it; none where it is something else.
+impl ParameterKind {
+    /// Returns a text as a number, by the syntax of rules and flags; `None` if it is not a number.
     pub fn number(self, text: &str) -> Option<f64> {
         let is_plain = text.starts_with(|c: char| c.is_ascii_digit() || c == '-');
         let number = match self {
@@ -64,10 +64,10 @@ impl Kind {
 }
 
 impl PipelineFile {
-    /// Parses a file; `place` names it in errors.
+    /// Parses a file. `place` is its name in error messages.
     ///
     /// # Errors
-    /// Usage, when it is not TOML or has other parts than `[parameters]` and `[[steps]]`.
+    /// Usage, when it is not TOML or has parts other than `[parameters]` and `[[steps]]`.
     pub fn parse(text: &str, place: &str) -> Result<Self> {
         toml::from_str(text).map_err(|e| {
             Error::usage(format!("{place}: {e}"))
@@ -75,8 +75,7 @@ impl PipelineFile {
         })
     }
 
-    /// Adds the steps that every pipeline has and a file need not mention: `partition` first, `report`
-    /// last.
+    /// Adds the steps that a file may omit: `partition` at the start, `report` at the end.
     pub fn complete(&mut self) {
         let step = |stage: &str| Table::from_iter([("stage".to_owned(), stage.into())]);
         if !self.has_stage("partition") {
@@ -105,8 +104,8 @@ impl PipelineFile {
         stages.any(|other| other == stage)
     }
 
-    /// Returns the file with the values of the parameters put in: what a run was made with.
-    pub fn resolved(&self, values: &super::Values) -> Self {
+    /// Returns the file with the values of the parameters, as a record of the run's settings.
+    pub fn resolved(&self, values: &super::ParameterValues) -> Self {
         let steps = self.steps.iter().map(|step| {
             let entries = step.iter().filter_map(|(key, value)| {
                 let value = resolve(value, values)?;
@@ -122,8 +121,9 @@ impl PipelineFile {
     }
 }
 
-/// Puts the values of the parameters in. None: the value is empty, so the entry is left out.
-fn resolve(value: &Value, values: &super::Values) -> Option<Value> {
+/// Substitutes the parameters in a value. Returns `None` if the result is empty: the entry is left
+/// out.
+fn resolve(value: &Value, values: &super::ParameterValues) -> Option<Value> {
     match value {
         Value::String(text) => {
             let words = super::words::substitute_text(text, values);
@@ -134,7 +134,7 @@ fn resolve(value: &Value, values: &super::Values) -> Option<Value> {
             }
         }
         Value::Table(table) => {
-            // An empty entry of a table has a meaning: the model's own threshold.
+            // An empty entry of a table is kept: it means the model's own threshold.
             let entry = |value: &Value| resolve(value, values).unwrap_or_else(|| "".into());
             let entries = table.iter().map(|(key, value)| (key.clone(), entry(value)));
             Some(Value::Table(entries.collect()))
@@ -146,7 +146,7 @@ fn resolve(value: &Value, values: &super::Values) -> Option<Value> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::Values;
+    use crate::pipeline::ParameterValues;
 
     #[test]
     fn tables_keep_the_order_of_the_file() {
@@ -158,7 +158,7 @@ mod tests {
             rules.keys().cloned().collect()
         };
         assert_eq!(names(&file), ["z", "a", "m"]);
-        let recorded = toml::to_string(&file.resolved(&Values::new())).unwrap();
+        let recorded = toml::to_string(&file.resolved(&ParameterValues::new())).unwrap();
         let again = PipelineFile::parse(&recorded, "test").unwrap();
         assert_eq!(names(&again), ["z", "a", "m"]);
         assert_eq!(again, file);
@@ -166,13 +166,13 @@ mod tests {
 
     #[test]
     fn numbers_are_those_of_rules_and_flags() {
-        let fits = |kind: Kind, texts: &[&str]| -> Vec<bool> {
+        let fits = |kind: ParameterKind, texts: &[&str]| -> Vec<bool> {
             texts
                 .iter()
                 .map(|text| kind.number(text).is_some())
                 .collect()
         };
-        assert_eq!(fits(Kind::Integer, &["0", "256", "-3"]), [true; 3]);
+        assert_eq!(fits(ParameterKind::Integer, &["0", "256", "-3"]), [true; 3]);
         let wrong = [
             "",
             "+1",
@@ -183,8 +183,11 @@ mod tests {
             " 1",
             "9223372036854775808",
         ];
-        assert_eq!(fits(Kind::Integer, &wrong), [false; 8]);
-        assert_eq!(fits(Kind::Number, &["0", "2.5", "-3", "1e3"]), [true; 4]);
+        assert_eq!(fits(ParameterKind::Integer, &wrong), [false; 8]);
+        assert_eq!(
+            fits(ParameterKind::Number, &["0", "2.5", "-3", "1e3"]),
+            [true; 4]
+        );
         let wrong = [
             "",
             "+1",
@@ -196,6 +199,6 @@ mod tests {
             "(3)",
             "3 || true",
         ];
-        assert_eq!(fits(Kind::Number, &wrong), [false; 9]);
+        assert_eq!(fits(ParameterKind::Number, &wrong), [false; 9]);
     }
 }

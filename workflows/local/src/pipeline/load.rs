@@ -9,11 +9,11 @@ use toml::{Table, Value};
 use super::file::{ParameterTable, PipelineFile};
 use super::wire::{refuse_unread, wire};
 use super::words::{self, references, words};
-use super::{Node, Parameter, Pipeline, Values};
-use crate::places::Nearest;
+use super::{Parameter, ParameterValues, Pipeline, PipelineNode};
+use crate::places::NearestNames;
 use crate::programs::{PROGRAMS, StageProgram};
 
-/// Flags that the engine or the order of the steps sets.
+/// Flags that are set by the engine or derived from the order of the steps.
 const RESERVED: [&str; 11] = [
     "run",
     "partitions",
@@ -28,16 +28,17 @@ const RESERVED: [&str; 11] = [
     "survivors-of",
 ];
 
-/// Names that engines use for parameters of their own.
+/// Parameter names that engines reserve.
 const ENGINES: [&str; 4] = ["run", "max-tasks", "tasks", "pipeline"];
 
-/// Steps that a pipeline may have.
+/// The maximum number of steps in a pipeline.
 const MOST_STEPS: usize = 500;
 
-/// What stands for a parameter that must be given, where no value is known yet: a number, and a path.
+/// The substitute for a required parameter without a value. It is valid both as a number and as a
+/// path.
 pub(super) const UNSET: &str = "1";
 
-/// A step of the file, taken apart.
+/// A parsed step of the file.
 pub(super) struct Step {
     pub(super) name: StepName,
     pub(super) program: &'static StageProgram,
@@ -46,10 +47,11 @@ pub(super) struct Step {
 }
 
 impl Pipeline {
-    /// Loads a pipeline file: every command line that it leads to is parsed by its program.
+    /// Loads a pipeline file. The programs parse all resulting command lines.
     ///
     /// # Errors
-    /// Usage, for unknown stages, flags, values, parameters and scores that no step gives.
+    /// Usage, for unknown stages, flags, values and parameters, and for scores that no step
+    /// computes.
     pub fn load(text: &str, name: &str, place: &str) -> Result<Self> {
         let wrong = |e: Error| e.within(place);
         let Unwired {
@@ -72,8 +74,8 @@ impl Pipeline {
         Ok(pipeline)
     }
 
-    /// The defaults, with its placeholder for each parameter that must be given.
-    fn texts(&self) -> Values {
+    /// Returns the default values, with a placeholder for each required parameter.
+    fn texts(&self) -> ParameterValues {
         let mut values = self.defaults();
         for Parameter { name, default, .. } in &self.parameters {
             if default.is_none() {
@@ -84,7 +86,7 @@ impl Pipeline {
     }
 
     /// Returns the default values of the parameters.
-    pub fn defaults(&self) -> Values {
+    pub fn defaults(&self) -> ParameterValues {
         let pairs = self.parameters.iter().filter_map(|parameter| {
             let default = parameter.default.as_ref().filter(|text| !text.is_empty())?;
             Some((parameter.name.clone(), vec![default.clone()]))
@@ -93,11 +95,11 @@ impl Pipeline {
     }
 }
 
-/// A pipeline whose command lines were not parsed yet.
+/// A pipeline whose command lines have not been parsed yet.
 struct Unwired {
     file: PipelineFile,
     steps: Vec<Step>,
-    nodes: Vec<Node>,
+    nodes: Vec<PipelineNode>,
     parameters: Vec<Parameter>,
 }
 
@@ -121,8 +123,8 @@ impl Unwired {
     }
 }
 
-/// Returns the parameters of a pipeline file. Needs no thread, as parsing the rules of its command lines
-/// does.
+/// Returns the parameters of a pipeline file. It does not parse the rules in command lines, which
+/// would need a thread with a large stack.
 ///
 /// # Errors
 /// Usage, for unknown stages, flags and parameters.
@@ -130,8 +132,9 @@ pub(super) fn parameters_of(text: &str, place: &str) -> Result<Vec<Parameter>> {
     Ok(Unwired::of(text, place)?.parameters)
 }
 
-/// The defaults, with something in place of what must be given: enough to parse command lines.
-pub(super) fn stand_ins(parameters: &[Parameter]) -> Values {
+/// Returns the default values, with substitutes for required parameters: enough to parse command
+/// lines.
+pub(super) fn stand_ins(parameters: &[Parameter]) -> ParameterValues {
     let value = |parameter: &Parameter| match &parameter.default {
         Some(default) => default.clone(),
         None => UNSET.to_owned(),
@@ -180,10 +183,11 @@ fn steps(file: &PipelineFile) -> Result<Vec<Step>> {
                 .hint("give each its own name = \"…\""));
         }
         if !is_source && steps.iter().all(|step| step.name != StepName::read()) {
-            return Err(match file.has_stage("read") {
-                true => Error::usage(format!("step {name} comes before read"))
-                    .hint("the steps begin with stage = \"read\""),
-                false => no_read(),
+            return Err(if file.has_stage("read") {
+                Error::usage(format!("step {name} comes before read"))
+                    .hint("the steps begin with stage = \"read\"")
+            } else {
+                no_read()
             });
         }
         steps.push(Step {
@@ -204,7 +208,7 @@ fn steps(file: &PipelineFile) -> Result<Vec<Step>> {
 
 fn no_read() -> Error {
     Error::usage("the pipeline has no step of the stage read")
-        .hint("it is the first of every pipeline: [[steps]] stage = \"read\"")
+        .hint("every pipeline starts with it: [[steps]] stage = \"read\"")
 }
 
 fn unknown_stage(stage: &str) -> Error {
@@ -220,13 +224,13 @@ fn unknown_stage(stage: &str) -> Error {
 }
 
 fn nearest(wanted: &str, names: &[&str]) -> Option<String> {
-    let mut nearest = Nearest::new(wanted, 1);
+    let mut nearest = NearestNames::new(wanted, 1);
     names.iter().for_each(|name| nearest.offer(name));
     nearest.slip()
 }
 
-/// The nodes of a step, one for each operation of its stage.
-fn nodes_of(step: &Step, before: &[Step]) -> Result<Vec<Node>> {
+/// Returns the nodes of a step, one for each operation of its stage.
+fn nodes_of(step: &Step, before: &[Step]) -> Result<Vec<PipelineNode>> {
     let mut used = BTreeSet::new();
     let mut nodes = Vec::new();
     for operation in step.program.operations {
@@ -234,7 +238,7 @@ fn nodes_of(step: &Step, before: &[Step]) -> Result<Vec<Node>> {
         let args: Vec<&Arg> = command.get_arguments().collect();
         let arg_of = |flag: &str| args.iter().find(|arg| arg.get_long() == Some(flag));
         let mut arguments = automatic(step, operation, before, |flag| arg_of(flag).is_some());
-        // In the order of the definition, whatever the order of the file.
+        // In the order of the definition, not that of the file.
         for arg in &args {
             let Some(flag) = arg.get_long() else { continue };
             let Some(value) = step.settings.get(flag) else {
@@ -252,7 +256,7 @@ fn nodes_of(step: &Step, before: &[Step]) -> Result<Vec<Node>> {
                     .map_err(|wrong| wrong.within(&format!("step {}: {flag}", step.name)))?,
             );
         }
-        nodes.push(Node {
+        nodes.push(PipelineNode {
             name: match operation.subcommand {
                 Some(subcommand) => format!("{}-{subcommand}", step.name),
                 None => step.name.to_string(),
@@ -291,7 +295,7 @@ fn unknown_key(step: &Step, key: &str) -> Error {
     })
 }
 
-/// The words that the order of the steps gives.
+/// Returns the words that are derived from the order of the steps.
 fn automatic(
     step: &Step,
     operation: &Operation,
@@ -328,7 +332,7 @@ fn automatic(
     arguments
 }
 
-fn parameters(file: &PipelineFile, nodes: &[Node]) -> Result<Vec<Parameter>> {
+fn parameters(file: &PipelineFile, nodes: &[PipelineNode]) -> Result<Vec<Parameter>> {
     let mut declared: BTreeMap<String, ParameterTable> = BTreeMap::new();
     for (name, value) in &file.parameters {
         let table = match value {
@@ -354,12 +358,12 @@ fn parameters(file: &PipelineFile, nodes: &[Node]) -> Result<Vec<Parameter>> {
         })?;
         if ENGINES.contains(&name.as_str()) {
             return Err(Error::usage(format!(
-                "parameter {name}: engines have one of this name"
+                "parameter {name}: the workflow engines reserve this name"
             )));
         }
         declared.insert(name.clone(), table);
     }
-    // In every pipeline that uses them, without a declaration.
+    // These belong to every pipeline that uses them, without a declaration.
     for (name, default, section) in [
         ("input", None, None),
         ("output", None, None),
@@ -387,7 +391,7 @@ fn parameters(file: &PipelineFile, nodes: &[Node]) -> Result<Vec<Parameter>> {
         )));
     }
     let used = declared.into_iter().filter(|(name, _)| is_used(name));
-    let commands: Vec<(&Node, clap::Command)> = nodes
+    let commands: Vec<(&PipelineNode, clap::Command)> = nodes
         .iter()
         .map(|node| (node, node.program.command_of(node.operation)))
         .collect();
@@ -412,8 +416,9 @@ fn check_type(name: &str, table: &ParameterTable) -> Result<()> {
     }
 }
 
-/// Required ones first, then in the order in which the steps use them.
-fn file_order(file: &PipelineFile, nodes: &[Node]) -> Vec<String> {
+/// Returns the names of the parameters: required ones first, then in the order in which the steps
+/// use them.
+fn file_order(file: &PipelineFile, nodes: &[PipelineNode]) -> Vec<String> {
     let built_in = ["input", "output"].map(str::to_owned);
     let words = nodes.iter().flat_map(|node| &node.arguments);
     let used = words.flat_map(|word| references(word)).map(str::to_owned);
@@ -426,11 +431,11 @@ fn file_order(file: &PipelineFile, nodes: &[Node]) -> Vec<String> {
     built_in.into_iter().chain(required).chain(used).collect()
 }
 
-/// A parameter with what the flag says that it fills alone, where the file does not say it.
+/// Completes a parameter from the definition of the flag that it fills alone.
 fn parameter(
     name: String,
     table: ParameterTable,
-    commands: &[(&Node, clap::Command)],
+    commands: &[(&PipelineNode, clap::Command)],
 ) -> Parameter {
     let filled = commands.iter().find_map(|(node, command)| {
         let arg = command.get_arguments().find(|arg| {

@@ -1,4 +1,4 @@
-//! What the nodes of a pipeline wait for, and what cannot work or has no effect.
+//! Finds the dependencies between the nodes of a pipeline, and refuses settings without effect.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -7,12 +7,16 @@ use sluice_manifest::{Error, Result, Role, StepName, UnitKind};
 
 use super::load::{Step, UNSET};
 use super::words;
-use super::{Node, Values};
+use super::{ParameterValues, PipelineNode};
 
-/// Leaves inactive subcommands out, names the others, and finds what each node waits for.
-pub(super) fn wire(nodes: Vec<Node>, steps: &[Step], values: &Values) -> Result<Vec<Node>> {
-    let mut active: Vec<(Node, Vec<StepName>)> = Vec::new();
-    let mut inactive: Vec<Node> = Vec::new();
+/// Drops inactive subcommands, names the nodes, and finds the nodes that each one waits for.
+pub(super) fn wire(
+    nodes: Vec<PipelineNode>,
+    steps: &[Step],
+    values: &ParameterValues,
+) -> Result<Vec<PipelineNode>> {
+    let mut active: Vec<(PipelineNode, Vec<StepName>)> = Vec::new();
+    let mut inactive: Vec<PipelineNode> = Vec::new();
     for node in nodes {
         let command = node.command(UNSET, values);
         let wiring = (node.program.wiring)(&command).map_err(|e| match e.downcast::<Error>() {
@@ -36,8 +40,8 @@ pub(super) fn wire(nodes: Vec<Node>, steps: &[Step], values: &Values) -> Result<
     }
     rename_single(&mut active);
     refuse_equal_names(&active)?;
-    let mut wired: Vec<Node> = Vec::new();
-    // For each node those before it that it waits for, directly or not.
+    let mut wired: Vec<PipelineNode> = Vec::new();
+    // For each node, the earlier nodes that it waits for, directly or indirectly.
     let mut earlier: Vec<Vec<bool>> = Vec::new();
     for index in 0..active.len() {
         let (node, needs) = &active[index];
@@ -53,7 +57,7 @@ pub(super) fn wire(nodes: Vec<Node>, steps: &[Step], values: &Values) -> Result<
         let after = direct.map(|&other| active[other].0.name.clone()).collect();
         reads.iter().for_each(|&other| implied[other] = true);
         earlier.push(implied);
-        wired.push(Node {
+        wired.push(PipelineNode {
             after,
             name: node.name.clone(),
             step: node.step.clone(),
@@ -65,12 +69,12 @@ pub(super) fn wire(nodes: Vec<Node>, steps: &[Step], values: &Values) -> Result<
     Ok(wired)
 }
 
-/// Refuses settings that only a subcommand reads that the step does not run.
+/// Refuses settings for a subcommand that the step does not run.
 fn refuse_without_effect(
-    inactive: &Node,
-    active: &[(Node, Vec<StepName>)],
+    inactive: &PipelineNode,
+    active: &[(PipelineNode, Vec<StepName>)],
     steps: &[Step],
-    values: &Values,
+    values: &ParameterValues,
 ) -> Result<()> {
     let of_step = active.iter().filter(|(node, _)| node.step == inactive.step);
     let commands: Vec<clap::Command> = of_step
@@ -86,17 +90,17 @@ fn refuse_without_effect(
         if is_set && !flags.contains(flag) {
             let subcommand = inactive.operation.subcommand.unwrap_or_default();
             return Err(Error::usage(format!(
-                "step {}: {flag} has no effect, for {subcommand} does not run",
+                "step {}: {flag} has no effect: {subcommand} does not run",
                 inactive.step
             ))
-            .hint(format!("leave {flag} out, or choose settings that need it")));
+            .hint(format!("remove {flag}, or choose settings that need it")));
         }
     }
     Ok(())
 }
 
-/// Engines tell nodes apart by their names.
-fn refuse_equal_names(active: &[(Node, Vec<StepName>)]) -> Result<()> {
+/// Engines identify nodes by name.
+fn refuse_equal_names(active: &[(PipelineNode, Vec<StepName>)]) -> Result<()> {
     let mut steps: BTreeMap<&str, &StepName> = BTreeMap::new();
     for (node, _) in active {
         if let Some(other) = steps.insert(&node.name, &node.step) {
@@ -125,7 +129,7 @@ pub(super) fn refuse_unread(steps: &[Step]) -> Result<()> {
         });
         if step.program.role == Role::Decider && !is_read {
             return Err(Error::usage(format!(
-                "step {}: it has no effect, for no export comes after it",
+                "step {}: it has no effect: no export comes after it",
                 step.name
             ))
             .hint("move it before the export, or add an export with an output of its own"));
@@ -134,7 +138,7 @@ pub(super) fn refuse_unread(steps: &[Step]) -> Result<()> {
     Ok(())
 }
 
-fn missing_step(node: &Node, needed: &StepName, steps: &[Step]) -> Error {
+fn missing_step(node: &PipelineNode, needed: &StepName, steps: &[Step]) -> Error {
     let error = Error::usage(format!(
         "step {}: no step {needed} comes before it",
         node.step
@@ -144,22 +148,23 @@ fn missing_step(node: &Node, needed: &StepName, steps: &[Step]) -> Error {
     let is_default = *needed == StepName::fixed("embed");
     if let Some(encoder) = encoders.last().filter(|_| is_default) {
         return error.hint(format!(
-            "the embeddings before it are those of {name}: write embeddings = \"{name}\"",
+            "the step before it with embeddings is {name}: write embeddings = \"{name}\"",
             name = encoder.name
         ));
     }
     let names: Vec<&str> = before().map(|step| step.name.as_str()).collect();
     let names = names.join(", ");
-    error.hint(match node.program.role == Role::Decider {
-        true => format!(
+    error.hint(if node.program.role == Role::Decider {
+        format!(
             "the steps before it are {names}; rules also read columns such as width and caption"
-        ),
-        false => format!("the steps before it are {names}"),
+        )
+    } else {
+        format!("the steps before it are {names}")
     })
 }
 
-/// A step of which one operation is active has one node, with the step's name.
-fn rename_single(active: &mut [(Node, Vec<StepName>)]) {
+/// A step with one active operation has one node, which has the step's name.
+fn rename_single(active: &mut [(PipelineNode, Vec<StepName>)]) {
     let steps: Vec<StepName> = active.iter().map(|(node, _)| node.step.clone()).collect();
     for (node, _) in active {
         if steps.iter().filter(|step| **step == node.step).count() == 1 {
@@ -168,11 +173,11 @@ fn rename_single(active: &mut [(Node, Vec<StepName>)]) {
     }
 }
 
-/// The places of all nodes that a node reads from, among those before it.
+/// Returns the indices of the earlier nodes that a node reads from.
 fn waits_for(
-    node: &Node,
+    node: &PipelineNode,
     needs: &[StepName],
-    before: &[(Node, Vec<StepName>)],
+    before: &[(PipelineNode, Vec<StepName>)],
     steps: &[Step],
 ) -> Vec<usize> {
     let step = steps.iter().find(|step| step.name == node.step);
@@ -183,7 +188,7 @@ fn waits_for(
         let is_read_from = match &other.step {
             other if *other == node.step => false,
             other if Some(other) == survivors_of || needs.contains(other) => true,
-            // The report tells of all steps.
+            // The report covers all steps.
             _ if is_report => true,
             other => match node.step.as_str() {
                 "partition" => false,

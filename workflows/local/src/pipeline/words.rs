@@ -1,4 +1,4 @@
-//! Values of a pipeline file as words of a command line, and parameters in them.
+//! Converts values of a pipeline file to words of a command line, and substitutes parameters.
 
 use std::collections::BTreeMap;
 
@@ -6,13 +6,13 @@ use clap::Arg;
 use sluice_manifest::{Error, Result};
 use toml::{Table, Value};
 
-/// The values of the parameters by name. One that is missing or has no values is empty.
-pub type Values = BTreeMap<String, Vec<String>>;
+/// The values of the parameters by name. A missing parameter counts as empty.
+pub type ParameterValues = BTreeMap<String, Vec<String>>;
 
-/// Returns the words that give a value to a flag: `--flag=value`.
+/// Returns the words that set a flag: `--flag=value`.
 ///
 /// # Errors
-/// Usage, when the flag cannot take the value; without the flag's name.
+/// Usage, when the flag does not accept the value. The error does not contain the flag's name.
 pub fn words(arg: &Arg, value: &Value) -> Result<Vec<String>> {
     let flag = arg.get_long().unwrap_or_default();
     let takes_values = match arg.get_num_args() {
@@ -47,12 +47,13 @@ pub fn words(arg: &Arg, value: &Value) -> Result<Vec<String>> {
     }
 }
 
-/// A flag without values would be left out, and its default would apply.
+/// A flag without values would be omitted, and its default would apply.
 fn refuse_empty(what: &str, is_empty: bool) -> Result<()> {
-    match is_empty {
-        false => Ok(()),
-        true => Err(Error::usage(format!("the {what} is empty"))
-            .hint("leave the key out for the program's default")),
+    if is_empty {
+        Err(Error::usage(format!("the {what} is empty"))
+            .hint("leave the key out for the program's default"))
+    } else {
+        Ok(())
     }
 }
 
@@ -72,7 +73,7 @@ fn pair(key: &str, value: &Value) -> Result<String> {
 /// Returns a text, a number or a truth value as text.
 ///
 /// # Errors
-/// Usage, when it is something else.
+/// Usage, for any other type.
 pub fn scalar(value: &Value) -> Result<String> {
     match value {
         Value::String(text) => Ok(text.clone()),
@@ -106,9 +107,9 @@ pub fn references(text: &str) -> Vec<&str> {
         .collect()
 }
 
-/// Puts values into words. A word that is left with nothing behind its `=` goes; one that is a single
-/// parameter with several values is repeated.
-pub fn substitute(words: &[String], values: &Values) -> Vec<String> {
+/// Substitutes parameters in words. A word whose value becomes empty is dropped. A word that is a
+/// single parameter with several values is repeated.
+pub fn substitute(words: &[String], values: &ParameterValues) -> Vec<String> {
     let mut line = Vec::new();
     for word in words {
         let flag = word.split_once('=').map_or("", |(flag, _)| flag);
@@ -121,8 +122,9 @@ pub fn substitute(words: &[String], values: &Values) -> Vec<String> {
     line
 }
 
-/// Puts values into a text. Gives one text for each value where it ends in a parameter with several.
-pub fn substitute_text(text: &str, values: &Values) -> Vec<String> {
+/// Substitutes parameters in a text. Returns one text per value if the text ends in a parameter
+/// with several values.
+pub fn substitute_text(text: &str, values: &ParameterValues) -> Vec<String> {
     let Some((head, rest)) = text.split_once("${") else {
         return vec![text.to_owned()];
     };
@@ -146,7 +148,7 @@ mod tests {
 
     #[test]
     fn parameters_are_put_in() {
-        let values = Values::from([
+        let values = ParameterValues::from([
             ("input".to_owned(), vec!["a b".to_owned(), "c".to_owned()]),
             ("eps".to_owned(), vec!["0.1".to_owned()]),
         ]);

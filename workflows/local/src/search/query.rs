@@ -1,28 +1,28 @@
-//! What is searched for, as an embedding.
+//! The query of a search, as an embedding.
 
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use arrow::array::AsArray;
-use sluice_harness::{Context, Plan, Program, Receipts, Shared, run_step};
+use sluice_harness::{ProcessResources, Program, run_step};
 use sluice_manifest::layout::EMBEDDINGS;
 use sluice_manifest::rows::{self, MODEL_KEY, MODEL_SHA256_KEY};
 use sluice_manifest::{Class, Error, StepName, Unit, UnitKind};
-use sluice_report::settings;
+use sluice_run::{Plan, Receipts, Run, settings};
 use sluice_shard::ShardWriter;
 use sluice_store::{Location, vectors};
 
 use super::SearchArgs;
 use crate::explain::Lookup;
 
-/// The step of a query's own run.
+/// The step of the query's own run.
 const STEP: &str = "embed";
 
 /// An embedding to search for.
 pub struct Query {
-    /// What it is of.
+    /// The image or file of the embedding.
     pub name: String,
-    /// The image of the run that it is; it is not found.
+    /// The query's id if it is an image of the run. It is excluded from the results.
     pub image_id: Option<String>,
     /// The embedding.
     pub vector: Vec<f32>,
@@ -32,25 +32,26 @@ impl Query {
     /// Returns the embedding of an image of the run, or of a file.
     ///
     /// # Errors
-    /// Usage, when there is neither; data, when the image has no embedding or the file is no picture.
+    /// Usage, when neither exists; data, when the image has no embedding or the file is not a
+    /// picture.
     pub fn new(
         args: &SearchArgs,
-        context: &Context,
+        recorded: &Run,
         plan: &Plan,
         receipts: &Receipts,
         step: &StepName,
-        shared: &Shared,
+        shared: &ProcessResources,
     ) -> Result<Self> {
-        let lookup = Lookup::new(context, plan, receipts);
+        let lookup = Lookup::new(recorded, plan, receipts);
         let is_id = lookup.locate(&args.query).is_ok();
         if !is_id && Path::new(&args.query).is_file() {
-            return Self::of_file(args, context, receipts, step, shared);
+            return Self::of_file(args, recorded, receipts, step, shared);
         }
         let id = lookup.resolve(&args.query)?;
-        let none = || Error::usage(format!("{id}: has no embedding of the step {step}"));
+        let none = || Error::usage(format!("{id}: no embedding from the step {step}"));
         let partition = lookup.partition_of(&id)?.ok_or_else(none)?;
         let unit = Unit::from(partition);
-        let (vector, _) = vector_of(context, step, unit, Some(id.as_str()))?.ok_or_else(none)?;
+        let (vector, _) = vector_of(recorded, step, unit, Some(id.as_str()))?.ok_or_else(none)?;
         Ok(Self {
             name: id.to_string(),
             image_id: Some(id.to_string()),
@@ -58,13 +59,13 @@ impl Query {
         })
     }
 
-    /// Embeds a file in a run of its own.
+    /// Embeds a file in a temporary run.
     fn of_file(
         args: &SearchArgs,
-        context: &Context,
+        recorded: &Run,
         receipts: &Receipts,
         step: &StepName,
-        shared: &Shared,
+        shared: &ProcessResources,
     ) -> Result<Self> {
         let scratch = tempfile::Builder::new().prefix("sluice-search-").tempdir();
         let scratch = scratch.context("cannot make a folder for the query")?;
@@ -75,8 +76,7 @@ impl Query {
         let first = first.ok_or_else(|| Error::bug(format!("{step}: no receipt")))?;
         let model = args.model.clone().or_else(|| settings::source(first));
         let model = model.ok_or_else(|| {
-            Error::usage("the run does not say which encoder it used")
-                .hint("name it: --model MODEL")
+            Error::usage("the run does not record its encoder").hint("pass it: --model MODEL")
         })?;
         run_step::<sluice_partition::Args>(
             &line("sluice-partition", &run, &[("input", Some(&input))]),
@@ -96,14 +96,14 @@ impl Query {
             ("precision", precision),
         ];
         run_step::<sluice_embed::Args>(&line(sluice_embed::Args::NAME, &run, &flags), shared)?;
-        let own = Context::look(&run, "sluice", shared)?;
+        let own = Run::open_read_only(&shared.storage, &run)?;
         let unit = Unit::once(UnitKind::Part);
         let embedded = vector_of(&own, &StepName::fixed(STEP), unit, None)?;
         let (vector, encoder) =
             embedded.ok_or_else(|| Error::data(format!("{}: cannot be embedded", args.query)))?;
         let units = receipts.of(step).iter().map(|receipt| receipt.unit);
         for unit in units.take(1) {
-            check_encoder(context, step, unit, &encoder)?;
+            check_encoder(recorded, step, unit, &encoder)?;
         }
         Ok(Self {
             name: args.query.clone(),
@@ -131,8 +131,8 @@ fn line(program: &str, run: &str, flags: &[(&str, Option<&str>)]) -> Vec<String>
     line
 }
 
-/// Writes a shard with the file alone.
-fn write_shard(file: &str, input: &str, shared: &Shared) -> Result<()> {
+/// Writes a shard that contains only the file.
+fn write_shard(file: &str, input: &str, shared: &ProcessResources) -> Result<()> {
     let none = || Error::usage(format!("{file}: not the path of a file"));
     let (folder, name) = Location::parse(file)?.split().ok_or_else(none)?;
     let content = shared.storage.open(&folder)?.get(&name)?;
@@ -146,19 +146,17 @@ fn write_shard(file: &str, input: &str, shared: &Shared) -> Result<()> {
 }
 
 /// The encoder's name and hash.
-type Encoder = (String, String);
+type EncoderId = (String, String);
 
-/// Returns the embedding of an image, of the first one where none is named, and its encoder.
+/// Returns the embedding of the named image, or else of the first image, and its encoder.
 fn vector_of(
-    context: &Context,
+    recorded: &Run,
     step: &StepName,
     unit: Unit,
     id: Option<&str>,
-) -> Result<Option<(Vec<f32>, Encoder)>> {
+) -> Result<Option<(Vec<f32>, EncoderId)>> {
     let path = EMBEDDINGS.path(step, unit);
-    let table = context
-        .run
-        .table(&path, rows::EMBEDDINGS, &["image_id", "embedding"])?;
+    let table = recorded.table(&path, rows::EMBEDDINGS, &["image_id", "embedding"])?;
     let encoder = encoder_of(&table)?;
     for batch in table {
         let batch = batch?;
@@ -178,15 +176,15 @@ fn vector_of(
     Ok(None)
 }
 
-fn encoder_of(table: &sluice_store::Table) -> Result<Encoder, Error> {
+fn encoder_of(table: &sluice_store::Table) -> Result<EncoderId, Error> {
     let hash = table.required(MODEL_SHA256_KEY)?;
     Ok((table.required(MODEL_KEY)?.to_owned(), hash.to_owned()))
 }
 
-/// Refuses an encoder that is not the run's: vectors of two encoders cannot be compared.
-fn check_encoder(context: &Context, step: &StepName, unit: Unit, own: &Encoder) -> Result<()> {
+/// Refuses an encoder other than the run's: vectors of two encoders cannot be compared.
+fn check_encoder(recorded: &Run, step: &StepName, unit: Unit, own: &EncoderId) -> Result<()> {
     let path = EMBEDDINGS.path(step, unit);
-    let table = context.run.table(&path, rows::EMBEDDINGS, &["image_id"])?;
+    let table = recorded.table(&path, rows::EMBEDDINGS, &["image_id"])?;
     let of_run = encoder_of(&table)?;
     if of_run == *own {
         return Ok(());
@@ -195,6 +193,6 @@ fn check_encoder(context: &Context, step: &StepName, unit: Unit, own: &Encoder) 
         "the run's embeddings are of {} ({:.12}), the file's would be of {} ({:.12})",
         of_run.0, of_run.1, own.0, own.1
     ))
-    .hint("name the run's encoder: --model MODEL")
+    .hint("pass the run's encoder: --model MODEL")
     .into())
 }

@@ -3,33 +3,33 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use sluice_filter::{Condition, Settings, Threshold, Top, scorers_of};
-use sluice_harness::Receipts;
+use sluice_filter::{Condition, Settings, ThresholdArg, Top, scorers_of};
 use sluice_manifest::{Bin, Error, Keep, ScoreName, StepName};
-use sluice_report::scoring::Scoring;
+use sluice_run::Receipts;
+use sluice_run::scoring::Scoring;
 
 use super::TryArgs;
 
-/// The filters with their changed conditions, and the settings of dedup steps.
-pub struct Changes {
+/// The changed conditions of the filters, and the changed settings of dedup steps.
+pub struct TrialChanges {
     /// The conditions of each filter.
     pub filters: BTreeMap<StepName, Vec<Condition>>,
     /// Flags of the steps of the stage dedup.
     pub eps: Option<String>,
     pub keep: Option<String>,
     pub max_distance: Option<u32>,
-    /// What was changed.
+    /// A description of the changes.
     pub words: Vec<String>,
 }
 
-/// A place among the conditions of the filters.
-type Place = (StepName, usize);
+/// The position of a condition: its filter, and its index there.
+type ConditionPosition = (StepName, usize);
 
-impl Changes {
-    /// Applies what was asked for to the conditions in the receipts.
+impl TrialChanges {
+    /// Applies the requested changes to the conditions in the receipts.
     ///
     /// # Errors
-    /// Usage, when a score is not the run's or nothing was asked for.
+    /// Usage, when the run does not have a score, or no change was requested.
     pub fn new(args: &TryArgs, receipts: &Receipts, chain: &[&StepName]) -> Result<Self> {
         let scoring = Scoring::new(receipts, chain);
         let mut changes = Self {
@@ -44,12 +44,12 @@ impl Changes {
             .rev()
             .find(|step| changes.filters.contains_key(**step));
         let target = args.filter.as_ref().or(last.copied());
-        for Threshold { score, value } in &args.min {
+        for ThresholdArg { score, value } in &args.min {
             let threshold = given(score, *value, "--min")?;
             let score = score.clone();
             changes.set(Condition::Min { score, threshold }, target, &scoring)?;
         }
-        for Threshold { score, value } in &args.max {
+        for ThresholdArg { score, value } in &args.max {
             let threshold = given(score, *value, "--max")?;
             let score = score.clone();
             changes.set(Condition::Max { score, threshold }, target, &scoring)?;
@@ -68,15 +68,16 @@ impl Changes {
             changes.set(condition, target, &scoring)?;
         }
         changes.add_words_of_dedup(receipts, chain)?;
-        match changes.words.is_empty() {
-            true => Err(Error::usage("nothing to try")
+        if changes.words.is_empty() {
+            Err(Error::usage("nothing to try")
                 .hint("give a threshold: --min aesthetic=5.5, for example")
-                .into()),
-            false => Ok(changes),
+                .into())
+        } else {
+            Ok(changes)
         }
     }
 
-    /// Replaces the condition of the same kind about the same score, or adds the condition.
+    /// Replaces the condition of the same kind for the same score, or adds the condition.
     fn set(
         &mut self,
         condition: Condition,
@@ -105,12 +106,12 @@ impl Changes {
             });
         };
         self.words.push(format!("{step}: {words} (new)"));
-        // Thresholds are tested before rules, wherever they are.
+        // Thresholds are tested before rules, regardless of their position.
         conditions.push(condition);
         Ok(())
     }
 
-    fn place_of(&self, condition: &Condition, scoring: &Scoring) -> Option<Place> {
+    fn place_of(&self, condition: &Condition, scoring: &Scoring) -> Option<ConditionPosition> {
         let is_same = |other: &Condition| match (condition, other) {
             (Condition::Rule { name, .. }, Condition::Rule { name: other, .. }) => name == other,
             (Condition::Max { score, .. }, Condition::Max { score: other, .. })
@@ -165,7 +166,7 @@ impl Changes {
     }
 }
 
-/// Returns a number as it was written: most are float32.
+/// Returns a number in its shortest form: most numbers are float32.
 fn shown(value: &serde_json::Value) -> String {
     match value.as_f64() {
         Some(number) if value.is_f64() => (number as f32).to_string(),
@@ -173,7 +174,7 @@ fn shown(value: &serde_json::Value) -> String {
     }
 }
 
-fn value_name(keep: sluice_dedup::ranking::Keep) -> String {
+fn value_name(keep: sluice_dedup::ranking::KeepRule) -> String {
     use clap::ValueEnum;
     // Unwrap safety: no value is skipped.
     keep.to_possible_value()
@@ -213,7 +214,7 @@ fn top(score: &ScoreName, fraction: f64) -> Condition {
     }
 }
 
-/// Refuses a rule that reads scores of a step that the run does not have.
+/// Refuses a rule that reads scores of a step that is not in the run.
 fn refuse_unknown(rule: &str, condition: &Condition, scoring: &Scoring) -> anyhow::Result<()> {
     let steps = scorers_of(std::slice::from_ref(condition))?;
     let has = |step: &StepName| scoring.scores.iter().any(|score| score.name.step == *step);
@@ -226,8 +227,8 @@ fn refuse_unknown(rule: &str, condition: &Condition, scoring: &Scoring) -> anyho
     }
 }
 
-/// Returns the condition that keeps a fraction of the scored images, on the side that stays: that of the
-/// filter which has a threshold for the score, otherwise that of the model.
+/// Returns the condition that keeps a fraction of the scored images. Which side is kept follows
+/// from the filter with a threshold for the score, or else from the model.
 fn keeping(wanted: &Top, scoring: &Scoring) -> Result<Condition, Error> {
     let score = &scoring.scores[scoring.required(&wanted.score)?];
     let mut controls = scoring.controls.iter();
@@ -256,7 +257,7 @@ fn keeping(wanted: &Top, scoring: &Scoring) -> Result<Condition, Error> {
     })
 }
 
-/// Returns the least threshold with at least this fraction of the scores below it.
+/// Returns the lowest threshold with at least this fraction of the scores below it.
 fn lower(bins: impl Iterator<Item = Bin>, count: u64, fraction: f64) -> Option<f32> {
     let wanted = (fraction * count as f64 - 1e-6).ceil() as u64;
     let mut below = 0;
@@ -268,7 +269,7 @@ fn lower(bins: impl Iterator<Item = Bin>, count: u64, fraction: f64) -> Option<f
         .map(|(_, threshold)| threshold)
 }
 
-/// Returns a condition in words.
+/// Returns a condition as text.
 fn words(condition: &Condition) -> String {
     match condition {
         Condition::Min { score, threshold } => format!("{score} at least {threshold}"),

@@ -1,27 +1,28 @@
-//! Does the deciding steps of a run again, in a scratch copy of it.
+//! Runs the deciding steps of a run again, in its scratch copy.
 
 use anyhow::Result;
 use clap::CommandFactory;
 use serde_json::Value;
-use sluice_harness::{Common, Context, Node, Program, Receipts, Shared, run_step};
+use sluice_harness::{Common, Context, ProcessResources, Program, ProgramNode, run_step};
 use sluice_manifest::{Error, InputOf, Receipt, StepName};
+use sluice_run::Receipts;
 
-use super::changes::Changes;
+use super::changes::TrialChanges;
 
-/// The subcommands of a dedup step that decide or prepare a decision on the survivors. `fit` depends on
-/// the embeddings alone.
+/// The subcommands of a dedup step that depend on the survivors. `fit` depends only on the
+/// embeddings.
 const OF_SURVIVORS: [&str; 4] = ["exact", "perceptual", "assign", "match"];
 
-/// Does a deciding step.
+/// Runs a deciding step.
 ///
 /// # Errors
-/// As the step's own program.
+/// The errors of the step's own program.
 pub fn decide(
     step: &StepName,
     receipts: &Receipts,
-    changes: &Changes,
+    changes: &TrialChanges,
     run: &str,
-    shared: &Shared,
+    shared: &ProcessResources,
 ) -> Result<()> {
     let first = receipts.of(step).first();
     let first = first.ok_or_else(|| Error::bug(format!("{step}: no receipt")))?;
@@ -34,8 +35,8 @@ pub fn decide(
     }
 }
 
-fn filter_context(receipt: &Receipt, run: &str, shared: &Shared) -> Result<Context> {
-    let node = Node {
+fn filter_context(receipt: &Receipt, run: &str, shared: &ProcessResources) -> Result<Context> {
+    let node = ProgramNode {
         step: receipt.step.clone(),
         stage: sluice_filter::Args::stage(),
         operation: &sluice_filter::Args::OPERATIONS[0],
@@ -52,9 +53,9 @@ fn filter_context(receipt: &Receipt, run: &str, shared: &Shared) -> Result<Conte
 fn deduplicate(
     step: &StepName,
     receipts: &Receipts,
-    changes: &Changes,
+    changes: &TrialChanges,
     run: &str,
-    shared: &Shared,
+    shared: &ProcessResources,
 ) -> Result<()> {
     let of = |subcommand: &str| {
         let mut units = receipts.of(step).iter();
@@ -72,9 +73,8 @@ fn deduplicate(
     Ok(())
 }
 
-/// Returns the command line that a unit was done with, but for the flags that were changed. Settings
-/// that have no flag of their own, such as the number of groups that `match` chooses, are left to the
-/// program.
+/// Returns the command line of a finished unit, without the flags that were changed. Settings
+/// without a flag, such as the number of groups that `match` chooses, are left to the program.
 fn command(
     subcommand: &str,
     receipt: &Receipt,
@@ -113,13 +113,13 @@ fn text(value: &Value) -> Option<String> {
         Value::Null => None,
         Value::String(text) => Some(text.clone()),
         Value::Array(items) => Some(items.iter().filter_map(text).collect::<Vec<_>>().join(",")),
-        // Numbers with a point are float32.
+        // Numbers with a decimal point are float32.
         Value::Number(number) if number.is_f64() => number.as_f64().map(|n| (n as f32).to_string()),
         other => Some(other.to_string()),
     }
 }
 
-fn changed(subcommand: &str, changes: &Changes) -> Vec<(&'static str, String)> {
+fn changed(subcommand: &str, changes: &TrialChanges) -> Vec<(&'static str, String)> {
     let flags = match subcommand {
         "perceptual" => vec![(
             "max-distance",
@@ -134,7 +134,7 @@ fn changed(subcommand: &str, changes: &Changes) -> Vec<(&'static str, String)> {
         .collect()
 }
 
-/// Returns the step whose embeddings a fit was made from.
+/// Returns the step whose embeddings a fit was computed from.
 fn embeddings(fit: &Receipt) -> Option<&StepName> {
     fit.inputs.iter().find_map(|input| match &input.of {
         InputOf::Units { step, .. } => Some(step),

@@ -1,14 +1,14 @@
-//! The names of the images that a trial keeps, gains and loses, as text files of one name a line.
+//! Text files with the names of the images that a trial keeps, gains and loses, one name per line.
 
 use std::io::Write;
 
 use anyhow::Result;
-use sluice_harness::Context;
 use sluice_manifest::StepName;
 use sluice_manifest::rows::NameRow;
+use sluice_run::Run;
 use sluice_store::Location;
 
-/// Whether a list holds an image, by whether it is kept in the run and in the trial.
+/// Whether a list contains an image, given whether the run and the trial keep it.
 type Holds = fn(bool, bool) -> bool;
 
 const LISTS: [(&str, Holds); 3] = [
@@ -17,12 +17,12 @@ const LISTS: [(&str, Holds); 3] = [
     ("lost.txt", |now, then| now && !then),
 ];
 
-/// Writes the lists. The samples of the run and of the trial are the same, in the same order, so they
-/// are read side by side.
+/// Writes the lists. The samples of the run and of the trial are the same and have the same order,
+/// so they are read in parallel.
 ///
 /// # Errors
-/// Data, when a manifest is broken; of storage.
-pub fn write(folder: &str, run: &Context, trial: &Context, last: Option<&StepName>) -> Result<()> {
+/// Data, when a manifest is broken; or a storage error.
+pub fn write(folder: &str, run: &Run, trial: &Run, last: Option<&StepName>) -> Result<()> {
     let place = Location::parse(folder)?;
     let store = run.storage.create(&place)?;
     let (now, then) = (run.survivors(last)?, trial.survivors(last)?);

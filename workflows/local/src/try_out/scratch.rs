@@ -1,29 +1,30 @@
-//! A scratch copy of a run, on local disk: links to the manifests of a run on local disk, copies of
-//! those in a bucket. What is written into it replaces links and never goes through them.
+//! A scratch copy of a run on local disk. Manifests on local disk are linked, manifests in an
+//! object store are copied. Writing to the copy replaces a link and never follows it.
 
 use std::io;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
-use sluice_harness::{Context, Receipts};
 use sluice_manifest::layout::{EMBEDDINGS, REPORT};
 use sluice_manifest::{Error, InputOf};
-use sluice_report::steps::EXPORT;
+use sluice_run::steps::EXPORT;
+use sluice_run::{Receipts, Run};
 use sluice_store::Location;
 use tempfile::TempDir;
 
-/// A folder that is removed when it is dropped.
+/// A folder that is removed on drop.
 pub struct Scratch {
     uri: String,
     _folder: TempDir,
 }
 
 impl Scratch {
-    /// Copies what deciding steps read.
+    /// Copies the manifests that deciding steps read.
     ///
     /// # Errors
-    /// Of storage.
-    pub fn new(context: &Context, receipts: &Receipts) -> Result<Self> {
+    /// Returns a storage error when the run cannot be read, or a usage error without a usable
+    /// folder of temporary files.
+    pub fn new(recorded: &Run, receipts: &Receipts) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("sluice-try-").tempdir();
         let folder = folder.context("cannot make a folder for a copy of the run")?;
         let path = folder.path();
@@ -31,16 +32,16 @@ impl Scratch {
             .to_str()
             .ok_or_else(|| Error::usage("the folder of temporary files: its name is not UTF-8"))?;
         let uri = uri.to_owned();
-        let scratch = context.storage.create(&Location::parse(&uri)?)?;
-        for object in context.run.list("")? {
+        let scratch = recorded.storage.create(&Location::parse(&uri)?)?;
+        for object in recorded.list("")? {
             if !is_read(&object.path, receipts) {
                 continue;
             }
-            context.check_stop()?;
-            match context.run.location().as_local() {
+            recorded.check_stop()?;
+            match recorded.location().as_local() {
                 Some(run) => link(&run.join(&object.path), &path.join(&object.path))
                     .with_context(|| format!("cannot link {}", object.path))?,
-                None => context.run.copy_to(&object.path, &scratch, &object.path)?,
+                None => recorded.copy_to(&object.path, &scratch, &object.path)?,
             }
         }
         Ok(Self {
@@ -49,14 +50,14 @@ impl Scratch {
         })
     }
 
-    /// Returns where it is.
+    /// Returns its URI, a local path.
     pub fn uri(&self) -> &str {
         &self.uri
     }
 }
 
-/// Whether deciding steps read an object of the run: not what exports wrote, and embeddings only where
-/// a step looks for semantic duplicates.
+/// Whether deciding steps read an object of the run. They read no output of exports, and embeddings
+/// only if a step searches for semantic duplicates.
 fn is_read(path: &str, receipts: &Receipts) -> bool {
     let Some((step, rest)) = path.split_once('/') else {
         return true;
@@ -76,7 +77,7 @@ fn is_read(path: &str, receipts: &Receipts) -> bool {
     !is_export && (!is_embedding || is_compared(of_step.as_str(), receipts))
 }
 
-/// Whether some step reads all embeddings of a step, as `dedup fit` does.
+/// Whether some step reads all embeddings of a step, like `dedup fit`.
 fn is_compared(embedder: &str, receipts: &Receipts) -> bool {
     let mut units = receipts
         .steps()

@@ -1,16 +1,16 @@
-//! The checks by name, and what they found.
+//! The checks by name, and their results.
 
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use sluice_manifest::{Class, Error, Result};
 
-/// Failures that a check names; it counts the others.
+/// The maximum number of failures that a check lists. Further ones are counted.
 pub const NAMED: usize = 20;
 
 macro_rules! checks {
     ($($variant:ident, $name:literal, $about:literal;)*) => {
-        /// What is checked.
+        /// A check of `sluice verify`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
         pub enum Check {
             $(#[doc = $about] $variant,)*
@@ -20,12 +20,12 @@ macro_rules! checks {
             /// Every check, in the order in which they are printed.
             pub const ALL: &'static [Check] = &[$(Check::$variant,)*];
 
-            /// Returns its name.
+            /// Returns its name in the output.
             pub fn name(self) -> &'static str {
                 match self { $(Check::$variant => $name,)* }
             }
 
-            /// Returns what it says.
+            /// Returns its description, as in the README.
             pub fn about(self) -> &'static str {
                 match self { $(Check::$variant => $about,)* }
             }
@@ -36,44 +36,44 @@ macro_rules! checks {
 checks! {
     Plan, "plan", "run.json and the plan can be read";
     Source, "source", "the shards are those that the plan was made from";
-    Receipts, "receipts", "receipts are as written, and every step was done for all of its units in one way";
-    Inputs, "inputs", "every unit was made from what its inputs are now";
-    Outputs, "outputs", "everything written is there, with its size and BLAKE3";
+    Receipts, "receipts", "receipts are unchanged, and every step has all its units, with the same settings";
+    Inputs, "inputs", "the inputs of every unit are unchanged since it ran";
+    Outputs, "outputs", "every output exists, with its size and BLAKE3";
     Schemas, "schemas", "every manifest has its schema's columns";
     Shards, "shards", "members of each shard = in samples + skipped + torn";
     Samples, "samples", "every sample found has one row, under its own name";
     Scores, "scores", "scores and embeddings are of samples that their step saw, each once";
-    Duplicates, "duplicates", "duplicates and what they duplicate are samples that their step saw";
-    Decisions, "decisions", "each decision follows from the scores, or from what the deciding steps said";
+    Duplicates, "duplicates", "duplicates and what they duplicate are samples that their step saw; the output has their groups";
+    Decisions, "decisions", "each decision follows from the scores, or from the results of the deciding steps";
     Conservation, "conservation", "samples in = kept + dropped for a reason";
     Packing, "packing", "each output shard's rows are the kept samples in planned order";
     Members, "members", "each output shard's members have their source's bytes";
-    Index, "index", "index.json lists the shards as they are";
-    Extra, "extra", "the output holds nothing else";
+    Index, "index", "index.json lists the shards with their samples and sizes";
+    Extra, "extra", "the output contains no other files";
 }
 
-/// What a check found.
+/// The result of a check.
 #[derive(Debug, Default, Clone)]
-pub struct Found {
-    /// Things that were as they should be.
+pub struct Finding {
+    /// The number of items that passed.
     pub passed: u64,
-    /// Things that were not.
+    /// The number of items that failed.
     pub failed: u64,
-    /// The first of these, in words.
+    /// The first failures, as text.
     pub failures: Vec<String>,
 }
 
-/// What the checks found.
+/// The results of all checks.
 #[derive(Debug, Default)]
-pub struct Findings(BTreeMap<Check, Found>);
+pub struct CheckResults(BTreeMap<Check, Finding>);
 
-impl Findings {
-    /// Counts what was as it should be.
+impl CheckResults {
+    /// Counts one passed item.
     pub fn pass(&mut self, check: Check) {
         self.0.entry(check).or_default().passed += 1;
     }
 
-    /// Notes what was not.
+    /// Counts a failure, and records its message.
     pub fn fail(&mut self, check: Check, failure: impl Into<String>) {
         let found = self.0.entry(check).or_default();
         found.failed += 1;
@@ -82,19 +82,20 @@ impl Findings {
         }
     }
 
-    /// Counts what is as it should be, or notes what is not. Returns `holds`.
-    pub fn expect(&mut self, check: Check, holds: bool, failure: impl FnOnce() -> String) -> bool {
-        match holds {
-            true => self.pass(check),
-            false => self.fail(check, failure()),
+    /// Counts a passed item, or records a failure. Returns `passed`.
+    pub fn expect(&mut self, check: Check, passed: bool, failure: impl FnOnce() -> String) -> bool {
+        if passed {
+            self.pass(check);
+        } else {
+            self.fail(check, failure());
         }
-        holds
+        passed
     }
 
-    /// Returns the value of a result. Broken data fails the check.
+    /// Returns the value of a result. Broken data counts as a failure.
     ///
     /// # Errors
-    /// Of storage, and after a signal: these end the verification.
+    /// A storage error or a signal, which end the verification.
     pub fn take<T>(&mut self, check: Check, result: Result<T>) -> Result<Option<T>> {
         match result {
             Ok(value) => {
@@ -105,10 +106,10 @@ impl Findings {
         }
     }
 
-    /// Notes broken data.
+    /// Records broken data as a failure.
     ///
     /// # Errors
-    /// As [`take`](Self::take).
+    /// The errors of [`take`](Self::take).
     pub fn note(&mut self, check: Check, e: Error) -> Result<()> {
         match e.class() {
             Class::Transient | Class::Stopped => Err(e),
@@ -119,8 +120,8 @@ impl Findings {
         }
     }
 
-    /// Adds other findings.
-    pub fn merge(&mut self, other: Findings) {
+    /// Adds the results of another thread.
+    pub fn merge(&mut self, other: CheckResults) {
         for (check, found) in other.0 {
             let mine = self.0.entry(check).or_default();
             mine.passed += found.passed;
@@ -130,8 +131,8 @@ impl Findings {
         }
     }
 
-    /// Returns all checks, also those that had nothing to look at.
-    pub fn iter(&self) -> impl Iterator<Item = (Check, Found)> {
+    /// Returns the results of all checks, including those that had nothing to check.
+    pub fn iter(&self) -> impl Iterator<Item = (Check, Finding)> {
         Check::ALL.iter().map(|&check| {
             let found = self.0.get(&check).cloned().unwrap_or_default();
             (check, found)
@@ -165,11 +166,11 @@ mod tests {
 
     #[test]
     fn failures_are_counted_beyond_what_is_named() {
-        let mut findings = Findings::default();
+        let mut findings = CheckResults::default();
         for number in 0..30 {
             findings.expect(Check::Scores, number % 2 == 0, || number.to_string());
         }
-        let mut other = Findings::default();
+        let mut other = CheckResults::default();
         (0..30).for_each(|_| other.fail(Check::Scores, "x"));
         findings.merge(other);
         let (_, found) = findings.iter().find(|(c, _)| *c == Check::Scores).unwrap();
@@ -182,7 +183,7 @@ mod tests {
 
     #[test]
     fn storage_errors_are_no_findings() {
-        let mut findings = Findings::default();
+        let mut findings = CheckResults::default();
         let lost = findings.take::<()>(Check::Plan, Err(Error::transient("network")));
         assert!(lost.is_err());
         let broken = findings.take::<()>(Check::Plan, Err(Error::data("broken")));

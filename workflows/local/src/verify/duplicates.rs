@@ -1,30 +1,29 @@
-//! Duplicates, and what they duplicate, are images that their step saw. What a reference set holds is
-//! not looked up: the set may be gone.
+//! Checks that duplicates and the images that they duplicate were inputs of their step. Images of a
+//! reference set are not looked up, because the set may no longer exist.
 //!
-//! What a duplicate points to may be in any partition, and all names do not fit into memory. So the
-//! rows are taken in batches; the names of a batch give their partitions, and these are read. A
-//! batch holds rows of one step, for the survivors differ from step to step.
+//! The other image may be in any partition, and all names together do not fit into memory. The rows
+//! are therefore processed in batches: the names of a batch determine its partitions, and only
+//! these are read. A batch contains rows of one step, because the survivors differ between steps.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use sluice_harness::Survivors;
 use sluice_manifest::layout::DUPLICATES;
 use sluice_manifest::rows::{DuplicateRow, NameRow};
 use sluice_manifest::{ImageId, Partition, Receipt, Result, StepName};
-use sluice_report::steps;
+use sluice_run::{Survivors, steps};
 
-use super::Run;
-use super::checks::{Check, Findings};
+use super::CheckedRun;
+use super::checks::{Check, CheckResults};
 use crate::places::Places;
 
-/// Rows of a batch.
+/// The number of rows of a batch.
 const BATCH: usize = 100_000;
 
 /// Checks all duplicates of all steps.
 ///
 /// # Errors
-/// Of storage only.
-pub fn check(run: &Run<'_>, findings: &mut Findings) -> Result<()> {
+/// Storage errors only.
+pub fn check(run: &CheckedRun<'_>, findings: &mut CheckResults) -> Result<()> {
     let places = Places::new(run.plan);
     for &step in &run.steps {
         let first = steps::duplicates(run.receipts, step).next();
@@ -41,16 +40,16 @@ pub fn check(run: &Run<'_>, findings: &mut Findings) -> Result<()> {
     Ok(())
 }
 
-/// The duplicates of a step.
+/// The check of one step's duplicates.
 struct StepCheck<'a> {
-    run: &'a Run<'a>,
+    run: &'a CheckedRun<'a>,
     step: &'a StepName,
     places: &'a Places<'a>,
     survivors: &'a Survivors<'a>,
 }
 
 impl StepCheck<'_> {
-    fn check(&self, findings: &mut Findings) -> Result<()> {
+    fn check(&self, findings: &mut CheckResults) -> Result<()> {
         let mut batch = Vec::new();
         for receipt in steps::duplicates(self.run.receipts, self.step) {
             if let Err(e) = self.unit(receipt, &mut batch, findings) {
@@ -64,11 +63,11 @@ impl StepCheck<'_> {
         &self,
         receipt: &Receipt,
         batch: &mut Vec<DuplicateRow>,
-        findings: &mut Findings,
+        findings: &mut CheckResults,
     ) -> Result<()> {
         let path = DUPLICATES.path(self.step, receipt.unit);
         let mut rows = 0;
-        for row in self.run.context.run.rows(&path)? {
+        for row in self.run.recorded.rows(&path)? {
             batch.push(row?);
             rows += 1;
             if batch.len() == BATCH {
@@ -82,8 +81,8 @@ impl StepCheck<'_> {
         Ok(())
     }
 
-    /// Checks the rows of a batch, and empties it.
-    fn batch(&self, batch: &mut Vec<DuplicateRow>, findings: &mut Findings) -> Result<()> {
+    /// Checks the rows of a batch, and clears it.
+    fn batch(&self, batch: &mut Vec<DuplicateRow>, findings: &mut CheckResults) -> Result<()> {
         let mut wanted: BTreeMap<Partition, BTreeSet<&str>> = BTreeMap::new();
         for row in batch.iter() {
             let other = Some(&row.duplicate_of).filter(|_| row.reference.is_none());
@@ -98,7 +97,7 @@ impl StepCheck<'_> {
         }
         let mut there: HashSet<(Partition, ImageId)> = HashSet::new();
         for (partition, ids) in wanted {
-            self.run.context.check_stop()?;
+            self.run.recorded.check_stop()?;
             if let Err(e) = self.survivors_among(partition, &ids, &mut there) {
                 findings.note(Check::Duplicates, e)?;
             }
@@ -108,7 +107,7 @@ impl StepCheck<'_> {
                 && (row.reference.is_some() || self.is_another(&row, &there));
             findings.expect(Check::Duplicates, holds, || {
                 format!(
-                    "{}: {} ({}), duplicate of {}: not two images that the step saw",
+                    "{}: {} ({}), duplicate of {}: these are not two images that the step saw",
                     self.step, row.image_id, row.partition, row.duplicate_of
                 )
             });

@@ -1,22 +1,22 @@
-//! The decisions of filters: one for each survivor, as the thresholds say.
+//! Checks the decisions of filters: one for each survivor, in agreement with the thresholds.
 //!
-//! Thresholds are taken from the filter's settings and compared with the scores again. Rules are
-//! not evaluated again.
+//! The thresholds come from the filter's settings, and the scores are compared with them again.
+//! Rules are not evaluated again.
 
-use sluice_harness::ScoreReader;
 use sluice_manifest::layout::FILTERED;
 use sluice_manifest::rows::{FilterRow, NameRow};
 use sluice_manifest::{Counts, Partition, ReasonKind, Receipt, Result};
-use sluice_report::thresholds::{self, Threshold};
+use sluice_run::ScoreReader;
+use sluice_run::thresholds::{self, Threshold};
 
-use super::Run;
-use super::checks::{Check, Findings};
+use super::CheckedRun;
+use super::checks::{Check, CheckResults};
 
-/// A threshold with the scores that it is for.
-struct Condition {
+/// A threshold, with the scores that it applies to.
+struct CheckedThreshold {
     threshold: Threshold,
     scores: ScoreReader,
-    /// The current sample's; NaN where there is none.
+    /// The current sample's score; NaN if it has none.
     score: f32,
 }
 
@@ -25,25 +25,22 @@ struct Condition {
 /// # Errors
 /// Data, when a manifest is missing or broken.
 pub fn check(
-    run: &Run<'_>,
+    run: &CheckedRun<'_>,
     receipt: &Receipt,
     partition: Partition,
-    findings: &mut Findings,
+    findings: &mut CheckResults,
 ) -> Result<()> {
     let Some(survivors) = run.survivors.before(receipt) else {
         return Ok(());
     };
     let (step, unit) = (&receipt.step, receipt.unit);
     let mut conditions = conditions(run, receipt)?;
-    let mut rows = run
-        .context
-        .run
-        .rows::<FilterRow>(&FILTERED.path(step, unit))?;
+    let mut rows = run.recorded.rows::<FilterRow>(&FILTERED.path(step, unit))?;
     let mut counts = Counts::default();
     for verdict in survivors.verdicts::<NameRow>(partition)? {
         let verdict = verdict?;
         let id = &verdict.sample.image_id;
-        // A scorer may have seen images that the filter has not.
+        // A scorer may have processed images that did not reach the filter.
         for condition in &mut conditions {
             let scores = condition.scores.next_if(id.as_str())?;
             condition.score = scores.map_or(f32::NAN, |scores| scores[0]);
@@ -71,12 +68,13 @@ pub fn check(
             )
         });
         if counts.input % 1024 == 0 {
-            run.context.check_stop()?;
+            run.recorded.check_stop()?;
         }
     }
     if let Some(row) = rows.next() {
         let id = row?.image_id;
-        let failure = format!("{step} {unit}: {id} is no survivor, out of order or there twice");
+        let failure =
+            format!("{step} {unit}: {id} is not a survivor, out of order or a duplicate row");
         findings.fail(Check::Decisions, failure);
     }
     findings.expect(Check::Decisions, counts == receipt.counts, || {
@@ -85,11 +83,11 @@ pub fn check(
     Ok(())
 }
 
-fn conditions(run: &Run<'_>, receipt: &Receipt) -> Result<Vec<Condition>> {
+fn conditions(run: &CheckedRun<'_>, receipt: &Receipt) -> Result<Vec<CheckedThreshold>> {
     let thresholds = thresholds::of_receipt(receipt).into_iter();
     let conditions = thresholds.map(|threshold| {
-        Ok(Condition {
-            scores: ScoreReader::open_one(run.context, &threshold.score, receipt.unit)?,
+        Ok(CheckedThreshold {
+            scores: ScoreReader::open_one(run.recorded, &threshold.score, receipt.unit)?,
             threshold,
             score: f32::NAN,
         })
@@ -98,18 +96,18 @@ fn conditions(run: &Run<'_>, receipt: &Receipt) -> Result<Vec<Condition>> {
 }
 
 /// Whether a decision agrees with the scores.
-fn follows(row: &FilterRow, conditions: &[Condition]) -> bool {
-    let passes = |c: &Condition| c.threshold.keep().passes(c.score, c.threshold.value);
+fn follows(row: &FilterRow, conditions: &[CheckedThreshold]) -> bool {
+    let passes = |c: &CheckedThreshold| c.threshold.keep().passes(c.score, c.threshold.value);
     let Some(reason) = &row.reason else {
         return conditions.iter().all(passes);
     };
-    let is_about = |c: &&Condition| {
+    let is_about = |c: &&CheckedThreshold| {
         let name = c.threshold.score.to_string();
         reason.subject.as_deref() == Some(name.as_str())
     };
     let mut about = conditions.iter().filter(is_about);
     match reason.kind {
-        // A filter that is not ours may keep its thresholds elsewhere.
+        // A filter that is not Sluice's may have its thresholds elsewhere.
         _ if conditions.is_empty() => true,
         ReasonKind::BelowMin | ReasonKind::AboveMax | ReasonKind::BelowTop => {
             about.any(|c| c.threshold.reason == reason.kind && !c.score.is_nan() && !passes(c))

@@ -1,4 +1,4 @@
-//! The images in an output's Parquet file, in its order.
+//! Reads the images in an output's Parquet file, in order.
 
 use std::collections::VecDeque;
 
@@ -8,18 +8,18 @@ use sluice_manifest::rows::{CuratedRow, Row};
 use sluice_manifest::{Error, Result};
 use sluice_store::{Store, Table};
 
-/// Reads the images of a Parquet file, a row group at a time.
-pub struct Images {
+/// A reader of the images in a Parquet file, one row group at a time.
+pub struct TableImages {
     table: Table,
     uri: String,
     read: VecDeque<Vec<u8>>,
 }
 
-impl Images {
+impl TableImages {
     /// Opens the file.
     ///
     /// # Errors
-    /// Data, when it holds no images.
+    /// Data, when the file has no images.
     pub fn open(store: &Store, path: &str) -> Result<Self> {
         Ok(Self {
             table: store.table(path, CuratedRow::SCHEMA, &[IMAGE_COLUMN.0])?,
@@ -28,10 +28,10 @@ impl Images {
         })
     }
 
-    /// Returns the next row's image.
+    /// Returns the image of the next row.
     ///
     /// # Errors
-    /// Data, when there is none.
+    /// Data, when the row has no image.
     pub fn take(&mut self) -> Result<Vec<u8>> {
         while self.read.is_empty() {
             let missing = || Error::data(format!("{}: a row has no image", self.uri));

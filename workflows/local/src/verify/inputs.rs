@@ -1,33 +1,36 @@
-//! Every unit was made from what its inputs are now.
+//! Checks that the inputs of every unit have not changed since.
 
 use std::collections::HashMap;
 
-use sluice_harness::{CurrentInputs, shard_input};
 use sluice_manifest::{Input, InputOf, Receipt, ShardPath};
+use sluice_run::CurrentInputs;
 
-use super::Run;
-use super::checks::{Check, Findings};
+use super::CheckedRun;
+use super::checks::{Check, CheckResults};
 
-/// Follows every input of every unit to what it is now.
-pub fn check(run: &Run<'_>, findings: &mut Findings) {
+/// Compares every input of every unit with its present state.
+pub fn check(run: &CheckedRun<'_>, findings: &mut CheckResults) {
     let planned = run.plan.partitions.iter().flat_map(|p| &p.shards);
     let shards: HashMap<&ShardPath, Input> =
-        planned.map(|row| (&row.shard, shard_input(row))).collect();
+        planned.map(|row| (&row.shard, Input::shard(row))).collect();
     let mut current = CurrentInputs::new(run.receipts);
     for receipt in run.all_receipts() {
         let changed = current.changed(receipt);
         let changed = changed.or_else(|| changed_shard(receipt, &shards));
         findings.expect(Check::Inputs, changed.is_none(), || {
-            let what = changed.map_or_else(String::new, |(input, is_gone)| match is_gone {
-                true => format!("{} is gone", input.of),
-                false => format!("{} has changed since", input.of),
+            let what = changed.map_or_else(String::new, |(input, is_gone)| {
+                if is_gone {
+                    format!("{} is gone", input.of)
+                } else {
+                    format!("{} has changed since", input.of)
+                }
             });
             format!("{} {}: {what}", receipt.step, receipt.unit)
         });
     }
 }
 
-/// Returns the first source shard that is not what a unit was made from, and whether it is gone.
+/// Returns the first source shard of a unit that has changed, and whether it is gone.
 fn changed_shard<'r>(
     receipt: &'r Receipt,
     shards: &HashMap<&ShardPath, Input>,

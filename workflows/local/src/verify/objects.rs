@@ -1,50 +1,47 @@
-//! Everything that receipts name is there as it was written, and manifests have their columns.
+//! Checks that everything in the receipts exists unchanged, and that manifests have their columns.
 
 use rayon::prelude::*;
-use sluice_harness::Context;
 use sluice_manifest::layout::{
     self, ASSIGNMENTS, CAPTIONS, CENTROIDS, DECISIONS, DUPLICATES, EMBEDDINGS, FILTERED, GROUPS,
     IMAGES, KNOWN, Manifest, OUTPUT_PLAN, PAIRS, SCORES, SHARDS, SKIPPED,
 };
 use sluice_manifest::rows::{self, CuratedRow, MODEL_SHA256_KEY, PlanRow, Row};
 use sluice_manifest::{Receipt, Result};
+use sluice_run::Run;
 use sluice_store::Store;
 
-use super::Run;
-use super::checks::{Check, Findings};
+use super::CheckedRun;
+use super::checks::{Check, CheckResults};
 
 /// Checks all outputs of all units.
 ///
 /// # Errors
-/// Of storage only.
-pub fn check(run: &Run<'_>) -> Result<Findings> {
+/// Storage errors only.
+pub fn check(run: &CheckedRun<'_>) -> Result<CheckResults> {
     let receipts: Vec<&Receipt> = run.all_receipts().collect();
-    let found: Vec<Findings> = receipts
+    let found: Vec<CheckResults> = receipts
         .par_iter()
-        .map(|receipt| outputs_of(run.context, receipt))
+        .map(|receipt| outputs_of(run.recorded, receipt))
         .collect::<Result<_>>()?;
-    let mut findings = Findings::default();
+    let mut findings = CheckResults::default();
     for found in found {
         findings.merge(found);
     }
     Ok(findings)
 }
 
-fn outputs_of(context: &Context, receipt: &Receipt) -> Result<Findings> {
-    let mut findings = Findings::default();
+fn outputs_of(recorded: &Run, receipt: &Receipt) -> Result<CheckResults> {
+    let mut findings = CheckResults::default();
     for output in &receipt.outputs {
-        context.check_stop()?;
-        let outside = context.outside(&output.path)?;
+        recorded.check_stop()?;
+        let outside = recorded.outside(&output.path)?;
         let is_outside = outside.is_some();
-        let inside = || (Store::clone(&context.run), output.path.to_string());
+        let inside = || (Store::clone(recorded), output.path.to_string());
         let (store, path) = outside.unwrap_or_else(inside);
         let size = store.stat(&path)?.map(|info| info.bytes);
         let there = findings.expect(Check::Outputs, size == Some(output.bytes), || match size {
             None => format!("{}: no such object", output.path),
-            Some(size) => format!(
-                "{}: {size} bytes, written were {}",
-                output.path, output.bytes
-            ),
+            Some(size) => format!("{}: {size} bytes, expected {}", output.path, output.bytes),
         });
         if !there {
             continue;
@@ -57,9 +54,10 @@ fn outputs_of(context: &Context, receipt: &Receipt) -> Result<Findings> {
             )
         });
         if path.ends_with(".parquet") {
-            let opened = match is_outside {
-                true => store.rows::<CuratedRow>(&path).map(drop),
-                false => open(&store, &path, receipt),
+            let opened = if is_outside {
+                store.rows::<CuratedRow>(&path).map(drop)
+            } else {
+                open(&store, &path, receipt)
             };
             findings.take(Check::Schemas, opened)?;
         }
@@ -67,23 +65,24 @@ fn outputs_of(context: &Context, receipt: &Receipt) -> Result<Findings> {
     Ok(findings)
 }
 
-type Open = fn(&Store, &str) -> Result<()>;
+type OpenManifest = fn(&Store, &str) -> Result<()>;
 
-/// Returns a kind of manifest, and how to open one.
-fn kind<R: Row>(manifest: &Manifest<R>) -> (&'static str, Open) {
+/// Returns a kind of manifest, and a function that opens one.
+fn kind<R: Row>(manifest: &Manifest<R>) -> (&'static str, OpenManifest) {
     (manifest.kind(), |store, path| {
         store.rows::<R>(path).map(drop)
     })
 }
 
-/// Opens a manifest as what its folder says it is; that checks its columns.
+/// Opens a manifest as the kind that its folder implies, which checks its columns.
 fn open(store: &Store, path: &str, receipt: &Receipt) -> Result<()> {
     if path == layout::PLAN {
         return store.rows::<PlanRow>(path).map(drop);
     }
-    let decisions = match receipt.decides.is_empty() {
-        true => kind(&DECISIONS),
-        false => kind(&FILTERED),
+    let decisions = if receipt.decides.is_empty() {
+        kind(&DECISIONS)
+    } else {
+        kind(&FILTERED)
     };
     let typed = [
         kind(&IMAGES),
@@ -123,6 +122,6 @@ fn open(store: &Store, path: &str, receipt: &Receipt) -> Result<()> {
         let columns = ["cluster", "partition", "image_id", "distance", "embedding"];
         return store.table(path, rows::ASSIGNMENTS, &columns).map(drop);
     }
-    // A kind that only its own stage knows.
+    // A kind that only one stage knows.
     store.any_table(path).map(drop)
 }

@@ -1,4 +1,4 @@
-//! The curated datasets: their shards, their index, and nothing else.
+//! Checks the curated datasets: their shards, their index, and that there are no other files.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -6,23 +6,24 @@ use rayon::prelude::*;
 use serde_json::Value;
 use sluice_export::captions::KeepCaptions;
 use sluice_export::claim::Claim;
-use sluice_export::format::{Format, plan_settings};
+use sluice_export::format::{OutputFormat, plan_settings};
+use sluice_export::groups::Groups;
 use sluice_manifest::layout::{self, OUTPUT_PLAN};
 use sluice_manifest::rows::{OUTPUT_KEY, OutputPlanRow, WEIGHT_KEY};
 use sluice_manifest::{Error, Result, StepName, Unit, UnitKind};
 use sluice_pixels::Recode;
-use sluice_report::steps;
+use sluice_run::steps;
 use sluice_store::{Location, Store};
 
-use super::Run;
-use super::checks::{Check, Findings};
-use super::shard::{Output, Weight};
+use super::CheckedRun;
+use super::checks::{Check, CheckResults};
+use super::shard::{CheckedOutput, PlanWeight};
 
-/// Checks the dataset of every export that has planned one.
+/// Checks the dataset of every export that has a plan.
 ///
 /// # Errors
-/// Of storage only.
-pub fn check(run: &Run<'_>, input: &Store, findings: &mut Findings) -> Result<()> {
+/// Storage errors only.
+pub fn check(run: &CheckedRun<'_>, input: &Store, findings: &mut CheckResults) -> Result<()> {
     for export in steps::exports(run.receipts) {
         if run
             .receipts
@@ -35,22 +36,33 @@ pub fn check(run: &Run<'_>, input: &Store, findings: &mut Findings) -> Result<()
     Ok(())
 }
 
-fn dataset(run: &Run<'_>, export: &StepName, input: &Store, findings: &mut Findings) -> Result<()> {
+fn dataset(
+    run: &CheckedRun<'_>,
+    export: &StepName,
+    input: &Store,
+    findings: &mut CheckResults,
+) -> Result<()> {
     let path = OUTPUT_PLAN.path(export, Unit::once(UnitKind::Plan));
     let Some((location, weight, rows)) = findings.take(Check::Packing, plan(run, &path))? else {
         return Ok(());
     };
-    let Some(store) = findings.take(Check::Packing, run.context.storage.open(&location))? else {
+    let Some(store) = findings.take(Check::Packing, run.recorded.storage.open(&location))? else {
+        return Ok(());
+    };
+    let Some(groups) = findings.take(Check::Duplicates, groups(run, export))? else {
         return Ok(());
     };
     let settings = plan_settings(run.receipts, export);
-    let format = settings.as_ref().map_or_else(Format::default, |s| s.format);
-    let output = Output {
+    let format = settings
+        .as_ref()
+        .map_or_else(OutputFormat::default, |s| s.format);
+    let output = CheckedOutput {
         run,
         export,
         input,
         store: &store,
         weight,
+        groups,
         format,
         recode: settings.as_ref().map_or_else(Recode::default, |s| s.recode),
         keep_captions: settings
@@ -59,7 +71,7 @@ fn dataset(run: &Run<'_>, export: &StepName, input: &Store, findings: &mut Findi
         splits: settings.map_or_else(Vec::new, |settings| settings.splits),
     };
     let rows: Vec<(u32, Vec<OutputPlanRow>)> = rows.into_iter().collect();
-    let looked: Vec<(Findings, u64)> = rows
+    let looked: Vec<(CheckResults, u64)> = rows
         .par_iter()
         .map(|(_, rows)| output.check(rows))
         .collect::<Result<_>>()?;
@@ -79,10 +91,10 @@ fn dataset(run: &Run<'_>, export: &StepName, input: &Store, findings: &mut Findi
     let total: u64 = samples.values().sum();
     let kept = run.receipts.counts(export, UnitKind::Part).kept;
     findings.expect(Check::Conservation, total == kept, || {
-        format!("{export}: {kept} samples are kept, the output holds {total}")
+        format!("{export}: {kept} samples are kept, the output has {total}")
     });
     let mut indexes = Vec::new();
-    for (split, samples) in splits.iter().filter(|_| format == Format::Webdataset) {
+    for (split, samples) in splits.iter().filter(|_| format == OutputFormat::Webdataset) {
         let path = layout::output_index(*split);
         index(&store, &path, samples, findings)?;
         indexes.push(path);
@@ -91,15 +103,30 @@ fn dataset(run: &Run<'_>, export: &StepName, input: &Store, findings: &mut Findi
     claimed(run, export, &store, findings)
 }
 
-/// The claim names this run. One of an older version names a place alone, which may have changed.
-fn claimed(run: &Run<'_>, export: &StepName, store: &Store, findings: &mut Findings) -> Result<()> {
+/// Returns the groups of duplicates by what the dedup steps removed.
+fn groups(run: &CheckedRun<'_>, export: &StepName) -> Result<Groups> {
+    let decided = run.receipts.of_kind(export, UnitKind::Part).first();
+    match decided.and_then(|receipt| run.survivors.before(receipt)) {
+        Some(survivors) => Groups::of(survivors),
+        None => Ok(Groups::default()),
+    }
+}
+
+/// Checks that the claim names this run. A claim of an older version has only a location, which may
+/// have changed.
+fn claimed(
+    run: &CheckedRun<'_>,
+    export: &StepName,
+    store: &Store,
+    findings: &mut CheckResults,
+) -> Result<()> {
     let claim = findings.take(Check::Extra, Claim::read(store))?.flatten();
     let Some(claim) = claim.filter(Claim::has_id) else {
         return Ok(());
     };
-    let id = run.context.run_info()?.map(|info| info.id);
+    let id = run.recorded.run_info()?.map(|info| info.id);
     let ours = Claim::new(
-        run.context.run.location(),
+        run.recorded.location(),
         &id.unwrap_or_default(),
         export,
         store.location(),
@@ -108,16 +135,16 @@ fn claimed(run: &Run<'_>, export: &StepName, store: &Store, findings: &mut Findi
     Ok(())
 }
 
-type Planned = (Location, Weight, BTreeMap<u32, Vec<OutputPlanRow>>);
+type Planned = (Location, PlanWeight, BTreeMap<u32, Vec<OutputPlanRow>>);
 
-/// Returns where the output is and what goes into each shard. There is a row for each shard and
-/// partition: not much more than the plan of the partitions has.
-fn plan(run: &Run<'_>, path: &str) -> Result<Planned> {
-    let rows = run.context.run.rows::<OutputPlanRow>(path)?;
+/// Returns the location of the output, and the contents of each shard. There is one row per shard
+/// and partition, which is little more than the plan of the partitions.
+fn plan(run: &CheckedRun<'_>, path: &str) -> Result<Planned> {
+    let rows = run.recorded.rows::<OutputPlanRow>(path)?;
     let location = Location::parse(rows.table().required(OUTPUT_KEY)?)?;
     let weight = match rows.table().required(WEIGHT_KEY)? {
-        "images" => Weight::Images,
-        "bytes" => Weight::Bytes,
+        "images" => PlanWeight::Images,
+        "bytes" => PlanWeight::Bytes,
         other => return Err(Error::data(format!("{path}: unknown weight {other:?}"))),
     };
     let mut shards: BTreeMap<u32, Vec<OutputPlanRow>> = BTreeMap::new();
@@ -128,12 +155,12 @@ fn plan(run: &Run<'_>, path: &str) -> Result<Planned> {
     Ok((location, weight, shards))
 }
 
-/// The index has every shard with its samples and size.
+/// Checks that the index has every shard with its number of samples and its size.
 fn index(
     store: &Store,
     path: &str,
     samples: &BTreeMap<String, u64>,
-    findings: &mut Findings,
+    findings: &mut CheckResults,
 ) -> Result<()> {
     let Some(json) = findings.take(Check::Index, store.get(path))? else {
         return Ok(());
@@ -164,13 +191,13 @@ fn index(
     Ok(())
 }
 
-/// Nothing but the shards, their Parquet files, the index, the card, its description in
-/// Croissant and the claim.
+/// Checks that there are only the shards, their Parquet files, the index, the card, the Croissant
+/// description and the claim.
 fn extra(
     store: &Store,
     samples: &BTreeMap<String, u64>,
     indexes: Vec<String>,
-    findings: &mut Findings,
+    findings: &mut CheckResults,
 ) -> Result<()> {
     let mut known: BTreeSet<String> = samples.keys().cloned().collect();
     let tables = samples.keys().map(|tar| tar.replace(".tar", ".parquet"));

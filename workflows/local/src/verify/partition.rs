@@ -1,9 +1,8 @@
-//! One partition: its shards, its samples, their scores and decisions.
+//! Checks one partition: its shards, its samples, their scores and decisions.
 
 use std::collections::HashMap;
 
 use sluice_export::split::group_of;
-use sluice_harness::PartitionPlan;
 use sluice_manifest::layout::{DECISIONS, EMBEDDINGS, IMAGES, SHARDS, SKIPPED};
 use sluice_manifest::rows::{
     DecisionRow, PlanRow, SampleBrief, SampleRow, ShardRow, SkippedRow, Status,
@@ -11,26 +10,25 @@ use sluice_manifest::rows::{
 use sluice_manifest::{
     Counts, Dropped, Partition, Receipt, Result, ShardPath, StepName, Unit, UnitKind,
 };
-use sluice_report::steps;
+use sluice_run::{PartitionPlan, steps};
 
-use super::Run;
-use super::checks::{Check, Findings};
-use super::{filters, scores};
+use super::checks::{Check, CheckResults};
+use super::{CheckedRun, filters, scores};
 
-/// Members and samples of a shard, as the manifests have them.
+/// The numbers of members and samples of a shard, according to the manifests.
 #[derive(Debug, Default)]
-struct Tally {
+struct ShardCounts {
     samples: u64,
     in_samples: u64,
     skipped: u64,
 }
 
-/// Checks a partition: what `read` found, then every step that works on partitions.
+/// Checks a partition: the rows of `read`, then every step that works on partitions.
 ///
 /// # Errors
-/// Of storage only.
-pub fn check(run: &Run<'_>, planned: &PartitionPlan) -> Result<Findings> {
-    let mut findings = Findings::default();
+/// Storage errors only.
+pub fn check(run: &CheckedRun<'_>, planned: &PartitionPlan) -> Result<CheckResults> {
+    let mut findings = CheckResults::default();
     let (partition, unit) = (planned.partition, Unit::from(planned.partition));
     for &step in &run.steps {
         let Some(receipt) = run.receipts.unit(step, unit) else {
@@ -60,23 +58,23 @@ pub fn check(run: &Run<'_>, planned: &PartitionPlan) -> Result<Findings> {
     Ok(findings)
 }
 
-fn note(findings: &mut Findings, check: Check, result: Result<()>) -> Result<()> {
+fn note(findings: &mut CheckResults, check: Check, result: Result<()>) -> Result<()> {
     match result {
         Ok(()) => Ok(()),
         Err(e) => findings.note(check, e),
     }
 }
 
-/// Rows of `read/images` against the receipt, and members against `read/shards`.
+/// Compares the rows of `read/images` with the receipt, and the members with `read/shards`.
 fn samples(
-    run: &Run<'_>,
+    run: &CheckedRun<'_>,
     planned: &PartitionPlan,
     receipt: &Receipt,
-    findings: &mut Findings,
+    findings: &mut CheckResults,
 ) -> Result<()> {
-    let store = &run.context.run;
+    let store = run.recorded;
     let (read, unit) = (&receipt.step, receipt.unit);
-    let mut tallies: HashMap<ShardPath, Tally> = HashMap::new();
+    let mut counts_of_shards: HashMap<ShardPath, ShardCounts> = HashMap::new();
     let mut counts = Counts::default();
     let shards = planned.shards.iter().map(|shard| (&shard.shard, shard));
     let shards: HashMap<&ShardPath, &PlanRow> = shards.collect();
@@ -92,19 +90,19 @@ fn samples(
             format!("{id}: not named by its shard and key, or rejected without a reason")
         });
         let own = row.own_members();
-        let tally = tallies.entry(row.shard).or_default();
-        tally.samples += 1;
-        tally.in_samples += own;
+        let shard_counts = counts_of_shards.entry(row.shard).or_default();
+        shard_counts.samples += 1;
+        shard_counts.in_samples += own;
         counts.add(read, row.reason.as_ref());
         if counts.input % 1024 == 0 {
-            run.context.check_stop()?;
+            run.recorded.check_stop()?;
         }
     }
     findings.expect(Check::Samples, receipt.counts == counts, || {
         format!("{read} {unit}: the rows do not sum up to what the receipt counts")
     });
     for row in store.rows::<SkippedRow>(&SKIPPED.path(read, unit))? {
-        tallies.entry(row?.shard).or_default().skipped += 1;
+        counts_of_shards.entry(row?.shard).or_default().skipped += 1;
     }
     let mut shards = store.rows::<ShardRow>(&SHARDS.path(read, unit))?;
     for planned in &planned.shards {
@@ -112,39 +110,38 @@ fn samples(
             findings.fail(Check::Shards, format!("{}: not read", planned.shard));
             continue;
         };
-        let tally = tallies.remove(&row.shard).unwrap_or_default();
+        let shard_counts = counts_of_shards.remove(&row.shard).unwrap_or_default();
         let holds = row.shard == planned.shard
             && row.torn <= 1
-            && (tally.samples, tally.skipped) == (row.samples, row.skipped)
-            && row.members == tally.in_samples + tally.skipped + row.torn;
+            && (shard_counts.samples, shard_counts.skipped) == (row.samples, row.skipped)
+            && row.members == shard_counts.in_samples + shard_counts.skipped + row.torn;
         findings.expect(Check::Shards, holds, || {
             format!(
                 "{}: {} members, but {} in samples + {} skipped + {} torn",
-                row.shard, row.members, tally.in_samples, tally.skipped, row.torn
+                row.shard, row.members, shard_counts.in_samples, shard_counts.skipped, row.torn
             )
         });
     }
-    for shard in tallies.keys() {
-        let failure = format!("{shard}: has samples, but is no shard of {unit}");
+    for shard in counts_of_shards.keys() {
+        let failure = format!("{shard}: has samples, but is not a shard of {unit}");
         findings.fail(Check::Shards, failure);
     }
     Ok(())
 }
 
-/// Makes each decision of an export again.
+/// Repeats each decision of an export.
 fn decisions(
-    run: &Run<'_>,
+    run: &CheckedRun<'_>,
     receipt: &Receipt,
     partition: Partition,
-    findings: &mut Findings,
+    findings: &mut CheckResults,
 ) -> Result<()> {
     let Some(survivors) = run.survivors.before(receipt) else {
         return Ok(());
     };
     let (export, unit) = (&receipt.step, receipt.unit);
     let mut rows = run
-        .context
-        .run
+        .recorded
         .rows::<DecisionRow>(&DECISIONS.path(export, unit))?;
     let mut counts = Counts::default();
     for verdict in survivors.verdicts::<SampleBrief>(partition)? {
@@ -169,7 +166,7 @@ fn decisions(
                 .zip(reason)
                 .map(|(step, reason)| Dropped { step, reason });
             format!(
-                "{export}: {id}: the deciding steps say {}, the row (of {found}) says {}",
+                "{export}: {id}: expected {} from the deciding steps, the row (of {found}) has {}",
                 words(verdict.dropped.as_ref()),
                 words(told.as_ref())
             )

@@ -1,16 +1,16 @@
-//! Every step that was run was done for all of its units, in one way.
+//! Checks that every step has all its units, with the same settings.
 
 use std::collections::BTreeSet;
 
 use sluice_manifest::{Receipt, StepName, Unit, UnitKind};
-use sluice_report::planned::PlannedStep;
-use sluice_report::steps;
+use sluice_run::planned::PlannedStep;
+use sluice_run::steps;
 
-use super::Run;
-use super::checks::{Check, Findings, NAMED};
+use super::CheckedRun;
+use super::checks::{Check, CheckResults, NAMED};
 
-/// Checks the receipts of all steps. Steps of the pipeline file must have some.
-pub fn check(run: &Run<'_>, planned: &[PlannedStep], findings: &mut Findings) {
+/// Checks the receipts of all steps. Steps of the pipeline file must have receipts.
+pub fn check(run: &CheckedRun<'_>, planned: &[PlannedStep], findings: &mut CheckResults) {
     for broken in &run.receipts.broken {
         findings.fail(Check::Receipts, broken.to_string());
     }
@@ -32,9 +32,9 @@ pub fn check(run: &Run<'_>, planned: &[PlannedStep], findings: &mut Findings) {
     }
 }
 
-/// Returns the kinds of units that a step must have: those that it has, those that hold its
-/// decisions, and an export's shards once they are planned.
-fn kinds(run: &Run<'_>, step: &StepName, is_planned: bool) -> BTreeSet<UnitKind> {
+/// Returns the kinds of units that a step must have: those that it has, those with its decisions,
+/// and an export's shards once they are planned.
+fn kinds(run: &CheckedRun<'_>, step: &StepName, is_planned: bool) -> BTreeSet<UnitKind> {
     let receipts = run.receipts.of(step);
     let mut kinds: BTreeSet<UnitKind> = receipts.iter().map(|receipt| receipt.unit.kind).collect();
     kinds.extend(steps::decides(run.receipts, step));
@@ -51,13 +51,13 @@ fn kinds(run: &Run<'_>, step: &StepName, is_planned: bool) -> BTreeSet<UnitKind>
     kinds
 }
 
-/// Returns how many output shards an export has planned.
-fn planned_shards(run: &Run<'_>, step: &StepName) -> Option<u64> {
+/// Returns the number of output shards that an export has planned.
+fn planned_shards(run: &CheckedRun<'_>, step: &StepName) -> Option<u64> {
     let plan = run.receipts.unit(step, Unit::once(UnitKind::Plan))?;
     (plan.stage == steps::EXPORT).then_some(plan.sums.shards)
 }
 
-fn complete(run: &Run<'_>, step: &StepName, kind: UnitKind, findings: &mut Findings) {
+fn complete(run: &CheckedRun<'_>, step: &StepName, kind: UnitKind, findings: &mut CheckResults) {
     let receipts = run.receipts.of_kind(step, kind);
     let wanted: BTreeSet<Unit> = match (kind, planned_shards(run, step)) {
         (UnitKind::Part, _) => run.plan.units().into_iter().collect(),
@@ -74,7 +74,7 @@ fn complete(run: &Run<'_>, step: &StepName, kind: UnitKind, findings: &mut Findi
     for unit in there.difference(&wanted) {
         findings.fail(
             Check::Receipts,
-            format!("{step} {unit}: is no unit of the step"),
+            format!("{step} {unit}: not a unit of the step"),
         );
     }
     for receipt in receipts {
@@ -103,8 +103,8 @@ fn complete(run: &Run<'_>, step: &StepName, kind: UnitKind, findings: &mut Findi
     }
 }
 
-/// Returns the units that a step must have. However many a receipt states, they are some more than there
-/// are: enough to name those that are missing.
+/// Returns the units that a step must have. The number that a receipt states is bounded to slightly
+/// more than the existing units, which is enough to list missing ones.
 fn units(kind: UnitKind, stated: u64, receipts: &[Receipt]) -> BTreeSet<Unit> {
     let most = receipts.len().saturating_add(NAMED);
     let count = u32::try_from(most.min(usize::try_from(stated).unwrap_or(most)));
@@ -113,8 +113,8 @@ fn units(kind: UnitKind, stated: u64, receipts: &[Receipt]) -> BTreeSet<Unit> {
         .collect()
 }
 
-/// All units that hold a step's decisions belong to the same deciding step.
-fn same_decider(receipts: &[Receipt], findings: &mut Findings) {
+/// Checks that all units with a step's decisions belong to the same deciding step.
+fn same_decider(receipts: &[Receipt], findings: &mut CheckResults) {
     let mut deciding = receipts
         .iter()
         .filter(|receipt| !receipt.decides.is_empty());
@@ -124,7 +124,7 @@ fn same_decider(receipts: &[Receipt], findings: &mut Findings) {
             (&receipt.decides, &receipt.survivors_of) == (&first.decides, &first.survivors_of);
         findings.expect(Check::Receipts, same, || {
             format!(
-                "{}: {} and {} do not decide together: other --methods or --survivors-of",
+                "{}: {} and {} have different --methods or --survivors-of",
                 receipt.step, first.unit, receipt.unit
             )
         });

@@ -1,22 +1,23 @@
-//! Scores and embeddings: each is of a survivor, and receipts count them as they are.
+//! Checks scores and embeddings: each belongs to a survivor, and the receipts have the right
+//! counts.
 
-use sluice_harness::ScoreReader;
 use sluice_manifest::layout::{EMBEDDINGS, SCORES};
 use sluice_manifest::rows::{self, NameRow};
 use sluice_manifest::{Counts, Histogram, Partition, Receipt, Result};
+use sluice_run::ScoreReader;
 
-use super::Run;
-use super::checks::{Check, Findings};
+use super::CheckedRun;
+use super::checks::{Check, CheckResults};
 
 /// Checks a scorer's rows of a partition.
 ///
 /// # Errors
 /// Data, when a manifest is missing or broken.
 pub fn check(
-    run: &Run<'_>,
+    run: &CheckedRun<'_>,
     receipt: &Receipt,
     partition: Partition,
-    findings: &mut Findings,
+    findings: &mut CheckResults,
 ) -> Result<()> {
     let columns: Vec<&str> = receipt
         .scores
@@ -24,10 +25,10 @@ pub fn check(
         .map(|s| s.column.name.as_str())
         .collect();
     let (step, unit) = (&receipt.step, receipt.unit);
-    let mut reader = ScoreReader::open(run.context, step, unit, &columns)?;
+    let mut reader = ScoreReader::open(run.recorded, step, unit, &columns)?;
     let mut histograms = vec![Histogram::default(); columns.len()];
     let path = SCORES.path(step, unit);
-    let rows = run.context.run.table(&path, rows::SCORES, &["image_id"])?;
+    let rows = run.recorded.table(&path, rows::SCORES, &["image_id"])?;
     rows_of_survivors(run, receipt, partition, rows.len(), findings, |id| {
         let scores = reader.next_if(id)?;
         for (histogram, score) in histograms.iter_mut().zip(scores.iter().flatten()) {
@@ -38,7 +39,9 @@ pub fn check(
     for (summary, histogram) in receipt.scores.iter().zip(&histograms) {
         findings.expect(Check::Scores, summary.histogram == *histogram, || {
             let column = &summary.column.name;
-            format!("{step} {unit}: the receipt has another histogram of {column:?} than the rows")
+            format!(
+                "{step} {unit}: the histogram of {column:?} in the receipt differs from the rows"
+            )
         });
     }
     Ok(())
@@ -49,31 +52,28 @@ pub fn check(
 /// # Errors
 /// Data, when a manifest is missing or broken.
 pub fn check_embeddings(
-    run: &Run<'_>,
+    run: &CheckedRun<'_>,
     receipt: &Receipt,
     partition: Partition,
-    findings: &mut Findings,
+    findings: &mut CheckResults,
 ) -> Result<()> {
     let path = EMBEDDINGS.path(&receipt.step, receipt.unit);
-    let table = run
-        .context
-        .run
-        .table(&path, rows::EMBEDDINGS, &["image_id"])?;
+    let table = run.recorded.table(&path, rows::EMBEDDINGS, &["image_id"])?;
     let rows = table.len();
-    let mut ids = ScoreReader::open_path(run.context, &path, rows::EMBEDDINGS, &[])?;
+    let mut ids = ScoreReader::open_path(run.recorded, &path, rows::EMBEDDINGS, &[])?;
     rows_of_survivors(run, receipt, partition, rows, findings, |id| {
         Ok(ids.next_if(id)?.is_some())
     })
 }
 
-/// Every row is of a survivor, in the order of `read` and once, and the receipt counts them so.
-/// `take` returns whether the next row is this image's.
+/// Checks that every row belongs to a survivor, in the order of `read` and once, and that the
+/// receipt has these counts. `take` returns whether the next row is this image's.
 fn rows_of_survivors(
-    run: &Run<'_>,
+    run: &CheckedRun<'_>,
     receipt: &Receipt,
     partition: Partition,
     rows: u64,
-    findings: &mut Findings,
+    findings: &mut CheckResults,
     mut take: impl FnMut(&str) -> Result<bool>,
 ) -> Result<()> {
     let Some(survivors) = run.survivors.before(receipt) else {
@@ -85,12 +85,14 @@ fn rows_of_survivors(
         found += u64::from(take(sample?.image_id.as_str())?);
         survived += 1;
         if survived % 1024 == 0 {
-            run.context.check_stop()?;
+            run.recorded.check_stop()?;
         }
     }
     findings.expect(Check::Scores, found == rows, || {
         let wrong = rows.saturating_sub(found);
-        format!("{step} {unit}: {wrong} rows are of no survivor, out of order or there twice")
+        format!(
+            "{step} {unit}: {wrong} rows do not belong to a survivor, are out of order or duplicate"
+        )
     });
     let counted =
         receipt.counts == Counts::all_kept(survived) && receipt.sums.unscored == survived - found;

@@ -1,4 +1,4 @@
-//! One output shard: its rows and its members against the samples that were to go into it.
+//! Checks one output shard: its rows and members against the samples that belong into it.
 //!
 //! The tar is read with another implementation than the one that wrote it.
 
@@ -7,7 +7,8 @@ use std::io::Read;
 
 use sha2::{Digest, Sha256};
 use sluice_export::captions::{self, KeepCaptions};
-use sluice_export::format::Format;
+use sluice_export::format::OutputFormat;
+use sluice_export::groups::{Group, Groups};
 use sluice_export::recoded;
 use sluice_export::split::{Split, group_of, split_of};
 use sluice_manifest::layout::{DECISIONS, IMAGES};
@@ -18,78 +19,80 @@ use sluice_shard::{Sample, safe_member_name};
 use sluice_source::{EachImage, InputReader};
 use sluice_store::{ObjectReader, RowReader, Store};
 
-use super::Run;
-use super::checks::{Check, Findings};
-use super::images::Images;
+use super::CheckedRun;
+use super::checks::{Check, CheckResults};
+use super::images::TableImages;
 use super::source::Sources;
 
-/// Bytes compared at once.
+/// The number of bytes that are compared at once.
 const CHUNK: usize = 256 << 10;
 
-/// Whether a sample counts as 1 or as its bytes.
+/// The unit in which the plan counts: samples, or their bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Weight {
+pub enum PlanWeight {
     /// 1.
     Images,
     /// The bytes of its members.
     Bytes,
 }
 
-/// The curated dataset and where it came from.
-pub struct Output<'a> {
+/// The curated dataset and its origin.
+pub struct CheckedOutput<'a> {
     /// The run.
-    pub run: &'a Run<'a>,
+    pub run: &'a CheckedRun<'a>,
     /// The export that wrote it.
     pub export: &'a StepName,
     /// The source.
     pub input: &'a Store,
     /// The curated dataset.
     pub store: &'a Store,
-    /// What the plan's ranges count.
-    pub weight: Weight,
-    /// What its shards are.
-    pub format: Format,
-    /// What was done to its images.
+    /// The unit of the plan's ranges.
+    pub weight: PlanWeight,
+    /// The groups of duplicates, by the manifests of the dedup steps.
+    pub groups: Groups,
+    /// The format of its shards.
+    pub format: OutputFormat,
+    /// The re-encoding of its images.
     pub recode: Recode,
-    /// Which captions its samples have.
+    /// The captions of its samples.
     pub keep_captions: KeepCaptions,
     /// Its splits.
     pub splits: Vec<Split>,
 }
 
-/// What holds the members.
-enum Members<'e> {
-    /// A tar, all of them.
+/// The source of a shard's members.
+enum MemberSource<'e> {
+    /// A tar with all members.
     Tar(tar::Entries<'e, ObjectReader>),
-    /// The Parquet file, the images.
-    Table(Box<Images>),
+    /// The Parquet file with the images.
+    Table(Box<TableImages>),
 }
 
-/// Why the rest cannot be checked.
-enum Stop {
-    /// It is broken, which was noted.
+/// The reason why the rest of a shard cannot be checked.
+enum CheckStop {
+    /// The shard is broken, which was recorded.
     Noted,
-    /// Storage, a signal.
+    /// A storage error or a signal.
     Error(Error),
 }
 
-impl From<Error> for Stop {
+impl From<Error> for CheckStop {
     fn from(e: Error) -> Self {
-        Stop::Error(e)
+        CheckStop::Error(e)
     }
 }
 
-impl Output<'_> {
+impl CheckedOutput<'_> {
     /// Checks a shard, and returns the number of its samples.
     ///
     /// # Errors
-    /// Of storage only.
-    pub fn check(&self, rows: &[OutputPlanRow]) -> Result<(Findings, u64)> {
-        let mut findings = Findings::default();
+    /// Storage errors only.
+    pub fn check(&self, rows: &[OutputPlanRow]) -> Result<(CheckResults, u64)> {
+        let mut findings = CheckResults::default();
         let mut samples = 0;
         match self.compare(rows, &mut findings, &mut samples) {
-            Ok(()) | Err(Stop::Noted) => {}
-            Err(Stop::Error(e)) => findings.note(Check::Packing, e)?,
+            Ok(()) | Err(CheckStop::Noted) => {}
+            Err(CheckStop::Error(e)) => findings.note(Check::Packing, e)?,
         }
         Ok((findings, samples))
     }
@@ -98,14 +101,12 @@ impl Output<'_> {
     fn captions(&self, partition: Partition) -> Result<HashMap<ImageId, Vec<String>>> {
         match self.keep_captions {
             KeepCaptions::Kept => Ok(HashMap::new()),
-            KeepCaptions::All => {
-                captions::of_partition(&self.run.context.run, self.export, partition)
-            }
+            KeepCaptions::All => captions::of_partition(self.run.recorded, self.export, partition),
         }
     }
 
-    /// Returns a sample's image as it was written anew, and changes the sample's row with it. Where
-    /// the source is not at hand, the row follows the output's.
+    /// Returns a sample's re-encoded image, and changes the sample's row accordingly. Without the
+    /// source, the row follows the output's.
     fn recoded(
         &self,
         row: &CuratedRow,
@@ -131,48 +132,49 @@ impl Output<'_> {
                 read.map_err(|e| Error::of_io(e, sample.shard.as_str()))?;
             }
         }
-        let memory = &self.run.context.memory;
+        let memory = self.run.memory;
         recoded::recode(&self.recode, sample, image, memory).map(Some)
     }
 
     fn compare(
         &self,
         rows: &[OutputPlanRow],
-        findings: &mut Findings,
+        findings: &mut CheckResults,
         samples: &mut u64,
-    ) -> Result<(), Stop> {
+    ) -> Result<(), CheckStop> {
         let Some(path) = rows.first().map(OutputPlanRow::path) else {
             return Ok(());
         };
         let table = format!("{path}.parquet");
         let name = format!("{path}.{}", self.format.extension());
         let mut archive = match self.format {
-            Format::Webdataset => Some(tar::Archive::new(self.store.reader(&name)?)),
-            Format::Parquet => None,
+            OutputFormat::Webdataset => Some(tar::Archive::new(self.store.reader(&name)?)),
+            OutputFormat::Parquet => None,
         };
         let entries = archive.as_mut().map(tar::Archive::entries).transpose();
         let mut shard = ShardCheck {
             uri: self.store.uri(&name),
             members: match entries.map_err(|e| Error::data(format!("{name}: {e}")))? {
-                Some(entries) => Members::Tar(entries),
-                None => Members::Table(Box::new(Images::open(self.store, &table)?)),
+                Some(entries) => MemberSource::Tar(entries),
+                None => MemberSource::Table(Box::new(TableImages::open(self.store, &table)?)),
             },
             curated: self.store.rows(&table)?,
             findings,
         };
-        let context = self.run.context;
+        let recorded = self.run.recorded;
         let read = self.run.receipts.of(&StepName::read()).first();
         let split = read.and_then(|receipt| EachImage::of_settings(&receipt.settings));
-        let reader = InputReader::new(&context.run, self.input, &context.storage).split(split);
+        let reader = InputReader::new(recorded, self.input, &recorded.storage).split(split);
         for row in rows {
             let partition = self.run.plan.partition(row.partition.into())?;
-            let mut sources = match self.run.quick {
-                true => None,
-                false => Some(Sources::new(&reader, self.input, partition)),
+            let mut sources = if self.run.quick {
+                None
+            } else {
+                Some(Sources::new(&reader, self.input, partition))
             };
             let captions = self.captions(row.partition)?;
             for sample in KeptRange::open(self, row)? {
-                self.run.context.check_stop()?;
+                self.run.recorded.check_stop()?;
                 let mut sample = sample?;
                 let source = match &mut sources {
                     Some(sources) => Some(shard.source(sources, &sample)?),
@@ -186,6 +188,7 @@ impl Output<'_> {
                 let at_hand = sources.as_ref().zip(source.as_ref());
                 let image = self.recoded(&row, &mut sample, at_hand)?;
                 shard.row(&row, &sample);
+                shard.group(&row, &self.groups);
                 for (number, member) in sample.members.iter().enumerate() {
                     let is_image = sample.image_extension.as_ref() == Some(&member.extension);
                     let changed = match &image {
@@ -194,10 +197,10 @@ impl Output<'_> {
                         _ => sample.text_of(member).map(str::as_bytes),
                     };
                     let from = match (changed, at_hand) {
-                        (Some(bytes), _) => Some(Origin::Bytes(bytes)),
-                        // Of an image that was written anew nothing is at hand in a quick check.
+                        (Some(bytes), _) => Some(MemberOrigin::Bytes(bytes)),
+                        // A quick check has no bytes to compare a re-encoded image with.
                         (None, Some((sources, source))) => {
-                            Some(Origin::Source(sources, source, number))
+                            Some(MemberOrigin::Source(sources, source, number))
                         }
                         _ => None,
                     };
@@ -210,34 +213,34 @@ impl Output<'_> {
     }
 }
 
-/// An output shard being read.
+/// The check of one output shard.
 struct ShardCheck<'e, 'f> {
     uri: String,
-    members: Members<'e>,
+    members: MemberSource<'e>,
     curated: RowReader<CuratedRow>,
-    findings: &'f mut Findings,
+    findings: &'f mut CheckResults,
 }
 
 impl ShardCheck<'_, '_> {
-    /// Returns the next row, which must be this sample's. A missing or a different row ends the
-    /// comparison: all rows after it would differ too.
-    fn next_row(&mut self, sample: &SampleRow) -> Result<CuratedRow, Stop> {
+    /// Returns the next row, which must be this sample's. A missing or different row ends the
+    /// comparison, because all later rows would differ too.
+    fn next_row(&mut self, sample: &SampleRow) -> Result<CuratedRow, CheckStop> {
         let id = &sample.image_id;
         let Some(row) = self.curated.next().transpose()? else {
             let failure = format!("{}: {id} and what follows are missing", self.uri);
             self.findings.fail(Check::Packing, failure);
-            return Err(Stop::Noted);
+            return Err(CheckStop::Noted);
         };
         if row.image_id != *id {
             let found = &row.image_id;
             let failure = format!("{}: row of {found} in place of {id}", self.uri);
             self.findings.fail(Check::Packing, failure);
-            return Err(Stop::Noted);
+            return Err(CheckStop::Noted);
         }
         Ok(row)
     }
 
-    /// The row must say what `read` found and what was made of it.
+    /// Checks that the row matches `read/images` and the re-encoded image.
     fn row(&mut self, row: &CuratedRow, sample: &SampleRow) {
         let id = &sample.image_id;
         let same = row.source_shard == sample.shard
@@ -254,13 +257,30 @@ impl ShardCheck<'_, '_> {
         });
     }
 
-    /// The sample in its source shard.
-    fn source(&mut self, sources: &mut Sources<'_>, sample: &SampleRow) -> Result<Sample, Stop> {
+    /// Checks that the row has the group that follows from what the dedup steps removed, and its size.
+    fn group(&mut self, row: &CuratedRow, groups: &Groups) {
+        let id = &row.image_id;
+        let group = groups.of_image(id).unwrap_or_else(|| Group::alone(id));
+        let same = (row.group_id, row.group_size) == (group.id, group.size);
+        self.findings.expect(Check::Duplicates, same, || {
+            format!(
+                "{}: {id} is in group {} of {} images; by the dedup steps in {} of {}",
+                self.uri, row.group_id, row.group_size, group.id, group.size
+            )
+        });
+    }
+
+    /// Returns the sample from its source shard.
+    fn source(
+        &mut self,
+        sources: &mut Sources<'_>,
+        sample: &SampleRow,
+    ) -> Result<Sample, CheckStop> {
         let id = &sample.image_id;
         let Some(source) = sources.sample(&sample.shard, id)? else {
-            let failure = format!("{}: {id} is not found there again", sample.shard);
+            let failure = format!("{}: {id} is no longer in it", sample.shard);
             self.findings.fail(Check::Members, failure);
-            return Err(Stop::Noted);
+            return Err(CheckStop::Noted);
         };
         let same = source.members.len() == sample.members.len()
             && source.members.iter().zip(&sample.members).all(|(a, b)| {
@@ -271,23 +291,23 @@ impl ShardCheck<'_, '_> {
         }
         let failure = format!("{}: {id} has other members than read found", sample.shard);
         self.findings.fail(Check::Members, failure);
-        Err(Stop::Noted)
+        Err(CheckStop::Noted)
     }
 
-    /// The next member must be this one, with these bytes.
+    /// Checks that the next member has this name and these bytes.
     fn member(
         &mut self,
         sample: &SampleRow,
         member: &MemberRow,
-        source: Option<Origin<'_, '_>>,
-    ) -> Result<(), Stop> {
+        source: Option<MemberOrigin<'_, '_>>,
+    ) -> Result<(), CheckStop> {
         let name = safe_member_name(sample.image_id.as_str(), &member.extension);
         let is_image = sample.image_extension.as_ref() == Some(&member.extension);
         let mut hasher = is_image.then(Sha256::new);
         let entries = match &mut self.members {
-            Members::Tar(entries) => entries,
-            Members::Table(_) if !is_image => return Ok(()),
-            Members::Table(images) => {
+            MemberSource::Tar(entries) => entries,
+            MemberSource::Table(_) if !is_image => return Ok(()),
+            MemberSource::Table(images) => {
                 let image = images.take()?;
                 let compared = compare(image.as_slice(), sample, member, source, &mut hasher)?;
                 let same = compared.map_err(|e| self.broken(&e))?;
@@ -302,7 +322,7 @@ impl ShardCheck<'_, '_> {
             None => {
                 let failure = format!("{uri}: {name} and what follows are missing");
                 self.findings.fail(Check::Members, failure);
-                return Err(Stop::Noted);
+                return Err(CheckStop::Noted);
             }
         };
         if *entry.path_bytes() != *name.as_bytes() || entry.size() != member.size {
@@ -313,7 +333,7 @@ impl ShardCheck<'_, '_> {
                 member.size
             );
             self.findings.fail(Check::Members, failure);
-            return Err(Stop::Noted);
+            return Err(CheckStop::Noted);
         }
         let compared = compare(entry, sample, member, source, &mut hasher)?;
         let same = compared.map_err(|e| self.broken(&e))?;
@@ -321,7 +341,7 @@ impl ShardCheck<'_, '_> {
         Ok(())
     }
 
-    /// Notes whether a member has its source's bytes, and an image the hash that `read` found.
+    /// Records whether a member has its source's bytes, and an image the hash in `read/images`.
     fn judge(&mut self, sample: &SampleRow, name: &str, same: bool, hasher: Option<Sha256>) {
         let uri = &self.uri;
         self.findings.expect(Check::Members, same, || {
@@ -336,14 +356,14 @@ impl ShardCheck<'_, '_> {
         }
     }
 
-    /// Nothing may follow.
-    fn end(&mut self) -> Result<(), Stop> {
+    /// Checks that nothing follows.
+    fn end(&mut self) -> Result<(), CheckStop> {
         let uri = &self.uri;
         if let Some(row) = self.curated.next().transpose()? {
             let failure = format!("{uri}: row of {} was not planned", row.image_id);
             self.findings.fail(Check::Packing, failure);
         }
-        let Members::Tar(entries) = &mut self.members else {
+        let MemberSource::Tar(entries) = &mut self.members else {
             return Ok(());
         };
         match entries.next() {
@@ -358,37 +378,37 @@ impl ShardCheck<'_, '_> {
         }
     }
 
-    fn broken(&mut self, e: &std::io::Error) -> Stop {
+    fn broken(&mut self, e: &std::io::Error) -> CheckStop {
         let message = format!("{}: {e}", self.uri);
-        // The readers below fail with errors of ours, whatever the tar's reader puts around them.
+        // The readers below return Sluice's errors, which the tar reader wraps.
         if let Some(class) = Class::of_ours(e) {
-            return Stop::Error(Error::new(class, message));
+            return CheckStop::Error(Error::new(class, message));
         }
         self.findings.fail(Check::Members, message);
-        Stop::Noted
+        CheckStop::Noted
     }
 }
 
-/// Where a member comes from.
-enum Origin<'s, 'p> {
-    /// The shards, the sample in its shard, the member's number.
+/// The origin of a member.
+enum MemberOrigin<'s, 'p> {
+    /// The source shards, the sample in its shard, and the member's index.
     Source(&'s Sources<'p>, &'s Sample, usize),
-    /// What was made of the source: metadata with captions, an image written anew.
+    /// Bytes derived from the source: metadata with captions, or a re-encoded image.
     Bytes(&'s [u8]),
 }
 
-/// Compares a member with its source, where there is one.
+/// Compares a member with its source, if there is one.
 fn compare(
     entry: impl Read,
     sample: &SampleRow,
     member: &MemberRow,
-    source: Option<Origin<'_, '_>>,
+    source: Option<MemberOrigin<'_, '_>>,
     hasher: &mut Option<Sha256>,
 ) -> Result<std::io::Result<bool>> {
     let (sources, source, number) = match source {
         None => return Ok(same_bytes(entry, None::<&[u8]>, hasher)),
-        Some(Origin::Bytes(bytes)) => return Ok(same_bytes(entry, Some(bytes), hasher)),
-        Some(Origin::Source(sources, source, number)) => (sources, source, number),
+        Some(MemberOrigin::Bytes(bytes)) => return Ok(same_bytes(entry, Some(bytes), hasher)),
+        Some(MemberOrigin::Source(sources, source, number)) => (sources, source, number),
     };
     Ok(match &source.members[number].data {
         Some(data) => same_bytes(entry, Some(data.as_slice()), hasher),
@@ -396,7 +416,7 @@ fn compare(
     })
 }
 
-/// Reads an entry to its end and compares it with its source, where there is one.
+/// Reads an entry to its end, and compares it with its source, if there is one.
 fn same_bytes(
     mut entry: impl Read,
     mut source: Option<impl Read>,
@@ -431,20 +451,20 @@ fn fill(reader: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
     Ok(filled)
 }
 
-/// The kept samples that start in a range of a partition.
+/// The kept samples in a range of a partition.
 struct KeptRange {
     samples: RowReader<SampleRow>,
     decisions: RowReader<DecisionRow>,
     row: OutputPlanRow,
     splits: Vec<Split>,
-    weight: Weight,
+    weight: PlanWeight,
     position: u64,
 }
 
 impl KeptRange {
-    fn open(output: &Output<'_>, row: &OutputPlanRow) -> Result<Self> {
+    fn open(output: &CheckedOutput<'_>, row: &OutputPlanRow) -> Result<Self> {
         let unit = Unit::from(row.partition);
-        let run = &output.run.context.run;
+        let run = output.run.recorded;
         Ok(Self {
             samples: run.rows(&IMAGES.path(&StepName::read(), unit))?,
             decisions: run.rows(&DECISIONS.path(output.export, unit))?,
@@ -477,8 +497,8 @@ impl Iterator for KeptRange {
             }
             let start = self.position;
             self.position += match self.weight {
-                Weight::Images => 1,
-                Weight::Bytes => sample.members.iter().map(|member| member.size).sum(),
+                PlanWeight::Images => 1,
+                PlanWeight::Bytes => sample.members.iter().map(|member| member.size).sum(),
             };
             if (self.row.from..self.row.to).contains(&start) {
                 return Some(Ok(sample));

@@ -1,23 +1,24 @@
-//! Samples of the source shards, indexed again, so that a wrong offset of `read` is noticed too.
+//! Reads samples from the source shards. The shards are indexed again, so that a wrong offset in
+//! `read/images` is detected too.
 
 use std::io::{self, Read};
 
-use sluice_harness::{PartitionPlan, open_shard};
 use sluice_manifest::rows::{MemberRow, PlanRow, ShardKind};
 use sluice_manifest::{Error, ImageId, Result, ShardPath};
+use sluice_run::PartitionPlan;
 use sluice_shard::{Event, Sample, ShardLimits, TarBytes};
-use sluice_source::{InputReader, Samples};
+use sluice_source::{InputReader, Samples, open_shard};
 use sluice_store::Store;
 
-/// The samples of a partition's shards, asked for in their order.
+/// The samples of a partition's shards, which must be requested in order.
 pub struct Sources<'a> {
     reader: &'a InputReader,
     input: &'a Store,
     partition: &'a PartitionPlan,
-    open: Option<Open<'a>>,
+    open: Option<OpenShard<'a>>,
 }
 
-struct Open<'a> {
+struct OpenShard<'a> {
     planned: &'a PlanRow,
     samples: Samples,
 }
@@ -36,13 +37,13 @@ impl<'a> Sources<'a> {
     fn planned(&self, shard: &ShardPath) -> Result<&'a PlanRow> {
         let planned = self.partition.shards.iter().find(|row| row.shard == *shard);
         let partition = self.partition.partition;
-        planned.ok_or_else(|| Error::data(format!("{shard}: no shard of {partition}")))
+        planned.ok_or_else(|| Error::data(format!("{shard}: not a shard of {partition}")))
     }
 
-    /// Returns the sample with this name, or none where the shard has no more of it.
+    /// Returns the sample with this name, or `None` if the rest of the shard does not contain it.
     ///
     /// # Errors
-    /// Data, when the shard is not of the partition or has changed; of storage.
+    /// Data, when the shard does not belong to the partition or has changed; or a storage error.
     pub fn sample(&mut self, shard: &ShardPath, id: &ImageId) -> Result<Option<Sample>> {
         let uri = self.input.uri(shard.as_str());
         let failed = |e: io::Error| Error::of_io(e, &uri);
@@ -52,7 +53,7 @@ impl<'a> Sources<'a> {
             .is_none_or(|open| open.planned.shard != *shard)
         {
             let planned = self.planned(shard)?;
-            self.open = Some(Open {
+            self.open = Some(OpenShard {
                 planned,
                 samples: self.reader.samples(planned)?,
             });
@@ -70,10 +71,10 @@ impl<'a> Sources<'a> {
         Ok(None)
     }
 
-    /// Returns a member that is too large to be held in memory.
+    /// Returns a reader of a member that is too large for memory.
     ///
     /// # Errors
-    /// As [`sample`](Self::sample).
+    /// The errors of [`sample`](Self::sample).
     pub fn large(&self, shard: &ShardPath, member: &MemberRow) -> Result<Box<dyn Read>> {
         let planned = self.planned(shard)?;
         if planned.kind != ShardKind::Tar {

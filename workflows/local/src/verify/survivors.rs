@@ -1,26 +1,26 @@
-//! The survivors of each deciding step that some unit worked on. Their receipts are read once.
+//! The survivors of each deciding step that is an input of some unit. Their receipts are read once.
 
 use std::collections::BTreeMap;
 
-use sluice_harness::{Context, Survivors};
 use sluice_manifest::{Receipt, Result, StepName};
+use sluice_run::{Run, Survivors};
 
-use super::checks::{Check, Findings};
+use super::checks::{Check, CheckResults};
 
-/// The survivors by the deciding step that they are of.
+/// The survivors, by the deciding step.
 #[derive(Default)]
 pub struct Chains<'a>(BTreeMap<Option<StepName>, Survivors<'a>>);
 
 impl<'a> Chains<'a> {
-    /// Looks up the survivors that the units of a run worked on. A chain that cannot be walked fails
-    /// the check of decisions.
+    /// Looks up the survivors that were inputs of a run's units. A chain that cannot be followed
+    /// fails the check of decisions.
     ///
     /// # Errors
-    /// Of storage only.
+    /// Storage errors only.
     pub fn of<'r>(
-        context: &'a Context,
+        recorded: &'a Run,
         receipts: impl Iterator<Item = &'r Receipt>,
-        findings: &mut Findings,
+        findings: &mut CheckResults,
     ) -> Result<Self> {
         let mut chains = Self::default();
         let mut names: Vec<Option<&StepName>> = receipts
@@ -29,7 +29,7 @@ impl<'a> Chains<'a> {
         names.sort_unstable();
         names.dedup();
         for name in names {
-            match context.survivors(name) {
+            match recorded.survivors(name) {
                 Ok(survivors) => {
                     chains.0.insert(name.cloned(), survivors);
                 }
@@ -39,7 +39,7 @@ impl<'a> Chains<'a> {
         Ok(chains)
     }
 
-    /// Returns the samples that a unit worked on; none where the chain cannot be walked.
+    /// Returns the samples that were inputs of a unit; `None` if the chain cannot be followed.
     pub fn before(&self, receipt: &Receipt) -> Option<&Survivors<'a>> {
         self.0.get(&receipt.survivors_of)
     }

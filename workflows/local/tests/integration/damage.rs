@@ -1,5 +1,5 @@
-//! Damage in a run: what reads it refuses it, the step that wrote it makes it anew, and nothing in a
-//! receipt is believed that was not written there.
+//! Damage in a run: every reader reports it, the step that wrote the object repairs it, and a
+//! changed receipt is not trusted.
 
 use anyhow::Result;
 use serde_json::{Value, json};
@@ -9,7 +9,7 @@ use sluice_store::Store;
 
 use crate::support::{curate, dataset, embed, failure, shared, sluice, store, words};
 
-/// Runs one step, named by its command line. The made-up encoder is `embed`.
+/// Runs one step by its command line. The artificial encoder is `embed`.
 fn step(run: &str, line: &str) -> Result<StepDone> {
     fn done<P: Program>(line: &[String]) -> Result<StepDone> {
         run_step::<P>(line, shared())
@@ -28,7 +28,7 @@ fn step(run: &str, line: &str) -> Result<StepDone> {
     }
 }
 
-/// The class and the message of a step's failure.
+/// Returns the class and the message of a step's failure.
 fn refused(run: &str, line: &str) -> (Class, String) {
     describe(&step(run, line).expect_err(line))
 }
@@ -135,7 +135,8 @@ fn who_only_looks_removes_nothing() {
     assert_eq!(place.list("").unwrap().len(), before);
 }
 
-/// Changes each value of a JSON document in turn: the path of the value, and the changed document.
+/// Returns each change of one value in a JSON document: the path of the value, and the changed
+/// document.
 fn each_change(whole: &Value) -> Vec<(String, Value)> {
     fn walk(at: &str, whole: &Value, found: &mut Vec<(String, Value)>) {
         let here = whole.pointer(at).unwrap();
@@ -179,9 +180,9 @@ fn each_change(whole: &Value) -> Vec<(String, Value)> {
     found
 }
 
-/// `verify` reports every receipt that [`Receipt::parse`] refuses. So each change is parsed, which takes
-/// little, and one of each receipt is given to `verify`. There is no field that may be changed: the
-/// seal is over those too that are words for people.
+/// `verify` reports every receipt that [`Receipt::parse`] rejects. Each change is therefore only
+/// parsed, which is fast, and `verify` sees one change per receipt. Every field is protected: the
+/// seal also covers the fields that are text for people.
 #[test]
 fn every_changed_value_of_every_receipt_is_reported() {
     let run = curate("damage-receipts");
@@ -204,7 +205,7 @@ fn every_changed_value_of_every_receipt_is_reported() {
         let (_, chosen) = changes.swap_remove(number * 7 % changes.len());
         before.push((path, json, chosen.to_string()));
     }
-    // Few enough for `verify` to name all of them. Without a plan it looks at nothing else.
+    // Few enough that `verify` lists every one. Without a plan it checks nothing else.
     for some in before.chunks(15) {
         for (path, _, changed) in some {
             place.put(path, changed.clone()).unwrap();
@@ -230,7 +231,7 @@ fn every_changed_value_of_every_receipt_is_reported() {
     assert!(said.outcome.is_ok(), "{}", said.out);
 }
 
-/// A run on local disk, up to `read`, and its input.
+/// Returns a run on local disk, up to `read`, and its input.
 fn on_disk(name: &str) -> (tempfile::TempDir, String, String) {
     let folder = tempfile::tempdir().unwrap();
     let run = folder.path().join("run").to_str().unwrap().to_owned();
@@ -278,7 +279,7 @@ fn cut_objects_of_a_run_are_made_anew() {
             place.delete("usable/receipts/part-00000.json").unwrap();
         }
     }
-    // Killed between `run.json` and its receipt, with `run.json` cut.
+    // The state after a kill between `run.json` and its receipt, with a truncated `run.json`.
     place.delete("partition/receipts/plan.json").unwrap();
     place.put("run.json", "{\"layout\"").unwrap();
     step(&run, &partition).unwrap();
@@ -302,7 +303,7 @@ fn nothing_outside_of_the_run_is_removed() {
         "read/linked/x.parquet",
     ];
     for (number, path) in paths.into_iter().enumerate() {
-        // As somebody would who edits the file, and as a program of ours would.
+        // Once as a user who edits the file, and once as a Sluice program.
         let mut edited: Value = serde_json::from_slice(&json).unwrap();
         edited["unit"] = json!(format!("part-0009{number}"));
         edited["outputs"][0]["path"] = json!(path);

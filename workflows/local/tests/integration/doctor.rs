@@ -1,5 +1,5 @@
-//! `doctor`, and what it finds on machines that are made up of stub libraries: a driver with two GPUs,
-//! CUDA's libraries, a provider that cannot work.
+//! `doctor` on simulated machines with stub libraries: a driver with two GPUs, CUDA's libraries, a
+//! provider that fails.
 
 #![expect(
     clippy::disallowed_methods,
@@ -10,11 +10,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
+use sluice_manifest::rows::EMBEDDINGS;
+use sluice_store::vectors;
 use sluice_testkit::onnx::embedder;
 use sluice_testkit::pictures::{png, waves};
 use sluice_testkit::{Need, Shard, onnxruntime_of};
 
-/// A driver of two GPUs with 16 and 80 GiB.
+use crate::support::store;
+
+/// A driver with two GPUs of 16 and 80 GiB.
 const DRIVER: &str = r#"
 #include <string.h>
 #include <stddef.h>
@@ -30,14 +34,14 @@ const REFUSING: &str = "int cuInit(unsigned flags) { return 100; } int cuDriverG
     int cuDeviceGetCount; int cuDeviceGet; int cuDeviceGetName; int cuDeviceTotalMem_v2;";
 const NOTHING: &str = "int nothing;";
 
-/// A machine of stubs.
-struct Machine {
+/// A simulated machine.
+struct StubMachine {
     folder: tempfile::TempDir,
     library: PathBuf,
 }
 
-impl Machine {
-    /// A machine with a copy of ONNX Runtime's library, a model, and nothing else. None: there is no
+impl StubMachine {
+    /// Returns a machine with only a copy of ONNX Runtime's library and a model, or `None` without
     /// ONNX Runtime.
     fn new() -> Option<Self> {
         let hint = "`make test` sets ORT_DYLIB_PATH";
@@ -74,7 +78,7 @@ impl Machine {
         self.folder.path().join(path)
     }
 
-    /// Makes a library that needs others.
+    /// Builds a library that depends on others.
     fn library(&self, path: &str, source: &str, needs: &[&str]) {
         let path = self.path(path);
         let name = path.file_name().unwrap().to_str().unwrap();
@@ -101,7 +105,7 @@ impl Machine {
         self.library("system/libcuda.so.1", source, &[]);
     }
 
-    /// Adds a provider, and the libraries that it needs, in the places of NVIDIA's Python packages.
+    /// Adds a provider and its libraries, in the folders of NVIDIA's Python packages.
     fn provider(&self) {
         let cuda = [
             "site/nvidia/cu13/lib/libcublas.so.13",
@@ -156,7 +160,7 @@ model = "tiny"
 stage = "export"
 "#;
 
-impl Machine {
+impl StubMachine {
     /// Runs a pipeline on one picture. Returns the exit code and the result.
     fn embed(&self, device: &str) -> (Option<i32>, Value) {
         std::fs::create_dir_all(self.path("in")).unwrap();
@@ -185,7 +189,7 @@ impl Machine {
     }
 }
 
-/// What is missing for a device.
+/// Returns the missing requirements of a device.
 fn missing(found: &Value, device: &str) -> Vec<String> {
     let mut devices = found["devices"].as_array().unwrap().iter();
     let device = devices.find(|it| it["device"] == device).unwrap();
@@ -194,7 +198,7 @@ fn missing(found: &Value, device: &str) -> Vec<String> {
 
 #[test]
 fn what_is_missing_for_a_gpu_is_named_piece_by_piece() {
-    let Some(machine) = Machine::new() else {
+    let Some(machine) = StubMachine::new() else {
         return;
     };
     let provider = "libonnxruntime_providers_cuda.so";
@@ -230,7 +234,7 @@ fn what_is_missing_for_a_gpu_is_named_piece_by_piece() {
 
 #[test]
 fn a_provider_that_does_not_load_is_no_reason_to_take_the_cpu() {
-    let Some(machine) = Machine::new() else {
+    let Some(machine) = StubMachine::new() else {
         return;
     };
     machine.driver(DRIVER);
@@ -272,7 +276,7 @@ fn a_provider_that_does_not_load_is_no_reason_to_take_the_cpu() {
 
 #[test]
 fn people_see_one_screen() {
-    let Some(machine) = Machine::new() else {
+    let Some(machine) = StubMachine::new() else {
         return;
     };
     let output = machine.run(Path::new(env!("CARGO_BIN_EXE_sluice")), &["doctor"]);
@@ -289,10 +293,10 @@ fn people_see_one_screen() {
     }
 }
 
-/// With the library that people install, on a machine without a GPU.
+/// With the published library, on a machine without a GPU.
 #[test]
 fn the_real_package_for_gpus_names_what_it_lacks_and_runs_on_the_cpu() {
-    let (Some(mut machine), Some(library)) = (Machine::new(), onnxruntime_of("gpu")) else {
+    let (Some(mut machine), Some(library)) = (StubMachine::new(), onnxruntime_of("gpu")) else {
         return;
     };
     machine.library = library;
@@ -319,7 +323,7 @@ fn the_real_package_for_gpus_names_what_it_lacks_and_runs_on_the_cpu() {
     );
     assert_eq!(code, Some(2));
 
-    // All is there by name, and the provider does not load: no reason to take the CPU.
+    // All files exist, but the provider does not load. The CPU must not be used instead.
     machine.driver(DRIVER);
     for name in &expected[..4] {
         machine.library(&format!("system/{name}"), NOTHING, &[]);
@@ -335,7 +339,8 @@ fn the_real_package_for_gpus_names_what_it_lacks_and_runs_on_the_cpu() {
 /// A second provider, through the same code.
 #[test]
 fn openvino_embeds_as_the_cpu_does() {
-    let (Some(mut machine), Some(library)) = (Machine::new(), onnxruntime_of("openvino")) else {
+    let (Some(mut machine), Some(library)) = (StubMachine::new(), onnxruntime_of("openvino"))
+    else {
         return;
     };
     machine.library = library;
@@ -349,6 +354,16 @@ fn openvino_embeds_as_the_cpu_does() {
     };
     assert_eq!(device("cpu"), "cpu");
     assert_eq!(device("openvino"), "openvino");
+    let vector = |device: &str| {
+        let run = store(machine.path(&format!("out-{device}.run")).to_str().unwrap());
+        let path = "embed/embeddings/part-00000.parquet";
+        let mut table = run.table(path, EMBEDDINGS, &["embedding"]).unwrap();
+        let batch = table.next().unwrap().unwrap();
+        vectors(&batch, "embedding").unwrap().to_vec()
+    };
+    let products = vector("cpu").into_iter().zip(vector("openvino"));
+    let cosine: f32 = products.map(|(a, b)| a * b).sum();
+    assert!((cosine - 1.0).abs() < 1e-5, "{cosine}");
     let (code, result) = machine.embed("cuda");
     assert_eq!(code, Some(2), "{result}");
 }

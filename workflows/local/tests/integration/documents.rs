@@ -1,4 +1,4 @@
-//! The README's table of checks is the program's, and so are completions and manual pages.
+//! The README's table of checks matches the program. Completions and manual pages can be generated.
 
 const README: &str = include_str!("../../README.md");
 

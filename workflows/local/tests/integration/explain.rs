@@ -1,4 +1,4 @@
-//! `sluice explain` for every fate that an image can have.
+//! `sluice explain` for every possible outcome of an image.
 
 use serde_json::Value;
 use sluice_manifest::Class;
@@ -16,7 +16,7 @@ fn story(run: &str, id: &str) -> (String, Value) {
     (words.out, serde_json::from_str(&json.out).unwrap())
 }
 
-/// The steps that decided about an image, each with whether it keeps it.
+/// Returns the steps that decided about an image, each with its decision.
 fn decisions(json: &Value) -> Vec<(&str, Option<bool>)> {
     let decisions = json["decisions"].as_array().unwrap().iter();
     decisions
@@ -55,7 +55,7 @@ fn every_fate_is_explained() {
     }
 }
 
-/// Names from outside reach a terminal in `explain`, `inspect`, `verify` and errors.
+/// Untrusted names are printed to a terminal by `explain`, `inspect`, `verify` and errors.
 #[test]
 fn names_do_not_steer_the_terminal() {
     let base = "memory://explain-terminal";
@@ -112,14 +112,15 @@ fn a_duplicate_names_what_it_duplicates() {
     );
     assert_eq!(json["duplicates"][0]["duplicate_of"], "a/keep-1");
     assert_eq!(json["duplicates"][0]["step"], "dedup");
-    // Which of the two is better depends on the ranking.
+    // The ranking determines which of the two is better.
     let (one, other) = (
         story(&run, "sub/b/semantic").1,
         story(&run, "sub/b/keep-3").1,
     );
-    let (gone, stays) = match one["decision"]["keep"] == true {
-        true => (&other, &one),
-        false => (&one, &other),
+    let (gone, stays) = if one["decision"]["keep"] == true {
+        (&other, &one)
+    } else {
+        (&one, &other)
     };
     assert_eq!(gone["duplicates"][0]["method"], "semantic");
     assert_eq!(gone["duplicates"][0]["duplicate_of"], stays["image_id"]);
@@ -147,7 +148,7 @@ fn scores_and_decisions_are_shown_step_by_step() {
     let members = &json["output"]["members"];
     assert_eq!(members[0], "a/keep-1.png");
     assert_eq!(members.as_array().unwrap().len(), 3);
-    // What an early filter dropped came to no later step.
+    // An image that an early filter dropped reached no later step.
     let (words, json) = story(&run, "a/flat");
     assert_eq!(decisions(&json), [("usable", Some(false))], "{words}");
     assert!(words.contains("low_information"), "{words}");
@@ -195,7 +196,7 @@ fn a_run_that_has_only_begun_is_explained_too() {
     dataset(&store(input));
     again::<sluice_partition::Args>(run, &format!("sluice-partition --input {input}"));
     let (words, _) = story(run, "a/keep-1");
-    assert!(words.contains("has not come to it"), "{words}");
+    assert!(words.contains("not run yet"), "{words}");
     again::<sluice_read::Args>(run, "sluice-read");
     let (words, json) = story(run, "a/keep-1");
     assert!(

@@ -1,4 +1,4 @@
-//! `sluice gallery` and `sluice search`: the right pictures, by their names.
+//! `sluice gallery` and `sluice search` show the expected pictures.
 
 use std::collections::BTreeSet;
 
@@ -6,7 +6,7 @@ use sluice_manifest::Class;
 
 use crate::support::{curate, failure, picture, sluice, store};
 
-/// The names of the pictures of a page, in their order.
+/// Returns the names of the pictures on a page, in order.
 fn shown(page: &str) -> Vec<String> {
     let parts = page.split("data-id=\"").skip(1);
     let names = parts.map(|part| part.split_once('"').unwrap().0);

@@ -1,4 +1,4 @@
-//! Every form of input: the same pictures give the same curated pictures, with the same captions.
+//! All forms of input: the same pictures give the same curated pictures, with the same captions.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,15 +14,15 @@ use sluice_store::Store;
 use crate::support::{again, curate_read, export, picture, shard, sluice, step, store};
 
 /// A picture with its name and its caption.
-struct Picture {
+struct InputPicture {
     name: &'static str,
     caption: Option<&'static str>,
     bytes: Vec<u8>,
 }
 
-/// Ten pictures: two are the same bytes, one is nearly another, one is no image.
-fn pictures() -> Vec<Picture> {
-    let picture = |name, caption, bytes| Picture {
+/// Returns ten pictures: two are identical, one is similar to another, and one is not an image.
+fn pictures() -> Vec<InputPicture> {
+    let picture = |name, caption, bytes| InputPicture {
         name,
         caption,
         bytes,
@@ -90,7 +90,7 @@ fn put_metadata(input: &Store) {
     input.put("metadata.jsonl", lines).unwrap();
 }
 
-/// The pictures as Hugging Face writes them, or as plain bytes.
+/// Returns the pictures in the format of Hugging Face, or as plain bytes.
 fn table(nested: bool) -> Vec<u8> {
     let pictures = pictures();
     let bytes = pictures
@@ -105,15 +105,14 @@ fn table(nested: bool) -> Vec<u8> {
     let captions: ArrayRef = Arc::new(StringArray::from_iter(captions));
     let count = pictures.len() as i64;
     let numbers: ArrayRef = Arc::new(Int64Array::from_iter_values(0..count));
-    let image = match nested {
-        false => bytes,
-        true => {
-            let fields = Fields::from(vec![
-                Field::new("bytes", DataType::Binary, true),
-                Field::new("path", DataType::Utf8, true),
-            ]);
-            Arc::new(StructArray::new(fields, vec![bytes, names], None))
-        }
+    let image = if nested {
+        let fields = Fields::from(vec![
+            Field::new("bytes", DataType::Binary, true),
+            Field::new("path", DataType::Utf8, true),
+        ]);
+        Arc::new(StructArray::new(fields, vec![bytes, names], None))
+    } else {
+        bytes
     };
     let columns = [("image", image), ("text", captions), ("n", numbers)];
     let batch = RecordBatch::try_from_iter(columns).unwrap();
@@ -126,7 +125,7 @@ fn table(nested: bool) -> Vec<u8> {
     writer.into_inner().unwrap()
 }
 
-/// A table of pictures in four row groups of five, of which the pages of the third one's pictures are
+/// Returns a table of pictures in four row groups of five. The picture pages of the third group are
 /// damaged.
 fn damaged_table() -> Vec<u8> {
     let pictures = (0..20).map(picture_of);
@@ -145,7 +144,7 @@ fn damaged_table() -> Vec<u8> {
     file
 }
 
-/// What cannot be decoded is dropped with a reason; the row groups around it are kept.
+/// Rows that cannot be decoded are dropped with a reason. The other row groups are kept.
 #[test]
 fn damage_in_a_table_costs_the_rows_of_its_row_group() {
     let input = store("memory://forms-damaged/in");
@@ -176,7 +175,8 @@ fn damage_in_a_table_costs_the_rows_of_its_row_group() {
     assert!(shard.detail.unwrap().contains("row 10"));
 }
 
-/// A table that cannot be read is a damaged shard, and one beside a shard costs its captions alone.
+/// An unreadable table is a damaged shard. An unreadable table next to a shard loses only its
+/// captions.
 #[test]
 fn broken_tables_do_not_end_the_run() {
     let input = store("memory://forms-broken/in");
@@ -226,7 +226,7 @@ fn read_with(name: &str, flags: &str) -> String {
     run
 }
 
-/// The hashes of the curated pictures, with their captions.
+/// Returns the hashes of the curated pictures, with their captions.
 fn kept(run: &str) -> BTreeMap<String, Option<String>> {
     let output = store(&run.replace("/run", "/out"));
     let tables = output.list("").unwrap().into_iter();
@@ -241,7 +241,7 @@ fn kept(run: &str) -> BTreeMap<String, Option<String>> {
     kept
 }
 
-/// The names and contents of the members of all output shards.
+/// Returns the names and contents of the members of all output shards.
 pub fn members(run: &str) -> BTreeMap<String, Vec<u8>> {
     use std::io::Read;
     let output = store(&run.replace("/run", "/out"));
@@ -263,7 +263,7 @@ pub fn members(run: &str) -> BTreeMap<String, Vec<u8>> {
     members
 }
 
-/// The rows of `read/images`.
+/// Returns the rows of `read/images`.
 pub fn samples(run: &str) -> Vec<SampleRow> {
     let run = store(run);
     let parts = run.list("read/images").unwrap().into_iter();

@@ -1,4 +1,5 @@
-//! The forms of an output: splits, Parquet files with images, captions of duplicates; each verified.
+//! All forms of output: splits, Parquet files with images, captions of duplicates. Each is
+//! verified.
 
 use std::collections::BTreeMap;
 
@@ -6,12 +7,12 @@ use serde_json::{Value, json};
 use sluice_manifest::rows::{CuratedRow, GroupRow};
 use sluice_shard::{Event, ShardLimits, ShardReader};
 
-use crate::support::{Said, picture, shard, sluice, store};
+use crate::support::{ProgramOutput, picture, shard, sluice, store};
 
 const SHARDS: [&str; 2] = ["train", "val"];
 
-/// Curates forty images, each with a brighter copy of the same perceptual hash, and the first five with
-/// a copy of the same bytes and another caption; exact duplicates are removed.
+/// Curates forty images, each with a brighter copy that has the same perceptual hash. The first
+/// five also have an identical copy with another caption. Exact duplicates are removed.
 fn curate(name: &str, flags: &str) -> String {
     let base = format!("memory://outputs-{name}");
     let mut members: Vec<(String, Vec<u8>)> = Vec::new();
@@ -51,7 +52,7 @@ fn curate(name: &str, flags: &str) -> String {
     base
 }
 
-fn run(base: &str) -> Said {
+fn run(base: &str) -> ProgramOutput {
     let at = |name: &str| format!("{base}/{name}");
     let (pipeline, input, output) = (at("mine.toml"), at("in"), at("out"));
     let places = [
@@ -65,7 +66,7 @@ fn run(base: &str) -> Said {
     sluice(&[&["run"][..], &places].concat())
 }
 
-/// The rows of an output's tables by their folder.
+/// Returns the rows of an output's tables by folder.
 fn rows(base: &str) -> BTreeMap<String, Vec<CuratedRow>> {
     let out = store(&format!("{base}/out"));
     let mut found: BTreeMap<String, Vec<CuratedRow>> = BTreeMap::new();
@@ -83,7 +84,7 @@ fn rows(base: &str) -> BTreeMap<String, Vec<CuratedRow>> {
     found
 }
 
-/// The five images with a copy are in groups of two, of which the manifest has both.
+/// The five images with a copy form groups of two, and the manifest has both.
 #[test]
 fn groups_of_duplicates_are_in_the_output() {
     let base = curate("groups", "");

@@ -1,4 +1,4 @@
-//! Inputs with several images in a sample, and inputs that move.
+//! Inputs with several images in a sample, and inputs that are moved.
 
 use sluice_manifest::{Class, layout};
 use sluice_store::Store;
@@ -6,7 +6,7 @@ use sluice_store::Store;
 use crate::inputs::{members, samples};
 use crate::support::{again, export, picture, shard, shared, sluice, store};
 
-/// Two shards of samples with several images, one of them compressed.
+/// Writes two shards of samples with several images. One of the shards is compressed.
 fn put_several(input: &Store) {
     let [a, b, c, d] = [1, 2, 3, 4].map(|seed| picture(seed, 2));
     let shard = shard(&[
@@ -106,7 +106,7 @@ fn a_moved_input_is_the_same_one() {
     );
 }
 
-/// A list reads the files that it names, not the folder that it is in.
+/// A list refers to the files in it, not to its own folder.
 #[test]
 fn an_output_beside_a_list_is_not_in_the_input() {
     let base = "memory://beside-a-list";
@@ -134,7 +134,7 @@ fn an_output_beside_a_list_is_not_in_the_input() {
     }
 }
 
-/// A tar in which `b.png` is a hard link to `a.png`, and `c.png` a symbolic one.
+/// Returns a tar in which `b.png` is a hard link to `a.png`, and `c.png` a symbolic link.
 fn linked_tar() -> Vec<u8> {
     let mut builder = tar::Builder::new(Vec::new());
     let mut header = tar::Header::new_gnu();

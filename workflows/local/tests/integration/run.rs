@@ -1,4 +1,4 @@
-//! `sluice run`. With the real models, where they are; what needs none is tested anyway.
+//! `sluice run`, with the real models if they are installed. Other tests need no model.
 
 use std::path::PathBuf;
 
@@ -37,7 +37,7 @@ fn a_missing_model_is_reported_before_any_work() {
     );
 }
 
-/// A pipeline without models, beside the input of `base`.
+/// Writes a pipeline without models next to the input of `base`.
 fn plain_pipeline(base: &str) -> String {
     dataset(&store(&format!("{base}/in")));
     let text = "[[steps]]\nstage = 'read'\n[[steps]]\nstage = 'export'\n";
@@ -45,8 +45,8 @@ fn plain_pipeline(base: &str) -> String {
     format!("{base}/mine.toml")
 }
 
-/// Curates `in` below a base to `output`, with flags.
-fn curate_into(base: &str, output: &str, more: &[&str]) -> crate::support::Said {
+/// Curates `in` below `base` to `output`, with flags.
+fn curate_into(base: &str, output: &str, more: &[&str]) -> crate::support::ProgramOutput {
     let (pipeline, input) = (format!("{base}/mine.toml"), format!("{base}/in"));
     let words = [
         "run",
@@ -100,7 +100,7 @@ fn an_output_of_others_is_refused_before_any_work() {
     );
 }
 
-/// Other names of the input and of the run, as an output.
+/// Links to the input and to the run, used as an output.
 #[cfg(unix)]
 #[test]
 fn links_to_the_input_are_refused_before_any_work() {
@@ -119,7 +119,7 @@ fn links_to_the_input_are_refused_before_any_work() {
         assert_eq!(class, Class::Usage, "{output}: {message}");
         assert!(!path("r").exists(), "{output}");
     }
-    // A folder of links to shards, of which the output is the folder of their targets.
+    // A folder of links to shards. The output is the folder of their targets.
     std::fs::create_dir(path("links")).unwrap();
     link("../in/a.tar", "links/a.tar");
     let (pipeline, input) = (format!("{base}/mine.toml"), format!("{base}/links"));
@@ -175,7 +175,7 @@ fn a_wrong_option_is_reported_before_any_work() {
     );
 }
 
-/// The folder of models, where ONNX Runtime and the demo's models are here.
+/// Returns the folder of models, if ONNX Runtime and the demo's models are installed.
 fn models() -> Option<PathBuf> {
     let hint = "`make test` makes them and sets SLUICE_MODELS and ORT_DYLIB_PATH";
     Need::Models.found("models of the demo", hint, || {

@@ -8,7 +8,9 @@ use arrow::datatypes::DataType;
 use clap::Parser;
 use serde::Serialize;
 use sluice::Args;
-use sluice_harness::{Common, Context, Desk, Node, Program, Shared, Tool, Work, run_step};
+use sluice_harness::{
+    Common, Context, ProcessResources, Program, ProgramNode, Tool, ToolContext, Work, run_step,
+};
 use sluice_manifest::layout::{self, EMBEDDINGS};
 use sluice_manifest::rows::{
     self, DIMENSION_KEY, MODEL_KEY, MODEL_SHA256_KEY, NameRow, embeddings,
@@ -17,13 +19,13 @@ use sluice_manifest::{Counts, StepName, Unit};
 use sluice_shard::ShardWriter;
 use sluice_store::{Location, Store};
 
-/// What all tests of this program share. Their memories are told apart by name.
-pub fn shared() -> &'static Shared {
-    static SHARED: LazyLock<Shared> = LazyLock::new(Shared::default);
+/// Returns the context that all tests of this program share. Their stores in memory differ by name.
+pub fn shared() -> &'static ProcessResources {
+    static SHARED: LazyLock<ProcessResources> = LazyLock::new(ProcessResources::default);
     &SHARED
 }
 
-/// Numbers of a made-up embedding.
+/// The dimension of an artificial embedding.
 pub const DIMENSION: usize = 16;
 
 pub fn store(uri: &str) -> Store {
@@ -33,7 +35,7 @@ pub fn store(uri: &str) -> Store {
         .unwrap()
 }
 
-/// A picture of random blocks, different for each seed, a little brighter if asked for.
+/// Returns a picture of random blocks, different for each seed, and optionally a little brighter.
 pub fn picture(seed: u32, brighter: u8) -> Vec<u8> {
     let mut state = seed.wrapping_mul(2_654_435_761) | 1;
     let blocks: Vec<u8> = (0..64)
@@ -57,7 +59,7 @@ fn png(image: image::GrayImage) -> Vec<u8> {
     bytes.into_inner()
 }
 
-/// A plain shard.
+/// Returns an uncompressed shard.
 pub fn shard(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut writer = ShardWriter::new(Vec::new());
     for (name, bytes) in members {
@@ -66,7 +68,7 @@ pub fn shard(members: &[(&str, &[u8])]) -> Vec<u8> {
     writer.finish().unwrap()
 }
 
-/// Three shards. The names say what should become of the images.
+/// Writes three shards. The names of the images state the expected outcome.
 pub fn dataset(input: &Store) {
     let flat = png(image::GrayImage::from_pixel(256, 256, image::Luma([3])));
     let cut = &picture(9, 0)[..600];
@@ -96,7 +98,7 @@ pub fn dataset(input: &Store) {
     input.put("torn.tar", torn).unwrap();
 }
 
-/// The words of a command line.
+/// Returns the words of a command line.
 pub fn words(line: &str) -> Vec<String> {
     line.split(' ').map(str::to_owned).collect()
 }
@@ -109,29 +111,30 @@ fn common(run: &str) -> Common {
     }
 }
 
-/// Settings of the made-up encoder.
+/// Settings of the artificial encoder.
 #[derive(Serialize)]
-struct Encoding {
+struct EncoderSettings {
     model: &'static str,
 }
 
-/// Embeds the survivors of `usable` without a model: a vector of its own for each image, but the one
-/// of `semantic` is that of `keep-3`.
+/// Embeds the survivors of `usable` without a model. Each image has its own vector, except that
+/// `semantic` has the vector of `keep-3`.
 pub fn embed(run: &str) -> Result<()> {
     embed_as(run, |id, number| {
-        let axis = match id.ends_with("/keep-3") || id.ends_with("/semantic") {
-            true => DIMENSION - 1,
-            false => number,
+        let axis = if id.ends_with("/keep-3") || id.ends_with("/semantic") {
+            DIMENSION - 1
+        } else {
+            number
         };
         std::array::from_fn(|i| f32::from(u8::from(i == axis)))
     })
 }
 
-/// Embeds the survivors of `usable` without a model. `vector` returns the embedding of an image, by its
-/// name and its number; it has length 1.
+/// Embeds the survivors of `usable` without a model. `vector` returns an embedding of length 1 for
+/// an image's name and number.
 pub fn embed_as(run: &str, vector: impl Fn(&str, usize) -> [f32; DIMENSION]) -> Result<()> {
     let usable = StepName::fixed("usable");
-    let node = Node {
+    let node = ProgramNode {
         step: StepName::fixed("embed"),
         stage: "embed",
         operation: &<sluice_embed::Args as Program>::OPERATIONS[0],
@@ -145,7 +148,7 @@ pub fn embed_as(run: &str, vector: impl Fn(&str, usize) -> [f32; DIMENSION]) -> 
         let work = Work {
             unit: planned.partition.into(),
             units: plan.partitions.len(),
-            settings: Encoding { model: "made-up" },
+            settings: EncoderSettings { model: "made-up" },
             inputs: survivors.inputs(planned.partition)?,
         };
         let Some(mut task) = context.begin(work)? else {
@@ -209,19 +212,19 @@ pub fn partition(name: &str) -> String {
     run
 }
 
-/// The early filter.
+/// Runs the early filter.
 pub fn usable(run: &str) {
     let line = "sluice-filter --step usable --rule detailed=low_information>0.2";
     again::<sluice_filter::Args>(run, line);
 }
 
-/// The filter of scores, with these thresholds.
+/// Runs the filter of scores with these thresholds.
 pub fn filter(run: &str, thresholds: &str) {
     let line = format!("sluice-filter --survivors-of usable {thresholds}");
     again::<sluice_filter::Args>(run, &line);
 }
 
-/// All duplicates among the survivors of `filter`.
+/// Finds all duplicates among the survivors of `filter`.
 pub fn deduplicate(run: &str) {
     for part in ["exact", "perceptual", "fit", "assign", "match"] {
         let line = format!("sluice-dedup {part} --survivors-of filter");
@@ -243,14 +246,14 @@ pub fn export(run: &str, survivors_of: Option<&str>) {
     }
 }
 
-/// A whole run: `memory://NAME/in` curated into `memory://NAME/out`.
+/// Curates `memory://NAME/in` into `memory://NAME/out`, with all steps.
 pub fn curate(name: &str) -> String {
     let run = read(name);
     curate_read(&run);
     run
 }
 
-/// The steps after `read`: every run is curated into its `out`.
+/// Runs the steps after `read`. The output of a run is its `out`.
 pub fn curate_read(run: &str) {
     usable(run);
     embed(run).unwrap();
@@ -263,8 +266,8 @@ pub fn curate_read(run: &str) {
     again::<sluice_report::Args>(run, "sluice-report");
 }
 
-/// As [`curate`], but the filter decides by two scores that differ from image to image: `made.beauty`
-/// must be at least 0.3, `made.danger` below 0.7.
+/// Like [`curate`], but the filter uses two scores that differ between images: `made.beauty` must
+/// be at least 0.3, `made.danger` below 0.7.
 pub fn judged(name: &str) -> String {
     let run = curate(name);
     let ids = [
@@ -289,7 +292,7 @@ pub fn judged(name: &str) -> String {
     run
 }
 
-/// Scores the survivors of `usable` by a table, as `made.<column>`.
+/// Imports scores of the survivors of `usable` from a table, as `made.<column>`.
 pub fn score(run: &str, table: String) {
     let folder = run.replace("/run", "/tables");
     store(&folder).put("made.csv", table).unwrap();
@@ -297,19 +300,19 @@ pub fn score(run: &str, table: String) {
     again::<sluice_score::Args>(run, &format!("{line} {folder}/made.csv"));
 }
 
-/// One more step on a run.
+/// Runs one more step.
 pub fn again<P: Program>(run: &str, line: &str) {
     step::<P>(run, line).unwrap();
 }
 
-/// One more step on a run, which may fail.
+/// Runs one more step, which may fail.
 pub fn step<P: Program>(run: &str, line: &str) -> Result<()> {
     let line = words(&format!("{line} --run {run} --jobs 2"));
     run_step::<P>(&line, shared()).map(drop)
 }
 
-/// What the program said.
-pub struct Said {
+/// The output of the program.
+pub struct ProgramOutput {
     pub out: String,
     pub err: String,
     pub result: Option<serde_json::Value>,
@@ -317,20 +320,20 @@ pub struct Said {
 }
 
 /// Runs `sluice` in this process.
-pub fn sluice(arguments: &[&str]) -> Said {
+pub fn sluice(arguments: &[&str]) -> ProgramOutput {
     let line = std::iter::once(&"sluice").chain(arguments);
     let args = Args::try_parse_from(line).unwrap();
     let (mut out, mut err) = (Vec::new(), Vec::new());
-    let mut desk = Desk {
+    let mut tool = ToolContext {
         shared: shared().clone(),
         out: &mut out,
         err: &mut err,
         result: None,
         up_to_date: false,
     };
-    let outcome = args.run(&mut desk);
-    let result = desk.result.take();
-    Said {
+    let outcome = args.run(&mut tool);
+    let result = tool.result.take();
+    ProgramOutput {
         out: String::from_utf8(out).unwrap(),
         err: String::from_utf8(err).unwrap(),
         result,
@@ -338,8 +341,8 @@ pub fn sluice(arguments: &[&str]) -> Said {
     }
 }
 
-/// The class and the message of a failure.
-pub fn failure(said: &Said) -> (sluice_manifest::Class, String) {
+/// Returns the class and the message of a failure.
+pub fn failure(said: &ProgramOutput) -> (sluice_manifest::Class, String) {
     sluice_harness::describe(said.outcome.as_ref().unwrap_err())
 }
 

@@ -1,17 +1,17 @@
-//! Numbers without a run: `sluice try` and the page's threshold control say what a real run keeps.
+//! The numbers of `sluice try` and of the page's threshold control equal those of a real run.
 
 use std::collections::HashSet;
 
 use serde_json::Value;
-use sluice_harness::Context;
 use sluice_manifest::{Class, StepName, UnitKind};
-use sluice_report::counted;
-use sluice_report::curve::Curve;
-use sluice_report::walk::Walk;
+use sluice_report::findings::Findings;
+use sluice_run::curve::Curve;
+use sluice_run::walk::Walk;
+use sluice_run::{Run, counted};
 
 use crate::support::{again, failure, filter, judged, shared, sluice, store};
 
-/// What a run keeps, and what it would keep with these flags.
+/// Returns the funnel of a run, and the funnel with these flags.
 fn tried(run: &str, flags: &str) -> [Value; 2] {
     let line = format!("try --run {run} --json {flags}");
     let said = sluice(&line.split(' ').collect::<Vec<_>>());
@@ -90,22 +90,22 @@ fn new_conditions_and_fractions_are_tried_too() {
     }
 }
 
-/// What the filter keeps, by its receipts.
+/// Returns the number of images that the filter keeps, according to its receipts.
 fn kept(run: &str) -> u64 {
-    let context = Context::look(run, "test", shared()).unwrap();
-    let receipts = context.receipts().unwrap();
+    let recorded = Run::open_read_only(&shared().storage, run).unwrap();
+    let receipts = recorded.receipts().unwrap();
     receipts
         .counts(&StepName::fixed("filter"), UnitKind::Part)
         .kept
 }
 
-/// The curve of the page for one of the filter's thresholds.
+/// Returns the page's curve for one of the filter's thresholds.
 fn curve(run: &str, score: &str) -> Curve {
-    let context = Context::look(run, "test", shared()).unwrap();
-    let plan = context.plan().unwrap();
-    let receipts = counted::receipts(&context).unwrap();
-    let walk = Walk::new(&context, &plan, &receipts).unwrap();
-    let findings = walk.findings(&HashSet::new()).unwrap();
+    let recorded = Run::open_read_only(&shared().storage, run).unwrap();
+    let plan = recorded.plan().unwrap();
+    let receipts = counted::receipts(&recorded).unwrap();
+    let walk = Walk::new(&recorded, &plan, &receipts).unwrap();
+    let findings = Findings::of_run(&walk, &HashSet::new()).unwrap();
     let scoring = &walk.scoring;
     let place = scoring
         .controls
@@ -128,7 +128,7 @@ fn curve(run: &str, score: &str) -> Curve {
 fn the_threshold_control_equals_a_run_of_the_filter() {
     let run = judged("control");
     let (beauty, danger) = (curve(&run, "made.beauty"), curve(&run, "made.danger"));
-    // Some images fail both thresholds, and so does no other threshold bring them back.
+    // Some images fail both thresholds. Changing only one does not keep them.
     assert!(beauty.total() < 8 && danger.total() < 8);
     for (curve, flags) in [
         (beauty, "--max made.danger=0.7 --min made.beauty"),

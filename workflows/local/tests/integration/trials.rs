@@ -1,12 +1,12 @@
-//! `sluice try` keeps the images that a real run keeps, for settings drawn at random.
+//! `sluice try` keeps the same images as a real run, for random settings.
 //!
-//! `SLUICE_TESTS_TRIES` is the number of settings, `SLUICE_TESTS_SEED` draws others.
+//! `SLUICE_TESTS_TRIES` is the number of settings, `SLUICE_TESTS_SEED` the seed.
 
 use std::collections::BTreeSet;
 
-use sluice_harness::Context;
 use sluice_manifest::StepName;
 use sluice_manifest::rows::NameRow;
+use sluice_run::Run;
 
 use crate::support::{
     DIMENSION, again, embed_as, filter, picture, read_input, score, shard, shared, sluice, store,
@@ -15,11 +15,11 @@ use crate::support::{
 
 const SETTINGS: u64 = 20;
 const SEED: u64 = 1;
-/// Images in each shard, and of each motif.
+/// The number of images in each shard, and of each motif.
 const IN_SHARD: u64 = 16;
 const OF_MOTIF: u64 = 4;
 
-/// A sequence of numbers that a seed decides: SplitMix64.
+/// A pseudo-random generator: SplitMix64.
 struct Draw(u64);
 
 impl Draw {
@@ -35,46 +35,46 @@ impl Draw {
         self.next() % end
     }
 
-    /// A number of 0 to 1 with two digits, so that thresholds meet scores.
+    /// Returns a number from 0 to 1 with two digits, so that thresholds equal some scores.
     fn hundredths(&mut self) -> f32 {
         self.below(101) as f32 / 100.0
     }
 }
 
-/// Settings of the deciding steps, each as it is written on a command line.
+/// Settings of the deciding steps, in the syntax of the command line.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Settings {
-    best: Best,
+struct TrialSettings {
+    best: BestCondition,
     most_danger: f32,
     eps: f32,
     keep: &'static str,
     distance: u64,
 }
 
-/// What is demanded of the first score.
+/// The condition on the first score.
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Best {
+enum BestCondition {
     Min(f32),
     Top(u64),
 }
 
-impl Settings {
+impl TrialSettings {
     const FIRST: Self = Self {
-        best: Best::Min(0.2),
+        best: BestCondition::Min(0.2),
         most_danger: 0.9,
         eps: 0.05,
         keep: "best",
         distance: 4,
     };
 
-    /// Returns other settings; some stay as they are.
+    /// Returns new settings, some unchanged.
     fn changed(self, draw: &mut Draw) -> Self {
         let mut next = self;
         let changes = 1 + draw.below(31);
         if changes & 1 != 0 {
             next.best = match draw.below(4) {
-                0 => Best::Top(1 + draw.below(100)),
-                _ => Best::Min(draw.hundredths() * 0.6),
+                0 => BestCondition::Top(1 + draw.below(100)),
+                _ => BestCondition::Min(draw.hundredths() * 0.6),
             };
         }
         if changes & 2 != 0 {
@@ -94,8 +94,8 @@ impl Settings {
 
     fn thresholds(&self) -> [String; 2] {
         let best = match self.best {
-            Best::Min(least) => format!("--min made.beauty={least}"),
-            Best::Top(percent) => format!("--top made.beauty={percent}%"),
+            BestCondition::Min(least) => format!("--min made.beauty={least}"),
+            BestCondition::Top(percent) => format!("--top made.beauty={percent}%"),
         };
         [best, format!("--max made.danger={}", self.most_danger)]
     }
@@ -117,7 +117,7 @@ impl Settings {
         flags
     }
 
-    /// Decides the run with these settings, by the stages' programs.
+    /// Runs the deciding steps with these settings, by the stages' programs.
     fn decide(&self, run: &str) {
         filter(run, &self.thresholds().join(" "));
         let rank = "--rank-by made.beauty";
@@ -134,7 +134,8 @@ impl Settings {
     }
 }
 
-/// A run of motifs in several variants, with random scores and vectors. Some images have no score.
+/// Returns a run of motifs in several variants, with random scores and vectors. Some images have no
+/// score.
 fn made(name: &str, draw: &mut Draw) -> String {
     let input = store(&format!("memory://{name}/in"));
     let mut table = "image_id,beauty,danger\n".to_owned();
@@ -170,7 +171,7 @@ fn made(name: &str, draw: &mut Draw) -> String {
     run
 }
 
-/// A vector of length 1 near to those of some other images.
+/// Returns a vector of length 1 near those of some other images.
 fn vector(seed: u64, number: u64) -> [f32; DIMENSION] {
     let mut centre = Draw(seed ^ (number / OF_MOTIF));
     let mut noise = Draw(seed.wrapping_add(1000 + number));
@@ -181,10 +182,10 @@ fn vector(seed: u64, number: u64) -> [f32; DIMENSION] {
 }
 
 fn kept(run: &str) -> BTreeSet<String> {
-    let context = Context::look(run, "test", shared()).unwrap();
+    let recorded = Run::open_read_only(&shared().storage, run).unwrap();
     let dedup = StepName::fixed("dedup");
-    let survivors = context.survivors(Some(&dedup)).unwrap();
-    let plan = context.plan().unwrap();
+    let survivors = recorded.survivors(Some(&dedup)).unwrap();
+    let plan = recorded.plan().unwrap();
     let names = plan.partitions.iter().flat_map(|planned| {
         let rows = survivors.samples::<NameRow>(planned.partition).unwrap();
         rows.map(|row| row.unwrap().image_id.to_string())
@@ -192,7 +193,7 @@ fn kept(run: &str) -> BTreeSet<String> {
     names.collect()
 }
 
-/// The lists of images that a trial writes: kept, gained, lost.
+/// Returns the lists of images that a trial writes: kept, gained, lost.
 fn tried(run: &str, flags: &[String]) -> [BTreeSet<String>; 3] {
     let folder = run.replace("/run", "/tried");
     let line = format!("try --run {run} --json --ids {folder} {}", flags.join(" "));
@@ -218,7 +219,7 @@ fn a_trial_keeps_the_images_that_a_real_run_keeps() {
     let seed = number("SLUICE_TESTS_SEED", SEED);
     let mut draw = Draw(seed);
     let run = made("trials", &mut draw);
-    let mut settings = Settings::FIRST;
+    let mut settings = TrialSettings::FIRST;
     settings.decide(&run);
     let mut before = kept(&run);
     let mut sizes = BTreeSet::new();

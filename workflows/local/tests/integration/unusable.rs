@@ -1,4 +1,4 @@
-//! Shards that cannot be read, in whole or in part.
+//! Shards that are unreadable in whole or in part.
 
 use std::io::Write;
 
@@ -28,7 +28,7 @@ fn planned(name: &str, shards: &[&[u8]]) -> String {
     partition(name)
 }
 
-/// Runs `read`, and returns the message of its failure.
+/// Runs `read`, and returns the error message.
 fn refused(run: &str, flags: &str) -> String {
     let error = step::<sluice_read::Args>(run, &format!("sluice-read{flags}")).unwrap_err();
     let (class, message) = describe(&error);
@@ -60,7 +60,7 @@ fn an_input_without_a_readable_sample_is_no_success() {
     ];
     for (name, shards, words) in cases {
         let run = planned(&format!("unreadable-{name}"), shards);
-        // The second time all is up to date.
+        // In the second call, all units are up to date.
         for flags in ["", "", " --force"] {
             let message = refused(&run, flags);
             assert!(message.contains(words), "{name}: {message}");
@@ -151,7 +151,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// What `read` keeps of a torn compressed shard, `export` copies and `verify` finds again.
+/// `read`, `export` and `verify` agree on the readable samples of a torn compressed shard.
 #[test]
 fn torn_compressed_shards_are_exported() {
     let images: Vec<Vec<u8>> = (0..12).map(|seed| picture(seed, 0)).collect();

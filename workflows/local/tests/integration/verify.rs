@@ -1,22 +1,23 @@
-//! `sluice verify`: a sound run passes, and each kind of damage is found by the check that is for it.
+//! `sluice verify`: a sound run passes, and each kind of damage fails the check that covers it.
 
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float32Array, RecordBatch};
-use sluice_manifest::rows::{DecisionRow, DuplicateRow, FilterRow, Row, SCORES};
+use sluice_manifest::rows::{CuratedRow, DecisionRow, DuplicateRow, FilterRow, Row, SCORES};
 use sluice_manifest::{Class, ImageId, ShardPath, Unit, UnitKind};
 use sluice_store::Store;
 
 use crate::support::{
-    Said, again, curate, deduplicate, export, failure, filter, forget, read, sluice, store, usable,
+    ProgramOutput, again, curate, deduplicate, export, failure, filter, forget, read, sluice,
+    store, usable,
 };
 
-fn verify(run: &str) -> Said {
+fn verify(run: &str) -> ProgramOutput {
     sluice(&["verify", "--run", run])
 }
 
-/// The checks that failed.
-fn failed(said: &Said) -> Vec<&str> {
+/// Returns the checks that failed.
+fn failed(said: &ProgramOutput) -> Vec<&str> {
     let lines = said.out.lines();
     let failed = lines.filter_map(|line| line.strip_prefix("failed"));
     failed
@@ -38,7 +39,7 @@ fn a_sound_run_passes() {
     assert!(said.outcome.is_ok(), "{}", said.out);
 }
 
-/// Damages an object, expects these checks to fail, and mends it.
+/// Damages an object, expects these checks to fail, and restores the object.
 fn damaged(run: &str, place: &Store, path: &str, bytes: Vec<u8>, checks: &[&str]) {
     let before = place.get(path).unwrap();
     place.put(path, bytes).unwrap();
@@ -54,7 +55,7 @@ fn damaged(run: &str, place: &Store, path: &str, bytes: Vec<u8>, checks: &[&str]
     place.put(path, before).unwrap();
 }
 
-/// A manifest with each row changed.
+/// Returns a manifest with each row changed.
 fn changed<R: Row>(place: &Store, path: &str, change: impl Fn(&mut R)) -> Vec<u8> {
     let rows: Vec<R> = place
         .rows::<R>(path)
@@ -72,7 +73,7 @@ fn changed<R: Row>(place: &Store, path: &str, change: impl Fn(&mut R)) -> Vec<u8
     bytes.to_vec()
 }
 
-/// A manifest of scores in which all are the same.
+/// Returns a manifest in which all scores are equal.
 fn same_scores(place: &Store, path: &str, score: f32) -> Vec<u8> {
     let table = place.table(path, SCORES, &["image_id", "score"]).unwrap();
     let schema = table.schema().as_ref().clone();
@@ -167,6 +168,11 @@ fn changed_outputs_are_found() {
     );
     let other = place.get("shard-00001.parquet").unwrap().to_vec();
     damaged(&run, &place, "shard-00000.parquet", other, &["packing"]);
+    let path = "shard-00000.parquet";
+    let larger = changed::<CuratedRow>(&place, path, |row| row.group_size += 1);
+    damaged(&run, &place, path, larger, &["outputs", "duplicates"]);
+    let other = changed::<CuratedRow>(&place, path, |row| row.group_id ^= 1);
+    damaged(&run, &place, path, other, &["outputs", "duplicates"]);
     let index = br#"{"shardlist": []}"#.to_vec();
     damaged(&run, &place, "index.json", index, &["index"]);
     place.put("left-over.tar", "x").unwrap();
@@ -249,7 +255,7 @@ fn steps_that_are_left_over_are_named_and_not_judged() {
     let other = "sluice-filter --step other --rule none=false";
     again::<sluice_filter::Args>(&run, other);
     export(&run, Some("other"));
-    // By hand: what leads to no export counts while it is up to date.
+    // Steps that lead to no export count as long as they are up to date.
     let said = verify(&run);
     assert!(
         said.outcome.is_ok() && !said.out.contains("any more"),
@@ -273,7 +279,7 @@ fn steps_that_are_left_over_are_named_and_not_judged() {
     let said = sluice(&["verify", "--run", &run, "--json"]);
     let result: serde_json::Value = serde_json::from_str(&said.out).unwrap();
     assert_eq!(result["left_over"], serde_json::json!(["usable"]));
-    // A pipeline file says which steps count.
+    // With a pipeline file, its steps are the ones that count.
     let planned = |name: &str| {
         let text = format!("[[steps]]\nstage = \"filter\"\nname = \"{name}\"\n");
         store(&run).put("pipeline.toml", text).unwrap();

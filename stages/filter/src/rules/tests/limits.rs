@@ -9,7 +9,7 @@ use super::*;
 fn details_are_short() {
     let caption = "é".repeat(200_000);
     let metadata = format!("[{}1]", "[[1, 2], {\"a\": \"b\"}], ".repeat(1_000));
-    let mut row = Row::default();
+    let mut row = SampleValues::default();
     row.set("caption", caption.as_str());
     row.set("metadata", Value::json(Some(&metadata)));
     let rules = compile("caption == '' || metadata == 1").expect("the rule compiles");
@@ -87,7 +87,7 @@ fn rule_sets_are_shared_between_threads() {
     });
 }
 
-/// Returns expressions of all forms, most of them wrong.
+/// Returns expressions of all forms, most with an error.
 fn expressions() -> impl Strategy<Value = String> {
     let words = |text: &str| {
         let words: Vec<String> = text.split(' ').map(str::to_owned).collect();

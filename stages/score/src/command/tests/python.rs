@@ -3,7 +3,7 @@
 use sluice_testkit::python;
 
 use super::*;
-use crate::command::samples::{Sample, SampleBatch, Sent};
+use crate::command::samples::{SampleBatch, Sent, SentSample};
 
 /// A picture of 64 by 64 pixels that Pillow reads: flat, or a checkerboard.
 fn picture(sharp: bool) -> Vec<u8> {
@@ -37,10 +37,10 @@ fn the_python_example_scores_sharpness() {
     let (flat, sharp) = (picture(false), picture(true));
     for (image_id, image) in [("a/flat", &flat), ("a/sharp", &sharp)] {
         samples
-            .push(&Sample {
+            .push(&SentSample {
                 image_id,
                 image,
-                ..Sample::default()
+                ..SentSample::default()
             })
             .unwrap();
     }
@@ -49,12 +49,12 @@ fn the_python_example_scores_sharpness() {
     let scores = run_on(&program, &schema, [Ok(batch)].into_iter()).unwrap();
     assert_eq!((&*scores[0].0, &*scores[1].0), ("a/flat", "a/sharp"));
     assert!(scores[1].1[0] > 2.0 * scores[0].1[0], "{scores:?}");
-    // What is no image is the program's failure, with its words.
+    // A file that is not an image fails the program, with the program's own error.
     samples
-        .push(&Sample {
+        .push(&SentSample {
             image_id: "a/text",
             image: b"text",
-            ..Sample::default()
+            ..SentSample::default()
         })
         .unwrap();
     let batch = samples.take().unwrap();
@@ -98,13 +98,13 @@ with pa.ipc.open_stream(sys.stdin.buffer) as samples, pa.ipc.new_stream(sys.stdo
     let sent = [pixels, Sent::Caption, Sent::Metadata, Sent::Embedding];
     let mut samples = SampleBatch::new(&sent, 4).unwrap();
     for (image_id, caption) in [("a/0", Some("a cat")), ("a/1", None)] {
-        let sample = Sample {
+        let sample = SentSample {
             image_id,
             pixels: &[10, 20, 30, 40, 50, 60],
             caption,
             metadata: Some("{}"),
             embedding: &[1.0, 2.0, 0.0, 2.0],
-            ..Sample::default()
+            ..SentSample::default()
         };
         samples.push(&sample).unwrap();
     }

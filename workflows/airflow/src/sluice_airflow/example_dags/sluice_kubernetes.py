@@ -35,7 +35,7 @@ with DAG(
         prefix_group_id=False,
         # Nodes that run a model, on their own machines, or with more resources than their class requests:
         # GPUs: k8s.V1ResourceRequirements(requests={"cpu": "8", "memory": "16Gi"}, limits={…, "nvidia.com/gpu": "1"}), and
-        # "env_vars": {"SLUICE_DEVICE": "cuda"} beside it.
+        # also "env_vars": {"SLUICE_DEVICE": "cuda"}.
         # overrides={"model": {"node_selector": {"pool": "big"}, "container_resources": k8s.V1ResourceRequirements(…)}},
         **PODS,
     ) >> verify(executor="pod", **PODS)

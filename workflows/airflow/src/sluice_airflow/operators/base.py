@@ -123,7 +123,7 @@ class SluiceNode:
     def _do_render_template_fields(
         self, parent: Any, template_fields: Iterable[str], *args: Any, **kwargs: Any
     ) -> None:
-        # A computed field holds rendered values, in which braces are not a template.
+        # A computed field contains rendered values: braces in it are not a template.
         if parent is self:
             template_fields = [field for field in template_fields if field not in self.computed_fields]
         super()._do_render_template_fields(parent, template_fields, *args, **kwargs)  # type: ignore[misc]

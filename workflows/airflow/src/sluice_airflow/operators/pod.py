@@ -47,6 +47,10 @@ def container_security() -> k8s.V1SecurityContext:
     )
 
 
+SIDECAR_LIMITS = {"cpu": "100m", "memory": "64Mi"}
+"""What the sidecar may use: namespaces with a ResourceQuota refuse containers without limits."""
+
+
 def resources(needs: Resources) -> k8s.V1ResourceRequirements:
     """Returns requests and limits. The program starts as many threads as the limit has CPUs."""
     amounts = {"cpu": str(needs.cpus), "memory": f"{needs.memory_mib}Mi"}
@@ -172,12 +176,13 @@ class SluicePodOperator(SluiceNode, KubernetesPodOperator):
         return result
 
     def build_pod_request_obj(self, *args: Any, **kwargs: Any) -> k8s.V1Pod:
-        """Returns the pod, with the sidecar's image as set."""
+        """Returns the pod, with the sidecar's image as set, and with limits where the connection has no resources for it."""
         pod = super().build_pod_request_obj(*args, **kwargs)
-        if self.xcom_sidecar_image:
-            for container in pod.spec.containers:
-                if container.name == PodDefaults.SIDECAR_CONTAINER_NAME:
-                    container.image = self.xcom_sidecar_image
+        for container in pod.spec.containers:
+            if container.name == PodDefaults.SIDECAR_CONTAINER_NAME:
+                container.image = self.xcom_sidecar_image or container.image
+                if container.resources == PodDefaults.SIDECAR_CONTAINER.resources:
+                    container.resources = k8s.V1ResourceRequirements(requests=container.resources.requests, limits=dict(SIDECAR_LIMITS))
         return pod
 
     def cleanup(self, pod: k8s.V1Pod, remote_pod: k8s.V1Pod, *args: Any, **kwargs: Any) -> None:
