@@ -21,6 +21,7 @@ import argparse
 import csv
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -29,6 +30,8 @@ from pathlib import Path
 import paired
 
 paired.inside("duplicates")
+# Threads that wait for each other burn CPU seconds on a machine that has other work.
+os.environ |= {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 
 import faiss  # noqa: E402
 import numpy as np  # noqa: E402
@@ -213,10 +216,11 @@ def best_by_hashes(hashes, distance, block=512):
         part = hashes[start : start + block]
         nearest = index.search(part, 1)[0][:, 0].astype(np.int64) if index.ntotal else np.full(len(part), 1 << 20)
         nearest[nearest < 0] = 1 << 20
-        own = np.bitwise_count(part[:, None] ^ part[None]).sum(2)
+        words = part.view(np.uint64)
+        own = np.bitwise_count(words[:, None] ^ words[None]).sum(2)
         stays = []
         for i in range(len(part)):
-            best = min([nearest[i], *own[i, stays]])
+            best = min(nearest[i], own[i, stays].min()) if stays else nearest[i]
             if best <= distance:
                 out[start + i] = best
             else:

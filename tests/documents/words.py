@@ -3,8 +3,7 @@
 
     words.py [ROOT] [CRATE...]            a table with one row for each crate
     words.py --list [ROOT] [CRATE...]     every finding, as path:line: what: text
-    words.py --check [ROOT] [--except CRATE...]
-                                          exits with 1 if a count is above its limit
+    words.py --check [ROOT]               exits with 1 if a count is above its limit
     words.py --sentences SEED N [ROOT]    N sentences of the comments, chosen by a seed
 
 ROOT is a copy of this repository, this one by default.
@@ -265,14 +264,13 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--list", action="store_true")
     parser.add_argument("--check", action="store_true")
-    parser.add_argument("--except", dest="excluded", nargs="*", default=[], metavar="CRATE")
     parser.add_argument("--sentences", nargs=2, type=int, metavar=("SEED", "N"))
     parser.add_argument("paths", nargs="*", metavar="ROOT or CRATE")
     args = parser.parse_args()
     root = Path(__file__).resolve().parents[2]
     if args.paths and (Path(args.paths[0]) / "Cargo.lock").exists():
         root = Path(args.paths.pop(0))
-    crates = [crate for crate in crates_of(root, args.paths) if crate.name not in args.excluded]
+    crates = crates_of(root, args.paths)
     if args.sentences:
         seed, count = args.sentences
         print("\n".join(random.Random(seed).sample(sorted(sentences(crates)), count)))

@@ -16,7 +16,6 @@ programs of `cargo build --release`. `--openvino` names the libonnxruntime.so of
 """
 
 import argparse
-import json
 import shutil
 from pathlib import Path
 
@@ -193,7 +192,7 @@ def emulate(file, emulated):
     from onnx import helper, numpy_helper
 
     model = onnx.load(file)
-    graph, halves = model.graph, set()
+    graph = model.graph
     for constant in graph.initializer:
         if constant.data_type == BFLOAT16:
             bits = np.frombuffer(constant.raw_data, np.uint16).astype(np.uint32) << 16

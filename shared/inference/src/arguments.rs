@@ -40,9 +40,10 @@ pub struct ModelArgs {
 impl ModelArgs {
     /// Returns how closely a model's pixels must match those of a full decode.
     pub fn fidelity(&self) -> Fidelity {
-        match self.exact_decoding {
-            true => Fidelity::Exact,
-            false => Fidelity::Approximate,
+        if self.exact_decoding {
+            Fidelity::Exact
+        } else {
+            Fidelity::Approximate
         }
     }
 

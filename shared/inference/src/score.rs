@@ -247,9 +247,10 @@ impl Run<'_> {
             return Ok(());
         };
         let mut writer = scorer.open_writer(self.context, &task)?;
-        let samples = match is_head {
-            true => self.score_embeddings(&task, unit, &mut writer)?,
-            false => self.score_measures(&task, unit, &mut writer)?,
+        let samples = if is_head {
+            self.score_embeddings(&task, unit, &mut writer)?
+        } else {
+            self.score_measures(&task, unit, &mut writer)?
         };
         if is_head {
             self.runner.describe(&mut task);

@@ -397,7 +397,7 @@ pub struct ShardRow {
     pub skipped: u64,
     /// The number of members, at most one, inside which the shard ends.
     pub torn: u64,
-    /// Whether the shard could be read to its end. Nothing after the damage is read.
+    /// Whether the shard is damaged. A tar is read up to the damage, except at a gap of zeros.
     pub status: ShardStatus,
     /// A description of damage or irregularities.
     pub detail: Option<String>,

@@ -34,12 +34,11 @@ impl Choice {
     /// Usage, when there is no such file, or several and none has a usual name.
     pub fn choose(paths: &[String], at: &str) -> Result<Self> {
         let has = |path: &str| paths.iter().any(|found| found == path);
-        let onnx = match at.ends_with(".onnx") || is_weights(at) {
-            true => Some(at.to_owned()).filter(|path| has(path)),
-            false => {
-                let usual = ONNX_FILES.map(|name| joined(at, name));
-                usual.into_iter().find(|path| has(path))
-            }
+        let onnx = if at.ends_with(".onnx") || is_weights(at) {
+            Some(at.to_owned()).filter(|path| has(path))
+        } else {
+            let usual = ONNX_FILES.map(|name| joined(at, name));
+            usual.into_iter().find(|path| has(path))
         };
         let onnx = onnx.map_or_else(|| only(paths, at), Ok)?;
         let mut choice = Self::around(&onnx);
@@ -87,9 +86,10 @@ fn folders(path: &str) -> impl Iterator<Item = &str> {
 
 /// Joins a folder, which may be empty, and a path in it.
 pub(crate) fn joined(folder: &str, path: &str) -> String {
-    match folder.is_empty() {
-        true => path.to_owned(),
-        false => format!("{folder}/{path}"),
+    if folder.is_empty() {
+        path.to_owned()
+    } else {
+        format!("{folder}/{path}")
     }
 }
 

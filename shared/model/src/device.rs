@@ -196,9 +196,10 @@ mod tests {
         };
         Machine {
             // A provider that is "there" and needs nothing.
-            library: match has_library {
-                true => "libonnxruntime.so".into(),
-                false => "/nowhere/libonnxruntime.so".into(),
+            library: if has_library {
+                "libonnxruntime.so".into()
+            } else {
+                "/nowhere/libonnxruntime.so".into()
             },
             driver: match gpus {
                 0 => Err(NoDriver::Missing),

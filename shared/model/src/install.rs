@@ -91,9 +91,10 @@ impl Work<'_> {
         let ModelFiles { name, source, .. } = self.candidate;
         let known = named(name).cloned();
         let is_known = self.candidate.is_catalogued || self.is_published();
-        let given = match is_known {
-            true => None,
-            false => self.given_spec(known.is_some())?,
+        let given = if is_known {
+            None
+        } else {
+            self.given_spec(known.is_some())?
         };
         let mut spec = given
             .or_else(|| known.clone())
@@ -211,11 +212,11 @@ impl Work<'_> {
         if let Some(conversion) = source.convert {
             return self.convert(conversion, &root.get(file)?);
         }
-        let store = match inner.is_empty() {
-            true => root.clone(),
-            false => self
-                .storage
-                .open(&Location::parse(&format!("{folder}/{inner}"))?)?,
+        let store = if inner.is_empty() {
+            root.clone()
+        } else {
+            self.storage
+                .open(&Location::parse(&format!("{folder}/{inner}"))?)?
         };
         self.gather_one(&store, onnx, ONNX)?;
         for made in MADE {
@@ -314,6 +315,12 @@ impl Work<'_> {
             made if MADE.contains(&made) => 1,
             _ => 0,
         });
+        // Files of other precisions that were made of an earlier `model.onnx` would run its weights.
+        for made in MADE {
+            if !files.iter().any(|file| file == made) {
+                target.delete(&format!("{folder}/{made}"))?;
+            }
+        }
         for file in files {
             self.staging
                 .copy_to(&file, &target, &format!("{folder}/{file}"))?;

@@ -130,9 +130,10 @@ fn each(labels: &[String], names: &[String]) -> Vec<ScoreSpec> {
 fn name_of(label: &str) -> String {
     let lower = label.trim().to_ascii_lowercase();
     let safe = lower.replace(|c: char| !c.is_ascii_alphanumeric(), "_");
-    match safe.starts_with(|c: char| c.is_ascii_lowercase()) {
-        true => safe,
-        false => format!("label_{safe}"),
+    if safe.starts_with(|c: char| c.is_ascii_lowercase()) {
+        safe
+    } else {
+        format!("label_{safe}")
     }
 }
 

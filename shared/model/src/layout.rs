@@ -103,9 +103,10 @@ impl Files {
         let is_usual = ["model", "vision_model"]
             .iter()
             .any(|it| stem.starts_with(it));
-        let name = match is_usual {
-            true => name_of(location),
-            false => stem.to_owned(),
+        let name = if is_usual {
+            name_of(location)
+        } else {
+            stem.to_owned()
         };
         let above = match location.split() {
             Some((above, _)) => storage.open_if_there(&above)?,

@@ -138,9 +138,10 @@ impl Machine {
             .iter()
             .map(|gpu| format!("cuda:{}", gpu.number))
             .collect();
-        let seen = match seen.is_empty() {
-            true => "none".to_owned(),
-            false => seen.join(", "),
+        let seen = if seen.is_empty() {
+            "none".to_owned()
+        } else {
+            seen.join(", ")
         };
         let is_there = driver.gpus.iter().any(|gpu| gpu.number == number);
         let part = format!("GPU {number} (this process sees {seen})");

@@ -8,10 +8,10 @@ use sluice_store::{Location, Storage, Store};
 
 use crate::convert::half::{Half, Pixels, Plan, halve};
 use crate::convert::quantize::{Made, quantize};
-use crate::layout::{SPEC, onnx_file};
+use crate::layout::{ONNX, SPEC, onnx_file};
 use crate::model::Model;
 use crate::precision::Precision;
-use crate::spec::Spec;
+use crate::spec::{Kind, Spec};
 use crate::weights::sha256_of;
 use crate::wiring::{self, Wiring};
 
@@ -45,6 +45,13 @@ impl Model {
             .files
             .as_ref()
             .ok_or_else(|| Error::usage(format!("model {:?} has no weights", self.spec.name)))?;
+        let target = match folder {
+            Some(folder) => storage.create(folder)?,
+            None => files.root().clone(),
+        };
+        if folder.is_some() {
+            self.refuse_other(&target)?;
+        }
         let onnx = files.folder.get(&files.onnx)?;
         let read = |file: &str, range| read_range(&files.folder, file, range);
         let made = match precision {
@@ -55,10 +62,6 @@ impl Model {
         };
         let Made { onnx, products } = made.map_err(|e| e.within(&files.uri()))?;
         let file = onnx_file(precision);
-        let target = match folder {
-            Some(folder) => storage.create(folder)?,
-            None => files.root().clone(),
-        };
         let bytes = onnx.len() as u64;
         target.put(file, onnx)?;
         let spec = match folder {
@@ -79,9 +82,30 @@ impl Model {
         })
     }
 
+    /// Refuses a folder that has another model.
+    fn refuse_other(&self, folder: &Store) -> Result<()> {
+        let is_other = match folder.get_if_there(SPEC)? {
+            Some(text) => {
+                let spec = Spec::parse(&String::from_utf8_lossy(&text), &folder.uri(SPEC))?;
+                spec.name != self.spec.name
+            }
+            None => folder.stat(ONNX)?.is_some(),
+        };
+        if is_other {
+            let folder = folder.location();
+            return Err(Error::usage(format!("{folder}: it has another model"))
+                .hint("choose an empty folder, or none: the file is then written beside the model's own"));
+        }
+        Ok(())
+    }
+
     /// Returns what is kept in float32, and how pixels become the input.
     fn half(&self, half: Half) -> Result<Plan> {
         let wrong = |what: String| Error::usage(format!("model {:?}: {what}", self.spec.name));
+        if self.spec.kind != Kind::Embedder {
+            return Err(wrong("a scorer runs in float32".to_owned())
+                .hint("other precisions are for encoders: sluice-embed --precision"));
+        }
         let uri = self
             .files
             .as_ref()

@@ -164,9 +164,10 @@ impl Session {
     }
 
     fn rows_at_once(&self, rows: usize) -> usize {
-        let most = match self.wiring.is_alone {
-            true => 1,
-            false => self.wiring.rows.unwrap_or(rows),
+        let most = if self.wiring.is_alone {
+            1
+        } else {
+            self.wiring.rows.unwrap_or(rows)
         };
         most.min(self.most_rows.unwrap_or(most)).max(1)
     }
@@ -302,9 +303,10 @@ fn constant(text: &Text, rows: usize, value: i64) -> ort::Result<SessionInputVal
     let sizes = text.shape.iter().map(|size| size.unwrap_or(rows));
     let count = sizes.clone().product();
     let shape: Vec<i64> = sizes.map(|size| size as i64).collect();
-    Ok(match text.is_wide {
-        true => Tensor::from_array((shape, vec![value; count]))?.into(),
-        false => Tensor::from_array((shape, vec![value as i32; count]))?.into(),
+    Ok(if text.is_wide {
+        Tensor::from_array((shape, vec![value; count]))?.into()
+    } else {
+        Tensor::from_array((shape, vec![value as i32; count]))?.into()
     })
 }
 

@@ -335,9 +335,10 @@ impl Spec {
                 return Err(format!("column {label} occurs twice"));
             }
         }
-        match seen.is_empty() {
-            true => Err("column is an empty list".to_owned()),
-            false => Ok(()),
+        if seen.is_empty() {
+            Err("column is an empty list".to_owned())
+        } else {
+            Ok(())
         }
     }
 

@@ -72,6 +72,8 @@ pub(crate) struct Archive<R: Read> {
     headers: u64,
     /// The first gap.
     gap: Option<Damage>,
+    /// Whether a gap precedes the last header.
+    is_after_gap: bool,
 }
 
 impl<R: Read> Archive<R> {
@@ -83,6 +85,7 @@ impl<R: Read> Archive<R> {
             zero_blocks: 0,
             headers: 0,
             gap: None,
+            is_after_gap: false,
         })
     }
 
@@ -99,6 +102,11 @@ impl<R: Read> Archive<R> {
     /// read is complete.
     pub(crate) fn at_archive_end(&self) -> bool {
         self.zero_blocks > 0
+    }
+
+    /// Returns whether a gap precedes the last member.
+    pub(crate) fn is_after_gap(&self) -> bool {
+        self.is_after_gap
     }
 
     /// Returns the next member, or `None` at the end of the shard.
@@ -221,7 +229,8 @@ impl<R: Read> Archive<R> {
     fn after_zeros(&mut self, at: u64) {
         let blocks = std::mem::take(&mut self.zero_blocks);
         let bytes = blocks * BLOCK as u64;
-        if blocks > END_BLOCKS {
+        self.is_after_gap = blocks > END_BLOCKS;
+        if self.is_after_gap {
             self.gap.get_or_insert(Damage {
                 offset: at - bytes,
                 kind: DamageKind::Gap,

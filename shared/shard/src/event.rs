@@ -1,11 +1,10 @@
 //! What the reader finds in a shard: samples, members without a sample, notes and damage.
 //!
-//! All enums here are exhaustive. Each variant has a stable short name (`as_str`), which is written
-//! into manifests.
+//! All enums here are exhaustive. Each variant has a stable short name (`as_str`).
 
 use std::fmt;
 
-/// ShardLimits that protect the process from irregular shards.
+/// Limits that protect the process from irregular shards.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShardLimits {
     /// The maximum size of a buffered member. The `data` of a larger one is `None`. 256 MiB.
@@ -80,7 +79,7 @@ pub enum Event {
     Skipped(Skipped),
     /// An irregularity for the log. Nothing was lost.
     Note(Note),
-    /// Damage. Nothing after it can be read, so it is always the last event.
+    /// Damage. It is always the last event: nothing after it can be read, except after a gap.
     Damage(Damage),
 }
 
@@ -391,7 +390,7 @@ impl DamageKind {
     }
 }
 
-/// MemberCounts of members and samples so far. At the end, `members == in_samples + skipped + torn`.
+/// Counts of members and samples so far. At the end, `members == in_samples + skipped + torn`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MemberCounts {
     /// Members whose header was read. Extended headers are not members.

@@ -14,8 +14,8 @@ use std::io::{self, Read};
 
 use crate::archive::{Archive, Entry, EntryKind};
 use crate::event::{
-    Compression, Damage, Event, Member, MemberCounts, Missing, Sample, SampleProblem, ShardLimits,
-    Skip, Skipped,
+    Compression, Damage, DamageKind, Event, Member, MemberCounts, Missing, Sample, SampleProblem,
+    ShardLimits, Skip, Skipped,
 };
 use crate::names::{has_extension, is_reserved, split_key, text, without_dot};
 use crate::roles::IMAGE_EXTENSIONS;
@@ -160,6 +160,9 @@ impl<R: Read> ShardReader<R> {
             Ok(Some(mut entry)) => {
                 self.queue_notes();
                 self.counts.members += 1;
+                if self.archive.is_after_gap() {
+                    self.note_problem(SampleProblem::CutShort);
+                }
                 self.images.resolve(&mut entry);
                 self.images.add(&entry);
                 self.take_entry(entry)
@@ -170,7 +173,7 @@ impl<R: Read> ShardReader<R> {
                 Ok(())
             }
             Err(Fault::Damage(damage)) => {
-                if !self.archive.at_archive_end() {
+                if damage.kind != DamageKind::Gap && !self.archive.at_archive_end() {
                     self.note_problem(SampleProblem::CutShort);
                 }
                 self.finish_sample();

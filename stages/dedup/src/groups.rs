@@ -14,7 +14,7 @@ use sluice_harness::{Context, Work};
 use sluice_knn::matching::{self, RemovalRule, matches, matches_in_parts};
 use sluice_knn::targets::Targets;
 use sluice_manifest::rows::{ASSIGNMENTS, DuplicateRow, Method};
-use sluice_manifest::{ABOUT_EPS, Counts, Error, Input, Receipt, Unit, UnitKind, layout};
+use sluice_manifest::{ABOUT_EPS, Counts, Error, Input, Receipt, StepName, Unit, UnitKind, layout};
 use sluice_run::Plan;
 
 use crate::arguments::{Eps, Match};
@@ -25,11 +25,29 @@ use crate::hashes::{duplicate, in_reference, publish_duplicates};
 use crate::index::open::{Known, References};
 use crate::ranking::{Candidate, KeepRule, rank_among};
 use crate::semantic::IMAGES_PER_GROUP;
-use crate::settings::MatchSettings;
+use crate::settings::{AssignSettings, MatchSettings};
 use crate::survivors::check_same_step;
 
 /// Clusters that are compared between two checks whether to stop.
 const CLUSTERS_AT_ONCE: usize = 16;
+
+/// Refuses partitions that were assigned with different `--probes`.
+fn refuse_mixed_probes(step: &StepName, assigned: &[Receipt]) -> Result<()> {
+    let mut probes = None;
+    for receipt in assigned {
+        let settings: AssignSettings = receipt.settings()?;
+        let first = *probes.get_or_insert(settings.probes);
+        if settings.probes != first {
+            let (unit, other) = (receipt.unit, settings.probes);
+            return Err(Error::data(format!(
+                "{step}: {unit} was assigned with --probes {other}, others with {first}"
+            ))
+            .hint("run sluice-dedup assign for all partitions with the same --probes")
+            .into());
+        }
+    }
+    Ok(())
+}
 
 /// Compares the embeddings inside the clusters, one group of clusters after the other.
 ///
@@ -45,6 +63,7 @@ pub fn match_groups(args: &Match, context: &Context) -> Result<()> {
     let chosen = distance(args.eps, context, &fitted)?;
     let assigned = context.required_receipts(step, &plan.units())?;
     let mut images = 0;
+    refuse_mixed_probes(step, &assigned)?;
     for receipt in &assigned {
         check_same_step(context, &methods, receipt)?;
         images += receipt

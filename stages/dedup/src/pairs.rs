@@ -205,7 +205,8 @@ pub struct FoundPairs {
 }
 
 impl FoundPairs {
-    /// Opens the units of `pairs`, which must have been made with the flags of `perceptual`.
+    /// Opens the units of `pairs`, which must have been made with the flags of `perceptual`, of the
+    /// samples and reference sets of today.
     ///
     /// # Errors
     /// Data, when they are missing, or were made with others.
@@ -218,12 +219,22 @@ impl FoundPairs {
             ranges: args.near.ranges,
             against: references.names(),
         };
+        let remaining = Remaining::new(context, &expected.methods, Method::Perceptual, None)?;
+        let mut inputs = remaining.all_inputs()?;
+        inputs.extend(references.inputs());
         for receipt in context.required_receipts(step, &units)? {
             let made: PairsSettings = receipt.settings()?;
+            let unit = receipt.unit;
             if made != expected || receipt.survivors_of != context.node().survivors_of {
-                let unit = receipt.unit;
                 return Err(Error::data(format!(
                     "{step}: {unit} was not made with the flags of this command"
+                ))
+                .hint("run sluice-dedup pairs again, with the same flags")
+                .into());
+            }
+            if receipt.inputs != inputs {
+                return Err(Error::data(format!(
+                    "{step}: {unit} is stale: samples or a reference set have changed since"
                 ))
                 .hint("run sluice-dedup pairs again, with the same flags")
                 .into());

@@ -220,13 +220,14 @@ impl<'c> Remaining<'c> {
                 has_images |= walked.is_left;
             }
         }
-        match has_images {
-            false => Ok(()),
-            true => Err(
+        if has_images {
+            Err(
                 Error::usage(format!("no image has the hash {hash} in read/images"))
                     .hint(format!("run sluice-read with --hashes {hash}"))
                     .into(),
-            ),
+            )
+        } else {
+            Ok(())
         }
     }
 

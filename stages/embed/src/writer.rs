@@ -97,9 +97,10 @@ pub fn normalize(vector: &mut [f32]) {
     let length = squares.sum::<f64>().sqrt();
     let is_valid = length.is_finite() && length > 0.0;
     for value in vector {
-        *value = match is_valid {
-            true => (f64::from(*value) / length) as f32,
-            false => f32::NAN,
+        *value = if is_valid {
+            (f64::from(*value) / length) as f32
+        } else {
+            f32::NAN
         };
     }
 }

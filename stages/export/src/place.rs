@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::io;
 
 use sluice_manifest::layout::OUTPUT_INDEX;
-use sluice_manifest::{Error, Result, StepName, Unit, UnitKind};
+use sluice_manifest::{Class, Error, Result, StepName, Unit, UnitKind};
 use sluice_run::{refuse_overlap, refuse_unwritable};
 use sluice_store::{Location, Storage, Store};
 
@@ -68,11 +68,14 @@ impl OutputTarget<'_> {
         }
         let output = self.storage.create(self.output)?;
         output.put(WRITE_CHECK, "sluice\n")?;
-        // Credentials that may not delete leave it there: the next check writes the same name.
-        if let Err(e) = output.delete(WRITE_CHECK) {
-            tracing::warn!(object = output.uri(WRITE_CHECK), "not deleted: {e}");
+        match output.delete(WRITE_CHECK) {
+            // Credentials that may not delete leave it there: the next check writes the same name.
+            Err(e) if matches!(e.class(), Class::Usage | Class::Data) => {
+                tracing::warn!(object = output.uri(WRITE_CHECK), "not deleted: {e}");
+                Ok(())
+            }
+            deleted => deleted,
         }
-        Ok(())
     }
 
     /// Checks that the folder is empty or belongs to this run: by its claim or, if an older version

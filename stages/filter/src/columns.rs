@@ -62,13 +62,14 @@ pub fn is_reserved(step: &StepName) -> bool {
 /// # Errors
 /// Usage, when its name is taken.
 pub fn refuse_reserved(step: &StepName) -> Result<()> {
-    match is_reserved(step) {
-        false => Ok(()),
-        true => Err(Error::usage(format!(
+    if is_reserved(step) {
+        Err(Error::usage(format!(
             "step {step}: rules read something else under the name {}",
             step.identifier()
         ))
-        .hint("give the step that scores another name")),
+        .hint("give the step that scores another name"))
+    } else {
+        Ok(())
     }
 }
 

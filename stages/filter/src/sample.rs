@@ -179,9 +179,10 @@ impl Sampling {
 /// Returns a number that is in the order of the values.
 fn ascending(value: f32) -> u32 {
     let bits = value.to_bits();
-    match value.is_sign_negative() {
-        true => !bits,
-        false => bits | 1 << 31,
+    if value.is_sign_negative() {
+        !bits
+    } else {
+        bits | 1 << 31
     }
 }
 

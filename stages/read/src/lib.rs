@@ -275,8 +275,8 @@ fn read_shard(
                     }
                     Event::Damage(damage) => {
                         let lost = match damage.kind {
-                            DamageKind::BrokenTable => "",
-                            _ => "; samples behind it cannot be read",
+                            DamageKind::BrokenTable | DamageKind::Gap => "",
+                            _ => "; samples after it cannot be read",
                         };
                         tracing::warn!(shard = uri, "{damage}{lost}");
                         damaged = Some(damage.to_string());

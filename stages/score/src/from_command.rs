@@ -196,9 +196,10 @@ fn take_answers(
     for row in 0..batch.num_rows() {
         let scores = outputs.iter().map(|name| {
             let column = batch[name.as_str()].as_primitive::<Float32Type>();
-            match column.is_valid(row) {
-                true => column.value(row),
-                false => f32::NAN,
+            if column.is_valid(row) {
+                column.value(row)
+            } else {
+                f32::NAN
             }
         });
         answers.insert(ids.value(row).to_owned(), scores.collect());

@@ -55,24 +55,24 @@ impl<'a> Samples<'a> {
         let partition = images.partition.partition;
         let has = |wanted: Sent| sent.contains(&wanted);
         let mut dimension = 0;
-        let embeddings = match has(Sent::Embedding) {
-            true => {
-                let table = context.run.table(embeddings, EMBEDDINGS, &["embedding"])?;
-                let width = table.required(sluice_manifest::rows::DIMENSION_KEY)?;
-                dimension = width.parse().unwrap_or_default();
-                Some(ScoreReader::open_path(
-                    context,
-                    embeddings,
-                    EMBEDDINGS,
-                    &["embedding"],
-                )?)
-            }
-            false => None,
+        let embeddings = if has(Sent::Embedding) {
+            let table = context.run.table(embeddings, EMBEDDINGS, &["embedding"])?;
+            let width = table.required(sluice_manifest::rows::DIMENSION_KEY)?;
+            dimension = width.parse().unwrap_or_default();
+            Some(ScoreReader::open_path(
+                context,
+                embeddings,
+                EMBEDDINGS,
+                &["embedding"],
+            )?)
+        } else {
+            None
         };
         let needs_rows = has(Sent::Caption) || has(Sent::Metadata) || embeddings.is_some();
-        let rows = match needs_rows {
-            true => Some(images.survivors.verdicts(partition)?),
-            false => None,
+        let rows = if needs_rows {
+            Some(images.survivors.verdicts(partition)?)
+        } else {
+            None
         };
         Ok(Self {
             files: Box::new(images.files(skip)?),
@@ -114,9 +114,10 @@ impl<'a> Samples<'a> {
                 self.push(part)?;
             }
         }
-        match self.batch.is_empty() {
-            true => Ok(None),
-            false => self.batch.take().map(Some),
+        if self.batch.is_empty() {
+            Ok(None)
+        } else {
+            self.batch.take().map(Some)
         }
     }
 

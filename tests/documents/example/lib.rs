@@ -8,11 +8,11 @@ use anyhow::Result;
 use clap::Parser;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use sluice_harness::{Common, Context, Program, StepArgs, Work};
+use sluice_harness::{Common, Context, MemoryBudget, Program, StepArgs, Work};
 use sluice_inference::{Images, Join, Previous, ScoreWriter};
 use sluice_manifest::layout::SCORES;
 use sluice_manifest::{ImageId, Operation, Resources, Role, ScoreColumn, Unit, UnitKind, rows};
-use sluice_pixels::{Limits, RgbImage, decode};
+use sluice_pixels::{Limits, RgbImage, decode_admitted};
 use sluice_run::{PartitionPlan, Plan, StepOutputs, Survivors, Upstream};
 use sluice_store::Store;
 
@@ -71,7 +71,7 @@ impl Program for Args {
     }
 }
 
-/// The score's range, threshold and direction, if any, are fields of the column.
+/// A score from 0 to 1 has `range: Some([0.0, 1.0])`: a filter refuses thresholds outside of it.
 fn columns() -> Vec<ScoreColumn> {
     vec![ScoreColumn::named(ScoreColumn::ONLY)]
 }
@@ -116,7 +116,7 @@ impl Colour<'_> {
             task.advance(batch.len())?;
             let scored: Vec<(ImageId, f32)> = batch
                 .into_par_iter()
-                .map(|(id, file)| (id, score(&file)))
+                .map(|(id, file)| (id, score(&file, &self.context.memory)))
                 .collect();
             for (id, score) in scored {
                 join.advance(Some(&id), |id, scores| writer.push(id, scores))?;
@@ -124,13 +124,17 @@ impl Colour<'_> {
             }
         }
         join.advance(None, |id, scores| writer.push(id, scores))?;
+        join.check_same(previous)?;
         Ok(writer.commit(task, join.survivors, join.reused)?)
     }
 }
 
 /// Returns an image file's score, or NaN if it cannot be decoded; then the image has no row.
-fn score(file: &[u8]) -> f32 {
-    match decode(file, &Limits::default()) {
+/// Decoding waits until the budget of `--memory` has room for the pixels.
+fn score(file: &[u8], memory: &MemoryBudget) -> f32 {
+    let mut _share = None;
+    let mut admit = |bytes| _share = Some(memory.take(bytes));
+    match decode_admitted(file, &Limits::default(), &mut admit) {
         Ok(decoded) => colourfulness(&decoded.upright()),
         Err(_) => f32::NAN,
     }

@@ -165,7 +165,7 @@ class Run(unittest.TestCase):
         self.upload("lost", sorted(places.PHOTOGRAPHS.glob("*.tar"))[:1])
         for place in ("run", "output"):
             runs = self.interpreter()
-            with self.assertRaisesRegex(Failed, f"partition: exit 2: .*--{place} /tmp/lost: a folder of this pod alone"):
+            with self.assertRaisesRegex(Failed, f"partition: exit 2: .*--{place} /tmp/lost: a folder of this pod, which is deleted with the pod"):
                 runs.submit("WorkflowTemplate", "sluice-curate", self.parameters("lost") | {place: "/tmp/lost"})
             self.assertEqual(len(runs.attempts), 1)
 

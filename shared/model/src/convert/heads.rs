@@ -53,12 +53,13 @@ fn layer_names(state: &Tensors) -> Vec<String> {
     });
     let mut numbers: Vec<u32> = numbers.collect();
     numbers.sort_unstable();
-    match state.contains_key("weight") {
-        true => vec![String::new()],
-        false => numbers
+    if state.contains_key("weight") {
+        vec![String::new()]
+    } else {
+        numbers
             .into_iter()
             .map(|n| format!("layers.{n}."))
-            .collect(),
+            .collect()
     }
 }
 

@@ -143,9 +143,10 @@ impl<'a> Machine<'a> {
 
     fn pop(&mut self) -> Result<Value, String> {
         let floor = self.marks.last().copied().unwrap_or(0);
-        match self.stack.len() > floor {
-            true => self.stack.pop().ok_or_else(|| BROKEN.to_owned()),
-            false => Err(BROKEN.to_owned()),
+        if self.stack.len() > floor {
+            self.stack.pop().ok_or_else(|| BROKEN.to_owned())
+        } else {
+            Err(BROKEN.to_owned())
         }
     }
 

@@ -80,9 +80,10 @@ pub(super) fn with_graph(onnx: &[u8], graph: &[u8]) -> Result<Vec<u8>> {
             _ => made.extend_from_slice(whole),
         }
     }
-    match made.len() > MOST_BYTES {
-        true => Err(Error::usage("the weights are above 2 GB in this precision")),
-        false => Ok(made),
+    if made.len() > MOST_BYTES {
+        Err(Error::usage("the weights are above 2 GB in this precision"))
+    } else {
+        Ok(made)
     }
 }
 
@@ -229,9 +230,10 @@ impl<'a, R: FnMut(&str, Range<u64>) -> Result<Vec<u8>>> Rewrite<'a, R> {
         if values.len() != elements(&shape).map_err(wrong)? {
             return Err(wrong("has another length than its shape".to_owned()));
         }
-        let name = match product.is_transposed {
-            true => format!("{}/transposed", product.weights),
-            false => product.weights.to_owned(),
+        let name = if product.is_transposed {
+            format!("{}/transposed", product.weights)
+        } else {
+            product.weights.to_owned()
         };
         let quantized = in_8_bits(&name, [shape[0], shape[1]], &values, product.is_transposed);
         let weights = Weights {
@@ -340,19 +342,24 @@ fn in_8_bits(
     values: &[f32],
     is_transposed: bool,
 ) -> [Vec<u8>; 2] {
-    let (inner, outer) = match is_transposed {
-        true => (columns, rows),
-        false => (rows, columns),
+    let (inner, outer) = if is_transposed {
+        (columns, rows)
+    } else {
+        (rows, columns)
     };
-    let at = |row: usize, column: usize| match is_transposed {
-        true => values[column * inner + row],
-        false => values[row * outer + column],
+    let at = |row: usize, column: usize| {
+        if is_transposed {
+            values[column * inner + row]
+        } else {
+            values[row * outer + column]
+        }
     };
     let scale = |column: usize| {
         let largest = (0..inner).fold(0.0_f32, |most, row| most.max(at(row, column).abs()));
-        match largest > 0.0 && largest.is_finite() {
-            true => largest / LARGEST,
-            false => 1.0,
+        if largest > 0.0 && largest.is_finite() {
+            largest / LARGEST
+        } else {
+            1.0
         }
     };
     let scales: Vec<f32> = (0..outer).map(scale).collect();

@@ -104,8 +104,9 @@ fn variable(entry: &[u8], numbers: &[u8]) -> Result<Option<Tensor>, String> {
         .checked_add(size)
         .and_then(|end| numbers.get(start..end));
     let values = floats(bytes.ok_or("it is cut")?);
-    match values.len() == elements(&shape)? {
-        true => Ok(Some(Tensor { shape, values })),
-        false => Err(BROKEN.to_owned()),
+    if values.len() == elements(&shape)? {
+        Ok(Some(Tensor { shape, values }))
+    } else {
+        Err(BROKEN.to_owned())
     }
 }

@@ -11,13 +11,12 @@ use super::*;
 fn zipped(members: &[(&str, &[u8], bool)]) -> Vec<u8> {
     let (mut archive, mut directory) = (Vec::new(), Vec::new());
     for (name, content, deflated) in members {
-        let packed = match deflated {
-            true => {
-                let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
-                encoder.write_all(content).unwrap();
-                encoder.finish().unwrap()
-            }
-            false => content.to_vec(),
+        let packed = if *deflated {
+            let mut encoder = DeflateEncoder::new(Vec::new(), Compression::fast());
+            encoder.write_all(content).unwrap();
+            encoder.finish().unwrap()
+        } else {
+            content.to_vec()
         };
         let mut crc = flate2::Crc::new();
         crc.update(content);

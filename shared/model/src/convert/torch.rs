@@ -9,9 +9,10 @@ use super::{Tensor, Tensors, elements};
 
 /// Returns the tensors of floating-point numbers of a state dict, by name.
 pub fn read(file: &[u8]) -> Result<Tensors, String> {
-    match zip::is_zip(file) {
-        true => read_zip(file),
-        false => read_stream(file),
+    if zip::is_zip(file) {
+        read_zip(file)
+    } else {
+        read_stream(file)
     }
 }
 

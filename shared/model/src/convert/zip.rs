@@ -94,9 +94,10 @@ impl Member<'_> {
         };
         let mut crc = Crc::new();
         crc.update(&content);
-        match content.len() == self.size && crc.sum() as usize == self.crc {
-            true => Ok(content),
-            false => Err(broken()),
+        if content.len() == self.size && crc.sum() as usize == self.crc {
+            Ok(content)
+        } else {
+            Err(broken())
         }
     }
 }

@@ -59,9 +59,10 @@ impl Model {
             return Ok(None);
         };
         self.check_graph(files)?;
-        match library::is_there() {
-            true => self.try_out(files),
-            false => Ok(None),
+        if library::is_there() {
+            self.try_out(files)
+        } else {
+            Ok(None)
         }
     }
 

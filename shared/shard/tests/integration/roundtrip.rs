@@ -264,7 +264,10 @@ fn zeros_between_members_are_the_end_of_an_archive_or_a_gap() {
     }
     for zeros in [40 * 512, 1 << 20] {
         let start = first.len() - 1024;
-        assert_eq!(outcome(zeros), format!("3 samples, damage gap at {start}"));
+        assert_eq!(
+            outcome(zeros),
+            format!("3 samples, b is cut-short, damage gap at {start}")
+        );
     }
     let hole = [vec![0; 64 << 10], second].concat();
     assert_eq!(summary(&read(&hole)), "1 samples, damage gap at 0");

@@ -110,9 +110,10 @@ impl HashList {
 
     fn each_line(&self, each: &mut dyn FnMut(Line<'_>) -> Result<()>) -> Result<()> {
         let object = self.store.reader(&self.path)?;
-        match self.has_ending(".csv") {
-            true => self.each_record(object, each),
-            false => self.each_text(object, each),
+        if self.has_ending(".csv") {
+            self.each_record(object, each)
+        } else {
+            self.each_text(object, each)
         }
     }
 

@@ -473,9 +473,10 @@ impl VectorWriter {
         self.ids.push(row.image_id.to_string());
         self.labels.push(row.label.clone());
         self.values.extend_from_slice(vector);
-        match self.ids.len() == GROUP_ROWS {
-            true => self.flush(),
-            false => Ok(()),
+        if self.ids.len() == GROUP_ROWS {
+            self.flush()
+        } else {
+            Ok(())
         }
     }
 

@@ -77,3 +77,19 @@ fn an_image_in_a_reference_set_removes_nothing_in_another_cluster() {
     run.dedup_all(&format!("{flags} --against={index}"));
     assert_eq!(run.removed("dedup"), pairs(&[("a/2", "a/like")]));
 }
+
+#[test]
+fn partitions_with_different_probes_are_refused() {
+    let run = run("probes-mixed");
+    let flags = "--methods=semantic --clusters=6";
+    run.dedup(&format!("fit {flags}")).unwrap();
+    let assign = |probes: u32, part: &str| {
+        let words = "assign --methods=semantic";
+        run.dedup(&format!("{words} --probes={probes} --partitions={part}"))
+    };
+    assign(1, "0").unwrap();
+    assign(2, "1").unwrap();
+    let error = run.dedup("match --methods=semantic").unwrap_err();
+    let text = format!("{error:#}");
+    assert!(text.contains("--probes 2"), "{text}");
+}

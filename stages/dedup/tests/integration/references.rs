@@ -322,3 +322,18 @@ fn a_curated_dataset_becomes_an_index() {
     assert_eq!(rows[0].label.as_deref(), Some("7"));
     assert_eq!(rows.len(), 1);
 }
+
+#[test]
+fn pairs_of_a_set_before_its_change_are_refused() {
+    let (bench, index) = bench("references-pairs");
+    let run = run("references-pairs", &samples());
+    let flags = format!("--step=near --methods=perceptual --ranges=4 --against={index}");
+    run.dedup_all(&flags);
+    bench.filter("some", |sample| sample.id == "a/eleven");
+    let again = format!("index --output {index} --survivors-of some");
+    bench.dedup(&again).unwrap();
+    let (found, text) = class(run.dedup(&format!("perceptual {flags}")));
+    assert_eq!(found, Some(Class::Data), "{text}");
+    assert!(text.contains("a reference set have changed"), "{text}");
+    run.dedup_all(&flags);
+}

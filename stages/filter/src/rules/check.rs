@@ -207,9 +207,10 @@ impl Checker<'_, '_> {
             Expr::Call(call) => self.call(node, call),
             Expr::Select(select) => {
                 let operand = self.visit(&select.operand)?;
-                match select.test && self.lacks_output(node) {
-                    true => self.no_output(node),
-                    false => self.evaluate_if(operand.is_sample(), node),
+                if select.test && self.lacks_output(node) {
+                    self.no_output(node)
+                } else {
+                    self.evaluate_if(operand.is_sample(), node)
                 }
             }
             Expr::Comprehension(each) => {
@@ -233,9 +234,10 @@ impl Checker<'_, '_> {
                 let items = self.visit_children(node)?;
                 let is_list = matches!(node.expr, Expr::List(_));
                 let name = if is_list { "list" } else { "map" }.to_owned();
-                match items.iter().all(Known::is_sample) {
-                    true => Ok(Known::Sample(name)),
-                    false => Ok(Known::Type(name)),
+                if items.iter().all(Known::is_sample) {
+                    Ok(Known::Sample(name))
+                } else {
+                    Ok(Known::Type(name))
                 }
             }
             Expr::Struct(strct) => refuse(format!("unknown message type {:?}", strct.type_name)),
@@ -277,9 +279,10 @@ impl Checker<'_, '_> {
             }
             (operators::CONDITIONAL, [_, yes, no]) => {
                 operands[0].must_be_bool(&call.args[0])?;
-                match yes == no {
-                    true => Ok(operands[1].clone().without_sample()),
-                    false => Ok(Known::Nothing),
+                if yes == no {
+                    Ok(operands[1].clone().without_sample())
+                } else {
+                    Ok(Known::Nothing)
                 }
             }
             (operators::EQUALS | operators::NOT_EQUALS, [Some(a), Some(b)])
@@ -339,9 +342,10 @@ impl Checker<'_, '_> {
     }
 
     fn evaluate_if(&self, has_samples: bool, node: &Expression) -> Result<Known, Problem> {
-        match has_samples {
-            true => self.evaluate(node),
-            false => Ok(Known::Nothing),
+        if has_samples {
+            self.evaluate(node)
+        } else {
+            Ok(Known::Nothing)
         }
     }
 

@@ -44,9 +44,10 @@ pub(crate) fn describe(error: &ExecutionError, origin: Option<&Expression>) -> S
         }
         ExecutionError::FunctionError { function, message } => {
             let message = shorten(message, MESSAGE_CHARS);
-            match function.starts_with('@') {
-                true => message,
-                false => format!("{function}: {message}"),
+            if function.starts_with('@') {
+                message
+            } else {
+                format!("{function}: {message}")
             }
         }
         ExecutionError::UnsupportedKeyType(_) => "the key is not a bool, int or string".to_owned(),
@@ -85,10 +86,13 @@ fn mismatch(function: &str, types: &[&str], written: impl Fn(usize) -> Option<St
             (None, Some(subject)) => format!("{subject} is {right}, compared with {left}"),
             (subject, _) => is_type(subject, left, &format!("compared with {right}")),
         },
-        (operators::LOGICAL_AND | operators::LOGICAL_OR, [left, right]) => match *left == "bool" {
-            true => is_type(written(1), right, NOT_BOOL),
-            false => is_type(written(0), left, NOT_BOOL),
-        },
+        (operators::LOGICAL_AND | operators::LOGICAL_OR, [left, right]) => {
+            if *left == "bool" {
+                is_type(written(1), right, NOT_BOOL)
+            } else {
+                is_type(written(0), left, NOT_BOOL)
+            }
+        }
         (operators::LOGICAL_NOT, [found]) => is_type(written(0), found, NOT_BOOL),
         (operators::NEGATE, [found]) => is_type(written(0), found, "not a number"),
         ("_._" | operators::INDEX, [found, ..]) => {

@@ -61,9 +61,10 @@ fn syntax_problem(text: &str, (line, column): (isize, isize), message: &str) -> 
         .replace("mismatched input ", "unexpected ")
         .replace("extraneous input ", "unexpected ")
         .replace("'<EOF>'", "end of expression");
-    let place = match text.contains('\n') {
-        true => format!("line {line}, column {column}"),
-        false => format!("column {column}"),
+    let place = if text.contains('\n') {
+        format!("line {line}, column {column}")
+    } else {
+        format!("column {column}")
     };
     let hint = if message.contains("unexpected '=") {
         Some("compare with ==, >= or <=")

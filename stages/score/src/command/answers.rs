@@ -69,19 +69,21 @@ impl<'a> ScoreStream<'a> {
         let more = SHOWN - start.len();
         let _ = (&mut self.stdout).take(more as u64).read_to_end(&mut start);
         let text = String::from_utf8_lossy(&start);
-        Err(match start.is_empty() {
-            true => Failure::NoOutput,
-            false => Failure::data(format!(
+        Err(if start.is_empty() {
+            Failure::NoOutput
+        } else {
+            Failure::data(format!(
                 "its output is not an Arrow IPC stream, it starts with {text:?}"
             ))
-            .hint("print to stderr; stdout carries the stream and nothing else"),
+            .hint("print to stderr; stdout carries the stream and nothing else")
         })
     }
 
     fn invalid(&self, e: &ArrowError) -> Failure {
-        match self.stdout.is_closed() {
-            true => incomplete(),
-            false => Failure::data(format!("its output is not a valid Arrow IPC stream: {e}")),
+        if self.stdout.is_closed() {
+            incomplete()
+        } else {
+            Failure::data(format!("its output is not a valid Arrow IPC stream: {e}"))
         }
     }
 
@@ -198,10 +200,13 @@ impl Ledger {
         for id in scores.column(0).as_string::<i32>().iter().flatten() {
             let wrong = match images.entry(KeyDigest::of(id.as_bytes())) {
                 Entry::Vacant(_) => "was not sent",
-                Entry::Occupied(mut answered) => match answered.insert(true) {
-                    true => "is answered twice",
-                    false => continue,
-                },
+                Entry::Occupied(mut answered) => {
+                    if answered.insert(true) {
+                        "is answered twice"
+                    } else {
+                        continue;
+                    }
+                }
             };
             return Err(Failure::data(format!(
                 "image_id {id:?} of its output {wrong}"

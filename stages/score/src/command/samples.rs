@@ -206,12 +206,15 @@ impl SampleBatch {
 impl Values {
     /// Adds a sample's value. Returns its bytes.
     fn push(&mut self, sent: Sent, sample: &SentSample<'_>) -> Result<usize> {
-        let check = |length: usize, expected: usize| match length == expected {
-            true => Ok(()),
-            false => Err(Error::bug(format!(
-                "{}: {length} values for {sent}, expected {expected}",
-                sample.image_id
-            ))),
+        let check = |length: usize, expected: usize| {
+            if length == expected {
+                Ok(())
+            } else {
+                Err(Error::bug(format!(
+                    "{}: {length} values for {sent}, expected {expected}",
+                    sample.image_id
+                )))
+            }
         };
         Ok(match self {
             Self::Binary(values) => {

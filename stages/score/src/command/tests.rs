@@ -477,9 +477,12 @@ fn a_program_that_waits_for_samples_or_for_us_is_not_silent() {
 #[test]
 fn a_signal_ends_the_program() {
     let started = Instant::now();
-    let stop = || match started.elapsed() > Duration::from_millis(200) {
-        true => Err(Error::stopped()),
-        false => Ok(()),
+    let stop = || {
+        if started.elapsed() > Duration::from_millis(200) {
+            Err(Error::stopped())
+        } else {
+            Ok(())
+        }
     };
     let batches = [Ok(three())].into_iter();
     let sleep = command("sleep 1000");

@@ -26,9 +26,10 @@ impl ParquetTable {
             Column {
                 name: field.name().clone(),
                 kind: kind.to_string(),
-                numbers: match is_number(kind) {
-                    true => Numbers::All,
-                    false => Numbers::None,
+                numbers: if is_number(kind) {
+                    Numbers::All
+                } else {
+                    Numbers::None
                 },
                 key: is_text(kind) || kind.is_integer(),
             }

@@ -44,7 +44,7 @@ impl Place {
         }
         place.put_model("tiny", &embedder("tiny"));
         place.put_model("far", &distance_from("far", [200, 40, 40], 0.0));
-        place.put_model("near", &likeness_to("near", [40, 40, 200], 9.0));
+        place.put_model("near", &likeness_to("near", [40, 40, 200], 5.0));
         store(&place.uri("."))
             .put("p.toml", place.pipeline())
             .unwrap();
@@ -210,10 +210,10 @@ fn rows_are_taken_over_in_each_step() {
         let changed = text.replace("width>1", rule);
         pipeline.put("p.toml", changed).unwrap();
     };
-    change("sha256 >= '8'");
+    change(r#"sha256 >= "8""#);
     place.run("run");
     run_far_again(&place);
-    change("sha256 >= '0'");
+    change(r#"sha256 >= "0""#);
     let lines = place.run("run");
     for line in &lines {
         assert!(line["reused"].as_u64().unwrap() > 0, "{line}");
