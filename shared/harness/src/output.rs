@@ -211,7 +211,7 @@ pub(crate) struct BestEffort<W>(pub W);
 
 impl<W: Write> Write for BestEffort<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // There is no other place to report the failure of the log.
+        // A failure of the log cannot be reported anywhere else.
         let _ = self.0.write_all(bytes);
         Ok(bytes.len())
     }

@@ -48,7 +48,7 @@ pub(crate) struct Deadline {
 }
 
 impl Deadline {
-    /// Starts a thread that waits for a signal. If no thread can be started, there is no deadline.
+    /// Starts a thread that waits for a signal. Without that thread, the program has no deadline.
     pub fn start(shared: &ProcessResources) -> Self {
         let deadline = Self {
             report: Arc::default(),

@@ -71,7 +71,7 @@ impl Checksum {
     }
 }
 
-/// Returns what a file of local disk is, and what of that is not as expected.
+/// Returns the identity of a file on local disk, and how it differs from the expected one.
 pub(crate) fn examine(path: &Path, expected: &Expected) -> Result<(Downloaded, Option<String>)> {
     let found = sha256_of(path)?;
     let wrong = match (expected.bytes, &expected.checksum) {

@@ -58,7 +58,7 @@ impl ModelArgs {
     /// Finds what `--model` names, for a precision, and chooses the device.
     ///
     /// # Errors
-    /// Usage, when there is no such model, or the device is not available; of storage.
+    /// Usage, when the model does not exist or the device is not available; of storage.
     pub fn find_at(&self, storage: &Storage, model: &str, precision: Precision) -> Result<Model> {
         let cache = self.models.clone().unwrap_or_else(default_cache);
         let model = Model::find(storage, model, &Location::parse(&cache)?, precision)?;

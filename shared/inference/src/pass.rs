@@ -287,6 +287,6 @@ pub trait ImageProgram: Program {
     /// Returns the step, or `None` if its model does not run on images.
     ///
     /// # Errors
-    /// Usage, when there is no such model, or the device is not available; of storage.
+    /// Usage, when the model does not exist or the device is not available; of storage.
     fn image_step(&self, storage: &Storage) -> Result<Option<Box<dyn ImageStep>>>;
 }

@@ -9,7 +9,7 @@ use crate::{Error, Result, StepName, layout};
 /// An object that a unit of work wrote.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {
-    /// The path in the run, or a full URI for objects outside of it (the curated shards).
+    /// The path in the run, or a full URI for objects outside the run (the curated shards).
     pub path: OutputPath,
     /// Size in bytes.
     pub bytes: u64,

@@ -73,7 +73,7 @@ impl From<Device> for String {
     }
 }
 
-/// What of a model decides where it can run.
+/// The properties of a model that decide where it can run.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Needs<'a> {
     pub kind: Kind,

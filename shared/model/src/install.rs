@@ -51,7 +51,7 @@ pub struct Installed {
 /// the folder of models.
 ///
 /// # Errors
-/// Usage, when there is no spec or the model is not of the kind or size of its name; data, when a file is damaged; of
+/// Usage, when there is no spec, or the kind or size of the model is not that of its name; data, when a file is damaged; of
 /// storage.
 pub fn install(
     storage: &Storage,

@@ -71,7 +71,7 @@ impl Program for Args {
     }
 }
 
-/// A score from 0 to 1 has `range: Some([0.0, 1.0])`: a filter refuses thresholds outside of it.
+/// A score from 0 to 1 has `range: Some([0.0, 1.0])`. A filter refuses a threshold outside the range.
 fn columns() -> Vec<ScoreColumn> {
     vec![ScoreColumn::named(ScoreColumn::ONLY)]
 }
