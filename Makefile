@@ -185,7 +185,7 @@ argo-tools: find-tools
 
 # As root, on a machine that may be changed. CASES=NAME… for some of them, ARGO=4.1.2 for another Argo.
 .PHONY: test-cluster
-test-cluster: build models demo-data servers ## a real Kubernetes and a real Argo on this machine, and faults (as root; 20 minutes the first time)
+test-cluster: build models demo-data servers ## a real Kubernetes and a real Argo on this machine, and faults (as root; half an hour more the first time)
 	@tests/workflows/cluster/run.sh $(CASES)
 
 # SLOW=1: a run under the real scheduler, too.

@@ -27,7 +27,7 @@ has() { command -v "$1" >/dev/null 2>&1; }
 
 # The images: the stages' folders, and sluice with all programs. A program that links ONNX Runtime gets its library.
 stages() { find stages -mindepth 2 -maxdepth 2 -name Cargo.toml -printf '%h\n' | sed 's#.*/##' | LC_ALL=C sort; }
-has_inference() { [ "$1" = sluice ] || grep -qE '^sluice-(inference|model)\b' "stages/$1/Cargo.toml"; }
+has_inference() { [ "$1" = sluice ] || grep -qE '^sluice-(inference|scoring|model)\b' "stages/$1/Cargo.toml"; }
 # Prints the first sentence of a stage's module documentation, without its name.
 description() { sed -n '1s/^[^:]*: \([^.]*\).*$/\1/p' "stages/$1/src/lib.rs"; }
 mapfile -t all < <(stages)

@@ -9,7 +9,7 @@ use crate::markdown::CodeBlock;
 const SLUICE: &str = "sluice";
 
 /// Returns the names of all programs.
-pub fn programs() -> impl Iterator<Item = &'static str> {
+pub(crate) fn programs() -> impl Iterator<Item = &'static str> {
     std::iter::once(SLUICE).chain(PROGRAMS.iter().map(|program| program.name))
 }
 
@@ -22,7 +22,7 @@ fn parser(program: &str) -> Option<clap::Command> {
 }
 
 /// Checks a command. Returns the name of its program if it belongs to Sluice.
-pub fn check(words: &[String]) -> Result<Option<String>, String> {
+pub(crate) fn check(words: &[String]) -> Result<Option<String>, String> {
     let is_variable = |word: &&String| {
         let name = word.split_once('=').map(|(name, _)| name);
         name.is_some_and(|name| {
@@ -80,7 +80,7 @@ fn filled_in(words: &[String]) -> Vec<String> {
 }
 
 /// Returns the commands of a code block, split as a shell does.
-pub fn of(block: &CodeBlock) -> Vec<Vec<String>> {
+pub(crate) fn of(block: &CodeBlock) -> Vec<Vec<String>> {
     let text = block.text.replace("\\\n", " ");
     text.lines().flat_map(split).collect()
 }

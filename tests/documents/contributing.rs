@@ -2,6 +2,7 @@
 //! outside the stage's folder.
 
 #[path = "example/lib.rs"]
+#[expect(unreachable_pub, reason = "a module here, a crate in CONTRIBUTING.md")]
 mod colour;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +20,7 @@ const EXISTING: &str = "nsfw";
 const EXAMPLE: &str = "colour";
 
 #[expect(clippy::disallowed_methods, reason = "the repository is on local disk")]
-pub fn read(path: &str) -> String {
+pub(crate) fn read(path: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     std::fs::read_to_string(root.join(path)).unwrap_or_else(|e| panic!("{path}: {e}"))
 }
@@ -124,7 +125,7 @@ fn registrations(stage: &str) -> BTreeMap<String, String> {
 }
 
 /// Whether a file defines a part of the build: Rust sources, Cargo's files, scripts, the images.
-pub fn is_source(path: &str) -> bool {
+pub(crate) fn is_source(path: &str) -> bool {
     let own = format!("stages/{EXISTING}/");
     let elsewhere = [
         own.as_str(),
@@ -157,7 +158,7 @@ pub fn is_source(path: &str) -> bool {
 }
 
 /// Returns the lines of a file that contain one of the words. Comments and unit tests do not count.
-pub fn lines_with(path: &str, words: &[&str]) -> Vec<String> {
+pub(crate) fn lines_with(path: &str, words: &[&str]) -> Vec<String> {
     let text = read(path);
     let code = text
         .split("#[cfg(test)]\nmod tests {")

@@ -3,21 +3,21 @@
 use std::path::{Component, Path, PathBuf};
 
 /// A Markdown file.
-pub struct MarkdownFile {
+pub(crate) struct MarkdownFile {
     /// The path below the repository's root.
     pub path: String,
     pub text: String,
 }
 
 /// A fenced code block.
-pub struct CodeBlock {
+pub(crate) struct CodeBlock {
     pub language: String,
     pub text: String,
 }
 
 impl CodeBlock {
     /// Whether it contains command lines, according to its language.
-    pub fn is_shell(&self) -> bool {
+    pub(crate) fn is_shell(&self) -> bool {
         ["", "sh", "shell", "bash", "console"].contains(&self.language.as_str())
     }
 }
@@ -65,13 +65,13 @@ fn below_root(path: &Path) -> String {
 }
 
 /// Returns the paths of the repository's files, below its root.
-pub fn files() -> Vec<String> {
+pub(crate) fn files() -> Vec<String> {
     all_files().iter().map(|path| below_root(path)).collect()
 }
 
 /// Returns all documents, by path.
 #[expect(clippy::disallowed_methods, reason = "the documents are on local disk")]
-pub fn documents() -> Vec<MarkdownFile> {
+pub(crate) fn documents() -> Vec<MarkdownFile> {
     let is_document = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "md");
     let read = |path: PathBuf| MarkdownFile {
         text: std::fs::read_to_string(&path).expect("a document is text"),
@@ -82,7 +82,7 @@ pub fn documents() -> Vec<MarkdownFile> {
 }
 
 /// Returns the crates without a README, below the root.
-pub fn crates_without_readme() -> Vec<String> {
+pub(crate) fn crates_without_readme() -> Vec<String> {
     let manifests = all_files()
         .into_iter()
         .filter(|path| path.ends_with("Cargo.toml"));
@@ -92,7 +92,7 @@ pub fn crates_without_readme() -> Vec<String> {
 }
 
 /// Returns the fenced code blocks of a text.
-pub fn blocks(text: &str) -> Vec<CodeBlock> {
+pub(crate) fn blocks(text: &str) -> Vec<CodeBlock> {
     let mut blocks = Vec::new();
     let mut open: Option<CodeBlock> = None;
     for line in text.lines() {
@@ -117,7 +117,7 @@ pub fn blocks(text: &str) -> Vec<CodeBlock> {
 }
 
 /// Returns a table's cells: the head, then the rows.
-pub fn table(text: &str) -> Vec<Vec<String>> {
+pub(crate) fn table(text: &str) -> Vec<Vec<String>> {
     let lines = text
         .lines()
         .skip_while(|line| !line.starts_with('|'))
@@ -142,7 +142,7 @@ pub fn table(text: &str) -> Vec<Vec<String>> {
 
 impl MarkdownFile {
     /// Returns its code blocks.
-    pub fn blocks(&self) -> Vec<CodeBlock> {
+    pub(crate) fn blocks(&self) -> Vec<CodeBlock> {
         blocks(&self.text)
     }
 
@@ -163,7 +163,7 @@ impl MarkdownFile {
 
     /// Returns the lines that can be wrapped, with their numbers: no tables, no links, no program
     /// output (code blocks in the language `text`).
-    pub fn wrappable(&self) -> Vec<(usize, &str)> {
+    pub(crate) fn wrappable(&self) -> Vec<(usize, &str)> {
         let mut is_output = false;
         let mut is_code = false;
         let wraps = |(_, line): &(usize, &str)| {
@@ -183,7 +183,7 @@ impl MarkdownFile {
     }
 
     /// Returns the text between the heading that begins with these words and the next heading.
-    pub fn section(&self, heading: &str) -> String {
+    pub(crate) fn section(&self, heading: &str) -> String {
         let mut inside = false;
         let mut section = String::new();
         for line in self.prose().lines() {
@@ -202,7 +202,7 @@ impl MarkdownFile {
     }
 
     /// Returns the first table of a section: its head and its rows.
-    pub fn table(&self, heading: &str) -> (Vec<String>, Vec<Vec<String>>) {
+    pub(crate) fn table(&self, heading: &str) -> (Vec<String>, Vec<Vec<String>>) {
         let mut rows = table(&self.section(heading)).into_iter();
         let head = rows
             .next()
@@ -211,7 +211,7 @@ impl MarkdownFile {
     }
 
     /// Returns the targets of its links that are not on the web.
-    pub fn links(&self) -> Vec<String> {
+    pub(crate) fn links(&self) -> Vec<String> {
         let prose = self.prose();
         let targets = prose
             .split("](")
@@ -239,7 +239,7 @@ impl MarkdownFile {
 }
 
 /// Whether a link's file exists and contains the linked heading.
-pub fn leads_somewhere(link: &str, from: &MarkdownFile, all: &[MarkdownFile]) -> bool {
+pub(crate) fn leads_somewhere(link: &str, from: &MarkdownFile, all: &[MarkdownFile]) -> bool {
     let (path, anchor) = link
         .split_once('#')
         .map_or((link, None), |(path, anchor)| (path, Some(anchor)));

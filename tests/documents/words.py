@@ -167,13 +167,19 @@ def crates_of(root, names):
     return [Crate(root, name, files) for name in every if not names or name in names]
 
 
-def shared_names(crates):
-    """Names that serve two public types, with the places."""
+def places_of_types(crates):
+    """The names of the public types, each with its places."""
     places = defaultdict(list)
     for crate in crates:
         for name, place in crate.public_types() if crate.name != "tests" else []:
             places[name].append(place)
-    return {name: at for name, at in places.items() if len(at) > 1 and name not in CONVENTIONS}
+    return places
+
+
+def shared_names(crates):
+    """Names that serve two public types, with the places."""
+    places = places_of_types(crates).items()
+    return {name: at for name, at in places if len(at) > 1 and name not in CONVENTIONS}
 
 
 class Counts:
@@ -209,8 +215,8 @@ def print_table(crates):
     for crate in crates:
         print(Counts([crate]).row(crate.name))
     print(Counts(crates).row("all"))
-    names = shared_names(crates)
-    print(f"names that serve two public types: {len(names)}, of {sum(map(len, names.values()))} types")
+    types = sum(map(len, places_of_types(crates).values()))
+    print(f"public types: {types}; names that serve two of them: {len(shared_names(crates))}")
 
 
 def findings(crates):

@@ -49,6 +49,8 @@ fn sample(parameter: &DagParameter) -> &'static str {
         ("precision", _) => "int8",
         ("device", _) => "cpu",
         ("keep", _) => "hard",
+        ("hashes", _) => "md5,pdq",
+        ("hash", _) => "pdq",
         ("images", _) => "all",
         ("eps", _) => "0.1",
         ("bytes-per-shard", _) => "1000000",

@@ -10,13 +10,13 @@ use sluice_testkit::pictures::{noisy, png, waves};
 use sluice_tests::{SluiceOutput, shared, sluice};
 
 /// A folder on disk or in memory, with the input, the models, the run and the output.
-pub struct TestGallery {
+pub(crate) struct TestGallery {
     store: Store,
 }
 
 impl TestGallery {
     /// Returns a gallery with the models and without an input.
-    pub fn new(place: &str) -> Self {
+    pub(crate) fn new(place: &str) -> Self {
         let store = shared()
             .storage
             .create(&Location::parse(place).unwrap())
@@ -34,25 +34,25 @@ impl TestGallery {
     }
 
     /// Returns the URI of a path in it.
-    pub fn at(&self, path: &str) -> String {
+    pub(crate) fn at(&self, path: &str) -> String {
         self.store.uri(path)
     }
 
     /// Writes a shard of the input.
-    pub fn put(&self, shard: &str, bytes: Vec<u8>) {
+    pub(crate) fn put(&self, shard: &str, bytes: Vec<u8>) {
         self.store.put(&format!("input/{shard}"), bytes).unwrap();
     }
 
     /// Writes six shards of eight pictures with captions and metadata. Each shard has two copies,
     /// two near copies and two similar pictures of other shards' pictures.
-    pub fn fill(&self) {
+    pub(crate) fn fill(&self) {
         for number in 0..6 {
             self.put(&format!("{number:05}.tar"), Self::shard(number).finish());
         }
     }
 
     /// Returns a shard of [`fill`](Self::fill).
-    pub fn shard(number: u64) -> Shard {
+    pub(crate) fn shard(number: u64) -> Shard {
         let next = (number + 1) % 6;
         let of = |seed: u64| waves(seed, 64, 48);
         let pictures = [
@@ -80,7 +80,7 @@ impl TestGallery {
     }
 
     /// Runs the default pipeline on it.
-    pub fn curate(&self, more: &[&str]) -> SluiceOutput {
+    pub(crate) fn curate(&self, more: &[&str]) -> SluiceOutput {
         let models = self.at("models");
         let options = ["--models", &models, "--embedder", "tiny-embedder"];
         let scorers = ["--aesthetic", "tiny-beauty", "--nsfw", "tiny-shame"];
@@ -88,19 +88,19 @@ impl TestGallery {
     }
 
     /// Writes a pipeline file next to the input, and returns its URI.
-    pub fn put_pipeline(&self, text: &str) -> String {
+    pub(crate) fn put_pipeline(&self, text: &str) -> String {
         self.store.put("mine.toml", text.to_owned()).unwrap();
         self.at("mine.toml")
     }
 
     /// Runs a pipeline file on it.
-    pub fn curate_by(&self, pipeline: &str, more: &[&str]) -> SluiceOutput {
+    pub(crate) fn curate_by(&self, pipeline: &str, more: &[&str]) -> SluiceOutput {
         let file = self.put_pipeline(pipeline);
         self.run(&[&["--pipeline", &file], more].concat())
     }
 
     /// Adds a model.
-    pub fn put_model(&self, name: &str, model: &TinyModel) {
+    pub(crate) fn put_model(&self, name: &str, model: &TinyModel) {
         let path = |file: &str| format!("models/{name}/{file}");
         self.store
             .put(&path("model.onnx"), model.onnx.clone())
@@ -120,13 +120,13 @@ impl TestGallery {
     }
 
     /// Runs `sluice verify` on it.
-    pub fn verify(&self) {
+    pub(crate) fn verify(&self) {
         verify(&self.at("run"));
     }
 }
 
 /// Returns the number of finished units and of all units for each node of a run.
-pub fn done(said: &SluiceOutput) -> BTreeMap<String, (u64, u64)> {
+pub(crate) fn done(said: &SluiceOutput) -> BTreeMap<String, (u64, u64)> {
     let steps = said.result["steps"].as_array().unwrap();
     let done = steps.iter().map(|line| {
         let units = &line["units"];
@@ -138,7 +138,7 @@ pub fn done(said: &SluiceOutput) -> BTreeMap<String, (u64, u64)> {
 }
 
 /// Returns the nodes of a run that had work.
-pub fn busy(said: &SluiceOutput) -> BTreeSet<String> {
+pub(crate) fn busy(said: &SluiceOutput) -> BTreeSet<String> {
     let done = done(said).into_iter();
     done.filter(|(_, (units, _))| *units > 0)
         .map(|(node, _)| node)
@@ -146,7 +146,7 @@ pub fn busy(said: &SluiceOutput) -> BTreeSet<String> {
 }
 
 /// Runs `sluice verify`, which must pass.
-pub fn verify(run: &str) {
+pub(crate) fn verify(run: &str) {
     let said = sluice(&["verify", "--run", run]).unwrap();
     assert_eq!(said.failed, None, "{}", said.out);
 }

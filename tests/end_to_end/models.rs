@@ -129,7 +129,7 @@ fn lower_precisions_stay_near_float32() {
     let model = Model::find(&storage, word(&clip), &cache, Precision::Float32).unwrap();
     assert!(
         model
-            .quantize(&storage, Precision::Int8, None)
+            .quantize(&storage, Precision::Int8, None, |_| Ok(()))
             .unwrap()
             .products
             > 8
@@ -143,7 +143,9 @@ fn lower_precisions_stay_near_float32() {
     );
     assert!((0.99..0.999_999).contains(&nearness[0].0), "{nearness:?}");
 
-    let half = model.quantize(&storage, Precision::Float16, None).unwrap();
+    let half = model
+        .quantize(&storage, Precision::Float16, None, |_| Ok(()))
+        .unwrap();
     assert!(half.products > 8);
     run(&embed("float16")).unwrap();
     let nearness = reference.nearness(&read, &expected);
@@ -358,7 +360,7 @@ fn write_embeddings(uri: &str, embedder: &str, values: Vec<f32>, dimension: usiz
         survivors_of: None,
     };
     let context = Context::new(&common, "sluice-embed", node, sluice_tests::shared()).unwrap();
-    let unit = Unit::once(UnitKind::Part);
+    let unit = Unit::once(UnitKind::Partition);
     let images: Vec<NameRow> = Run::at(uri).unwrap().rows("read/images").unwrap();
     let work = Work {
         unit,

@@ -50,7 +50,7 @@ struct Page<'r> {
 
 /// Writes the report of a run and checks it. Runs the filter with other thresholds. `steps` are the
 /// steps that removed duplicates.
-pub fn check(run: &Run, steps: &[&str]) {
+pub(crate) fn check(run: &Run, steps: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     sluice_tests::run(&["sluice-report", "--run", &run.uri]).unwrap();
     let html = run.store.get("report/index.html").unwrap();
@@ -314,7 +314,7 @@ impl Page<'_> {
 
 /// Runs the filter with these conditions. Returns the numbers of its input and of kept images.
 fn refiltered(filtered: &Run, conditions: &[String]) -> (u64, u64) {
-    let receipts = filtered.receipts_of("filter", UnitKind::Part).unwrap();
+    let receipts = filtered.receipts_of("filter", UnitKind::Partition).unwrap();
     let before: Option<&StepName> = receipts[0].survivors_of.as_ref();
     let mut command = vec!["sluice-filter", "--run", &filtered.uri];
     if let Some(step) = before {
@@ -322,7 +322,7 @@ fn refiltered(filtered: &Run, conditions: &[String]) -> (u64, u64) {
     }
     command.extend(conditions.iter().flat_map(|condition| condition.split(' ')));
     run(&command).unwrap();
-    let counts = filtered.counts("filter", UnitKind::Part).unwrap();
+    let counts = filtered.counts("filter", UnitKind::Partition).unwrap();
     (counts.input, counts.kept)
 }
 

@@ -76,7 +76,7 @@ fn check_sums(run: &Run, said: &SluiceOutput, samples: u64) {
         assert!(!receipts.is_empty() || may_be_empty, "{}", node.name);
     }
     let counts = |step: &str, kind| run.counts(step, kind).unwrap();
-    let part = |step: &str| counts(step, UnitKind::Part);
+    let part = |step: &str| counts(step, UnitKind::Partition);
     let (read, decided) = (part("read"), part("export"));
     assert_eq!((read.input, decided.input), (samples, samples));
     let usable = part("usable");
@@ -127,7 +127,10 @@ fn photographs_are_curated_and_come_back_byte_for_byte() {
     let Some(photos) = photos() else { return };
     eprintln!("{}", photos.said.err);
     check_sums(&photos.run, &photos.said, 600);
-    assert_eq!(photos.run.counts("read", UnitKind::Part).unwrap().kept, 600);
+    assert_eq!(
+        photos.run.counts("read", UnitKind::Partition).unwrap().kept,
+        600
+    );
     verify(&photos.run.uri);
     opennsfw_agrees(&photos);
     if let Some(python) = python("pyarrow, webdataset") {
@@ -143,7 +146,11 @@ fn read_back(photos: &Photos, python: &Path) {
     let printed = run_script(python, script, &[&photos.input, &output]);
     let back: Value = serde_json::from_slice(&printed).unwrap();
     eprintln!("read back with webdataset: {back}");
-    let kept = photos.run.counts("export", UnitKind::Part).unwrap().kept;
+    let kept = photos
+        .run
+        .counts("export", UnitKind::Partition)
+        .unwrap()
+        .kept;
     assert_eq!(back["samples"], kept);
     assert_eq!(back["members"], kept * 3, "a picture, a caption, metadata");
     assert_eq!(back["shards"], kept.div_ceil(128));
@@ -202,7 +209,7 @@ fn a_dataset_in_memory_goes_through_all_steps() {
     let decisions: Vec<DecisionRow> = run.rows("export/decisions").unwrap();
     let kept: Vec<&DecisionRow> = decisions.iter().filter(|d| d.keep).collect();
     assert_eq!(kept.len(), 12, "{kept:?}");
-    let counts = run.counts("export", UnitKind::Part).unwrap();
+    let counts = run.counts("export", UnitKind::Partition).unwrap();
     let dropped: Vec<String> = counts.dropped.keys().map(ToString::to_string).collect();
     let expected = [
         "dedup/perceptual-duplicate",

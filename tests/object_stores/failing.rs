@@ -176,7 +176,7 @@ impl FaultyDataset {
 }
 
 /// Returns an error for a receipt whose outputs are missing or different.
-fn torn(objects: &StoreObjects) -> Option<String> {
+fn broken_receipt(objects: &StoreObjects) -> Option<String> {
     let receipts = objects.iter().filter_map(|(path, bytes)| {
         layout::receipt_at(path.strip_prefix("run/")?).map(|_| (path, bytes))
     });
@@ -284,8 +284,8 @@ fn cell(
     if struck == 0 {
         return Some("nothing failed".to_owned());
     }
-    if let Some(torn) = torn(&left) {
-        return Some(torn);
+    if let Some(broken) = broken_receipt(&left) {
+        return Some(broken);
     }
     match failed {
         // A report covers the readable part of a run. The next report covers the whole run.

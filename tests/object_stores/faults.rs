@@ -55,7 +55,7 @@ const CUT_AT: u64 = 300_000;
 
 /// Connections break in the middle of a response, repeatedly.
 #[test]
-fn answers_cut_short_are_completed() {
+fn interrupted_responses_are_completed() {
     let Some(seaweedfs) = SeaweedFs::shared() else {
         return;
     };

@@ -17,12 +17,12 @@ const MODELS: &[&str] = &["efficientnet-lite0", "opennsfw"];
 const NOISE: usize = 48 << 10;
 
 /// Images in an output shard that needs several parts of a multipart upload.
-pub const LARGE_SHARDS: &str = "90";
+pub(crate) const LARGE_SHARDS: &str = "90";
 /// Images in an output shard that fits into one part.
-pub const SMALL_SHARDS: &str = "30";
+pub(crate) const SMALL_SHARDS: &str = "30";
 
 /// Photographs, models, and the results of their run on local disk.
-pub struct Reference {
+pub(crate) struct Reference {
     place: PathBuf,
     /// The folder of models.
     pub models: String,
@@ -30,12 +30,12 @@ pub struct Reference {
 }
 
 /// Returns a path as a word of a command line.
-pub fn word(path: &Path) -> &str {
+pub(crate) fn word(path: &Path) -> &str {
     path.to_str().expect("paths of tests are UTF-8")
 }
 
 /// Returns the words of `sluice run`.
-pub fn curate<'a>(
+pub(crate) fn curate<'a>(
     input: &'a str,
     run: &'a str,
     output: &'a str,
@@ -68,7 +68,7 @@ pub fn curate<'a>(
 impl Reference {
     /// Returns the reference that all tests share; `None`, with a message, if a requirement is
     /// missing.
-    pub fn get() -> Option<&'static Self> {
+    pub(crate) fn get() -> Option<&'static Self> {
         // Each test without it reports that, not only the first.
         models(MODELS)?;
         demo_input()?;
@@ -114,12 +114,12 @@ impl Reference {
     }
 
     /// Returns the folder of photographs.
-    pub fn input(&self) -> PathBuf {
+    pub(crate) fn input(&self) -> PathBuf {
         self.place.join("photos")
     }
 
     /// Returns run and output with this number of images per output shard.
-    pub fn made(&self, images_per_shard: &str) -> (PathBuf, PathBuf) {
+    pub(crate) fn made(&self, images_per_shard: &str) -> (PathBuf, PathBuf) {
         let of = |name: &str| self.place.join(format!("{name}-{images_per_shard}"));
         (of("run"), of("output"))
     }
@@ -139,7 +139,7 @@ impl Reference {
     /// - the output's `README.md` and `croissant.json`: they name the input, of a local folder the
     ///   name alone
     /// - the output's `.sluice.json`: it names the run
-    pub fn differences(
+    pub(crate) fn differences(
         &self,
         images_per_shard: &str,
         input: &str,
@@ -229,7 +229,7 @@ fn place_for_this_process() -> PathBuf {
 }
 
 /// Returns all files below a folder, by their paths in it.
-pub fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn contents(folder: &Path) -> BTreeMap<String, Vec<u8>> {
     let run = Run::at(word(folder)).unwrap();
     let objects = run.store.list("").unwrap().into_iter();
     let read = |path: String| {

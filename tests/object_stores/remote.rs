@@ -10,7 +10,7 @@ use sluice_tests::{Finished, Process, Running};
 use crate::reference::{Reference, contents, curate, word};
 
 /// A folder in a bucket, and programs that can access only this store.
-pub struct RemoteFolder {
+pub(crate) struct RemoteFolder {
     /// The folder's URI.
     pub uri: String,
     process: Process,
@@ -20,7 +20,7 @@ pub struct RemoteFolder {
 
 impl RemoteFolder {
     /// Returns a test's own folder in a bucket.
-    pub fn new(site: &Site, test: &str) -> Self {
+    pub(crate) fn new(site: &Site, test: &str) -> Self {
         let limit = Duration::from_secs(180);
         let process = Process::new(env!("CARGO_BIN_EXE_sluice-tests-step"), limit).unwrap();
         Self {
@@ -33,14 +33,14 @@ impl RemoteFolder {
 
     /// Sets a variable for the programs.
     #[must_use]
-    pub fn with(mut self, variable: &str, value: &str) -> Self {
+    pub(crate) fn with(mut self, variable: &str, value: &str) -> Self {
         self.process = self.process.with(variable, value);
         self
     }
 
     /// Gives the programs access to another store as well.
     #[must_use]
-    pub fn and(mut self, site: &Site) -> Self {
+    pub(crate) fn and(mut self, site: &Site) -> Self {
         self.process = self.process.at(site);
         self.secrets.extend(site.secrets.iter().cloned());
         self
@@ -48,28 +48,28 @@ impl RemoteFolder {
 
     /// Adds a secret that no output may contain.
     #[must_use]
-    pub fn hiding(mut self, secret: &str) -> Self {
+    pub(crate) fn hiding(mut self, secret: &str) -> Self {
         self.secrets.push(secret.to_owned());
         self
     }
 
     /// Returns the URI of a path in the folder.
-    pub fn at(&self, path: &str) -> String {
+    pub(crate) fn at(&self, path: &str) -> String {
         format!("{}/{path}", self.uri)
     }
 
     /// Returns a folder on local disk for this test alone.
-    pub fn here(&self, name: &str) -> PathBuf {
+    pub(crate) fn here(&self, name: &str) -> PathBuf {
         self.scratch.path().join(name)
     }
 
     /// Copies a folder from local disk to the store.
-    pub fn bring(&self, folder: &Path, path: &str) {
+    pub(crate) fn bring(&self, folder: &Path, path: &str) {
         self.done(&["copy", word(folder), &self.at(path)]);
     }
 
     /// Copies a folder from the store to local disk, and searches it for secrets.
-    pub fn fetch(&self, path: &str) -> PathBuf {
+    pub(crate) fn fetch(&self, path: &str) -> PathBuf {
         let folder = self.here(path);
         self.done(&["copy", &self.at(path), word(&folder)]);
         for (path, bytes) in contents(&folder) {
@@ -79,7 +79,7 @@ impl RemoteFolder {
     }
 
     /// Runs a command line to its end, with any exit code.
-    pub fn run(&self, command: &[&str]) -> Finished {
+    pub(crate) fn run(&self, command: &[&str]) -> Finished {
         let finished = self.process.run(command).unwrap();
         self.check_hidden("stdout", finished.stdout.as_bytes());
         self.check_hidden("stderr", finished.stderr.as_bytes());
@@ -87,12 +87,12 @@ impl RemoteFolder {
     }
 
     /// Starts a command line.
-    pub fn start(&self, command: &[&str]) -> Running {
+    pub(crate) fn start(&self, command: &[&str]) -> Running {
         self.process.start(command).unwrap()
     }
 
     /// Waits for a process from [`start`](Self::start).
-    pub fn wait(&self, running: Running) -> Finished {
+    pub(crate) fn wait(&self, running: Running) -> Finished {
         let finished = running.wait().unwrap();
         self.check_hidden("stdout", finished.stdout.as_bytes());
         self.check_hidden("stderr", finished.stderr.as_bytes());
@@ -100,14 +100,14 @@ impl RemoteFolder {
     }
 
     /// Runs a command line that must succeed.
-    pub fn done(&self, command: &[&str]) -> Finished {
+    pub(crate) fn done(&self, command: &[&str]) -> Finished {
         let finished = self.run(command);
         assert_eq!(finished.code, 0, "{command:?}: {}", said(&finished));
         finished
     }
 
     /// Runs `sluice run` from `photos` to `run` and `output`, with the models of local disk.
-    pub fn curate(&self, reference: &Reference, images_per_shard: &str) -> Finished {
+    pub(crate) fn curate(&self, reference: &Reference, images_per_shard: &str) -> Finished {
         let [input, run, output] = ["photos", "run", "output"].map(|path| self.at(path));
         self.done(&curate(
             &input,
@@ -119,26 +119,26 @@ impl RemoteFolder {
     }
 
     /// Runs `sluice verify`, which must pass.
-    pub fn verify(&self, run: &str) {
+    pub(crate) fn verify(&self, run: &str) {
         self.done(&["sluice", "verify", "--run", run]);
     }
 
     /// Checks that the run and the output equal the reference on local disk.
-    pub fn compare(&self, reference: &Reference, images_per_shard: &str) {
+    pub(crate) fn compare(&self, reference: &Reference, images_per_shard: &str) {
         let [run, output] = ["run", "output"].map(|path| self.fetch(path));
         let wrong = reference.differences(images_per_shard, &self.at("photos"), &run, &output);
         assert!(wrong.is_empty(), "{}: {wrong:#?}", self.uri);
     }
 
     /// Fails when these bytes contain a secret.
-    pub fn check_hidden(&self, place: &str, bytes: &[u8]) {
+    pub(crate) fn check_hidden(&self, place: &str, bytes: &[u8]) {
         if let Some(shown) = self.shown(bytes) {
             panic!("{place}: a secret is shown: {shown}");
         }
     }
 
     /// Returns the text around a secret, if the bytes contain one.
-    pub fn shown(&self, bytes: &[u8]) -> Option<String> {
+    pub(crate) fn shown(&self, bytes: &[u8]) -> Option<String> {
         self.secrets.iter().find_map(|secret| {
             let secret = secret.as_bytes();
             let at = bytes
@@ -150,7 +150,7 @@ impl RemoteFolder {
     }
 
     /// Runs a command line and returns an error for any other exit code, or for a secret.
-    pub fn wrong(&self, command: &[&str], codes: &[i32]) -> Option<String> {
+    pub(crate) fn wrong(&self, command: &[&str], codes: &[i32]) -> Option<String> {
         let finished = self.process.run(command).unwrap();
         let words = [&finished.stdout, &finished.stderr].map(|text| self.shown(text.as_bytes()));
         if let Some(shown) = words.into_iter().flatten().next() {
@@ -168,13 +168,13 @@ impl RemoteFolder {
 }
 
 /// Returns a program's JSON result.
-pub fn result(finished: &Finished) -> Value {
+pub(crate) fn result(finished: &Finished) -> Value {
     let line = finished.stdout.lines().last().unwrap_or_default();
     serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))
 }
 
 /// Returns the output of a failed program, without trace lines.
-pub fn said(finished: &Finished) -> String {
+pub(crate) fn said(finished: &Finished) -> String {
     let lines = finished.stderr.lines().filter(|line| {
         !line.contains(r#""level":"TRACE""#) && !line.contains(r#""level":"DEBUG""#)
     });

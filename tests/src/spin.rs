@@ -7,7 +7,7 @@ use sluice_manifest::{Operation, Resources, Role, UnitKind};
 /// Work without an end
 #[derive(Debug, Parser)]
 #[command(name = "sluice-spin", version)]
-pub struct Spin {
+pub(crate) struct Spin {
     #[command(flatten)]
     common: Common,
 }
@@ -20,7 +20,7 @@ impl Program for Spin {
         unit: UnitKind::Plan,
         resources: Resources::Light,
         after: &[],
-        version: 1,
+        revision: 1,
     }];
 
     fn common(&self) -> &Common {

@@ -2,7 +2,7 @@
 # Runs the Jobs of a pipeline one after the other and waits for each.
 #
 #   run.sh [JOBS] [FIRST [LAST]]     JOBS: what `sluice dag --format kubernetes` printed, or a folder with a Kustomization over it
-#                                    (curate.yaml); FIRST: the step to begin with; LAST: the step to end with
+#                                    (curate.yaml), or models.yaml; FIRST: the step to begin with; LAST: the step to end with
 #
 # Run it again after a failure: what is up to date is skipped. KUBECTL names another kubectl, or one with a namespace.
 set -euo pipefail
@@ -10,15 +10,17 @@ jobs=${1:-$(dirname "${BASH_SOURCE[0]}")/curate.yaml}
 kubectl=${KUBECTL:-kubectl}
 work=$(mktemp -d) && trap 'rm -rf "$work"' EXIT
 
-# The last layer, over a Kustomization of the user's: each Job that fans out has as many pods as the parameters say.
+# The last layer, over a Kustomization of the user's: each Job that fans out has as many pods as the parameters say. models.yaml has
+# no parameters.
 if [ -d "$jobs" ]; then
     resource=$(realpath --relative-to "$work" "$jobs")
 else
     resource=jobs.yaml && cp "$jobs" "$work/$resource"
 fi
-cat >"$work/kustomization.yaml" <<EOF
-resources: [$resource]
-sortOptions: {order: fifo}
+printf 'resources: [%s]\nsortOptions: {order: fifo}\n' "$resource" >"$work/kustomization.yaml"
+$kubectl kustomize "$work" >"$work/all.yaml"
+parameters=$(grep -cx '  name: sluice-run' "$work/all.yaml" || true)
+[ "$parameters" = 0 ] || cat >>"$work/kustomization.yaml" <<EOF
 replacements:
   - source: {kind: ConfigMap, name: sluice-run, fieldPath: data.tasks}
     targets:
@@ -32,7 +34,7 @@ for step in "$first" "$last"; do
     [[ " ${steps[*]} " == *" $step "* ]] || { echo "no step $step; the steps are: ${steps[*]}" >&2 && exit 2; }
 done
 
-$kubectl apply --filename "$work/all.yaml" --selector '!app.kubernetes.io/component' # the parameters
+[ "$parameters" = 0 ] || $kubectl apply --filename "$work/all.yaml" --selector '!app.kubernetes.io/component'
 begun=
 for step in "${steps[@]}"; do
     [ "$step" = "$first" ] && begun=yes

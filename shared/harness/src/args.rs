@@ -293,7 +293,7 @@ mod tests {
     }
 
     fn units() -> Vec<Unit> {
-        Unit::all(UnitKind::Part, 7)
+        Unit::all(UnitKind::Partition, 7)
     }
 
     #[test]
@@ -378,7 +378,7 @@ mod tests {
             ..common()
         };
         let chosen = some("1,4-5").share(units()).unwrap();
-        assert_eq!(chosen, [1, 4, 5].map(|i| Unit::new(UnitKind::Part, i)));
+        assert_eq!(chosen, [1, 4, 5].map(|i| Unit::new(UnitKind::Partition, i)));
         for wrong in ["", "x", "3-1", "7", "0-4294967295"] {
             assert!(some(wrong).share(units()).is_err(), "{wrong}");
         }

@@ -8,18 +8,18 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use serde::Serialize;
+use serde_json::Value;
 use sluice_manifest::{
-    Counts, Error, FanOut, Operation, Receipt, Result, StepName, Unit, UnitKind,
+    Counts, DeviceUse, Error, FanOut, Operation, Output, Receipt, Result, StepName, Unit, UnitKind,
 };
 use sluice_run::{Run, refuse_other_stage};
 use sluice_store::Storage;
+use sluice_threads::{MemoryBudget, spawn};
 
 use crate::args::Common;
-use crate::budget::MemoryBudget;
 use crate::cpu::CpuClock;
 use crate::machine::default_memory;
 use crate::progress::{Progress, Weights};
-use crate::threads::spawn;
 
 /// The resources that all steps of one process share.
 #[derive(Debug, Clone)]
@@ -105,7 +105,7 @@ pub struct Context {
     /// The units that were begun and not committed.
     uncommitted: Mutex<BTreeSet<Unit>>,
     /// Until when the program only checks whether there is work. `None`: it does the work.
-    pub(crate) look_until: Option<Instant>,
+    pub(crate) work_check_deadline: Option<Instant>,
 }
 
 /// The totals of all units, for the result.
@@ -124,23 +124,8 @@ pub(crate) struct Totals {
     /// embeddings.
     pub rows: Option<(u64, u64)>,
     pub choices: BTreeMap<&'static str, ChosenSetting>,
+    pub reported: BTreeMap<&'static str, Value>,
     pub device: Option<DeviceUse>,
-}
-
-/// The device that the model of a step ran on.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct DeviceUse {
-    /// The device, in the form of `--device`.
-    pub device: String,
-    /// The name of the hardware, if it is known.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub name: Option<String>,
-    /// The number of images in a batch.
-    pub batch_size: u64,
-    /// The share of the time since the first batch in which the model did not run. `None` if it
-    /// never ran.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub idle: Option<f64>,
 }
 
 /// The value of a setting that a step chose because the user gave none.
@@ -157,8 +142,20 @@ pub struct ChosenSetting {
 
 impl Totals {
     /// Returns whether there were units, and all were up to date.
-    pub fn is_up_to_date(&self) -> bool {
+    pub(crate) fn is_up_to_date(&self) -> bool {
         self.units > 0 && self.units == self.up_to_date
+    }
+
+    fn add_unit(&mut self, outputs: &[Output], worked: bool) {
+        if worked {
+            self.done += 1;
+        } else {
+            self.up_to_date += 1;
+        }
+        for output in outputs {
+            self.output_bytes = self.output_bytes.saturating_add(output.bytes);
+            self.outputs.push(output.path.to_string());
+        }
     }
 }
 
@@ -202,7 +199,7 @@ impl Context {
             progress: Mutex::default(),
             totals: Mutex::default(),
             uncommitted: Mutex::default(),
-            look_until: None,
+            work_check_deadline: None,
         })
     }
 
@@ -264,7 +261,7 @@ impl Context {
     fn end_unit(&self, unit: Unit) -> Result<()> {
         self.check_unit_committed(unit)?;
         // A program that only checks for work completes no units.
-        if self.look_until.is_none()
+        if self.work_check_deadline.is_none()
             && let Some(progress) = &*lock(&self.progress)
         {
             progress.unit_done();
@@ -277,7 +274,7 @@ impl Context {
     fn weights(&self, units: &[Unit]) -> Weights {
         let are_parts = units
             .first()
-            .is_some_and(|unit| unit.kind == UnitKind::Part);
+            .is_some_and(|unit| unit.kind == UnitKind::Partition);
         let known = if !are_parts || !std::io::stderr().is_terminal() {
             None
         } else if *self.step() == StepName::read() {
@@ -324,8 +321,8 @@ impl Context {
     }
 
     /// Ends a program that only checks for work, once it has found some or its time is over.
-    pub(crate) fn end_look(&self, is_work: bool) -> Result<()> {
-        match self.look_until {
+    pub(crate) fn end_work_check(&self, is_work: bool) -> Result<()> {
+        match self.work_check_deadline {
             Some(until) if is_work || Instant::now() > until => Err(Error::stopped()),
             _ => Ok(()),
         }
@@ -347,7 +344,7 @@ impl Context {
         }
     }
 
-    /// Returns an error if a task was dropped without a commit although the work succeeded.
+    /// Returns an error if a unit was begun and not committed although the work succeeded.
     pub(crate) fn check_committed(&self) -> Result<()> {
         let first = lock(&self.uncommitted).first().copied();
         first.map_or(Ok(()), |unit| Err(self.not_committed(unit)))
@@ -383,6 +380,21 @@ impl Context {
             None => tracing::info!("{setting} {value}: {because}"),
         }
         self.totals().choices.insert(setting, choice);
+    }
+
+    /// Reports a fact about the work, as a field of the result.
+    pub fn report(&self, field: &'static str, fact: Value) {
+        self.totals().reported.insert(field, fact);
+    }
+
+    /// Returns the reported facts, by field of the result.
+    pub fn reported(&self) -> BTreeMap<&'static str, Value> {
+        self.totals().reported.clone()
+    }
+
+    /// Records a unit without a receipt as done or, unless there was work, as up to date.
+    pub fn record_unit(&self, outputs: &[Output], worked: bool) {
+        self.totals().add_unit(outputs, worked);
     }
 
     /// Reports the device that the step's model ran on, in the result and in the log.
@@ -443,11 +455,7 @@ impl Context {
             progress.counted(receipt.unit, receipt.counts.input);
         }
         let mut totals = self.totals();
-        if worked {
-            totals.done += 1;
-        } else {
-            totals.up_to_date += 1;
-        }
+        totals.add_unit(&receipt.outputs, worked);
         if let Some(of_unit) = receipt.rows() {
             let (computed, reused) = if worked { of_unit } else { (0, 0) };
             let so_far = totals.rows.unwrap_or_default();
@@ -455,10 +463,6 @@ impl Context {
         }
         totals.counts.merge(&receipt.counts);
         totals.damaged_shards += receipt.sums.damaged_shards;
-        for output in &receipt.outputs {
-            totals.output_bytes = totals.output_bytes.saturating_add(output.bytes);
-            totals.outputs.push(output.path.to_string());
-        }
     }
 }
 

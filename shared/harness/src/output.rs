@@ -230,7 +230,7 @@ pub(crate) struct SafeWriter<W> {
 
 impl<W: Write> SafeWriter<W> {
     /// Masks credentials and escapes control characters: for messages of the program.
-    pub fn words(writer: W) -> Self {
+    pub(crate) fn words(writer: W) -> Self {
         Self {
             writer,
             rewrite: safe,
@@ -238,7 +238,7 @@ impl<W: Write> SafeWriter<W> {
     }
 
     /// Escapes control characters: for data, which may contain the URLs of samples.
-    pub fn data(writer: W) -> Self {
+    pub(crate) fn data(writer: W) -> Self {
         Self {
             writer,
             rewrite: visible,

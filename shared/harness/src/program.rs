@@ -11,12 +11,12 @@ use std::time::Instant;
 use clap::Parser;
 use serde_json::{Value, json};
 use sluice_manifest::text::{self, mask_json};
-use sluice_manifest::{Class, Error, ExitStatus, Operation, Role, StepName, UnitKind};
+use sluice_manifest::{Class, DeviceUse, Error, ExitStatus, Operation, Role, StepName, UnitKind};
 use sluice_run::{InputPlaces, StepOutputs, Upstream};
 use sluice_store::{Location, Storage};
 
 use crate::args::{Common, StepArgs, arguments, shell};
-use crate::context::{ChosenSetting, Context, DeviceUse, ProcessResources, ProgramNode, Totals};
+use crate::context::{ChosenSetting, Context, ProcessResources, ProgramNode, Totals};
 use crate::output::{check_result, deliver, print_usage, shown};
 use crate::pod::refuse_lost;
 use crate::signals::{Deadline, listen};
@@ -296,7 +296,7 @@ pub fn has_work<P: Program>(
         return Ok(true);
     }
     let mut context = open(&program, shared)?;
-    context.look_until = Some(deadline);
+    context.work_check_deadline = Some(deadline);
     let outcome = work_in(&program, &context);
     shared.storage.check_stop()?;
     Ok(outcome.is_err())
@@ -407,6 +407,7 @@ fn facts(totals: &Totals) -> Value {
         result["fan_out"] = json!(totals.fan_out);
     }
     add_choices(&mut result, &totals.choices);
+    add_reported(&mut result, &totals.reported);
     add_device(&mut result, totals.device.as_ref());
     add_rows(&mut result, totals.rows);
     result
@@ -416,6 +417,13 @@ fn facts(totals: &Totals) -> Value {
 pub fn add_choices(result: &mut Value, choices: &BTreeMap<&'static str, ChosenSetting>) {
     if !choices.is_empty() {
         result["chosen"] = json!(choices);
+    }
+}
+
+/// Adds the facts that the step reported.
+pub fn add_reported(result: &mut Value, reported: &BTreeMap<&'static str, Value>) {
+    for (field, fact) in reported {
+        result[*field] = fact.clone();
     }
 }
 

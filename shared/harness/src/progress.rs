@@ -242,7 +242,7 @@ mod tests {
     use super::*;
 
     fn estimate(weights: &[u64], are_images: bool) -> (Vec<Unit>, Estimate) {
-        let units = Unit::all(UnitKind::Part, weights.len() as u32);
+        let units = Unit::all(UnitKind::Partition, weights.len() as u32);
         let pairs = units.iter().copied().zip(weights.iter().copied());
         let units_by_weight = pairs.collect();
         let weights = Weights {

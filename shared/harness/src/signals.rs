@@ -49,7 +49,7 @@ pub(crate) struct Deadline {
 
 impl Deadline {
     /// Starts a thread that waits for a signal. Without that thread, the program has no deadline.
-    pub fn start(shared: &ProcessResources) -> Self {
+    pub(crate) fn start(shared: &ProcessResources) -> Self {
         let deadline = Self {
             report: Arc::default(),
             is_concluded: Arc::default(),
@@ -78,13 +78,13 @@ impl Deadline {
     }
 
     /// Sets the function that reports the end of the process, unless the work has ended.
-    pub fn report_by(&self, report: impl FnOnce() + Send + 'static) {
+    pub(crate) fn report_by(&self, report: impl FnOnce() + Send + 'static) {
         *lock(&self.report) = Some(Box::new(report));
     }
 
     /// Claims the result for work that has ended. If the deadline has already claimed it, waits for
     /// the end of the process.
-    pub fn conclude(&self) {
+    pub(crate) fn conclude(&self) {
         while self.is_concluded.swap(true, Ordering::SeqCst) {
             std::thread::sleep(LAST_WORDS);
         }

@@ -1,24 +1,11 @@
-//! Starts threads. If the system has no thread left, the error is transient.
+//! Starts the pool of threads, and reports panics. If the system has no thread left, the error is
+//! transient.
 
 use std::any::Any;
 use std::io::{self, Write};
-use std::thread::{Builder, Scope, ScopedJoinHandle};
 
 use sluice_manifest::text::safe;
 use sluice_manifest::{Class, Error, Result};
-
-/// Starts a scoped thread. Returns an error where `Scope::spawn` panics.
-///
-/// # Errors
-///
-/// Returns a transient error if the system has no thread left.
-pub fn spawn<'scope, T: Send + 'scope>(
-    scope: &'scope Scope<'scope, '_>,
-    work: impl FnOnce() -> T + Send + 'scope,
-) -> Result<ScopedJoinHandle<'scope, T>> {
-    let started = Builder::new().spawn_scoped(scope, work);
-    started.map_err(|e| Error::not_started("a thread", &e))
-}
 
 /// Starts the global pool of `jobs` threads.
 ///
@@ -69,6 +56,7 @@ pub(crate) fn caught(panic: &(dyn Any + Send)) -> Error {
 #[cfg(test)]
 mod tests {
     use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::thread::Builder;
 
     use super::*;
 

@@ -9,12 +9,12 @@ use std::time::Instant;
 
 use clap::Parser;
 use serde_json::{Value, json};
-use sluice_manifest::{Counts, Error, ExitStatus, StepName};
+use sluice_manifest::{Counts, DeviceUse, Error, ExitStatus, StepName};
 use sluice_run::{InputPlaces, StepOutputs, Upstream};
 use sluice_store::Storage;
 
 use crate::args::arguments;
-use crate::context::{ChosenSetting, Context, DeviceUse, ProcessResources, threads};
+use crate::context::{ChosenSetting, Context, ProcessResources, threads};
 use crate::output::{BestEffort, SafeWriter, check_result, deliver, print_usage, shown};
 use crate::program::{
     Program, Starter, add_requests, conclude, describe, guarded, named_result, open_step, unparsed,
@@ -196,6 +196,8 @@ pub struct StepDone {
     pub rows: Option<(u64, u64)>,
     /// The settings that the step chose because the user gave none.
     pub choices: BTreeMap<&'static str, ChosenSetting>,
+    /// The facts that the step reported, by field of its result.
+    pub reported: BTreeMap<&'static str, Value>,
     /// The device that the step's model ran on.
     pub device: Option<DeviceUse>,
     /// The wall time in seconds.
@@ -286,6 +288,7 @@ impl StepDone {
             counts: context.counts(),
             rows: context.rows(),
             choices: context.choices(),
+            reported: context.reported(),
             device: context.device(),
             seconds: started.elapsed().as_secs_f64(),
         })

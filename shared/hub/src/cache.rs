@@ -19,7 +19,7 @@ pub(crate) struct Repository {
 }
 
 impl Repository {
-    pub fn new(cache: &Path, repository: &str) -> Self {
+    pub(crate) fn new(cache: &Path, repository: &str) -> Self {
         let name = format!("models--{}", repository.replace('/', "--"));
         Self {
             folder: cache.join(&name),
@@ -27,11 +27,11 @@ impl Repository {
         }
     }
 
-    pub fn snapshot(&self, commit: &str) -> PathBuf {
+    pub(crate) fn snapshot(&self, commit: &str) -> PathBuf {
         self.folder.join("snapshots").join(commit)
     }
 
-    pub fn blob(&self, etag: &str) -> PathBuf {
+    pub(crate) fn blob(&self, etag: &str) -> PathBuf {
         self.folder.join("blobs").join(etag)
     }
 
@@ -41,7 +41,7 @@ impl Repository {
 
     /// Returns the commit that the revision last referred to, or the revision itself if it is a
     /// commit.
-    pub fn commit(&self, revision: &str) -> Option<String> {
+    pub(crate) fn commit(&self, revision: &str) -> Option<String> {
         if is_commit(revision) {
             return Some(revision.to_owned());
         }
@@ -50,7 +50,7 @@ impl Repository {
     }
 
     /// Records the commit that a branch or tag refers to.
-    pub fn record(&self, revision: &str, commit: &str) -> Result<()> {
+    pub(crate) fn record(&self, revision: &str, commit: &str) -> Result<()> {
         if revision == commit || self.commit(revision).as_deref() == Some(commit) {
             return Ok(());
         }
@@ -63,7 +63,7 @@ impl Repository {
     }
 
     /// Links a blob into the snapshot of a commit.
-    pub fn link(&self, commit: &str, path: &str, etag: &str) -> Result<()> {
+    pub(crate) fn link(&self, commit: &str, path: &str, etag: &str) -> Result<()> {
         let link = self.snapshot(commit).join(path);
         create_parent(&link)?;
         let up = "../".repeat(path.split('/').count() + 1);
@@ -80,12 +80,12 @@ impl Repository {
 
     /// Locks a blob against downloads by other processes, waiting if necessary. Dropping the
     /// returned file releases the lock.
-    pub fn lock(&self, etag: &str, keep_going: &dyn Fn() -> Result<()>) -> Result<File> {
+    pub(crate) fn lock(&self, etag: &str, keep_going: &dyn Fn() -> Result<()>) -> Result<File> {
         lock(&self.locks.join(format!("{etag}.lock")), keep_going)
     }
 
     /// Returns the complete files of a snapshot as relative paths, sorted.
-    pub fn files(&self, commit: &str) -> Result<Vec<String>> {
+    pub(crate) fn files(&self, commit: &str) -> Result<Vec<String>> {
         let root = self.snapshot(commit);
         let mut files = Vec::new();
         let mut folders = vec![root.clone()];

@@ -40,7 +40,7 @@ pub(crate) enum Checksum {
 impl Checksum {
     /// Returns the checksum that an entity tag is, by its length. The files of the Hub's cache have
     /// these names.
-    pub fn of_etag(etag: &str) -> Option<Self> {
+    pub(crate) fn of_etag(etag: &str) -> Option<Self> {
         let is_hex = etag.bytes().all(|b| b.is_ascii_hexdigit());
         match etag.len() {
             64 if is_hex => Some(Self::Sha256(etag.to_ascii_lowercase())),

@@ -38,7 +38,7 @@ impl<'a> Http<'a> {
     /// # Errors
     ///
     /// Returns a usage error if there are no TLS certificates or the endpoint is not a URL.
-    pub fn new(
+    pub(crate) fn new(
         endpoint: &str,
         token: Option<&str>,
         retries: u32,
@@ -66,7 +66,7 @@ impl<'a> Http<'a> {
     }
 
     /// Returns who the URL's host takes this program for.
-    pub fn access(&self, url: &Url) -> Access {
+    pub(crate) fn access(&self, url: &Url) -> Access {
         match &self.token {
             _ if !same_host(&self.hub, url) => Access::Elsewhere,
             Some(_) => Access::Token,
@@ -93,7 +93,7 @@ impl<'a> Http<'a> {
     ///
     /// Returns a transient error if the server cannot be reached, and a data error after too many
     /// redirects.
-    pub fn send(
+    pub(crate) fn send(
         &self,
         method: &Method,
         url: &Url,
@@ -125,7 +125,7 @@ impl<'a> Http<'a> {
 
     /// Runs `attempt` until it succeeds, fails with an error that is not transient, or the retries
     /// are used up.
-    pub fn retry<T>(&self, mut attempt: impl FnMut() -> Result<T, Failure>) -> Result<T> {
+    pub(crate) fn retry<T>(&self, mut attempt: impl FnMut() -> Result<T, Failure>) -> Result<T> {
         let mut delay = FIRST_DELAY;
         let mut left = self.retries;
         loop {

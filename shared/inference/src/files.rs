@@ -2,10 +2,9 @@
 
 use std::collections::{HashMap, VecDeque};
 
-use sluice_harness::Context;
 use sluice_manifest::rows::{MemberRow, PictureRow};
 use sluice_manifest::{Error, ImageId, Result, ShardPath};
-use sluice_run::{PartitionPlan, Survivors, Verdicts};
+use sluice_run::{PartitionPlan, Run, Survivors, Verdicts};
 use sluice_source::{InputReader, SourceShard, compressions};
 use sluice_store::Store;
 
@@ -16,7 +15,7 @@ const AHEAD: usize = 256;
 #[derive(Clone, Copy)]
 pub struct Images<'a> {
     /// The run.
-    pub context: &'a Context,
+    pub run: &'a Run,
     /// The store of the source shards.
     pub input: &'a Store,
     /// The partition.
@@ -46,11 +45,10 @@ impl<'a> Images<'a> {
         C: FnMut(&ImageId) -> Result<Option<T>>,
     {
         let partition = self.partition.partition;
-        let context = self.context;
         Ok(ImageFiles {
-            reader: InputReader::new(&context.run, self.input, &context.storage),
+            reader: InputReader::new(self.run, self.input, &self.run.storage),
             pictures: self.survivors.verdicts(partition)?,
-            compressions: compressions(&self.context.run, partition.into())?,
+            compressions: compressions(self.run, partition.into())?,
             images: self,
             choose,
             open: None,

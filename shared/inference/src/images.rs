@@ -10,10 +10,10 @@
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 
 use rayon::prelude::*;
-use sluice_harness::{MemoryBudget, MemoryShare, spawn};
 use sluice_manifest::{Error, ImageId, Result};
 use sluice_model::Model;
 use sluice_pixels::{Fidelity, Limits, Preprocess, decode_for_models};
+use sluice_threads::{MemoryBudget, MemoryShare, spawn};
 
 use crate::files::{ImageFile, Images};
 use crate::tensor::{PixelTensor, Row};
@@ -64,12 +64,14 @@ pub struct TensorBatch {
 
 /// Calls `work` with the batches of each model in order: the model's index in `feeds`, and the batch.
 /// `takes` returns the indices of the models that need a sample. If no model needs it, it is not read.
-/// Images that cannot be decoded are left out, although `read` could decode them.
+/// Images that cannot be decoded are left out, although `read` could decode them. Decoding waits until
+/// `memory` has room for the pixels.
 ///
 /// # Errors
 /// As `work` and `takes`; of storage; data, when a shard has changed.
 pub fn each_batch(
     images: Images<'_>,
+    memory: &MemoryBudget,
     feeds: &[BatchOptions<'_>],
     takes: impl FnMut(&ImageId) -> Result<Vec<usize>> + Send,
     mut work: impl FnMut(usize, &mut TensorBatch) -> Result<()>,
@@ -78,7 +80,6 @@ pub fn each_batch(
         // While a model is at work, a batch of each other one may be complete.
         let ahead = feeds.iter().map(|feed| feed.ahead + 1).sum::<usize>();
         let (sender, receiver) = sync_channel(ahead.saturating_sub(1));
-        let memory = &*images.context.memory;
         let mut used = Vec::new();
         let fillings = feeds.iter().map(|feed| {
             let (sender, unused) = channel();

@@ -3,8 +3,7 @@
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use sluice_harness::{Context, DeviceUse, Task};
-use sluice_manifest::{ABOUT_DEVICE, Result};
+use sluice_manifest::{DeviceUse, Result};
 use sluice_model::{InputNumber, Model, Session};
 
 /// Partitions in flight on a GPU: while one writes its last rows, others have batches ready.
@@ -12,11 +11,14 @@ const IN_FLIGHT_ON_GPU: usize = 4;
 /// Batches that wait for a GPU, of each partition.
 const AHEAD_ON_GPU: usize = 2;
 
+/// Between the devices of a unit's rows.
+const AND: &str = " and ";
+
 /// A running model.
 pub struct Runner<'a> {
     /// The model.
     pub model: &'a Model,
-    context: &'a Context,
+    jobs: usize,
     state: Mutex<State>,
 }
 
@@ -26,15 +28,14 @@ struct State {
     session: Option<Session>,
     started: Option<Instant>,
     busy: Duration,
-    images: u64,
 }
 
 impl<'a> Runner<'a> {
-    /// Returns a runner that has not loaded its model yet.
-    pub fn new(model: &'a Model, context: &'a Context) -> Self {
+    /// Returns a runner that has not loaded its model yet. The session has `jobs` threads.
+    pub fn new(model: &'a Model, jobs: usize) -> Self {
         Self {
             model,
-            context,
+            jobs,
             state: Mutex::default(),
         }
     }
@@ -66,36 +67,45 @@ impl<'a> Runner<'a> {
             session,
             started,
             busy,
-            images,
         } = &mut *state;
         let session = match session {
             Some(session) => session,
-            none => none.insert(self.model.session(self.context.jobs)?),
+            none => none.insert(self.model.session(self.jobs)?),
         };
         let begun = Instant::now();
         started.get_or_insert(begun);
         let output = session.run(shape, values)?;
         *busy += begun.elapsed();
-        *images += shape.first().copied().unwrap_or(0) as u64;
         Ok(output)
     }
 
-    /// Adds the device to a unit's receipt.
-    pub fn describe(&self, task: &mut Task<'_>) {
-        task.about(ABOUT_DEVICE, &self.model.placement.describe());
+    /// Returns the devices of a unit's rows, for its receipt: `before`, the devices of the rows that were
+    /// taken over, and the device that computed this many rows.
+    pub fn describe(&self, before: Option<&str>, computed: u64) -> String {
+        let mut devices: Vec<String> = before
+            .into_iter()
+            .flat_map(|devices| devices.split(AND).map(str::to_owned))
+            .collect();
+        let this = self.model.placement.describe();
+        if computed > 0 && !devices.contains(&this) {
+            devices.push(this);
+        }
+        devices.join(AND)
     }
 
-    /// Reports the device and its idle share: in the log and in the result.
-    pub fn report(&self) {
+    /// Returns the device, the batch size at the end and the idle share. Returns `None` if the model did
+    /// not run.
+    pub fn device_use(&self) -> Option<DeviceUse> {
         let state = self.state.lock().unwrap_or_else(|e| e.into_inner());
+        let (session, started) = (state.session.as_ref()?, state.started?);
         let placement = &self.model.placement;
-        let seconds = state.started.map(|started| started.elapsed().as_secs_f64());
-        let idle = seconds.map(|seconds| 1.0 - state.busy.as_secs_f64() / seconds.max(1e-9));
-        self.context.report_device(DeviceUse {
+        let seconds = started.elapsed().as_secs_f64();
+        let idle = 1.0 - state.busy.as_secs_f64() / seconds.max(1e-9);
+        Some(DeviceUse {
             device: placement.device.to_string(),
             name: placement.name.clone(),
-            batch_size: placement.batch_size as u64,
-            idle: idle.map(|idle| (idle.max(0.0) * 1000.0).round() / 1000.0),
-        });
+            batch_size: session.batch_size(placement.batch_size) as u64,
+            idle: Some((idle.max(0.0) * 1000.0).round() / 1000.0),
+        })
     }
 }

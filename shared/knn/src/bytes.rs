@@ -36,7 +36,7 @@ pub(crate) struct LeftPanels(Vec<[i32; LEFT]>);
 
 impl LeftPanels {
     /// Replaces the vectors by those of these words.
-    pub fn load<'a>(&mut self, vectors: impl Iterator<Item = &'a [i32]>) {
+    pub(crate) fn load<'a>(&mut self, vectors: impl Iterator<Item = &'a [i32]>) {
         self.0.clear();
         for (index, words) in vectors.enumerate() {
             if index.is_multiple_of(LEFT) {
@@ -69,7 +69,7 @@ struct Column {
 impl RightPanels {
     /// Adds the words of vector `index`, the next one; `bias` is added to all
     /// its products.
-    pub fn push(&mut self, index: usize, words: &[i32], code: Code, bias: f32) {
+    pub(crate) fn push(&mut self, index: usize, words: &[i32], code: Code, bias: f32) {
         let lane = index % RIGHT;
         if lane == 0 {
             let panels = self.panels.len() + words.len();
@@ -203,13 +203,13 @@ mod vnni {
     use super::{Block, LEFT, Line, RIGHT, Tile};
 
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    pub fn estimate(block: Block<'_>) {
+    pub(super) fn estimate(block: Block<'_>) {
         block.estimate(|left, right| tile(left, right));
     }
 
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-    pub fn tile(left: &[[i32; LEFT]], right: &[[Line; RIGHT / 16]]) -> Tile {
+    pub(super) fn tile(left: &[[i32; LEFT]], right: &[[Line; RIGHT / 16]]) -> Tile {
         let mut sums = [[_mm512_setzero_si512(); RIGHT / 16]; LEFT];
         for (left, right) in left.iter().zip(right) {
             #[expect(unsafe_code, reason = "loading from memory has no safe form")]

@@ -57,27 +57,27 @@ pub(crate) struct Coder {
 }
 
 impl Coder {
-    pub fn new(origin: Vec<f32>) -> Self {
+    pub(crate) fn new(origin: Vec<f32>) -> Self {
         let square = dot(&origin, &origin) as f32;
         Self { origin, square }
     }
 
-    pub fn dim(&self) -> usize {
+    pub(crate) fn dim(&self) -> usize {
         self.origin.len()
     }
 
     /// Words of a coded vector.
-    pub fn words(&self) -> usize {
+    pub(crate) fn words(&self) -> usize {
         self.dim().div_ceil(WORD)
     }
 
     /// Words of the head of a coded vector.
-    pub fn head_words(&self) -> usize {
+    pub(crate) fn head_words(&self) -> usize {
         head(self.dim()) * LANES / WORD
     }
 
     /// Codes `vector` into `words`.
-    pub fn code(&self, vector: &[f32], words: &mut [i32]) -> Code {
+    pub(crate) fn code(&self, vector: &[f32], words: &mut [i32]) -> Code {
         let code = code(vector, &self.origin, words);
         let offset = if self.square == 0.0 {
             0.0
@@ -88,7 +88,7 @@ impl Coder {
     }
 
     /// The part of the rounding that the offsets of a product bring in.
-    pub fn rounding(&self, left: f32, right: f32) -> f32 {
+    pub(crate) fn rounding(&self, left: f32, right: f32) -> f32 {
         ROUNDING * (left.abs() + right.abs() + self.square)
     }
 }

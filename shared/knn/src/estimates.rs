@@ -75,12 +75,12 @@ pub(crate) struct Estimates {
 }
 
 impl Right {
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.biases.len()
     }
 
     /// The columns in parts of [`COLUMNS`].
-    pub fn parts(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+    pub(crate) fn parts(&self) -> impl Iterator<Item = Range<usize>> + use<> {
         let len = self.len();
         let firsts = (0..len).step_by(COLUMNS);
         firsts.map(move |first| first..len.min(first + COLUMNS))
@@ -89,7 +89,7 @@ impl Right {
 
 impl Estimator {
     /// Returns the best way on this processor. `origin` should be near the mean of the vectors.
-    pub fn new(origin: Vec<f32>) -> Self {
+    pub(crate) fn new(origin: Vec<f32>) -> Self {
         let dim = origin.len();
         let are_bytes = bytes::available() && !cfg!(feature = "floats");
         if are_bytes && dim < MOST_DIMENSIONS {
@@ -99,7 +99,7 @@ impl Estimator {
         }
     }
 
-    pub fn dim(&self) -> usize {
+    pub(crate) fn dim(&self) -> usize {
         match self {
             Self::Bytes(coder) => coder.dim(),
             Self::Floats { dim } => *dim,
@@ -108,7 +108,7 @@ impl Estimator {
 
     /// Vectors of the left side that are best estimated at once: matrix products
     /// copy the right side each time.
-    pub fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         match self {
             Self::Bytes(_) => 64,
             Self::Floats { .. } => 512,
@@ -116,7 +116,7 @@ impl Estimator {
     }
 
     /// Prepares `vectors` (n x dim) for either side.
-    pub fn prepare<'a>(&self, vectors: &'a [f32]) -> Prepared<'a> {
+    pub(crate) fn prepare<'a>(&self, vectors: &'a [f32]) -> Prepared<'a> {
         let rows = vectors.par_chunks_exact(self.dim()).with_min_len(256);
         let mut words = Vec::new();
         let codes = match self {
@@ -136,7 +136,7 @@ impl Estimator {
     }
 
     /// Adds vector `index` of `prepared` to the right side.
-    pub fn push(&self, right: &mut Right, prepared: &Prepared<'_>, index: usize, bias: f32) {
+    pub(crate) fn push(&self, right: &mut Right, prepared: &Prepared<'_>, index: usize, bias: f32) {
         let code = prepared.codes[index];
         match self {
             Self::Bytes(_) => {
@@ -158,7 +158,7 @@ impl Estimator {
     }
 
     /// A right side of vectors of `prepared`, given their indices and biases.
-    pub fn right(
+    pub(crate) fn right(
         &self,
         prepared: &Prepared<'_>,
         vectors: impl Iterator<Item = (usize, f32)>,
@@ -169,7 +169,7 @@ impl Estimator {
     }
 
     /// Makes the vectors `rows` of `prepared` the left side of `estimates`.
-    pub fn load(
+    pub(crate) fn load(
         &self,
         estimates: &mut Estimates,
         prepared: &Prepared<'_>,
@@ -200,17 +200,22 @@ impl Estimator {
 
     /// Estimates all products of the left side with the vectors `columns` of
     /// `right`, one of its parts.
-    pub fn estimate(&self, estimates: &mut Estimates, right: &Right, columns: Range<usize>) {
+    pub(crate) fn estimate(&self, estimates: &mut Estimates, right: &Right, columns: Range<usize>) {
         self.estimate_by(estimates, right, columns, false);
     }
 
     /// As [`Self::estimate`], in a quarter of the time, within [`Self::heads_margin`]. Only where [`Self::has_heads`].
-    pub fn estimate_heads(&self, estimates: &mut Estimates, right: &Right, columns: Range<usize>) {
+    pub(crate) fn estimate_heads(
+        &self,
+        estimates: &mut Estimates,
+        right: &Right,
+        columns: Range<usize>,
+    ) {
         self.estimate_by(estimates, right, columns, true);
     }
 
     /// Whether there are coarser and faster estimates.
-    pub fn has_heads(&self) -> bool {
+    pub(crate) fn has_heads(&self) -> bool {
         matches!(self, Self::Bytes(coder) if coder.dim() >= LEAST_FOR_HEADS)
     }
 
@@ -247,7 +252,7 @@ impl Estimator {
 
     /// How far the estimates of left vector `index` may be off, at most.
     /// Not-a-number for a vector that is not finite: its products are, too.
-    pub fn margin(&self, estimates: &Estimates, index: usize, right: &Right) -> f32 {
+    pub(crate) fn margin(&self, estimates: &Estimates, index: usize, right: &Right) -> f32 {
         let (own, most) = (estimates.codes[index], right.most);
         let rounding = match self {
             Self::Bytes(coder) => coder.rounding(own.offset, most.offset),
@@ -259,14 +264,14 @@ impl Estimator {
 
 impl Estimator {
     /// [`Self::margin`] of estimates from heads.
-    pub fn heads_margin(&self, estimates: &Estimates, index: usize, right: &Right) -> f32 {
+    pub(crate) fn heads_margin(&self, estimates: &Estimates, index: usize, right: &Right) -> f32 {
         self.margin(estimates, index, right) + estimates.codes[index].rest * right.most.rest
     }
 }
 
 impl Estimates {
     /// The products of left vector `index`.
-    pub fn row(&self, index: usize) -> &[f32] {
+    pub(crate) fn row(&self, index: usize) -> &[f32] {
         &self.values[index * self.width..][..self.columns]
     }
 }

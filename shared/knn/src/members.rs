@@ -30,7 +30,7 @@ struct Change {
 
 impl<'a> ClusterMembers<'a> {
     /// No vector in any of `clusters`.
-    pub fn new(vectors: &'a [f32], dim: usize, clusters: usize) -> Self {
+    pub(crate) fn new(vectors: &'a [f32], dim: usize, clusters: usize) -> Self {
         let squares: Vec<f64> = vectors.par_chunks(dim).map(squared_norm).collect();
         Self {
             vectors,
@@ -43,7 +43,7 @@ impl<'a> ClusterMembers<'a> {
     }
 
     /// Puts each vector into its cluster of `clusters`.
-    pub fn regroup(&mut self, clusters: Vec<usize>) {
+    pub(crate) fn regroup(&mut self, clusters: Vec<usize>) {
         let mut changes = Vec::new();
         for (row, (&before, &cluster)) in self.cluster.iter().zip(&clusters).enumerate() {
             if before != cluster {
@@ -82,7 +82,7 @@ impl<'a> ClusterMembers<'a> {
 
     /// Sum of the squared distances of all vectors to the centroids of their
     /// clusters.
-    pub fn inertia(&self, centroids: &Centroids) -> f64 {
+    pub(crate) fn inertia(&self, centroids: &Centroids) -> f64 {
         let clusters = self.sums.chunks_exact(self.dim).zip(&self.counts);
         let parts = centroids
             .rows()
@@ -101,7 +101,7 @@ impl<'a> ClusterMembers<'a> {
     /// Gives each cluster without members the vector that is farthest from its
     /// centroid, the first of equally far. A cluster's last member is never
     /// taken, nor a vector that equals its centroid.
-    pub fn fill_empty(&mut self, centroids: &Centroids) {
+    pub(crate) fn fill_empty(&mut self, centroids: &Centroids) {
         let empty: Vec<usize> = (0..self.counts.len())
             .filter(|&c| self.counts[c] == 0)
             .collect();
@@ -137,7 +137,7 @@ impl<'a> ClusterMembers<'a> {
 
     /// Moves each centroid to the mean of its members. One without members stays.
     /// Returns which have moved.
-    pub fn move_to_means(&self, centroids: &mut Centroids) -> Vec<bool> {
+    pub(crate) fn move_to_means(&self, centroids: &mut Centroids) -> Vec<bool> {
         let clusters = self.sums.par_chunks(self.dim).zip(&self.counts);
         let centroids = centroids.data.par_chunks_mut(self.dim);
         let moved = centroids.zip(clusters).map(|(centroid, (sums, &count))| {

@@ -36,13 +36,13 @@ impl PointPosition {
 }
 
 impl<'a> Points<'a> {
-    pub fn new(vectors: &'a [f32], dim: usize, check: Check<'a>) -> Self {
+    pub(crate) fn new(vectors: &'a [f32], dim: usize, check: Check<'a>) -> Self {
         assert!(dim > 0, "vectors have at least one dimension");
         Self::around(vectors, mean(vectors, dim), check)
     }
 
     /// With an origin near the mean of the vectors (see [`Estimator`]).
-    pub fn around(vectors: &'a [f32], origin: Vec<f32>, check: Check<'a>) -> Self {
+    pub(crate) fn around(vectors: &'a [f32], origin: Vec<f32>, check: Check<'a>) -> Self {
         assert!(!origin.is_empty(), "vectors have at least one dimension");
         Self::by(Estimator::new(origin), vectors, check)
     }
@@ -58,18 +58,18 @@ impl<'a> Points<'a> {
         }
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.prepared.vectors.len() / self.estimator.dim()
     }
 
     /// Vector `index`.
-    pub fn row(&self, index: usize) -> &'a [f32] {
+    pub(crate) fn row(&self, index: usize) -> &'a [f32] {
         let dim = self.estimator.dim();
         &self.prepared.vectors[index * dim..][..dim]
     }
 
     /// Rows drawn by k-means++.
-    pub fn start(&self, settings: &KMeansSettings) -> Result<Centroids> {
+    pub(crate) fn start(&self, settings: &KMeansSettings) -> Result<Centroids> {
         let rows = plus_plus(self, settings.clusters, settings.seed)?.into_iter();
         Ok(Centroids {
             dim: self.estimator.dim(),
@@ -78,7 +78,7 @@ impl<'a> Points<'a> {
     }
 
     /// Lloyd's iterations.
-    pub fn refine(&self, start: Centroids, settings: &KMeansSettings) -> Result<Centroids> {
+    pub(crate) fn refine(&self, start: Centroids, settings: &KMeansSettings) -> Result<Centroids> {
         let mut centroids = start;
         if centroids.is_empty() || self.len() == 0 {
             return Ok(centroids);
@@ -105,14 +105,14 @@ impl<'a> Points<'a> {
     }
 
     /// Returns the position of each vector among `centroids`.
-    pub fn places(&self, centroids: &Centroids) -> Result<Vec<PointPosition>> {
+    pub(crate) fn places(&self, centroids: &Centroids) -> Result<Vec<PointPosition>> {
         let mut places = vec![PointPosition::NOWHERE; self.len()];
         self.update(&mut places, centroids, &vec![true; centroids.len()])?;
         Ok(places)
     }
 
     /// The `count` nearest of `centroids` of each vector, the nearest first.
-    pub fn ranked(&self, centroids: &Centroids, count: usize) -> Result<Vec<Vec<u32>>> {
+    pub(crate) fn ranked(&self, centroids: &Centroids, count: usize) -> Result<Vec<Vec<u32>>> {
         let all = Candidates::of(self, centroids);
         let among = all.among((0..centroids.len()).collect());
         let rows: Vec<usize> = (0..self.len()).collect();

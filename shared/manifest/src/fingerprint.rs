@@ -1,9 +1,10 @@
 //! Fingerprints: one hash over everything that shaped an output.
 //!
-//! A unit's fingerprint is a BLAKE3 hash over the step's name and version, the settings that can
-//! change the output, and the fingerprints of its inputs. The fingerprints of upstream receipts are
-//! used as they are, so no data is hashed twice. What cannot change an output (threads, batch size,
-//! log level) is not part of the settings.
+//! A unit's fingerprint is a BLAKE3 hash over the names of the stage and the subcommand, the
+//! revision of the operation, the settings that can change the output, and the fingerprints of
+//! its inputs. The fingerprints of upstream receipts are used as they are, so no data is hashed
+//! twice. What cannot change an output (threads, batch size, log level) is not part of the
+//! settings.
 
 use std::fmt;
 
@@ -189,7 +190,7 @@ mod tests {
 
     #[test]
     fn everything_counts() {
-        let unit = Unit::new(UnitKind::Part, 0);
+        let unit = Unit::new(UnitKind::Partition, 0);
         let input = |print: &str| Input::unit(&StepName::read(), unit, &Fingerprint::of([print]));
         let of = |node: &str, version: u32, settings: Value, print: &str| {
             Fingerprint::of_work(node, version, &settings, &[input(print)])
@@ -206,10 +207,10 @@ mod tests {
     fn inputs_come_back_from_json() {
         let print = Fingerprint::of(["x"]);
         let inputs = [
-            Input::unit(&StepName::read(), Unit::new(UnitKind::Part, 3), &print),
+            Input::unit(&StepName::read(), Unit::new(UnitKind::Partition, 3), &print),
             Input::units(
                 &StepName::read(),
-                UnitKind::Part,
+                UnitKind::Partition,
                 [&print, &print].into_iter(),
             ),
         ];

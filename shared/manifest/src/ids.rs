@@ -263,7 +263,7 @@ macro_rules! unit_kinds {
 
 unit_kinds! {
     Plan, "plan", false, "A plan: of the partitions, or of the output shards.";
-    Part, "part", true, "A partition.";
+    Partition, "part", true, "A partition.";
     Exact, "exact", true, "A range of content hashes.";
     Pairs, "pairs", true, "A range of the bands of perceptual hashes, for their pairs.";
     Perceptual, "perceptual", true, "All perceptual hashes.";
@@ -304,7 +304,7 @@ impl Unit {
 
 impl From<Partition> for Unit {
     fn from(partition: Partition) -> Self {
-        Self::new(UnitKind::Part, partition.0)
+        Self::new(UnitKind::Partition, partition.0)
     }
 }
 
@@ -376,7 +376,7 @@ mod tests {
             let unit = Unit::once(*kind);
             assert_eq!(unit.to_string().parse::<Unit>().unwrap(), unit);
         }
-        let mut units = [100_000, 99_999, 3].map(|index| Unit::new(UnitKind::Part, index));
+        let mut units = [100_000, 99_999, 3].map(|index| Unit::new(UnitKind::Partition, index));
         units.sort();
         assert_eq!(
             units.map(|unit| unit.to_string()),

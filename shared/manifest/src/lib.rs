@@ -6,6 +6,7 @@
 //! has to be done again. Every sample is kept, or dropped for one [`Reason`].
 
 mod decision;
+mod device;
 mod error;
 mod fingerprint;
 mod histogram;
@@ -21,6 +22,7 @@ mod score;
 pub mod text;
 
 pub use decision::{Counts, Dropped, Reason, ReasonKind};
+pub use device::DeviceUse;
 pub use error::{Class, Error, ExitStatus, Result};
 pub use fingerprint::{Fingerprint, Input, InputOf};
 pub use histogram::{Bin, Histogram, TopScores};

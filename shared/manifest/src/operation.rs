@@ -31,8 +31,8 @@ pub struct Operation {
     pub resources: Resources,
     /// The subcommands of the same step that must finish before.
     pub after: &'static [&'static str],
-    /// The version of the work, raised when the same inputs and settings give different outputs.
-    pub version: u32,
+    /// The revision of the work, raised when the same inputs and settings give different outputs.
+    pub revision: u32,
 }
 
 /// What an operation fans out over.
@@ -67,7 +67,7 @@ impl UnitKind {
     /// Returns what operations with units of this kind fan out over.
     pub fn fan_out(self) -> FanOut {
         match self {
-            Self::Part => FanOut::Partitions,
+            Self::Partition => FanOut::Partitions,
             Self::Exact | Self::Pairs => FanOut::HashRanges,
             Self::Group => FanOut::ClusterGroups,
             Self::Shard => FanOut::OutputShards,

@@ -43,7 +43,7 @@ pub struct Receipt {
     /// For deciding steps: the kinds of units that contain the decisions.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub decides: Vec<UnitKind>,
-    /// The version of the operation, part of the fingerprint.
+    /// The revision of the operation, part of the fingerprint.
     pub revision: u32,
     /// The hash of everything that shaped the outputs.
     pub fingerprint: Fingerprint,
@@ -272,7 +272,7 @@ mod tests {
 
     fn receipt() -> Receipt {
         let step = StepName::fixed("aesthetic");
-        let unit = Unit::new(UnitKind::Part, 3);
+        let unit = Unit::new(UnitKind::Partition, 3);
         let mut histogram = Histogram::default();
         for score in [0.25, 0.5, -3.0] {
             histogram.add(score);
@@ -284,7 +284,7 @@ mod tests {
             unit,
             units: 7,
             survivors_of: Some(StepName::fixed("usable")),
-            decides: vec![UnitKind::Part],
+            decides: vec![UnitKind::Partition],
             revision: 2,
             fingerprint: Fingerprint::of([]),
             // serde_json parses the second number to an adjacent one.

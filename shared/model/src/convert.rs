@@ -21,6 +21,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use sluice_manifest::{Error, Result};
 
+pub(crate) use self::graph::with_metadata;
+
 /// How a model's ONNX file is made from the file that its authors publish.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -39,7 +41,7 @@ pub enum Conversion {
 
 /// The origin of the weights, as written into the ONNX file.
 #[derive(Debug, Clone, Copy)]
-pub struct Credit<'a> {
+pub(crate) struct Credit<'a> {
     pub name: &'a str,
     pub licence: &'a str,
     pub origin: &'a str,
@@ -59,7 +61,7 @@ type Tensors = BTreeMap<String, Tensor>;
 ///
 /// # Errors
 /// Data, when the content is not what the conversion reads.
-pub fn convert(
+pub(crate) fn convert(
     conversion: Conversion,
     content: &[u8],
     config: &[u8],

@@ -8,7 +8,9 @@ use sluice_manifest::{Error, Result};
 
 use crate::layout::ONNX_BFLOAT16;
 use crate::machine::{Machine, MissingPart};
+use crate::placement::Placement;
 use crate::precision::Precision;
+use crate::session::refusal;
 use crate::spec::Kind;
 
 /// What a model is to run on.
@@ -147,6 +149,18 @@ impl Device {
         }
     }
 
+    /// Returns why ONNX Runtime refuses this device, for which nothing is missing: its provider does not
+    /// load, or is of another version. `None` if it takes the device.
+    ///
+    /// # Errors
+    /// Usage, when ONNX Runtime's library does not load.
+    pub fn refusal(self) -> Result<Option<String>> {
+        refusal(&Placement {
+            device: self,
+            ..Placement::default()
+        })
+    }
+
     /// Returns what a machine lacks for this device.
     pub fn missing(self, machine: &Machine) -> Vec<MissingPart> {
         match self {
@@ -183,8 +197,8 @@ mod tests {
     use super::*;
     use crate::driver::{Driver, Gpu, NoDriver};
 
-    /// A machine that has this many GPUs, and a complete library for them or none.
-    fn machine(gpus: u32, has_library: bool) -> Machine {
+    /// A machine that has this many GPUs, and no library for them.
+    fn machine(gpus: u32) -> Machine {
         let gpu = |number| Gpu {
             number,
             name: "a GPU".to_owned(),
@@ -194,19 +208,11 @@ mod tests {
             cuda: "13.0".to_owned(),
             gpus: (0..gpus).map(gpu).collect(),
         };
-        Machine {
-            // A provider that is "there" and needs nothing.
-            library: if has_library {
-                "libonnxruntime.so".into()
-            } else {
-                "/nowhere/libonnxruntime.so".into()
-            },
-            driver: match gpus {
-                0 => Err(NoDriver::Missing),
-                _ => Ok(driver),
-            },
-            cuda: Vec::new(),
-        }
+        let driver = match gpus {
+            0 => Err(NoDriver::Missing),
+            _ => Ok(driver),
+        };
+        Machine::new("/nowhere/libonnxruntime.so".into(), driver, Vec::new())
     }
 
     fn needs(precision: Precision) -> Needs<'static> {
@@ -242,14 +248,20 @@ mod tests {
         let auto = |machine: &Machine, precision| {
             Device::Auto.resolve(&needs(precision), machine).unwrap()
         };
-        assert_eq!(auto(&machine(0, true), Precision::Float16), Device::Cpu);
-        assert_eq!(auto(&machine(2, false), Precision::Float32), Device::Cpu);
-        assert_eq!(auto(&machine(2, true), Precision::Int8), Device::Cpu);
+        let usable = machine(2);
+        usable.first_gpu.set(Some(Device::Cuda(0))).unwrap();
+        assert_eq!(auto(&machine(0), Precision::Float16), Device::Cpu);
+        assert_eq!(auto(&machine(2), Precision::Float32), Device::Cpu);
+        assert_eq!(auto(&usable, Precision::Int8), Device::Cpu);
+        assert_eq!(
+            automatic(&needs(Precision::Float16), &usable),
+            Device::Cuda(0)
+        );
     }
 
     #[test]
     fn what_cannot_run_is_refused_with_a_hint() {
-        let machine = machine(1, false);
+        let machine = machine(1);
         for (device, precision, word) in [
             (
                 Device::Cuda(0),

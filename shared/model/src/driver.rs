@@ -15,7 +15,8 @@ pub(crate) const LIBRARY: &str = "libcuda.so.1";
 /// NVIDIA's driver.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Driver {
-    /// The newest version of CUDA that it runs, such as 13.0.
+    /// The newest version of CUDA that it runs, such as 13.0. It runs older ones, and later ones of the
+    /// same major version.
     pub cuda: String,
     /// The GPUs that this process sees, by number.
     pub gpus: Vec<Gpu>,
@@ -30,6 +31,13 @@ pub struct Gpu {
     pub name: String,
     /// Its memory in bytes.
     pub memory: u64,
+}
+
+impl Driver {
+    /// Returns the major version of CUDA that it runs.
+    pub(crate) fn cuda_major(&self) -> Option<u32> {
+        self.cuda.split('.').next()?.parse().ok()
+    }
 }
 
 /// Why the driver cannot be used.

@@ -11,7 +11,7 @@ pub(crate) struct Keys<'a> {
 }
 
 impl<'a> Keys<'a> {
-    pub fn new(object: &'a Map<String, Value>) -> Self {
+    pub(crate) fn new(object: &'a Map<String, Value>) -> Self {
         Self {
             object,
             read: BTreeSet::new(),
@@ -19,23 +19,23 @@ impl<'a> Keys<'a> {
     }
 
     /// Returns a value; none where it is null.
-    pub fn get(&mut self, key: &'static str) -> Option<&'a Value> {
+    pub(crate) fn get(&mut self, key: &'static str) -> Option<&'a Value> {
         self.read.insert(key);
         self.object.get(key).filter(|value| !value.is_null())
     }
 
     /// Marks keys that change nothing.
-    pub fn ignore(&mut self, keys: &[&'static str]) {
+    pub(crate) fn ignore(&mut self, keys: &[&'static str]) {
         self.read.extend(keys);
     }
 
     /// Whether a key is there and has no value.
-    pub fn is_null(&self, key: &str) -> bool {
+    pub(crate) fn is_null(&self, key: &str) -> bool {
         self.object.get(key).is_some_and(Value::is_null)
     }
 
     /// Returns a truth value, or the default where the key is absent. Null is false, as in Python.
-    pub fn flag(&mut self, key: &'static str, default: bool) -> Result<bool, String> {
+    pub(crate) fn flag(&mut self, key: &'static str, default: bool) -> Result<bool, String> {
         let Some(value) = self.get(key) else {
             return Ok(default && !self.is_null(key));
         };
@@ -44,7 +44,7 @@ impl<'a> Keys<'a> {
     }
 
     /// Returns a number, or the default.
-    pub fn number(&mut self, key: &'static str, default: f64) -> Result<f64, String> {
+    pub(crate) fn number(&mut self, key: &'static str, default: f64) -> Result<f64, String> {
         let Some(value) = self.get(key) else {
             return Ok(default);
         };
@@ -53,7 +53,7 @@ impl<'a> Keys<'a> {
     }
 
     /// Returns a text, or the default.
-    pub fn text(&mut self, key: &'static str, default: &'a str) -> Result<&'a str, String> {
+    pub(crate) fn text(&mut self, key: &'static str, default: &'a str) -> Result<&'a str, String> {
         let Some(value) = self.get(key) else {
             return Ok(default);
         };
@@ -62,7 +62,11 @@ impl<'a> Keys<'a> {
     }
 
     /// Returns a number for each channel, or the default. One number applies to all three.
-    pub fn channels(&mut self, key: &'static str, default: [f64; 3]) -> Result<[f64; 3], String> {
+    pub(crate) fn channels(
+        &mut self,
+        key: &'static str,
+        default: [f64; 3],
+    ) -> Result<[f64; 3], String> {
         let Some(value) = self.get(key) else {
             return Ok(default);
         };
@@ -78,7 +82,7 @@ impl<'a> Keys<'a> {
     }
 
     /// Returns an error if a key is left that was not read and is neither null nor false.
-    pub fn finish(self) -> Result<(), String> {
+    pub(crate) fn finish(self) -> Result<(), String> {
         let says_nothing = |value: &Value| value.is_null() || *value == Value::Bool(false);
         let mut left = self
             .object

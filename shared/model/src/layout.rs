@@ -79,7 +79,7 @@ impl Files {
     ///
     /// # Errors
     /// Usage, when there are several and none has a usual name; of storage.
-    pub fn locate(
+    pub(crate) fn locate(
         storage: &Storage,
         location: &Location,
         precision: Precision,
@@ -152,7 +152,7 @@ impl Files {
     ///
     /// # Errors
     /// Of storage.
-    pub fn description(&self, name: &str) -> Result<Option<Description>> {
+    pub(crate) fn description(&self, name: &str) -> Result<Option<Description>> {
         for folder in [Some(&self.folder), self.above.as_ref()]
             .into_iter()
             .flatten()
@@ -168,7 +168,7 @@ impl Files {
     }
 
     /// Returns the folder of the model, where its ONNX file may be in a folder `onnx`.
-    pub fn root(&self) -> &Store {
+    pub(crate) fn root(&self) -> &Store {
         let is_hub = |location: &Location| location.split().is_some_and(|(_, name)| name == HUB);
         match &self.above {
             Some(above) if is_hub(self.folder.location()) => above,
@@ -176,8 +176,17 @@ impl Files {
         }
     }
 
+    /// Returns the ONNX file's path from the model's folder.
+    pub(crate) fn path_from_root(&self) -> String {
+        if self.root().location() == self.folder.location() {
+            self.onnx.clone()
+        } else {
+            format!("{HUB}/{}", self.onnx)
+        }
+    }
+
     /// Returns the ONNX file's URI.
-    pub fn uri(&self) -> String {
+    pub(crate) fn uri(&self) -> String {
         self.folder.uri(&self.onnx)
     }
 }
@@ -224,7 +233,10 @@ fn only_one(folder: &Store) -> Result<Option<String>> {
         file.ends_with(".onnx") && !file.contains('/') && !file.starts_with("text_model")
     };
     let listed = folder.list("")?.into_iter().map(|object| object.path);
-    let mut files: Vec<String> = listed.filter(|path| is_encoder(path)).collect();
+    // A file that was made for another precision does not run in float32.
+    let is_made = |path: &str| MADE.contains(&path) || FLOAT16_FILES.contains(&path);
+    let listed = listed.filter(|path| is_encoder(path) && !is_made(path));
+    let mut files: Vec<String> = listed.collect();
     if files.iter().any(|path| path.contains("vision_model")) {
         files.retain(|path| path.contains("vision_model"));
     }

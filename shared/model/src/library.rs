@@ -4,7 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use ort::environment::Environment;
+use ort::util::preload_dylib;
 use sluice_manifest::{Error, Result};
+
+/// The library's name, without its version.
+const NAME: &str = "libonnxruntime.so";
 
 static ENVIRONMENT: OnceLock<Result<Environment, String>> = OnceLock::new();
 
@@ -57,19 +61,39 @@ fn refuse_telemetry() {
 }
 
 /// Returns the path of ONNX Runtime's library. Where it is a link, its target: ONNX Runtime looks for
-/// its providers in the folder that it was loaded from.
+/// its providers in the folder that it was loaded from. A name without a folder is searched for by the
+/// system's loader; if that does not find it, the name is returned.
 pub(crate) fn library() -> PathBuf {
     let path = chosen();
     match path.parent() {
         Some(folder) if folder != Path::new("") => path.canonicalize().unwrap_or(path),
-        _ => path,
+        _ => {
+            refuse_telemetry();
+            let is_loaded = preload_dylib(&path).is_ok();
+            let loaded = is_loaded.then(loaded).flatten();
+            loaded.unwrap_or(path)
+        }
     }
+}
+
+/// Returns the path of ONNX Runtime's library that this process has loaded.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the list of loaded libraries is a file of the kernel"
+)]
+fn loaded() -> Option<PathBuf> {
+    let maps = std::fs::read_to_string("/proc/self/maps").ok()?;
+    let mut paths = maps.lines().filter_map(|line| line.split_once('/'));
+    let path = paths.find(|(_, path)| {
+        let name = path.rsplit('/').next().unwrap_or_default();
+        name.starts_with(NAME)
+    });
+    path.map(|(_, path)| PathBuf::from(format!("/{path}")))
 }
 
 /// `ORT_DYLIB_PATH`, or the library in the program's folder, or that of the Python package `onnxruntime`
 /// where the program was installed with it, or the one that the system's loader finds.
 fn chosen() -> PathBuf {
-    const NAME: &str = "libonnxruntime.so";
     if let Some(path) = std::env::var_os("ORT_DYLIB_PATH").filter(|path| !path.is_empty()) {
         return path.into();
     }
@@ -85,7 +109,7 @@ fn chosen() -> PathBuf {
 fn of_python(environment: &Path) -> Option<PathBuf> {
     let is_library = |path: &PathBuf| {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        name.starts_with("libonnxruntime.so")
+        name.starts_with(NAME)
     };
     let packages = ["site-packages", "dist-packages"];
     let pythons = entries(environment.join("lib"));

@@ -3,19 +3,19 @@
 mod check;
 
 use serde::{Deserialize, Serialize};
-use sluice_manifest::{Error, Result, ScoreColumn};
+use sluice_manifest::{Class, Error, Result, ScoreColumn};
 use sluice_pixels::Preprocess;
 use sluice_store::{Location, Storage};
 
 use crate::cache::{folder_of, is_of_hub, location_of};
 use crate::catalogue::named;
 use crate::exports;
-use crate::layout::{DESCRIPTIONS, Files, SPEC, onnx_file};
-use crate::onnx::{self, Contents};
+use crate::layout::{DESCRIPTIONS, Files, MADE, ONNX_BFLOAT16, SPEC, onnx_file};
+use crate::onnx::{self, Contents, Origin};
 use crate::placement::Placement;
 use crate::precision::Precision;
 use crate::spec::{Activation, Kind, Pooling, ScoreSpec, Spec};
-use crate::weights::{contents, sha256_of_graph};
+use crate::weights::{contents, is_inside, sha256_of_graph};
 use crate::wiring;
 
 /// A model: its spec, and its ONNX file's content.
@@ -105,31 +105,42 @@ impl Model {
                 graph: Contents::default(),
             });
         }
-        let onnx = onnx_file(precision);
         let is_name = folder_of(model)?.is_some();
         let location = location_of(model, cache)?;
-        let missing = || {
+        let files = locate(storage, model, &location, precision)?;
+        let make = format!("`sluice models quantize {model} --precision {precision}");
+        let Some(files) = files else {
+            let onnx = onnx_file(precision);
             let error = Error::usage(format!("model {model:?}: no {onnx} in {location}"));
-            match (is_name, known) {
-                _ if matches!(precision, Precision::Int8 | Precision::Float16) => error.hint(format!(
-                    "`sluice models quantize {model} --precision {precision} --input DATA` makes it"
-                )),
+            let others = precisions(storage, model, cache)?;
+            return Err(match (is_name, known) {
+                _ if matches!(precision, Precision::Int8 | Precision::Float16) => {
+                    error.hint(format!("{make} --input DATA` makes it"))
+                }
+                _ if !others.is_empty() => {
+                    let others: Vec<&str> = others.iter().map(|it| onnx_file(*it)).collect();
+                    error.hint(format!(
+                        "it has {}, which runs with --precision",
+                        others.join(" and ")
+                    ))
+                }
                 (true, None) if !model.contains('/') => error.hint("`sluice models list` names the models of the catalogue; a folder is named by a path with a slash"),
                 (true, _) => error.hint(format!(
                     "`sluice models pull {model}` puts it there (`sluice run --pull` does so before the run)"
                 )),
                 (false, _) => error,
-            }
+            });
         };
-        let files = Files::locate(storage, &location, precision)?;
-        // In the folder of a repository may be other models, of folders of that repository.
-        let files = files.filter(|it| !is_of_hub(model) || *it.folder.location() == location);
-        let files = files.ok_or_else(missing)?;
+        let again = if MADE.contains(&files.onnx.as_str()) {
+            format!("{make}` makes it again")
+        } else {
+            "pull the model again".to_owned()
+        };
         let graph = contents(&files.folder, &files.onnx)?.map_err(|wrong| {
-            Error::data(format!("{}: not a whole ONNX file: {wrong}", files.uri()))
-                .hint("pull the model again")
+            Error::data(format!("{}: not a whole ONNX file: {wrong}", files.uri())).hint(&*again)
         })?;
         let mut spec = described(&files, &graph, known)?;
+        check_origin(storage, &files, &spec, &graph).map_err(|e| e.hint(&*again))?;
         // Models that an earlier version pulled do not state it.
         spec.eps = spec.eps.or_else(|| known.and_then(|known| known.eps));
         fit(&mut spec, &graph).map_err(|what| {
@@ -217,6 +228,68 @@ fn shown(labels: &[String]) -> String {
         1..=10 => labels.join(", "),
         many => format!("{}, … ({many} of them)", labels[..10].join(", ")),
     }
+}
+
+/// Returns the precisions for which a model has an ONNX file of its own, which may be broken.
+///
+/// # Errors
+/// Usage, when `model` is no name, path or URI; of storage.
+pub fn precisions(storage: &Storage, model: &str, cache: &Location) -> Result<Vec<Precision>> {
+    let location = location_of(model, cache)?;
+    let mut found = Vec::new();
+    for precision in Precision::ALL {
+        let is_there = match locate(storage, model, &location, precision) {
+            Ok(None) => false,
+            // Without a file of its own OpenVINO runs model.onnx.
+            Ok(Some(files)) => precision != Precision::Bfloat16 || files.onnx == ONNX_BFLOAT16,
+            // Several files, and none of a usual name.
+            Err(e) if e.class() == Class::Usage => precision == Precision::Float32,
+            Err(e) => return Err(e),
+        };
+        found.extend(is_there.then_some(precision));
+    }
+    Ok(found)
+}
+
+fn locate(
+    storage: &Storage,
+    model: &str,
+    location: &Location,
+    precision: Precision,
+) -> Result<Option<Files>> {
+    let files = Files::locate(storage, location, precision)?;
+    // In the folder of a repository may be other models, of folders of that repository.
+    Ok(files.filter(|it| !is_of_hub(model) || it.folder.location() == location))
+}
+
+/// Checks that an ONNX file was made of the file that is in the model's folder now.
+fn check_origin(storage: &Storage, files: &Files, spec: &Spec, graph: &Contents) -> Result<()> {
+    let root = files.root();
+    let origin = graph.origin.as_ref().filter(|it| is_inside(&it.file));
+    let Some(Origin { file, sha256 }) = origin else {
+        return Ok(());
+    };
+    if root.stat(file)?.is_none() {
+        return Ok(());
+    }
+    let (folder, name) = match file.rsplit_once('/') {
+        Some((inner, name)) => (storage.open(&Location::parse(&root.uri(inner))?)?, name),
+        None => (root.clone(), file.as_str()),
+    };
+    let now = match spec.sha256_of(name) {
+        Some(stated) => stated.to_owned(),
+        None => {
+            let graph = contents(&folder, name)?.unwrap_or_default();
+            sha256_of_graph(&folder, name, &graph)?
+        }
+    };
+    if now == *sha256 {
+        return Ok(());
+    }
+    let (uri, source) = (files.uri(), folder.uri(name));
+    Err(Error::data(format!(
+        "{uri}: it was made of another file than {source}: of one with SHA-256 {sha256}, now it is {now}"
+    )))
 }
 
 /// Returns the spec that the model's files state, or the catalogue's.

@@ -35,6 +35,36 @@ pub(crate) struct Contents {
     pub random: Option<String>,
     /// Whether it has a Dropout with an input for training mode.
     pub has_dropout: bool,
+    /// The file that it was made of by `sluice models quantize`.
+    pub origin: Option<Origin>,
+}
+
+/// The file that an ONNX file was made of, as its metadata state it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Origin {
+    /// Its path from the model's folder.
+    pub file: String,
+    /// SHA-256 of it and of its external data.
+    pub sha256: String,
+}
+
+impl Origin {
+    const FILE: &str = "sluice.made-of";
+    const SHA256: &str = "sluice.made-of.sha256";
+
+    /// Returns the entries of the metadata.
+    pub(crate) fn entries(&self) -> [(&str, &str); 2] {
+        [(Self::FILE, &self.file), (Self::SHA256, &self.sha256)]
+    }
+
+    /// Returns the part that an entry of the metadata states.
+    fn part(&mut self, key: &str) -> Option<&mut String> {
+        match key {
+            Self::FILE => Some(&mut self.file),
+            Self::SHA256 => Some(&mut self.sha256),
+            _ => None,
+        }
+    }
 }
 
 /// Operators whose output is random.
@@ -69,7 +99,7 @@ pub(crate) enum Dimension {
 
 impl Dimension {
     /// Returns the size, where it is a number.
-    pub fn size(&self) -> Option<u64> {
+    pub(crate) fn size(&self) -> Option<u64> {
         match self {
             Dimension::Size(size) => Some(*size),
             Dimension::Name(_) | Dimension::Unknown => None,
@@ -79,17 +109,17 @@ impl Dimension {
 
 impl Value {
     /// Returns the number of dimensions, where it is known.
-    pub fn rank(&self) -> Option<usize> {
+    pub(crate) fn rank(&self) -> Option<usize> {
         self.shape.as_ref().map(Vec::len)
     }
 
     /// Returns the size of a dimension, where it is a number.
-    pub fn size(&self, dimension: usize) -> Option<u64> {
+    pub(crate) fn size(&self, dimension: usize) -> Option<u64> {
         self.shape.as_ref()?.get(dimension)?.size()
     }
 
     /// Returns the size of the last dimension, where it is a number.
-    pub fn width(&self) -> Option<u64> {
+    pub(crate) fn width(&self) -> Option<u64> {
         self.shape.as_ref()?.last()?.size()
     }
 }
@@ -126,6 +156,8 @@ enum Field {
     NodeInput,
     /// `NodeProto.op_type`.
     Operation,
+    /// `ModelProto.metadata_props`: an entry of key and value.
+    Metadata,
     Other,
 }
 
@@ -136,6 +168,7 @@ impl Message {
         };
         match (self, number) {
             (Model, 7) => Field::Message(Main),
+            (Model, 14) => Field::Metadata,
             (Model, 20) => Field::Message(Training),
             (Model, 25) => Field::Message(Function),
             (Training, 1 | 2) | (Attribute, 6 | 11) => Field::Message(Graph),
@@ -282,6 +315,14 @@ impl<E, R: FnMut(Range<u64>) -> Result<Vec<u8>, E>> Walk<R> {
             }
             Field::NodeInput => self.inputs += 1,
             Field::Operation => self.operation(bytes),
+            Field::Metadata => {
+                let [key, value] = [1, 2].map(|number| bytes_of(bytes, number).map(text));
+                let mut origin = self.contents.origin.take().unwrap_or_default();
+                if let Some(part) = origin.part(&key.unwrap_or_default()) {
+                    *part = value.unwrap_or_default();
+                }
+                self.contents.origin = Some(origin).filter(|it| *it != Origin::default());
+            }
             Field::Message(_) | Field::Other => {}
         }
     }

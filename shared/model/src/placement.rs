@@ -127,7 +127,7 @@ impl Model {
         let size = self.spec.preprocess.as_ref().map(Preprocess::output_size);
         let pixels = size.map_or(1, |(width, height)| u64::from(width) * u64::from(height));
         let machine = Machine::this();
-        self.placement = Placement::choose(device, batch_size, &needs, pixels, &machine)?;
+        self.placement = Placement::choose(device, batch_size, &needs, pixels, machine)?;
         Ok(self)
     }
 

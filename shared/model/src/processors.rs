@@ -196,7 +196,7 @@ pub(crate) struct Processor {
 
 impl Processor {
     /// Returns the processor of a class name such as `CLIPImageProcessorFast`.
-    pub fn named(name: &str) -> Result<Self, String> {
+    pub(crate) fn named(name: &str) -> Result<Self, String> {
         let (base, is_fast) = match name.strip_suffix("ImageProcessorFast") {
             Some(base) => (base, true),
             None => {
@@ -216,14 +216,14 @@ impl Processor {
     }
 
     /// Returns the processor that transformers takes for a model type.
-    pub fn of_model(model_type: &str) -> Option<Self> {
+    pub(crate) fn of_model(model_type: &str) -> Option<Self> {
         let mut all = CLASSES_OF_MODELS.iter();
         let (class, _) = all.find(|(_, models)| models.contains(&model_type))?;
         Self::named(class).ok()
     }
 
     /// Reads a configuration.
-    pub fn preprocess(&self, mut keys: Keys<'_>) -> Result<Preprocess, String> {
+    pub(crate) fn preprocess(&self, mut keys: Keys<'_>) -> Result<Preprocess, String> {
         if !keys.flag("do_resize", true)? {
             return Err("do_resize is false, but a model's input has one size".to_owned());
         }

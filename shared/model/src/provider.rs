@@ -129,7 +129,7 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    pub fn of(error: &ort::Error) -> Self {
+    pub(crate) fn of(error: &ort::Error) -> Self {
         Self::of_text(error.message())
     }
 

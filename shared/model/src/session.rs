@@ -4,8 +4,9 @@ use std::borrow::Cow;
 use std::io::Read;
 
 use half::f16;
+use ort::environment::Environment;
 use ort::session::builder::SessionBuilder;
-use ort::session::{Session as OrtSession, SessionInputValue};
+use ort::session::{Session as OrtSession, SessionInputValue, SessionOutputs};
 use ort::value::{DynValue, Tensor, TensorRef};
 use sluice_manifest::{Class, Error, Result};
 use sluice_pixels::Number;
@@ -17,7 +18,7 @@ use crate::onnx::Contents;
 use crate::placement::Placement;
 use crate::pooling;
 use crate::precision::Precision;
-use crate::provider::{Failure, is_on, providers};
+use crate::provider::{Failure, Input, is_on, providers};
 use crate::spec::Spec;
 use crate::weights::external;
 use crate::wiring::{Element, Text, Wiring};
@@ -69,8 +70,11 @@ impl InputNumber for u8 {
 }
 
 impl Session {
+    /// Loads a model. `changed` is an ONNX file that runs in place of the model's own, with its external
+    /// data.
     pub(crate) fn load(
         files: &Files,
+        changed: Option<&[u8]>,
         spec: &Spec,
         graph: &Contents,
         options: Options<'_>,
@@ -86,16 +90,19 @@ impl Session {
             }
         };
         let mut builder = builder(spec, &wiring, options)?;
-        let session = match folder.location().as_local() {
-            Some(path) => builder.commit_from_file(path.join(onnx)),
-            None => {
+        let session = match (folder.location().as_local(), changed) {
+            (Some(path), None) => builder.commit_from_file(path.join(onnx)),
+            _ => {
                 for file in external(folder, graph, onnx)? {
                     let data = content(folder, &file)?;
                     builder = builder
                         .with_external_initializer_file_in_memory(&file, data.into())
                         .map_err(|e| broken(e.into()))?;
                 }
-                builder.commit_from_memory(&content(folder, onnx)?)
+                match changed {
+                    Some(changed) => builder.commit_from_memory(changed),
+                    None => builder.commit_from_memory(&content(folder, onnx)?),
+                }
             }
         };
         let session = session.map_err(broken)?;
@@ -163,6 +170,12 @@ impl Session {
         Ok(found)
     }
 
+    /// Returns the number of rows that go through at once where a batch has so many: fewer after there was
+    /// no memory for a batch.
+    pub fn batch_size(&self, asked: usize) -> usize {
+        self.most_rows.map_or(asked, |most| most.min(asked))
+    }
+
     fn rows_at_once(&self, rows: usize) -> usize {
         let most = if self.wiring.is_alone {
             1
@@ -177,6 +190,35 @@ impl Session {
         rows > 1 && self.wiring.rows.is_none()
     }
 
+    /// Runs one row. Returns the only number of each of these outputs.
+    pub(crate) fn run_scalars<N: InputNumber>(
+        &mut self,
+        inner: &[usize],
+        row: &[N],
+        outputs: &[String],
+    ) -> Result<Vec<f32>> {
+        let Self {
+            session,
+            name,
+            wiring,
+            text,
+            ..
+        } = self;
+        let at_once = wiring.rows.unwrap_or(1);
+        let values = filled_up(row, 1, at_once);
+        let failed = |e: ort::Error| failed(name, &e).1;
+        let values = N::values(&values);
+        let found = infer(session, wiring, *text, at_once, inner, values).map_err(failed)?;
+        let number = |output: &String| {
+            let numbers = found.get(output).map(numbers).transpose();
+            let numbers = numbers.map_err(failed)?;
+            Ok(numbers
+                .and_then(|(_, numbers)| numbers.first().copied())
+                .unwrap_or_default())
+        };
+        outputs.iter().map(number).collect()
+    }
+
     /// Runs rows, filled up to the number that the graph takes.
     fn run_part<N: InputNumber>(
         &mut self,
@@ -185,11 +227,7 @@ impl Session {
         values: &[N],
     ) -> Result<Vec<f32>, (Failure, Error)> {
         let at_once = self.wiring.rows.unwrap_or(rows);
-        let mut values = Cow::Borrowed(values);
-        let last = values.len() - values.len() / rows..values.len();
-        for _ in rows..at_once {
-            values.to_mut().extend_from_within(last.clone());
-        }
+        let values = filled_up(values, rows, at_once);
         let mut found = self.run_at_once(at_once, inner, N::values(&values))?;
         found.truncate(found.len() / at_once * rows);
         Ok(found)
@@ -201,26 +239,16 @@ impl Session {
         inner: &[usize],
         values: TensorValues<'_>,
     ) -> Result<Vec<f32>, (Failure, Error)> {
-        let name = self.name.clone();
-        let failed = |e: ort::Error| {
-            let failure = Failure::of(&e);
-            let class = match failure {
-                Failure::Model => Class::Usage,
-                Failure::NoMemory | Failure::Device => Class::Transient,
-            };
-            (failure, Error::new(class, format!("model {name}: {e}")))
-        };
+        let Self {
+            session,
+            name,
+            wiring,
+            text,
+            ..
+        } = self;
+        let failed = |e: ort::Error| failed(name, &e);
         let wrong = |e: Error| (Failure::Model, e);
-        let wiring = &self.wiring;
-        let mut shape = vec![rows as i64];
-        shape.extend(inner.iter().map(|&size| size as i64));
-        let main = tensor(wiring.element, shape, values).map_err(failed)?;
-        let mut inputs = vec![(wiring.input.as_str(), main)];
-        for text in &wiring.text {
-            let constant = constant(text, rows, self.text).map_err(failed)?;
-            inputs.push((text.name.as_str(), constant));
-        }
-        let outputs = self.session.run(inputs).map_err(failed)?;
+        let outputs = infer(session, wiring, *text, rows, inner, values).map_err(failed)?;
         let output = outputs.get(&wiring.output).ok_or_else(|| {
             let error = format!("model {name}: no output {:?}", wiring.output);
             wrong(Error::usage(error))
@@ -233,6 +261,45 @@ impl Session {
             ))
         })
     }
+}
+
+/// Runs a graph on so many rows.
+fn infer<'s>(
+    session: &'s mut OrtSession,
+    wiring: &Wiring,
+    text: i64,
+    rows: usize,
+    inner: &[usize],
+    values: TensorValues<'_>,
+) -> ort::Result<SessionOutputs<'s>> {
+    let mut shape = vec![rows as i64];
+    shape.extend(inner.iter().map(|&size| size as i64));
+    let main = tensor(wiring.element, shape, values)?;
+    let mut inputs = vec![(wiring.input.as_str(), main)];
+    for input in &wiring.text {
+        inputs.push((input.name.as_str(), constant(input, rows, text)?));
+    }
+    session.run(inputs)
+}
+
+/// Returns what an error of a run means, and the error with the model's name.
+fn failed(model: &str, e: &ort::Error) -> (Failure, Error) {
+    let failure = Failure::of(e);
+    let class = match failure {
+        Failure::Model => Class::Usage,
+        Failure::NoMemory | Failure::Device => Class::Transient,
+    };
+    (failure, Error::new(class, format!("model {model}: {e}")))
+}
+
+/// Returns rows, with the last one repeated up to a number of rows.
+fn filled_up<N: Copy>(values: &[N], rows: usize, at_once: usize) -> Cow<'_, [N]> {
+    let mut values = Cow::Borrowed(values);
+    let last = values.len() - values.len() / rows..values.len();
+    for _ in rows..at_once {
+        values.to_mut().extend_from_within(last.clone());
+    }
+    values
 }
 
 /// Returns what makes a session on a device.
@@ -249,21 +316,33 @@ fn builder(spec: &Spec, wiring: &Wiring, options: Options<'_>) -> Result<Session
     let input = sizes
         .as_ref()
         .map(|sizes| (wiring.input.as_str(), &sizes[1..]));
+    configured(environment()?, options, input).map_err(failed)
+}
+
+/// Returns why ONNX Runtime does not take a device, such as a provider that does not load; `None` if it
+/// does.
+pub(crate) fn refusal(placement: &Placement) -> Result<Option<String>> {
+    let options = Options {
+        placement,
+        precision: Precision::default(),
+        threads: 1,
+    };
+    let configured = configured(environment()?, options, None);
+    Ok(configured.err().map(|e| e.to_string()))
+}
+
+fn configured(
+    environment: &Environment,
+    options: Options<'_>,
+    input: Option<Input<'_>>,
+) -> ort::Result<SessionBuilder> {
     let providers = providers(options.placement, options.precision, options.threads, input);
-    let builder = OrtSession::builder(environment()?).map_err(failed)?;
-    let builder = builder
-        .with_intra_threads(options.threads)
-        .map_err(|e| failed(e.into()))?;
-    let builder = builder
-        .with_inter_threads(1)
-        .map_err(|e| failed(e.into()))?;
-    // Idle threads must not take the cores from decoding.
-    let builder = builder
-        .with_config_entry("session.intra_op.allow_spinning", "0")
-        .map_err(|e| failed(e.into()))?;
-    builder
-        .with_execution_providers(providers)
-        .map_err(|e| failed(e.into()))
+    Ok(OrtSession::builder(environment)?
+        .with_intra_threads(options.threads)?
+        .with_inter_threads(1)?
+        // Idle threads must not take the cores from decoding.
+        .with_config_entry("session.intra_op.allow_spinning", "0")?
+        .with_execution_providers(providers)?)
 }
 
 /// Returns the tensor of an input.

@@ -293,6 +293,17 @@ impl Spec {
         }
     }
 
+    /// Whether it states the SHA-256 of any of the model's files.
+    pub(crate) fn states_sha256(&self) -> bool {
+        let stated = [
+            &self.sha256,
+            &self.sha256_int8,
+            &self.sha256_float16,
+            &self.sha256_bfloat16,
+        ];
+        stated.iter().any(|stated| stated.is_some())
+    }
+
     /// Returns how the scores are read, in the order of the columns of `scores`.
     pub fn score_outputs(&self) -> impl Iterator<Item = &ScoreSpec> {
         self.score.iter().chain(&self.scores)

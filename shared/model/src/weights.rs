@@ -25,8 +25,8 @@ pub(crate) fn contents(folder: &Store, onnx: &str) -> Result<Result<Contents, St
     })
 }
 
-/// Whether a file of external data is in the folder of its ONNX file, as it has to be.
-fn is_inside(file: &str) -> bool {
+/// Whether a file that an ONNX file names is in its folder, as it has to be.
+pub(crate) fn is_inside(file: &str) -> bool {
     let mut parts = Path::new(file).components();
     !file.is_empty() && parts.all(|part| matches!(part, Component::Normal(_)))
 }

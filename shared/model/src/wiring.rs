@@ -111,7 +111,7 @@ impl Wiring {
     ///
     /// # Errors
     /// Usage, when an input cannot be fed, or it is not clear which output is meant.
-    pub fn of(spec: &Spec, graph: &Contents, uri: &str) -> Result<Self> {
+    pub(crate) fn of(spec: &Spec, graph: &Contents, uri: &str) -> Result<Self> {
         let wrong = |what: String| Error::usage(format!("{uri}: {what}"));
         let input = main_input(spec, graph).map_err(wrong)?;
         let others = graph.inputs.iter().filter(|other| other.name != input.name);

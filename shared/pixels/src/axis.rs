@@ -21,6 +21,7 @@ pub enum Filter {
     Nearest,
     /// The mean of the covered pixels.
     Box,
+    /// Linear interpolation between the two nearest pixels along each axis.
     Bilinear,
     /// Keys' cubic with a = -0.5 (Pillow's value; OpenCV and torch tensors use -0.75).
     Bicubic,

@@ -82,6 +82,7 @@ impl Limits {
 /// A decoded image, as stored in its file.
 #[derive(Debug, Clone)]
 pub struct Decoded {
+    /// The format that the first bytes of the file show.
     pub format: Format,
     /// The Exif orientation, 1 to 8. 1 (upright) if the file has none, or an invalid one.
     pub orientation: u8,
@@ -112,9 +113,13 @@ impl Decoded {
 /// The limit that was exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Measure {
+    /// The size of the file in bytes.
     Bytes,
+    /// Width times height.
     Pixels,
+    /// The bytes of memory that decoding needs.
     Memory,
+    /// The number of scans of a progressive JPEG.
     Scans,
 }
 
@@ -132,26 +137,47 @@ impl fmt::Display for Measure {
 /// Why a file could not be decoded, classified by what is wrong with the file. A retry never helps.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
+    /// The file has no bytes.
     #[error("empty file")]
     Empty,
     /// The first bytes are not those of a known image format.
     #[error("not an image ({looks_like})")]
-    NotAnImage { looks_like: &'static str },
+    NotAnImage {
+        /// What the first bytes show instead, such as `HTML` or a Git LFS pointer.
+        looks_like: &'static str,
+    },
     /// The format, or the variant of the format, is not supported.
     #[error("unsupported image format: {format}")]
-    Unsupported { format: String },
+    Unsupported {
+        /// The format or its variant.
+        format: String,
+    },
+    /// The file or its image exceeds one of the [`Limits`].
     #[error("too large: {found} {what}, limit {limit}")]
     TooLarge {
+        /// The limit that was exceeded, and the unit of the numbers.
         what: Measure,
+        /// The amount that the file has or needs.
         found: u64,
+        /// The maximum.
         limit: u64,
     },
     /// The file ends before its image does.
     #[error("truncated {format}: {detail}")]
-    Truncated { format: Format, detail: String },
+    Truncated {
+        /// The format of the file.
+        format: Format,
+        /// The decoder's message.
+        detail: String,
+    },
     /// The content of the file is invalid.
     #[error("corrupt {format}: {detail}")]
-    Corrupt { format: Format, detail: String },
+    Corrupt {
+        /// The format of the file.
+        format: Format,
+        /// The decoder's message.
+        detail: String,
+    },
 }
 
 impl DecodeError {

@@ -7,11 +7,17 @@ use crate::decode::DecodeError;
 /// The supported image formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Format {
+    /// JPEG, baseline and progressive.
     Jpeg,
+    /// PNG.
     Png,
+    /// WebP, lossy and lossless.
     WebP,
+    /// GIF; the first frame of an animation.
     Gif,
+    /// Windows bitmap.
     Bmp,
+    /// TIFF; the first page.
     Tiff,
 }
 

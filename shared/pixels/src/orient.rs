@@ -14,12 +14,12 @@ pub(crate) struct Orientations {
 
 impl Orientations {
     /// Returns the orientation, 1 if there is none.
-    pub fn get(&self) -> u8 {
+    pub(crate) fn get(&self) -> u8 {
         self.exif.or(self.xmp).unwrap_or(1)
     }
 
     /// Adds the value of an Exif tag. The first valid one counts.
-    pub fn add(&mut self, value: u8) {
+    pub(crate) fn add(&mut self, value: u8) {
         let value = (1..=8).contains(&value).then_some(value);
         self.exif = self.exif.or(value);
     }
@@ -28,14 +28,14 @@ impl Orientations {
     ///
     /// Only the first directory is read, and no offset except its own is followed, so a directory
     /// that points at itself causes no loop.
-    pub fn add_exif(&mut self, block: &[u8]) {
+    pub(crate) fn add_exif(&mut self, block: &[u8]) {
         let block = block.strip_prefix(EXIF).unwrap_or(block);
         let found = Orientation::from_exif_chunk(block).map(Orientation::to_exif);
         self.exif = self.exif.or(found);
     }
 
     /// Adds the body of a JPEG's APP1 segment: Exif or XMP.
-    pub fn add_app1(&mut self, body: &[u8]) {
+    pub(crate) fn add_app1(&mut self, body: &[u8]) {
         if body.starts_with(EXIF) {
             self.add_exif(body);
         } else if body.starts_with(XMP) || body.starts_with(b"<") {
@@ -44,7 +44,7 @@ impl Orientations {
     }
 
     /// Adds XMP, whose `tiff:Orientation` is an attribute or an element.
-    pub fn add_xmp(&mut self, xmp: &[u8]) {
+    pub(crate) fn add_xmp(&mut self, xmp: &[u8]) {
         self.xmp = self.xmp.or_else(|| in_xmp(xmp));
     }
 }
@@ -161,7 +161,7 @@ pub(crate) mod tests {
     }
 
     /// Returns an Exif block with an orientation.
-    pub fn exif(value: u16) -> Vec<u8> {
+    pub(crate) fn exif(value: u16) -> Vec<u8> {
         let mut block = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0".to_vec();
         block.extend_from_slice(&value.to_le_bytes());
         block.extend_from_slice(&[0; 6]);
@@ -169,7 +169,7 @@ pub(crate) mod tests {
     }
 
     /// Returns XMP with an orientation.
-    pub fn xmp(value: u16) -> Vec<u8> {
+    pub(crate) fn xmp(value: u16) -> Vec<u8> {
         format!("<rdf:Description tiff:Orientation=\"{value}\"/>").into_bytes()
     }
 

@@ -39,18 +39,26 @@ pub enum Resize {
     /// The short side gets this length, and the aspect ratio is kept.
     ShortestEdge(u32),
     /// The image is stretched to this size, and the aspect ratio is not kept.
-    Exact { width: u32, height: u32 },
+    Exact {
+        /// The width in pixels.
+        width: u32,
+        /// The height in pixels.
+        height: u32,
+    },
 }
 
 /// The centred part that is kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Crop {
+    /// The width in pixels.
     pub width: u32,
+    /// The height in pixels.
     pub height: u32,
 }
 
 impl Crop {
+    /// Returns a square crop with sides of `side` pixels.
     pub fn square(side: u32) -> Self {
         Self {
             width: side,
@@ -74,8 +82,10 @@ pub enum Resampler {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Layout {
+    /// Planes: all values of a channel, then those of the next one.
     #[default]
     Nchw,
+    /// Pixels: the three values of a pixel, then those of the next one.
     Nhwc,
 }
 
@@ -83,8 +93,10 @@ pub enum Layout {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Channels {
+    /// Red, green, blue.
     #[default]
     Rgb,
+    /// Blue, green, red, as in Caffe and OpenCV.
     Bgr,
 }
 
@@ -103,7 +115,9 @@ pub enum Channels {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub struct Preprocess {
+    /// The size that the image is resized to before it is cropped.
     pub resize: Resize,
+    /// The filter of the resizing.
     pub filter: Filter,
     /// The centred crop after resizing. Without it, the whole image of an `exact` resize is used,
     /// and the centred square of a `shortest-edge` one, because all tensors must have the same
@@ -114,14 +128,19 @@ pub struct Preprocess {
     /// decoded from, for models that were trained on such images.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub jpeg_round_trip: Option<u8>,
+    /// The factor of the pixel values, which are from 0 to 255. 1/255 by default.
     #[serde(default = "one_255th")]
     pub rescale: f64,
+    /// The mean of each channel, subtracted after `rescale`. 0 by default.
     #[serde(default)]
     pub mean: [f64; 3],
+    /// The standard deviation of each channel, which divides the result. 1 by default.
     #[serde(default = "ones")]
     pub std: [f64; 3],
+    /// The memory layout of the tensor.
     #[serde(default)]
     pub layout: Layout,
+    /// The order of the channels in the tensor.
     #[serde(default)]
     pub channels: Channels,
     /// The library whose resizing is reproduced.
@@ -166,12 +185,16 @@ impl Number for u8 {
 /// Why a [`Preprocess`] is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SpecError {
+    /// The named side of `resize` or `crop` is 0 or above [`Preprocess::MAX_SIDE`].
     #[error("preprocess: {0} is outside 1 to {max}", max = Preprocess::MAX_SIDE)]
     Side(&'static str),
+    /// The quality of `jpeg_round_trip` is not from 1 to 100.
     #[error("preprocess: jpeg-round-trip is {0}, outside 1 to 100")]
     Quality(u8),
+    /// The named factor is 0, infinite or NaN.
     #[error("preprocess: {0} is zero or not a finite number")]
     Number(&'static str),
+    /// `resampler = "torchvision"` does not have this filter.
     #[error("preprocess: resampler torchvision has no filter {0:?}")]
     Filter(Filter),
 }

@@ -1,4 +1,5 @@
-//! Measures of technical quality, each from 0 (worst) to 1.
+//! Measures of technical quality, each from 0 to 1. **The names are those of defects, and 1 is good**,
+//! as in CleanVision: `dark = 1` is well lit, `dark = 0` is dark.
 //!
 //! The definitions are those of CleanVision 0.3.7, `cleanvision/issue_managers/image_property.py`
 //! with the defaults of `image_property_issue_manager.py`, computed on the upright RGB image:
@@ -29,21 +30,21 @@ use crate::counts::{PixelCounts, to_grey};
 use crate::decode::RgbImage;
 use crate::resize::{Filter, resize};
 
-/// The technical quality of an image. Each measure is from 0 (worst) to 1; the formulas are at the
-/// top of `quality.rs`.
+/// The technical quality of an image. Each measure has the name of a defect, and is from 0 (the image
+/// has the defect) to 1 (it does not). The formulas are at the top of `quality.rs`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Quality {
-    /// Low if even the brightest parts are dark.
+    /// 1 is well lit. Low if even the brightest parts are dark.
     pub dark: f32,
-    /// Low if even the darkest parts are bright.
+    /// 1 is normal exposure. Low if even the darkest parts are bright.
     pub light: f32,
-    /// Low if there are no edges.
+    /// 1 is sharp. Low if there are no edges.
     pub blurry: f32,
-    /// Low if the image consists of few values.
+    /// 1 is rich in detail. Low if the image consists of few values.
     pub low_information: f32,
-    /// Low for elongated images.
+    /// 1 is square. Low for elongated images.
     pub odd_aspect: f32,
-    /// Low for small images. Differs from CleanVision's measure of this name, which needs the
+    /// 1 is 512x512 pixels or more. Low for small images. Differs from CleanVision's measure of this name, which needs the
     /// dataset.
     pub odd_size: f32,
 }

@@ -8,8 +8,11 @@ use crate::buffers;
 /// height`.
 #[derive(Clone, PartialEq, Eq)]
 pub struct RgbImage {
+    /// Pixels in a row.
     pub width: u32,
+    /// The number of rows.
     pub height: u32,
+    /// The values, three for each pixel.
     pub data: Vec<u8>,
 }
 

@@ -87,10 +87,13 @@ impl Funnel {
     pub fn of_run(receipts: &Receipts) -> Option<Self> {
         let chain = steps::chain(receipts);
         if let Some(export) = decided(receipts) {
-            return Some(Self::of(&receipts.counts(export, UnitKind::Part), &chain));
+            return Some(Self::of(
+                &receipts.counts(export, UnitKind::Partition),
+                &chain,
+            ));
         }
         let read = StepName::read();
-        if !receipts.is_complete(&read, UnitKind::Part) {
+        if !receipts.is_complete(&read, UnitKind::Partition) {
             return None;
         }
         let complete = chain
@@ -103,7 +106,7 @@ impl Funnel {
     /// Returns the funnel from the counts of `read` and of the given deciding steps, in their
     /// order.
     pub fn of_chain(receipts: &Receipts, chain: &[&StepName]) -> Self {
-        let mut counts = receipts.counts(&StepName::read(), UnitKind::Part);
+        let mut counts = receipts.counts(&StepName::read(), UnitKind::Partition);
         for step in chain {
             for &kind in steps::decides(receipts, step) {
                 let dropped = receipts.counts(step, kind).dropped;
@@ -117,7 +120,7 @@ impl Funnel {
 
 /// Returns the export that has decided all partitions.
 pub fn decided(receipts: &Receipts) -> Option<&StepName> {
-    steps::export(receipts).filter(|step| receipts.is_complete(step, UnitKind::Part))
+    steps::export(receipts).filter(|step| receipts.is_complete(step, UnitKind::Partition))
 }
 
 #[cfg(test)]

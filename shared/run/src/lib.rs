@@ -50,4 +50,4 @@ pub use receipts::{CurrentInputs, Receipts};
 pub use scores::ScoreReader;
 pub use survivors::{Decider, SampleColumns, Survivors, Verdict, Verdicts};
 pub use units::data_or_none;
-pub use upstream::{Embedder, StepOutputs, Upstream};
+pub use upstream::{Embedder, ReferenceUse, StepOutputs, Upstream};

@@ -8,7 +8,7 @@ use crate::Run;
 
 /// The state of a step's units of one kind.
 #[derive(Debug)]
-pub struct UnitsDone<'a> {
+pub(crate) struct UnitsDone<'a> {
     step: &'a StepName,
     kind: UnitKind,
     units: u32,
@@ -25,7 +25,7 @@ impl<'a> UnitsDone<'a> {
     ///
     /// Returns a data error if the receipt of a kind's first unit is damaged, and otherwise a
     /// storage error.
-    pub fn of(run: &Run, step: &'a StepName, kinds: &[UnitKind]) -> Result<Vec<Self>> {
+    pub(crate) fn of(run: &Run, step: &'a StepName, kinds: &[UnitKind]) -> Result<Vec<Self>> {
         let listed = run.list(&layout::receipts(step))?;
         let units = listed.iter().filter_map(|o| layout::receipt_at(&o.path));
         let there: BTreeSet<Unit> = units
@@ -55,17 +55,17 @@ impl<'a> UnitsDone<'a> {
     }
 
     /// Returns whether all units are finished.
-    pub fn is_complete(&self) -> bool {
+    pub(crate) fn is_complete(&self) -> bool {
         self.missing.is_empty()
     }
 
     /// Returns whether a unit is missing.
-    pub fn lacks(&self, unit: Unit) -> bool {
+    pub(crate) fn is_missing(&self, unit: Unit) -> bool {
         self.missing.binary_search(&unit.index).is_ok()
     }
 
     /// Returns the error for the missing units.
-    pub fn error(&self, run: &Run) -> Error {
+    pub(crate) fn error(&self, run: &Run) -> Error {
         let Self { step, units, .. } = self;
         let receipts = run.uri(&layout::receipts(step));
         let names = ranges(&self.missing, |index| {

@@ -24,7 +24,7 @@ pub struct Run {
     pub storage: Storage,
     store: Store,
     /// Whether receipts of damaged outputs are removed.
-    mends: bool,
+    removes_receipts: bool,
     /// The fingerprints of the units that this process has used as inputs.
     relied_on: Arc<Mutex<HashMap<(StepName, Unit), Fingerprint>>>,
 }
@@ -91,11 +91,11 @@ impl Run {
         Self::at(storage, &place, false)
     }
 
-    fn at(storage: &Storage, place: &Location, mends: bool) -> Result<Self> {
+    fn at(storage: &Storage, place: &Location, removes_receipts: bool) -> Result<Self> {
         Ok(Self {
             store: storage.create(place)?,
             storage: storage.clone(),
-            mends,
+            removes_receipts,
             relied_on: Arc::default(),
         })
     }
@@ -216,7 +216,7 @@ impl Run {
         // A run in the layout of another version has its receipts elsewhere.
         self.run_info()?;
         Err(match UnitsDone::of(self, step, &[unit.kind])?.as_slice() {
-            [done] if done.lacks(unit) => done.error(self),
+            [done] if done.is_missing(unit) => done.error(self),
             _ => {
                 let path = layout::receipt(step, unit);
                 Error::data(format!("{}: no such receipt", self.store.uri(&path)))
@@ -287,7 +287,7 @@ impl Run {
             return self.done_again(receipt);
         }
         let path = layout::receipt(step, unit);
-        let removed = self.mends && self.store.delete(&path).is_ok();
+        let removed = self.removes_receipts && self.store.delete(&path).is_ok();
         let force = if removed { "" } else { " with --force" };
         Error::data(format!("{uri}: damaged: {what}")).hint(format!(
             "run the step {step} again{force}: this repeats {unit}; then run the steps after it"

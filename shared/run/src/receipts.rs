@@ -102,7 +102,7 @@ impl Receipts {
                 InputOf::Shard { .. } | InputOf::Shards { .. } | InputOf::Object { .. } => None,
             });
             before.extend(inputs.chain(&receipt.survivors_of));
-            if receipt.unit.kind == UnitKind::Part && receipt.stage == "read" {
+            if receipt.unit.kind == UnitKind::Partition && receipt.stage == "read" {
                 before.extend(self.steps.keys().find(|step| step.as_str() == "partition"));
             }
         }

@@ -122,7 +122,7 @@ pub fn export(receipts: &Receipts) -> Option<&StepName> {
 /// Returns the deciding steps before the export, the earliest first. If there is no export, or its
 /// deciding step is missing, returns the longest chain.
 pub fn chain(receipts: &Receipts) -> Vec<&StepName> {
-    let decided = export(receipts).map(|step| receipts.of_kind(step, UnitKind::Part));
+    let decided = export(receipts).map(|step| receipts.of_kind(step, UnitKind::Partition));
     if let Some([first, ..]) = decided {
         let chain = receipts.deciders(first.survivors_of.as_ref());
         if first.survivors_of.is_none() || !chain.is_empty() {
@@ -141,12 +141,12 @@ pub fn duplicates<'r>(
     step: &'r StepName,
 ) -> impl Iterator<Item = &'r Receipt> {
     let kinds = decides(receipts, step).iter();
-    let kinds = kinds.filter(|kind| **kind != UnitKind::Part);
+    let kinds = kinds.filter(|kind| **kind != UnitKind::Partition);
     kinds.flat_map(|kind| receipts.of_kind(step, *kind))
 }
 
 /// Returns whether a unit wrote a manifest.
-pub fn wrote(receipt: &Receipt, path: impl FnOnce(&StepName, Unit) -> String) -> bool {
+pub fn has_written(receipt: &Receipt, path: impl FnOnce(&StepName, Unit) -> String) -> bool {
     receipt.output(&path(&receipt.step, receipt.unit)).is_some()
 }
 

@@ -24,7 +24,7 @@ const DECIDING: [UnitKind; 4] = [
     UnitKind::Group,
     UnitKind::Perceptual,
     UnitKind::Exact,
-    UnitKind::Part,
+    UnitKind::Partition,
 ];
 
 /// A deciding step in a chain.
@@ -98,7 +98,7 @@ impl Run {
                 ))
                 .hint(format!("run all parts of the step {step} again")));
             }
-            if kind != UnitKind::Part {
+            if kind != UnitKind::Partition {
                 inputs.push(self.combined_input(step, kind)?);
             }
         }
@@ -145,7 +145,7 @@ impl Survivors<'_> {
         let unit = Unit::from(partition);
         let mut inputs = vec![self.run.input(&StepName::read(), unit)?];
         for decider in &self.chain {
-            if decider.decides.contains(&UnitKind::Part) {
+            if decider.decides.contains(&UnitKind::Partition) {
                 inputs.push(self.run.input(&decider.step, unit)?);
             }
             inputs.extend(decider.inputs.iter().cloned());
@@ -160,10 +160,16 @@ impl Survivors<'_> {
     /// Returns a data error if a step of the chain has not processed all partitions, and otherwise
     /// a storage error.
     pub fn all_inputs(&self) -> Result<Vec<Input>> {
-        let mut inputs = vec![self.run.combined_input(&StepName::read(), UnitKind::Part)?];
+        let mut inputs = vec![
+            self.run
+                .combined_input(&StepName::read(), UnitKind::Partition)?,
+        ];
         for decider in &self.chain {
-            if decider.decides.contains(&UnitKind::Part) {
-                inputs.push(self.run.combined_input(&decider.step, UnitKind::Part)?);
+            if decider.decides.contains(&UnitKind::Partition) {
+                inputs.push(
+                    self.run
+                        .combined_input(&decider.step, UnitKind::Partition)?,
+                );
             }
             inputs.extend(decider.inputs.iter().cloned());
         }
@@ -182,7 +188,7 @@ impl Survivors<'_> {
         for decider in &self.chain {
             for &kind in &decider.decides {
                 let decisions = match kind {
-                    UnitKind::Part => StepDecisions::Filter(Box::new(
+                    UnitKind::Partition => StepDecisions::Filter(Box::new(
                         run.rows(&FILTERED.path(&decider.step, unit))?,
                     )),
                     kind => StepDecisions::Duplicates(self.duplicates(decider, kind, partition)?),
@@ -238,7 +244,7 @@ impl Survivors<'_> {
     pub fn each_duplicate(&self, mut each: impl FnMut(DuplicateRow)) -> Result<()> {
         for decider in &self.chain {
             let kinds = decider.decides.iter();
-            for &kind in kinds.filter(|kind| **kind != UnitKind::Part) {
+            for &kind in kinds.filter(|kind| **kind != UnitKind::Partition) {
                 for unit in decider.units(kind) {
                     self.run.check_stop()?;
                     let path = DUPLICATES.path(&decider.step, unit);

@@ -17,6 +17,25 @@ pub struct StepOutputs {
     pub scores: Vec<ScoreColumn>,
     /// The encoder of its embeddings.
     pub embedder: Option<Embedder>,
+    /// Whether it assigns images to clusters.
+    pub has_clusters: bool,
+    /// The hashes that it computes on request. `None` if it is not `read`.
+    pub hashes: Option<Vec<String>>,
+    /// The reference sets that are named for it.
+    pub references: Vec<ReferenceUse>,
+}
+
+/// Whether a step compares images with a reference set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReferenceUse {
+    /// The URI of the set.
+    pub set: String,
+    /// Why the step does not compare with it, if it does not.
+    pub unused: Option<String>,
+    /// What the user can do then.
+    pub hint: Option<String>,
+    /// Whether the set lacks what the step compares, or what it has is for other steps.
+    pub is_lacking: bool,
 }
 
 /// The encoder of embeddings.
@@ -88,6 +107,28 @@ impl Upstream {
         Ok(&columns[ScoreColumn::position(columns, name)?])
     }
 
+    /// Checks that a step assigns images to clusters.
+    ///
+    /// # Errors
+    ///
+    /// Returns a usage error if no earlier step of this name does.
+    pub fn refuse_without_clusters(&self, step: &StepName) -> Result<()> {
+        if self.steps.get(step).is_some_and(|gives| gives.has_clusters) {
+            return Ok(());
+        }
+        Err(
+            Error::usage(format!("no earlier step {step} assigns images to clusters"))
+                .hint("name a dedup step with the method semantic: --clusters-of"),
+        )
+    }
+
+    /// Returns whether `read` computes a hash on request. If `read` is not known, it may.
+    pub fn computes(&self, hash: &str) -> bool {
+        let mut steps = self.steps.values();
+        let hashes = steps.find_map(|gives| gives.hashes.as_ref());
+        hashes.is_none_or(|hashes| hashes.iter().any(|computed| computed == hash))
+    }
+
     /// Returns the encoders of all steps that provide embeddings.
     pub fn embedders(&self) -> impl Iterator<Item = &Embedder> {
         let steps = self.steps.values();
@@ -119,7 +160,7 @@ impl Run {
     /// Returns a data error if the step has not run, a usage error if it provides no scores, and
     /// otherwise a storage error.
     pub fn score_columns(&self, step: &StepName) -> Result<Vec<ScoreColumn>> {
-        let receipt = self.required_receipt(step, Unit::once(UnitKind::Part))?;
+        let receipt = self.required_receipt(step, Unit::once(UnitKind::Partition))?;
         let columns: Vec<ScoreColumn> = receipt.scores.into_iter().map(|s| s.column).collect();
         if columns.is_empty() {
             Err(Error::usage(format!("the step {step} gives no scores"))
@@ -141,8 +182,11 @@ impl Run {
         let mut upstream = Upstream::new(self.storage.clone());
         for step in steps {
             let scores = self.score_columns(step)?;
-            let embedder = None;
-            upstream.insert(step.clone(), StepOutputs { scores, embedder });
+            let gives = StepOutputs {
+                scores,
+                ..StepOutputs::default()
+            };
+            upstream.insert(step.clone(), gives);
         }
         Ok(upstream)
     }

@@ -159,7 +159,7 @@ pub enum SampleProblem {
     },
     /// All listed members are complete, but the shard is damaged directly after them: more may be
     /// lost.
-    CutShort,
+    DamageAfter,
     /// The member with this extension is sparse and cannot be used.
     Sparse {
         /// The sparse member's extension.
@@ -180,11 +180,11 @@ pub enum SampleProblem {
 }
 
 impl SampleProblem {
-    /// Returns `truncated`, `cut-short`, `sparse`, `too-many-members`, `missing` or `undecodable`.
+    /// Returns `truncated`, `damage-after`, `sparse`, `too-many-members`, `missing` or `undecodable`.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Truncated { .. } => "truncated",
-            Self::CutShort => "cut-short",
+            Self::DamageAfter => "damage-after",
             Self::Sparse { .. } => "sparse",
             Self::TooManyMembers => "too-many-members",
             Self::Missing { .. } => "missing",
@@ -192,10 +192,10 @@ impl SampleProblem {
         }
     }
 
-    /// Returns whether a member is known to be lost. False for `CutShort`, where one may be: the
+    /// Returns whether a member is known to be lost. False for `DamageAfter`, where one may be: the
     /// listed members are complete, so an image among them can be used.
     pub const fn lost_a_member(&self) -> bool {
-        !matches!(self, Self::CutShort)
+        !matches!(self, Self::DamageAfter)
     }
 }
 
@@ -390,7 +390,7 @@ impl DamageKind {
     }
 }
 
-/// Counts of members and samples so far. At the end, `members == in_samples + skipped + torn`.
+/// Counts of members and samples so far. At the end, `members == in_samples + skipped + truncated`.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct MemberCounts {
     /// Members whose header was read. Extended headers are not members.
@@ -400,7 +400,7 @@ pub struct MemberCounts {
     /// Members reported as [`Skipped`].
     pub skipped: u64,
     /// Members, at most one, inside whose data the shard ends, reported as a sample's problem.
-    pub torn: u64,
+    pub truncated: u64,
     /// Samples.
     pub samples: u64,
 }

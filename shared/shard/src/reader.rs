@@ -152,7 +152,7 @@ impl<R: Read> ShardReader<R> {
     }
 
     /// Reads one member and queues the resulting events.
-    fn step(&mut self) -> Result<(), Fault> {
+    fn read_next(&mut self) -> Result<(), Fault> {
         if let Some(entry) = self.held.take() {
             return self.take_entry(entry);
         }
@@ -161,7 +161,7 @@ impl<R: Read> ShardReader<R> {
                 self.queue_notes();
                 self.counts.members += 1;
                 if self.archive.is_after_gap() {
-                    self.note_problem(SampleProblem::CutShort);
+                    self.note_problem(SampleProblem::DamageAfter);
                 }
                 self.images.resolve(&mut entry);
                 self.images.add(&entry);
@@ -174,7 +174,7 @@ impl<R: Read> ShardReader<R> {
             }
             Err(Fault::Damage(damage)) => {
                 if damage.kind != DamageKind::Gap && !self.archive.at_archive_end() {
-                    self.note_problem(SampleProblem::CutShort);
+                    self.note_problem(SampleProblem::DamageAfter);
                 }
                 self.finish_sample();
                 self.finish_shard(Some(damage));
@@ -235,8 +235,8 @@ impl<R: Read> ShardReader<R> {
             None => self.archive.read_data(entry.size, &mut data),
             Some(_) => self.archive.skip_data(entry.size),
         };
-        if !self.check_whole(entry, outcome, |reader| {
-            reader.counts.torn += 1;
+        if !self.check_complete(entry, outcome, |reader| {
+            reader.counts.truncated += 1;
             reader.note_problem(SampleProblem::Truncated {
                 extension: extension.clone(),
             });
@@ -280,19 +280,19 @@ impl<R: Read> ShardReader<R> {
             bytes: entry.size,
             why,
         }));
-        self.check_whole(entry, outcome, |reader| {
-            reader.note_problem(SampleProblem::CutShort);
+        self.check_complete(entry, outcome, |reader| {
+            reader.note_problem(SampleProblem::DamageAfter);
             reader.finish_sample();
         })
         .map(drop)
     }
 
-    /// Returns whether a member's data was complete. Otherwise calls `torn`, then ends the shard.
-    fn check_whole(
+    /// Returns whether a member's data was complete. Otherwise calls `on_damage`, then ends the shard.
+    fn check_complete(
         &mut self,
         entry: &Entry,
         outcome: Result<bool, Fault>,
-        torn: impl FnOnce(&mut Self),
+        on_damage: impl FnOnce(&mut Self),
     ) -> Result<bool, Fault> {
         let damage = match outcome {
             Ok(true) => return Ok(true),
@@ -300,7 +300,7 @@ impl<R: Read> ShardReader<R> {
             Err(Fault::Damage(damage)) => damage,
             Err(failure) => return Err(failure),
         };
-        torn(self);
+        on_damage(self);
         self.finish_shard(Some(damage));
         Ok(false)
     }
@@ -353,7 +353,7 @@ impl<R: Read> Iterator for ShardReader<R> {
             if self.done {
                 return self.failure.take().map(Err);
             }
-            match self.step() {
+            match self.read_next() {
                 Ok(()) => {}
                 Err(Fault::Damage(damage)) => self.finish_shard(Some(damage)),
                 Err(Fault::Io(failure)) => {

@@ -225,7 +225,7 @@ mod tests {
     #[test]
     fn a_problem_is_one_parts() {
         for (problem, part) in [
-            (SampleProblem::CutShort, 1),
+            (SampleProblem::DamageAfter, 1),
             (
                 SampleProblem::Sparse {
                     extension: "0.jpg".to_owned(),

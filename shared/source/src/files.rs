@@ -25,7 +25,7 @@ pub(crate) struct FileRows {
 }
 
 impl FileRows {
-    pub fn open(input: &InputReader, planned: &PlanRow) -> Result<Self> {
+    pub(crate) fn open(input: &InputReader, planned: &PlanRow) -> Result<Self> {
         let path = FILES.path(&StepName::partition(), planned.partition.into());
         Ok(Self {
             rows: input.run.rows(&path)?,
@@ -36,7 +36,7 @@ impl FileRows {
     }
 
     /// Returns the next row of the shard, with its number.
-    pub fn step(&mut self) -> Result<Option<(u64, FileRow)>> {
+    pub(crate) fn step(&mut self) -> Result<Option<(u64, FileRow)>> {
         for row in self.rows.by_ref() {
             let number = self.next;
             self.next += 1;
@@ -50,7 +50,7 @@ impl FileRows {
 
     /// Opens a row's file and requests its bytes. Returns `None` if the row is not a file, or one
     /// that cannot be read.
-    pub fn open_file(&self, row: &FileRow) -> Result<Option<ObjectReader>> {
+    pub(crate) fn open_file(&self, row: &FileRow) -> Result<Option<ObjectReader>> {
         let (Some(path), Some(bytes)) = (&row.path, row.bytes) else {
             return Ok(None);
         };
@@ -67,7 +67,7 @@ impl FileRows {
     }
 
     /// Returns an error if a row's file is not the one that was listed.
-    pub fn check_unchanged(&self, row: &FileRow) -> Result<()> {
+    pub(crate) fn check_unchanged(&self, row: &FileRow) -> Result<()> {
         let (Some(path), Some(_)) = (&row.path, row.bytes) else {
             return Ok(());
         };
@@ -105,7 +105,7 @@ pub(crate) struct RequestedFiles {
 }
 
 impl RequestedFiles {
-    pub fn open(input: &InputReader, planned: &PlanRow) -> Result<Self> {
+    pub(crate) fn open(input: &InputReader, planned: &PlanRow) -> Result<Self> {
         Ok(Self {
             rows: FileRows::open(input, planned)?,
             ahead: VecDeque::new(),
@@ -113,7 +113,7 @@ impl RequestedFiles {
     }
 
     /// Requests the file of a row. Rows must be requested in ascending order.
-    pub fn prefetch(&mut self, wanted: u64) -> Result<()> {
+    pub(crate) fn prefetch(&mut self, wanted: u64) -> Result<()> {
         if self.ahead.back().is_some_and(|last| last.row >= wanted) {
             return Ok(());
         }
@@ -131,13 +131,13 @@ impl RequestedFiles {
     }
 
     /// Returns whether enough files are requested.
-    pub fn is_prefetch_full(&self) -> bool {
+    pub(crate) fn is_prefetch_full(&self) -> bool {
         let bytes = self.ahead.iter().map(|file| file.bytes).sum::<u64>();
         self.ahead.len() >= AHEAD_FILES || bytes >= AHEAD_BYTES
     }
 
     /// Returns the file of a row, or `None` if the list has no such file.
-    pub fn take(&mut self, row: u64) -> Result<Option<ObjectReader>> {
+    pub(crate) fn take(&mut self, row: u64) -> Result<Option<ObjectReader>> {
         self.prefetch(row)?;
         while let Some(file) = self.ahead.pop_front() {
             if file.row == row {
@@ -156,7 +156,7 @@ pub(crate) struct Lookahead {
 }
 
 impl Lookahead {
-    pub fn open(input: &InputReader, planned: &PlanRow) -> Result<Self> {
+    pub(crate) fn open(input: &InputReader, planned: &PlanRow) -> Result<Self> {
         Ok(Self {
             rows: FileRows::open(input, planned)?,
             ahead: VecDeque::new(),
@@ -183,7 +183,7 @@ impl Lookahead {
     }
 
     /// Returns the next row if `accepts` returns true for it.
-    pub fn next_if(
+    pub(crate) fn next_if(
         &mut self,
         accepts: impl FnOnce(&FileRow) -> bool,
     ) -> Result<Option<(u64, FileRow, Option<ObjectReader>)>> {

@@ -205,7 +205,7 @@ pub(crate) struct ImageRows {
 }
 
 impl ImageRows {
-    pub fn open(input: &InputReader, planned: &PlanRow) -> Result<Self> {
+    pub(crate) fn open(input: &InputReader, planned: &PlanRow) -> Result<Self> {
         let (table, columns) = open(input, planned)?;
         let schema: &Schema = table.schema();
         let mut roots = JsonColumns::of(schema).roots;
@@ -224,7 +224,7 @@ impl ImageRows {
         })
     }
 
-    pub fn step(&mut self) -> Result<Option<Sample>> {
+    pub(crate) fn step(&mut self) -> Result<Option<Sample>> {
         loop {
             if let Some(row) = self.lost.next() {
                 let detail = self.why.clone();
@@ -249,7 +249,7 @@ impl ImageRows {
     }
 
     /// Returns the first damage, once all rows are read.
-    pub fn damage(&mut self) -> Option<Damage> {
+    pub(crate) fn damage(&mut self) -> Option<Damage> {
         self.damage.take()
     }
 
@@ -391,7 +391,7 @@ pub(crate) struct ImageBytes {
 }
 
 impl ImageBytes {
-    pub fn open(input: &InputReader, planned: &PlanRow) -> Result<Self> {
+    pub(crate) fn open(input: &InputReader, planned: &PlanRow) -> Result<Self> {
         let (table, ImageColumns { image, .. }) = open(input, planned)?;
         Ok(Self {
             root: root(&table, &image)?,
@@ -407,7 +407,7 @@ impl ImageBytes {
 
     /// Returns the image of a row, or `None` if there is no such row or no image in it. Row groups
     /// without a requested row are skipped.
-    pub fn get(&mut self, row: u64) -> Result<Option<Bytes>> {
+    pub(crate) fn get(&mut self, row: u64) -> Result<Option<Bytes>> {
         let is_of = |(_, rows): &(usize, Range<u64>)| rows.contains(&row);
         let found = self.table.groups().enumerate().find(is_of);
         let Some((group, rows)) = found else {

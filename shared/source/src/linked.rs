@@ -20,7 +20,7 @@ pub(crate) struct LinkedMembers {
 }
 
 impl LinkedMembers {
-    pub fn new(input: &InputReader, planned: &PlanRow) -> Self {
+    pub(crate) fn new(input: &InputReader, planned: &PlanRow) -> Self {
         Self {
             input: input.clone(),
             planned: planned.clone(),
@@ -28,7 +28,7 @@ impl LinkedMembers {
     }
 
     /// Reads the bytes of a sample's linked members.
-    pub fn fill(&self, sample: &mut Sample, compression: Compression) -> Result<()> {
+    pub(crate) fn fill(&self, sample: &mut Sample, compression: Compression) -> Result<()> {
         let members = sample.members.iter_mut();
         for member in members.filter(|member| member.missing == Some(Missing::Link)) {
             member.data = Some(self.read(member.offset, member.size, compression)?);
@@ -38,7 +38,7 @@ impl LinkedMembers {
     }
 
     /// Returns bytes of the decompressed shard.
-    pub fn read(&self, offset: u64, size: u64, compression: Compression) -> Result<Vec<u8>> {
+    pub(crate) fn read(&self, offset: u64, size: u64, compression: Compression) -> Result<Vec<u8>> {
         let uri = self.input.uri(&self.planned);
         let failed = |e: io::Error| Error::of_io(e, &uri);
         let mut bytes = Vec::with_capacity(size as usize);

@@ -19,7 +19,7 @@ pub(crate) const KEY: &str = "key";
 pub(crate) struct Sidecar(HashMap<String, sluice_table::JsonRow>);
 
 impl Sidecar {
-    pub fn open(input: &Store, path: &str) -> Result<Self> {
+    pub(crate) fn open(input: &Store, path: &str) -> Result<Self> {
         let mut rows = HashMap::new();
         for row in Rows::open(input, path)? {
             let row = row?;
@@ -31,7 +31,7 @@ impl Sidecar {
     }
 
     /// Adds a row's caption and metadata to its sample, unless the shard has them.
-    pub fn joined(&self, mut sample: Sample) -> Sample {
+    pub(crate) fn joined(&self, mut sample: Sample) -> Sample {
         let Some(row) = self.0.get(&sample.key) else {
             return sample;
         };

@@ -31,7 +31,7 @@ pub(crate) struct Remote {
 
 impl Client {
     /// Returns a client for objects in the memory of this process.
-    pub fn in_memory(operator: Operator, io: Io) -> Self {
+    pub(crate) fn in_memory(operator: Operator, io: Io) -> Self {
         Self {
             operator,
             io,
@@ -40,7 +40,7 @@ impl Client {
     }
 
     /// Returns a client for an object store.
-    pub fn remote(operator: Operator, io: Io, remote: Remote) -> Self {
+    pub(crate) fn remote(operator: Operator, io: Io, remote: Remote) -> Self {
         Self {
             operator,
             io,
@@ -49,13 +49,16 @@ impl Client {
     }
 
     /// Returns whether requests go over a network.
-    pub fn is_remote(&self) -> bool {
+    pub(crate) fn is_remote(&self) -> bool {
         self.remote.is_some()
     }
 
     /// Runs a request to completion. A remote request fails when it exceeds the deadline, or
     /// shortly after the stop flag is set.
-    pub fn wait<T>(&self, request: impl Future<Output = opendal::Result<T>>) -> opendal::Result<T> {
+    pub(crate) fn wait<T>(
+        &self,
+        request: impl Future<Output = opendal::Result<T>>,
+    ) -> opendal::Result<T> {
         let Some(Remote { deadline, .. }) = &self.remote else {
             return self.io.wait(request);
         };
@@ -74,7 +77,7 @@ impl Client {
     }
 
     /// Aborts an upload that was not finished.
-    pub fn abort(&self, mut writer: Writer) -> opendal::Result<()> {
+    pub(crate) fn abort(&self, mut writer: Writer) -> opendal::Result<()> {
         self.io.wait(async {
             let limit = self.io.stop.abort_limit();
             let aborted = tokio::time::timeout(limit, writer.abort()).await;
@@ -87,7 +90,7 @@ impl Client {
 
     /// Converts an error of opendal and classifies it by what the caller can do. `uri` names the
     /// object.
-    pub fn error(&self, e: &opendal::Error, uri: &str) -> Error {
+    pub(crate) fn error(&self, e: &opendal::Error, uri: &str) -> Error {
         let endpoint = match &self.remote {
             Some(remote) => format!(" (endpoint {})", remote.endpoint),
             None => String::new(),

@@ -34,13 +34,13 @@ pub(crate) struct Disk {
 }
 
 impl Disk {
-    pub fn new(root: &Path, stop: StopFlag) -> Self {
+    pub(crate) fn new(root: &Path, stop: StopFlag) -> Self {
         let root = root.into();
         Self { root, stop }
     }
 
     /// Returns whether the folder exists.
-    pub fn exists(&self) -> io::Result<bool> {
+    pub(crate) fn exists(&self) -> io::Result<bool> {
         match fs::metadata(&self.root) {
             Ok(metadata) => Ok(metadata.is_dir()),
             Err(e) if is_missing(&e) => Ok(false),
@@ -52,16 +52,16 @@ impl Disk {
         self.root.join(object.trim_start_matches('/'))
     }
 
-    pub fn open(&self, object: &str) -> io::Result<File> {
+    pub(crate) fn open(&self, object: &str) -> io::Result<File> {
         File::open(self.path(object))
     }
 
-    pub fn read(&self, object: &str) -> io::Result<Vec<u8>> {
+    pub(crate) fn read(&self, object: &str) -> io::Result<Vec<u8>> {
         fs::read(self.path(object))
     }
 
     /// Returns the file's metadata, or `None` if there is no file at this path.
-    pub fn stat(&self, object: &str) -> io::Result<Option<ObjectInfo>> {
+    pub(crate) fn stat(&self, object: &str) -> io::Result<Option<ObjectInfo>> {
         let Some(metadata) = if_there(fs::metadata(self.path(object)))? else {
             return Ok(None);
         };
@@ -78,7 +78,7 @@ impl Disk {
 
     /// Returns the files under a folder, at any depth. A symbolic link counts as its target.
     /// [`FolderWalk`] documents what is skipped.
-    pub fn list(&self, folder: &str) -> Result<Vec<ObjectInfo>, Error> {
+    pub(crate) fn list(&self, folder: &str) -> Result<Vec<ObjectInfo>, Error> {
         let mut walk = FolderWalk {
             disk: self,
             objects: Vec::new(),
@@ -91,13 +91,13 @@ impl Disk {
     }
 
     /// Deletes a file. Succeeds if it does not exist.
-    pub fn delete(&self, object: &str) -> io::Result<()> {
+    pub(crate) fn delete(&self, object: &str) -> io::Result<()> {
         if_there(fs::remove_file(self.path(object))).map(drop)
     }
 
     /// Returns whether a file's folder, after resolving symbolic links, is below the root or
     /// missing.
-    pub fn is_inside(&self, object: &str) -> io::Result<bool> {
+    pub(crate) fn is_inside(&self, object: &str) -> io::Result<bool> {
         let path = self.path(object);
         let folder = path.parent().unwrap_or(&self.root);
         let Some(folder) = if_there(folder.canonicalize())? else {
@@ -107,7 +107,7 @@ impl Disk {
     }
 
     /// Starts a file that becomes visible only when it is finished.
-    pub fn create(&self, object: &str) -> io::Result<NewFile> {
+    pub(crate) fn create(&self, object: &str) -> io::Result<NewFile> {
         Ok(NewFile {
             temporary: Temporary::create(&self.root.join(TEMPORARY))?,
             target: self.path(object),
@@ -115,7 +115,7 @@ impl Disk {
     }
 
     /// Removes temporary files whose writer has ended, then their folder if it is empty.
-    pub fn tidy(&self) {
+    pub(crate) fn tidy(&self) {
         temporary::clean(&self.root.join(TEMPORARY));
     }
 }
@@ -228,12 +228,12 @@ pub(crate) struct NewFile {
 }
 
 impl NewFile {
-    pub fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
+    pub(crate) fn write(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.temporary.file.write_all(bytes)
     }
 
     /// Flushes the file to disk, then renames it to its target path.
-    pub fn finish(self) -> io::Result<()> {
+    pub(crate) fn finish(self) -> io::Result<()> {
         self.temporary.file.sync_all()?;
         self.temporary.rename(&self.target)
     }

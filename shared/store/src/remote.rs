@@ -30,7 +30,7 @@ pub(crate) struct Connections {
 }
 
 impl Connections {
-    pub fn new(sent: RequestCounts) -> Result<Self> {
+    pub(crate) fn new(sent: RequestCounts) -> Result<Self> {
         let settings = StoreSettings::from_environment()?;
         let transport = Transport::new(sent).map_err(|e| {
             Error::usage(format!("cannot set up HTTPS: {e}")).hint(
@@ -46,7 +46,7 @@ impl Connections {
     }
 
     /// Returns the client of a bucket.
-    pub fn client(&self, scheme: Scheme, bucket: &str, io: Io) -> Result<Client> {
+    pub(crate) fn client(&self, scheme: Scheme, bucket: &str, io: Io) -> Result<Client> {
         let settings = &self.settings;
         let (operator, endpoint) = match scheme {
             Scheme::S3 => s3(bucket, settings),

@@ -36,7 +36,7 @@ impl Io {
     /// # Errors
     ///
     /// Returns a transient error if the system cannot start a thread.
-    pub fn start(stop: StopFlag) -> Result<Self> {
+    pub(crate) fn start(stop: StopFlag) -> Result<Self> {
         let build = || {
             let mut builder = Builder::new_multi_thread();
             builder.worker_threads(2).thread_name("sluice-io");
@@ -58,12 +58,12 @@ impl Io {
     }
 
     /// Runs a request to completion on the calling thread.
-    pub fn wait<F: Future>(&self, future: F) -> F::Output {
+    pub(crate) fn wait<F: Future>(&self, future: F) -> F::Output {
         self.runtime().block_on(future)
     }
 
     /// Starts a request in the background.
-    pub fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
+    pub(crate) fn spawn<F>(&self, future: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send> + Send + 'static,
     {

@@ -33,7 +33,7 @@ impl StoreSettings {
     /// # Errors
     ///
     /// Returns a usage error if the value of a variable cannot be parsed.
-    pub fn from_environment() -> Result<Self> {
+    pub(crate) fn from_environment() -> Result<Self> {
         Self::read(|name| std::env::var(name).ok()).map_err(Error::usage)
     }
 
@@ -62,7 +62,7 @@ impl StoreSettings {
     }
 
     /// Returns the number of retries whose delays fit into [`retry_for`](Self::retry_for).
-    pub fn retries(&self) -> usize {
+    pub(crate) fn retries(&self) -> usize {
         let mut spent = Duration::ZERO;
         let mut delay = FIRST_DELAY;
         let mut retries = 0;

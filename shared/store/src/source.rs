@@ -51,14 +51,14 @@ enum Content {
 
 impl ManifestBytes {
     /// Opens an object without checksums.
-    pub fn open(store: &Store, path: &str) -> Result<Self> {
+    pub(crate) fn open(store: &Store, path: &str) -> Result<Self> {
         let missing = || Error::data(format!("{}: no such manifest", store.uri(path)));
         let found = store.stat(path)?.ok_or_else(missing)?;
         Self::open_at(store, path, found.bytes)
     }
 
     /// Opens an object whose bytes are compared with recorded checksums.
-    pub fn open_checked(store: &Store, checked: Checked) -> Result<Self> {
+    pub(crate) fn open_checked(store: &Store, checked: Checked) -> Result<Self> {
         let (path, bytes) = (checked.output.path.as_str(), checked.output.bytes);
         let whole = if is_fetched_whole(store, bytes) {
             store.get_if_there(path)?
@@ -123,7 +123,7 @@ impl ManifestBytes {
     }
 
     /// Reads and decodes the Parquet footer.
-    pub fn metadata(&self) -> Result<ParquetMetaData> {
+    pub(crate) fn metadata(&self) -> Result<ParquetMetaData> {
         let wrong = |e| broken(&self.uri, e);
         let decoder = ParquetMetaDataPushDecoder::try_new(self.bytes).map_err(wrong)?;
         let mut decoder = decoder.with_page_index_policy(PageIndexPolicy::Skip);
@@ -146,7 +146,7 @@ impl ManifestBytes {
     }
 
     /// Returns the bytes of each range.
-    pub fn ranges(&self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>> {
+    pub(crate) fn ranges(&self, ranges: Vec<Range<u64>>) -> Result<Vec<Bytes>> {
         self.stop.check()?;
         // A damaged footer must not cause a large allocation.
         let inside = |range: &Range<u64>| range.start <= range.end && range.end <= self.bytes;

@@ -19,7 +19,7 @@ const ABORT_STOPPED: Duration = Duration::from_millis(1500);
 pub(crate) struct StopFlag(Arc<AtomicBool>);
 
 impl StopFlag {
-    pub fn new(flag: Arc<AtomicBool>) -> Self {
+    pub(crate) fn new(flag: Arc<AtomicBool>) -> Self {
         Self(flag)
     }
 
@@ -29,7 +29,7 @@ impl StopFlag {
 
     /// Returns an error if the flag is set. Called before each read of a part, so that long reads
     /// stop soon.
-    pub fn check(&self) -> Result<()> {
+    pub(crate) fn check(&self) -> Result<()> {
         if self.is_set() {
             Err(Error::stopped())
         } else {
@@ -38,12 +38,12 @@ impl StopFlag {
     }
 
     /// Returns how long aborting an upload may take.
-    pub fn abort_limit(&self) -> Duration {
+    pub(crate) fn abort_limit(&self) -> Duration {
         if self.is_set() { ABORT_STOPPED } else { ABORT }
     }
 
     /// Completes once the flag is set and requests in flight have had time to finish.
-    pub async fn grace_period(&self) {
+    pub(crate) async fn grace_period(&self) {
         while !self.is_set() {
             tokio::time::sleep(POLL).await;
         }

@@ -33,7 +33,7 @@ pub(crate) enum Backend {
 
 impl Backend {
     /// Returns the flag that cancels reads.
-    pub fn stop(&self) -> &StopFlag {
+    pub(crate) fn stop(&self) -> &StopFlag {
         match self {
             Backend::Disk(disk) => &disk.stop,
             Backend::Bucket { client, .. } => &client.io.stop,

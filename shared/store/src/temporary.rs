@@ -30,7 +30,7 @@ pub(crate) struct Temporary {
 
 impl Temporary {
     /// Creates a file in a folder, and the folder if it is missing.
-    pub fn create(folder: &Path) -> io::Result<Self> {
+    pub(crate) fn create(folder: &Path) -> io::Result<Self> {
         for _ in 0..TRIES {
             let random = RandomState::new().hash_one(folder);
             let path = folder.join(format!("{}-{random:016x}", *HOST));
@@ -51,7 +51,7 @@ impl Temporary {
     }
 
     /// Renames the file to its target, whose folder is created if it is missing.
-    pub fn rename(mut self, target: &Path) -> io::Result<()> {
+    pub(crate) fn rename(mut self, target: &Path) -> io::Result<()> {
         let Some(path) = &self.path else {
             return Ok(());
         };

@@ -37,7 +37,7 @@ impl RequestCounts {
     }
 
     /// Returns the counts of the methods that were used.
-    pub fn by_method(&self) -> BTreeMap<String, u64> {
+    pub(crate) fn by_method(&self) -> BTreeMap<String, u64> {
         let counts = METHODS.iter().zip(self.0.iter()).map(|(method, sent)| {
             let sent = sent.load(Ordering::Relaxed);
             (method.to_string(), sent)
@@ -54,7 +54,7 @@ pub(crate) struct Transport {
 }
 
 impl Transport {
-    pub fn new(sent: RequestCounts) -> Result<Self, String> {
+    pub(crate) fn new(sent: RequestCounts) -> Result<Self, String> {
         // Another part of the process may have installed a provider, which is equally good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let builder = || {

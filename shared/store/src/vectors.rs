@@ -32,7 +32,11 @@ pub(crate) struct VectorColumn {
 
 impl VectorColumn {
     /// Returns the first column of vectors among `columns` whose pages can be copied.
-    pub fn of(metadata: &ParquetMetaData, schema: &Schema, columns: &[&str]) -> Option<Self> {
+    pub(crate) fn of(
+        metadata: &ParquetMetaData,
+        schema: &Schema,
+        columns: &[&str],
+    ) -> Option<Self> {
         let fields = schema.fields().iter();
         let chosen = fields.filter(|field| columns.contains(&field.name().as_str()));
         let (place, field) = chosen.enumerate().find(|(_, field)| {
@@ -68,14 +72,19 @@ impl VectorColumn {
     }
 
     /// Returns the byte range of a row group's vectors in the file.
-    pub fn range(&self, group: &RowGroupMetaData) -> Range<u64> {
+    pub(crate) fn range(&self, group: &RowGroupMetaData) -> Range<u64> {
         let (start, length) = group.column(self.leaf).byte_range();
         start..start.saturating_add(length)
     }
 
     /// Decodes the vectors of a row group, except the first `skip`, from the bytes of
     /// [`Self::range`].
-    pub fn read(&self, group: &RowGroupMetaData, chunk: Bytes, skip: usize) -> Result<Vectors> {
+    pub(crate) fn read(
+        &self,
+        group: &RowGroupMetaData,
+        chunk: Bytes,
+        skip: usize,
+    ) -> Result<Vectors> {
         let rows = group.num_rows().unsigned_abs() as usize;
         let total = rows
             .checked_mul(self.dimension)
@@ -137,7 +146,7 @@ impl VectorColumn {
     }
 
     /// Inserts the column into a batch of the other columns.
-    pub fn join(&self, others: &RecordBatch, vectors: &mut Vectors) -> Result<RecordBatch> {
+    pub(crate) fn join(&self, others: &RecordBatch, vectors: &mut Vectors) -> Result<RecordBatch> {
         let rows = others.num_rows();
         let values = vectors.take(rows * self.dimension)?;
         let (item, length) = (self.item.clone(), self.dimension as i32);

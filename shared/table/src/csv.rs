@@ -98,7 +98,7 @@ pub(crate) struct Limited {
 
 impl Limited {
     /// Opens an object, and decompresses it if its name ends with `.gz`.
-    pub fn open(object: &UserObject) -> Result<Self> {
+    pub(crate) fn open(object: &UserObject) -> Result<Self> {
         let plain = object.stream(0..object.bytes)?;
         let inner: Box<dyn Read + Send> = if is_gzipped(object.path()) {
             Box::new(MultiGzDecoder::new(plain))

@@ -6,9 +6,9 @@
 use anyhow::Result;
 use clap::Parser;
 use sluice_harness::{Common, Context, Program, StepArgs};
-use sluice_inference::{ImageProgram, ImageStep, ScorerArgs};
 use sluice_manifest::{Error, Operation, Resources, Role, StepName, UnitKind};
 use sluice_run::{StepOutputs, Upstream};
+use sluice_scoring::{ImageProgram, ImageStep, ScorerArgs};
 use sluice_store::Storage;
 
 /// Score how good the images look
@@ -26,6 +26,7 @@ pub struct Args {
     )]
     pub model: String,
 
+    /// The arguments of every scorer that runs a model.
     #[command(flatten)]
     pub scorer: ScorerArgs,
 }
@@ -35,10 +36,10 @@ impl Program for Args {
     const ROLE: Role = Role::Scorer;
     const OPERATIONS: &'static [Operation] = &[Operation {
         subcommand: None,
-        unit: UnitKind::Part,
+        unit: UnitKind::Partition,
         resources: Resources::Model,
         after: &[],
-        version: 2,
+        revision: 2,
     }];
 
     fn common(&self) -> &Common {

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail};
 use arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, StringArray};
 use arrow::datatypes::DataType;
-use sluice_harness::{Common, Context, ProcessResources, ProgramNode, Task, Work};
+use sluice_harness::{Common, Context, OpenUnit, ProcessResources, ProgramNode, Work};
 use sluice_manifest::layout::{EMBEDDINGS, IMAGES, PLAN, RUN_INFO};
 use sluice_manifest::rows::{
     self, DIMENSION_KEY, MODEL_KEY, MODEL_SHA256_KEY, PlanRow, SampleRow, Status,
@@ -32,7 +32,7 @@ use sluice_manifest::{
 const GROUP_ROWS: usize = 1024;
 
 static PLAN_OPERATION: Operation = operation(UnitKind::Plan);
-static PART_OPERATION: Operation = operation(UnitKind::Part);
+static PART_OPERATION: Operation = operation(UnitKind::Partition);
 
 const fn operation(unit: UnitKind) -> Operation {
     Operation {
@@ -40,7 +40,7 @@ const fn operation(unit: UnitKind) -> Operation {
         unit,
         resources: Resources::Light,
         after: &[],
-        version: 2,
+        revision: 2,
     }
 }
 
@@ -155,23 +155,23 @@ impl Made {
                 ..PlanRow::default()
             })?;
         }
-        let mut task = begin(context, Unit::once(UnitKind::Plan), 1)?;
-        task.publish(|| object.finish())?;
-        task.publish(|| writer.finish())?;
-        Ok(task.commit(Counts::default())?)
+        let mut open_unit = begin(context, Unit::once(UnitKind::Plan), 1, &[])?;
+        open_unit.publish(|| object.finish())?;
+        open_unit.publish(|| writer.finish())?;
+        Ok(open_unit.commit(Counts::default())?)
     }
 
     fn read(&self, context: &Context) -> Result<()> {
-        self.each(context, |task, partition, first, count| {
+        self.each(context, |open_unit, partition, first, count| {
             let hashes = self.hashes.read(first, count)?;
             let pdq = self.pdq.as_ref().map(|pdq| pdq.read(first, count));
             let pdq = pdq.transpose()?;
-            let mut writer = context.run.write_rows(&task.path(&IMAGES), &[])?;
+            let mut writer = context.run.write_rows(&open_unit.path(&IMAGES), &[])?;
             for (row, hash) in hashes.into_iter().enumerate() {
                 let pdq = pdq.as_ref().map(|pdq| &pdq[4 * row..][..4]);
                 writer.push(sample(partition, row, u64::from_le_bytes(hash), pdq))?;
             }
-            Ok(task.publish(|| writer.finish())?)
+            Ok(open_unit.publish(|| writer.finish())?)
         })
     }
 
@@ -185,8 +185,8 @@ impl Made {
             (MODEL_SHA256_KEY, "0".repeat(64)),
             (DIMENSION_KEY, vectors.words.to_string()),
         ];
-        self.each(context, |task, partition, first, count| {
-            let path = task.path(&EMBEDDINGS);
+        self.each(context, |open_unit, partition, first, count| {
+            let path = open_unit.path(&EMBEDDINGS);
             let schema = schema.clone();
             let mut writer = context
                 .run
@@ -208,33 +208,44 @@ impl Made {
                 ];
                 writer.write(&RecordBatch::try_new(writer.schema().clone(), columns)?)?;
             }
-            Ok(task.publish(|| writer.finish())?)
+            Ok(open_unit.publish(|| writer.finish())?)
         })
+    }
+
+    /// Returns the hashes that the step computed on request.
+    fn computed(&self, context: &Context) -> Vec<&'static str> {
+        let is_read = *context.step() == StepName::read();
+        self.pdq.iter().filter(|_| is_read).map(|_| "pdq").collect()
     }
 
     /// Calls `work` with each partition, its first image and the number of its images.
     fn each(
         &self,
         context: &Context,
-        work: impl Fn(&mut Task<'_>, u32, usize, usize) -> Result<()>,
+        work: impl Fn(&mut OpenUnit<'_>, u32, usize, usize) -> Result<()>,
     ) -> Result<()> {
         let bound = |number: usize| self.images * number / self.partitions;
         for number in 0..self.partitions {
             let (first, next) = (bound(number), bound(number + 1));
-            let unit = Unit::new(UnitKind::Part, number as u32);
-            let mut task = begin(context, unit, self.partitions)?;
-            work(&mut task, number as u32, first, next - first)?;
-            task.commit(Counts::all_kept((next - first) as u64))?;
+            let unit = Unit::new(UnitKind::Partition, number as u32);
+            let mut open_unit = begin(context, unit, self.partitions, &self.computed(context))?;
+            work(&mut open_unit, number as u32, first, next - first)?;
+            open_unit.commit(Counts::all_kept((next - first) as u64))?;
         }
         Ok(())
     }
 }
 
-fn begin(context: &Context, unit: Unit, units: usize) -> Result<Task<'_>> {
+fn begin<'c>(
+    context: &'c Context,
+    unit: Unit,
+    units: usize,
+    hashes: &[&str],
+) -> Result<OpenUnit<'c>> {
     let work = Work {
         unit,
         units,
-        settings: (),
+        settings: serde_json::json!({ "hashes": hashes }),
         inputs: Vec::new(),
     };
     context.begin(work)?.context("the run is made already")

@@ -25,6 +25,7 @@ const MOST_GROUPS: i64 = 65_536;
 #[derive(Debug, Parser)]
 #[command(name = "sluice-dedup", version)]
 pub struct Args {
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
@@ -85,14 +86,14 @@ impl Command {
         }
     }
 
-    /// Returns the reference sets that the subcommand compares with.
-    pub fn against(&self) -> &[String] {
+    /// Returns the arguments about reference sets, where the subcommand compares with some.
+    pub fn references(&self) -> Option<&ReferenceArgs> {
         match self {
-            Self::Exact(args) => &args.references.against,
-            Self::Pairs(args) => &args.references.against,
-            Self::Perceptual(args) => &args.references.against,
-            Self::Match(args) => &args.references.against,
-            Self::Fit(_) | Self::Assign(_) | Self::Index(_) => &[],
+            Self::Exact(args) => Some(&args.references),
+            Self::Pairs(args) => Some(&args.references),
+            Self::Perceptual(args) => Some(&args.references),
+            Self::Match(args) => Some(&args.references),
+            Self::Fit(_) | Self::Assign(_) | Self::Index(_) => None,
         }
     }
 
@@ -206,7 +207,7 @@ pub struct ReferenceArgs {
     /// hashes (.txt, .csv)
     ///
     /// An image that is within the method's threshold of one in a set is removed before the images of the
-    /// run are compared with each other.
+    /// run are compared with each other. A set that no method of the step can compare with is refused.
     #[arg(
         long,
         env = "SLUICE_AGAINST",
@@ -214,6 +215,10 @@ pub struct ReferenceArgs {
         value_delimiter = ','
     )]
     pub against: Vec<String>,
+
+    /// Skip the sets of --against that no method of the step can compare with
+    #[arg(long, env = "SLUICE_SKIP_UNUSABLE")]
+    pub skip_unusable: bool,
 }
 
 /// The argument of the subcommands that read embeddings.
@@ -432,6 +437,7 @@ const NO_RUN: &str = "memory://index";
 #[command(mut_arg("run", |run| run
     .required(false)
     .required_unless_present("input")
+    .conflicts_with("input")
     .default_value_if("input", clap::builder::ArgPredicate::IsPresent, NO_RUN)))]
 pub struct Index {
     #[command(flatten)]
@@ -445,15 +451,27 @@ pub struct Index {
     pub input: Option<String>,
 
     /// Where the index is written: a folder of its own
+    ///
+    /// The index of another run or dataset is replaced only with --force.
     #[arg(long, env = "SLUICE_INDEX_OUTPUT", value_name = "URI")]
     pub output: String,
 
     /// Take the images that this deciding step keeps (default: all that read accepted)
-    #[arg(long, env = "SLUICE_SURVIVORS_OF", value_name = "STEP")]
+    #[arg(
+        long,
+        env = "SLUICE_SURVIVORS_OF",
+        value_name = "STEP",
+        conflicts_with = "input"
+    )]
     pub survivors_of: Option<StepName>,
 
     /// The step that gives the embeddings (default: embed, where it was run)
-    #[arg(long, env = "SLUICE_EMBEDDINGS_OF", value_name = "STEP")]
+    #[arg(
+        long,
+        env = "SLUICE_EMBEDDINGS_OF",
+        value_name = "STEP",
+        conflicts_with = "input"
+    )]
     pub embeddings: Option<StepName>,
 
     /// Take each image's label from this field of its metadata

@@ -21,7 +21,7 @@ use crate::embeddings::Encoder;
 const MOST_VALUES: usize = 64 << 20;
 
 /// The images of a cluster.
-pub struct Cluster {
+pub(crate) struct Cluster {
     /// Its number.
     pub number: u32,
     /// Its images.
@@ -34,7 +34,7 @@ pub struct Cluster {
 }
 
 /// An image of a cluster.
-pub struct Member {
+pub(crate) struct Member {
     /// Its row among those of the cluster.
     row: usize,
     /// Its own cluster. In another one it removes others and is not decided on.
@@ -55,7 +55,11 @@ pub struct Member {
 ///
 /// # Errors
 /// Data, if a manifest is missing or broken; stopped, after a signal.
-pub fn read_clusters(context: &Context, plan: &Plan, range: Range<u32>) -> Result<Vec<Cluster>> {
+pub(crate) fn read_clusters(
+    context: &Context,
+    plan: &Plan,
+    range: Range<u32>,
+) -> Result<Vec<Cluster>> {
     let columns = [
         "cluster",
         "home",
@@ -161,13 +165,13 @@ impl Cluster {
     }
 
     /// Returns the number of images whose own cluster it is.
-    pub fn own(&self) -> usize {
+    pub(crate) fn own(&self) -> usize {
         let members = self.members.iter();
         members.filter(|member| member.home == self.number).count()
     }
 
     /// Returns the number of vectors that are read at once.
-    pub fn rows_at_once(&self) -> usize {
+    pub(crate) fn rows_at_once(&self) -> usize {
         (MOST_VALUES / self.dimension).max(1)
     }
 
@@ -176,7 +180,12 @@ impl Cluster {
     ///
     /// # Errors
     /// Like [`read_clusters`].
-    pub fn read(&self, context: &Context, plan: &Plan, members: &[usize]) -> Result<Vec<f32>> {
+    pub(crate) fn read(
+        &self,
+        context: &Context,
+        plan: &Plan,
+        members: &[usize],
+    ) -> Result<Vec<f32>> {
         let dimension = self.dimension;
         let mut places: Vec<Option<u32>> = vec![None; self.rows];
         for (place, &member) in members.iter().enumerate() {

@@ -25,7 +25,7 @@ pub(crate) struct Trees {
 
 impl Trees {
     /// Returns a tree for each of so many places.
-    pub fn new(places: usize) -> Self {
+    pub(crate) fn new(places: usize) -> Self {
         Self {
             parents: (0..places as u32).collect(),
             count: places,
@@ -33,7 +33,7 @@ impl Trees {
     }
 
     /// Returns the place that represents a place's tree.
-    pub fn root(&mut self, place: usize) -> usize {
+    pub(crate) fn root(&mut self, place: usize) -> usize {
         let mut place = place as u32;
         loop {
             let parent = self.parents[place as usize];
@@ -47,12 +47,12 @@ impl Trees {
     }
 
     /// Whether two places are in one tree.
-    pub fn are_joined(&mut self, one: usize, other: usize) -> bool {
+    pub(crate) fn are_joined(&mut self, one: usize, other: usize) -> bool {
         self.root(one) == self.root(other)
     }
 
     /// Makes the trees of two places one. Returns false if they are one already.
-    pub fn join(&mut self, one: usize, other: usize) -> bool {
+    pub(crate) fn join(&mut self, one: usize, other: usize) -> bool {
         let [one, other] = [one, other].map(|place| self.root(place));
         let [first, last] = [one.min(other), one.max(other)];
         self.parents[last] = first as u32;

@@ -9,7 +9,7 @@ use sluice_manifest::{ABOUT_EPS, Error, InputOf, Receipt, Result, Unit, UnitKind
 use crate::arguments::Eps;
 
 /// The distance within which images are duplicates.
-pub struct Distance {
+pub(crate) struct Distance {
     pub eps: Eps,
     /// Who gave it.
     pub because: String,
@@ -19,7 +19,11 @@ pub struct Distance {
 ///
 /// # Errors
 /// Data, when the embeddings that `fit` read are gone or state no valid distance.
-pub fn distance(given: Option<Eps>, context: &Context, fitted: &Receipt) -> Result<Distance> {
+pub(crate) fn distance(
+    given: Option<Eps>,
+    context: &Context,
+    fitted: &Receipt,
+) -> Result<Distance> {
     if let Some(eps) = given {
         let because = "--eps".to_owned();
         return Ok(Distance { eps, because });
@@ -61,5 +65,5 @@ fn embedded(context: &Context, fitted: &Receipt) -> Result<Receipt> {
         _ => None,
     });
     let step = step.ok_or_else(|| Error::data("the receipt of fit names no embeddings"))?;
-    context.required_receipt(step, Unit::once(UnitKind::Part))
+    context.required_receipt(step, Unit::once(UnitKind::Partition))
 }

@@ -11,7 +11,7 @@ use sluice_store::{Table, vectors};
 
 /// The encoder that the vectors of a manifest come from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Encoder {
+pub(crate) struct Encoder {
     #[serde(rename = "model")]
     name: String,
     sha256: String,
@@ -24,7 +24,7 @@ impl Encoder {
     ///
     /// # Errors
     /// Data, when the manifest does not name one.
-    pub fn of(table: &Table) -> Result<Self> {
+    pub(crate) fn of(table: &Table) -> Result<Self> {
         let dimension = table.required(DIMENSION_KEY)?;
         Ok(Self {
             name: table.required(MODEL_KEY)?.to_owned(),
@@ -36,12 +36,12 @@ impl Encoder {
     }
 
     /// Returns the model's name.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// Returns what names the encoder in a manifest.
-    pub fn metadata(&self) -> [(&'static str, String); 3] {
+    pub(crate) fn metadata(&self) -> [(&'static str, String); 3] {
         [
             (MODEL_KEY, self.name.clone()),
             (MODEL_SHA256_KEY, self.sha256.clone()),
@@ -62,7 +62,7 @@ impl fmt::Display for Encoder {
 ///
 /// # Errors
 /// Data, when the step has not embedded the partition.
-pub fn open_embeddings(context: &Context, step: &StepName, unit: Unit) -> Result<Table> {
+pub(crate) fn open_embeddings(context: &Context, step: &StepName, unit: Unit) -> Result<Table> {
     let path = layout::EMBEDDINGS.path(step, unit);
     context
         .run
@@ -70,7 +70,7 @@ pub fn open_embeddings(context: &Context, step: &StepName, unit: Unit) -> Result
 }
 
 /// Embeddings, one at a time.
-pub struct EmbeddingReader {
+pub(crate) struct EmbeddingReader {
     table: Table,
     batch: Option<RecordBatch>,
     next: usize,
@@ -78,7 +78,7 @@ pub struct EmbeddingReader {
 
 impl EmbeddingReader {
     /// Reads from the first row of a table.
-    pub fn new(table: Table) -> Self {
+    pub(crate) fn new(table: Table) -> Self {
         Self {
             table,
             batch: None,
@@ -91,7 +91,7 @@ impl EmbeddingReader {
     ///
     /// # Errors
     /// Data, when the manifest is broken.
-    pub fn next_if(&mut self, image_id: &str) -> Result<Option<&[f32]>> {
+    pub(crate) fn next_if(&mut self, image_id: &str) -> Result<Option<&[f32]>> {
         self.fill()?;
         let Some(batch) = &self.batch else {
             return Ok(None);
@@ -110,7 +110,7 @@ impl EmbeddingReader {
     ///
     /// # Errors
     /// Data, when a row belongs to none of the images that were asked for, in their order.
-    pub fn finish(mut self) -> Result<()> {
+    pub(crate) fn finish(mut self) -> Result<()> {
         self.fill()?;
         let Some(batch) = &self.batch else {
             return Ok(());

@@ -22,11 +22,11 @@ use crate::clusters::{Cluster, read_clusters};
 use crate::distance::distance;
 use crate::embeddings::Encoder;
 use crate::hashes::{duplicate, in_reference, publish_duplicates};
-use crate::index::open::{Known, References};
+use crate::index::open::{Comparison, Known, References};
 use crate::ranking::{Candidate, KeepRule, rank_among};
 use crate::semantic::IMAGES_PER_GROUP;
 use crate::settings::{AssignSettings, MatchSettings};
-use crate::survivors::check_same_step;
+use crate::survivors::{check_same_step, made_by};
 
 /// Clusters that are compared between two checks whether to stop.
 const CLUSTERS_AT_ONCE: usize = 16;
@@ -42,7 +42,9 @@ fn refuse_mixed_probes(step: &StepName, assigned: &[Receipt]) -> Result<()> {
             return Err(Error::data(format!(
                 "{step}: {unit} was assigned with --probes {other}, others with {first}"
             ))
-            .hint("run sluice-dedup assign for all partitions with the same --probes")
+            .hint(format!(
+                "run sluice-dedup assign --step {step} for all partitions with the same --probes"
+            ))
             .into());
         }
     }
@@ -53,15 +55,19 @@ fn refuse_mixed_probes(step: &StepName, assigned: &[Receipt]) -> Result<()> {
 ///
 /// # Errors
 /// Data, when `fit` or `assign` has not been run, or for other survivors; of storage.
-pub fn match_groups(args: &Match, context: &Context) -> Result<()> {
+pub(crate) fn match_groups(args: &Match, context: &Context) -> Result<()> {
     let methods = args.stage.methods();
-    let references = References::open(&context.storage, &args.references.against)?;
+    let comparison = Comparison::Semantic;
+    let references = References::open(&context.storage, &args.references, &methods, comparison)?;
+    references.report(context);
     let plan = context.plan()?;
     let step = context.step();
-    let fitted = context.required_receipt(step, Unit::once(UnitKind::Fit))?;
+    let fitted = context.required_receipt(step, Unit::once(UnitKind::Fit));
+    let fitted = made_by("fit", context, fitted)?;
     let clusters = fitted.sums.clusters;
     let chosen = distance(args.eps, context, &fitted)?;
-    let assigned = context.required_receipts(step, &plan.units())?;
+    let assigned = context.required_receipts(step, &plan.units());
+    let assigned = made_by("assign", context, assigned)?;
     let mut images = 0;
     refuse_mixed_probes(step, &assigned)?;
     for receipt in &assigned {
@@ -76,9 +82,9 @@ pub fn match_groups(args: &Match, context: &Context) -> Result<()> {
     let groups = groups.clamp(1, clusters.max(1)) as u32;
     context.remove_stale(step, UnitKind::Group, groups)?;
     let fingerprints = assigned.iter().map(|receipt| &receipt.fingerprint);
-    let mut inputs = vec![Input::units(step, UnitKind::Part, fingerprints)];
+    let mut inputs = vec![Input::units(step, UnitKind::Partition, fingerprints)];
     inputs.extend(references.inputs());
-    if !references.are_none() {
+    if references.are_compared() {
         references.check_encoder(&read_encoder(context, &plan)?)?;
     }
     let bound = |index: u32| (clusters * u64::from(index) / u64::from(groups)) as u32;
@@ -97,7 +103,7 @@ pub fn match_groups(args: &Match, context: &Context) -> Result<()> {
             inputs: inputs.clone(),
         };
         let state = |receipt: &mut Receipt| receipt.set_about(ABOUT_EPS, &chosen.because);
-        let Some(mut task) = context.begin_stating(work, state)? else {
+        let Some(mut open_unit) = context.begin_described(work, state)? else {
             return Ok(());
         };
         let range = bound(unit.index)..bound(unit.index + 1);
@@ -119,11 +125,11 @@ pub fn match_groups(args: &Match, context: &Context) -> Result<()> {
                 counts.merge(&of_cluster);
                 rows.extend(removed);
             }
-            task.advance(images)?;
+            open_unit.advance(images)?;
         }
-        task.decides(&methods.deciding_kinds());
-        publish_duplicates(context, &mut task, rows)?;
-        Ok(task.commit(counts)?)
+        open_unit.decides(&methods.deciding_kinds());
+        publish_duplicates(context, &mut open_unit, rows)?;
+        Ok(open_unit.commit(counts)?)
     })
 }
 
@@ -144,7 +150,7 @@ fn remove_known(
     references: &References,
     clusters: &mut [Cluster],
 ) -> Result<Vec<DuplicateRow>> {
-    if clusters.is_empty() || !references.are_embedded() {
+    if clusters.is_empty() || !references.are_compared() {
         return Ok(Vec::new());
     }
     let whole = clusters

@@ -1,7 +1,7 @@
 //! Duplicates by hash: `exact` and `perceptual`.
 
 use anyhow::Result;
-use sluice_harness::{Context, Task, Work};
+use sluice_harness::{Context, OpenUnit, Work};
 use sluice_manifest::layout::DUPLICATES;
 use sluice_manifest::rows::{DuplicateRow, Method};
 use sluice_manifest::{Counts, ImageId, Output, Partition, Unit, UnitKind};
@@ -9,21 +9,25 @@ use sluice_run::Plan;
 
 use crate::arguments::{Exact, Perceptual};
 use crate::hash::{Forms, Hash};
-use crate::index::open::{Known, References};
+use crate::index::open::{Comparison, Known, References};
 use crate::pairs::{self, FoundPairs};
-use crate::settings::{ExactSettings, HashKind, NearSettings, PerceptualSettings};
-use crate::survivors::{Image, Remaining};
+use crate::settings::{ExactSettings, HashKind, NearSettings, OnRequest, PerceptualSettings};
+use crate::survivors::{Image, Remaining, is_computed, made_by, refuse_missing};
 use crate::{exact, perceptual, ranking, references};
 
 /// Finds equal content, one range of hashes after the other. The best image of each group stays.
 ///
 /// # Errors
 /// Data, when a step before has not been run; of storage.
-pub fn exact(args: &Exact, context: &Context) -> Result<()> {
+pub(crate) fn exact(args: &Exact, context: &Context) -> Result<()> {
     let methods = args.stage.methods();
     let rank_by = args.rank.rank_by.as_ref();
     let plan = context.plan()?;
-    let references = References::open(&context.storage, &args.references.against)?;
+    let has_sets = !args.references.against.is_empty();
+    let has_md5 = has_sets && is_computed(context, &plan, OnRequest::Md5)?;
+    let comparison = Comparison::Exact { has_md5 };
+    let references = References::open(&context.storage, &args.references, &methods, comparison)?;
+    references.report(context);
     let remaining = Remaining::new(context, &methods, Method::Exact, rank_by)?;
     let mut inputs = remaining.all_inputs()?;
     inputs.extend(references.inputs());
@@ -41,7 +45,7 @@ pub fn exact(args: &Exact, context: &Context) -> Result<()> {
             },
             inputs: inputs.clone(),
         };
-        let Some(mut task) = context.begin(work)? else {
+        let Some(mut open_unit) = context.begin(work)? else {
             return Ok(());
         };
         let is_in_range = |hash: [u8; 32]| range_of(&hash, args.ranges) == unit.index;
@@ -55,8 +59,12 @@ pub fn exact(args: &Exact, context: &Context) -> Result<()> {
             let found = exact::duplicates(&keyed).into_iter();
             Ok(found.map(|kept| kept.map(|kept| (kept, 1.0))).collect())
         })?;
-        task.decides(&methods.deciding_kinds());
-        finish(context, task, Decided::new(Method::Exact, &images, found))
+        open_unit.decides(&methods.deciding_kinds());
+        finish(
+            context,
+            open_unit,
+            Decided::new(Method::Exact, &images, found),
+        )
     })
 }
 
@@ -71,23 +79,25 @@ fn range_of(hash: &[u8; 32], ranges: u32) -> u32 {
 ///
 /// # Errors
 /// As [`exact`].
-pub fn perceptual(args: &Perceptual, context: &Context) -> Result<()> {
+pub(crate) fn perceptual(args: &Perceptual, context: &Context) -> Result<()> {
     let methods = args.stage.methods();
     let near = args.near.settings()?;
     let rank_by = args.rank.rank_by.as_ref();
     let plan = context.plan()?;
-    let references = References::open(&context.storage, &args.references.against)?;
-    references.check_kind(near.hash)?;
+    let comparison = Comparison::Perceptual(near.hash);
+    let references = References::open(&context.storage, &args.references, &methods, comparison)?;
+    references.report(context);
     let remaining = Remaining::new(context, &methods, Method::Perceptual, rank_by)?;
     let mut inputs = remaining.all_inputs()?;
     inputs.extend(references.inputs());
     pairs::remove_stale(context, args.near.ranges)?;
-    remaining.refuse_missing(&plan, &near)?;
+    refuse_missing(context, &plan, &near)?;
     let pairs = match args.near.ranges {
         1 => None,
         _ => {
-            inputs.push(context.combined_input(context.step(), UnitKind::Pairs)?);
-            Some(FoundPairs::open(args, context, &references)?)
+            let input = context.combined_input(context.step(), UnitKind::Pairs);
+            inputs.push(made_by("pairs", context, input)?);
+            Some(FoundPairs::open(args, context, &references, &remaining)?)
         }
     };
     let units = vec![Unit::once(UnitKind::Perceptual)];
@@ -103,15 +113,15 @@ pub fn perceptual(args: &Perceptual, context: &Context) -> Result<()> {
             },
             inputs: inputs.clone(),
         };
-        let Some(mut task) = context.begin(work)? else {
+        let Some(mut open_unit) = context.begin(work)? else {
             return Ok(());
         };
         let decided = match &pairs {
             Some(pairs) => pairs.decide(context, &remaining, &plan)?,
             None => compare_all(&near, context, &remaining, &plan, &references)?,
         };
-        task.decides(&methods.deciding_kinds());
-        finish(context, task, decided)
+        open_unit.decides(&methods.deciding_kinds());
+        finish(context, open_unit, decided)
     })
 }
 
@@ -144,10 +154,14 @@ fn compare<const W: usize>(
 ) -> Result<Decided> {
     let check = || context.check_stop();
     images.sort_by(|a, b| ranking::best_first(&a.candidate(0.0), &b.candidate(0.0)));
+    let has_images = !images.is_empty();
     let (images, hashes): (Vec<Image>, Vec<Forms<W>>) = images
         .into_iter()
         .filter_map(|image| forms(&image).map(|forms| (image, forms)))
         .unzip();
+    if has_images && images.is_empty() {
+        tracing::warn!("no image has a hash to compare: all are of one colour or of low quality");
+    }
     let known = references::near(references, &hashes, max_distance, &check)?;
     let found = removed(&images, known, |images| {
         let hashes: Option<Vec<Forms<W>>> = images.iter().map(|image| forms(image)).collect();
@@ -160,7 +174,7 @@ fn compare<const W: usize>(
 }
 
 /// What a unit decided.
-pub struct Decided {
+pub(crate) struct Decided {
     /// Images that were compared.
     pub compared: u64,
     /// Those that are removed.
@@ -218,19 +232,19 @@ fn removed(
 }
 
 /// Writes the duplicates of a unit and its receipt.
-fn finish(context: &Context, mut task: Task<'_>, decided: Decided) -> Result<()> {
+fn finish(context: &Context, mut open_unit: OpenUnit<'_>, decided: Decided) -> Result<()> {
     let Decided { compared, rows } = decided;
-    task.advance(compared as usize)?;
+    open_unit.advance(compared as usize)?;
     let mut counts = Counts::all_kept(compared.saturating_sub(rows.len() as u64));
     for row in &rows {
         counts.add(context.step(), Some(&row.reason()));
     }
-    publish_duplicates(context, &mut task, rows)?;
-    Ok(task.commit(counts)?)
+    publish_duplicates(context, &mut open_unit, rows)?;
+    Ok(open_unit.commit(counts)?)
 }
 
 /// Returns the row of an image that is removed because of another one of the run.
-pub fn duplicate(
+pub(crate) fn duplicate(
     partition: Partition,
     image_id: &ImageId,
     kept: ImageId,
@@ -249,7 +263,7 @@ pub fn duplicate(
 }
 
 /// Returns the row of an image that is removed because of one of a reference set.
-pub fn in_reference(
+pub(crate) fn in_reference(
     partition: Partition,
     image_id: &ImageId,
     known: Known,
@@ -270,13 +284,13 @@ pub fn in_reference(
 ///
 /// # Errors
 /// Of storage.
-pub fn publish_duplicates(
+pub(crate) fn publish_duplicates(
     context: &Context,
-    task: &mut Task<'_>,
+    open_unit: &mut OpenUnit<'_>,
     rows: Vec<DuplicateRow>,
 ) -> Result<()> {
-    let path = task.path(&DUPLICATES);
-    Ok(task.publish(|| write_duplicates(context, &path, rows))?)
+    let path = open_unit.path(&DUPLICATES);
+    Ok(open_unit.publish(|| write_duplicates(context, &path, rows))?)
 }
 
 /// Writes removed samples sorted by partition, so that a reader of one partition reads only its
@@ -284,7 +298,7 @@ pub fn publish_duplicates(
 ///
 /// # Errors
 /// Of storage.
-pub fn write_duplicates(
+pub(crate) fn write_duplicates(
     context: &Context,
     path: &str,
     mut rows: Vec<DuplicateRow>,

@@ -57,10 +57,10 @@ pub(crate) struct Part {
 
 impl Description {
     /// The version of the layout that this program writes.
-    pub const VERSION: u32 = 2;
+    pub(crate) const VERSION: u32 = 2;
 
     /// Returns the objects of all parts.
-    pub fn outputs(&self) -> impl Iterator<Item = &Output> {
+    pub(crate) fn outputs(&self) -> impl Iterator<Item = &Output> {
         let parts = self.parts.iter();
         parts.flat_map(|part| std::iter::once(&part.hashes).chain(&part.embeddings))
     }
@@ -69,7 +69,7 @@ impl Description {
     ///
     /// # Errors
     /// Data, when it is not one of this version.
-    pub fn parse(json: &[u8], uri: &str) -> Result<Self> {
+    pub(crate) fn parse(json: &[u8], uri: &str) -> Result<Self> {
         let about: Self = serde_json::from_slice(json)
             .map_err(|e| Error::data(format!("{uri}: not the description of an index: {e}")))?;
         if about.index == Self::VERSION {

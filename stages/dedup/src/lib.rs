@@ -42,7 +42,8 @@ use sluice_manifest::{Error, Operation, Resources, Role, StepName, UnitKind, lay
 use sluice_run::{StepOutputs, Upstream};
 
 use crate::arguments::NearArgs;
-use crate::index::open::References;
+use crate::index::open::{Comparison, References};
+use crate::settings::{NearSettings, OnRequest};
 
 pub use crate::arguments::{Args, Command, Eps};
 pub use crate::methods::Methods;
@@ -54,14 +55,14 @@ const fn operation(
     subcommand: &'static str,
     unit: UnitKind,
     after: &'static [&'static str],
-    version: u32,
+    revision: u32,
 ) -> Operation {
     Operation {
         subcommand: Some(subcommand),
         unit,
         resources: Resources::Cpu,
         after,
-        version,
+        revision,
     }
 }
 
@@ -76,7 +77,12 @@ impl Program for Args {
         operation("pairs", UnitKind::Pairs, &["exact"], 2),
         operation("perceptual", UnitKind::Perceptual, &["exact", "pairs"], 4),
         operation("fit", UnitKind::Fit, &[], 3),
-        operation("assign", UnitKind::Part, &["fit", "exact", "perceptual"], 4),
+        operation(
+            "assign",
+            UnitKind::Partition,
+            &["fit", "exact", "perceptual"],
+            4,
+        ),
         operation("match", UnitKind::Group, &["assign"], 4),
     ];
 
@@ -141,12 +147,38 @@ impl Program for Args {
         if let Some(step) = self.command.embeddings() {
             upstream.embedder(step)?;
         }
-        self.command.near().map(NearArgs::settings).transpose()?;
-        let references = References::open(&upstream.storage, self.command.against())?;
+        let near = self.command.near().map(NearArgs::settings).transpose()?;
+        let is_computed = |hash| upstream.computes(&format!("{hash}"));
+        if let Some(hash) = near.as_ref().and_then(NearSettings::on_request)
+            && !is_computed(hash)
+        {
+            return Err(survivors::not_computed(hash).into());
+        }
+        let comparison = match (&self.command, near) {
+            (_, Some(near)) => Comparison::Perceptual(near.hash),
+            (Command::Match(_), _) => Comparison::Semantic,
+            _ => Comparison::Exact {
+                has_md5: is_computed(OnRequest::Md5),
+            },
+        };
+        let has_clusters = matches!(self.command, Command::Assign(_) | Command::Match(_));
+        let (Some(stage), Some(args)) = (self.command.stage_args(), self.command.references())
+        else {
+            return Ok(StepOutputs {
+                has_clusters,
+                ..StepOutputs::default()
+            });
+        };
+        let storage = &upstream.storage;
+        let references = References::open(storage, args, &stage.methods(), comparison)?;
         if matches!(self.command, Command::Match(_)) {
             references.check_encoders(upstream)?;
         }
-        Ok(StepOutputs::default())
+        Ok(StepOutputs {
+            has_clusters,
+            references: references.uses(),
+            ..StepOutputs::default()
+        })
     }
 
     fn run(&self, context: &Context) -> Result<()> {

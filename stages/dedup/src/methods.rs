@@ -28,6 +28,11 @@ impl Methods {
         self.0.contains(&method)
     }
 
+    /// Returns the active methods, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = Method> {
+        self.0.iter().copied()
+    }
+
     /// Returns the kinds of units that hold the step's decisions.
     pub fn deciding_kinds(&self) -> Vec<UnitKind> {
         self.0.iter().map(|&method| kind_of(method)).collect()
@@ -43,7 +48,9 @@ impl Methods {
         match kind {
             UnitKind::Exact => self.contains(Method::Exact),
             UnitKind::Pairs | UnitKind::Perceptual => self.contains(Method::Perceptual),
-            UnitKind::Fit | UnitKind::Part | UnitKind::Group => self.contains(Method::Semantic),
+            UnitKind::Fit | UnitKind::Partition | UnitKind::Group => {
+                self.contains(Method::Semantic)
+            }
             UnitKind::Plan | UnitKind::Shard | UnitKind::Index | UnitKind::Report => false,
         }
     }

@@ -23,10 +23,10 @@ use crate::bands::{Pair, Part};
 use crate::components::{Components, decide};
 use crate::hash::{Forms, Hash};
 use crate::hashes::{Decided, duplicate, in_reference, write_duplicates};
-use crate::index::open::References;
+use crate::index::open::{Comparison, References};
 use crate::ranking::{Candidate, best_first};
 use crate::settings::{HashKind, NearSettings, PairsSettings};
-use crate::survivors::{Image, Remaining};
+use crate::survivors::{Image, Remaining, again, made_by, refuse_missing};
 use crate::{Check, references};
 
 /// Finds pairs of near perceptual hashes and, with reference sets, the images that those have. With one
@@ -34,7 +34,7 @@ use crate::{Check, references};
 ///
 /// # Errors
 /// Data, when a step before has not been run; of storage.
-pub fn find(args: &Pairs, context: &Context) -> Result<()> {
+pub(crate) fn find(args: &Pairs, context: &Context) -> Result<()> {
     let ranges = args.near.ranges;
     let near = args.near.settings()?;
     remove_stale(context, ranges)?;
@@ -54,12 +54,13 @@ fn find_by<const W: usize>(
     let methods = args.stage.methods();
     let ranges = args.near.ranges;
     let plan = context.plan()?;
-    let references = References::open(&context.storage, &args.references.against)?;
-    references.check_kind(near.hash)?;
+    let comparison = Comparison::Perceptual(near.hash);
+    let references = References::open(&context.storage, &args.references, &methods, comparison)?;
+    references.report(context);
     let remaining = Remaining::new(context, &methods, Method::Perceptual, None)?;
     let mut inputs = remaining.all_inputs()?;
     inputs.extend(references.inputs());
-    remaining.refuse_missing(&plan, near)?;
+    refuse_missing(context, &plan, near)?;
     context.each_unit(Unit::all(UnitKind::Pairs, ranges), 1, |unit| {
         let work = Work {
             unit,
@@ -72,7 +73,7 @@ fn find_by<const W: usize>(
             },
             inputs: inputs.clone(),
         };
-        let Some(mut task) = context.begin(work)? else {
+        let Some(mut open_unit) = context.begin(work)? else {
             return Ok(());
         };
         let check = || context.check_stop();
@@ -88,17 +89,17 @@ fn find_by<const W: usize>(
         let own_count = own.len();
         let known = find_known(&references, own, near.max_distance, &check)?;
         let pairs = part.pairs(&check)?;
-        task.advance(own_count)?;
-        let mut writer = context.run.write_rows(&task.path(&PAIRS), &[])?;
+        open_unit.advance(own_count)?;
+        let mut writer = context.run.write_rows(&open_unit.path(&PAIRS), &[])?;
         for pair in pairs {
             writer.push(row_of(pair))?;
         }
-        task.publish(|| writer.finish())?;
+        open_unit.publish(|| writer.finish())?;
         if !references.are_none() {
-            let path = task.path(&KNOWN);
-            task.publish(|| write_duplicates(context, &path, known))?;
+            let path = open_unit.path(&KNOWN);
+            open_unit.publish(|| write_duplicates(context, &path, known))?;
         }
-        Ok(task.commit(Counts::default())?)
+        Ok(open_unit.commit(Counts::default())?)
     })
 }
 
@@ -106,7 +107,7 @@ fn find_by<const W: usize>(
 ///
 /// # Errors
 /// Of storage.
-pub fn remove_stale(context: &Context, ranges: u32) -> Result<()> {
+pub(crate) fn remove_stale(context: &Context, ranges: u32) -> Result<()> {
     let units = if ranges == 1 { 0 } else { ranges };
     Ok(context.remove_stale(context.step(), UnitKind::Pairs, units)?)
 }
@@ -198,7 +199,7 @@ impl<const W: usize> PairedImage<W> {
 }
 
 /// What the units of `pairs` found.
-pub struct FoundPairs {
+pub(crate) struct FoundPairs {
     near: NearSettings,
     units: Vec<Unit>,
     has_known: bool,
@@ -210,7 +211,12 @@ impl FoundPairs {
     ///
     /// # Errors
     /// Data, when they are missing, or were made with others.
-    pub fn open(args: &Perceptual, context: &Context, references: &References) -> Result<Self> {
+    pub(crate) fn open(
+        args: &Perceptual,
+        context: &Context,
+        references: &References,
+        remaining: &Remaining<'_>,
+    ) -> Result<Self> {
         let step = context.step();
         let units = Unit::all(UnitKind::Pairs, args.near.ranges);
         let expected = PairsSettings {
@@ -219,24 +225,24 @@ impl FoundPairs {
             ranges: args.near.ranges,
             against: references.names(),
         };
-        let remaining = Remaining::new(context, &expected.methods, Method::Perceptual, None)?;
-        let mut inputs = remaining.all_inputs()?;
+        let mut inputs = remaining.unranked_inputs()?;
         inputs.extend(references.inputs());
-        for receipt in context.required_receipts(step, &units)? {
+        let receipts = context.required_receipts(step, &units);
+        for receipt in made_by("pairs", context, receipts)? {
             let made: PairsSettings = receipt.settings()?;
             let unit = receipt.unit;
             if made != expected || receipt.survivors_of != context.node().survivors_of {
                 return Err(Error::data(format!(
                     "{step}: {unit} was not made with the flags of this command"
                 ))
-                .hint("run sluice-dedup pairs again, with the same flags")
+                .hint(again(context, "pairs"))
                 .into());
             }
             if receipt.inputs != inputs {
                 return Err(Error::data(format!(
                     "{step}: {unit} is stale: samples or a reference set have changed since"
                 ))
-                .hint("run sluice-dedup pairs again, with the same flags")
+                .hint(again(context, "pairs"))
                 .into());
             }
         }
@@ -251,7 +257,7 @@ impl FoundPairs {
     ///
     /// # Errors
     /// Data, when a manifest is missing or broken.
-    pub fn decide(
+    pub(crate) fn decide(
         &self,
         context: &Context,
         remaining: &Remaining<'_>,

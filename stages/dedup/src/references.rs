@@ -20,17 +20,14 @@ const AT_ONCE: usize = 1 << 20;
 /// lists that have it.
 ///
 /// # Errors
-/// As [`References::each_hash`]; usage, when a list has MD5 hashes and the images have none.
-pub fn equal(
+/// As [`References::each_hash`].
+pub(crate) fn equal(
     references: &References,
     images: &[Image],
     check: Check<'_>,
 ) -> Result<Vec<Option<Known>>> {
     let sha256: HashSet<[u8; 32]> = images.iter().filter_map(|image| image.sha256).collect();
     let md5: HashSet<[u8; 16]> = images.iter().filter_map(|image| image.md5).collect();
-    if md5.is_empty() && !images.is_empty() {
-        references.refuse_md5()?;
-    }
     let mut found: HashMap<Digest, Known> = HashMap::new();
     references.each_hash(&[By::Sha256, By::Md5], check, &mut |hashed| {
         let is_own = match &hashed.digest {
@@ -60,7 +57,7 @@ pub fn equal(
 ///
 /// # Errors
 /// As [`References::each_hash`].
-pub fn near<const W: usize>(
+pub(crate) fn near<const W: usize>(
     references: &References,
     images: &[Forms<W>],
     max_distance: u32,

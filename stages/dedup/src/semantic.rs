@@ -15,7 +15,7 @@ use sluice_harness::{Context, Work};
 use sluice_knn::kmeans::{self, Centroids};
 use sluice_manifest::rows::{self, Method, assignments, centroids};
 use sluice_manifest::{
-    Counts, Error, FanOut, Partition, Receipt, StepName, Unit, UnitKind, layout,
+    Class, Counts, Error, FanOut, Partition, Receipt, StepName, Unit, UnitKind, layout,
 };
 use sluice_run::Plan;
 use sluice_store::vectors;
@@ -24,7 +24,7 @@ use crate::Check;
 use crate::arguments::{Assign, Fit};
 use crate::embeddings::{EmbeddingReader, Encoder, open_embeddings};
 use crate::settings::{AssignSettings, FitSettings};
-use crate::survivors::{Image, Remaining};
+use crate::survivors::{Image, Remaining, again, made_by};
 
 /// Images for each cluster, without `--clusters`.
 const IMAGES_PER_CLUSTER: u64 = 1000;
@@ -40,11 +40,12 @@ const GROUP_ROWS: usize = 1024;
 ///
 /// # Errors
 /// Data, when the embeddings are missing or come from several encoders; of storage.
-pub fn fit(args: &Fit, context: &Context) -> Result<()> {
+pub(crate) fn fit(args: &Fit, context: &Context) -> Result<()> {
     let plan = context.plan()?;
     let step = &args.source.embeddings;
     context.each_unit(vec![Unit::once(UnitKind::Fit)], 1, |unit| {
-        let receipts = context.required_receipts(step, &plan.units())?;
+        let receipts = context.required_receipts(step, &plan.units());
+        let receipts = receipts.map_err(|e| not_embedded(step, e))?;
         let rows: Vec<u64> = receipts.iter().map(embedded).collect();
         let total: u64 = rows.iter().sum();
         let auto = total.div_ceil(IMAGES_PER_CLUSTER).max(1);
@@ -63,9 +64,9 @@ pub fn fit(args: &Fit, context: &Context) -> Result<()> {
             unit,
             units: 1,
             settings: settings.clone(),
-            inputs: vec![context.combined_input(step, UnitKind::Part)?],
+            inputs: vec![context.combined_input(step, UnitKind::Partition)?],
         };
-        let Some(mut task) = context.begin(work)? else {
+        let Some(mut open_unit) = context.begin(work)? else {
             return Ok(());
         };
         let (encoder, values) = sample_of(context, step, &plan, &rows, settings.sample)?;
@@ -73,9 +74,9 @@ pub fn fit(args: &Fit, context: &Context) -> Result<()> {
         let settings = kmeans::KMeansSettings::new(clusters as usize, args.seed);
         let check = || context.check_stop();
         let fitted = kmeans::fit(&values, encoder.dimension, &settings, &check)?;
-        task.advance(sampled)?;
+        open_unit.advance(sampled)?;
         let mut writer = context.run.write_table(
-            &task.path(&layout::CENTROIDS),
+            &open_unit.path(&layout::CENTROIDS),
             rows::CENTROIDS,
             centroids(encoder.dimension),
             &encoder.metadata(),
@@ -85,11 +86,21 @@ pub fn fit(args: &Fit, context: &Context) -> Result<()> {
         let vectors = fixed_size(&schema, 1, fitted.data.clone())?;
         let columns: Vec<ArrayRef> = vec![Arc::new(numbers), vectors];
         writer.write(&RecordBatch::try_new(schema, columns)?)?;
-        task.publish(|| writer.finish())?;
-        task.sums.clusters = fitted.len() as u64;
-        task.sums.sample = sampled as u64;
-        Ok(task.commit(Counts::default())?)
+        open_unit.publish(|| writer.finish())?;
+        open_unit.sums.clusters = fitted.len() as u64;
+        open_unit.sums.sample = sampled as u64;
+        Ok(open_unit.commit(Counts::default())?)
     })
+}
+
+/// Names the flag that chooses the step in an error about its missing units.
+fn not_embedded(step: &StepName, e: Error) -> Error {
+    match e.class() {
+        Class::Data => e.hint(format!(
+            "run the step {step} first, for all of its units, or name the one that embeds: --embeddings STEP"
+        )),
+        _ => e,
+    }
 }
 
 /// Returns the number of embeddings of a partition.
@@ -169,7 +180,7 @@ fn read_centroids(context: &Context) -> Result<(Encoder, Centroids)> {
 ///
 /// # Errors
 /// Data, when a step before has not been run or the centroids have another encoder; of storage.
-pub fn assign(args: &Assign, context: &Context) -> Result<()> {
+pub(crate) fn assign(args: &Assign, context: &Context) -> Result<()> {
     let methods = args.stage.methods();
     let rank_by = args.rank.rank_by.as_ref();
     let step = &args.source.embeddings;
@@ -179,7 +190,8 @@ pub fn assign(args: &Assign, context: &Context) -> Result<()> {
         let partition = plan.partition(unit)?.partition;
         let mut inputs = remaining.inputs(partition)?;
         inputs.push(context.input(step, unit)?);
-        inputs.push(context.input(context.step(), Unit::once(UnitKind::Fit))?);
+        let fitted = context.input(context.step(), Unit::once(UnitKind::Fit));
+        inputs.push(made_by("fit", context, fitted)?);
         let work = Work {
             unit,
             units: plan.partitions.len(),
@@ -190,7 +202,7 @@ pub fn assign(args: &Assign, context: &Context) -> Result<()> {
             },
             inputs,
         };
-        let Some(mut task) = context.begin(work)? else {
+        let Some(mut open_unit) = context.begin(work)? else {
             return Ok(());
         };
         let (encoder, fitted) = read_centroids(context)?;
@@ -199,7 +211,7 @@ pub fn assign(args: &Assign, context: &Context) -> Result<()> {
             return Err(Error::data(format!(
                 "{step}/{unit}: its encoder is not the one of the centroids"
             ))
-            .hint("run sluice-dedup fit again")
+            .hint(again(context, "fit"))
             .into());
         }
         let embedded = Embedded::read(&remaining, partition, EmbeddingReader::new(table))?;
@@ -207,9 +219,9 @@ pub fn assign(args: &Assign, context: &Context) -> Result<()> {
         let check = || context.check_stop();
         let assigned = Assigned::new(embedded, &fitted, args.probes, &check)?;
         let images = assigned.images.len();
-        task.advance(images)?;
+        open_unit.advance(images)?;
         let mut writer = context.run.write_table(
-            &task.path(&layout::ASSIGNMENTS),
+            &open_unit.path(&layout::ASSIGNMENTS),
             rows::ASSIGNMENTS,
             assignments(encoder.dimension),
             &encoder.metadata(),
@@ -218,9 +230,9 @@ pub fn assign(args: &Assign, context: &Context) -> Result<()> {
         for rows in assigned.rows.chunks(GROUP_ROWS) {
             writer.write(&assigned.batch(&schema, rows, encoder.dimension)?)?;
         }
-        task.publish(|| writer.finish())?;
-        task.sums.not_embedded = not_embedded;
-        Ok(task.commit(Counts::all_kept(images as u64 + not_embedded))?)
+        open_unit.publish(|| writer.finish())?;
+        open_unit.sums.not_embedded = not_embedded;
+        Ok(open_unit.commit(Counts::all_kept(images as u64 + not_embedded))?)
     })
 }
 

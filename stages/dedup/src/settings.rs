@@ -75,6 +75,8 @@ pub struct NearSettings {
 /// A hash that `sluice-read` computes on request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum OnRequest {
+    /// MD5.
+    Md5,
     /// PDQ.
     Pdq,
     /// Those of the mirrored and turned image.
@@ -84,6 +86,7 @@ pub(crate) enum OnRequest {
 impl fmt::Display for OnRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
+            Self::Md5 => "md5",
             Self::Pdq => "pdq",
             Self::Transformed => "transformed",
         })

@@ -13,7 +13,7 @@ use sluice_harness::Context;
 use sluice_manifest::layout::DUPLICATES;
 use sluice_manifest::rows::{DuplicateRow, Method, SampleBrief};
 use sluice_manifest::{
-    Error, ImageId, Input, Partition, Receipt, ScoreName, StepName, Unit, UnitKind,
+    Class, Error, ImageId, Input, Partition, Receipt, ScoreName, StepName, Unit, UnitKind,
 };
 use sluice_run::{Plan, ScoreReader, Survivors, Verdicts};
 
@@ -23,7 +23,7 @@ use crate::ranking::Candidate;
 use crate::settings::{NearSettings, OnRequest, SameStep, Transformation};
 
 /// What the methods need to know about an image.
-pub struct Image {
+pub(crate) struct Image {
     pub partition: Partition,
     pub image_id: ImageId,
     pub sha256: Option<[u8; 32]>,
@@ -55,17 +55,9 @@ impl Image {
         }
     }
 
-    /// Whether the image has a hash that `read` computes on request.
-    fn has_hash(&self, hash: OnRequest) -> bool {
-        match hash {
-            OnRequest::Pdq => self.pdq.is_some(),
-            OnRequest::Transformed => self.transformed.is_some(),
-        }
-    }
-
     /// Returns the hashes by which the image is compared, or `None` where it has none that distinguishes
     /// images.
-    pub fn phashes(&self, transformations: &[Transformation]) -> Option<Forms<1>> {
+    pub(crate) fn phashes(&self, transformations: &[Transformation]) -> Option<Forms<1>> {
         let own = self.phash.filter(|hash| hash.is_informative())?;
         let transformed = self.transformed.as_deref().unwrap_or_default();
         let asked = transformations.iter().flat_map(|asked| asked.places());
@@ -77,12 +69,12 @@ impl Image {
     }
 
     /// As [`phashes`](Self::phashes), by PDQ.
-    pub fn pdq_hashes(&self) -> Option<Forms<4>> {
+    pub(crate) fn pdq_hashes(&self) -> Option<Forms<4>> {
         Some((**self.pdq.as_ref()?).into())
     }
 
     /// Returns what the rankings need; `distance` is the one to the image's centroid.
-    pub fn candidate(&self, distance: f32) -> Candidate<'_> {
+    pub(crate) fn candidate(&self, distance: f32) -> Candidate<'_> {
         Candidate {
             image_id: self.image_id.as_str(),
             score: self.score,
@@ -94,7 +86,7 @@ impl Image {
 }
 
 /// The images that are left for a method.
-pub struct Remaining<'c> {
+pub(crate) struct Remaining<'c> {
     context: &'c Context,
     survivors: Survivors<'c>,
     /// The units of the step's earlier methods.
@@ -108,7 +100,7 @@ impl<'c> Remaining<'c> {
     ///
     /// # Errors
     /// Data, if one has not been run, or with other `--methods` or `--survivors-of`.
-    pub fn new(
+    pub(crate) fn new(
         context: &'c Context,
         methods: &Methods,
         method: Method,
@@ -118,13 +110,12 @@ impl<'c> Remaining<'c> {
         let mut earlier = Vec::new();
         let mut earlier_inputs = Vec::new();
         for kind in methods.kinds_before(method) {
-            check_same_step(
-                context,
-                methods,
-                &context.required_receipt(step, Unit::once(kind))?,
-            )?;
+            let subcommand = kind.as_str();
+            let receipt = context.required_receipt(step, Unit::once(kind));
+            check_same_step(context, methods, &made_by(subcommand, context, receipt)?)?;
             earlier.extend(context.units_of(step, kind)?);
-            earlier_inputs.push(context.combined_input(step, kind)?);
+            let input = context.combined_input(step, kind);
+            earlier_inputs.push(made_by(subcommand, context, input)?);
         }
         let survivors = context.survivors(context.node().survivors_of.as_ref())?;
         Ok(Self {
@@ -140,7 +131,7 @@ impl<'c> Remaining<'c> {
     ///
     /// # Errors
     /// Data, when a step before has not done the partition.
-    pub fn inputs(&self, partition: Partition) -> Result<Vec<Input>> {
+    pub(crate) fn inputs(&self, partition: Partition) -> Result<Vec<Input>> {
         let scores = |step: &StepName| self.context.input(step, partition.into());
         self.with_own(self.survivors.inputs(partition)?, scores)
     }
@@ -149,9 +140,19 @@ impl<'c> Remaining<'c> {
     ///
     /// # Errors
     /// Data, when a step before has not done all partitions.
-    pub fn all_inputs(&self) -> Result<Vec<Input>> {
-        let scores = |step: &StepName| self.context.combined_input(step, UnitKind::Part);
+    pub(crate) fn all_inputs(&self) -> Result<Vec<Input>> {
+        let scores = |step: &StepName| self.context.combined_input(step, UnitKind::Partition);
         self.with_own(self.survivors.all_inputs()?, scores)
+    }
+
+    /// Returns what a unit reads that works on the images of all partitions and does not rank them.
+    ///
+    /// # Errors
+    /// As [`all_inputs`](Self::all_inputs).
+    pub(crate) fn unranked_inputs(&self) -> Result<Vec<Input>> {
+        let mut inputs = self.survivors.all_inputs()?;
+        inputs.extend(self.earlier_inputs.iter().cloned());
+        Ok(inputs)
     }
 
     fn with_own(
@@ -170,7 +171,7 @@ impl<'c> Remaining<'c> {
     ///
     /// # Errors
     /// Data, when a manifest is missing or broken; usage, when the step has no such score.
-    pub fn walk(&self, partition: Partition) -> Result<Walk> {
+    pub(crate) fn walk(&self, partition: Partition) -> Result<Walk> {
         let scores = self
             .rank_by
             .map(|score| ScoreReader::open_one(self.context, score, partition.into()))
@@ -187,7 +188,11 @@ impl<'c> Remaining<'c> {
     ///
     /// # Errors
     /// As [`walk`](Self::walk); stopped, after a signal.
-    pub fn images(&self, plan: &Plan, select: impl Fn(&Image) -> bool) -> Result<Vec<Image>> {
+    pub(crate) fn images(
+        &self,
+        plan: &Plan,
+        select: impl Fn(&Image) -> bool,
+    ) -> Result<Vec<Image>> {
         let mut found = Vec::new();
         for partition in &plan.partitions {
             self.context.check_stop()?;
@@ -199,36 +204,6 @@ impl<'c> Remaining<'c> {
             }
         }
         Ok(found)
-    }
-
-    /// Checks that some image has the hashes that are asked for. Reads up to the first one.
-    ///
-    /// # Errors
-    /// Usage, if `read` did not compute them; data, as [`walk`](Self::walk).
-    pub fn refuse_missing(&self, plan: &Plan, near: &NearSettings) -> Result<()> {
-        let Some(hash) = near.on_request() else {
-            return Ok(());
-        };
-        let mut has_images = false;
-        for planned in &plan.partitions {
-            self.context.check_stop()?;
-            for walked in self.walk(planned.partition)? {
-                let walked = walked?;
-                if walked.is_left && walked.image.has_hash(hash) {
-                    return Ok(());
-                }
-                has_images |= walked.is_left;
-            }
-        }
-        if has_images {
-            Err(
-                Error::usage(format!("no image has the hash {hash} in read/images"))
-                    .hint(format!("run sluice-read with --hashes {hash}"))
-                    .into(),
-            )
-        } else {
-            Ok(())
-        }
     }
 
     /// The images of a partition that the step's earlier methods removed.
@@ -249,14 +224,14 @@ impl<'c> Remaining<'c> {
 }
 
 /// A sample of a partition.
-pub struct Walked {
+pub(crate) struct Walked {
     pub image: Image,
     /// Whether it is among the images to compare.
     pub is_left: bool,
 }
 
 /// The samples of a partition, in the order of `read`.
-pub struct Walk {
+pub(crate) struct Walk {
     partition: Partition,
     verdicts: Verdicts<SampleBrief>,
     removed: HashSet<ImageId>,
@@ -285,11 +260,75 @@ impl Iterator for Walk {
     }
 }
 
+/// Whether `read` computed a hash for all partitions. Images for which there is none, such as those of low
+/// quality, do not matter.
+///
+/// # Errors
+/// Data, when `read` has not done a partition; of storage.
+pub(crate) fn is_computed(context: &Context, plan: &Plan, hash: OnRequest) -> Result<bool> {
+    let hash = hash.to_string();
+    let receipts = context.required_receipts(&StepName::read(), &plan.units())?;
+    let has_hash = |receipt: &Receipt| {
+        let hashes = receipt.settings["hashes"].as_array();
+        hashes.is_some_and(|hashes| hashes.iter().any(|computed| *computed == hash))
+    };
+    Ok(receipts.iter().all(has_hash))
+}
+
+/// Checks that `read` computed the hashes that are compared.
+///
+/// # Errors
+/// Usage, if it did not; data, as [`is_computed`].
+pub(crate) fn refuse_missing(context: &Context, plan: &Plan, near: &NearSettings) -> Result<()> {
+    match near.on_request() {
+        Some(hash) if !is_computed(context, plan, hash)? => Err(not_computed(hash).into()),
+        _ => Ok(()),
+    }
+}
+
+/// Returns the error for a hash that is compared and that `read` does not compute.
+pub(crate) fn not_computed(hash: OnRequest) -> Error {
+    Error::usage(format!(
+        "{hash} hashes are compared, and read computes none"
+    ))
+    .hint(format!(
+        "compute them: --hashes {hash} of sluice-read or sluice run"
+    ))
+}
+
+/// Names the subcommand of this step to run in an error about its units.
+///
+/// # Errors
+/// As `found`.
+pub(crate) fn made_by<T>(
+    subcommand: &str,
+    context: &Context,
+    found: sluice_manifest::Result<T>,
+) -> sluice_manifest::Result<T> {
+    let step = context.step();
+    found.map_err(|e| match e.class() {
+        Class::Data => e.hint(format!(
+            "run sluice-dedup {subcommand} --step {step} first, for all of its units"
+        )),
+        _ => e,
+    })
+}
+
+/// Returns the hint to run a subcommand of this step again.
+pub(crate) fn again(context: &Context, subcommand: &str) -> String {
+    let step = context.step();
+    format!("run sluice-dedup {subcommand} --step {step} again, with the flags of this command")
+}
+
 /// Checks that an earlier unit of this step was made for the same survivors with the same methods.
 ///
 /// # Errors
 /// Data, when it was not.
-pub fn check_same_step(context: &Context, methods: &Methods, receipt: &Receipt) -> Result<()> {
+pub(crate) fn check_same_step(
+    context: &Context,
+    methods: &Methods,
+    receipt: &Receipt,
+) -> Result<()> {
     let node = context.node();
     let made: SameStep = receipt.settings()?;
     if made.methods == *methods && receipt.survivors_of == node.survivors_of {
@@ -300,8 +339,6 @@ pub fn check_same_step(context: &Context, methods: &Methods, receipt: &Receipt) 
     Err(Error::data(format!(
         "{step}: {unit} was not made with the same --methods and --survivors-of"
     ))
-    .hint(format!(
-        "run sluice-dedup {subcommand} --step {step} again, with the flags of this command"
-    ))
+    .hint(again(context, subcommand))
     .into())
 }

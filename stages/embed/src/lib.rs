@@ -9,10 +9,8 @@ mod writer;
 
 use anyhow::Result;
 use clap::Parser;
-use sluice_harness::{Common, Context, Program, StepArgs, Task};
-use sluice_inference::{
-    ImageProgram, ImageStep, Join, ModelArgs, Previous, Runner, StepWriter, run_images,
-};
+use sluice_harness::{Common, Context, OpenUnit, Program, StepArgs};
+use sluice_inference::Runner;
 use sluice_manifest::layout;
 use sluice_manifest::rows::{DIMENSION_KEY, EMBEDDINGS, MODEL_KEY, MODEL_SHA256_KEY};
 use sluice_manifest::{
@@ -21,6 +19,7 @@ use sluice_manifest::{
 use sluice_model::{Kind, Model, Precision};
 use sluice_pixels::Fidelity;
 use sluice_run::{Embedder, StepOutputs, Upstream};
+use sluice_scoring::{ImageProgram, ImageStep, Join, ModelArgs, Previous, StepWriter, run_images};
 use sluice_store::Storage;
 
 use crate::writer::{EmbeddingWriter, normalize};
@@ -31,6 +30,7 @@ use crate::writer::{EmbeddingWriter, normalize};
 #[derive(Debug, Parser)]
 #[command(name = "sluice-embed", version)]
 pub struct Args {
+    /// The arguments of every step after `read`.
     #[command(flatten)]
     pub step: StepArgs,
 
@@ -47,6 +47,7 @@ pub struct Args {
     #[arg(long, env = "SLUICE_PRECISION", value_enum, default_value_t)]
     pub precision: Precision,
 
+    /// The folder of models, and how a model runs.
     #[command(flatten)]
     pub models: ModelArgs,
 }
@@ -67,10 +68,10 @@ impl Program for Args {
     const ROLE: Role = Role::Encoder;
     const OPERATIONS: &'static [Operation] = &[Operation {
         subcommand: None,
-        unit: UnitKind::Part,
+        unit: UnitKind::Partition,
         resources: Resources::Model,
         after: &[],
-        version: 2,
+        revision: 2,
     }];
 
     fn common(&self) -> &Common {
@@ -85,11 +86,11 @@ impl Program for Args {
         let Encoder { model, .. } = self.encoder(&upstream.storage)?;
         model.check()?;
         Ok(StepOutputs {
-            scores: Vec::new(),
             embedder: Some(Embedder {
                 model: model.spec.name.clone(),
                 dimension: model.spec.dimension,
             }),
+            ..StepOutputs::default()
         })
     }
 
@@ -143,14 +144,14 @@ impl ImageStep for Encoder {
         receipt.set_about(ABOUT_EPS, &eps);
     }
 
-    fn previous(&self, task: &Task<'_>) -> Result<Option<Previous>, Error> {
-        Previous::of(task, &layout::EMBEDDINGS, EMBEDDINGS, &["embedding"])
+    fn previous(&self, open_unit: &OpenUnit<'_>) -> Result<Option<Previous>, Error> {
+        Previous::of(open_unit, &layout::EMBEDDINGS, EMBEDDINGS, &["embedding"])
     }
 
     fn open(
         &self,
         context: &Context,
-        task: &Task<'_>,
+        open_unit: &OpenUnit<'_>,
         runner: &Runner<'_>,
     ) -> Result<Box<dyn StepWriter + '_>, Error> {
         let dimension = self.dimension(runner)?;
@@ -159,7 +160,7 @@ impl ImageStep for Encoder {
             (MODEL_SHA256_KEY, self.model.sha256.clone()),
             (DIMENSION_KEY, dimension.to_string()),
         ];
-        let path = task.path(&layout::EMBEDDINGS);
+        let path = open_unit.path(&layout::EMBEDDINGS);
         let writer = EmbeddingWriter::open(&context.run, &path, dimension, &metadata)?;
         Ok(Box::new(Embeddings {
             model: &self.model.spec.name,
@@ -195,11 +196,11 @@ impl StepWriter for Embeddings<'_> {
         )))
     }
 
-    fn commit(self: Box<Self>, mut task: Task<'_>, join: &Join) -> Result<(), Error> {
+    fn commit(self: Box<Self>, mut open_unit: OpenUnit<'_>, join: &Join) -> Result<(), Error> {
         let rows = self.writer.rows();
-        task.publish(|| self.writer.finish())?;
-        task.sums.unscored = join.survivors - rows;
-        task.sums.reused = join.reused;
-        task.commit(Counts::all_kept(join.survivors))
+        open_unit.publish(|| self.writer.finish())?;
+        open_unit.sums.unscored = join.survivors - rows;
+        open_unit.sums.reused = join.reused;
+        open_unit.commit(Counts::all_kept(join.survivors))
     }
 }

@@ -12,7 +12,7 @@ use sluice_store::{Store, TableWriter};
 const BATCH: usize = 1024;
 
 /// Writes the embeddings of a partition.
-pub struct EmbeddingWriter {
+pub(crate) struct EmbeddingWriter {
     table: TableWriter,
     ids: Vec<String>,
     values: Vec<f32>,
@@ -24,7 +24,7 @@ impl EmbeddingWriter {
     ///
     /// # Errors
     /// Storage errors only.
-    pub fn open(
+    pub(crate) fn open(
         run: &Store,
         path: &str,
         dimension: usize,
@@ -42,7 +42,7 @@ impl EmbeddingWriter {
     ///
     /// # Errors
     /// Storage errors only.
-    pub fn push(&mut self, id: ImageId, vector: &[f32]) -> Result<()> {
+    pub(crate) fn push(&mut self, id: ImageId, vector: &[f32]) -> Result<()> {
         if !vector.iter().all(|value| value.is_finite()) {
             tracing::warn!(
                 image_id = id.as_str(),
@@ -60,7 +60,7 @@ impl EmbeddingWriter {
     }
 
     /// Returns the number of rows so far.
-    pub fn rows(&self) -> u64 {
+    pub(crate) fn rows(&self) -> u64 {
         self.rows
     }
 
@@ -83,7 +83,7 @@ impl EmbeddingWriter {
     ///
     /// # Errors
     /// Storage errors only.
-    pub fn finish(mut self) -> Result<Output> {
+    pub(crate) fn finish(mut self) -> Result<Output> {
         if !self.ids.is_empty() {
             self.flush()?;
         }
@@ -92,7 +92,7 @@ impl EmbeddingWriter {
 }
 
 /// Divides a vector by its length. One without a finite length above 0 becomes NaN.
-pub fn normalize(vector: &mut [f32]) {
+pub(crate) fn normalize(vector: &mut [f32]) {
     let squares = vector.iter().map(|&x| f64::from(x) * f64::from(x));
     let length = squares.sum::<f64>().sqrt();
     let is_valid = length.is_finite() && length > 0.0;

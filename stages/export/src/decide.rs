@@ -19,6 +19,7 @@ const BATCH: usize = 1024;
 /// Example: sluice-export decide --run runs/a --survivors-of dedup
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// The arguments of every step after `read`.
     #[command(flatten)]
     pub step: StepArgs,
 }
@@ -65,10 +66,10 @@ fn decide(
         settings: NoSettings {},
         inputs: survivors.inputs(partition)?,
     };
-    let Some(mut task) = context.begin(work)? else {
+    let Some(mut open_unit) = context.begin(work)? else {
         return Ok(());
     };
-    let mut writer = context.run.write_rows(&task.path(&DECISIONS), &[])?;
+    let mut writer = context.run.write_rows(&open_unit.path(&DECISIONS), &[])?;
     let mut counts = Counts::default();
     let (mut kept, mut largest, mut last) = (0, 0, 0);
     let verdicts = survivors.verdicts::<SampleBrief>(partition)?;
@@ -86,16 +87,16 @@ fn decide(
         }
         writer.push(row)?;
         if (number + 1) % BATCH == 0 {
-            task.advance(BATCH)?;
+            open_unit.advance(BATCH)?;
         }
     }
-    task.advance(counts.input as usize % BATCH)?;
+    open_unit.advance(counts.input as usize % BATCH)?;
     check_complete(context, unit, &counts)?;
-    task.publish(|| writer.finish())?;
-    task.sums.kept_bytes = kept;
-    task.sums.largest_kept = largest;
-    task.sums.last_kept = last;
-    Ok(task.commit(counts)?)
+    open_unit.publish(|| writer.finish())?;
+    open_unit.sums.kept_bytes = kept;
+    open_unit.sums.largest_kept = largest;
+    open_unit.sums.last_kept = last;
+    Ok(open_unit.commit(counts)?)
 }
 
 fn as_row(verdict: Verdict<SampleBrief>) -> DecisionRow {

@@ -22,8 +22,9 @@ use crate::croissant;
 use crate::format::OutputFormat;
 use crate::hub::Extensions;
 use crate::lineage::Lineage;
+use crate::output_plan::OutputPlan;
 use crate::place::leftover_shards;
-use crate::plan::{OutputPlan, chain_of};
+use crate::plan::chain_of;
 use crate::scores::CuratedScore;
 use crate::splits::{OutputShardInfo, OutputSplit};
 use crate::write::EXTENSIONS;
@@ -33,6 +34,7 @@ use crate::write::EXTENSIONS;
 /// Example: sluice-export index --run runs/a
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// The arguments of every step after `read`.
     #[command(flatten)]
     pub step: StepArgs,
 
@@ -103,7 +105,7 @@ fn index(args: &Args, context: &Context, plan: &OutputPlan, unit: Unit) -> Resul
             Input::units(step, UnitKind::Shard, fingerprints),
         ],
     };
-    let Some(mut task) = context.begin(work)? else {
+    let Some(mut open_unit) = context.begin(work)? else {
         return Ok(());
     };
     let splits = splits(&plan.places(context)?, &written)?;
@@ -133,13 +135,13 @@ fn index(args: &Args, context: &Context, plan: &OutputPlan, unit: Unit) -> Resul
         .filter(|_| plan.settings.format == OutputFormat::Webdataset)
     {
         let json = wids_index(split)?;
-        task.publish_outside(out, || put(out, &split.index(), &json))?;
+        open_unit.publish_outside(out, || put(out, &split.index(), &json))?;
     }
     let json = croissant::render(&card)?;
-    task.publish_outside(out, || put(out, layout::OUTPUT_CROISSANT, &json))?;
+    open_unit.publish_outside(out, || put(out, layout::OUTPUT_CROISSANT, &json))?;
     let card = card::render(&card);
-    task.publish_outside(out, || put(out, layout::OUTPUT_CARD, card.as_bytes()))?;
-    Ok(task.commit(counts)?)
+    open_unit.publish_outside(out, || put(out, layout::OUTPUT_CARD, card.as_bytes()))?;
+    Ok(open_unit.commit(counts)?)
 }
 
 fn wids_index(split: &OutputSplit) -> Result<Vec<u8>> {
@@ -294,7 +296,7 @@ fn describe(
     written: &[Receipt],
 ) -> Result<DatasetCard> {
     let receipts = lineage.receipts;
-    let decided: Vec<&Receipt> = receipts.of_kind(step, UnitKind::Part).iter().collect();
+    let decided: Vec<&Receipt> = receipts.of_kind(step, UnitKind::Partition).iter().collect();
     let deciders = chain_of(receipts, &decided).into_iter().cloned();
     let scores = plan.settings.scores.iter();
     Ok(DatasetCard {

@@ -23,7 +23,8 @@ pub mod hub;
 pub mod index;
 pub mod kept;
 pub mod lineage;
-pub mod pack;
+pub mod output_plan;
+mod pack;
 pub mod place;
 pub mod plan;
 pub mod recoded;
@@ -46,12 +47,17 @@ use sluice_run::{StepOutputs, Upstream};
 #[derive(Debug, Parser)]
 #[command(name = "sluice-export", version)]
 pub struct Args {
+    /// The subcommand.
     #[command(subcommand)]
     pub command: Command,
 }
 
 /// The subcommands of the export.
 #[derive(Debug, Subcommand)]
+#[expect(
+    missing_docs,
+    reason = "the help of a subcommand is the docstring of its arguments"
+)]
 pub enum Command {
     Decide(decide::Args),
     Plan(plan::Args),
@@ -76,14 +82,14 @@ const fn operation(
     unit: UnitKind,
     resources: Resources,
     after: &'static [&'static str],
-    version: u32,
+    revision: u32,
 ) -> Operation {
     Operation {
         subcommand: Some(subcommand),
         unit,
         resources,
         after,
-        version,
+        revision,
     }
 }
 
@@ -91,7 +97,7 @@ impl Program for Args {
     const NAME: &'static str = "sluice-export";
     const ROLE: Role = Role::Sink;
     const OPERATIONS: &'static [Operation] = &[
-        operation("decide", UnitKind::Part, Resources::Light, &[], 3),
+        operation("decide", UnitKind::Partition, Resources::Light, &[], 3),
         operation("plan", UnitKind::Plan, Resources::Light, &["decide"], 4),
         operation("write", UnitKind::Shard, Resources::Copy, &["plan"], 3),
         operation("index", UnitKind::Index, Resources::Light, &["write"], 5),

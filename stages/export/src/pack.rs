@@ -43,7 +43,7 @@ impl Weight {
 
 /// A partition's kept samples in the sequence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct KeptLength {
+pub(crate) struct KeptLength {
     /// The partition.
     pub partition: Partition,
     /// The total weight of its kept samples.
@@ -62,7 +62,7 @@ pub struct KeptLength {
 /// # Panics
 ///
 /// Panics if `per_shard` is 0.
-pub fn pack(lengths: &[KeptLength], per_shard: u64) -> Result<Vec<OutputPlanRow>> {
+pub(crate) fn pack(lengths: &[KeptLength], per_shard: u64) -> Result<Vec<OutputPlanRow>> {
     let total: u64 = lengths.iter().map(|kept| kept.length).sum();
     if total / per_shard > u64::from(u32::MAX) {
         return Err(too_many(total, per_shard));
@@ -100,7 +100,7 @@ pub fn pack(lengths: &[KeptLength], per_shard: u64) -> Result<Vec<OutputPlanRow>
 /// # Panics
 ///
 /// Panics if `per_shard` is 0.
-pub fn pack_splits(
+pub(crate) fn pack_splits(
     lines: &[(&str, Vec<KeptLength>)],
     per_shard: u64,
 ) -> Result<Vec<OutputPlanRow>> {

@@ -1,6 +1,5 @@
 //! Packs the kept samples into output shards, from the receipts of `decide` alone.
 
-use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 
@@ -11,15 +10,12 @@ use serde_json::Value;
 use sluice_harness::{Context, StepArgs, Work};
 use sluice_manifest::layout::{CAPTIONS, DECISIONS, GROUPS, OUTPUT_PLAN};
 use sluice_manifest::rows::{DecisionRow, OUTPUT_KEY, OutputPlanRow, WEIGHT_KEY};
-use sluice_manifest::{
-    Counts, Error, FanOut, Fingerprint, Input, Receipt, RunInfo, StepName, Unit, UnitKind, layout,
-};
+use sluice_manifest::{Counts, Error, FanOut, Receipt, RunInfo, StepName, Unit, UnitKind, layout};
 use sluice_pixels::{Encoding, Recode, TargetSize};
 use sluice_run::{InputPlaces, Plan, Receipts, Upstream};
 use sluice_store::{Location, Store};
 
 use crate::captions::{self, KeepCaptions};
-use crate::claim::Claim;
 use crate::decide::{chain_name, refuse_other_chain};
 use crate::format::OutputFormat;
 use crate::groups;
@@ -32,14 +28,15 @@ use crate::split::{Split, refuse_partial, split_of};
 /// The size of the smallest tar that is not empty: a header, a block, and two blocks at the end.
 const SMALLEST_SHARD: u64 = 4 * 512;
 
-/// The only unit.
-const UNIT: Unit = Unit::once(UnitKind::Plan);
+/// The only unit of `plan`.
+pub(crate) const UNIT: Unit = Unit::once(UnitKind::Plan);
 
 /// Pack the kept samples into output shards
 ///
 /// Example: sluice-export plan --run runs/a --output out/ --images-per-shard 1000
 #[derive(Debug, ClapArgs)]
 pub struct Args {
+    /// The arguments of every step after `read`.
     #[command(flatten)]
     pub step: StepArgs,
 
@@ -53,6 +50,7 @@ pub struct Args {
     #[arg(long, env = "SLUICE_OVERWRITE")]
     pub overwrite: bool,
 
+    /// The size of an output shard, in images or bytes.
     #[command(flatten)]
     pub size: OutputShardSize,
 
@@ -380,7 +378,7 @@ fn write_plan(
         settings,
         inputs: inputs.iter().map(|receipt| receipt.as_input()).collect(),
     };
-    let Some(mut task) = context.begin(work)? else {
+    let Some(mut open_unit) = context.begin(work)? else {
         return Ok(());
     };
     let rows = if splits.is_empty() {
@@ -399,28 +397,28 @@ fn write_plan(
     }
     let mut writer = context
         .run
-        .write_rows::<OutputPlanRow>(&task.path(&OUTPUT_PLAN), &metadata)?;
+        .write_rows::<OutputPlanRow>(&open_unit.path(&OUTPUT_PLAN), &metadata)?;
     for row in rows {
         writer.push(row)?;
     }
-    task.publish(|| writer.finish())?;
+    open_unit.publish(|| writer.finish())?;
     let last = decided
         .first()
         .and_then(|first| first.survivors_of.as_ref());
     let survivors = context.survivors(last)?;
-    let groups = groups::write(context, source, &survivors, &task.path(&GROUPS))?;
-    task.publish(|| Ok(groups))?;
+    let groups = groups::write(context, source, &survivors, &open_unit.path(&GROUPS))?;
+    open_unit.publish(|| Ok(groups))?;
     if keep == KeepCaptions::All {
         let rows = captions::collect(context, source, &survivors)?;
-        let mut writer = context.run.write_rows(&task.path(&CAPTIONS), &[])?;
+        let mut writer = context.run.write_rows(&open_unit.path(&CAPTIONS), &[])?;
         for row in rows {
             writer.push(row)?;
         }
-        task.publish(|| writer.finish())?;
+        open_unit.publish(|| writer.finish())?;
     }
-    task.sums.shards = shards.into();
+    open_unit.sums.shards = shards.into();
     let kept = decided.iter().map(|receipt| receipt.counts.kept).sum();
-    Ok(task.commit(Counts::all_kept(kept))?)
+    Ok(open_unit.commit(Counts::all_kept(kept))?)
 }
 
 /// Returns the weight of each partition's kept samples.
@@ -543,141 +541,6 @@ fn run_id(run: &Location, upstream: &Upstream) -> sluice_manifest::Result<String
     }
     let input = upstream.input.as_ref();
     Ok(input.map_or_else(String::new, |input| input.id_of_run(run)))
-}
-
-/// Refuses an output that another run has claimed since it was planned. One without a claim was
-/// planned by an older version.
-fn refuse_taken(output: &Store, context: &Context) -> sluice_manifest::Result<()> {
-    let place = output.location();
-    let Some(claim) = Claim::read(output)? else {
-        return Ok(());
-    };
-    let id = context.run_info()?.map(|info| info.id).unwrap_or_default();
-    let ours = Claim::new(context.run.location(), &id, context.step(), place);
-    ours.refuse_other(&claim, place)
-        .map_err(|e| e.hint("plan the export again, with another --output or with --overwrite"))
-}
-
-/// The plan, as the later subcommands use it.
-pub struct OutputPlan {
-    /// The plan's receipt.
-    pub receipt: Receipt,
-    /// The settings of the plan.
-    pub settings: PlanSettings,
-    /// The folder of the curated dataset.
-    pub output: Store,
-    /// The number of output shards.
-    pub shards: u32,
-    /// The fingerprints of the units that the plan was made from.
-    counted: HashSet<Fingerprint>,
-}
-
-impl OutputPlan {
-    /// Reads the plan.
-    ///
-    /// # Errors
-    ///
-    /// Returns a data error if it does not exist, a usage error if the output has been claimed by
-    /// another run since, and otherwise a storage error.
-    pub fn open(context: &Context) -> Result<Self> {
-        let receipt = context.required_receipt(context.step(), UNIT)?;
-        let settings: PlanSettings = receipt.settings()?;
-        // Each shard contains at least one sample.
-        let shards = u32::try_from(receipt.sums.shards).ok();
-        let shards = shards.filter(|shards| u64::from(*shards) <= receipt.counts.kept);
-        let shards = shards.ok_or_else(|| {
-            Error::data("the plan of the output has more shards than samples")
-                .hint("run sluice-export plan again with --force")
-        })?;
-        let inputs = receipt.inputs.iter();
-        let output = context
-            .storage
-            .create(&Location::parse(&settings.output)?)?;
-        refuse_taken(&output, context)?;
-        Ok(Self {
-            output,
-            settings,
-            shards,
-            counted: inputs.map(|input| input.fingerprint.clone()).collect(),
-            receipt,
-        })
-    }
-
-    /// Returns the units of `write`, in order.
-    pub fn units(&self) -> Vec<Unit> {
-        Unit::all(UnitKind::Shard, self.shards)
-    }
-
-    /// Returns the rows of the plan for an output shard.
-    ///
-    /// # Errors
-    ///
-    /// Returns a data error if the plan is missing or damaged, and otherwise a storage error.
-    pub fn rows(&self, context: &Context, shard: u32) -> Result<Vec<OutputPlanRow>> {
-        let path = OUTPUT_PLAN.path(context.step(), UNIT);
-        let rows = context.run.rows::<OutputPlanRow>(&path)?;
-        let rows = rows.within("shard", shard..shard + 1)?;
-        let mine = rows.filter(|row| row.as_ref().map_or(true, |row| row.shard == shard));
-        Ok(mine.collect::<sluice_manifest::Result<_>>()?)
-    }
-
-    /// Returns the first row of each shard, with its path in the output and its split.
-    ///
-    /// # Errors
-    ///
-    /// Returns a data error if the plan is missing or damaged, and otherwise a storage error.
-    pub fn places(&self, context: &Context) -> Result<Vec<OutputPlanRow>> {
-        let path = OUTPUT_PLAN.path(context.step(), UNIT);
-        let mut places: Vec<OutputPlanRow> = Vec::new();
-        for row in context.run.rows::<OutputPlanRow>(&path)? {
-            let row = row?;
-            if places.last().is_none_or(|last| last.shard != row.shard) {
-                places.push(row);
-            }
-        }
-        Ok(places)
-    }
-
-    /// Checks that the decisions are those that the plan counted. With others, samples start at
-    /// different positions.
-    ///
-    /// # Errors
-    ///
-    /// Returns a data error if they were made after the plan, and a usage error if `--survivors-of`
-    /// names another step than they were made with.
-    pub fn refuse_other_decisions(&self, context: &Context, decided: &Receipt) -> Result<()> {
-        refuse_other_chain(context, decided)?;
-        if self.counted.contains(&decided.fingerprint) {
-            Ok(())
-        } else {
-            Err(Error::data(format!(
-                "{} was decided again after the export was planned",
-                decided.unit
-            ))
-            .hint("run sluice-export plan again")
-            .into())
-        }
-    }
-
-    /// Returns a unit of a step whose scores or embeddings go into the output, after checking that
-    /// the plan was made with it.
-    ///
-    /// # Errors
-    ///
-    /// Returns a data error if the unit was done again after the plan, and otherwise a storage
-    /// error.
-    pub fn planned_input(&self, context: &Context, step: &StepName, unit: Unit) -> Result<Input> {
-        let input = context.input(step, unit)?;
-        if self.counted.contains(&input.fingerprint) {
-            Ok(input)
-        } else {
-            Err(Error::data(format!(
-                "{step} {unit} was done again after the export was planned"
-            ))
-            .hint("run sluice-export decide again, then plan")
-            .into())
-        }
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::io::{self, BufRead, Read};
 
 use anyhow::Result;
 use sha2::{Digest, Sha256};
-use sluice_harness::{Context, MemoryBudget, StepArgs, Task, Work};
+use sluice_harness::{Context, MemoryBudget, OpenUnit, StepArgs, Work};
 use sluice_manifest::rows::{CuratedRow, MemberRow, OutputPlanRow, PlanRow, Row as _, SampleRow};
 use sluice_manifest::{
     Counts, Error, Input, InputOf, Partition, Receipt, ShardPath, StepName, Unit, UnitKind,
@@ -22,7 +22,7 @@ use crate::curated::{CuratedWriter, Image};
 use crate::format::OutputFormat;
 use crate::hub::Extensions;
 use crate::kept::{EmbeddingsInfo, KeptSample, KeptSamples};
-use crate::plan::OutputPlan;
+use crate::output_plan::OutputPlan;
 use crate::recoded::recode;
 
 /// The key of the extensions of a shard's members in receipts.
@@ -39,6 +39,7 @@ const AT_ONCE: usize = 2;
 /// Example: sluice-export write --run runs/a --task-index 0 --task-count 8
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    /// The arguments of every step after `read`.
     #[command(flatten)]
     pub step: StepArgs,
 }
@@ -62,7 +63,7 @@ struct Export<'a> {
 pub fn run(context: &Context) -> Result<()> {
     let source = context.plan()?;
     let plan = OutputPlan::open(context)?;
-    let decided = context.required_receipt(context.step(), Unit::once(UnitKind::Part))?;
+    let decided = context.required_receipt(context.step(), Unit::once(UnitKind::Partition))?;
     let export = Export {
         context,
         input: InputReader::new(&context.run, &source.input()?, &context.storage),
@@ -92,7 +93,7 @@ impl Export<'_> {
             settings: NoSettings {},
             inputs,
         };
-        let Some(mut task) = self.context.begin(work)? else {
+        let Some(mut open_unit) = self.context.begin(work)? else {
             return Ok(());
         };
         let output = &self.plan.output;
@@ -115,17 +116,17 @@ impl Export<'_> {
             memory: &self.context.memory,
         };
         for part in &parts {
-            self.copy_part(part, &task, &mut shard)?;
+            self.copy_part(part, &open_unit, &mut shard)?;
         }
         let tar = shard.tar.map(ShardWriter::finish).transpose();
         let tar = tar.map_err(|e| Error::of_io(e, &output.uri(&path)))?;
-        task.publish_outside(output, || shard.table.finish())?;
+        open_unit.publish_outside(output, || shard.table.finish())?;
         if let Some(tar) = tar {
-            task.publish_outside(output, || tar.finish())?;
+            open_unit.publish_outside(output, || tar.finish())?;
         }
-        task.about(EXTENSIONS, &serde_json::to_string(&shard.extensions)?);
-        task.sums.bytes = shard.bytes;
-        Ok(task.commit(shard.counts)?)
+        open_unit.about(EXTENSIONS, &serde_json::to_string(&shard.extensions)?);
+        open_unit.sums.bytes = shard.bytes;
+        Ok(open_unit.commit(shard.counts)?)
     }
 
     /// Returns the parts of an output shard, and all inputs.
@@ -197,7 +198,7 @@ impl Export<'_> {
     fn copy_part(
         &self,
         part: &ShardPart<'_>,
-        task: &Task<'_>,
+        open_unit: &OpenUnit<'_>,
         shard: &mut OutputShard<'_>,
     ) -> Result<()> {
         let compressions = compressions(&self.context.run, part.row.partition.into())?;
@@ -222,7 +223,7 @@ impl Export<'_> {
                     ahead.push_back(next);
                 }
                 shard.copy(&mut source, sample)?;
-                task.advance(1)?;
+                open_unit.advance(1)?;
             }
         }
         Ok(())

@@ -45,14 +45,14 @@ const COLUMNS: [(&str, VariableKind); 20] = [
 ];
 
 /// Whether a name is not a score's.
-pub fn is_column(name: &str) -> bool {
+pub(crate) fn is_column(name: &str) -> bool {
     let names = COLUMNS.iter().chain(&COMPUTED);
     names.clone().any(|(column, _)| *column == name)
 }
 
 /// Whether rules cannot read a score of this step, for they read something else under its name: a
 /// column, or a word or a type of CEL.
-pub fn is_reserved(step: &StepName) -> bool {
+pub(crate) fn is_reserved(step: &StepName) -> bool {
     let name = step.identifier();
     is_column(&name) || is_of_language(&name)
 }
@@ -74,7 +74,7 @@ pub fn refuse_reserved(step: &StepName) -> Result<()> {
 }
 
 /// Returns the variables that rules can read, given the scores of the steps before.
-pub fn variables(upstream: &Upstream) -> Vec<Variable> {
+pub(crate) fn variables(upstream: &Upstream) -> Vec<Variable> {
     let columns = COLUMNS
         .iter()
         .chain(&COMPUTED)
@@ -93,7 +93,7 @@ pub fn variables(upstream: &Upstream) -> Vec<Variable> {
 }
 
 /// The columns of `read/images` that some rules read, row by row.
-pub struct ColumnReader {
+pub(crate) struct ColumnReader {
     table: Table,
     names: Vec<&'static str>,
     has_pixels: bool,
@@ -107,7 +107,11 @@ impl ColumnReader {
     ///
     /// # Errors
     /// Data, when the manifest is missing or broken.
-    pub fn open(context: &Context, unit: Unit, references: impl Fn(&str) -> bool) -> Result<Self> {
+    pub(crate) fn open(
+        context: &Context,
+        unit: Unit,
+        references: impl Fn(&str) -> bool,
+    ) -> Result<Self> {
         let (has_pixels, has_aspect) = (references("pixels"), references("aspect"));
         let is_size = |name: &str| ["width", "height"].contains(&name);
         let names = COLUMNS.iter().map(|(name, _)| *name);
@@ -135,7 +139,7 @@ impl ColumnReader {
     ///
     /// # Errors
     /// Data, when the manifest is broken or has no more rows.
-    pub fn advance(&mut self) -> Result<()> {
+    pub(crate) fn advance(&mut self) -> Result<()> {
         self.row += 1;
         while self
             .batch
@@ -150,7 +154,7 @@ impl ColumnReader {
     }
 
     /// Sets the row's values.
-    pub fn set<'r>(&'r self, row: &mut SampleValues<'r>) {
+    pub(crate) fn set<'r>(&'r self, row: &mut SampleValues<'r>) {
         let Some(batch) = &self.batch else { return };
         for name in &self.names {
             let column = batch.column_by_name(name);

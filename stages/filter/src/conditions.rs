@@ -157,7 +157,7 @@ pub struct Settings {
 ///
 /// # Errors
 /// Usage, when a rule is not CEL.
-pub fn needed_scores(args: &Args) -> Result<BTreeSet<StepName>> {
+pub(crate) fn needed_scores(args: &Args) -> Result<BTreeSet<StepName>> {
     let thresholds = args.min.iter().chain(&args.max).map(|given| &given.score);
     let tops = args.top.iter().map(|top| &top.score);
     let named = thresholds.chain(tops).chain(&args.scores);
@@ -196,7 +196,7 @@ fn scorers_of_rule(rule: &str, expression: &str) -> Result<Vec<StepName>> {
 /// # Errors
 /// Usage, when a rule does not compile, a threshold is outside of the scores' range, or there is no
 /// such score.
-pub fn compiled(conditions: &[Condition], upstream: &Upstream) -> Result<RuleSet> {
+pub(crate) fn compiled(conditions: &[Condition], upstream: &Upstream) -> Result<RuleSet> {
     let mut rules = Vec::new();
     for condition in conditions {
         match condition {
@@ -221,14 +221,14 @@ pub fn compiled(conditions: &[Condition], upstream: &Upstream) -> Result<RuleSet
 ///
 /// # Errors
 /// Usage, when there is such a score; of storage.
-pub fn refuse_hidden_scores(args: &Args, context: &Context) -> Result<()> {
+pub(crate) fn refuse_hidden_scores(args: &Args, context: &Context) -> Result<()> {
     for rule in &args.rule {
         let names = names(&rule.name, &rule.expression).map_err(refused)?;
         for name in names.into_iter().filter(|name| is_column(name)) {
             let Ok(step) = StepName::new(&name.replace('_', "-")) else {
                 continue;
             };
-            let receipt = context.receipt(&step, Unit::once(UnitKind::Part))?;
+            let receipt = context.receipt(&step, Unit::once(UnitKind::Partition))?;
             if receipt.is_some_and(|receipt| !receipt.scores.is_empty()) {
                 refuse_reserved(&step)?;
             }
@@ -242,7 +242,7 @@ pub fn refuse_hidden_scores(args: &Args, context: &Context) -> Result<()> {
 /// # Errors
 /// Usage: no condition at all, a score that no step gives, a threshold outside of the model's range or
 /// none where the model states none, a rule that does not compile.
-pub fn resolve(args: &Args, upstream: &Upstream) -> Result<(Vec<Condition>, RuleSet)> {
+pub(crate) fn resolve(args: &Args, upstream: &Upstream) -> Result<(Vec<Condition>, RuleSet)> {
     for (step, _) in upstream.scorers() {
         refuse_reserved(step)?;
     }
@@ -348,11 +348,11 @@ mod tests {
             ..ScoreColumn::named(name)
         };
         let mut give = |step: &str, scores| {
-            let embedder = None;
-            upstream.insert(
-                StepName::new(step).unwrap(),
-                StepOutputs { scores, embedder },
-            );
+            let gives = StepOutputs {
+                scores,
+                ..StepOutputs::default()
+            };
+            upstream.insert(StepName::new(step).unwrap(), gives);
         };
         give("aesthetic", vec![column("score", Keep::AtLeast)]);
         give("nsfw-2", vec![column("score", Keep::Below)]);
@@ -474,8 +474,11 @@ mod tests {
             let mut upstream = upstream();
             let scores = vec![ScoreColumn::named("score")];
             let step = StepName::new(name).unwrap();
-            let embedder = None;
-            upstream.insert(step, StepOutputs { scores, embedder });
+            let gives = StepOutputs {
+                scores,
+                ..StepOutputs::default()
+            };
+            upstream.insert(step, gives);
             let args = Args::try_parse_from(["sluice-filter", "--run=r", "--min=mine=1"]).unwrap();
             let error = resolve(&args, &upstream).map(|_| ()).unwrap_err();
             assert!(error.to_string().contains(name), "{name}: {error}");

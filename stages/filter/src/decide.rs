@@ -40,7 +40,7 @@ struct PartitionFilter<'a> {
 }
 
 /// Decides about the partitions that are this process's share.
-pub fn run(
+pub(crate) fn run(
     context: &Context,
     survivors_of: Option<&StepName>,
     upstream: &Upstream,
@@ -57,7 +57,7 @@ pub fn run(
             resolution,
         } = condition
         {
-            whole.push(context.combined_input(&score.step, UnitKind::Part)?);
+            whole.push(context.combined_input(&score.step, UnitKind::Partition)?);
             let histogram = whole_histogram(context, score, upstream)?;
             *threshold = top_threshold(&histogram, score, *fraction);
             *resolution = Some(histogram.resolution());
@@ -95,7 +95,7 @@ fn sampling_of(conditions: &[Condition]) -> Option<&Sampling> {
 fn whole_histogram(context: &Context, score: &ScoreName, upstream: &Upstream) -> Result<Histogram> {
     let position = ScoreColumn::position(upstream.scores(&score.step)?, score)?;
     let mut histogram = Histogram::default();
-    let units = context.units_of(&score.step, UnitKind::Part)?;
+    let units = context.units_of(&score.step, UnitKind::Partition)?;
     for receipt in context.required_receipts(&score.step, &units)? {
         if let Some(summary) = receipt.scores.get(position) {
             histogram.merge(&summary.histogram);
@@ -154,12 +154,12 @@ impl PartitionFilter<'_> {
             },
             inputs,
         };
-        let Some(mut task) = context.begin(work)? else {
+        let Some(mut open_unit) = context.begin(work)? else {
             return Ok(());
         };
         let mut rows = context
             .run
-            .write_rows::<FilterRow>(&task.path(&FILTERED), &[])?;
+            .write_rows::<FilterRow>(&open_unit.path(&FILTERED), &[])?;
         let mut values = self.open_values(unit)?;
         let sampled = self.sampled(unit)?;
         let mut counts = Counts::default();
@@ -183,13 +183,13 @@ impl PartitionFilter<'_> {
                 detail,
             })?;
             if (counts.input as usize).is_multiple_of(STEP) {
-                task.advance(STEP)?;
+                open_unit.advance(STEP)?;
             }
         }
-        task.advance(counts.input as usize % STEP)?;
-        task.publish(|| rows.finish())?;
-        task.decides(&[UnitKind::Part]);
-        Ok(task.commit(counts)?)
+        open_unit.advance(counts.input as usize % STEP)?;
+        open_unit.publish(|| rows.finish())?;
+        open_unit.decides(&[UnitKind::Partition]);
+        Ok(open_unit.commit(counts)?)
     }
 
     /// Returns what is sampled, the sample of all partitions, and the clusters of one; none where nothing

@@ -32,6 +32,7 @@ const MOST_PER_CLUSTER: i64 = 1 << 24;
 #[derive(Debug, Parser)]
 #[command(name = "sluice-filter", version)]
 pub struct Args {
+    /// The arguments of every step after `read`.
     #[command(flatten)]
     pub step: StepArgs,
 
@@ -68,6 +69,7 @@ pub struct Args {
     #[arg(long, env = "SLUICE_RULE", value_name = "NAME=EXPRESSION")]
     pub rule: Vec<NamedRule>,
 
+    /// How many samples of each cluster stay.
     #[command(flatten)]
     pub sample: SampleArgs,
 }
@@ -84,7 +86,13 @@ pub struct SampleArgs {
     pub sample_per_cluster: Option<u32>,
 
     /// Which images of a cluster stay
-    #[arg(long, env = "SLUICE_SAMPLE_BY", value_enum, default_value_t)]
+    #[arg(
+        long,
+        env = "SLUICE_SAMPLE_BY",
+        value_enum,
+        default_value_t,
+        requires = "sample_per_cluster"
+    )]
     pub sample_by: SampleBy,
 
     /// The dedup step that assigned the clusters
@@ -92,7 +100,8 @@ pub struct SampleArgs {
         long,
         env = "SLUICE_CLUSTERS_OF",
         value_name = "STEP",
-        default_value = "dedup"
+        default_value = "dedup",
+        requires = "sample_per_cluster"
     )]
     pub clusters_of: StepName,
 
@@ -133,10 +142,10 @@ impl Program for Args {
     const ROLE: Role = Role::Decider;
     const OPERATIONS: &'static [Operation] = &[Operation {
         subcommand: None,
-        unit: UnitKind::Part,
+        unit: UnitKind::Partition,
         resources: Resources::Light,
         after: &[],
-        version: 1,
+        revision: 1,
     }];
 
     fn common(&self) -> &Common {
@@ -154,6 +163,9 @@ impl Program for Args {
 
     fn check(&self, upstream: &Upstream) -> Result<StepOutputs> {
         resolve(self, upstream)?;
+        if let Some(sampling) = self.sample.sampling() {
+            upstream.refuse_without_clusters(&sampling.clusters_of)?;
+        }
         Ok(StepOutputs::default())
     }
 

@@ -58,7 +58,7 @@ type Key = (u32, u64);
 type Place = (u32, f32);
 
 /// The images of a partition that are in a cluster.
-pub type Clusters = HashMap<ImageId, Place>;
+pub(crate) type Clusters = HashMap<ImageId, Place>;
 
 /// The last image that stays of each cluster that has more than may stay.
 pub struct Sample(HashMap<u32, Key>);
@@ -73,11 +73,7 @@ impl Sampling {
         let receipt = context.required_receipt(step, unit)?;
         let path = layout::ASSIGNMENTS.path(step, unit);
         if receipt.output(&path).is_none() {
-            return Err(
-                Error::usage(format!("--clusters-of {step}: it has no clusters"))
-                    .hint("name a dedup step with the method semantic")
-                    .into(),
-            );
+            return Err(self.no_clusters().into());
         }
         let columns = ["cluster", "home", "image_id", "distance"];
         let mut found = Clusters::new();
@@ -170,9 +166,24 @@ impl Sampling {
     /// Returns what is read of all partitions.
     ///
     /// # Errors
-    /// Data, when the step was not run for all partitions.
+    /// Usage, when the step has no clusters; data, when it was not run for all partitions.
     pub fn input(&self, context: &Context) -> Result<sluice_manifest::Input> {
-        Ok(context.combined_input(&self.clusters_of, UnitKind::Part)?)
+        let step = &self.clusters_of;
+        let is_assigned = context
+            .receipt(step, Unit::once(UnitKind::Partition))?
+            .is_some();
+        if !is_assigned && !context.run.list(&layout::receipts(step))?.is_empty() {
+            return Err(self.no_clusters().into());
+        }
+        Ok(context.combined_input(step, UnitKind::Partition)?)
+    }
+
+    fn no_clusters(&self) -> Error {
+        Error::usage(format!(
+            "--clusters-of {}: it has no clusters",
+            self.clusters_of
+        ))
+        .hint("name a dedup step with the method semantic, and run its sluice-dedup fit and assign")
     }
 }
 

@@ -11,7 +11,7 @@ const BYTES: u64 = 128 << 20;
 const SAMPLES: usize = 10_000;
 
 /// Groups sorted samples into shards of the plan.
-pub fn grouped(
+pub(crate) fn grouped(
     samples: Vec<FileSample>,
     limit: Option<u64>,
 ) -> impl Iterator<Item = (PlanRow, Vec<FileRow>)> {

@@ -19,7 +19,7 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use clap::{Args as ClapArgs, Parser};
 use serde::{Deserialize, Serialize};
-use sluice_harness::{Common, Context, Program, Task, Work};
+use sluice_harness::{Common, Context, OpenUnit, Program, Work};
 use sluice_manifest::rows::{FileRow, PlanRow};
 use sluice_manifest::{
     Counts, Error, FanOut, Fingerprint, Input, InputOf, Operation, Partition, Resources, Role,
@@ -36,6 +36,7 @@ use crate::contents::{Contents, InputOptions};
 #[derive(Debug, Parser)]
 #[command(name = "sluice-partition", version)]
 pub struct Args {
+    /// The arguments of every program.
     #[command(flatten)]
     pub common: Common,
 
@@ -63,6 +64,7 @@ pub struct Args {
     #[arg(long, env = "SLUICE_URL_COLUMN", value_name = "COLUMN")]
     pub url_column: Option<String>,
 
+    /// The size of a partition, in shards or bytes.
     #[command(flatten)]
     pub size: PartitionSize,
 }
@@ -90,7 +92,7 @@ impl Program for Args {
         unit: UnitKind::Plan,
         resources: Resources::Light,
         after: &[],
-        version: 3,
+        revision: 3,
     }];
 
     fn common(&self) -> &Common {
@@ -192,27 +194,27 @@ fn plan(args: &Args, context: &Context, unit: Unit) -> Result<()> {
         },
         inputs: vec![all_shards(&shards)],
     };
-    let Some(mut task) = context.begin(work)? else {
+    let Some(mut open_unit) = context.begin(work)? else {
         return Ok(());
     };
     let json = serde_json::to_vec_pretty(&info)?;
     let mut object = context.run.writer(layout::RUN_INFO)?;
     std::io::Write::write_all(&mut object, &json)?;
-    task.publish(|| object.finish())?;
+    open_unit.publish(|| object.finish())?;
     let mut writer = context.run.write_rows(layout::PLAN, &[])?;
     for row in rows {
         writer.push(row)?;
     }
-    task.publish(|| writer.finish())?;
-    write_files(context, &mut task, files)?;
+    open_unit.publish(|| writer.finish())?;
+    write_files(context, &mut open_unit, files)?;
     // Removes the outputs of later steps for partitions that the plan no longer has.
     context.remove_units("", |_, unit| {
-        unit.kind == UnitKind::Part && unit.index >= info.partitions
+        unit.kind == UnitKind::Partition && unit.index >= info.partitions
     })?;
-    task.sums.partitions = info.partitions.into();
-    task.sums.shards = info.shards;
-    task.sums.bytes = info.bytes;
-    Ok(task.commit(Counts::default())?)
+    open_unit.sums.partitions = info.partitions.into();
+    open_unit.sums.shards = info.shards;
+    open_unit.sums.bytes = info.bytes;
+    Ok(open_unit.commit(Counts::default())?)
 }
 
 /// Returns the previous `run.json`, or `None` if no receipt lists it: it is then rewritten.
@@ -272,7 +274,7 @@ fn all_shards(shards: &[Input]) -> Input {
 /// Writes the lists of files, one for each partition that has files.
 fn write_files(
     context: &Context,
-    task: &mut Task<'_>,
+    open_unit: &mut OpenUnit<'_>,
     files: Vec<(Partition, Vec<FileRow>)>,
 ) -> Result<()> {
     for (partition, rows) in files {
@@ -281,7 +283,7 @@ fn write_files(
         for row in rows {
             writer.push(row)?;
         }
-        task.publish(|| writer.finish())?;
+        open_unit.publish(|| writer.finish())?;
     }
     Ok(())
 }

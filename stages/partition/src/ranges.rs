@@ -12,7 +12,7 @@ use crate::listing::list_first;
 const RANGE_LIMIT: u64 = 1_000_000;
 
 /// A pattern without its folder.
-pub struct NamePattern {
+pub(crate) struct NamePattern {
     /// The globs, one for each combination of numbers of the pattern's ranges.
     globs: Vec<Pattern>,
     names: BTreeSet<String>,
@@ -31,7 +31,7 @@ impl NamePattern {
     /// # Errors
     ///
     /// Returns a usage error if a range or a glob is not valid.
-    pub fn new(pattern: &str, rest: &str) -> Result<Self> {
+    pub(crate) fn new(pattern: &str, rest: &str) -> Result<Self> {
         let mut wanted = Self {
             globs: Vec::new(),
             names: BTreeSet::new(),
@@ -49,7 +49,7 @@ impl NamePattern {
         Ok(wanted)
     }
 
-    pub fn matches(&self, path: &str) -> bool {
+    pub(crate) fn matches(&self, path: &str) -> bool {
         let matches = |glob: &Pattern| glob.matches_with(path, OPTIONS);
         self.names.contains(path) || self.globs.iter().any(matches)
     }
@@ -60,7 +60,7 @@ impl NamePattern {
     /// # Errors
     ///
     /// Returns a data error that names the missing shards.
-    pub fn refuse_missing(&self, pattern: &str, objects: &[ObjectInfo]) -> Result<()> {
+    pub(crate) fn refuse_missing(&self, pattern: &str, objects: &[ObjectInfo]) -> Result<()> {
         let found: HashSet<&str> = objects.iter().map(|object| object.path.as_str()).collect();
         let names = self.names.iter().map(String::as_str);
         let names = names.filter(|name| !found.contains(name));

@@ -94,7 +94,7 @@ pub fn examine(
         )),
         (_, Some(member)) => bytes_of(member),
     };
-    if sample.problem == Some(SampleProblem::CutShort) {
+    if sample.problem == Some(SampleProblem::DamageAfter) {
         notes.push(
             "the shard is damaged directly after this sample, which may have had more members"
                 .to_owned(),

@@ -8,15 +8,17 @@
 pub mod batches;
 pub mod examine;
 
+use std::fmt;
+
 use anyhow::Result;
 use clap::Parser;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use sluice_harness::{Common, Context, Program, Task, Work};
+use sluice_harness::{Common, Context, OpenUnit, Program, Work};
 use sluice_manifest::layout::{IMAGES, SHARDS, SKIPPED};
 use sluice_manifest::rows::{PlanRow, SampleRow, ShardRow, ShardStatus, SkippedRow};
 use sluice_manifest::{Counts, Error, Input, Operation, Resources, Role, Unit, UnitKind};
-use sluice_run::Plan;
+use sluice_run::{Plan, StepOutputs, Upstream};
 use sluice_shard::{DamageKind, Event};
 use sluice_source::{EachImage, InputReader};
 use sluice_store::RowWriter;
@@ -30,6 +32,7 @@ use crate::examine::{examine, has_unjudged};
 #[derive(Debug, Parser)]
 #[command(name = "sluice-read", version)]
 pub struct Args {
+    /// The arguments of every program.
     #[command(flatten)]
     pub common: Common,
 
@@ -43,6 +46,7 @@ pub struct Args {
     )]
     pub max_bad_fraction: f64,
 
+    /// The settings that can change the rows.
     #[command(flatten)]
     pub settings: Settings,
 }
@@ -52,14 +56,22 @@ impl Program for Args {
     const ROLE: Role = Role::Source;
     const OPERATIONS: &'static [Operation] = &[Operation {
         subcommand: None,
-        unit: UnitKind::Part,
+        unit: UnitKind::Partition,
         resources: Resources::Cpu,
         after: &[],
-        version: 4,
+        revision: 4,
     }];
 
     fn common(&self) -> &Common {
         &self.common
+    }
+
+    fn check(&self, _upstream: &Upstream) -> Result<StepOutputs> {
+        let hashes = self.settings.hashes.iter().map(ExtraHash::to_string);
+        Ok(StepOutputs {
+            hashes: Some(hashes.collect()),
+            ..StepOutputs::default()
+        })
     }
 
     fn run(&self, context: &Context) -> Result<()> {
@@ -124,6 +136,16 @@ pub enum ExtraHash {
     Transformed,
 }
 
+impl fmt::Display for ExtraHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Md5 => "md5",
+            Self::Pdq => "pdq",
+            Self::Transformed => "transformed",
+        })
+    }
+}
+
 /// The settings that can change what `read` writes. Defaults are omitted when serialised.
 #[derive(Debug, Clone, Default, clap::Args, Serialize, Deserialize)]
 pub struct Settings {
@@ -172,31 +194,31 @@ fn read_partition(
         settings: settings.clone(),
         inputs: shards.iter().map(Input::shard).collect(),
     };
-    let Some(mut task) = context.begin(work)? else {
+    let Some(mut open_unit) = context.begin(work)? else {
         return Ok(());
     };
     let mut outputs = Outputs {
-        images: context.run.write_rows(&task.path(&IMAGES), &[])?,
-        shards: context.run.write_rows(&task.path(&SHARDS), &[])?,
-        skipped: context.run.write_rows(&task.path(&SKIPPED), &[])?,
+        images: context.run.write_rows(&open_unit.path(&IMAGES), &[])?,
+        shards: context.run.write_rows(&open_unit.path(&SHARDS), &[])?,
+        skipped: context.run.write_rows(&open_unit.path(&SKIPPED), &[])?,
         counts: Counts::default(),
         members: 0,
         several: 0,
     };
     let mut damaged = 0;
     for shard in shards {
-        let row = read_shard(context, settings, input, shard, &task, &mut outputs)?;
+        let row = read_shard(context, settings, input, shard, &open_unit, &mut outputs)?;
         damaged += u64::from(row.status == ShardStatus::Damaged);
         outputs.members += row.members;
         outputs.shards.push(row)?;
     }
     outputs.report_several(unit);
-    task.publish(|| outputs.images.finish())?;
-    task.publish(|| outputs.shards.finish())?;
-    task.publish(|| outputs.skipped.finish())?;
-    task.sums.members = outputs.members;
-    task.sums.damaged_shards = damaged;
-    Ok(task.commit(outputs.counts)?)
+    open_unit.publish(|| outputs.images.finish())?;
+    open_unit.publish(|| outputs.shards.finish())?;
+    open_unit.publish(|| outputs.skipped.finish())?;
+    open_unit.sums.members = outputs.members;
+    open_unit.sums.damaged_shards = damaged;
+    Ok(open_unit.commit(outputs.counts)?)
 }
 
 /// The outputs for a partition.
@@ -231,7 +253,7 @@ fn read_shard(
     settings: &Settings,
     input: &InputReader,
     shard: &PlanRow,
-    task: &Task<'_>,
+    open_unit: &OpenUnit<'_>,
     outputs: &mut Outputs,
 ) -> Result<ShardRow> {
     let uri = input.uri(shard);
@@ -254,7 +276,7 @@ fn read_shard(
                 ))
             });
             let rows = rows.collect::<sluice_manifest::Result<Vec<_>>>()?;
-            task.advance(rows.len())?;
+            open_unit.advance(rows.len())?;
             for (row, is_several) in rows {
                 in_samples += row.own_members();
                 outputs.several += u64::from(is_several);
@@ -287,7 +309,7 @@ fn read_shard(
         // Unwrap safety: the reading thread ended its batches, so only a panic there can fail this.
         anyhow::Ok(counts.join().expect("the reading thread did not panic"))
     })?;
-    let accounted = in_samples + counts.skipped + counts.torn;
+    let accounted = in_samples + counts.skipped + counts.truncated;
     if accounted != counts.members {
         return Err(Error::bug(format!(
             "{uri}: {} members found, but {accounted} accounted for",
@@ -301,7 +323,7 @@ fn read_shard(
         samples: counts.samples,
         members: counts.members,
         skipped: counts.skipped,
-        torn: counts.torn,
+        torn: counts.truncated,
         status: match &damaged {
             Some(_) => ShardStatus::Damaged,
             None => ShardStatus::Ok,

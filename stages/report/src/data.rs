@@ -31,7 +31,7 @@ const WORDS: &[f64] = &[1.0, 3.0, 5.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0, 200.
 const QUALITY: &[f64] = &[0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9];
 
 /// The names of the quality measures. 1 is best.
-pub const MEASURES: [&str; 6] = [
+pub(crate) const MEASURES: [&str; 6] = [
     "dark",
     "light",
     "blurry",
@@ -42,14 +42,14 @@ pub const MEASURES: [&str; 6] = [
 
 /// The number of accepted samples, and of kept ones.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Both {
+pub struct AcceptedAndKept {
     /// All accepted samples.
     pub all: u64,
     /// The kept samples.
     pub kept: u64,
 }
 
-impl Both {
+impl AcceptedAndKept {
     fn add(&mut self, kept: bool) {
         self.all += 1;
         self.kept += u64::from(kept);
@@ -67,14 +67,14 @@ pub struct RangeCounts {
     /// The boundaries. A number equal to one is in the range above.
     pub edges: &'static [f64],
     /// The counts, one more than boundaries.
-    pub counts: Vec<Both>,
+    pub counts: Vec<AcceptedAndKept>,
 }
 
 impl RangeCounts {
     fn new(edges: &'static [f64]) -> Self {
         Self {
             edges,
-            counts: vec![Both::default(); edges.len() + 1],
+            counts: vec![AcceptedAndKept::default(); edges.len() + 1],
         }
     }
 
@@ -94,7 +94,7 @@ impl RangeCounts {
 #[derive(Debug, Clone)]
 pub struct MetadataField {
     /// The number of samples in which it exists and is not null.
-    pub count: Both,
+    pub count: AcceptedAndKept,
     /// The most frequent values.
     pub values: Frequent,
 }
@@ -103,7 +103,7 @@ pub struct MetadataField {
 #[derive(Debug, Clone)]
 pub struct DataFindings {
     /// The accepted samples.
-    pub samples: Both,
+    pub samples: AcceptedAndKept,
     /// The shorter side in pixels.
     pub sides: RangeCounts,
     /// Megapixels.
@@ -113,11 +113,11 @@ pub struct DataFindings {
     /// The size of the image file in kB.
     pub kilobytes: RangeCounts,
     /// Samples by format.
-    pub formats: BTreeMap<String, Both>,
+    pub formats: BTreeMap<String, AcceptedAndKept>,
     /// Samples with a caption that is not empty.
-    pub captioned: Both,
+    pub captioned: AcceptedAndKept,
     /// Samples with an empty caption.
-    pub empty_captions: Both,
+    pub empty_captions: AcceptedAndKept,
     /// The number of words in captions.
     pub words: RangeCounts,
     /// The number of distinct captions.
@@ -125,7 +125,7 @@ pub struct DataFindings {
     /// The most frequent captions.
     pub captions: Frequent,
     /// Samples whose metadata is a JSON object.
-    pub with_metadata: Both,
+    pub with_metadata: AcceptedAndKept,
     /// The fields of the metadata.
     pub fields: BTreeMap<String, MetadataField>,
     /// Whether there are more fields.
@@ -137,18 +137,18 @@ pub struct DataFindings {
 impl Default for DataFindings {
     fn default() -> Self {
         Self {
-            samples: Both::default(),
+            samples: AcceptedAndKept::default(),
             sides: RangeCounts::new(SIDES),
             megapixels: RangeCounts::new(MEGAPIXELS),
             aspects: RangeCounts::new(ASPECTS),
             kilobytes: RangeCounts::new(KILOBYTES),
             formats: BTreeMap::new(),
-            captioned: Both::default(),
-            empty_captions: Both::default(),
+            captioned: AcceptedAndKept::default(),
+            empty_captions: AcceptedAndKept::default(),
             words: RangeCounts::new(WORDS),
             distinct_captions: Distinct::default(),
             captions: Frequent::new(CAPTIONS),
-            with_metadata: Both::default(),
+            with_metadata: AcceptedAndKept::default(),
             fields: BTreeMap::new(),
             has_more_fields: false,
             quality: MEASURES.map(|_| RangeCounts::new(QUALITY)),
@@ -224,7 +224,7 @@ impl DataFindings {
             };
             let name = shortened(&name, VALUE);
             let field = self.fields.entry(name).or_insert_with(|| MetadataField {
-                count: Both::default(),
+                count: AcceptedAndKept::default(),
                 values: Frequent::new(VALUES),
             });
             field.count.add(kept);

@@ -18,7 +18,7 @@ const STYLE: &str = include_str!("../templates/style.css");
 /// An HTML document.
 #[derive(Template)]
 #[template(path = "page.html")]
-pub struct Document<'a> {
+pub(crate) struct Document<'a> {
     title: &'a str,
     body: &'a str,
     data: &'a str,
@@ -31,7 +31,7 @@ pub struct Document<'a> {
 
 impl<'a> Document<'a> {
     /// Creates a document with this body. `data` is the JSON that the script reads.
-    pub fn new(title: &'a str, body: &'a str, data: &'a str, album: &'a Album) -> Self {
+    pub(crate) fn new(title: &'a str, body: &'a str, data: &'a str, album: &'a Album) -> Self {
         let pictures = album.pictures.iter().enumerate();
         let thumbs = pictures.filter_map(|(place, picture)| {
             let thumb = picture.thumbnail.as_ref().ok()?;

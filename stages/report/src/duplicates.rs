@@ -23,7 +23,7 @@ const RANDOM: usize = 6;
 
 /// The duplicates to show.
 #[derive(Debug, Default)]
-pub struct Duplicates {
+pub(crate) struct Duplicates {
     /// Pairs by step and method.
     pub methods: Vec<Pairs>,
     /// The largest groups.
@@ -32,7 +32,7 @@ pub struct Duplicates {
 
 /// Pairs found by one method of a step.
 #[derive(Debug)]
-pub struct Pairs {
+pub(crate) struct Pairs {
     /// The step.
     pub step: StepName,
     /// The method.
@@ -47,7 +47,7 @@ pub struct Pairs {
 
 /// Images that were dropped as duplicates of one image.
 #[derive(Debug)]
-pub struct DuplicateGroup {
+pub(crate) struct DuplicateGroup {
     /// The image that they duplicate.
     pub of: ImageId,
     /// The number of dropped images.
@@ -70,7 +70,7 @@ impl Duplicates {
     /// # Errors
     ///
     /// Returns a data error if a manifest is missing or damaged, and otherwise a storage error.
-    pub fn read(run: &Run, receipts: &Receipts) -> Result<Self> {
+    pub(crate) fn read(run: &Run, receipts: &Receipts) -> Result<Self> {
         let mut frequent = Frequent::new(COUNTERS);
         let mut found: BTreeMap<(StepName, Method), PairSampler> = BTreeMap::new();
         each_duplicate(run, receipts, |step, row| {
@@ -100,7 +100,7 @@ impl Duplicates {
     }
 
     /// Returns the names of the images to show.
-    pub fn names(&self) -> HashSet<ImageId> {
+    pub(crate) fn names(&self) -> HashSet<ImageId> {
         let pairs = self.methods.iter().flat_map(|method| &method.pairs);
         let members = self.groups.iter().flat_map(|group| &group.members);
         let both = pairs.chain(members);

@@ -38,7 +38,7 @@ pub struct Gallery {
 
 /// Renders the images of an album.
 #[derive(Clone, Copy)]
-pub struct Figures<'a> {
+pub(crate) struct Figures<'a> {
     /// The album.
     pub album: &'a Album,
     /// The run's URI, for command lines.
@@ -71,7 +71,7 @@ impl Figures<'_> {
     /// # Panics
     ///
     /// Panics if `shown` belongs to another album.
-    pub fn html(&self, shown: &Shown) -> askama::Result<String> {
+    pub(crate) fn html(&self, shown: &Shown) -> askama::Result<String> {
         let picture = &self.album.pictures[shown.place];
         let card = &picture.card;
         let id = card.image_id.as_str();

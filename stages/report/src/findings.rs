@@ -233,7 +233,7 @@ impl ControlFindings {
     fn add(&mut self, seen: &Seen<'_>, control: &Control, scoring: &Scoring) {
         let came = match control.set_by {
             None => true,
-            Some((filter, _)) => came_to(seen, scoring.filters[filter].position),
+            Some((filter, _)) => has_reached(seen, scoring.filters[filter].position),
         };
         if !came {
             return;
@@ -278,7 +278,7 @@ impl ControlFindings {
 }
 
 /// Returns whether the sample was not dropped before the step at `position`.
-fn came_to(seen: &Seen<'_>, position: usize) -> bool {
+fn has_reached(seen: &Seen<'_>, position: usize) -> bool {
     match (seen.dropped, seen.dropped_at) {
         (None, _) => true,
         (Some(_), Some(at)) => at >= position,

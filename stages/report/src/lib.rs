@@ -45,6 +45,7 @@ const LEAST_BYTES: u64 = 100_000;
 #[derive(Debug, Parser)]
 #[command(name = "sluice-report", version)]
 pub struct Args {
+    /// The arguments of every step after `read`.
     #[command(flatten)]
     pub step: StepArgs,
 
@@ -66,7 +67,7 @@ impl Program for Args {
         unit: UnitKind::Report,
         resources: Resources::Light,
         after: &[],
-        version: 3,
+        revision: 3,
     }];
 
     fn common(&self) -> &Common {
@@ -95,14 +96,14 @@ impl Program for Args {
                 },
                 inputs: inputs(&receipts, context.step()),
             };
-            let Some(mut task) = context.begin(work)? else {
+            let Some(mut open_unit) = context.begin(work)? else {
                 return Ok(());
             };
             let html = page::page(&context.run, &context.memory, &plan, &receipts, options)?;
             let mut object = context.run.writer(layout::REPORT)?;
             object.write_all(html.as_bytes())?;
-            task.publish(|| object.finish())?;
-            Ok(task.commit(Counts::default())?)
+            open_unit.publish(|| object.finish())?;
+            Ok(open_unit.commit(Counts::default())?)
         })
     }
 }

@@ -8,7 +8,7 @@ use std::fmt::{self, Write as _};
 use sluice_manifest::numbers::decimal;
 use sluice_run::curve::Curve;
 
-use crate::data::Both;
+use crate::data::AcceptedAndKept;
 
 /// The maximum number of bars of a score.
 const BARS: usize = 48;
@@ -21,7 +21,7 @@ const HEAD: f64 = 8.0;
 
 /// The scores of a curve in bars of equal width.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Bars {
+pub(crate) struct Bars {
     /// The left end of the plot.
     pub low: f64,
     /// The right end.
@@ -32,7 +32,7 @@ pub struct Bars {
 impl Bars {
     /// Returns the bars, or `None` if there are no scores. Outliers are counted in the first and
     /// last bar.
-    pub fn of(curve: &Curve) -> Option<Self> {
+    pub(crate) fn of(curve: &Curve) -> Option<Self> {
         let total = curve.total();
         let at = |fraction: f64| {
             let mut left = (total as f64 * fraction) as u64;
@@ -72,7 +72,7 @@ impl Bars {
     }
 
     /// Returns the plot. The dropped side of `threshold` is shaded.
-    pub fn svg(&self, title: &str, threshold: f32, keeps_below: bool) -> String {
+    pub(crate) fn svg(&self, title: &str, threshold: f32, keeps_below: bool) -> String {
         let mut plot = Svg::new(title, "score");
         let tallest = self.counts.iter().copied().max().unwrap_or(0);
         let x = self.position(threshold.into());
@@ -94,7 +94,7 @@ impl Bars {
 }
 
 /// Returns a plot of labelled ranges: all samples, overlaid with the kept ones.
-pub fn ranges(title: &str, ranges: &[(String, Both)]) -> String {
+pub(crate) fn ranges(title: &str, ranges: &[(String, AcceptedAndKept)]) -> String {
     let mut plot = Svg::new(title, "ranges");
     let tallest = ranges.iter().map(|(_, both)| both.all).max().unwrap_or(0);
     let step = WIDTH / ranges.len().max(1) as f64;

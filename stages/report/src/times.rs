@@ -8,7 +8,7 @@ use sluice_manifest::Receipt;
 
 /// The times of a step's units.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct StepTimes {
+pub(crate) struct StepTimes {
     /// The time during which a unit was running. `None` if receipts do not record the start.
     pub wall: Option<f64>,
     /// The CPU time of all units. `None` if receipts do not record it.
@@ -19,7 +19,7 @@ pub struct StepTimes {
 
 impl StepTimes {
     /// Returns the times of some units of a step.
-    pub fn of(units: &[Receipt]) -> Self {
+    pub(crate) fn of(units: &[Receipt]) -> Self {
         let times: Option<Vec<(f64, f64, f64)>> = units
             .iter()
             .map(|receipt| {
@@ -40,7 +40,7 @@ impl StepTimes {
     }
 
     /// Returns the number of samples per second of wall time.
-    pub fn throughput(&self) -> Option<f64> {
+    pub(crate) fn throughput(&self) -> Option<f64> {
         let wall = self.wall.filter(|wall| *wall > 0.0 && self.samples > 0)?;
         Some(self.samples as f64 / wall)
     }

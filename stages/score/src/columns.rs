@@ -16,7 +16,7 @@ const LISTED: usize = 20;
 pub(crate) struct KeyDigest([u8; 16]);
 
 impl KeyDigest {
-    pub fn of(key: &[u8]) -> Self {
+    pub(crate) fn of(key: &[u8]) -> Self {
         let mut digest = [0; 16];
         digest.copy_from_slice(&blake3::hash(key).as_bytes()[..16]);
         Self(digest)

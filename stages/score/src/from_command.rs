@@ -6,12 +6,13 @@ use anyhow::Result;
 use arrow::array::{Array, AsArray, RecordBatch};
 use arrow::datatypes::Float32Type;
 use serde::{Deserialize, Serialize};
-use sluice_harness::{Context, Task, Work};
-use sluice_inference::{Images, Join, Previous, ScoreWriter};
+use sluice_harness::{Context, OpenUnit, Work};
+use sluice_inference::Images;
 use sluice_manifest::layout::{EMBEDDINGS, SCORES};
 use sluice_manifest::text::masked;
 use sluice_manifest::{Error, ImageId, ScoreColumn, StepName, Unit, rows};
 use sluice_run::{Plan, Survivors, Upstream};
+use sluice_scoring::{Join, Previous, ScoreWriter};
 use sluice_store::Store;
 
 use crate::command::ScoreCommand;
@@ -22,7 +23,7 @@ use crate::samples::Samples;
 /// The settings that shape the scores of a program. What else the program depends on is unknown: when
 /// it changes, change its command line, or use --force.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// The command line, credentials in its URIs left out.
     pub command: String,
     /// What it gets.
@@ -35,7 +36,7 @@ pub struct Settings {
 const UNKNOWN_DIMENSION: usize = 1;
 
 /// Scores from a program.
-pub struct FromCommand {
+pub(crate) struct FromCommand {
     command: ScoreCommand,
     sent: Vec<Sent>,
     embeddings: StepName,
@@ -58,7 +59,7 @@ impl FromCommand {
     ///
     /// # Errors
     /// Usage, when a column is sent twice.
-    pub fn new(
+    pub(crate) fn new(
         command: ScoreCommand,
         sent: Vec<Sent>,
         embeddings: Option<StepName>,
@@ -76,7 +77,7 @@ impl FromCommand {
     ///
     /// # Errors
     /// Usage; transient, when the program asks to be started again.
-    pub fn check(&self, upstream: &Upstream) -> Result<Vec<ScoreColumn>> {
+    pub(crate) fn check(&self, upstream: &Upstream) -> Result<Vec<ScoreColumn>> {
         self.command.check()?;
         let mut dimension = UNKNOWN_DIMENSION;
         if self.sent.contains(&Sent::Embedding) {
@@ -93,7 +94,7 @@ impl FromCommand {
     ///
     /// # Errors
     /// Of the class that follows from the program's exit; of storage.
-    pub fn run(&self, context: &Context) -> Result<()> {
+    pub(crate) fn run(&self, context: &Context) -> Result<()> {
         self.command.check()?;
         let plan = context.plan()?;
         let run = Run {
@@ -126,20 +127,20 @@ impl Run<'_> {
             },
             inputs,
         };
-        let Some(task) = self.context.begin(work)? else {
+        let Some(open_unit) = self.context.begin(work)? else {
             return Ok(());
         };
         let names: Vec<&str> = outputs.iter().map(String::as_str).collect();
-        let previous = Previous::of(&task, &SCORES, rows::SCORES, &names)?;
+        let previous = Previous::of(&open_unit, &SCORES, rows::SCORES, &names)?;
         let images = Images {
-            context: self.context,
+            run: &self.context.run,
             input: self.input,
             partition: planned,
             survivors: self.survivors,
         };
-        let (sent, mut answers) = self.ask(&task, images, previous.as_ref())?;
+        let (sent, mut answers) = self.ask(&open_unit, images, previous.as_ref())?;
         let columns = named_columns(outputs);
-        let mut writer = ScoreWriter::open(self.context, &task, &columns, &[])?;
+        let mut writer = ScoreWriter::open(self.context, &open_unit, &columns, &[])?;
         let partition = planned.partition;
         let mut join = Join::open(self.context, self.survivors, partition, previous.as_ref())?;
         for id in sent {
@@ -149,21 +150,27 @@ impl Run<'_> {
             }
         }
         join.advance(None, |id, scores| writer.push(id, scores))?;
-        Ok(writer.commit(task, join.survivors, join.reused)?)
+        Ok(writer.commit(open_unit, join.survivors, join.reused)?)
     }
 
     /// Runs the program on the images that have no row yet. Returns those that were sent, in order,
     /// and the answers.
     fn ask(
         &self,
-        task: &Task<'_>,
+        open_unit: &OpenUnit<'_>,
         images: Images<'_>,
         previous: Option<&Previous>,
     ) -> Result<(Vec<ImageId>, Answers)> {
         let scorer = self.scorer;
-        let embeddings = EMBEDDINGS.path(&scorer.embeddings, task.unit());
+        let embeddings = EMBEDDINGS.path(&scorer.embeddings, open_unit.unit());
         let skip = Previous::has_row(previous, self.context)?;
-        let samples = Samples::open(images, &scorer.sent, &embeddings, skip)?;
+        let samples = Samples::open(
+            images,
+            &self.context.memory,
+            &scorer.sent,
+            &embeddings,
+            skip,
+        )?;
         let schema = samples.schema().clone();
         let sent = samples.sent();
         let mut answers = HashMap::new();
@@ -173,12 +180,12 @@ impl Run<'_> {
         }
         let context = self.context;
         scorer.command.run(
-            &task.unit().to_string(),
+            &open_unit.unit().to_string(),
             &schema,
             samples,
             &|| context.check_stop(),
             |batch| {
-                task.advance(batch.num_rows())?;
+                open_unit.advance(batch.num_rows())?;
                 take_answers(&batch, &scorer.command.outputs, &mut answers)
             },
         )?;

@@ -6,9 +6,9 @@ use std::sync::OnceLock;
 use anyhow::Result;
 use serde::{Deserialize, Serialize};
 use sluice_harness::{Context, Work};
-use sluice_inference::ScoreWriter;
 use sluice_manifest::rows::SampleRow;
 use sluice_manifest::{Error, Fingerprint, Input, InputOf, ScoreColumn, Unit};
+use sluice_scoring::ScoreWriter;
 use sluice_store::{Location, Storage, Store};
 
 use crate::import::{ImportOptions, ImportedScores};
@@ -16,7 +16,7 @@ use crate::{TableArgs, named_columns};
 
 /// The settings that shape imported scores.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Settings {
+pub(crate) struct Settings {
     /// What of an image the table is matched by.
     pub by: String,
     /// The table's column with it.
@@ -29,7 +29,7 @@ pub struct Settings {
 const HASHED: u64 = 1 << 30;
 
 /// Scores from a table.
-pub struct FromTable {
+pub(crate) struct FromTable {
     store: Store,
     path: String,
     options: ImportOptions,
@@ -42,7 +42,7 @@ impl FromTable {
     ///
     /// # Errors
     /// Usage or data, when the table cannot be used.
-    pub fn new(storage: &Storage, uri: &str, args: &TableArgs) -> Result<Self, Error> {
+    pub(crate) fn new(storage: &Storage, uri: &str, args: &TableArgs) -> Result<Self, Error> {
         let location = Location::parse(uri)?;
         let not_an_object = || Error::usage(format!("--import {uri}: not the path of an object"));
         let (folder, path) = location.split().ok_or_else(not_an_object)?;
@@ -63,7 +63,7 @@ impl FromTable {
     }
 
     /// Returns the columns of the scores.
-    pub fn columns(&self) -> &[ScoreColumn] {
+    pub(crate) fn columns(&self) -> &[ScoreColumn] {
         &self.columns
     }
 
@@ -71,7 +71,7 @@ impl FromTable {
     ///
     /// # Errors
     /// Data, when the table is broken; of storage.
-    pub fn run(&self, context: &Context) -> Result<()> {
+    pub(crate) fn run(&self, context: &Context) -> Result<()> {
         let plan = context.plan()?;
         let table = self.input()?;
         let survivors = context.survivors(context.node().survivors_of.as_ref())?;
@@ -89,11 +89,11 @@ impl FromTable {
                 },
                 inputs,
             };
-            let Some(mut task) = context.begin(work)? else {
+            let Some(mut open_unit) = context.begin(work)? else {
                 return Ok(());
             };
             let scores = self.scores(context)?;
-            let mut writer = ScoreWriter::open(context, &task, &self.columns, &[])?;
+            let mut writer = ScoreWriter::open(context, &open_unit, &self.columns, &[])?;
             let (mut samples, mut found) = (0, 0);
             for sample in survivors.samples::<SampleRow>(partition)? {
                 let sample = sample?;
@@ -104,10 +104,10 @@ impl FromTable {
                     writer.push(sample.image_id, row)?;
                 }
             }
-            task.advance(samples as usize)?;
-            task.about("table", &told(scores));
+            open_unit.advance(samples as usize)?;
+            open_unit.about("table", &told(scores));
             report(context, unit, samples, found, scores);
-            Ok(writer.commit(task, samples, 0)?)
+            Ok(writer.commit(open_unit, samples, 0)?)
         })
     }
 

@@ -17,9 +17,9 @@ use anyhow::Result;
 use clap::builder::NonEmptyStringValueParser;
 use clap::{Args as ClapArgs, Parser};
 use sluice_harness::{Common, Context, Program, StepArgs};
-use sluice_inference::{ImageProgram, ImageStep, ScorerArgs};
 use sluice_manifest::{Error, Operation, Resources, Role, ScoreColumn, StepName, UnitKind};
 use sluice_run::{StepOutputs, Upstream};
+use sluice_scoring::{ImageProgram, ImageStep, ScorerArgs};
 use sluice_store::Storage;
 
 use crate::command::samples::Sent;
@@ -33,15 +33,19 @@ use crate::import::KeyField;
 #[derive(Debug, Parser)]
 #[command(name = "sluice-score", version)]
 pub struct Args {
+    /// Where the scores come from: a model, a table or a program.
     #[command(flatten)]
     pub source: ScoreSource,
 
+    /// How a table is joined with the samples.
     #[command(flatten)]
     pub table: TableArgs,
 
+    /// What a program receives and returns.
     #[command(flatten)]
     pub program: ProgramArgs,
 
+    /// The arguments of every scorer that runs a model.
     #[command(flatten)]
     pub scorer: ScorerArgs,
 }
@@ -136,7 +140,7 @@ pub struct ProgramArgs {
 
 /// A scorer that was checked.
 enum Scorer {
-    Model(Box<sluice_inference::ModelScorer>),
+    Model(Box<sluice_scoring::ModelScorer>),
     Table(Box<FromTable>),
     Program(FromCommand),
 }
@@ -175,10 +179,10 @@ impl Program for Args {
     const ROLE: Role = Role::Scorer;
     const OPERATIONS: &'static [Operation] = &[Operation {
         subcommand: None,
-        unit: UnitKind::Part,
+        unit: UnitKind::Partition,
         resources: Resources::Model,
         after: &[],
-        version: 1,
+        revision: 1,
     }];
 
     fn common(&self) -> &Common {
@@ -204,8 +208,10 @@ impl Program for Args {
             Scorer::Table(scorer) => scorer.columns().to_vec(),
             Scorer::Program(scorer) => scorer.check(upstream)?,
         };
-        let embedder = None;
-        Ok(StepOutputs { scores, embedder })
+        Ok(StepOutputs {
+            scores,
+            ..StepOutputs::default()
+        })
     }
 
     fn run(&self, context: &Context) -> Result<()> {

@@ -27,14 +27,14 @@ struct Part {
 }
 
 /// Batches of samples.
-pub struct Samples<'a> {
+pub(crate) struct Samples<'a> {
     files: Box<dyn Iterator<Item = Result<(ImageId, Vec<u8>)>> + Send + 'a>,
     /// All samples, where more than their files is sent.
     rows: Option<Verdicts<SampleRow>>,
     embeddings: Option<ScoreReader>,
     pixels: Option<(u32, u32)>,
     keeps_image: bool,
-    memory: Arc<MemoryBudget>,
+    memory: &'a MemoryBudget,
     batch: SampleBatch,
     sent: Arc<Mutex<Vec<ImageId>>>,
 }
@@ -45,22 +45,22 @@ impl<'a> Samples<'a> {
     ///
     /// # Errors
     /// Data, when a manifest is missing or damaged; of storage.
-    pub fn open(
+    pub(crate) fn open(
         images: Images<'a>,
+        memory: &'a MemoryBudget,
         sent: &[Sent],
         embeddings: &str,
         skip: impl FnMut(&ImageId) -> Result<bool> + Send + 'a,
     ) -> Result<Self> {
-        let context = images.context;
         let partition = images.partition.partition;
         let has = |wanted: Sent| sent.contains(&wanted);
         let mut dimension = 0;
         let embeddings = if has(Sent::Embedding) {
-            let table = context.run.table(embeddings, EMBEDDINGS, &["embedding"])?;
+            let table = images.run.table(embeddings, EMBEDDINGS, &["embedding"])?;
             let width = table.required(sluice_manifest::rows::DIMENSION_KEY)?;
             dimension = width.parse().unwrap_or_default();
             Some(ScoreReader::open_path(
-                context,
+                images.run,
                 embeddings,
                 EMBEDDINGS,
                 &["embedding"],
@@ -83,19 +83,19 @@ impl<'a> Samples<'a> {
                 _ => None,
             }),
             keeps_image: has(Sent::Image),
-            memory: context.memory.clone(),
+            memory,
             batch: SampleBatch::new(sent, dimension)?,
             sent: Arc::default(),
         })
     }
 
     /// Returns the columns.
-    pub fn schema(&self) -> &SchemaRef {
+    pub(crate) fn schema(&self) -> &SchemaRef {
         self.batch.schema()
     }
 
     /// Returns the names of the samples that were put into batches, in order.
-    pub fn sent(&self) -> Arc<Mutex<Vec<ImageId>>> {
+    pub(crate) fn sent(&self) -> Arc<Mutex<Vec<ImageId>>> {
         self.sent.clone()
     }
 
@@ -105,7 +105,7 @@ impl<'a> Samples<'a> {
             if files.is_empty() {
                 break;
             }
-            let (pixels, keeps_image, memory) = (self.pixels, self.keeps_image, &self.memory);
+            let (pixels, keeps_image, memory) = (self.pixels, self.keeps_image, self.memory);
             let parts: Vec<Option<Part>> = files
                 .into_par_iter()
                 .map(|(id, image)| part(id, image, pixels, keeps_image, memory))

@@ -9,11 +9,12 @@ use clap::Parser;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sluice_harness::{Common, Context, MemoryBudget, Program, StepArgs, Work};
-use sluice_inference::{Images, Join, Previous, ScoreWriter};
+use sluice_inference::Images;
 use sluice_manifest::layout::SCORES;
 use sluice_manifest::{ImageId, Operation, Resources, Role, ScoreColumn, Unit, UnitKind, rows};
 use sluice_pixels::{Limits, RgbImage, decode_admitted};
 use sluice_run::{PartitionPlan, Plan, StepOutputs, Survivors, Upstream};
+use sluice_scoring::{Join, Previous, ScoreWriter};
 use sluice_store::Store;
 
 /// The number of images that are decoded at once.
@@ -25,6 +26,7 @@ const AT_ONCE: usize = 64;
 #[derive(Debug, Parser)]
 #[command(name = "sluice-colour", version)]
 pub struct Args {
+    /// The arguments of every step after `read`.
     #[command(flatten)]
     pub step: StepArgs,
 }
@@ -38,10 +40,10 @@ impl Program for Args {
     const ROLE: Role = Role::Scorer;
     const OPERATIONS: &'static [Operation] = &[Operation {
         subcommand: None,
-        unit: UnitKind::Part,
+        unit: UnitKind::Partition,
         resources: Resources::Cpu,
         after: &[],
-        version: 1,
+        revision: 1,
     }];
 
     fn common(&self) -> &Common {
@@ -55,7 +57,7 @@ impl Program for Args {
     fn check(&self, _upstream: &Upstream) -> Result<StepOutputs> {
         Ok(StepOutputs {
             scores: columns(),
-            embedder: None,
+            ..StepOutputs::default()
         })
     }
 
@@ -71,7 +73,7 @@ impl Program for Args {
     }
 }
 
-/// A score from 0 to 1 has `range: Some([0.0, 1.0])`. A filter refuses a threshold outside the range.
+/// A score from 0 to 1 has `range: Some([0.0, 1.0])`. A filter refuses thresholds outside it.
 fn columns() -> Vec<ScoreColumn> {
     vec![ScoreColumn::named(ScoreColumn::ONLY)]
 }
@@ -92,20 +94,20 @@ impl Colour<'_> {
             settings: Settings {},
             inputs: self.survivors.inputs(planned.partition)?,
         };
-        let Some(task) = self.context.begin(work)? else {
+        let Some(open_unit) = self.context.begin(work)? else {
             return Ok(()); // up to date
         };
         // When only the survivors changed, existing rows are reused.
-        let previous = Previous::of(&task, &SCORES, rows::SCORES, &[ScoreColumn::ONLY])?;
+        let previous = Previous::of(&open_unit, &SCORES, rows::SCORES, &[ScoreColumn::ONLY])?;
         let previous = previous.as_ref();
         let images = Images {
-            context: self.context,
+            run: &self.context.run,
             input: self.input,
             partition: planned,
             survivors: self.survivors,
         };
         let mut files = images.files(Previous::has_row(previous, self.context)?)?;
-        let mut writer = ScoreWriter::open(self.context, &task, &columns(), &[])?;
+        let mut writer = ScoreWriter::open(self.context, &open_unit, &columns(), &[])?;
         let mut join = Join::open(self.context, self.survivors, planned.partition, previous)?;
         loop {
             let batch = files.by_ref().take(AT_ONCE);
@@ -113,7 +115,7 @@ impl Colour<'_> {
             if batch.is_empty() {
                 break;
             }
-            task.advance(batch.len())?;
+            open_unit.advance(batch.len())?;
             let scored: Vec<(ImageId, f32)> = batch
                 .into_par_iter()
                 .map(|(id, file)| (id, score(&file, &self.context.memory)))
@@ -125,7 +127,7 @@ impl Colour<'_> {
         }
         join.advance(None, |id, scores| writer.push(id, scores))?;
         join.check_same(previous)?;
-        Ok(writer.commit(task, join.survivors, join.reused)?)
+        Ok(writer.commit(open_unit, join.survivors, join.reused)?)
     }
 }
 

@@ -199,8 +199,8 @@ fn check_decisions(run: &Run) {
     }
     // Images that the early steps dropped were not embedded.
     let exact = run.counts("exact", UnitKind::Exact).unwrap();
-    let usable = run.counts("usable", UnitKind::Part).unwrap();
-    let embedded = run.counts("embed", UnitKind::Part).unwrap();
+    let usable = run.counts("usable", UnitKind::Partition).unwrap();
+    let embedded = run.counts("embed", UnitKind::Partition).unwrap();
     assert_eq!(embedded.input, usable.kept - exact.dropped_total());
     let receipts = run.receipts("liked").unwrap();
     let about = &receipts.values().next().unwrap().about["table"];
@@ -243,7 +243,7 @@ fn check_scores(run: &Run, output: &Run) {
             rows += batch.num_rows() as u64;
         }
     }
-    let kept = run.counts("export", UnitKind::Part).unwrap().kept;
+    let kept = run.counts("export", UnitKind::Partition).unwrap().kept;
     assert_eq!(rows, kept);
     assert!(rows > 20, "{rows}");
 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// The disturbances of one run.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct KillCase {
+pub(super) struct KillCase {
     /// Whether the run is on S3.
     pub on_s3: bool,
     /// Whether `sluice run` runs all steps, instead of one process for each step.
@@ -15,7 +15,7 @@ pub struct KillCase {
 
 /// A disturbance of a node's process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Disturbance {
+pub(super) struct Disturbance {
     /// The node, counted from 0.
     pub node: usize,
     /// The moment, as a fraction of the node's undisturbed duration.
@@ -27,7 +27,7 @@ pub struct Disturbance {
 /// Kinds of disturbances.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum What {
+pub(super) enum What {
     /// The process is killed.
     Kill,
     /// The process receives SIGTERM.
@@ -47,7 +47,7 @@ pub enum What {
 
 impl KillCase {
     /// Returns a random case for a run with this number of nodes.
-    pub fn random(random: &mut SplitMix, (nodes, on_s3): (usize, bool)) -> Self {
+    pub(super) fn random(random: &mut SplitMix, (nodes, on_s3): (usize, bool)) -> Self {
         // A process for each step takes long on S3.
         let whole = random.below(4) < if on_s3 { 3 } else { 1 };
         let nodes = if whole { 1 } else { nodes };
@@ -65,12 +65,12 @@ impl KillCase {
     }
 
     /// Returns the case as JSON.
-    pub fn to_json(&self) -> String {
+    pub(super) fn to_json(&self) -> String {
         serde_json::to_string_pretty(self).unwrap()
     }
 
     /// Parses a case from JSON.
-    pub fn of_json(json: &str) -> Self {
+    pub(super) fn of_json(json: &str) -> Self {
         serde_json::from_str(json).unwrap()
     }
 }
@@ -96,11 +96,11 @@ impl Disturbance {
 }
 
 /// A pseudo-random generator: SplitMix64.
-pub struct SplitMix(u64);
+pub(super) struct SplitMix(u64);
 
 impl SplitMix {
     /// Returns the generator for a seed.
-    pub fn new(seed: u64) -> Self {
+    pub(super) fn new(seed: u64) -> Self {
         Self(seed)
     }
 

@@ -21,13 +21,13 @@ const SHARDS: u64 = 3;
 const LARGE: &str = "40";
 const LIMIT: Duration = Duration::from_secs(180);
 /// The folder of temporary files that writers on local disk use.
-pub const TEMPORARY: &str = ".sluice-tmp/";
+pub(super) const TEMPORARY: &str = ".sluice-tmp/";
 
 /// Objects by path, without durations.
-pub type Objects = BTreeMap<String, Vec<u8>>;
+pub(super) type Objects = BTreeMap<String, Vec<u8>>;
 
 /// A process of a run.
-pub struct RunProcess {
+pub(super) struct RunProcess {
     /// Its command line.
     pub command: Vec<String>,
     /// The same command line with another setting, which changes every step's outputs.
@@ -37,7 +37,7 @@ pub struct RunProcess {
 }
 
 /// A way to do a run, and its results.
-pub struct Way {
+pub(super) struct Way {
     /// Its processes, in order.
     pub nodes: Vec<RunProcess>,
     /// The expected objects.
@@ -45,7 +45,7 @@ pub struct Way {
 }
 
 /// A location for runs.
-pub struct Lab {
+pub(super) struct Lab {
     /// The programs under test.
     pub programs: Process,
     /// One process for each step.
@@ -61,7 +61,7 @@ pub struct Lab {
 
 impl Lab {
     /// Returns a location on S3 or on local disk, or `None` if a requirement is missing.
-    pub fn new(site: Option<&Site>) -> Option<Self> {
+    pub(super) fn new(site: Option<&Site>) -> Option<Self> {
         runtime()?;
         let scratch = tempfile::tempdir().unwrap();
         let local = scratch.path().to_str().unwrap().to_owned();
@@ -90,7 +90,7 @@ impl Lab {
     }
 
     /// Returns a way to do the run: one process for all steps, or one for each.
-    pub fn way(&self, whole: bool) -> &Way {
+    pub(super) fn way(&self, whole: bool) -> &Way {
         if whole {
             self.whole
                 .get_or_init(|| self.undisturbed(vec![self.whole_commands()]))
@@ -101,7 +101,7 @@ impl Lab {
     }
 
     /// Returns the number of nodes of a run, and whether it is on S3.
-    pub fn nodes(&self) -> (usize, bool) {
+    pub(super) fn nodes(&self) -> (usize, bool) {
         (self.step_commands().len(), self.is_remote)
     }
 
@@ -216,7 +216,7 @@ impl Lab {
     }
 
     /// Removes run and output.
-    pub fn wipe(&self) -> Result<()> {
+    pub(super) fn wipe(&self) -> Result<()> {
         if self.is_remote {
             self.done(&["wipe", &self.at("run")]);
             self.done(&["wipe", &self.at("output")]);
@@ -232,7 +232,7 @@ impl Lab {
     }
 
     /// Returns all objects of run and output, and the number of temporary files.
-    pub fn objects(&self) -> Result<(Objects, usize)> {
+    pub(super) fn objects(&self) -> Result<(Objects, usize)> {
         let mut files = BTreeMap::new();
         for name in ["run", "output"] {
             let fetched = self.fetched(name)?;
@@ -261,7 +261,7 @@ impl Lab {
     }
 
     /// Runs `sluice verify`, which must pass.
-    pub fn verify(&self) -> Result<()> {
+    pub(super) fn verify(&self) -> Result<()> {
         let command = ["sluice", "verify", "--run", &self.at("run")];
         let ended = self.programs.start(&command)?.end()?;
         ensure!(
@@ -274,7 +274,7 @@ impl Lab {
     }
 
     /// Copies run and output to a folder, if they exist.
-    pub fn save(&self, folder: &Path) {
+    pub(super) fn save(&self, folder: &Path) {
         for name in ["run", "output"] {
             let saved = folder.join(name);
             let copy = ["copy", &self.at(name), saved.to_str().unwrap()];

@@ -22,7 +22,7 @@ const TRIES: usize = 10;
 
 /// Numbers of the disturbances.
 #[derive(Debug, Default, Clone)]
-pub struct KillCounts {
+pub(super) struct KillCounts {
     /// Cases.
     pub cases: u64,
     /// Processes killed while they ran.
@@ -60,7 +60,7 @@ impl fmt::Display for KillCounts {
 /// # Errors
 /// When a process ends with an unexpected code, when the run does not verify, or when an object
 /// differs from an undisturbed run's.
-pub fn play(lab: &Lab, case: &KillCase, tally: &mut KillCounts) -> Result<()> {
+pub(super) fn play(lab: &Lab, case: &KillCase, tally: &mut KillCounts) -> Result<()> {
     let way = lab.way(case.whole);
     lab.wipe()?;
     let mut play = Play {

@@ -42,7 +42,7 @@ fn preprocess(choice: usize) -> Preprocess {
     }
 }
 
-pub fn run(data: &[u8]) {
+pub(super) fn run(data: &[u8]) {
     let (choice, data) = super::choice(data);
     let decoded = match decode(data, &LIMITS) {
         Ok(decoded) => decoded,

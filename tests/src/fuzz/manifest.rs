@@ -49,7 +49,7 @@ const READERS: &[Reader] = &[
     run_info,
 ];
 
-pub fn run(data: &[u8]) {
+pub(super) fn run(data: &[u8]) {
     let (choice, data) = choice(data);
     let run = Run::at("memory://fuzz-manifest").expect("memory can be opened");
     run.store

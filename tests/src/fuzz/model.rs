@@ -14,7 +14,7 @@ const PLACE: &str = "memory://fuzz-model";
 /// The maximum side of computed tensors.
 const SMALL: u32 = 512;
 
-pub fn run(data: &[u8]) {
+pub(super) fn run(data: &[u8]) {
     match choice(data) {
         (0, data) => spec(data),
         (1, data) => config(data),

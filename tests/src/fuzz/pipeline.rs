@@ -5,7 +5,7 @@ use sluice::pipeline::Pipeline;
 
 use super::refused_well;
 
-pub fn run(data: &[u8]) {
+pub(super) fn run(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };

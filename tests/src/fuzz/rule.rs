@@ -40,7 +40,7 @@ fn row(number: usize) -> SampleValues<'static> {
     row
 }
 
-pub fn run(data: &[u8]) {
+pub(super) fn run(data: &[u8]) {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };

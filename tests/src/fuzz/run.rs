@@ -84,7 +84,7 @@ impl FinishedRun {
     }
 }
 
-pub fn run(data: &[u8]) {
+pub(super) fn run(data: &[u8]) {
     let (object, data) = choice(data);
     let (how, data) = choice(data);
     let finished = &*FINISHED;

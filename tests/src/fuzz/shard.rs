@@ -69,7 +69,7 @@ impl ShardContent {
     }
 }
 
-pub fn run(data: &[u8]) {
+pub(super) fn run(data: &[u8]) {
     let (most, data) = super::choice(data);
     let content = ShardContent::of(data);
     check_counts(&content);
@@ -89,7 +89,7 @@ pub fn run(data: &[u8]) {
 
 fn check_counts(content: &ShardContent) {
     let counts = content.counts;
-    let told = counts.in_samples + counts.skipped + counts.torn;
+    let told = counts.in_samples + counts.skipped + counts.truncated;
     assert_eq!(counts.members, told, "{counts:?}");
     assert_eq!(counts.samples as usize, content.samples().count());
     assert_eq!(counts.in_samples as usize, content.members().count());

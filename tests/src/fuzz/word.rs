@@ -31,7 +31,7 @@ const LINES: &[(&str, &[&str])] = &[
     ),
 ];
 
-pub fn run(data: &[u8]) {
+pub(super) fn run(data: &[u8]) {
     let (choice, data) = choice(data);
     let Ok(text) = std::str::from_utf8(data) else {
         return;

@@ -22,7 +22,7 @@ pub(super) struct Daemon {
 
 impl Daemon {
     /// Starts a server in a temporary folder, which `arguments` receives.
-    pub fn start(
+    pub(super) fn start(
         program: &Path,
         arguments: impl FnOnce(&Path) -> Vec<String>,
         variables: &[(&str, &str)],
@@ -47,7 +47,7 @@ impl Daemon {
     ///
     /// # Panics
     /// When it does not become ready.
-    pub fn wait_until(&self, mut ready: impl FnMut() -> bool) {
+    pub(super) fn wait_until(&self, mut ready: impl FnMut() -> bool) {
         let started = Instant::now();
         while !ready() {
             let words = || self.log().chars().rev().take(2000).collect::<Vec<_>>();
@@ -65,7 +65,7 @@ impl Daemon {
         clippy::disallowed_methods,
         reason = "a server's log lies on local disk"
     )]
-    pub fn log(&self) -> String {
+    pub(super) fn log(&self) -> String {
         let bytes = std::fs::read(self.folder.path().join("log")).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }

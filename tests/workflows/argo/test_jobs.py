@@ -161,6 +161,13 @@ class Script(unittest.TestCase):
         self.assertEqual((code, applied), (2, []))
         self.assertIn("no step embedding; the steps are: partition read", said)
 
+    def test_the_job_of_models(self):
+        """It has no parameters."""
+        models = places.JOBS / "models.yaml"
+        code, applied, said = self.run_sh(str(models))
+        self.assertEqual((code, applied), (0, ["models"]), said)
+        self.assertEqual(self.applied, documents([models]))
+
     def test_a_kustomization(self):
         """Images and parameters of the user's own; and as many pods as `tasks` says."""
         patch = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "sluice-run"}, "data": {"tasks": "7", "eps": "$$(x)"}}

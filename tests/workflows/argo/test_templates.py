@@ -459,6 +459,9 @@ class Kustomize(unittest.TestCase):
             self.assertEqual(template["spec"]["podMetadata"]["labels"], {"kueue.x-k8s.io/queue-name": "sluice"})
             self.assertEqual(template["spec"]["podPriorityClassName"], "sluice")
 
+    def test_numbers_of_an_operator_are_not_applied_again(self):
+        self.assertNotIn("ConfigMap", {d["kind"] for d in yaml.safe_load_all(kustomized("limits"))})
+
     def test_a_small_node(self):
         found = list(yaml.safe_load_all(kustomized("small")))
         [template] = [d for d in found if d["metadata"]["name"] == "sluice-curate"]

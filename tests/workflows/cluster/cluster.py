@@ -28,6 +28,7 @@ from kit import (
     finished,
     hashes,
     kubectl,
+    local_run,
     put,
     remove,
     row,
@@ -51,9 +52,7 @@ def prepare() -> None:
     for model in (value for value in DEMO.values() if (MODELS / value).is_dir()):
         sluice("models", "pull", model, "--from", MODELS / model, "--models", "s3://sluice/models")
     started = time.time()
-    options = [word for key, value in DEMO.items() for word in (f"--{key}", value)]
-    sluice("run", "--input", "s3://sluice/raw", "--output", "s3://sluice/curated/local", "--run", "s3://sluice/runs/local",
-           "--models", "s3://sluice/models", "--shards-per-partition", "1", *options)  # fmt: skip
+    local_run("local")
     say(f"a local run to compare with: {time.time() - started:.0f} s, {len(hashes('curated/local'))} files")
     places = ["--set", "input=s3://sluice/raw", "--set", "output=s3://sluice/curated/photos-local"]
     sluice("run", "--pipeline", HERE / "photos.toml", "--run", "s3://sluice/runs/photos-local", *places)
@@ -100,8 +99,9 @@ ENGINES = (prepare, argo, argo_file, argo_list, airflow)
 CASES = {case.__name__.replace("_", "-"): case for case in (*ENGINES, *features.CASES, *jobs.CASES, *faults.CASES)}
 # Those that do not disturb one another run at the same time.
 ALL = [
-    "prepare", "argo", "requeue", "argo-file+argo-list+certificates", "jobs", "jobs-file+airflow", "jobs-undone+parameters+mutex", "account+logs",
-    "small", "kill+deleted+evicted+memory", "exit-75", "store-away", "controller", "kubelet", "node", "disk",
+    "prepare", "argo", "requeue", "models+jobs-queued", "components+argo-file+argo-list+certificates", "node", "jobs+airflow",
+    "jobs-file+controller", "jobs-undone+parameters+mutex+logs", "account", "small", "kill+deleted+evicted+memory", "exit-75", "store-away",
+    "kubelet", "disk",
 ]  # fmt: skip
 
 
@@ -123,6 +123,7 @@ def main() -> int:
     started, failed = time.time(), []
     for group in sys.argv[1:] or ALL:
         names = group.split("+")
+        say(f"{' and '.join(names)}, at a load of {os.getloadavg()[0]:.0f}")
         with concurrent.futures.ThreadPoolExecutor() as pool:
             failed += [name for name, held in zip(names, pool.map(try_case, names), strict=True) if not held]
     print(f"\n{table()}\n")

@@ -16,13 +16,14 @@ from kit import CLUSTER, HERE, NAMESPACE, compared, failures, finished, kubectl,
 LONG = "nsfw"
 
 
-def fault(name: str, what: str, step: str, cause: Callable[[str], object], **parameters: str) -> None:
-    """Starts a run and causes something when a pod of a step works."""
+def fault(name: str, what: str, step: str, cause: Callable[[str], object], spec: dict | None = None) -> str:
+    """Starts a run and causes something when a pod of a step works. Returns the name of the workflow."""
     remove(name)
-    made = submit(name, **{"max-tasks": "2"} | parameters)
+    made = submit(name, spec=spec, **{"max-tasks": "2"})
     cause(running(made, step))
     found = finished(made)
     row(f"{what}, at {step}", told(found), compared(name))
+    return made
 
 
 def service(name: str) -> int:
@@ -42,8 +43,13 @@ def stopped(name: str) -> Iterator[None]:
 
 
 def kill() -> None:
-    """SIGKILL to a program."""
-    fault("kill", "kill -9 of the program", "embed", lambda pod: run("pkill", "-9", "-P", process_of(pod)))
+    """SIGKILL to a program. The pod that it leaves goes with its workflow, here after minutes, as shipped after a day."""
+    shortly = {"ttlStrategy": {"secondsAfterSuccess": 120}}
+    made = fault("kill", "kill -9 of the program", "embed", lambda pod: run("pkill", "-9", "-P", process_of(pod)), spec=shortly)
+    left = lambda: kubectl("get", "pods", "-l", f"workflows.argoproj.io/workflow={made}", "-o", "jsonpath={.items[*].status.phase}").split()  # noqa: E731
+    assert "Failed" in left(), left()
+    wait_until("the failed pod is gone", lambda: not left(), 300)
+    row("the failed pod of a workflow that succeeded", "kept with its workflow, gone with it", "-")
 
 
 def deleted() -> None:
@@ -142,7 +148,9 @@ def node() -> None:
     """A node lost, and its object deleted once it is NotReady."""
 
     def lose(pod: str) -> None:
-        # A pod that Argo has not seen at work is made once more; one that it has seen is an error, and tried again.
+        # A pod that Argo has not seen at work is made once more; one that it has seen is an error, and tried again. The program waits
+        # until then.
+        run("pkill", "-STOP", "-P", process_of(pod))
         seen = lambda node: node["templateName"] == LONG and node["phase"] == "Running"  # noqa: E731
         wait_until("Argo sees the pod at work", lambda: any(map(seen, pods(workflow(pod.split(f"-{LONG}-")[0])))), 60)
         kubectl("uncordon", "node1")
@@ -151,7 +159,12 @@ def node() -> None:
         kubectl("delete", "node", "node2")
 
     with second_node():
-        fault("node", "node lost; its object deleted when it is NotReady", LONG, lose)
+        made = fault("node", "node lost; its object deleted when it is NotReady", LONG, lose)
+    # Argo makes the pod again under the name that it had, so the workflow does not show it.
+    selector = f"reason=WorkflowNodeError,involvedObject.name={made}"
+    seen = kubectl("get", "events", "--field-selector", selector, "-o", 'jsonpath={range .items[*]}{.message}{"; "}{end}')
+    assert f"{LONG}(" in seen and "pod deleted" in seen, seen
+    row("the node lost, in Argo's events", seen.strip("; "), "-")
 
 
 def disk() -> None:

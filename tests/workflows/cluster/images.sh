@@ -58,7 +58,8 @@ sluice() {
     local base version
     base=${BASE_ARCHIVE:-$("$repository/containers/base.sh")}
     podman image exists localhost/base || (cd "$repository" && podman import -q "$base" localhost/base >/dev/null)
-    BUILDER=buildah BASE=localhost/base PROGRAMS=$CLUSTER/build/programs BUILD_FLAGS="--isolation=chroot" "$repository/containers/build.sh" sluice >log/images.log 2>&1 ||
+    BUILDER=buildah BASE=localhost/base PROGRAMS=$CLUSTER/build/programs BUILD_FLAGS="--isolation=chroot" "$repository/containers/build.sh" sluice 2>&1 |
+        tee log/images.log | { grep --line-buffered ^images: || true; } >&2 ||
         stop "the image sluice is not built: $(tail -n 1 log/images.log)" "the log is $CLUSTER/log/images.log"
     version=$(sed -n '/^\[workspace.package\]/,/^$/s/^version = "\(.*\)"/\1/p' "$repository/Cargo.toml")
     podman tag "localhost/sluice:$version" "docker.io/library/sluice:$version"

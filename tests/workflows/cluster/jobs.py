@@ -13,16 +13,20 @@ from pathlib import Path
 
 from kit import DEMO, HERE, NAMESPACE, REPOSITORY, compared, kubectl, remove, row, sluice, wait_until
 
+SHIPPED = REPOSITORY / "workflows/kubernetes/curate.yaml"
+
 
 @contextlib.contextmanager
-def kustomization(name: str, printed: str, tasks: int, **values: str) -> Iterator[Path]:
-    """Makes a folder with Jobs and the values of their parameters."""
+def kustomization(name: str, printed: str, tasks: int, components: tuple[str, ...] = (), **values: str) -> Iterator[Path]:
+    """Makes a folder with Jobs, the values of their parameters, and components by their folders in `workflows`."""
     values = {"run": f"s3://sluice/runs/{name}", "input": "s3://sluice/raw", "output": f"s3://sluice/curated/{name}", "tasks": str(tasks)} | values
     remove(name)
     patch = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "sluice-run"}, "data": values}
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "jobs.yaml").write_text(printed)
-        Path(folder, "kustomization.yaml").write_text(json.dumps({"resources": ["jobs.yaml"], "patches": [{"patch": json.dumps(patch)}]}))
+        used = [os.path.relpath(REPOSITORY / "workflows" / path, folder) for path in components]
+        made = {"resources": ["jobs.yaml"], "components": used, "patches": [{"patch": json.dumps(patch)}]}
+        Path(folder, "kustomization.yaml").write_text(json.dumps(made))
         yield Path(folder)
 
 
@@ -46,8 +50,7 @@ def all_of(folder: Path) -> str:
 
 def jobs() -> None:
     """The default pipeline as Jobs."""
-    printed = (REPOSITORY / "workflows/kubernetes/curate.yaml").read_text()
-    with kustomization("jobs", printed, 4, **DEMO, **{"shards-per-partition": "1"}) as folder:
+    with kustomization("jobs", SHIPPED.read_text(), 4, **DEMO, **{"shards-per-partition": "1"}) as folder:
         row("Jobs, default pipeline", all_of(folder), compared("jobs"))
 
 
@@ -79,4 +82,16 @@ def jobs_undone() -> None:
         row("a Job with 2 of 4 shares is Complete", f"the next step fails: {' '.join(reason.split())[:300]}", "nothing written")
 
 
-CASES = (jobs, jobs_file, jobs_undone)
+def jobs_queued() -> None:
+    """Jobs with Kueue's queue, as the API server takes them: Kueue itself is not here."""
+    with kustomization("queued", SHIPPED.read_text(), 4, ("argo/components/kueue", "kubernetes/components/small")) as folder:
+        taken = json.loads(kubectl("apply", "-k", folder, "--dry-run=server", "-o", "json"))["items"]
+    found = [job for job in taken if job["kind"] == "Job"]
+    for job in found:
+        assert job["metadata"]["labels"]["kueue.x-k8s.io/queue-name"] == "sluice", job["metadata"]
+        assert job["spec"]["template"]["spec"]["priorityClassName"] == "sluice", job["metadata"]
+    assert len(found) == SHIPPED.read_text().count("kind: Job\n"), len(found)
+    row("Jobs with components/kueue and components/small", f"the API server takes {len(found)} Jobs (dry run)", "-")
+
+
+CASES = (jobs, jobs_file, jobs_undone, jobs_queued)

@@ -22,11 +22,13 @@ PROGRAMS = Path(os.environ.get("PROGRAMS", REPOSITORY / "target/release"))
 MODELS = Path(os.environ.get("SLUICE_MODELS", REPOSITORY / ".cache/models"))
 PHOTOGRAPHS = Path(os.environ.get("SLUICE_DEMO_INPUT", REPOSITORY / "demo/input"))
 STORE = os.environ["AWS_ENDPOINT_URL"]
-FILER = "http://10.88.0.1:28898/buckets/sluice"
+BRIDGE = os.environ["BRIDGE"]
+FILER = f"http://{BRIDGE}:28898/buckets/sluice"
 NAMESPACE = "sluice"
 DEMO = {"embedder": "efficientnet-lite0", "aesthetic": "technical-quality", "nsfw": "opennsfw", "eps": "0.15"}
 # The one file of an output that differs from run to run: it states the place of the run.
 OWN = {".sluice.json"}
+ENDED = ("Succeeded", "Failed", "Error")
 ROWS: list[tuple[str, str, str]] = []
 
 
@@ -59,6 +61,13 @@ def kubectl(*line: object, namespace: str = NAMESPACE, **more) -> str:
 
 def sluice(*line: object) -> str:
     return run(PROGRAMS / "sluice", *line)
+
+
+def local_run(name: str, **options: str) -> None:
+    """Runs the default pipeline on this machine, with the demo's models or others."""
+    words = [word for key, value in (DEMO | options).items() for word in (f"--{key}", value)]
+    sluice("run", "--input", "s3://sluice/raw", "--output", f"s3://sluice/curated/{name}", "--run", f"s3://sluice/runs/{name}",
+           "--models", "s3://sluice/models", "--shards-per-partition", "1", *words)  # fmt: skip
 
 
 def wait_until(what: str, is_true, seconds: float, pause: float = 0.5) -> None:
@@ -127,10 +136,12 @@ def compared(name: str, other: str = "local", where: str | None = None) -> str:
 # ---------------------------------------------------------------------------------------------------------- Argo
 
 
-def submit(name: str, template: str = "sluice-curate", demo: bool = True, namespace: str = NAMESPACE, **parameters: str) -> str:
-    """Creates a workflow of a template, which may be a cluster's (`cluster/NAME`), and returns its name."""
-    values = {"run": f"s3://sluice/runs/{name}", "input": "s3://sluice/raw", "output": f"s3://sluice/curated/{name}", "max-tasks": "4"}
-    values |= (DEMO | {"shards-per-partition": "1"} if demo else {}) | parameters
+def submit(name: str, template: str = "sluice-curate", demo: bool = True, namespace: str = NAMESPACE, spec: dict | None = None, **parameters: str) -> str:
+    """Creates a workflow of a template, which may be a cluster's (`cluster/NAME`), and returns its name. `spec` overrides the template's."""
+    values = parameters
+    if template != "sluice-models":
+        places = {"run": f"s3://sluice/runs/{name}", "input": "s3://sluice/raw", "output": f"s3://sluice/curated/{name}", "max-tasks": "4"}
+        values = places | (DEMO | {"shards-per-partition": "1"} if demo else {}) | parameters
     workflow = {
         "apiVersion": "argoproj.io/v1alpha1",
         "kind": "Workflow",
@@ -138,6 +149,7 @@ def submit(name: str, template: str = "sluice-curate", demo: bool = True, namesp
         "spec": {
             "workflowTemplateRef": {"name": template.removeprefix("cluster/"), "clusterScope": template.startswith("cluster/")},
             "arguments": {"parameters": [{"name": key, "value": value} for key, value in values.items()]},
+            **(spec or {}),
         },
     }
     made = kubectl("create", "-f", "-", "-o", "jsonpath={.metadata.name}", namespace=namespace, input=json.dumps(workflow))
@@ -153,7 +165,7 @@ def finished(name: str, namespace: str = NAMESPACE, seconds: int = 1200) -> dict
     end = time.time() + seconds
     while time.time() < end:
         found = workflow(name, namespace)
-        if found.get("status", {}).get("phase") in ("Succeeded", "Failed", "Error"):
+        if found.get("status", {}).get("phase") in ENDED:
             return found
         time.sleep(2)
     raise TimeoutError(f"{name}: {found.get('status', {}).get('progress')} after {seconds} s")
@@ -176,8 +188,11 @@ def reason(message: str) -> str:
 
 
 def failures(found: dict) -> list[str]:
-    """Says which pods did not succeed, and why; those of one kind once, with their number."""
+    """Says which pods did not succeed, and which had none, and why; those of one kind once, with their number."""
     kinds: collections.Counter[str] = collections.Counter()
+    for node in found["status"].get("nodes", {}).values():
+        if (node["type"], node["phase"]) == ("Skipped", "Error"):
+            kinds[f"{node.get('templateName')}: Error, no pod, {node['message'].partition(' errored: ')[2]}"] += 1
     for node in pods(found):
         if node["phase"] not in ("Succeeded", "Omitted"):
             code = (node.get("outputs") or {}).get("exitCode", "none")
@@ -204,21 +219,21 @@ def running(name: str, step: str, limit: int = 400) -> str:
     raise TimeoutError(f"{name}: no pod of {step} works")
 
 
-def apply_with(component: str, namespace: str) -> None:
-    """Applies workflows/argo with one of its components, by a Kustomization as a user has it."""
+def apply_with(*components: str, namespace: str) -> None:
+    """Applies workflows/argo with some of its components, by a Kustomization as a user has it."""
     with tempfile.TemporaryDirectory() as folder:
         shipped = os.path.relpath(REPOSITORY / "workflows/argo", folder)
-        made = {"resources": [shipped], "components": [f"{shipped}/components/{component}"], "namespace": namespace}
-        if component == "cluster":
+        made = {"resources": [shipped], "components": [f"{shipped}/components/{name}" for name in components], "namespace": namespace}
+        if "cluster" in components:
             del made["namespace"]
         Path(folder, "kustomization.yaml").write_text(json.dumps(made))
         kubectl("apply", "-k", folder, namespace=namespace)
 
 
-def process_of(pod: str, container: str = "main") -> int:
-    """Returns the process of a container on this machine."""
-    path = f'jsonpath={{.status.containerStatuses[?(@.name=="{container}")].containerID}}'
-    made = kubectl("get", "pod", pod, "-o", path).removeprefix("containerd://").strip()
-    tasks = run("ctr", "-n", "k8s.io", "tasks", "ls").splitlines()
+def process_of(pod: str) -> int:
+    """Returns the process of a pod's container `main` on this machine. The program is its child."""
+    path = 'jsonpath={.spec.nodeName} {.status.containerStatuses[?(@.name=="main")].containerID}'
+    node, made = kubectl("get", "pod", pod, "-o", path).replace("containerd://", "").split()
+    tasks = run("ctr", "-a", CLUSTER / f"run/{node}.sock", "-n", "k8s.io", "tasks", "ls").splitlines()
     [line] = [line.split() for line in tasks if line.startswith(made)]
     return int(line[1])

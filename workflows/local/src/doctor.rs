@@ -16,7 +16,7 @@ use sluice_model::{
 };
 use sluice_store::{Location, Storage};
 
-use crate::models::Cache;
+use crate::models::{Cache, precisions_of};
 use crate::text::columns;
 
 /// Show what this machine has for Sluice, and what would run where
@@ -27,6 +27,7 @@ use crate::text::columns;
 /// Example: sluice doctor
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
+    /// The folder of models.
     #[command(flatten)]
     pub cache: Cache,
     /// Print one JSON object
@@ -45,6 +46,9 @@ struct MachineFindings {
     credentials: Vec<Credentials>,
     /// The folder of models.
     models_folder: String,
+    /// Why the folder of models cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    models_error: Option<String>,
     models: Vec<Placed>,
 }
 
@@ -65,6 +69,9 @@ struct Usable {
     #[serde(skip_serializing_if = "Option::is_none")]
     memory: Option<u64>,
     missing: Vec<String>,
+    /// Why ONNX Runtime does not take the device although nothing is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refused: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
 }
@@ -136,10 +143,11 @@ const CREDENTIALS: [(&str, &[&str], &[&str]); 4] = [
 /// Prints the resources of this machine.
 ///
 /// # Errors
-/// Returns a storage error when the folder of models cannot be listed.
+/// Returns a usage error when `--models` names no location, and an error when the output cannot be
+/// written.
 pub fn doctor(args: &DoctorArgs, tool: &mut ToolContext<'_>) -> Result<()> {
     let cache = args.cache.location()?;
-    let findings = findings(&tool.shared.storage, &cache)?;
+    let findings = findings(&tool.shared.storage, &cache);
     if args.json {
         writeln!(tool.out, "{}", serde_json::to_string(&findings)?)?
     } else {
@@ -148,26 +156,31 @@ pub fn doctor(args: &DoctorArgs, tool: &mut ToolContext<'_>) -> Result<()> {
     Ok(())
 }
 
-fn findings(storage: &Storage, cache: &Location) -> Result<MachineFindings, Error> {
+fn findings(storage: &Storage, cache: &Location) -> MachineFindings {
     let machine = Machine::this();
     let (version, error) = match library_version() {
         Ok(version) => (Some(version), None),
         Err(e) => (None, Some(e.to_string())),
     };
-    Ok(MachineFindings {
+    let (models, models_error) = match models(storage, cache) {
+        Ok(models) => (models, None),
+        Err(e) => (Vec::new(), Some(e.to_string())),
+    };
+    MachineFindings {
         version: env!("CARGO_PKG_VERSION"),
         hardware: Hardware::this(),
-        devices: devices(&machine),
+        devices: devices(machine),
         driver: machine.driver().cloned(),
         onnxruntime: Runtime {
-            library: machine.library,
+            library: machine.library.clone(),
             version,
             error,
         },
         credentials: credentials(),
         models_folder: cache.to_string(),
-        models: models(storage, cache)?,
-    })
+        models_error,
+        models,
+    }
 }
 
 /// Returns the devices that `--device` accepts on this machine. GPU 0 is included even if there is
@@ -185,6 +198,12 @@ fn devices(machine: &Machine) -> Vec<Usable> {
             device,
             name: gpu.map(|gpu| gpu.name.clone()),
             memory: gpu.map(|gpu| gpu.memory),
+            // Without ONNX Runtime's library that is what is wrong.
+            refused: if missing.is_empty() {
+                device.refusal().unwrap_or_default()
+            } else {
+                None
+            },
             hint: missing.first().map(|missing| missing.hint.clone()),
             missing: missing.into_iter().map(|missing| missing.part).collect(),
         }
@@ -209,17 +228,22 @@ fn credentials() -> Vec<Credentials> {
     CREDENTIALS.iter().map(found).collect()
 }
 
-/// Returns where each model would run, in each precision that has a file.
+/// Returns where each model would run, in each precision that has a file. In bfloat16 `model.onnx` may
+/// run, too.
 fn models(storage: &Storage, cache: &Location) -> Result<Vec<Placed>, Error> {
     let mut models = Vec::new();
     for name in cached(storage, cache)? {
+        let own = precisions_of(storage, &name, cache)?;
         for precision in Precision::ALL {
+            let has_file = own.contains(&precision);
+            if !has_file && precision != Precision::Bfloat16 {
+                continue;
+            }
             match Model::find(storage, &name, cache, precision) {
                 Ok(model) if is_of(&model, precision) => models.extend(placed(&name, model)),
                 Ok(_) => {}
                 Err(e) if matches!(e.class(), Class::Transient | Class::Stopped) => return Err(e),
-                // Most models have no file in the other precisions.
-                Err(_) if precision != Precision::Float32 => {}
+                Err(_) if !has_file => {}
                 Err(e) => models.push(Placed {
                     model: name.clone(),
                     kind: "broken",
@@ -273,7 +297,12 @@ impl MachineFindings {
             };
             rows.push(row(&format!("{store}:// credentials"), found));
         }
-        rows.push(row("models", self.models_folder.clone()));
+        let error = self
+            .models_error
+            .as_deref()
+            .and_then(|it| it.lines().next());
+        let folder = error.map_or(self.models_folder.clone(), str::to_owned);
+        rows.push(row("models", folder));
         rows.extend(self.models.iter().map(Placed::row));
         columns(&rows, &[], "")
     }
@@ -316,10 +345,13 @@ impl Usable {
         } else {
             format!(" ({})", about.join(", "))
         };
-        let state = if self.missing.is_empty() {
-            format!("usable{about}")
-        } else {
-            format!("missing {}{about}", self.missing.join(", "))
+        let state = match (&self.refused, self.missing.as_slice()) {
+            (Some(refused), _) => {
+                let reason = refused.lines().next().unwrap_or_default();
+                format!("refused by ONNX Runtime: {reason}")
+            }
+            (None, []) => format!("usable{about}"),
+            (None, missing) => format!("missing {}{about}", missing.join(", ")),
         };
         row(&format!("--device {}", self.device), state)
     }

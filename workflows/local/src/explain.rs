@@ -3,10 +3,10 @@
 //! It works on a run in any state: the facts come from the receipts that exist.
 
 mod decisions;
+mod facts;
 mod lookup;
 mod output;
 mod resolve;
-mod story;
 mod words;
 
 use std::process::{Command, Stdio};
@@ -20,7 +20,7 @@ use sluice_run::card::ImageCard;
 use sluice_run::walk::Walk;
 use sluice_run::{Plan, Receipts, Run, counted};
 
-use self::story::Story;
+use self::facts::ImageFacts;
 use crate::gallery::Pictured;
 
 pub use self::lookup::Lookup;
@@ -60,21 +60,21 @@ pub fn explain(args: &ExplainArgs, tool: &mut ToolContext<'_>) -> Result<()> {
     let plan = recorded.plan()?;
     let receipts = counted::receipts(&recorded)?;
     let lookup = Lookup::new(&recorded, &plan, &receipts);
-    let mut stories = Vec::new();
+    let mut all_facts = Vec::new();
     for image in &args.images {
         let id = lookup.resolve(image)?;
-        stories.push(lookup.story(id.as_str())?);
+        all_facts.push(lookup.facts(id.as_str())?);
     }
-    for (number, story) in stories.iter().enumerate() {
+    for (number, facts) in all_facts.iter().enumerate() {
         if args.json {
-            writeln!(tool.out, "{}", serde_json::to_string(story)?)?
+            writeln!(tool.out, "{}", serde_json::to_string(facts)?)?
         } else {
             let space = if number > 0 { "\n" } else { "" };
-            write!(tool.out, "{space}{}", words::words(story))?;
+            write!(tool.out, "{space}{}", words::words(facts))?;
         }
     }
     if args.open {
-        let place = page(&recorded, &tool.shared.memory, &plan, &receipts, &stories)?;
+        let place = page(&recorded, &tool.shared.memory, &plan, &receipts, &all_facts)?;
         writeln!(tool.err, "page: {place}")?;
         open(&place);
     }
@@ -87,7 +87,7 @@ fn page(
     memory: &MemoryBudget,
     plan: &Plan,
     receipts: &Receipts,
-    stories: &[Story],
+    all_facts: &[ImageFacts],
 ) -> Result<String> {
     let run = Pictured {
         walk: Walk::new(recorded, plan, receipts)?,
@@ -101,9 +101,9 @@ fn page(
         about: recorded.location().to_string(),
         ..Pictures::default()
     };
-    for story in stories {
-        let cards = run.named(&names(story))?;
-        let title = story.image_id.to_string();
+    for facts in all_facts {
+        let cards = run.named(&names(facts))?;
+        let title = facts.image_id.to_string();
         let gallery = Gallery::new(title, "", &cards, &mut pictures.album, ImageCard::fate);
         pictures.galleries.push(gallery);
     }
@@ -114,16 +114,16 @@ fn page(
 }
 
 /// Returns an image, the image it duplicates, and the other duplicates.
-fn names(story: &Story) -> Vec<ImageId> {
-    let mut names = vec![story.image_id.clone()];
+fn names(facts: &ImageFacts) -> Vec<ImageId> {
+    let mut names = vec![facts.image_id.clone()];
     names.extend(
-        story
+        facts
             .duplicates
             .iter()
             .map(|link| link.duplicate_of.clone()),
     );
     names.extend(
-        story
+        facts
             .neighbours
             .iter()
             .map(|neighbour| neighbour.image_id.clone()),

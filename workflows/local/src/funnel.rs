@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 
 use serde_json::{Value, json};
-use sluice_harness::{StepDone, add_choices, add_device, add_rows};
+use sluice_harness::{StepDone, add_choices, add_device, add_reported, add_rows};
 use sluice_manifest::numbers::{bytes, plural, thousands};
 use sluice_run::funnel::Funnel;
 
@@ -73,6 +73,7 @@ impl Summary {
                 step["shared_pass_with"] = json!(line.shared_with);
             }
             add_choices(&mut step, &line.done.choices);
+            add_reported(&mut step, &line.done.reported);
             add_device(&mut step, line.done.device.as_ref());
             add_rows(&mut step, line.done.rows);
             step
@@ -231,7 +232,6 @@ fn step_row(line: &StepSummary) -> Vec<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
 
     use sluice_manifest::{Counts, Dropped, Reason, ReasonKind, StepName};
 
@@ -268,9 +268,8 @@ mod tests {
                 up_to_date,
                 counts: Counts::default(),
                 rows,
-                choices: BTreeMap::new(),
-                device: None,
                 seconds,
+                ..StepDone::default()
             },
         };
         Summary {

@@ -71,6 +71,10 @@ pub struct Args {
 
 /// The subcommands of `sluice`.
 #[derive(Debug, Subcommand)]
+#[expect(
+    missing_docs,
+    reason = "the help of a subcommand is the docstring of its arguments"
+)]
 pub enum SluiceCommand {
     Run(Box<run::RunArgs>),
     Inspect(inspect::InspectArgs),

@@ -1,3 +1,5 @@
+//! The program `sluice`.
+
 fn main() -> std::process::ExitCode {
     sluice::main()
 }

@@ -11,15 +11,15 @@ use sluice_harness::ToolContext;
 use sluice_manifest::text::masked_word;
 use sluice_manifest::{Class, Error};
 use sluice_model::{
-    Kind, Model, Precision, cached, catalogue, default_cache, folder_of, named, remove,
+    Kind, Model, Precision, cached, catalogue, default_cache, folder_of, named, precisions, remove,
 };
 use sluice_store::{Location, Storage};
 
 pub use pull::{missing, pull_missing};
 
-use compare::{CompareSampling, EncoderChanges, Side, compare};
+use compare::{CompareSampling, EncoderChanges, Side, Trial, compare};
 
-use crate::text::columns;
+use crate::text::{columns, shorten};
 
 /// List, pull, show and check models
 #[derive(Debug, Args)]
@@ -37,6 +37,7 @@ pub enum ModelsCommand {
     ///
     /// Example: sluice models list
     List {
+        /// The folder of models.
         #[command(flatten)]
         cache: Cache,
         /// Print one JSON object per line
@@ -56,6 +57,7 @@ pub enum ModelsCommand {
         /// The source, for one name: hf://…, https://…, s3://…, a folder or an ONNX file
         #[arg(long, value_name = "URI")]
         from: Option<String>,
+        /// The folder of models.
         #[command(flatten)]
         cache: Cache,
     },
@@ -66,6 +68,7 @@ pub enum ModelsCommand {
         /// A name, a URI or a path
         #[arg(value_name = "MODEL")]
         name: String,
+        /// The folder of models.
         #[command(flatten)]
         cache: Cache,
         /// Print one JSON object
@@ -79,6 +82,7 @@ pub enum ModelsCommand {
         /// Names or URIs (default: all that are in the folder of models)
         #[arg(value_name = "MODEL")]
         names: Vec<String>,
+        /// The folder of models.
         #[command(flatten)]
         cache: Cache,
         /// Print one JSON object per line
@@ -100,8 +104,10 @@ pub enum ModelsCommand {
         /// The folder for it (default: the model's own)
         #[arg(long, value_name = "URI")]
         output: Option<String>,
+        /// The images that the models are compared on.
         #[command(flatten)]
         sampling: CompareSampling,
+        /// The folder of models.
         #[command(flatten)]
         cache: Cache,
     },
@@ -121,8 +127,10 @@ pub enum ModelsCommand {
         /// The precision of the second encoder's matrix products
         #[arg(long, value_enum, default_value_t)]
         precision: Precision,
+        /// The images that the models are compared on.
         #[command(flatten)]
         sampling: CompareSampling,
+        /// The folder of models.
         #[command(flatten)]
         cache: Cache,
     },
@@ -133,6 +141,7 @@ pub enum ModelsCommand {
         /// Its name
         #[arg(value_name = "NAME")]
         name: String,
+        /// The folder of models.
         #[command(flatten)]
         cache: Cache,
     },
@@ -170,19 +179,24 @@ enum ModelState {
 }
 
 impl ModelState {
-    /// Verifies a model's files.
+    /// Verifies a model's files, of all precisions.
     fn verified(storage: &Storage, name: &str, cache: &Location) -> Result<Self, Error> {
-        let checked = Model::find(storage, name, cache, Precision::Float32).and_then(|model| {
+        let checked = |precision| -> Result<Kind, Error> {
+            let model = Model::find(storage, name, cache, precision)?;
             model.verify()?;
             model.check_what_can_be()?;
-            Ok(model)
-        });
-        match checked {
-            Ok(model) if model.spec.kind == Kind::Measure => Ok(ModelState::BuiltIn),
-            Ok(_) => Ok(ModelState::Cached),
-            Err(e) if matches!(e.class(), Class::Transient | Class::Stopped) => Err(e),
-            Err(e) => Ok(ModelState::Broken(e.class(), e.to_string())),
+            Ok(model.spec.kind)
+        };
+        let mut state = ModelState::Missing;
+        for precision in precisions_of(storage, name, cache)? {
+            match checked(precision) {
+                Ok(Kind::Measure) => return Ok(ModelState::BuiltIn),
+                Ok(_) => state = ModelState::Cached,
+                Err(e) if matches!(e.class(), Class::Transient | Class::Stopped) => return Err(e),
+                Err(e) => return Ok(ModelState::Broken(e.class(), e.to_string())),
+            }
         }
+        Ok(state)
     }
 
     fn words(&self) -> &str {
@@ -193,6 +207,20 @@ impl ModelState {
             ModelState::Broken(..) => "broken",
         }
     }
+}
+
+/// Returns the precisions for which a model has a file; float32 if it has none, so that the error names
+/// the file that is missing.
+pub(crate) fn precisions_of(
+    storage: &Storage,
+    name: &str,
+    cache: &Location,
+) -> Result<Vec<Precision>, Error> {
+    let mut found = precisions(storage, name, cache)?;
+    if found.is_empty() {
+        found.push(Precision::Float32);
+    }
+    Ok(found)
 }
 
 /// Whether the folder of models has a model of that name.
@@ -284,27 +312,43 @@ fn quantize(
     };
     model.require(kinds, "quantize")?;
     let output = output.map(Location::parse).transpose()?;
-    let made = model.quantize(storage, precision, output.as_ref())?;
+    let trial = if sampling.input.is_empty() {
+        None
+    } else {
+        Some(Trial::new(sampling, cache, &tool.shared)?)
+    };
+    let made = model.quantize(storage, precision, output.as_ref(), |ranges| {
+        trial
+            .as_ref()
+            .map_or(Ok(()), |trial| trial.feed(&model, ranges))
+    })?;
     let second = format!("{}/", made.folder);
+    // Of a model of the catalogue its folder may not state the preprocessing.
     let use_it = output.map_or(name.to_owned(), |_| second.clone());
-    let facts = [
+    let mut facts = vec![
         ("file", format!("{second}{}", made.file)),
         ("products", made.products.to_string()),
         ("bytes", made.bytes.to_string()),
-        (
-            "use it",
-            format!("--model {use_it} --precision {precision}"),
-        ),
     ];
-    if sampling.input.is_empty() {
+    if !made.too_large.is_empty() {
+        let names = shorten(&made.too_large.join(", "), 200);
+        let count = made.too_large.len();
+        let text = format!("{count} tensors that are too large for {precision}: {names}");
+        facts.push(("kept in float32", text));
+    }
+    facts.push((
+        "use it",
+        format!("--model {use_it} --precision {precision}"),
+    ));
+    let Some(trial) = trial else {
         tracing::warn!(
             "nothing was compared; pass --input DATA to measure the differences on your images"
         );
         return print(None, sampling, &facts, tool);
-    }
-    let sides = [(name, Precision::Float32), (&second, precision)];
+    };
+    let sides = [(name, Precision::Float32), (&use_it, precision)];
     let sides = sides.map(|(model, precision)| Side { model, precision });
-    let changes = compare(sides, sampling, cache, tool)?;
+    let changes = trial.compare_precisions(sides, sampling, tool)?;
     print(Some(&changes), sampling, &facts, tool)
 }
 

@@ -9,7 +9,7 @@ use std::time::Instant;
 use anyhow::Result;
 use serde_json::Value;
 use sluice_harness::{Context, ProcessResources, Starter, StepDone, open_step, task_done};
-use sluice_inference::{ImageProgram, ImageStep, run_images};
+use sluice_scoring::{ImageProgram, ImageStep, run_images};
 
 /// Opens a command line whose program may run a model on images; `None` if it does not.
 pub type OpenImages = fn(&[String], &ProcessResources, Starter) -> Result<Option<OpenStep>>;

@@ -12,7 +12,7 @@ mod wire;
 pub mod words;
 
 use sluice_manifest::{CountedBy, Error, Operation, Result, StepName};
-use sluice_run::{Upstream, refuse_overlap};
+use sluice_run::{ReferenceUse, Upstream, refuse_overlap};
 use sluice_store::{Location, Storage};
 
 use crate::programs::StageProgram;
@@ -131,6 +131,7 @@ impl Pipeline {
             node.parse(command)?;
         }
         let mut upstream = Upstream::new(storage.clone());
+        let mut references: Vec<ReferenceUse> = Vec::new();
         for (node, command) in &commands {
             if let Some(input) =
                 (node.program.input)(command, storage).map_err(|e| within(node, e))?
@@ -138,11 +139,12 @@ impl Pipeline {
                 upstream.input = Some(input);
             }
             let gives = (node.program.check)(command, &upstream).map_err(|e| within(node, e))?;
+            references.extend(gives.references.iter().cloned());
             if gives != sluice_run::StepOutputs::default() {
                 upstream.insert(node.step.clone(), gives);
             }
         }
-        Ok(())
+        Ok(refuse_unused(&references)?)
     }
 
     /// Sets a switch of every program that has it.
@@ -298,6 +300,26 @@ impl Parameter {
     pub fn variable(&self) -> String {
         format!("SLUICE_{}", self.name.replace('-', "_").to_uppercase())
     }
+}
+
+/// Refuses reference sets that no step compares with.
+fn refuse_unused(references: &[ReferenceUse]) -> Result<()> {
+    for ReferenceUse { set, .. } in references {
+        let of_set = || references.iter().filter(|one| one.set == *set);
+        if of_set().any(|one| one.unused.is_none()) {
+            continue;
+        }
+        // The reason of a step that could compare with such a set comes first.
+        let reason = of_set().max_by_key(|one| one.is_lacking);
+        let why = reason.and_then(|one| one.unused.as_deref());
+        let hint = reason.and_then(|one| one.hint.as_deref());
+        return Err(Error::usage(format!(
+            "{set}: no step compares with it: {}",
+            why.unwrap_or_default()
+        ))
+        .hint(hint.unwrap_or_default()));
+    }
+    Ok(())
 }
 
 /// A step, or one subcommand of a step.

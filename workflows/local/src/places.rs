@@ -84,7 +84,7 @@ impl NearestNames {
 
     /// Returns the nearest name if the difference may be a typing error: at most two letters, and
     /// at most half of the word.
-    pub fn slip(self) -> Option<String> {
+    pub fn correction(self) -> Option<String> {
         let most = (self.wanted.len() / 2).min(2);
         let (changes, name) = self.found.into_iter().next()?;
         (changes <= most).then_some(name)
@@ -158,12 +158,12 @@ mod tests {
 
     #[test]
     fn only_slips_are_corrected() {
-        let slip = |wanted: &str| {
+        let correction = |wanted: &str| {
             let mut nearest = NearestNames::new(wanted, 1);
             ["filter", "score", "read"]
                 .iter()
                 .for_each(|name| nearest.offer(name));
-            nearest.slip()
+            nearest.correction()
         };
         for (wanted, expected) in [
             ("filer", Some("filter")),
@@ -173,7 +173,7 @@ mod tests {
             ("x", None),
             ("", None),
         ] {
-            assert_eq!(slip(wanted).as_deref(), expected, "{wanted}");
+            assert_eq!(correction(wanted).as_deref(), expected, "{wanted}");
         }
     }
 

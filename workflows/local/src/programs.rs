@@ -9,9 +9,9 @@ use sluice_harness::{
     ProcessResources, Program, StepDone, Wiring, check_step, has_work, input_of, run_step, task,
     wiring,
 };
-use sluice_inference::ImageProgram;
 use sluice_manifest::{Operation, Role};
 use sluice_run::{InputPlaces, StepOutputs, Upstream};
+use sluice_scoring::ImageProgram;
 use sluice_store::Storage;
 
 use crate::pass::{self, OpenImages};

@@ -134,7 +134,7 @@ fn embedder<'r>(wanted: Option<&StepName>, receipts: &'r Receipts) -> Result<&'r
     let mut embedders = receipts.steps();
     embedders.retain(|step| {
         let mut units = receipts.of(step).iter();
-        units.any(|receipt| steps::wrote(receipt, |step, unit| EMBEDDINGS.path(step, unit)))
+        units.any(|receipt| steps::has_written(receipt, |step, unit| EMBEDDINGS.path(step, unit)))
     });
     let names: Vec<&str> = embedders.iter().map(|step| step.as_str()).collect();
     match (wanted, embedders.as_slice()) {

@@ -86,7 +86,7 @@ fn check_parameters(given: &[String], known: &[String]) -> Result<(), Error> {
     };
     let mut nearest = NearestNames::new(unknown, 1);
     known.iter().for_each(|name| nearest.offer(name));
-    let hint = match nearest.slip() {
+    let hint = match nearest.correction() {
         Some(name) => format!("is it {name}?"),
         None => format!("the parameters are {}", known.join(", ")),
     };

@@ -24,6 +24,8 @@ mod one_pass;
 mod outputs;
 #[path = "integration/places.rs"]
 mod places;
+#[path = "integration/references.rs"]
+mod references;
 #[path = "integration/run.rs"]
 mod run;
 #[path = "integration/support.rs"]

@@ -12,7 +12,7 @@ use std::os::unix::fs::FileExt;
 use anyhow::{Context, Result, ensure};
 
 /// An array of 4-byte values in a NumPy file, rows one after the other. One dimension counts as rows of one value.
-pub struct Rows {
+pub(crate) struct Rows {
     file: File,
     first: u64,
     pub len: usize,
@@ -20,7 +20,7 @@ pub struct Rows {
 }
 
 impl Rows {
-    pub fn open(path: &str) -> Result<Self> {
+    pub(crate) fn open(path: &str) -> Result<Self> {
         let file = File::open(path).with_context(|| path.to_owned())?;
         let (header, first) = header(&file)?;
         ensure!(header.contains("4'"), "{path}: not of 4 bytes: {header}");
@@ -38,7 +38,7 @@ impl Rows {
     }
 
     /// Appends `count` rows from `row` on to `values`, each made of its 4 bytes by `value`.
-    pub fn read<T>(
+    pub(crate) fn read<T>(
         &self,
         row: usize,
         count: usize,
@@ -70,7 +70,7 @@ fn header(file: &File) -> Result<(String, u64)> {
 }
 
 /// CPU seconds that all threads of this process have used.
-pub fn cpu_seconds() -> f64 {
+pub(crate) fn cpu_seconds() -> f64 {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     // utime and stime, the 14th and 15th field, in hundredths; the second may hold spaces.
     let after_name = stat.rsplit(')').next().unwrap_or_default();
@@ -84,7 +84,7 @@ pub fn cpu_seconds() -> f64 {
 }
 
 /// The most memory that this process has held, in MB.
-pub fn peak_mb() -> f64 {
+pub(crate) fn peak_mb() -> f64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     status
         .lines()

@@ -4,7 +4,7 @@ use sluice_testkit::Numbers;
 
 /// `n` unit vectors of `dim` values around `topics` directions; every third is a
 /// noisy copy of an earlier one, every seventh an exact copy.
-pub fn vectors(n: usize, dim: usize, topics: usize, seed: u64) -> Vec<f32> {
+pub(super) fn vectors(n: usize, dim: usize, topics: usize, seed: u64) -> Vec<f32> {
     let mut numbers = Numbers::new(seed);
     let centres: Vec<f32> = (0..topics * dim).map(|_| numbers.normal()).collect();
     let mut data: Vec<f32> = Vec::with_capacity(n * dim);
@@ -30,13 +30,13 @@ pub fn vectors(n: usize, dim: usize, topics: usize, seed: u64) -> Vec<f32> {
     data
 }
 
-pub fn unit(vector: &[f32]) -> Vec<f32> {
+pub(super) fn unit(vector: &[f32]) -> Vec<f32> {
     let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
     vector.iter().map(|x| x / length).collect()
 }
 
 /// Runs `work` in a pool of `threads` threads.
-pub fn with_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
+pub(super) fn with_threads<T: Send>(threads: usize, work: impl FnOnce() -> T + Send) -> T {
     rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .build()

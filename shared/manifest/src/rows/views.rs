@@ -159,17 +159,18 @@ impl Row for CaptionedRow {
 pub struct MeasuredRow {
     /// The sample's name in the run.
     pub image_id: ImageId,
-    /// Brightness of the dark parts: 1 is well lit, 0 is dark.
+    /// CleanVision's `dark`, the 99th percentile of the brightness: 1 is well lit, 0 is dark.
     pub dark: Option<f32>,
-    /// Exposure: 1 is normal, 0 is overexposed.
+    /// CleanVision's `light`, 1 minus the 5th percentile of the brightness: 1 is normal, 0 is
+    /// overexposed.
     pub light: Option<f32>,
-    /// Sharpness: 1 is sharp, 0 is blurred.
+    /// CleanVision's `blurry`: 1 is sharp, 0 is blurred.
     pub blurry: Option<f32>,
-    /// Information content: 1 is rich, 0 is flat.
+    /// CleanVision's `low_information`: 1 is rich, 0 is flat.
     pub low_information: Option<f32>,
-    /// The shorter side divided by the longer side.
+    /// CleanVision's `odd_aspect`, the shorter side divided by the longer side: 1 is square.
     pub odd_aspect: Option<f32>,
-    /// Size: 1 is large enough, 0 is tiny.
+    /// The size: 1 from 512x512 pixels up, 0 is tiny.
     pub odd_size: Option<f32>,
     /// Whether the sample is usable.
     pub status: Status,

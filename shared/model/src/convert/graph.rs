@@ -6,12 +6,12 @@ use super::Tensor;
 const IR_VERSION: u64 = 8;
 const OPSET: u64 = 13;
 /// Types of `TensorProto`.
-pub const FLOAT: u64 = 1;
-pub const SIGNED_BYTE: u64 = 3;
+pub(super) const FLOAT: u64 = 1;
+pub(super) const SIGNED_BYTE: u64 = 3;
 const INTEGER: u64 = 7;
 
 /// A graph under construction: one input, one output, both of float32 with a free number of rows.
-pub struct Graph {
+pub(super) struct Graph {
     opset: u64,
     nodes: Vec<u8>,
     constants: Vec<u8>,
@@ -26,7 +26,7 @@ impl Default for Graph {
 }
 
 /// An attribute of a node.
-pub enum Attribute<'a> {
+pub(super) enum Attribute<'a> {
     Integer(&'a str, u64),
     Integers(&'a str, &'a [u64]),
     Float(&'a str, f32),
@@ -34,7 +34,7 @@ pub enum Attribute<'a> {
 
 impl Graph {
     /// Returns an empty graph of an opset.
-    pub fn of_opset(opset: u64) -> Self {
+    pub(super) fn of_opset(opset: u64) -> Self {
         Self {
             opset,
             nodes: Vec::new(),
@@ -44,7 +44,7 @@ impl Graph {
     }
 
     /// Returns a graph whose nodes state the domain of their operator, which is the default one.
-    pub fn with_domain() -> Self {
+    pub(super) fn with_domain() -> Self {
         Self {
             states_domain: true,
             ..Self::default()
@@ -52,14 +52,14 @@ impl Graph {
     }
 
     /// Adds a constant.
-    pub fn constant(&mut self, name: &str, tensor: &Tensor) {
+    pub(super) fn constant(&mut self, name: &str, tensor: &Tensor) {
         let values = tensor.values.iter();
         let bytes: Vec<u8> = values.flat_map(|value| value.to_le_bytes()).collect();
         self.tensor(name, FLOAT, &tensor.shape, &bytes);
     }
 
     /// Adds a constant vector of integers.
-    pub fn integers(&mut self, name: &str, values: &[i64]) {
+    pub(super) fn integers(&mut self, name: &str, values: &[i64]) {
         let bytes: Vec<u8> = values
             .iter()
             .flat_map(|value| value.to_le_bytes())
@@ -72,7 +72,7 @@ impl Graph {
     }
 
     /// Adds a node, named after its output.
-    pub fn node(
+    pub(super) fn node(
         &mut self,
         operator: &str,
         inputs: &[&str],
@@ -87,7 +87,7 @@ impl Graph {
     }
 
     /// Returns the ONNX file. Shapes are without the number of rows.
-    pub fn finish(
+    pub(super) fn finish(
         self,
         name: &str,
         input: (&str, &[usize]),
@@ -107,18 +107,23 @@ impl Graph {
         field(&mut model, 2, b"sluice");
         field(&mut model, 7, &graph);
         field(&mut model, 8, &opset);
-        for (key, text) in metadata {
-            let mut entry = Vec::new();
-            field(&mut entry, 1, key.as_bytes());
-            field(&mut entry, 2, text.as_bytes());
-            field(&mut model, 14, &entry);
-        }
-        model
+        with_metadata(model, metadata)
     }
 }
 
+/// Returns an ONNX file with further entries of metadata (`ModelProto.metadata_props`).
+pub(crate) fn with_metadata(mut model: Vec<u8>, entries: &[(&str, &str)]) -> Vec<u8> {
+    for (key, text) in entries {
+        let mut entry = Vec::new();
+        field(&mut entry, 1, key.as_bytes());
+        field(&mut entry, 2, text.as_bytes());
+        field(&mut model, 14, &entry);
+    }
+    model
+}
+
 /// Returns a `TensorProto`: sizes, type, name, numbers.
-pub fn tensor(name: &str, kind: u64, shape: &[usize], bytes: &[u8]) -> Vec<u8> {
+pub(super) fn tensor(name: &str, kind: u64, shape: &[usize], bytes: &[u8]) -> Vec<u8> {
     let mut proto = Vec::with_capacity(bytes.len() + name.len() + 64);
     for &size in shape {
         number(&mut proto, 1, size as u64);
@@ -130,7 +135,7 @@ pub fn tensor(name: &str, kind: u64, shape: &[usize], bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Returns a `NodeProto`, named after its first output.
-pub fn node(
+pub(super) fn node(
     operator: &str,
     inputs: &[&str],
     outputs: &[&str],
@@ -199,14 +204,14 @@ fn value(name: &str, sizes: &[usize]) -> Vec<u8> {
 }
 
 /// Appends a field of bytes.
-pub fn field(message: &mut Vec<u8>, tag: u64, content: &[u8]) {
+pub(super) fn field(message: &mut Vec<u8>, tag: u64, content: &[u8]) {
     varint(message, tag << 3 | 2);
     varint(message, content.len() as u64);
     message.extend_from_slice(content);
 }
 
 /// Appends a field of a number.
-pub fn number(message: &mut Vec<u8>, tag: u64, value: u64) {
+pub(super) fn number(message: &mut Vec<u8>, tag: u64, value: u64) {
     varint(message, tag << 3);
     varint(message, value);
 }

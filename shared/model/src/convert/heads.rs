@@ -11,7 +11,7 @@ const LEAST: f32 = 1e-7;
 
 /// One linear layer, or several without activation between them, which are one: their product, taken in
 /// float64, changes no score by more than the rounding of float32 does. Dropout does nothing here.
-pub fn linear(content: &[u8], credit: &Credit<'_>) -> Result<Vec<u8>, String> {
+pub(super) fn linear(content: &[u8], credit: &Credit<'_>) -> Result<Vec<u8>, String> {
     let state = torch::read(content)?;
     let mut layers = layer_names(&state).into_iter();
     let first = layers
@@ -124,7 +124,7 @@ fn product(a: &Matrix, b: &Matrix) -> Result<Matrix, String> {
 
 /// `(x - mean) / std`, dense layers with ReLU, and a sigmoid. The published model looks some columns up
 /// in tables of training values first; NeMo Curator's network has no such step, and neither has this.
-pub fn keras(content: &[u8], credit: &Credit<'_>) -> Result<Vec<u8>, String> {
+pub(super) fn keras(content: &[u8], credit: &Credit<'_>) -> Result<Vec<u8>, String> {
     let variables = tensorflow::read(
         &zip::only(content, "/variables.index")?,
         &zip::only(content, "/variables.data-00000-of-00001")?,

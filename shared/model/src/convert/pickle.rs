@@ -14,7 +14,7 @@ const DEPTH: usize = 16;
 
 /// A part of a storage as a strided array. Its numbers are elsewhere.
 #[derive(Debug, Clone, PartialEq)]
-pub struct View {
+pub(super) struct View {
     pub storage: Storage,
     pub offset: usize,
     pub shape: Vec<usize>,
@@ -23,7 +23,7 @@ pub struct View {
 
 /// Numbers that are stored on their own.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Storage {
+pub(super) struct Storage {
     /// `FloatStorage` and so on.
     pub kind: Rc<str>,
     pub key: Rc<str>,
@@ -32,7 +32,7 @@ pub struct Storage {
 
 /// What an instruction gives.
 #[derive(Debug, Clone)]
-pub enum Value {
+pub(super) enum Value {
     /// Nothing of interest: none, a truth value, a float, bytes.
     Other,
     Integer(i64),
@@ -57,7 +57,7 @@ struct Machine<'a> {
 }
 
 /// Runs the pickle at the start of `bytes`. Returns what it gives, and its length.
-pub fn load(bytes: &[u8]) -> Result<(Value, usize), String> {
+pub(super) fn load(bytes: &[u8]) -> Result<(Value, usize), String> {
     let mut machine = Machine {
         bytes,
         at: 0,

@@ -71,6 +71,28 @@ pub(crate) fn quantize(
     })
 }
 
+/// Returns whether an ONNX file has weights that make sums of two products saturate in 16 bits:
+/// `2 * 64 * 255 < 2^15`. `read` is that of [`quantize`].
+///
+/// # Errors
+/// As `read`.
+pub(crate) fn saturates(
+    onnx: &[u8],
+    mut read: impl FnMut(&str, Range<u64>) -> Result<Vec<u8>>,
+) -> Result<bool> {
+    const MOST: u8 = 64;
+    for tensor in initializers(bytes_of(onnx, 7).unwrap_or_default()).values() {
+        if number_of(tensor, 2) == Some(SIGNED_BYTE) {
+            let weights = content(tensor, &mut read)?;
+            let mut magnitudes = weights.iter().map(|&byte| (byte as i8).unsigned_abs());
+            if magnitudes.any(|magnitude| magnitude > MOST) {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
 /// Returns an ONNX file with another graph.
 pub(super) fn with_graph(onnx: &[u8], graph: &[u8]) -> Result<Vec<u8>> {
     let mut made = Vec::with_capacity(graph.len() + 1024);

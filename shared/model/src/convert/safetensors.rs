@@ -15,7 +15,7 @@ struct Entry {
 }
 
 /// Returns the tensors of floating-point numbers, by name.
-pub fn read(content: &[u8]) -> Result<Tensors, String> {
+pub(super) fn read(content: &[u8]) -> Result<Tensors, String> {
     const BROKEN: &str = "it is not a whole safetensors file";
     let (length, rest) = content.split_first_chunk::<8>().ok_or(BROKEN)?;
     let length = usize::try_from(u64::from_le_bytes(*length)).map_err(|_| BROKEN)?;

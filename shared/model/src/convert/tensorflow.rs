@@ -11,7 +11,7 @@ const BROKEN: &str = "its table of variables is broken";
 const FLOAT: u64 = 1;
 
 /// Returns the variables of float32 numbers, by name.
-pub fn read(index: &[u8], numbers: &[u8]) -> Result<Tensors, String> {
+pub(super) fn read(index: &[u8], numbers: &[u8]) -> Result<Tensors, String> {
     let footer = index.len().checked_sub(FOOTER).ok_or(BROKEN)?;
     let footer = &index[footer..];
     if !footer.ends_with(MAGIC) {

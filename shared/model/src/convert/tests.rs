@@ -373,3 +373,19 @@ fn a_vision_transformer_needs_all_of_its_tensors() {
         );
     }
 }
+
+#[test]
+fn weights_of_8_bits_saturate_and_those_of_7_do_not() {
+    for (weights, expected) in [
+        (&[63_u8, 0xc1, 64][..], false),
+        (&[0, 65], true),
+        (&[0x80], true),
+    ] {
+        let weights = graph::tensor("w", graph::SIGNED_BYTE, &[weights.len()], weights);
+        let (mut inner, mut onnx) = (Vec::new(), Vec::new());
+        graph::field(&mut inner, 5, &weights);
+        graph::field(&mut onnx, 7, &inner);
+        let found = quantize::saturates(&onnx, |_, _| Err(Error::bug("no other file")));
+        assert_eq!(found.unwrap(), expected);
+    }
+}

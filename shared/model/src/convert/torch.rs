@@ -8,7 +8,7 @@ use super::zip;
 use super::{Tensor, Tensors, elements};
 
 /// Returns the tensors of floating-point numbers of a state dict, by name.
-pub fn read(file: &[u8]) -> Result<Tensors, String> {
+pub(super) fn read(file: &[u8]) -> Result<Tensors, String> {
     if zip::is_zip(file) {
         read_zip(file)
     } else {

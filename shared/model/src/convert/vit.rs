@@ -114,7 +114,7 @@ const CLIP: Family = Family {
 ///
 /// # Errors
 /// When the configuration is not supported, or a weight is missing or has another shape.
-pub fn convert(content: &[u8], config: &[u8], name: &str) -> Result<Vec<u8>, String> {
+pub(super) fn convert(content: &[u8], config: &[u8], name: &str) -> Result<Vec<u8>, String> {
     let whole: Value =
         serde_json::from_slice(config).map_err(|e| format!("its config.json: {e}"))?;
     let kind = whole["model_type"].as_str().unwrap_or_default();

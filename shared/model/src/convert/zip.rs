@@ -15,7 +15,7 @@ const COMMENT: usize = 1 << 16;
 const LARGEST: usize = 4 << 30;
 
 /// An entry of the central directory.
-pub struct Member<'a> {
+pub(super) struct Member<'a> {
     pub name: &'a str,
     method: usize,
     crc: usize,
@@ -25,12 +25,12 @@ pub struct Member<'a> {
 }
 
 /// Returns whether these bytes end as a zip archive does.
-pub fn is_zip(archive: &[u8]) -> bool {
+pub(super) fn is_zip(archive: &[u8]) -> bool {
     end(archive).is_some()
 }
 
 /// Returns the members, directories left out.
-pub fn members(archive: &[u8]) -> Result<Vec<Member<'_>>, String> {
+pub(super) fn members(archive: &[u8]) -> Result<Vec<Member<'_>>, String> {
     let end = end(archive).ok_or("it is not a zip archive")?;
     let count = u16_at(archive, end + 10).ok_or(BROKEN)?;
     let mut at = u32_at(archive, end + 16).ok_or(BROKEN)?;
@@ -67,7 +67,7 @@ impl Member<'_> {
     ///
     /// # Errors
     /// When the member is damaged or too large.
-    pub fn read(&self, archive: &[u8]) -> Result<Vec<u8>, String> {
+    pub(super) fn read(&self, archive: &[u8]) -> Result<Vec<u8>, String> {
         let broken = || format!("its member {:?} is broken", self.name);
         let local = self.local;
         if archive.get(local..local + 4) != Some(LOCAL) || self.size > LARGEST {
@@ -103,7 +103,7 @@ impl Member<'_> {
 }
 
 /// Returns the one member whose name ends so.
-pub fn only(archive: &[u8], ending: &str) -> Result<Vec<u8>, String> {
+pub(super) fn only(archive: &[u8], ending: &str) -> Result<Vec<u8>, String> {
     let mut found = members(archive)?;
     found.retain(|member| member.name.ends_with(ending));
     match found.as_slice() {

@@ -2,10 +2,12 @@
 
 use sluice_manifest::{Error, Result};
 use sluice_pixels::RgbImage;
+use sluice_threads::spawn;
 
 use super::{Model, width_of};
 use crate::layout::Files;
 use crate::library;
+use crate::machine::Machine;
 use crate::session::{Options, Session};
 use crate::spec::{Activation, Kind};
 use crate::weights::{external, sha256_of_graph};
@@ -158,7 +160,7 @@ impl Model {
 
     /// Returns an input of one row: a picture with edges and gradients, or a vector of length 1; `None` if
     /// its size is unknown.
-    fn sample(&self) -> Option<(Vec<usize>, Vec<f32>)> {
+    pub(crate) fn sample(&self) -> Option<(Vec<usize>, Vec<f32>)> {
         if let Some(preprocess) = &self.spec.preprocess {
             let picture = RgbImage::from_fn(96, 64, |x, y| {
                 [
@@ -181,13 +183,10 @@ impl Model {
     /// # Errors
     /// As of [`check`](Self::check) and [`verify`](Self::verify).
     pub fn session(&self, threads: usize) -> Result<Session> {
-        let files = self
-            .files
-            .as_ref()
-            .ok_or_else(|| Error::bug(format!("model {:?} has no ONNX file", self.spec.name)))?;
+        let files = self.on_disk()?;
+        self.warn_of_saturation(files, Machine::this())?;
         std::thread::scope(|scope| {
-            let verified = std::thread::Builder::new().spawn_scoped(scope, || self.verify());
-            let verified = verified.map_err(|e| Error::not_started("a thread", &e))?;
+            let verified = spawn(scope, || self.verify())?;
             let session = self.check_graph(files);
             let session = session.and_then(|()| self.load(files, threads));
             // Unwrap safety: a panic of that thread is passed on.
@@ -198,13 +197,32 @@ impl Model {
         })
     }
 
+    /// Loads an ONNX file that was made of the model's own into ONNX Runtime. It has the same inputs and
+    /// external data, and further outputs.
+    ///
+    /// # Errors
+    /// Usage, when it does not load; of storage.
+    pub(crate) fn load_graph(&self, onnx: &[u8]) -> Result<Session> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        self.load_any(self.on_disk()?, Some(onnx), threads)
+    }
+
+    fn on_disk(&self) -> Result<&Files> {
+        let files = self.files.as_ref();
+        files.ok_or_else(|| Error::bug(format!("model {:?} has no ONNX file", self.spec.name)))
+    }
+
     fn load(&self, files: &Files, threads: usize) -> Result<Session> {
+        self.load_any(files, None, threads)
+    }
+
+    fn load_any(&self, files: &Files, changed: Option<&[u8]>, threads: usize) -> Result<Session> {
         let options = Options {
             placement: &self.placement,
             precision: self.precision,
             threads,
         };
-        Session::load(files, &self.spec, &self.graph, options)
+        Session::load(files, changed, &self.spec, &self.graph, options)
     }
 }
 

@@ -43,6 +43,7 @@ fn a_batch_that_there_is_no_memory_for_is_run_in_halves() {
             "{rows} rows"
         );
     }
+    assert_eq!((session.batch_size(64), session.batch_size(2)), (4, 2));
 }
 
 fn place(device: &str) -> Result<Model> {

@@ -6,7 +6,7 @@ use sluice_store::{Location, Storage};
 use sluice_testkit::onnx::{FLOAT32, Tensor, graph, node};
 
 /// A spec of pictures of 2x2 pixels; a pixel's value is the tensor's number.
-pub const SPEC: &str = "
+pub(crate) const SPEC: &str = "
     name = 'm'
     kind = 'embedder'
     [preprocess]
@@ -38,7 +38,7 @@ fn a_folder_of_a_repository_is_another_model_than_the_repository() {
 }
 
 /// Finds the model `m` of these files.
-pub fn find(files: &[(&str, &[u8])]) -> Result<Model> {
+pub(crate) fn find(files: &[(&str, &[u8])]) -> Result<Model> {
     let storage = Storage::default();
     let root = storage.create(&Location::parse("memory://models")?)?;
     for (file, content) in files {

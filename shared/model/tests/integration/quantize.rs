@@ -100,7 +100,9 @@ fn products_have_nearly_the_same_result_wherever_the_weights_are() {
         let place = Place::new(&files);
         let exact = place.run("m", Precision::Float32);
         let model = place.find("m", Precision::Float32).unwrap();
-        let made = model.quantize(&place.0, Precision::Int8, None).unwrap();
+        let made = model
+            .quantize(&place.0, Precision::Int8, None, |_| Ok(()))
+            .unwrap();
         assert_eq!(made.products, 2);
         let near = place.run("m", Precision::Int8);
         // 7 bits of weights: some hundredths of the largest number, 24.
@@ -110,7 +112,7 @@ fn products_have_nearly_the_same_result_wherever_the_weights_are() {
         assert_ne!(exact, near);
         let other = place.at("other");
         model
-            .quantize(&place.0, Precision::Int8, Some(&other))
+            .quantize(&place.0, Precision::Int8, Some(&other), |_| Ok(()))
             .unwrap();
         assert_eq!(place.run("other", Precision::Int8), near);
         let store = place.0.open(&other).unwrap();
@@ -121,7 +123,11 @@ fn products_have_nearly_the_same_result_wherever_the_weights_are() {
             .map(|o| o.path)
             .collect();
         assert_eq!(names, ["model.int8.onnx", "model.toml"]);
-        found.push(store.get("model.int8.onnx").unwrap());
+        // The file states which one it was made of.
+        let made = store.get("model.int8.onnx").unwrap();
+        let at = made.len() - model.sha256.len();
+        assert_eq!(made[at..], *model.sha256.as_bytes());
+        found.push(made[..at].to_vec());
     }
     assert_eq!(found[0], found[1], "the same bytes");
 }
@@ -136,7 +142,9 @@ fn a_stated_hash_is_renewed_and_a_folder_of_the_hub_gets_the_file_where_it_is_so
         ("onnx/model.onnx", &onnx),
     ]);
     let model = place.find("m", Precision::Float32).unwrap();
-    model.quantize(&place.0, Precision::Int8, None).unwrap();
+    model
+        .quantize(&place.0, Precision::Int8, None, |_| Ok(()))
+        .unwrap();
     let quantised = place.find("m", Precision::Int8).unwrap();
     quantised.verify().unwrap();
     assert_ne!(quantised.sha256, "outdated");
@@ -155,7 +163,9 @@ fn a_model_without_products_is_refused() {
     let onnx = graph_with(&nodes, &[], &[input], &[output]);
     let place = Place::new(&[("model.toml", SPEC.as_bytes()), ("model.onnx", &onnx)]);
     let model = place.find("m", Precision::Float32).unwrap();
-    let error = model.quantize(&place.0, Precision::Int8, None).unwrap_err();
+    let error = model
+        .quantize(&place.0, Precision::Int8, None, |_| Ok(()))
+        .unwrap_err();
     assert_eq!(error.class(), Class::Usage);
     let error = error.to_string();
     assert!(

@@ -8,7 +8,11 @@ use image::codecs::bmp::BmpDecoder;
 use super::ImageHeader;
 use crate::decode::{Admit, DecodeError, Decoded, Format, Limits};
 
-pub fn decode(bytes: &[u8], limits: &Limits, admit: Admit<'_>) -> Result<Decoded, DecodeError> {
+pub(super) fn decode(
+    bytes: &[u8],
+    limits: &Limits,
+    admit: Admit<'_>,
+) -> Result<Decoded, DecodeError> {
     let fail = |error| Format::Bmp.failure(&error, limits);
     let decoder = BmpDecoder::new(Cursor::new(bytes)).map_err(fail)?;
     let frame = ImageHeader::new(Format::Bmp, decoder.dimensions());

@@ -11,7 +11,11 @@ use image::ColorType;
 use super::ImageHeader;
 use crate::decode::{Admit, DecodeError, Decoded, Format, Limits};
 
-pub fn decode(bytes: &[u8], limits: &Limits, admit: Admit<'_>) -> Result<Decoded, DecodeError> {
+pub(super) fn decode(
+    bytes: &[u8],
+    limits: &Limits,
+    admit: Admit<'_>,
+) -> Result<Decoded, DecodeError> {
     let fail = |error| Format::Gif.failure(&error, limits);
     let mut options = DecodeOptions::new();
     options.set_color_output(ColorOutput::RGBA);

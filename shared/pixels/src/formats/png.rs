@@ -25,7 +25,11 @@ const RAW_PROFILES: [&[u8]; 3] = [
     b"Raw profile type xmp",
 ];
 
-pub fn decode(bytes: &[u8], limits: &Limits, admit: Admit<'_>) -> Result<Decoded, DecodeError> {
+pub(super) fn decode(
+    bytes: &[u8],
+    limits: &Limits,
+    admit: Admit<'_>,
+) -> Result<Decoded, DecodeError> {
     let fail = |error| Format::Png.failure(&error, limits);
     if bytes.get(12..16) == Some(b"CgBI") {
         let format = "cgbi (Apple's variant of png)".to_owned();

@@ -37,7 +37,11 @@ const ASSOCIATED_ALPHA: u16 = 1;
 
 type TiffReader<'b> = Decoder<Cursor<Cow<'b, [u8]>>>;
 
-pub fn decode(bytes: &[u8], limits: &Limits, admit: Admit<'_>) -> Result<Decoded, DecodeError> {
+pub(super) fn decode(
+    bytes: &[u8],
+    limits: &Limits,
+    admit: Admit<'_>,
+) -> Result<Decoded, DecodeError> {
     let fail = |error: TiffError| failure(error, limits);
     let (mut decoder, palette) = open(bytes, limits).map_err(fail)?;
     let mut frame = ImageHeader::new(Format::Tiff, decoder.dimensions().map_err(fail)?);

@@ -20,7 +20,11 @@ const PICTURE: [&[u8; 4]; 6] = [b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"A
 /// Bits of the extended header that announce Exif and XMP.
 const FLAGS: [(&[u8; 4], u8); 2] = [(b"EXIF", 8), (b"XMP ", 4)];
 
-pub fn decode(bytes: &[u8], limits: &Limits, admit: Admit<'_>) -> Result<Decoded, DecodeError> {
+pub(super) fn decode(
+    bytes: &[u8],
+    limits: &Limits,
+    admit: Admit<'_>,
+) -> Result<Decoded, DecodeError> {
     let fail = |error| Format::WebP.failure(&error, limits);
     let container = Container::walk(bytes)?;
     let mut inner = image::Limits::no_limits();

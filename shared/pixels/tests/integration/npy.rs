@@ -3,13 +3,13 @@
 use std::path::Path;
 
 /// An array of bytes of shape [rows, channels, height, width].
-pub struct Npy {
+pub(crate) struct Npy {
     pub shape: Vec<usize>,
     data: Vec<u8>,
 }
 
 impl Npy {
-    pub fn read(path: &Path) -> Self {
+    pub(crate) fn read(path: &Path) -> Self {
         let bytes = std::fs::read(path).unwrap();
         assert!(bytes.starts_with(b"\x93NUMPY\x01"), "{path:?}");
         let length = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
@@ -29,7 +29,7 @@ impl Npy {
     }
 
     /// Returns one row of planes [3, h, w] as interleaved pixels.
-    pub fn pixels(&self, row: usize) -> Vec<u8> {
+    pub(crate) fn pixels(&self, row: usize) -> Vec<u8> {
         let plane = self.shape[2] * self.shape[3];
         let planes = &self.data[row * 3 * plane..][..3 * plane];
         (0..plane)

@@ -21,7 +21,7 @@ const OUTCOMES: &[(&str, &str)] = &[
     ("tar-10k-padding.tar", "4 samples"),
     (
         "tar-bad-checksum.tar",
-        "2 samples, 0001 is cut-short, damage bad-header at 11776",
+        "2 samples, 0001 is damage-after, damage bad-header at 11776",
     ),
     ("tar-bad-pax.tar", "1 samples, bad-extended-header"),
     ("tar-base256.tar", "4 samples"),
@@ -64,7 +64,7 @@ const OUTCOMES: &[(&str, &str)] = &[
     ),
     (
         "tar-negative-size.tar",
-        "1 samples, 0000 is cut-short, damage bad-size at 5632",
+        "1 samples, 0000 is damage-after, damage bad-size at 5632",
     ),
     ("tar-no-eoa.tar", "4 samples, note no-end-of-archive"),
     ("tar-not-a-tar.tar", "0 samples, damage not-a-tar at 0"),
@@ -81,7 +81,7 @@ const OUTCOMES: &[(&str, &str)] = &[
     ),
     (
         "tar-truncated-header.tar",
-        "2 samples, 0001 is cut-short, damage truncated-header at 11976",
+        "2 samples, 0001 is damage-after, damage truncated-header at 11976",
     ),
     (
         "tar-truncated-member.tar",

@@ -71,19 +71,19 @@ proptest! {
     }
 
     #[test]
-    fn a_cut_costs_what_lies_behind_it(members in any_members(), cut in 0.0..1.0_f64) {
+    fn truncation_loses_only_the_members_after_it(members in any_members(), cut in 0.0..1.0_f64) {
         let bytes = write(&members);
         let cut = (bytes.len() as f64 * cut) as usize;
-        let (whole, torn) = (listed(&bytes), listed(&bytes[..cut]));
+        let (whole, truncated) = (listed(&bytes), listed(&bytes[..cut]));
         // A truncated member that is skipped counts as skipped, so there may be one more than the
         // complete ones.
-        for (before, after) in whole.iter().zip(&torn) {
+        for (before, after) in whole.iter().zip(&truncated) {
             prop_assert_eq!(before, after);
         }
-        prop_assert!(torn.len() <= whole.len());
+        prop_assert!(truncated.len() <= whole.len());
         let ends = |i: usize| whole[i].0 + members[i].1.len() as u64 <= cut as u64;
         let survive = (0..members.len()).filter(|&i| ends(i)).count();
-        prop_assert!(torn.len() >= survive, "{} of {survive}", torn.len());
+        prop_assert!(truncated.len() >= survive, "{} of {survive}", truncated.len());
     }
 
     #[test]
@@ -266,7 +266,7 @@ fn zeros_between_members_are_the_end_of_an_archive_or_a_gap() {
         let start = first.len() - 1024;
         assert_eq!(
             outcome(zeros),
-            format!("3 samples, b is cut-short, damage gap at {start}")
+            format!("3 samples, b is damage-after, damage gap at {start}")
         );
     }
     let hole = [vec![0; 64 << 10], second].concat();

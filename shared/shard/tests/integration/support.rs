@@ -7,7 +7,7 @@ use sluice_shard::{Damage, Event, MemberCounts, Note, Sample, ShardLimits, Shard
 
 /// Everything read from a shard.
 #[derive(Debug, Default, PartialEq)]
-pub struct Read {
+pub(crate) struct Read {
     pub samples: Vec<Sample>,
     pub skipped: Vec<Skipped>,
     pub notes: Vec<Note>,
@@ -18,11 +18,11 @@ pub struct Read {
 
 /// Reads a shard to its end and checks what holds for every shard: damage comes once and last, and
 /// each member is counted once.
-pub fn read(bytes: &[u8]) -> Read {
+pub(crate) fn read(bytes: &[u8]) -> Read {
     read_with(bytes, ShardLimits::default())
 }
 
-pub fn read_with(bytes: &[u8], limits: ShardLimits) -> Read {
+pub(crate) fn read_with(bytes: &[u8], limits: ShardLimits) -> Read {
     let mut reader = ShardReader::new(bytes, limits).expect("bytes do not fail");
     let mut all = Read {
         compression: reader.compression().as_str(),
@@ -44,10 +44,10 @@ pub fn read_with(bytes: &[u8], limits: ShardLimits) -> Read {
     assert_eq!(counts.samples, all.samples.len() as u64);
     assert_eq!(counts.in_samples, listed as u64);
     assert_eq!(counts.skipped, all.skipped.len() as u64);
-    assert!(counts.torn <= 1);
+    assert!(counts.truncated <= 1);
     assert_eq!(
         counts.members,
-        counts.in_samples + counts.skipped + counts.torn
+        counts.in_samples + counts.skipped + counts.truncated
     );
     let mut ids: Vec<String> = all.samples.iter().map(Sample::id).collect();
     ids.sort();
@@ -57,7 +57,7 @@ pub fn read_with(bytes: &[u8], limits: ShardLimits) -> Read {
 }
 
 /// Summarises the content of a shard in one line.
-pub fn summary(read: &Read) -> String {
+pub(crate) fn summary(read: &Read) -> String {
     let mut line = format!("{} samples", read.counts.samples);
     for skipped in &read.skipped {
         let _ = write!(line, ", {}", skipped.why.as_str());
@@ -81,6 +81,6 @@ pub fn summary(read: &Read) -> String {
     line
 }
 
-pub fn sha256(bytes: &[u8]) -> String {
+pub(crate) fn sha256(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }

@@ -1,10 +1,11 @@
-//! Lists of known hashes: text or CSV.
+//! Lists of known hashes: text or CSV, in UTF-8 with or without a byte order mark.
 //!
 //! - *Text*: a hash on each line, then an optional name: what `sha256sum` prints. Empty lines
 //!   and lines that begin with `#` are skipped.
-//! - *CSV* (`.csv`): the first line names the columns. Hashes are in `sha256`, `phash` or `hash`; names in
-//!   `image_id`, `id` or `name`; labels in `label`. Without such a first line the hash is in the first
-//!   column and the name in the second.
+//! - *CSV* (`.csv`): the first line names the columns. Hashes are in `sha256`, `md5`, `phash`, `pdq` and
+//!   `hash`, names in `image_id`, `id` or `name`, labels in `label`. All columns of hashes count, and a
+//!   cell may be empty if another one of the row is not. Without such a first line the hash is in the
+//!   first column, the name in the second and the label in the third.
 //!
 //! A hash of 64 hexadecimal digits is a SHA-256, one of 32 an MD5, one of 16 a 64-bit perceptual hash. In
 //! a list that ends in `.pdq`, and in the column `pdq` of a CSV, 64 digits are a PDQ hash. A list is read line
@@ -12,7 +13,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 
-use sluice_manifest::{Error, Fingerprint, Result};
+use sluice_manifest::{Class, Error, Fingerprint, Result};
 use sluice_store::{Location, Storage, Store};
 
 use super::open::{By, Digest, Hashed, Set};
@@ -20,8 +21,11 @@ use crate::hash::{Hash, decode};
 
 /// Endings of the names of lists.
 const ENDINGS: [&str; 5] = [".txt", ".csv", ".sha256", ".md5", ".pdq"];
-const HASHES: [&str; 5] = ["hash", "sha256", "phash", "md5", "pdq"];
 const NAMES: [&str; 3] = ["image_id", "id", "name"];
+/// What some programs write before UTF-8.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+const COLUMNS: &str = "the first line names the columns: sha256, md5, phash, pdq or hash; name; label; without \
+                       names the hash comes first";
 
 /// A list of hashes.
 #[derive(Debug)]
@@ -36,18 +40,28 @@ pub(crate) struct HashList {
     pub fingerprint: Fingerprint,
 }
 
-/// Which fields of a line are what.
+/// Which fields of a record are what.
 struct Columns {
-    hash: usize,
-    /// Whether 64 digits are a PDQ hash.
-    is_pdq: bool,
+    /// The columns of hashes, and what they contain.
+    hashes: Vec<(usize, Expected)>,
     name: Option<usize>,
     label: Option<usize>,
 }
 
+/// What a text contains if it is a hash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Expected {
+    /// Any hash, by its number of digits. 64 are a SHA-256.
+    Any,
+    /// Any hash. 64 digits are a PDQ hash.
+    AnyPdq,
+    /// A hash of this kind.
+    Only(By),
+}
+
 impl HashList {
     /// Whether a place has the name of a list.
-    pub fn is_named(place: &str) -> bool {
+    pub(crate) fn is_named(place: &str) -> bool {
         let lower = place.to_ascii_lowercase();
         ENDINGS.iter().any(|ending| lower.ends_with(ending))
     }
@@ -56,7 +70,7 @@ impl HashList {
     ///
     /// # Errors
     /// Data, when it does not exist or a line has no known hash; of storage.
-    pub fn open(storage: &Storage, place: &Location) -> Result<Self> {
+    pub(crate) fn open(storage: &Storage, place: &Location) -> Result<Self> {
         let missing = || {
             Error::data(format!("{place}: no such list of hashes")).hint(
                 "--against takes indexes that `sluice-dedup index` wrote, and lists (.txt, .csv)",
@@ -89,7 +103,7 @@ impl HashList {
     ///
     /// # Errors
     /// Of `each`; data, when a line has no known hash; of storage.
-    pub fn each_hash(
+    pub(crate) fn each_hash(
         &self,
         set: &Set,
         each: &mut dyn FnMut(Hashed<'_>) -> Result<()>,
@@ -109,7 +123,11 @@ impl HashList {
     }
 
     fn each_line(&self, each: &mut dyn FnMut(Line<'_>) -> Result<()>) -> Result<()> {
-        let object = self.store.reader(&self.path)?;
+        let mut object = BufReader::new(self.store.reader(&self.path)?);
+        let head = object.fill_buf().map_err(|e| self.unreadable(&e))?;
+        if head.starts_with(BYTE_ORDER_MARK) {
+            object.consume(BYTE_ORDER_MARK.len());
+        }
         if self.has_ending(".csv") {
             self.each_record(object, each)
         } else {
@@ -119,27 +137,33 @@ impl HashList {
 
     fn each_text(
         &self,
-        object: impl Read,
+        mut object: impl BufRead,
         each: &mut dyn FnMut(Line<'_>) -> Result<()>,
     ) -> Result<()> {
-        let is_pdq = self.has_ending(".pdq");
-        let mut text = String::new();
-        let mut lines = BufReader::new(object);
+        let expected = if self.has_ending(".pdq") {
+            Expected::AnyPdq
+        } else {
+            Expected::Any
+        };
+        let mut bytes = Vec::new();
         for number in 1.. {
-            text.clear();
-            let read = lines.read_line(&mut text);
+            bytes.clear();
+            let read = object.read_until(b'\n', &mut bytes);
             if read.map_err(|e| self.unreadable(&e))? == 0 {
                 break;
             }
-            let line = text.trim();
+            let line = std::str::from_utf8(&bytes).map_err(|_| self.not_utf8(number))?;
+            let line = line.trim();
             if line.is_empty() || line.starts_with('#') {
                 continue;
             }
-            let between = |c: char| c.is_whitespace() || (is_pdq && c == ',');
+            // `sha256sum` marks lines with escaped names by a backslash, and files that it read as binary
+            // ones by an asterisk.
+            let line = line.strip_prefix('\\').unwrap_or(line);
+            let between = |c: char| c.is_whitespace() || c == ',';
             let (hash, name) = line.split_once(between).unwrap_or((line, ""));
-            // `sha256sum` marks files that it read as binary ones.
             let name = name.trim().trim_start_matches('*');
-            each(self.line(number, hash, is_pdq, [Some(name), None])?)?;
+            each(self.line(number, hash, expected, [Some(name), None])?)?;
         }
         Ok(())
     }
@@ -159,21 +183,46 @@ impl HashList {
         let mut columns = None;
         while records
             .read_record(&mut record)
-            .map_err(|e| self.unreadable(&e))?
+            .map_err(|e| self.not_a_record(&e))?
         {
             let number = record.position().map_or(0, csv::Position::line);
-            if columns.is_none() {
-                let (found, is_header) = Columns::of(&record);
-                columns = Some(found);
-                if is_header {
-                    continue;
-                }
+            if record.iter().all(str::is_empty) {
+                continue;
             }
-            let Some(columns) = &columns else { continue };
-            let field = |column: Option<usize>| column.and_then(|column| record.get(column));
-            let hash = record.get(columns.hash).unwrap_or_default();
+            let columns = match &columns {
+                Some(columns) => columns,
+                None => match Columns::named(&record) {
+                    Some(named) => {
+                        columns = Some(named);
+                        continue;
+                    }
+                    None => columns.insert(Columns::bare()),
+                },
+            };
+            self.each_of_record(number, &record, columns, each)?;
+        }
+        Ok(())
+    }
+
+    /// Calls `each` with all hashes of a record.
+    fn each_of_record(
+        &self,
+        number: u64,
+        record: &csv::StringRecord,
+        columns: &Columns,
+        each: &mut dyn FnMut(Line<'_>) -> Result<()>,
+    ) -> Result<()> {
+        let field = |column: Option<usize>| column.and_then(|column| record.get(column));
+        let hashes = columns.hashes.iter();
+        let hashes = hashes.filter_map(|&(column, expected)| Some((record.get(column)?, expected)));
+        let mut hashes = hashes.filter(|(hash, _)| !hash.is_empty()).peekable();
+        if hashes.peek().is_none() {
+            let error = self.wrong(number, "the row has no hash");
+            return Err(error.hint(COLUMNS));
+        }
+        for (hash, expected) in hashes {
             let named = [field(columns.name), field(columns.label)];
-            each(self.line(number, hash, columns.is_pdq, named)?)?;
+            each(self.line(number, hash, expected, named)?)?;
         }
         Ok(())
     }
@@ -182,75 +231,133 @@ impl HashList {
         &self,
         number: u64,
         hash: &'a str,
-        is_pdq: bool,
+        expected: Expected,
         [name, label]: [Option<&'a str>; 2],
     ) -> Result<Line<'a>> {
         let given = |text: &&str| !text.is_empty();
         Ok(Line {
             name: name.filter(given).unwrap_or(hash),
             label: label.filter(given),
-            digest: Digest::parse(hash, is_pdq).ok_or_else(|| {
-                let uri = self.store.uri(&self.path);
-                Error::data(format!("{uri}: line {number}: {hash:?} is not a hash")).hint(
-                    "expected hexadecimal digits: 64 of a SHA-256 or PDQ hash, 32 of an MD5, 16 of a 64-bit \
-                     perceptual hash",
-                )
+            digest: Digest::parse(hash, expected).ok_or_else(|| {
+                let error = self.wrong(number, format_args!("{hash:?} is not {}", expected.name()));
+                let digits = format!("expected hexadecimal digits: {}", expected.digits());
+                error.hint(if self.has_ending(".csv") {
+                    format!("{digits}; {COLUMNS}")
+                } else {
+                    digits
+                })
             })?,
         })
     }
 
+    fn wrong(&self, number: u64, what: impl std::fmt::Display) -> Error {
+        let uri = self.store.uri(&self.path);
+        Error::data(format!("{uri}: line {number}: {what}"))
+    }
+
+    fn not_utf8(&self, number: u64) -> Error {
+        self.wrong(number, "not UTF-8")
+            .hint("save the list as UTF-8 text")
+    }
+
+    fn not_a_record(&self, e: &csv::Error) -> Error {
+        match e.kind() {
+            csv::ErrorKind::Utf8 { pos, .. } => {
+                self.not_utf8(pos.as_ref().map_or(0, csv::Position::line))
+            }
+            _ => self.unreadable(e),
+        }
+    }
+
     fn unreadable(&self, e: &(dyn std::error::Error + 'static)) -> Error {
         let uri = self.store.uri(&self.path);
-        let class = sluice_manifest::Class::of(e);
-        match class {
-            Some(sluice_manifest::Class::Transient) => Error::transient(format!("{uri}: {e}")),
+        match Class::of(e) {
+            Some(Class::Transient) => Error::transient(format!("{uri}: {e}")),
             _ => Error::data(format!("{uri}: cannot be read as text: {e}")),
         }
     }
 }
 
-/// A line of a list.
+/// A hash of a list, with its name and label.
 struct Line<'a> {
     digest: Digest,
     name: &'a str,
     label: Option<&'a str>,
 }
 
+impl Expected {
+    /// Returns what the error about another text calls it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Any | Self::AnyPdq => "a hash",
+            Self::Only(By::Sha256) => "a SHA-256",
+            Self::Only(By::Md5) => "an MD5",
+            Self::Only(By::Phash) => "a 64-bit perceptual hash",
+            Self::Only(By::Pdq) => "a PDQ hash",
+        }
+    }
+
+    /// Returns the numbers of digits.
+    fn digits(self) -> &'static str {
+        match self {
+            Self::Any => "64 of a SHA-256, 32 of an MD5, 16 of a 64-bit perceptual hash",
+            Self::AnyPdq => "64 of a PDQ hash, 32 of an MD5, 16 of a 64-bit perceptual hash",
+            Self::Only(By::Sha256 | By::Pdq) => "64",
+            Self::Only(By::Md5) => "32",
+            Self::Only(By::Phash) => "16",
+        }
+    }
+}
+
 impl Digest {
-    /// Parses a hash by its number of digits.
-    fn parse(text: &str, is_pdq: bool) -> Option<Self> {
-        match text.len() {
-            64 if is_pdq => Hash::of_pdq(text).map(Self::Pdq),
-            64 => decode(text).map(Self::Sha256),
-            32 => decode(text).map(Self::Md5),
-            16 => decode(text).map(|bytes| Self::Phash(Hash([u64::from_be_bytes(bytes)]))),
-            _ => None,
+    /// Parses a hash.
+    fn parse(text: &str, expected: Expected) -> Option<Self> {
+        let kind = match (expected, text.len()) {
+            (Expected::Only(kind), _) => kind,
+            (Expected::AnyPdq, 64) => By::Pdq,
+            (Expected::Any, 64) => By::Sha256,
+            (_, 32) => By::Md5,
+            (_, 16) => By::Phash,
+            _ => return None,
+        };
+        match kind {
+            By::Sha256 => decode(text).map(Self::Sha256),
+            By::Md5 => decode(text).map(Self::Md5),
+            By::Phash => decode(text).map(|bytes| Self::Phash(Hash([u64::from_be_bytes(bytes)]))),
+            By::Pdq => Hash::of_pdq(text).map(Self::Pdq),
         }
     }
 }
 
 impl Columns {
-    /// Returns the columns that the first line of a CSV names, and whether it names some.
-    fn of(first: &csv::StringRecord) -> (Self, bool) {
-        let named = |names: &[&str]| {
-            let mut fields = first.iter();
-            fields.position(|field| names.iter().any(|name| field.eq_ignore_ascii_case(name)))
+    /// Returns the columns that the first record of a CSV names; none if it names no hash.
+    fn named(first: &csv::StringRecord) -> Option<Self> {
+        let is = |field: &str, names: &[&str]| names.iter().any(|n| field.eq_ignore_ascii_case(n));
+        let expected = |field: &str| match field.to_ascii_lowercase().as_str() {
+            "hash" => Some(Expected::Any),
+            "sha256" => Some(Expected::Only(By::Sha256)),
+            "md5" => Some(Expected::Only(By::Md5)),
+            "phash" => Some(Expected::Only(By::Phash)),
+            "pdq" => Some(Expected::Only(By::Pdq)),
+            _ => None,
         };
-        let bare = Self {
-            hash: 0,
-            is_pdq: false,
-            name: Some(1),
-            label: Some(2),
-        };
-        let Some(hash) = named(&HASHES) else {
-            return (bare, false);
-        };
-        let columns = Self {
-            hash,
-            is_pdq: first[hash].eq_ignore_ascii_case("pdq"),
+        let fields = first.iter().enumerate();
+        let hashes = fields.filter_map(|(column, field)| Some((column, expected(field)?)));
+        let hashes: Vec<(usize, Expected)> = hashes.collect();
+        let named = |names: &[&str]| first.iter().position(|field| is(field, names));
+        (!hashes.is_empty()).then(|| Self {
+            hashes,
             name: named(&NAMES),
             label: named(&["label"]),
-        };
-        (columns, true)
+        })
+    }
+
+    /// Returns the columns of a CSV that does not name them.
+    fn bare() -> Self {
+        Self {
+            hashes: vec![(0, Expected::Any)],
+            name: Some(1),
+            label: Some(2),
+        }
     }
 }

@@ -4,16 +4,20 @@ use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, RecordBatch, StringArray};
 use arrow::datatypes::UInt64Type;
-use sluice_manifest::rows::Row;
+use serde_json::{Value, json};
+use sluice_harness::Context;
+use sluice_manifest::rows::{Method, Row};
 use sluice_manifest::{Error, Fingerprint, ImageId, Input, InputOf, Output, Result};
-use sluice_run::Upstream;
+use sluice_run::{ReferenceUse, Upstream};
 use sluice_store::{Checked, Location, Storage, Store, Table, vectors};
 
 use super::list::HashList;
 use super::{DESCRIPTION, Description, HashRow, VECTORS};
 use crate::Check;
+use crate::arguments::ReferenceArgs;
 use crate::embeddings::Encoder;
 use crate::hash::{self as phash, decode};
+use crate::methods::Methods;
 use crate::settings::HashKind;
 
 /// The sets of `--against`, in their order.
@@ -29,6 +33,31 @@ pub(crate) struct Set {
     pub name: String,
     content: Content,
     fingerprint: Fingerprint,
+    /// Why the method does not compare with it.
+    unused: Option<Unused>,
+}
+
+/// Why a method does not compare with a set.
+#[derive(Debug, Clone, PartialEq)]
+struct Unused {
+    why: String,
+    hint: String,
+    /// Whether the set is for this method, but lacks what the method compares.
+    is_lacking: bool,
+}
+
+/// By what a method compares images with reference sets.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Comparison {
+    /// By SHA-256, and by MD5 where `read` computed it.
+    Exact {
+        /// Whether `read` computed MD5.
+        has_md5: bool,
+    },
+    /// By the perceptual hash of this kind.
+    Perceptual(HashKind),
+    /// By embeddings.
+    Semantic,
 }
 
 #[derive(Debug)]
@@ -86,29 +115,115 @@ pub(crate) enum By {
 }
 
 impl References {
-    /// Opens the sets and checks that none is empty.
+    /// Opens the sets for the comparison of one method of a step.
     ///
     /// # Errors
-    /// Data, when a set does not exist, is broken or empty; of storage.
-    pub fn open(storage: &Storage, places: &[String]) -> Result<Self> {
-        let sets = places.iter().map(|place| Set::open(storage, place));
-        Ok(Self {
-            sets: sets.collect::<Result<_>>()?,
-        })
+    /// Data, when a set does not exist, is broken or empty; usage, when no method of the step can compare
+    /// with one, unless --skip-unusable is given; of storage.
+    pub(crate) fn open(
+        storage: &Storage,
+        args: &ReferenceArgs,
+        methods: &Methods,
+        comparison: Comparison,
+    ) -> Result<Self> {
+        let mut sets = Vec::new();
+        for place in &args.against {
+            let mut set = Set::open(storage, place)?;
+            set.unused = set.unused_by(comparison)?;
+            if let Some(Unused { why, hint, .. }) = &set.unused
+                && !args.skip_unusable
+                && !set.suits_another(methods, comparison.method())?
+            {
+                let name = &set.name;
+                return Err(Error::usage(format!(
+                    "{name}: no method of this step can compare with it: {why}"
+                ))
+                .hint(format!("{hint}; --skip-unusable skips such sets")));
+            }
+            sets.push(set);
+        }
+        Ok(Self { sets })
+    }
+
+    /// Returns what an index has, for the result of the program that writes it.
+    ///
+    /// # Errors
+    /// Data, when it is broken or empty; of storage.
+    pub(crate) fn summary(storage: &Storage, place: &str) -> Result<Value> {
+        let set = Set::open(storage, place)?;
+        let mut hashes = Vec::new();
+        for kind in [By::Sha256, By::Phash, By::Md5, By::Pdq] {
+            if set.has(kind)? {
+                hashes.push(kind.column());
+            }
+        }
+        let mut methods = Vec::new();
+        for method in [Method::Exact, Method::Perceptual, Method::Semantic] {
+            if set.suits(method)? {
+                methods.push(method);
+            }
+        }
+        let Content::Index { about, .. } = &set.content else {
+            return Err(Error::bug(format!("{}: a list is not written", set.name)));
+        };
+        let bytes: u64 = about.outputs().map(|output| output.bytes).sum();
+        Ok(json!({
+            "uri": set.name,
+            "images": about.images,
+            "embeddings": about.embedded,
+            "model": about.encoder.as_ref().map(Encoder::name),
+            "hashes": hashes,
+            "methods": methods,
+            "bytes": bytes,
+        }))
+    }
+
+    /// Returns which sets the method compares with.
+    pub(crate) fn uses(&self) -> Vec<ReferenceUse> {
+        let of = |set: &Set| ReferenceUse {
+            set: set.name.clone(),
+            unused: set.unused.as_ref().map(|unused| unused.why.clone()),
+            hint: set.unused.as_ref().map(|unused| unused.hint.clone()),
+            is_lacking: set.unused.as_ref().is_some_and(|unused| unused.is_lacking),
+        };
+        self.sets.iter().map(of).collect()
+    }
+
+    /// Reports which sets the method compares with, in the result and, for the others, in the log.
+    pub(crate) fn report(&self, context: &Context) {
+        if self.sets.is_empty() {
+            return;
+        }
+        for set in &self.sets {
+            let name = &set.name;
+            match &set.unused {
+                Some(unused) if unused.is_lacking => {
+                    let Unused { why, hint, .. } = unused;
+                    tracing::warn!("{name}: not compared: {why}; hint: {hint}");
+                }
+                Some(Unused { why, .. }) => tracing::info!("{name}: not compared: {why}"),
+                None => {}
+            }
+        }
+        let sets = self.uses().into_iter().map(|one| match one.unused {
+            None => json!({ "set": one.set, "compared": true }),
+            Some(why) => json!({ "set": one.set, "compared": false, "because": why }),
+        });
+        context.report("references", sets.collect());
     }
 
     /// Whether there is no set.
-    pub fn are_none(&self) -> bool {
+    pub(crate) fn are_none(&self) -> bool {
         self.sets.is_empty()
     }
 
     /// Returns the sets' URIs.
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         self.sets.iter().map(|set| set.name.clone()).collect()
     }
 
     /// Returns the sets as inputs of a unit.
-    pub fn inputs(&self) -> impl Iterator<Item = Input> {
+    pub(crate) fn inputs(&self) -> impl Iterator<Item = Input> {
         self.sets.iter().map(|set| Input {
             of: InputOf::Object {
                 uri: set.name.clone(),
@@ -121,7 +236,7 @@ impl References {
     ///
     /// # Errors
     /// Usage, when a set has those of another model.
-    pub fn check_encoders(&self, upstream: &Upstream) -> Result<()> {
+    pub(crate) fn check_encoders(&self, upstream: &Upstream) -> Result<()> {
         let names: Vec<&str> = upstream.embedders().map(|e| e.model.as_str()).collect();
         for set in &self.sets {
             if let Some(encoder) = set.encoder()
@@ -138,7 +253,7 @@ impl References {
     ///
     /// # Errors
     /// Usage, when a set has those of another model.
-    pub fn check_encoder(&self, own: &Encoder) -> Result<()> {
+    pub(crate) fn check_encoder(&self, own: &Encoder) -> Result<()> {
         let mut of_sets = self.sets.iter().map(|set| (set, set.encoder()));
         let other = of_sets.find_map(|(set, found)| {
             let found = found.filter(|found| *found != own);
@@ -150,61 +265,26 @@ impl References {
         }
     }
 
-    /// Whether a set has embeddings.
-    pub fn are_embedded(&self) -> bool {
-        self.sets.iter().any(|set| set.encoder().is_some())
+    /// Whether there is a set to compare with.
+    pub(crate) fn are_compared(&self) -> bool {
+        self.compared().next().is_some()
     }
 
-    /// Checks that no list has only perceptual hashes of another kind.
-    ///
-    /// # Errors
-    /// Usage, if one has: its hashes would not be compared.
-    pub fn check_kind(&self, kind: HashKind) -> Result<()> {
-        let (other, hint) = match kind {
-            HashKind::Phash => (By::Pdq, "compare with it by --hash pdq"),
-            HashKind::Pdq => (
-                By::Phash,
-                "compare with it by --hash phash, in a step of its own",
-            ),
-        };
-        match self.sets.iter().find(|set| set.kinds() == [other]) {
-            Some(set) => {
-                let name = &set.name;
-                let error = format!("{name}: its hashes are {}", other.column());
-                Err(Error::usage(error).hint(hint))
-            }
-            None => Ok(()),
-        }
+    fn compared(&self) -> impl Iterator<Item = &Set> {
+        self.sets.iter().filter(|set| set.unused.is_none())
     }
 
-    /// Checks that no list has MD5 hashes, for images that have none.
-    ///
-    /// # Errors
-    /// Usage, when one has.
-    pub fn refuse_md5(&self) -> Result<()> {
-        match self.sets.iter().find(|set| set.kinds().contains(&By::Md5)) {
-            Some(set) => {
-                let name = &set.name;
-                Err(
-                    Error::usage(format!("{name}: has MD5 hashes, and read/images has none"))
-                        .hint("run sluice-read with --hashes md5"),
-                )
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Calls `each` with every hash of these kinds of the sets, set by set.
+    /// Calls `each` with every hash of these kinds of the compared sets, set by set.
     ///
     /// # Errors
     /// Of `each` and `check`; data, when a set is damaged; of storage.
-    pub fn each_hash(
+    pub(crate) fn each_hash(
         &self,
         by: &[By],
         check: Check<'_>,
         each: &mut dyn FnMut(Hashed<'_>) -> Result<()>,
     ) -> Result<()> {
-        for set in &self.sets {
+        for set in self.compared() {
             match &set.content {
                 Content::List(list) => list.each_hash(set, each)?,
                 Content::Index { about, .. } => {
@@ -217,16 +297,16 @@ impl References {
         Ok(())
     }
 
-    /// Calls `each` with all embeddings of the sets, some at a time.
+    /// Calls `each` with all embeddings of the compared sets, some at a time.
     ///
     /// # Errors
     /// As [`each_hash`](Self::each_hash).
-    pub fn each_embedded(
+    pub(crate) fn each_embedded(
         &self,
         check: Check<'_>,
         each: &mut dyn FnMut(Embedded<'_>) -> Result<()>,
     ) -> Result<()> {
-        for set in &self.sets {
+        for set in self.compared() {
             let Content::Index { about, .. } = &set.content else {
                 continue;
             };
@@ -262,6 +342,7 @@ impl Set {
                 fingerprint: list.fingerprint.clone(),
                 content: Content::List(list),
                 name,
+                unused: None,
             }
         } else {
             Self::open_index(storage, &location, name)?
@@ -285,6 +366,7 @@ impl Set {
             fingerprint: Fingerprint::of([&*String::from_utf8_lossy(&json)]),
             content: Content::Index { store, about },
             name,
+            unused: None,
         })
     }
 
@@ -295,12 +377,105 @@ impl Set {
         }
     }
 
-    /// Returns the kinds of a list's hashes.
-    fn kinds(&self) -> &[By] {
-        match &self.content {
-            Content::Index { .. } => &[],
-            Content::List(list) => &list.kinds,
+    /// Whether the set has a hash of this kind. Reads an index up to the first one.
+    fn has(&self, by: By) -> Result<bool> {
+        let about = match &self.content {
+            Content::List(list) => return Ok(list.kinds.contains(&by)),
+            Content::Index { about, .. } => about,
+        };
+        let column = by.column();
+        for part in &about.parts {
+            for batch in self.table(&part.hashes, HashRow::SCHEMA, &[column])? {
+                let batch = batch?;
+                let hashes = batch.column_by_name(column);
+                if hashes.is_some_and(|hashes| hashes.null_count() < hashes.len()) {
+                    return Ok(true);
+                }
+            }
         }
+        Ok(false)
+    }
+
+    fn has_any(&self, kinds: &[By]) -> Result<bool> {
+        for kind in kinds {
+            if self.has(*kind)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Whether a method could compare with the set, given the right flags and hashes of the run.
+    fn suits(&self, method: Method) -> Result<bool> {
+        match method {
+            Method::Exact => self.has_any(&[By::Sha256, By::Md5]),
+            Method::Perceptual => self.has_any(&[By::Phash, By::Pdq]),
+            Method::Semantic => Ok(self.encoder().is_some()),
+        }
+    }
+
+    fn suits_another(&self, methods: &Methods, own: Method) -> Result<bool> {
+        for method in methods.iter().filter(|method| *method != own) {
+            if self.suits(method)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Returns why a method does not compare with the set, if it does not.
+    fn unused_by(&self, comparison: Comparison) -> Result<Option<Unused>> {
+        let is_used = match comparison {
+            Comparison::Exact { has_md5: true } => self.suits(Method::Exact)?,
+            Comparison::Exact { has_md5: false } => self.has(By::Sha256)?,
+            Comparison::Perceptual(HashKind::Phash) => self.has(By::Phash)?,
+            Comparison::Perceptual(HashKind::Pdq) => self.has(By::Pdq)?,
+            Comparison::Semantic => self.suits(Method::Semantic)?,
+        };
+        if is_used {
+            return Ok(None);
+        }
+        let is_index = matches!(self.content, Content::Index { .. });
+        let suits = self.suits(comparison.method())?;
+        let (why, hint) = match comparison {
+            Comparison::Exact { .. } if suits => (
+                "it has MD5 hashes, and read computes none",
+                "compute them: --hashes md5 of sluice-read or sluice run",
+            ),
+            Comparison::Exact { .. } => (
+                "it has neither SHA-256 nor MD5 hashes",
+                "compare with it by another method",
+            ),
+            Comparison::Perceptual(HashKind::Phash) if suits => (
+                "it has PDQ hashes, and 64-bit ones are compared",
+                "compare PDQ hashes: --hash pdq, with --hashes pdq of sluice-read or sluice run",
+            ),
+            Comparison::Perceptual(HashKind::Pdq) if suits && is_index => (
+                "it has no PDQ hashes",
+                "make the index from a run of sluice-read --hashes pdq, or compare 64-bit hashes",
+            ),
+            Comparison::Perceptual(HashKind::Pdq) if suits => (
+                "it has 64-bit hashes, and PDQ ones are compared",
+                "compare with it by --hash phash, in a step of its own",
+            ),
+            Comparison::Perceptual(_) => (
+                "it has no perceptual hashes",
+                "compare with it by another method",
+            ),
+            Comparison::Semantic if is_index => (
+                "it has no embeddings",
+                "make the index from a run that embeds, or from a dataset that was exported with --embeddings",
+            ),
+            Comparison::Semantic => (
+                "a list of hashes has no embeddings",
+                "compare with it by another method",
+            ),
+        };
+        Ok(Some(Unused {
+            why: why.to_owned(),
+            hint: hint.to_owned(),
+            is_lacking: suits || is_index,
+        }))
     }
 
     fn encoder(&self) -> Option<&Encoder> {
@@ -363,9 +538,20 @@ impl Set {
     }
 }
 
+impl Comparison {
+    /// Returns the method that compares.
+    pub(crate) fn method(self) -> Method {
+        match self {
+            Self::Exact { .. } => Method::Exact,
+            Self::Perceptual(_) => Method::Perceptual,
+            Self::Semantic => Method::Semantic,
+        }
+    }
+}
+
 impl Digest {
     /// Returns the kind of hash.
-    pub fn kind(&self) -> By {
+    pub(crate) fn kind(&self) -> By {
         match self {
             Self::Sha256(_) => By::Sha256,
             Self::Md5(_) => By::Md5,
@@ -407,14 +593,14 @@ impl By {
 
 impl Hashed<'_> {
     /// Returns the image as one because of which another is removed.
-    pub fn known(&self, similarity: f32) -> Known {
+    pub(crate) fn known(&self, similarity: f32) -> Known {
         Known::new(self.set, self.image_id, self.label, similarity)
     }
 }
 
 impl Embedded<'_> {
     /// As [`Hashed::known`], of an image by its row.
-    pub fn known(&self, row: usize, similarity: f32) -> Known {
+    pub(crate) fn known(&self, row: usize, similarity: f32) -> Known {
         Known::new(
             self.set,
             self.ids.value(row),

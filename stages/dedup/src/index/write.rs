@@ -14,7 +14,9 @@ use arrow::datatypes::{DataType, Field, Float32Type};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use sluice_harness::Context;
-use sluice_manifest::rows::{CuratedRow, Row, SCHEMA_KEY, SampleRow, Status, some_of_read};
+use sluice_manifest::rows::{
+    CuratedRow, NameRow, Row, SCHEMA_KEY, SampleRow, Status, some_of_read,
+};
 use sluice_manifest::{Error, Fingerprint, ImageId, Output, Reason, StepName, Unit, UnitKind};
 use sluice_run::{InputPlaces, Plan, SampleColumns, Survivors, refuse_overlap};
 use sluice_store::{Location, RowWriter, Store, Table, TableWriter};
@@ -22,6 +24,7 @@ use sluice_store::{Location, RowWriter, Store, Table, TableWriter};
 use super::{DESCRIPTION, Description, HashRow, Part, VECTORS, vectors_schema};
 use crate::arguments::Index;
 use crate::embeddings::{EmbeddingReader, Encoder, open_embeddings};
+use crate::index::open::References;
 
 /// Embeddings of a row group.
 const GROUP_ROWS: usize = 1024;
@@ -31,9 +34,9 @@ const PARTS: [&str; 2] = ["hashes-", "embeddings-"];
 /// Writes an index.
 ///
 /// # Errors
-/// Usage, if the output contains other objects; data, if the run is not read yet or the dataset has no
-/// manifests; of storage.
-pub fn write(args: &Index, context: &Context) -> Result<()> {
+/// Usage, if the output contains other objects or, without --force, the index of another source; data, if
+/// the run is not read yet, the dataset has no manifests, or there is no image; of storage.
+pub(crate) fn write(args: &Index, context: &Context) -> Result<()> {
     let labels = args.labels.as_deref();
     let source: Box<dyn IndexSource + '_> = match &args.input {
         Some(input) => Box::new(OfDataset::open(context, input, labels)?),
@@ -48,31 +51,43 @@ pub fn write(args: &Index, context: &Context) -> Result<()> {
             InputPlaces::of_plan(&context.plan()?, &context.run)?.refuse(output.0, output.1)?;
         }
     }
+    if source.is_empty()? {
+        return Err(Error::data(format!("{}: no image to index", source.name()))
+            .hint("an index of no image removes nothing: check --survivors-of and the source")
+            .into());
+    }
     let store = context.storage.create(&place)?;
     let settings = json!({ "labels": labels });
     let made_from = source.made_from(&settings)?;
     context.each_unit(vec![Unit::once(UnitKind::Index)], 1, |_| {
-        let previous = previous(&store)?;
-        if let Some(previous) = previous
-            && previous.made_from == made_from
-            && are_there(&store, &previous)?
-        {
-            tracing::info!(index = place.to_string(), "up to date");
-            return Ok(());
-        }
-        store.delete(DESCRIPTION)?;
-        let about = parts(&*source, &store, context, made_from.clone())?;
-        let json = serde_json::to_vec_pretty(&about)?;
-        store.put(DESCRIPTION, json)?;
-        remove_others(&store, &about)?;
-        let (images, embedded) = (about.images, about.embedded);
-        tracing::info!(index = place.to_string(), images, embedded, "written");
+        let previous = previous(&store, &source.name(), args.common.force)?;
+        let previous = previous.filter(|previous| previous.made_from == made_from);
+        let (about, is_new) = match previous {
+            Some(previous) if !args.common.force && are_there(&store, &previous)? => {
+                (previous, false)
+            }
+            _ => {
+                store.delete(DESCRIPTION)?;
+                let about = parts(&*source, &store, context, made_from.clone(), labels)?;
+                store.put(DESCRIPTION, serde_json::to_vec_pretty(&about)?)?;
+                remove_others(&store, &about)?;
+                (about, true)
+            }
+        };
+        let outputs: Vec<Output> = about.outputs().cloned().collect();
+        context.record_unit(&outputs, is_new);
+        let summary = References::summary(&context.storage, &args.output)?;
+        tracing::info!(index = %summary, "{}", if is_new { "written" } else { "up to date" });
+        context.report("index", summary);
         Ok(())
     })
 }
 
-/// Returns the description of the index that is there.
-fn previous(store: &Store) -> Result<Option<Description>> {
+/// Returns the description of the index that is there, if this version of the program wrote it.
+///
+/// # Errors
+/// Usage, if there are other objects, or, without --force, an index of another source.
+fn previous(store: &Store, source: &str, force: bool) -> Result<Option<Description>> {
     let is_ours =
         |path: &str| path == DESCRIPTION || PARTS.iter().any(|part| path.starts_with(part));
     let objects = store.list("")?;
@@ -82,9 +97,21 @@ fn previous(store: &Store) -> Result<Option<Description>> {
             .hint("give --output a folder of its own")
             .into());
     }
-    let json = store.get_if_there(DESCRIPTION)?;
+    let Some(json) = store.get_if_there(DESCRIPTION)? else {
+        return Ok(None);
+    };
+    let about: Option<Value> = serde_json::from_slice(&json).ok();
+    let found = about.as_ref().and_then(|about| about["source"].as_str());
+    if found != Some(source) && !force {
+        let (uri, found) = (store.location(), found.unwrap_or("an unknown source"));
+        return Err(Error::usage(format!(
+            "--output {uri}: it has the index of {found}, not of {source}"
+        ))
+        .hint("give --output another folder, or replace the index with --force")
+        .into());
+    }
     // One of another version is replaced.
-    Ok(json.and_then(|json| Description::parse(&json, "").ok()))
+    Ok(Description::parse(&json, "").ok())
 }
 
 fn are_there(store: &Store, about: &Description) -> Result<bool> {
@@ -114,6 +141,7 @@ fn parts(
     store: &Store,
     context: &Context,
     made_from: Fingerprint,
+    labels: Option<&str>,
 ) -> Result<Description> {
     let mut about = Description {
         index: Description::VERSION,
@@ -124,11 +152,13 @@ fn parts(
         encoder: None,
         parts: Vec::new(),
     };
+    let mut labelled = 0_u64;
     for number in 0..source.len() {
         let encoder = source.encoder(number)?;
         let mut writer = PartWriter::open(store, number, encoder.as_ref())?;
         source.each(number, &mut |row, vector| {
             context.check_stop()?;
+            labelled += u64::from(row.label.is_some());
             writer.push(row, vector)
         })?;
         if let (Some(all), Some(found)) = (&about.encoder, &encoder)
@@ -146,6 +176,9 @@ fn parts(
         about.embedded += writer.embedded;
         about.parts.push(writer.finish()?);
     }
+    if let Some(field) = labels.filter(|_| labelled == 0) {
+        tracing::warn!("--labels {field}: no image has this field in its metadata");
+    }
     Ok(about)
 }
 
@@ -158,6 +191,8 @@ trait IndexSource: Sync {
     fn name(&self) -> String;
     /// Returns the number of its parts.
     fn len(&self) -> usize;
+    /// Whether it has no image.
+    fn is_empty(&self) -> Result<bool>;
     /// Returns the fingerprint of what it is now.
     fn made_from(&self, settings: &Value) -> Result<Fingerprint>;
     /// Returns the encoder of a part's embeddings, where there are some.
@@ -238,9 +273,11 @@ fn embeddings_of(context: &Context, args: &Index) -> Result<Option<StepName>> {
         return Ok(Some(step.clone()));
     }
     let step = StepName::fixed("embed");
-    let receipt = context.receipt(&step, Unit::once(UnitKind::Part))?;
+    let receipt = context.receipt(&step, Unit::once(UnitKind::Partition))?;
     if receipt.is_none() {
-        tracing::warn!("the run has no step embed: the index holds hashes alone");
+        tracing::warn!(
+            "the run has no step embed, so the index has no embeddings; hint: --embeddings names another step"
+        );
     }
     Ok(receipt.map(|_| step))
 }
@@ -254,10 +291,20 @@ impl IndexSource for OfRun<'_> {
         self.plan.partitions.len()
     }
 
+    fn is_empty(&self) -> Result<bool> {
+        for planned in &self.plan.partitions {
+            let mut names = self.survivors.samples::<NameRow>(planned.partition)?;
+            if names.next().transpose()?.is_some() {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     fn made_from(&self, settings: &Value) -> Result<Fingerprint> {
         let mut inputs = self.survivors.all_inputs()?;
         if let Some(step) = &self.embeddings {
-            inputs.push(self.context.combined_input(step, UnitKind::Part)?);
+            inputs.push(self.context.combined_input(step, UnitKind::Partition)?);
         }
         let version = Description::VERSION;
         Ok(Fingerprint::of_work(
@@ -313,8 +360,16 @@ fn label(field: Option<&str>, metadata: Option<&str>) -> Option<String> {
 /// A curated dataset: the Parquet files next to its shards.
 struct OfDataset<'c> {
     store: Store,
-    files: Vec<String>,
+    files: Vec<CuratedFile>,
     labels: Option<&'c str>,
+}
+
+/// The images of a shard of a curated dataset.
+struct CuratedFile {
+    path: String,
+    images: u64,
+    /// The encoder of the embeddings, if it has some.
+    encoder: Option<Encoder>,
 }
 
 impl<'c> OfDataset<'c> {
@@ -322,20 +377,30 @@ impl<'c> OfDataset<'c> {
         let store = context.storage.open(&Location::parse(input)?)?;
         let mut files = Vec::new();
         for object in store.list("")? {
-            if object.path.ends_with(".parquet") {
-                let table = store.any_table(&object.path)?;
-                if table.metadata(SCHEMA_KEY) == Some(CuratedRow::SCHEMA) {
-                    files.push(object.path);
-                }
+            if !object.path.ends_with(".parquet") {
+                continue;
+            }
+            let table = store.any_table(&object.path)?;
+            if table.metadata(SCHEMA_KEY) == Some(CuratedRow::SCHEMA) {
+                let is_embedded = table.schema().field_with_name("embedding").is_ok();
+                let encoder = is_embedded.then(|| Encoder::of(&table)).transpose()?;
+                files.push(CuratedFile {
+                    path: object.path,
+                    images: table.len(),
+                    encoder,
+                });
             }
         }
-        files.sort();
+        files.sort_by(|one: &CuratedFile, other| one.path.cmp(&other.path));
         if files.is_empty() {
             return Err(Error::data(format!(
                 "{}: no Parquet file of a dataset that Sluice curated",
                 store.location()
             ))
-            .hint("run sluice-partition, sluice-read and sluice-embed on other shards, then index --run")
+            .hint(
+                "run sluice-partition, sluice-read and sluice-embed on other shards, then sluice-dedup index \
+                 --run",
+            )
             .into());
         }
         Ok(Self {
@@ -343,11 +408,6 @@ impl<'c> OfDataset<'c> {
             files,
             labels,
         })
-    }
-
-    fn has_embeddings(&self, file: &str) -> Result<bool> {
-        let table = self.store.table(file, CuratedRow::SCHEMA, &["image_id"])?;
-        Ok(table.schema().field_with_name("embedding").is_ok())
     }
 }
 
@@ -360,8 +420,12 @@ impl IndexSource for OfDataset<'_> {
         self.files.len()
     }
 
+    fn is_empty(&self) -> Result<bool> {
+        Ok(self.files.iter().all(|file| file.images == 0))
+    }
+
     fn made_from(&self, settings: &Value) -> Result<Fingerprint> {
-        let hashes = self.files.iter().map(|file| self.store.blake3(file));
+        let hashes = self.files.iter().map(|file| self.store.blake3(&file.path));
         let hashes: Vec<String> = hashes.collect::<sluice_manifest::Result<_>>()?;
         let settings = format!("dataset index {} {settings}", Description::VERSION);
         let parts = std::iter::once(settings.as_str()).chain(hashes.iter().map(String::as_str));
@@ -369,21 +433,14 @@ impl IndexSource for OfDataset<'_> {
     }
 
     fn encoder(&self, part: usize) -> Result<Option<Encoder>> {
-        let file = &self.files[part];
-        if !self.has_embeddings(file)? {
-            return Ok(None);
-        }
-        let table = self.store.table(file, CuratedRow::SCHEMA, &["image_id"])?;
-        Ok(Some(Encoder::of(&table)?))
+        Ok(self.files[part].encoder.clone())
     }
 
     fn each(&self, part: usize, each: &mut Each<'_>) -> Result<()> {
-        let file = &self.files[part];
+        let CuratedFile { path, encoder, .. } = &self.files[part];
         let mut columns = vec!["image_id", "sha256", "phash", "metadata"];
-        if self.has_embeddings(file)? {
-            columns.push("embedding");
-        }
-        for batch in self.store.table(file, CuratedRow::SCHEMA, &columns)? {
+        columns.extend(encoder.as_ref().map(|_| "embedding"));
+        for batch in self.store.table(path, CuratedRow::SCHEMA, &columns)? {
             let batch = batch?;
             let text = |name: &str, row: usize| {
                 let texts = batch[name].as_string::<i32>();

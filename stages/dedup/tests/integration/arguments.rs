@@ -47,6 +47,7 @@ fn wrong_values_are_refused_when_they_are_parsed() {
         "assign --survivors-of A",
         "fit --against x",
         "index",
+        "index --output x --input y",
     ] {
         assert!(Args::try_parse_from(words(line)).is_err(), "{line}");
     }
@@ -145,7 +146,7 @@ fn scores_and_embeddings_that_no_step_gives_are_refused() {
     let mut upstream = Upstream::default();
     let gives = StepOutputs {
         scores: vec![ScoreColumn::named(ScoreColumn::ONLY)],
-        embedder: None,
+        ..StepOutputs::default()
     };
     upstream.insert(StepName::fixed("aesthetic"), gives);
     let embedder = Embedder {
@@ -153,13 +154,17 @@ fn scores_and_embeddings_that_no_step_gives_are_refused() {
         dimension: None,
     };
     let gives = StepOutputs {
-        scores: Vec::new(),
         embedder: Some(embedder),
+        ..StepOutputs::default()
     };
     upstream.insert(StepName::fixed("embed"), gives);
     let check = |line: &str| check_step::<Args>(&words(line), &upstream);
     for line in ["exact --rank-by aesthetic", "fit", "assign", "match"] {
-        assert_eq!(check(line).unwrap(), StepOutputs::default(), "{line}");
+        let gives = StepOutputs {
+            has_clusters: ["assign", "match"].contains(&line),
+            ..StepOutputs::default()
+        };
+        assert_eq!(check(line).unwrap(), gives, "{line}");
     }
     for (line, named) in [
         ("exact --rank-by beauty", "beauty"),
@@ -170,5 +175,27 @@ fn scores_and_embeddings_that_no_step_gives_are_refused() {
     ] {
         let error = check(line).unwrap_err().to_string();
         assert!(error.contains(named), "{line}: {error}");
+    }
+}
+
+#[test]
+fn hashes_that_read_does_not_compute_are_refused() {
+    let check = |hashes: &[&str], line: &str| {
+        let mut upstream = Upstream::default();
+        let gives = StepOutputs {
+            hashes: Some(hashes.iter().map(|&hash| hash.to_owned()).collect()),
+            ..StepOutputs::default()
+        };
+        upstream.insert(StepName::read(), gives);
+        check_step::<Args>(&words(line), &upstream)
+    };
+    for (hash, line) in [
+        ("pdq", "perceptual --hash pdq"),
+        ("pdq", "pairs --hash pdq --ranges 2"),
+        ("transformed", "perceptual --transformations hflip"),
+    ] {
+        check(&["md5", hash], line).unwrap();
+        let error = check(&["md5"], line).unwrap_err().to_string();
+        assert!(error.contains(hash), "{line}: {error}");
     }
 }

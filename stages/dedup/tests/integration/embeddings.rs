@@ -21,10 +21,14 @@ fn a_sample_without_an_embedding_stays() {
     let run = Run::new("embeddings-missing", &samples());
     run.embed("embed", |_| true);
     run.dedup_all("--methods=semantic");
-    let first = run.receipt("dedup", Unit::once(UnitKind::Part)).unwrap();
+    let first = run
+        .receipt("dedup", Unit::once(UnitKind::Partition))
+        .unwrap();
     assert_eq!((first.counts.input, first.counts.kept), (4, 4));
     assert_eq!(first.sums.not_embedded, 1);
-    let second = run.receipt("dedup", Unit::new(UnitKind::Part, 1)).unwrap();
+    let second = run
+        .receipt("dedup", Unit::new(UnitKind::Partition, 1))
+        .unwrap();
     assert_eq!((second.counts.kept, second.sums.not_embedded), (2, 0));
     let fit = run.receipt("dedup", Unit::once(UnitKind::Fit)).unwrap();
     assert_eq!((fit.sums.sample, fit.sums.clusters), (5, 1));
@@ -41,7 +45,9 @@ fn the_encoder_may_have_seen_more_or_fewer_samples() {
     run.dedup_all("--methods=semantic --survivors-of=filter");
     assert_eq!(run.removed("dedup"), pairs(&[("b/2", "a/3")]));
     assert_eq!(run.survivors_of("dedup"), ["a/2", "a/3", "a/4"]);
-    let first = run.receipt("dedup", Unit::once(UnitKind::Part)).unwrap();
+    let first = run
+        .receipt("dedup", Unit::once(UnitKind::Partition))
+        .unwrap();
     assert_eq!((first.counts.kept, first.sums.not_embedded), (3, 2));
 }
 

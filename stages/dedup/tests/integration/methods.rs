@@ -63,7 +63,7 @@ fn each_method_compares_what_the_ones_before_left() {
         };
         assert_eq!(receipt.counts.dropped[&dropped], 1);
     }
-    for unit in [Unit::once(UnitKind::Fit), Unit::once(UnitKind::Part)] {
+    for unit in [Unit::once(UnitKind::Fit), Unit::once(UnitKind::Partition)] {
         assert_eq!(run.receipt("dedup", unit).unwrap().decides, []);
     }
     assert_eq!(run.survivors_of("dedup"), ["a/4", "b/1"]);
@@ -100,7 +100,7 @@ fn units_of_methods_that_went_are_removed() {
         UnitKind::Pairs,
         UnitKind::Perceptual,
         UnitKind::Fit,
-        UnitKind::Part,
+        UnitKind::Partition,
         UnitKind::Group,
     ]);
     assert_eq!(run.kinds("dedup"), all);
@@ -117,7 +117,7 @@ fn units_of_methods_that_went_are_removed() {
     run.dedup_all("--methods=exact,semantic");
     assert_eq!(run.survivors_of("dedup"), ["a/2", "a/4", "b/1"]);
     run.dedup("fit --methods=semantic").unwrap();
-    let semantic = [UnitKind::Fit, UnitKind::Part, UnitKind::Group];
+    let semantic = [UnitKind::Fit, UnitKind::Partition, UnitKind::Group];
     assert_eq!(run.kinds("dedup"), BTreeSet::from(semantic));
     run.dedup_all("--methods=semantic");
     assert_eq!(run.survivors_of("dedup"), ["a/2", "a/4", "b/1"]);

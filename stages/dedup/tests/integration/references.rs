@@ -51,13 +51,13 @@ fn store(place: &str) -> Store {
 }
 
 /// Writes a list of hashes and returns its place.
-pub fn list(name: &str, file: &str, text: &str) -> String {
+pub(super) fn list(name: &str, file: &str, text: impl AsRef<[u8]>) -> String {
     let folder = format!("memory://{name}-lists");
-    store(&folder).put(file, text.to_owned()).unwrap();
+    store(&folder).put(file, text.as_ref().to_vec()).unwrap();
     format!("{folder}/{file}")
 }
 
-pub fn class(outcome: anyhow::Result<StepDone>) -> (Option<Class>, String) {
+pub(super) fn class(outcome: anyhow::Result<StepDone>) -> (Option<Class>, String) {
     let error = outcome.unwrap_err();
     (Class::of(error.as_ref()), format!("{error:#}"))
 }
@@ -141,7 +141,7 @@ fn lists_of_hashes_are_compared_by_what_they_hold() {
     let phash = made("", 11).phash;
     let table = format!("name,phash,label\neleven,{phash:016x},\"cats, dogs\"\n");
     let table = list(name, "known.CSV", &table);
-    let bare = list(name, "bare.csv", &format!("{sha256},ten\n"));
+    let bare = list(name, "bare.csv", format!("{sha256},ten\n"));
     let against = format!("--methods=exact,perceptual --against={text},{table}");
     run.dedup_all(&against);
     let rows = run.rows("dedup");
@@ -160,27 +160,109 @@ fn lists_of_hashes_are_compared_by_what_they_hold() {
     assert_eq!(run.rows("bare")[0].duplicate_of.as_str(), "ten");
 }
 
+/// Lists as programs and people write them, of the SHA-256 of `a/1`.
 #[test]
-fn sets_that_cannot_be_compared_with_are_refused_before_the_work() {
+fn lists_are_read_in_the_forms_that_they_have() {
+    let name = "references-forms";
+    let run = run(name, &samples());
+    let sha256 = "0a".repeat(32);
+    let upper = sha256.to_uppercase();
+    let (md5, pdq) = ("99".repeat(16), "0123456789abcdef".repeat(4));
+    let forms = [
+        ("bom.txt", format!("\u{feff}{sha256}  ten\n"), "ten"),
+        (
+            "bom.csv",
+            format!("\u{feff}sha256,name\n{sha256},ten\n"),
+            "ten",
+        ),
+        (
+            "crlf.txt",
+            format!("# known\r\n\r\n{sha256} ten\r\n"),
+            "ten",
+        ),
+        (
+            "crlf.csv",
+            format!("name,sha256\r\nten,{sha256}\r\n"),
+            "ten",
+        ),
+        ("upper.txt", upper.clone(), &upper),
+        ("comma.txt", format!("{sha256},ten"), "ten"),
+        ("escaped.sha256", format!("\\{sha256}  te\\nn\n"), "te\\nn"),
+        ("bare.csv", format!("{sha256},ten,a label\n"), "ten"),
+        (
+            "several.csv",
+            format!(
+                "md5,pdq,name,SHA256\n{md5},,one,\n,,,\n,{pdq},two,\n{md5},{pdq},ten,{sha256}\n"
+            ),
+            "ten",
+        ),
+    ];
+    for (number, (file, text, id)) in forms.iter().enumerate() {
+        let set = list(name, file, text);
+        let words = format!("exact --step form-{number} --methods exact --against {set}");
+        run.dedup(&words).unwrap();
+        let rows = run.rows(&format!("form-{number}"));
+        let found: Vec<_> = rows.iter().map(told).collect();
+        assert_eq!(found, [("a/1", *id, Method::Exact, 1.0)], "{file}");
+    }
+}
+
+#[test]
+fn sets_that_cannot_be_read_are_refused_before_the_work() {
     let name = "references-refused";
     let run = run(name, &samples());
-    let exact = |set: &str| class(run.dedup(&format!("exact --against {set}")));
     let empty = format!("memory://{name}-index/empty");
-    run.filter("none", |_| false);
-    run.dedup(&format!("index --output {empty} --survivors-of none"))
-        .unwrap();
+    let (_, emptied) = bench(name);
+    let about = store(&emptied).get("index.json").unwrap();
+    let mut about: serde_json::Value = serde_json::from_slice(&about).unwrap();
+    about["images"] = 0.into();
+    let about = about.to_string();
+    store(&empty).put("index.json", about).unwrap();
+    let short = "0".repeat(31);
     for (set, words) in [
         (format!("memory://{name}-index/nothing"), "no such index"),
         (format!("memory://{name}-index/nothing.txt"), "no such list"),
-        (empty.clone(), "holds no image"),
+        (empty, "holds no image"),
         (list(name, "empty.txt", "# none\n"), "holds no image"),
-        (list(name, "odd.txt", "ten.jpg\n"), "line 1"),
         (
-            list(name, "short.csv", &format!("md5\n{}\n", "0".repeat(31))),
-            "is not a hash",
+            list(name, "head.csv", "\u{feff}sha256,name\r\n"),
+            "holds no image",
+        ),
+        (
+            list(name, "odd.txt", "ten.jpg\n"),
+            "line 1: \"ten.jpg\" is not a hash",
+        ),
+        (list(name, "short.txt", format!("\n{short}\n")), "line 2"),
+        (
+            list(name, "short.csv", format!("md5\n{short}\n")),
+            "is not an MD5",
+        ),
+        (
+            list(name, "other.csv", format!("md5\n{short}0{short}0\n")),
+            "is not an MD5",
+        ),
+        (
+            list(
+                name,
+                "cell.csv",
+                format!("name,md5\nten,{short}0\neleven,\n"),
+            ),
+            "line 3: the row has no hash",
+        ),
+        (
+            list(name, "names.csv", "file,checksum\nten,0\n"),
+            "line 1: \"file\" is not a hash",
+        ),
+        (
+            list(name, "latin.csv", b"md5,name\n00,caf\xe9\n"),
+            "line 2: not UTF-8",
+        ),
+        (
+            list(name, "latin.txt", b"\n00 caf\xe9\n"),
+            "line 2: not UTF-8",
         ),
     ] {
-        let (class, message) = exact(&set);
+        let (class, message) = class(run.dedup(&format!("exact --against {set}")));
         assert_eq!(class, Some(Class::Data), "{message}");
         assert!(
             message.contains(words) && message.contains(&set),
@@ -188,6 +270,91 @@ fn sets_that_cannot_be_compared_with_are_refused_before_the_work() {
         );
     }
     assert!(run.receipt("dedup", Unit::once(UnitKind::Exact)).is_none());
+}
+
+/// A set of each kind, and the methods that can compare with it.
+#[test]
+fn sets_that_no_method_of_a_step_can_use_are_refused_or_named() {
+    let name = "references-unusable";
+    let run = run(name, &samples());
+    let plain = Run::new(&format!("{name}-plain"), &[made("a/ten", 10)]);
+    let index = format!("memory://{name}-index/plain");
+    let done = plain.dedup(&format!("index --output {index}")).unwrap();
+    assert_eq!(
+        done.reported["index"]["methods"],
+        serde_json::json!(["exact", "perceptual"])
+    );
+    let sha256 = list(name, "known.sha256", "0a".repeat(32));
+    let md5 = list(name, "known.md5", "0a".repeat(16));
+    let phash = list(name, "known.txt", "0123456789abcdef");
+    let pdq = list(name, "known.pdq", "0123456789abcdef".repeat(4));
+    run.dedup_all("--step=near --methods=semantic");
+    for (subcommand, methods, set, why) in [
+        ("match", "semantic", &index, "it has no embeddings"),
+        ("match", "semantic", &sha256, "no embeddings"),
+        ("exact", "exact", &md5, "read computes none"),
+        ("exact", "exact", &pdq, "neither SHA-256 nor MD5"),
+        ("exact", "exact", &phash, "neither SHA-256 nor MD5"),
+        ("perceptual", "perceptual", &sha256, "no perceptual hashes"),
+        ("perceptual", "perceptual", &pdq, "it has PDQ hashes"),
+        ("pairs", "perceptual --ranges 2", &pdq, "it has PDQ hashes"),
+    ] {
+        let words = format!("{subcommand} --step near --methods {methods} --against {set}");
+        let words = match subcommand {
+            "match" => words,
+            _ => words.replace("near", &format!("other-{subcommand}")),
+        };
+        let (class, message) = class(run.dedup(&words));
+        assert_eq!(class, Some(Class::Usage), "{words}: {message}");
+        assert!(message.contains(why) && message.contains(set), "{message}");
+        let done = run.dedup(&format!("{words} --skip-unusable")).unwrap();
+        let told = &done.reported["references"][0];
+        assert_eq!(
+            (&told["set"], &told["compared"]),
+            (&set.as_str().into(), &false.into())
+        );
+        assert!(told["because"].as_str().unwrap().contains(why), "{told}");
+    }
+    // Another method of the step compares with it.
+    let both = format!("--step=both --methods=perceptual,semantic --against={index}");
+    run.dedup_all(&both);
+    let done = run.dedup(&format!("match {both}")).unwrap();
+    assert_eq!(done.reported["references"][0]["compared"], false);
+}
+
+#[test]
+fn an_index_names_what_it_has_and_is_not_replaced_by_another() {
+    let name = "references-other-index";
+    let (bench, index) = bench(name);
+    let again = |run: &Run, words: &str| run.dedup(&format!("index --output {index}{words}"));
+    let done = again(&bench, "").unwrap();
+    assert_eq!((done.units, done.up_to_date), (1, 1));
+    let about = &done.reported["index"];
+    assert_eq!(
+        (&about["images"], &about["embeddings"]),
+        (&3.into(), &3.into())
+    );
+    assert_eq!(about["hashes"], serde_json::json!(["sha256", "phash"]));
+    assert!(about["bytes"].as_u64().unwrap() > 0 && about["uri"] == index);
+    assert_eq!(again(&bench, " --force").unwrap().up_to_date, 0);
+    let other = run(&format!("{name}-other"), &samples());
+    let (found, message) = class(again(&other, ""));
+    assert_eq!(found, Some(Class::Usage), "{message}");
+    assert!(
+        message.contains(bench.uri()) && message.contains(other.uri()),
+        "{message}"
+    );
+    assert_eq!(
+        again(&other, " --force").unwrap().reported["index"]["images"],
+        4
+    );
+    // An index of nothing would remove nothing.
+    other.filter("none", |_| false);
+    let (found, message) = class(again(&other, " --survivors-of none"));
+    assert_eq!(found, Some(Class::Data), "{message}");
+    assert!(message.contains("no image to index"), "{message}");
+    // The one that was there stays.
+    assert_eq!(again(&other, "").unwrap().up_to_date, 1);
 }
 
 #[test]

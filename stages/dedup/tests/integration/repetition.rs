@@ -111,7 +111,7 @@ fn receipts_hold_typed_settings_and_inputs_that_can_be_followed() {
     run.dedup_all("--survivors-of=filter --rank-by=aesthetic --keep=random");
     let receipt = |kind| run.receipt("dedup", Unit::once(kind)).unwrap();
     let (exact, perceptual) = (receipt(UnitKind::Exact), receipt(UnitKind::Perceptual));
-    let (fit, assign) = (receipt(UnitKind::Fit), receipt(UnitKind::Part));
+    let (fit, assign) = (receipt(UnitKind::Fit), receipt(UnitKind::Partition));
     let matched = receipt(UnitKind::Group);
     assert_eq!(exact.settings::<ExactSettings>().unwrap().ranges, 1);
     let settings = perceptual.settings::<PerceptualSettings>().unwrap();
@@ -148,9 +148,9 @@ fn receipts_hold_typed_settings_and_inputs_that_can_be_followed() {
 /// The inputs' steps, with the units where they are not partitions, and `*` for all units.
 fn inputs(receipt: &Receipt) -> Vec<String> {
     let inputs = receipt.inputs.iter().map(|input| match &input.of {
-        InputOf::Units { step, kind, .. } if *kind == UnitKind::Part => format!("{step}*"),
+        InputOf::Units { step, kind, .. } if *kind == UnitKind::Partition => format!("{step}*"),
         InputOf::Units { step, kind, .. } => format!("{step}/{}*", kind.as_str()),
-        InputOf::Unit { step, unit } if unit.kind == UnitKind::Part => step.to_string(),
+        InputOf::Unit { step, unit } if unit.kind == UnitKind::Partition => step.to_string(),
         InputOf::Unit { step, unit } => format!("{step}/{unit}"),
         other => panic!("{other} cannot be followed"),
     });

@@ -110,11 +110,11 @@ fn lists_of_md5_and_pdq_hashes_are_compared() {
     let md5 = list(
         name,
         "bad.csv",
-        &format!("md5,name\n{},bad\n", "02".repeat(16)),
+        format!("md5,name\n{},bad\n", "02".repeat(16)),
     );
     let [a, b, c, d] = sample.hashes.unwrap().pdq;
     let pdq = pdq_text([a ^ 0b111, b, c, d]);
-    let pdq = list(name, "bad.pdq", &format!("{pdq},100,bad.jpg\n"));
+    let pdq = list(name, "bad.pdq", format!("{pdq},100,bad.jpg\n"));
     run.dedup_all(&format!(
         "--methods=exact,perceptual --hash=pdq --against={md5},{pdq}"
     ));
@@ -127,7 +127,7 @@ fn lists_of_md5_and_pdq_hashes_are_compared() {
     let refused = [
         (
             format!("perceptual --step=p --methods=perceptual --against={pdq}"),
-            "its hashes are pdq",
+            "it has PDQ hashes, and 64-bit ones are compared",
         ),
         (
             "perceptual --step=q --methods=perceptual --hash=pdq --transformations=hflip"
@@ -151,11 +151,24 @@ fn lists_of_md5_and_pdq_hashes_are_compared() {
     }
 }
 
+/// PDQ has no hash of an image of low quality.
+#[test]
+fn images_may_all_have_no_hash() {
+    let samples = [made("a/1", 1), made("b/2", 2)];
+    let run = Run::with_hashes("requested-low-quality", &samples, &["pdq"]);
+    for (step, flags) in [("one", ""), ("many", "--ranges=3")] {
+        run.dedup_all(&format!(
+            "--step={step} --methods=perceptual --hash=pdq {flags}"
+        ));
+        assert_eq!(run.survivors_of(step), ["a/1", "b/2"]);
+    }
+}
+
 #[test]
 fn hashes_that_read_did_not_compute_are_named() {
     let name = "requested-none";
     let run = Run::new(name, &[made("a/1", 1), made("a/2", 2)]);
-    let md5 = list(name, "bad.md5", &format!("{}  bad.jpg\n", "02".repeat(16)));
+    let md5 = list(name, "bad.md5", format!("{}  bad.jpg\n", "02".repeat(16)));
     for (words, part) in [
         (format!("exact --against={md5}"), "--hashes md5"),
         (

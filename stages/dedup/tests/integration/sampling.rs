@@ -58,7 +58,7 @@ fn large_clusters_are_cut_and_small_ones_stay() {
     let step = StepName::fixed("nearest");
     let mut counts = Counts::default();
     for number in 0..3 {
-        let unit = Unit::new(UnitKind::Part, number);
+        let unit = Unit::new(UnitKind::Partition, number);
         counts.merge(&context.required_receipt(&step, unit).unwrap().counts);
     }
     let dropped = counts.dropped.iter();
@@ -94,7 +94,14 @@ fn a_random_sample_depends_on_the_seed_alone() {
 fn a_step_without_clusters_is_refused() {
     let run = run("sampling-none");
     run.filter("plain", |_| true);
-    let words = "--step sampled --sample-per-cluster 2 --clusters-of plain";
-    let error = format!("{:#}", sample(&run, words).unwrap_err());
-    assert!(error.contains("plain: it has no clusters"), "{error}");
+    run.dedup_all("--step=unique --methods=exact");
+    for (step, words) in [
+        ("plain", "it has no clusters"),
+        ("unique", "it has no clusters"),
+        ("later", "no such receipt"),
+    ] {
+        let line = format!("--step sampled --sample-per-cluster 2 --clusters-of {step}");
+        let error = format!("{:#}", sample(&run, &line).unwrap_err());
+        assert!(error.contains(step) && error.contains(words), "{error}");
+    }
 }

@@ -8,7 +8,7 @@ use arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, Stri
 use arrow::datatypes::{DataType, Schema};
 use sluice_dedup::Args;
 use sluice_harness::{
-    Common, Context, ProcessResources, Program, ProgramNode, StepDone, Task, Work, run_step,
+    Common, Context, OpenUnit, ProcessResources, Program, ProgramNode, StepDone, Work, run_step,
 };
 use sluice_manifest::layout::{
     DUPLICATES, EMBEDDINGS, FILTERED, IMAGES, Manifest, PLAN, RUN_INFO, SCORES,
@@ -23,13 +23,13 @@ use sluice_manifest::{
 };
 
 /// What all tests of this program share. Each test has a store in memory with a name of its own.
-pub fn shared() -> &'static ProcessResources {
+pub(super) fn shared() -> &'static ProcessResources {
     static SHARED: LazyLock<ProcessResources> = LazyLock::new(ProcessResources::default);
     &SHARED
 }
 
 static PLAN_OPERATION: Operation = operation(UnitKind::Plan);
-static PART_OPERATION: Operation = operation(UnitKind::Part);
+static PART_OPERATION: Operation = operation(UnitKind::Partition);
 
 const fn operation(unit: UnitKind) -> Operation {
     Operation {
@@ -37,13 +37,13 @@ const fn operation(unit: UnitKind) -> Operation {
         unit,
         resources: Resources::Light,
         after: &[],
-        version: 2,
+        revision: 2,
     }
 }
 
 /// A sample of a made-up run. The first letter of its id is its partition.
 #[derive(Debug, Clone, Copy)]
-pub struct Made {
+pub(super) struct Made {
     pub id: &'static str,
     /// Equal content has one number.
     pub content: u8,
@@ -58,13 +58,13 @@ pub struct Made {
 
 /// The hashes that `read` computes on request. The MD5 follows from the content.
 #[derive(Debug, Clone, Copy)]
-pub struct Hashes {
+pub(super) struct Hashes {
     pub pdq: [u64; 4],
     pub transformed: [u64; 7],
 }
 
 /// A sample that is like no other with another `content`.
-pub fn made(id: &'static str, content: u8) -> Made {
+pub(super) fn made(id: &'static str, content: u8) -> Made {
     Made {
         id,
         content,
@@ -78,21 +78,39 @@ pub fn made(id: &'static str, content: u8) -> Made {
 }
 
 /// A run with partitions `a`, `b`, …
-pub struct Run {
+pub(super) struct Run {
     uri: String,
+    /// The hashes that `read` computed on request.
+    hashes: &'static [&'static str],
     /// The samples of each partition.
     pub samples: Vec<Vec<Made>>,
 }
 
 impl Run {
     /// A run that was read, in a store of this name.
-    pub fn new(name: &str, samples: &[Made]) -> Self {
+    pub(super) fn new(name: &str, samples: &[Made]) -> Self {
+        let has_hashes = samples.iter().any(|sample| sample.hashes.is_some());
+        let hashes: &[_] = if has_hashes {
+            &["md5", "pdq", "transformed"]
+        } else {
+            &[]
+        };
+        Self::with_hashes(name, samples, hashes)
+    }
+
+    /// As [`new`](Self::new), by a `read` that computed these hashes on request.
+    pub(super) fn with_hashes(
+        name: &str,
+        samples: &[Made],
+        hashes: &'static [&'static str],
+    ) -> Self {
         let mut partitions: BTreeMap<&str, Vec<Made>> = BTreeMap::new();
         for sample in samples {
             partitions.entry(&sample.id[..1]).or_default().push(*sample);
         }
         let run = Self {
             uri: format!("memory://dedup-{name}/run"),
+            hashes,
             samples: partitions.into_values().collect(),
         };
         run.plan();
@@ -101,12 +119,12 @@ impl Run {
     }
 
     /// Returns the run's place.
-    pub fn uri(&self) -> &str {
+    pub(super) fn uri(&self) -> &str {
         &self.uri
     }
 
     /// Opens the run as a step would.
-    pub fn open(&self, step: &str, survivors_of: Option<&str>) -> Context {
+    pub(super) fn open(&self, step: &str, survivors_of: Option<&str>) -> Context {
         let operation = match step {
             "partition" => &PLAN_OPERATION,
             _ => &PART_OPERATION,
@@ -134,7 +152,7 @@ impl Run {
     }
 
     /// Runs a subcommand. `words` begin with its name.
-    pub fn dedup(&self, words: &str) -> anyhow::Result<StepDone> {
+    pub(super) fn dedup(&self, words: &str) -> anyhow::Result<StepDone> {
         let words = ["sluice-dedup"].into_iter().chain(words.split(' '));
         let mut words: Vec<String> = words.map(str::to_owned).collect();
         words.extend(["--run".to_owned(), self.uri.clone()]);
@@ -142,7 +160,7 @@ impl Run {
     }
 
     /// Runs all active subcommands of a step with these flags, each with those that it takes.
-    pub fn dedup_all(&self, flags: &str) {
+    pub(super) fn dedup_all(&self, flags: &str) {
         for operation in Args::OPERATIONS {
             let subcommand = operation.subcommand.unwrap();
             let words = of_subcommand(subcommand, flags);
@@ -153,14 +171,14 @@ impl Run {
     }
 
     /// Returns the removed samples of a step, each with the one that stays, by id.
-    pub fn removed(&self, step: &str) -> Vec<(String, String)> {
+    pub(super) fn removed(&self, step: &str) -> Vec<(String, String)> {
         let rows = self.rows(step).into_iter();
         rows.map(|row| (row.image_id.to_string(), row.duplicate_of.to_string()))
             .collect()
     }
 
     /// Returns what a step removed, by id.
-    pub fn rows(&self, step: &str) -> Vec<DuplicateRow> {
+    pub(super) fn rows(&self, step: &str) -> Vec<DuplicateRow> {
         let context = self.open(step, None);
         let step = StepName::new(step).unwrap();
         let mut removed = Vec::new();
@@ -174,7 +192,7 @@ impl Run {
     }
 
     /// Returns the samples that a step after this one sees.
-    pub fn survivors_of(&self, step: &str) -> Vec<String> {
+    pub(super) fn survivors_of(&self, step: &str) -> Vec<String> {
         let context = self.open("later", Some(step));
         let step = StepName::new(step).unwrap();
         let survivors = context.survivors(Some(&step)).unwrap();
@@ -186,13 +204,13 @@ impl Run {
     }
 
     /// Returns the receipt of a unit.
-    pub fn receipt(&self, step: &str, unit: Unit) -> Option<Receipt> {
+    pub(super) fn receipt(&self, step: &str, unit: Unit) -> Option<Receipt> {
         let context = self.open(step, None);
         context.receipt(context.step(), unit).unwrap()
     }
 
     /// Returns the kinds of a step's units that have outputs or receipts.
-    pub fn kinds(&self, step: &str) -> BTreeSet<UnitKind> {
+    pub(super) fn kinds(&self, step: &str) -> BTreeSet<UnitKind> {
         let objects = self.open(step, None).run.list(step).unwrap();
         let units = objects.iter().map(|object| {
             let name = object.path.rsplit('/').next().unwrap();
@@ -227,43 +245,46 @@ impl Run {
             };
             writer.push(row).unwrap();
         }
-        let mut task = begin(&context, Unit::once(UnitKind::Plan), 1).unwrap();
-        task.publish(|| object.finish()).unwrap();
-        task.publish(|| writer.finish()).unwrap();
-        task.commit(Counts::default()).unwrap();
+        let mut open_unit = begin(&context, Unit::once(UnitKind::Plan), 1, &[]).unwrap();
+        open_unit.publish(|| object.finish()).unwrap();
+        open_unit.publish(|| writer.finish()).unwrap();
+        open_unit.commit(Counts::default()).unwrap();
     }
 
     /// Rejects the samples without a content (0).
     fn read(&self) {
         let context = self.open("read", None);
-        self.each(&context, |task, samples| {
-            let mut writer = context.run.write_rows(&task.path(&IMAGES), &[]).unwrap();
+        self.each(&context, |open_unit, samples| {
+            let mut writer = context
+                .run
+                .write_rows(&open_unit.path(&IMAGES), &[])
+                .unwrap();
             let mut counts = Counts::default();
             for sample in samples {
                 let row = read_row(sample);
                 counts.add(context.step(), row.reason.as_ref());
                 writer.push(row).unwrap();
             }
-            task.publish(|| writer.finish()).unwrap();
+            open_unit.publish(|| writer.finish()).unwrap();
             counts
         });
     }
 
     /// Embeds what `seen` chooses, of samples that have a direction.
-    pub fn embed(&self, step: &str, seen: impl Fn(&Made) -> bool) {
+    pub(super) fn embed(&self, step: &str, seen: impl Fn(&Made) -> bool) {
         self.embed_by(step, "made-up", seen);
     }
 
     /// Embeds with a model of this name.
-    pub fn embed_by(&self, step: &str, model: &str, seen: impl Fn(&Made) -> bool) {
+    pub(super) fn embed_by(&self, step: &str, model: &str, seen: impl Fn(&Made) -> bool) {
         let context = self.open(step, None);
-        self.each(&context, |task, samples| {
+        self.each(&context, |open_unit, samples| {
             let seen: Vec<&Made> = samples.iter().filter(|sample| seen(sample)).collect();
             let pairs = seen
                 .iter()
                 .filter_map(|sample| Some((sample.id, sample.degrees?)));
             let (ids, degrees): (Vec<&str>, Vec<f32>) = pairs.unzip();
-            task.sums.unscored = (seen.len() - ids.len()) as u64;
+            open_unit.sums.unscored = (seen.len() - ids.len()) as u64;
             let schema = rows::embeddings(2);
             let values = degrees.iter().flat_map(|degrees| {
                 let (sin, cos) = degrees.to_radians().sin_cos();
@@ -281,7 +302,7 @@ impl Run {
             ];
             write(
                 &context,
-                task,
+                open_unit,
                 &EMBEDDINGS,
                 rows::EMBEDDINGS,
                 schema,
@@ -294,10 +315,10 @@ impl Run {
     }
 
     /// Makes the receipts of the step that embeds state a distance of duplicates.
-    pub fn state_eps(&self, step: &str, eps: &str) {
+    pub(super) fn state_eps(&self, step: &str, eps: &str) {
         let context = self.open(step, None);
         for number in 0..self.samples.len() as u32 {
-            let unit = Unit::new(UnitKind::Part, number);
+            let unit = Unit::new(UnitKind::Partition, number);
             let mut receipt = context.required_receipt(context.step(), unit).unwrap();
             receipt.set_about(ABOUT_EPS, eps);
             let path = layout::receipt(context.step(), unit);
@@ -306,9 +327,9 @@ impl Run {
     }
 
     /// Scores what `seen` chooses, of samples that have a score.
-    pub fn score(&self, step: &str, seen: impl Fn(&Made) -> bool) {
+    pub(super) fn score(&self, step: &str, seen: impl Fn(&Made) -> bool) {
         let context = self.open(step, None);
-        self.each(&context, |task, samples| {
+        self.each(&context, |open_unit, samples| {
             let seen: Vec<&Made> = samples.iter().filter(|sample| seen(sample)).collect();
             let pairs = seen
                 .iter()
@@ -318,7 +339,7 @@ impl Run {
             let scores = Float32Array::from(scores);
             write(
                 &context,
-                task,
+                open_unit,
                 &SCORES,
                 rows::SCORES,
                 schema,
@@ -326,7 +347,7 @@ impl Run {
                 ids,
                 scores,
             );
-            task.scores(vec![ScoreSummary {
+            open_unit.scores(vec![ScoreSummary {
                 column: ScoreColumn::named(ScoreColumn::ONLY),
                 histogram: Histogram::default(),
             }]);
@@ -335,10 +356,13 @@ impl Run {
     }
 
     /// A filter that keeps what `keep` chooses, of all samples that were not rejected.
-    pub fn filter(&self, step: &str, keep: impl Fn(&Made) -> bool) {
+    pub(super) fn filter(&self, step: &str, keep: impl Fn(&Made) -> bool) {
         let context = self.open(step, None);
-        self.each(&context, |task, samples| {
-            let mut writer = context.run.write_rows(&task.path(&FILTERED), &[]).unwrap();
+        self.each(&context, |open_unit, samples| {
+            let mut writer = context
+                .run
+                .write_rows(&open_unit.path(&FILTERED), &[])
+                .unwrap();
             let mut counts = Counts::default();
             for sample in samples.iter().filter(|sample| sample.content > 0) {
                 let reason = (!keep(sample)).then(|| Reason::about(ReasonKind::Rule, "made-up"));
@@ -351,27 +375,36 @@ impl Run {
                 };
                 writer.push(row).unwrap();
             }
-            task.publish(|| writer.finish()).unwrap();
-            task.decides(&[UnitKind::Part]);
+            open_unit.publish(|| writer.finish()).unwrap();
+            open_unit.decides(&[UnitKind::Partition]);
             counts
         });
     }
 
-    fn each(&self, context: &Context, work: impl Fn(&mut Task<'_>, &[Made]) -> Counts) {
+    fn each(&self, context: &Context, work: impl Fn(&mut OpenUnit<'_>, &[Made]) -> Counts) {
         for (number, samples) in self.samples.iter().enumerate() {
-            let unit = Unit::new(UnitKind::Part, number as u32);
-            let mut task = begin(context, unit, self.samples.len()).unwrap();
-            let counts = work(&mut task, samples);
-            task.commit(counts).unwrap();
+            let unit = Unit::new(UnitKind::Partition, number as u32);
+            let hashes = match context.step().as_str() {
+                "read" => self.hashes,
+                _ => &[],
+            };
+            let mut open_unit = begin(context, unit, self.samples.len(), hashes).unwrap();
+            let counts = work(&mut open_unit, samples);
+            open_unit.commit(counts).unwrap();
         }
     }
 }
 
-fn begin(context: &Context, unit: Unit, units: usize) -> Option<Task<'_>> {
+fn begin<'c>(
+    context: &'c Context,
+    unit: Unit,
+    units: usize,
+    hashes: &[&str],
+) -> Option<OpenUnit<'c>> {
     let work = Work {
         unit,
         units,
-        settings: (),
+        settings: serde_json::json!({ "hashes": hashes }),
         inputs: Vec::new(),
     };
     context.begin(work).unwrap()
@@ -380,7 +413,7 @@ fn begin(context: &Context, unit: Unit, units: usize) -> Option<Task<'_>> {
 #[expect(clippy::too_many_arguments, reason = "a manifest has that many parts")]
 fn write<R>(
     context: &Context,
-    task: &mut Task<'_>,
+    open_unit: &mut OpenUnit<'_>,
     manifest: &Manifest<R>,
     name: &str,
     schema: Schema,
@@ -388,7 +421,7 @@ fn write<R>(
     ids: Vec<&str>,
     values: impl arrow::array::Array + 'static,
 ) {
-    let path = task.path(manifest);
+    let path = open_unit.path(manifest);
     let mut writer = context
         .run
         .write_table(&path, name, schema, metadata)
@@ -396,11 +429,11 @@ fn write<R>(
     let columns: Vec<ArrayRef> = vec![Arc::new(StringArray::from(ids)), Arc::new(values)];
     let batch = RecordBatch::try_new(writer.schema().clone(), columns).unwrap();
     writer.write(&batch).unwrap();
-    task.publish(|| writer.finish()).unwrap();
+    open_unit.publish(|| writer.finish()).unwrap();
 }
 
 /// Returns the digits of a PDQ hash.
-pub fn pdq_text(words: [u64; 4]) -> String {
+pub(super) fn pdq_text(words: [u64; 4]) -> String {
     words
         .iter()
         .rev()
@@ -472,7 +505,7 @@ fn active(words: &str) -> bool {
 }
 
 /// Pairs of text, for comparison with [`Run::removed`].
-pub fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+pub(super) fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     let pairs = pairs.iter();
     pairs
         .map(|(a, b)| ((*a).to_owned(), (*b).to_owned()))
@@ -481,7 +514,7 @@ pub fn pairs(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
 
 impl Run {
     /// Returns a manifest of duplicates as bytes.
-    pub fn duplicates(&self, step: &str, unit: Unit) -> Vec<u8> {
+    pub(super) fn duplicates(&self, step: &str, unit: Unit) -> Vec<u8> {
         let context = self.open(step, None);
         let path = DUPLICATES.path(context.step(), unit);
         context.run.get(&path).unwrap().to_vec()

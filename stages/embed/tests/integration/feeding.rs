@@ -69,13 +69,13 @@ fn batches(
     let context = Context::new(args.common(), Args::NAME, args.node(), shared()).unwrap();
     let plan = context.plan().unwrap();
     let images = Images {
-        context: &context,
+        run: &context.run,
         input: &plan.input().unwrap(),
         partition: &plan.partitions[0],
         survivors: &context.survivors(None).unwrap(),
     };
     let takes = move |id: &ImageId| Ok(takes(number(id)));
-    each_batch(images, feeds, takes, work).unwrap();
+    each_batch(images, &context.memory, feeds, takes, work).unwrap();
 }
 
 /// Returns the number in an image's name.

@@ -19,9 +19,9 @@ fn files(
     let input = plan.input()?;
     let survivors = context.survivors(None)?;
     let images = Images {
-        context: &context,
+        run: &context.run,
         input: &input,
-        partition: plan.partition(Unit::new(UnitKind::Part, 0))?,
+        partition: plan.partition(Unit::new(UnitKind::Partition, 0))?,
         survivors: &survivors,
     };
     let files = images.files(skip)?;

@@ -84,10 +84,29 @@ fn rows_are_taken_over_at_any_precision() {
             place.embed_with(&embedder("tiny"), &flags).unwrap()
         };
         assert_eq!(embed(&[]).rows, Some((4, 0)), "{precision}");
-        let rule = ["--step", "usable", "--rule", "any=width >= 1"];
+        // Without the grey one, which has no row.
+        let rule = ["--step", "usable", "--rule", "lively=image_id != '0/1'"];
         step::<sluice_filter::Args>("sluice-filter", &place.run, &rule).unwrap();
         let done = embed(&["--survivors-of", "usable"]);
         assert_eq!(done.rows, Some((0, 4)), "{precision}");
+        // The model did not run. The rows are those of the CPU.
+        assert_eq!(done.device, None, "{precision}");
+        let (run, path) = (
+            store(&place.run),
+            format!("{precision}/receipts/part-00000.json"),
+        );
+        let receipt = || -> Receipt { serde_json::from_slice(&run.get(&path).unwrap()).unwrap() };
+        assert_eq!(receipt().about[ABOUT_DEVICE], "cpu");
+        // Rows of a GPU, and the grey image, which runs again.
+        let mut of_gpu = receipt();
+        of_gpu.set_about(ABOUT_DEVICE, "cuda:0");
+        run.put(&path, of_gpu.to_json().unwrap()).unwrap();
+        let done = embed(&[]);
+        assert_eq!(
+            (done.rows, done.device.unwrap().device.as_str()),
+            (Some((0, 4)), "cpu")
+        );
+        assert_eq!(receipt().about[ABOUT_DEVICE], "cuda:0 and cpu");
     }
 }
 

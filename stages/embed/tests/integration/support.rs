@@ -8,21 +8,21 @@ use sluice_testkit::Shard;
 use sluice_testkit::pictures::{flat, png, waves};
 
 /// The pictures of each shard: grey ones have no embedding.
-pub const SHARDS: [&[Option<u64>]; 2] = [&[Some(1), None, Some(2)], &[Some(3), Some(4)]];
+pub(super) const SHARDS: [&[Option<u64>]; 2] = [&[Some(1), None, Some(2)], &[Some(3), Some(4)]];
 
 /// What all tests of this program share. Each test has its own name in memory.
-pub fn shared() -> &'static ProcessResources {
+pub(super) fn shared() -> &'static ProcessResources {
     static SHARED: LazyLock<ProcessResources> = LazyLock::new(ProcessResources::default);
     &SHARED
 }
 
-pub fn store(uri: &str) -> Store {
+pub(super) fn store(uri: &str) -> Store {
     let location = Location::parse(uri).unwrap();
     shared().storage.create(&location).unwrap()
 }
 
 /// The file of a picture; without a seed it is an even grey.
-pub fn file(seed: Option<u64>) -> Vec<u8> {
+pub(super) fn file(seed: Option<u64>) -> Vec<u8> {
     png(&match seed {
         Some(seed) => waves(seed, 24, 16),
         None => flat([128; 3], 24, 16),
@@ -30,7 +30,7 @@ pub fn file(seed: Option<u64>) -> Vec<u8> {
 }
 
 /// Makes a run of [`SHARDS`] under a URI, in one partition. Returns the run's URI.
-pub fn read_run(base: &str) -> String {
+pub(super) fn read_run(base: &str) -> String {
     let input = store(&format!("{base}/in"));
     for (number, pictures) in SHARDS.iter().enumerate() {
         let shard = pictures.iter().enumerate();
@@ -49,7 +49,7 @@ pub fn read_run(base: &str) -> String {
 }
 
 /// Runs a stage's program in this process.
-pub fn step<P: Program>(name: &str, run: &str, more: &[&str]) -> anyhow::Result<StepDone> {
+pub(super) fn step<P: Program>(name: &str, run: &str, more: &[&str]) -> anyhow::Result<StepDone> {
     let words = [name, "--run", run].into_iter().chain(more.iter().copied());
     let words: Vec<String> = words.map(str::to_owned).collect();
     run_step::<P>(&words, shared())

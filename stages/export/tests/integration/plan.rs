@@ -343,7 +343,7 @@ fn what_can_be_known_before_the_work_is_checked() {
         "aesthetic",
         StepOutputs {
             scores: vec![ScoreColumn::named(ScoreColumn::ONLY)],
-            embedder: None,
+            ..StepOutputs::default()
         },
     );
     let model = "clip".to_owned();
@@ -354,8 +354,8 @@ fn what_can_be_known_before_the_work_is_checked() {
     give(
         "dino",
         StepOutputs {
-            scores: Vec::new(),
             embedder,
+            ..StepOutputs::default()
         },
     );
     let base = "memory://export-plan-check";

@@ -9,7 +9,7 @@ use arrow::array::{ArrayRef, FixedSizeListArray, Float32Array, RecordBatch, Stri
 use arrow::datatypes::{DataType, Field};
 use clap::Parser;
 use serde::Serialize;
-use sluice_harness::{Common, Context, ProcessResources, Program, ProgramNode, Task, Work};
+use sluice_harness::{Common, Context, OpenUnit, ProcessResources, Program, ProgramNode, Work};
 use sluice_manifest::layout::{self, DUPLICATES, EMBEDDINGS, FILTERED, SCORES};
 use sluice_manifest::rows::{
     self, DIMENSION_KEY, DuplicateRow, FilterRow, MODEL_KEY, MODEL_SHA256_KEY, Method, Row,
@@ -23,31 +23,31 @@ use sluice_shard::{Event, ShardLimits, ShardReader, ShardWriter};
 use sluice_store::{Location, Store};
 
 /// What all tests of this program share. Their memory stores have different names.
-pub fn shared() -> &'static ProcessResources {
+pub(crate) fn shared() -> &'static ProcessResources {
     static SHARED: LazyLock<ProcessResources> = LazyLock::new(ProcessResources::default);
     &SHARED
 }
 
 /// The members of a shard: name and bytes.
-pub type Members = Vec<(String, Vec<u8>)>;
+pub(crate) type Members = Vec<(String, Vec<u8>)>;
 
 /// The number of values in the vectors of [`Run::embed`].
-pub const DIMENSION: usize = 4;
+pub(crate) const DIMENSION: usize = 4;
 
 /// A dataset, its run and its output, below one URI.
-pub struct Run {
+pub(crate) struct Run {
     pub base: String,
 }
 
 impl Run {
     /// Creates a run in a memory store of its own.
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         Self {
             base: format!("memory://export-{name}"),
         }
     }
 
-    pub fn store(&self, folder: &str) -> Store {
+    pub(crate) fn store(&self, folder: &str) -> Store {
         let uri = format!("{}/{folder}", self.base);
         shared()
             .storage
@@ -56,12 +56,12 @@ impl Run {
     }
 
     /// Writes an uncompressed shard into the input.
-    pub fn shard(&self, path: &str, members: &Members) {
+    pub(crate) fn shard(&self, path: &str, members: &Members) {
         self.store("in").put(path, tar(members)).unwrap();
     }
 
     /// Runs a program with this run's `--run`. Returns its units, and how many were up to date.
-    pub fn call<P: Program>(&self, arguments: &[&str]) -> anyhow::Result<(u64, u64)> {
+    pub(crate) fn call<P: Program>(&self, arguments: &[&str]) -> anyhow::Result<(u64, u64)> {
         let run = format!("{}/run", self.base);
         let arguments = arguments.iter().map(|&argument| argument.to_owned());
         let mut line = vec![P::NAME.to_owned()];
@@ -75,7 +75,7 @@ impl Run {
     }
 
     /// Partitions and reads the input.
-    pub fn read(&self, shards_per_partition: u32) {
+    pub(crate) fn read(&self, shards_per_partition: u32) {
         let input = format!("{}/in", self.base);
         let size = shards_per_partition.to_string();
         let arguments = ["--input", &input, "--shards-per-partition", &size];
@@ -84,12 +84,12 @@ impl Run {
     }
 
     /// Runs a subcommand of the export.
-    pub fn export(&self, arguments: &[&str]) -> anyhow::Result<(u64, u64)> {
+    pub(crate) fn export(&self, arguments: &[&str]) -> anyhow::Result<(u64, u64)> {
         self.call::<sluice_export::Args>(arguments)
     }
 
     /// Runs `plan` for this run's `out`.
-    pub fn plan(&self, flags: &[&str]) -> anyhow::Result<(u64, u64)> {
+    pub(crate) fn plan(&self, flags: &[&str]) -> anyhow::Result<(u64, u64)> {
         let output = format!("{}/out", self.base);
         let mut arguments = vec!["plan", "--output", &output];
         arguments.extend(flags);
@@ -97,7 +97,7 @@ impl Run {
     }
 
     /// Runs `decide` on the survivors of a step, or on all samples.
-    pub fn decide(&self, survivors_of: Option<&str>) -> anyhow::Result<(u64, u64)> {
+    pub(crate) fn decide(&self, survivors_of: Option<&str>) -> anyhow::Result<(u64, u64)> {
         let flag = survivors_of.map(|step| format!("--survivors-of={step}"));
         let mut arguments = vec!["decide"];
         arguments.extend(flag.as_deref());
@@ -105,20 +105,20 @@ impl Run {
     }
 
     /// Runs all four subcommands, with flags of `plan`.
-    pub fn export_all(&self, survivors_of: Option<&str>, flags: &[&str]) {
+    pub(crate) fn export_all(&self, survivors_of: Option<&str>, flags: &[&str]) {
         self.decide(survivors_of).unwrap();
         self.plan(flags).unwrap();
         self.export(&["write"]).unwrap();
         self.export(&["index"]).unwrap();
     }
 
-    pub fn receipt(&self, path: &str) -> Receipt {
+    pub(crate) fn receipt(&self, path: &str) -> Receipt {
         serde_json::from_slice(&self.store("run").get(path).unwrap()).unwrap()
     }
 
     /// Lists a rewritten manifest in the receipt of a part.
-    pub fn vouch(&self, step: &str, part: u32, output: Output) {
-        let unit = Unit::new(UnitKind::Part, part);
+    pub(crate) fn vouch(&self, step: &str, part: u32, output: Output) {
+        let unit = Unit::new(UnitKind::Partition, part);
         let path = layout::receipt(&StepName::new(step).unwrap(), unit);
         let mut receipt = self.receipt(&path);
         receipt.outputs = vec![output];
@@ -126,20 +126,20 @@ impl Run {
         self.store("run").put(&path, json).unwrap();
     }
 
-    pub fn rows<R: Row>(&self, path: &str) -> Vec<R> {
+    pub(crate) fn rows<R: Row>(&self, path: &str) -> Vec<R> {
         let rows = self.store("run").rows::<R>(path).unwrap();
         rows.collect::<Result<_, _>>().unwrap()
     }
 
     /// Returns the samples that `read` found in all partitions.
-    pub fn samples(&self) -> Vec<SampleRow> {
+    pub(crate) fn samples(&self) -> Vec<SampleRow> {
         let paths = self.store("run").list("read/images").unwrap();
         let rows = paths.iter().map(|object| self.rows(&object.path));
         rows.flatten().collect()
     }
 
     /// Returns the objects of the output and their hashes.
-    pub fn output(&self) -> BTreeMap<String, String> {
+    pub(crate) fn output(&self) -> BTreeMap<String, String> {
         let store = self.store("out");
         let objects = store.list("").unwrap().into_iter();
         let hashed = objects.map(|object| {
@@ -150,20 +150,20 @@ impl Run {
     }
 
     /// Returns the samples of an output shard: the key, and the extension and bytes of each member.
-    pub fn curated(&self, shard: u32) -> Vec<(String, Members)> {
+    pub(crate) fn curated(&self, shard: u32) -> Vec<(String, Members)> {
         let path = format!("{}.tar", Unit::new(UnitKind::Shard, shard));
         samples_of(&self.store("out").get(&path).unwrap())
     }
 
     /// Gives each usable sample a vector, as `sluice-embed` does.
-    pub fn embed(&self, step: &str) {
-        self.per_partition("embed", step, |context, task, samples| {
+    pub(crate) fn embed(&self, step: &str) {
+        self.per_partition("embed", step, |context, open_unit, samples| {
             let metadata = [
                 (MODEL_KEY, "tiny".to_owned()),
                 (MODEL_SHA256_KEY, "00".to_owned()),
                 (DIMENSION_KEY, DIMENSION.to_string()),
             ];
-            let (path, schema) = (task.path(&EMBEDDINGS), rows::embeddings(DIMENSION));
+            let (path, schema) = (open_unit.path(&EMBEDDINGS), rows::embeddings(DIMENSION));
             let run = &context.run;
             let mut writer = run
                 .write_table(&path, rows::EMBEDDINGS, schema, &metadata)
@@ -175,17 +175,17 @@ impl Run {
             let columns: Vec<ArrayRef> = vec![ids(samples), Arc::new(list)];
             let batch = RecordBatch::try_new(writer.schema().clone(), columns).unwrap();
             writer.write(&batch).unwrap();
-            task.publish(|| writer.finish()).unwrap();
+            open_unit.publish(|| writer.finish()).unwrap();
         });
     }
 
     /// Scores each usable sample, as the scorers do. Every seventh has no score.
-    pub fn score(&self, step: &str, outputs: &[&str]) {
-        self.per_partition("score", step, |context, task, samples| {
+    pub(crate) fn score(&self, step: &str, outputs: &[&str]) {
+        self.per_partition("score", step, |context, open_unit, samples| {
             let schema = rows::scores(outputs.iter().copied());
             let run = &context.run;
             let mut writer = run
-                .write_table(&task.path(&SCORES), rows::SCORES, schema, &[])
+                .write_table(&open_unit.path(&SCORES), rows::SCORES, schema, &[])
                 .unwrap();
             let mut columns = vec![ids(samples)];
             columns.extend(outputs.iter().map(|output| -> ArrayRef {
@@ -194,13 +194,13 @@ impl Run {
             }));
             let batch = RecordBatch::try_new(writer.schema().clone(), columns).unwrap();
             writer.write(&batch).unwrap();
-            task.publish(|| writer.finish()).unwrap();
+            open_unit.publish(|| writer.finish()).unwrap();
             let summaries = outputs.iter().map(|output| ScoreSummary {
                 column: ScoreColumn::named(output),
                 histogram: Histogram::default(),
             });
-            task.scores(summaries.collect());
-            task.about("licence", "MIT");
+            open_unit.scores(summaries.collect());
+            open_unit.about("licence", "MIT");
         });
     }
 
@@ -208,7 +208,7 @@ impl Run {
         &self,
         stage: &'static str,
         step: &str,
-        write: impl Fn(&Context, &mut Task<'_>, &[SampleRow]),
+        write: impl Fn(&Context, &mut OpenUnit<'_>, &[SampleRow]),
     ) {
         let context = self.context(stage, &PARTITIONS, step, None);
         let plan = context.plan().unwrap();
@@ -222,21 +222,27 @@ impl Run {
                 settings: Settings::new(0.0),
                 inputs: survivors.inputs(partition.partition).unwrap(),
             };
-            let Some(mut task) = context.begin(work).unwrap() else {
+            let Some(mut open_unit) = context.begin(work).unwrap() else {
                 continue;
             };
-            write(&context, &mut task, &samples);
-            task.commit(Counts::default()).unwrap();
+            write(&context, &mut open_unit, &samples);
+            open_unit.commit(Counts::default()).unwrap();
         }
     }
 
     /// Keeps the samples whose score is at least the threshold, as `sluice-filter` does.
-    pub fn filter(&self, step: &str, survivors_of: Option<&str>, scorer: &str, threshold: f32) {
+    pub(crate) fn filter(
+        &self,
+        step: &str,
+        survivors_of: Option<&str>,
+        scorer: &str,
+        threshold: f32,
+    ) {
         self.filter_by(step, survivors_of, scorer, |_| threshold);
     }
 
     /// Like [`filter`](Self::filter), with a threshold for each unit.
-    pub fn filter_by(
+    pub(crate) fn filter_by(
         &self,
         step: &str,
         survivors_of: Option<&str>,
@@ -261,28 +267,39 @@ impl Run {
                 settings: Settings::new(threshold),
                 inputs,
             };
-            let Some(mut task) = context.begin(work).unwrap() else {
+            let Some(mut open_unit) = context.begin(work).unwrap() else {
                 continue;
             };
-            let mut writer = context.run.write_rows(&task.path(&FILTERED), &[]).unwrap();
+            let mut writer = context
+                .run
+                .write_rows(&open_unit.path(&FILTERED), &[])
+                .unwrap();
             let mut counts = Counts::default();
             for sample in survivors.samples(partition.partition).unwrap() {
                 let row = filtered(&sample.unwrap(), scorer, threshold);
                 counts.add(context.step(), row.reason.as_ref());
                 writer.push(row).unwrap();
             }
-            task.publish(|| writer.finish()).unwrap();
-            task.decides(&[UnitKind::Part]);
-            task.commit(counts).unwrap();
+            open_unit.publish(|| writer.finish()).unwrap();
+            open_unit.decides(&[UnitKind::Partition]);
+            open_unit.commit(counts).unwrap();
         }
     }
 
     /// Drops these samples, as `sluice-dedup` does. Ranks by the scores of `scorer`.
-    pub fn dedup(&self, step: &str, survivors_of: Option<&str>, scorer: &str, twins: &[&ImageId]) {
+    pub(crate) fn dedup(
+        &self,
+        step: &str,
+        survivors_of: Option<&str>,
+        scorer: &str,
+        twins: &[&ImageId],
+    ) {
         let context = self.context("dedup", &EXACT, step, survivors_of);
         let survivors = context.survivors(name(survivors_of).as_ref()).unwrap();
         let scorer = StepName::new(scorer).unwrap();
-        let scores = context.combined_input(&scorer, UnitKind::Part).unwrap();
+        let scores = context
+            .combined_input(&scorer, UnitKind::Partition)
+            .unwrap();
         let inputs: Vec<Input> = survivors.all_inputs().unwrap();
         let work = Work {
             unit: Unit::once(UnitKind::Exact),
@@ -290,12 +307,12 @@ impl Run {
             settings: Settings::new(0.0),
             inputs: [inputs, vec![scores]].concat(),
         };
-        let Some(mut task) = context.begin(work).unwrap() else {
+        let Some(mut open_unit) = context.begin(work).unwrap() else {
             return;
         };
         let mut writer = context
             .run
-            .write_rows(&task.path(&DUPLICATES), &[])
+            .write_rows(&open_unit.path(&DUPLICATES), &[])
             .unwrap();
         for partition in &context.plan().unwrap().partitions {
             for sample in survivors.samples(partition.partition).unwrap() {
@@ -314,9 +331,9 @@ impl Run {
                 }
             }
         }
-        task.publish(|| writer.finish()).unwrap();
-        task.decides(&[UnitKind::Exact]);
-        task.commit(Counts::default()).unwrap();
+        open_unit.publish(|| writer.finish()).unwrap();
+        open_unit.decides(&[UnitKind::Exact]);
+        open_unit.commit(Counts::default()).unwrap();
     }
 
     /// Returns the context of a step that a test replaces.
@@ -329,6 +346,7 @@ impl Run {
     ) -> Context {
         #[derive(Parser)]
         struct Line {
+            /// The arguments of every program.
             #[command(flatten)]
             common: Common,
         }
@@ -344,7 +362,7 @@ impl Run {
     }
 }
 
-static PARTITIONS: Operation = operation(None, UnitKind::Part);
+static PARTITIONS: Operation = operation(None, UnitKind::Partition);
 static EXACT: Operation = operation(Some("exact"), UnitKind::Exact);
 
 const fn operation(subcommand: Option<&'static str>, unit: UnitKind) -> Operation {
@@ -353,7 +371,7 @@ const fn operation(subcommand: Option<&'static str>, unit: UnitKind) -> Operatio
         unit,
         resources: Resources::Light,
         after: &[],
-        version: 1,
+        revision: 1,
     }
 }
 
@@ -401,7 +419,7 @@ fn filtered(sample: &SampleRow, scorer: &str, threshold: f32) -> FilterRow {
 }
 
 /// Returns the score that [`Run::score`] assigns, a different one for each step and output.
-pub fn score(sample: &SampleRow, step: &str, output: &str) -> Option<f32> {
+pub(crate) fn score(sample: &SampleRow, step: &str, output: &str) -> Option<f32> {
     let digest = digest(sample);
     let name = step.bytes().chain(output.bytes());
     let at = name.map(usize::from).sum::<usize>() % digest.len();
@@ -409,7 +427,7 @@ pub fn score(sample: &SampleRow, step: &str, output: &str) -> Option<f32> {
 }
 
 /// Returns the vector that [`Run::embed`] assigns.
-pub fn vector(sample: &SampleRow) -> [f32; DIMENSION] {
+pub(crate) fn vector(sample: &SampleRow) -> [f32; DIMENSION] {
     let digest = digest(sample);
     std::array::from_fn(|i| f32::from(digest[i]))
 }
@@ -419,7 +437,7 @@ fn digest(sample: &SampleRow) -> Vec<u8> {
 }
 
 /// Returns a tar of these members.
-pub fn tar(members: &Members) -> Vec<u8> {
+pub(crate) fn tar(members: &Members) -> Vec<u8> {
     let mut writer = ShardWriter::new(Vec::new());
     for (name, bytes) in members {
         writer.append(name, bytes).unwrap();
@@ -428,7 +446,7 @@ pub fn tar(members: &Members) -> Vec<u8> {
 }
 
 /// Returns a valid image, a different one for each seed.
-pub fn picture(seed: u32) -> Vec<u8> {
+pub(crate) fn picture(seed: u32) -> Vec<u8> {
     let (width, height) = (8 + seed % 5, 8);
     let pixels = image::RgbImage::from_fn(width, height, |x, y| {
         let hash = blake3::hash(&[seed.to_le_bytes(), (x * 100 + y).to_le_bytes()].concat());
@@ -447,7 +465,7 @@ pub fn picture(seed: u32) -> Vec<u8> {
 
 /// Returns samples with keys `from..to`: an image each; some with a caption, metadata, a further
 /// member or a damaged image.
-pub fn samples(numbers: std::ops::Range<u32>) -> Members {
+pub(crate) fn samples(numbers: std::ops::Range<u32>) -> Members {
     let mut members = Members::new();
     for number in numbers {
         let mut add = |extension: &str, bytes: Vec<u8>| {
@@ -470,7 +488,7 @@ pub fn samples(numbers: std::ops::Range<u32>) -> Members {
 }
 
 /// Returns the key and members of each sample in a shard.
-pub fn samples_of(shard: &[u8]) -> Vec<(String, Members)> {
+pub(crate) fn samples_of(shard: &[u8]) -> Vec<(String, Members)> {
     let mut samples = Vec::new();
     for event in ShardReader::new(shard, ShardLimits::default()).unwrap() {
         let Event::Sample(sample) = event.unwrap() else {
@@ -484,13 +502,13 @@ pub fn samples_of(shard: &[u8]) -> Vec<(String, Members)> {
 }
 
 /// Returns the text of an error, as a person reads it.
-pub fn words(outcome: anyhow::Result<(u64, u64)>) -> String {
+pub(crate) fn words(outcome: anyhow::Result<(u64, u64)>) -> String {
     let error = outcome.expect_err("an error");
     format!("{error:#}")
 }
 
 /// Returns the exit code that an error ends a program with.
-pub fn exit(outcome: anyhow::Result<(u64, u64)>) -> u8 {
+pub(crate) fn exit(outcome: anyhow::Result<(u64, u64)>) -> u8 {
     let error = outcome.expect_err("an error");
     let class = error.downcast_ref::<Error>().map(Error::class);
     class.expect("an error with a class").exit_status() as u8

@@ -2,7 +2,7 @@
 
 use askama::Template;
 
-use crate::data::{Both, DataFindings, MEASURES, RangeCounts};
+use crate::data::{AcceptedAndKept, DataFindings, MEASURES, RangeCounts};
 use crate::plot;
 use sluice_manifest::numbers::{percent, plural, thousands};
 
@@ -16,7 +16,7 @@ const FORMATS: usize = 8;
 /// The section about the dataset's composition.
 #[derive(Debug, Template)]
 #[template(path = "data.html")]
-pub struct DataSection {
+pub(crate) struct DataSection {
     /// Whether there are any samples.
     has_samples: bool,
     plots: Vec<Plot>,
@@ -36,7 +36,7 @@ struct Plot {
 }
 
 impl Plot {
-    fn new(title: &str, ranges: Vec<(String, Both)>) -> Self {
+    fn new(title: &str, ranges: Vec<(String, AcceptedAndKept)>) -> Self {
         let rows = ranges
             .iter()
             .map(|(name, both)| [name.clone(), thousands(both.all), thousands(both.kept)]);
@@ -53,7 +53,7 @@ impl Plot {
 }
 
 /// Returns the ranges with labels: `<64`, `64+`, …, each from its number to the next.
-fn named(ranges: &RangeCounts) -> Vec<(String, Both)> {
+fn named(ranges: &RangeCounts) -> Vec<(String, AcceptedAndKept)> {
     let first = ranges.edges.first().map(|edge| format!("<{edge}"));
     let rest = ranges.edges.iter().map(|edge| format!("{edge}+"));
     first
@@ -65,7 +65,7 @@ fn named(ranges: &RangeCounts) -> Vec<(String, Both)> {
 
 impl DataSection {
     /// Creates the section from the findings.
-    pub fn new(data: &DataFindings) -> Self {
+    pub(crate) fn new(data: &DataFindings) -> Self {
         let mut plots = vec![
             Plot::of("Short side in pixels", &data.sides),
             Plot::of("Megapixels", &data.megapixels),
@@ -91,8 +91,8 @@ impl DataSection {
     }
 }
 
-fn formats(data: &DataFindings) -> Vec<(String, Both)> {
-    let mut formats: Vec<(String, Both)> = data
+fn formats(data: &DataFindings) -> Vec<(String, AcceptedAndKept)> {
+    let mut formats: Vec<(String, AcceptedAndKept)> = data
         .formats
         .iter()
         .map(|(name, both)| (name.clone(), *both))

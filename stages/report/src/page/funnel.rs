@@ -12,7 +12,7 @@ use crate::times::StepTimes;
 /// The section with the funnel and the duration of each step.
 #[derive(Debug, Template)]
 #[template(path = "funnel.html")]
-pub struct FunnelSection {
+pub(crate) struct FunnelSection {
     /// Whether the export has decided all partitions.
     decided: bool,
     rows: Vec<FunnelRow>,
@@ -47,7 +47,7 @@ struct TimeRow {
 
 impl FunnelSection {
     /// Creates the section from the receipts.
-    pub fn new(receipts: &Receipts, findings: &Findings) -> Self {
+    pub(crate) fn new(receipts: &Receipts, findings: &Findings) -> Self {
         let funnel = Funnel::of_run(receipts);
         let decided = decided(receipts).is_some();
         let nodes = steps::nodes(receipts).into_iter();

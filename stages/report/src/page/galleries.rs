@@ -18,7 +18,7 @@ use crate::findings::Findings;
 
 /// The section of images.
 #[derive(Debug)]
-pub struct Galleries {
+pub(crate) struct Galleries {
     read: bool,
     deduplicated: bool,
     rejects: Vec<Gallery>,
@@ -68,7 +68,7 @@ struct GalleriesTemplate<'a> {
 
 impl Galleries {
     /// Creates the section. Images are added to the album.
-    pub fn new(
+    pub(crate) fn new(
         read: bool,
         deduplicated: bool,
         findings: &Findings,
@@ -110,7 +110,7 @@ impl Galleries {
     /// # Errors
     ///
     /// Rendering to a string does not fail, so no error is expected.
-    pub fn html(&self, figures: Figures<'_>) -> askama::Result<String> {
+    pub(crate) fn html(&self, figures: Figures<'_>) -> askama::Result<String> {
         GalleriesTemplate {
             galleries: self,
             figures,

@@ -4,12 +4,12 @@
 //! without images to determine how much room is left for them. Then the thumbnails are made and the
 //! page is rendered again.
 
-pub mod data;
-pub mod funnel;
-pub mod galleries;
-pub mod scores;
-pub mod steps;
-pub mod trouble;
+pub(crate) mod data;
+pub(crate) mod funnel;
+pub(crate) mod galleries;
+pub(crate) mod scores;
+pub(crate) mod steps;
+pub(crate) mod trouble;
 
 use anyhow::Result;
 use askama::Template;
@@ -24,7 +24,7 @@ use self::funnel::FunnelSection;
 use self::galleries::Galleries;
 use self::scores::Scores;
 use self::steps::Steps;
-use self::trouble::Trouble;
+use self::trouble::ProblemsSection;
 use crate::album::Album;
 use crate::document::Document;
 use crate::duplicates::Duplicates;
@@ -52,7 +52,7 @@ pub struct Options {
 /// # Errors
 ///
 /// Returns a data error if a manifest is missing or damaged, and otherwise a storage error.
-pub fn page(
+pub(crate) fn page(
     run: &Run,
     memory: &MemoryBudget,
     plan: &Plan,
@@ -62,7 +62,7 @@ pub fn page(
     let duplicates = Duplicates::read(run, receipts)?;
     let walk = Walk::new(run, plan, receipts)?;
     let findings = Findings::of_run(&walk, &duplicates.names())?;
-    let read = receipts.is_complete(&StepName::read(), UnitKind::Part);
+    let read = receipts.is_complete(&StepName::read(), UnitKind::Partition);
     let mut deciders = receipts.steps().into_iter();
     let deduplicated = deciders.any(|step| of_run::duplicates(receipts, step).next().is_some());
     let mut album = Album::default();
@@ -77,7 +77,10 @@ pub fn page(
         FunnelSection::new(receipts, &findings),
         DataSection::new(&findings.data),
     );
-    let (trouble, steps) = (Trouble::new(run, plan, receipts)?, Steps::new(receipts));
+    let (trouble, steps) = (
+        ProblemsSection::new(run, plan, receipts)?,
+        Steps::new(receipts),
+    );
     let for_script = scores.data()?;
     let draw = |album: &Album| -> Result<String> {
         let figures = Figures {
@@ -104,7 +107,7 @@ pub fn page(
 /// # Errors
 ///
 /// Fails like `draw`, and with a transient error if storage fails.
-pub fn with_pictures(
+pub(crate) fn with_pictures(
     run: &Run,
     memory: &MemoryBudget,
     plan: &Plan,

@@ -23,7 +23,7 @@ const STRIP: usize = 6;
 
 /// The section about scores.
 #[derive(Debug)]
-pub struct Scores {
+pub(crate) struct Scores {
     controls: Vec<ControlView>,
 }
 
@@ -82,7 +82,12 @@ struct ScoresTemplate<'a> {
 impl Scores {
     /// Creates the section. Images are added to the album. At most `most` bins are put into the
     /// page for each score.
-    pub fn new(scoring: &Scoring, findings: &Findings, album: &mut Album, most: usize) -> Self {
+    pub(crate) fn new(
+        scoring: &Scoring,
+        findings: &Findings,
+        album: &mut Album,
+        most: usize,
+    ) -> Self {
         let pairs = scoring.controls.iter().zip(&findings.controls).enumerate();
         let controls = pairs.filter_map(|(place, (control, found))| {
             let pictures = (place < WITH_PICTURES).then_some(&mut *album);
@@ -98,7 +103,7 @@ impl Scores {
     /// # Errors
     ///
     /// Numbers and texts can always be serialised, so no error is expected.
-    pub fn data(&self) -> serde_json::Result<String> {
+    pub(crate) fn data(&self) -> serde_json::Result<String> {
         let data: Vec<&ControlData> = self.controls.iter().map(|view| &view.data).collect();
         // Inside a script element, nothing may look like markup.
         Ok(serde_json::to_string(&data)?.replace('<', "\\u003c"))
@@ -109,7 +114,7 @@ impl Scores {
     /// # Errors
     ///
     /// Rendering to a string does not fail, so no error is expected.
-    pub fn html(&self, figures: Figures<'_>) -> askama::Result<String> {
+    pub(crate) fn html(&self, figures: Figures<'_>) -> askama::Result<String> {
         let controls = &self.controls;
         ScoresTemplate { controls, figures }.render()
     }

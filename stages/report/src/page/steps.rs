@@ -9,7 +9,7 @@ use sluice_run::{Receipts, settings};
 /// The section about the steps.
 #[derive(Debug, Template)]
 #[template(path = "steps.html")]
-pub struct Steps {
+pub(crate) struct Steps {
     steps: Vec<StepLine>,
 }
 
@@ -24,7 +24,7 @@ struct StepLine {
 
 impl Steps {
     /// Creates the section from the receipts.
-    pub fn new(receipts: &Receipts) -> Self {
+    pub(crate) fn new(receipts: &Receipts) -> Self {
         let nodes = steps::nodes(receipts).into_iter();
         let nodes = nodes.filter(|node| node.kind() != UnitKind::Report);
         Self {

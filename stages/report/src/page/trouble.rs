@@ -19,7 +19,7 @@ const SECONDS: f64 = 2.0;
 /// The section about problems.
 #[derive(Debug, Template)]
 #[template(path = "trouble.html")]
-pub struct Trouble {
+pub(crate) struct ProblemsSection {
     read: bool,
     damaged: Vec<(String, String)>,
     damaged_more: String,
@@ -27,17 +27,17 @@ pub struct Trouble {
     warnings: Vec<String>,
 }
 
-impl Trouble {
+impl ProblemsSection {
     /// Creates the section.
     ///
     /// # Errors
     ///
     /// Returns a data error if a manifest is missing or damaged, and otherwise a storage error.
-    pub fn new(run: &Run, plan: &Plan, receipts: &Receipts) -> Result<Self> {
+    pub(crate) fn new(run: &Run, plan: &Plan, receipts: &Receipts) -> Result<Self> {
         let (damaged, total) = damaged(run, plan, receipts)?;
         let more = total - damaged.len() as u64;
         Ok(Self {
-            read: receipts.is_complete(&StepName::read(), UnitKind::Part),
+            read: receipts.is_complete(&StepName::read(), UnitKind::Partition),
             damaged_more: if more > 0 {
                 thousands(more)
             } else {

@@ -92,7 +92,7 @@ fn the_funnel_follows_the_chain_before_it_is_decided_too() {
         levels.map(str::to_owned).collect::<Vec<_>>()
     };
     let decided = rows(&run.report());
-    run.forget("export", Unit::new(UnitKind::Part, 1));
+    run.forget("export", Unit::new(UnitKind::Partition, 1));
     let page = run.report();
     assert!(
         page.contains("sluice-export decide has not been run"),

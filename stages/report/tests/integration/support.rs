@@ -4,7 +4,7 @@ use std::sync::LazyLock;
 
 use serde::Serialize;
 use sluice_harness::{
-    Common, Context, ProcessResources, ProgramNode, StepDone, Task, Work, run_step,
+    Common, Context, OpenUnit, ProcessResources, ProgramNode, StepDone, Work, run_step,
 };
 use sluice_manifest::layout::{self, DECISIONS, DUPLICATES, FILTERED, SCORES};
 use sluice_manifest::rows::{
@@ -19,12 +19,12 @@ use sluice_shard::ShardWriter;
 use sluice_store::{Location, Store};
 
 /// What all tests of this program share. Their memory stores have different names.
-pub fn shared() -> &'static ProcessResources {
+pub(crate) fn shared() -> &'static ProcessResources {
     static SHARED: LazyLock<ProcessResources> = LazyLock::new(ProcessResources::default);
     &SHARED
 }
 
-pub const HOSTILE: &str = "<script>alert('&\"x')</script>";
+pub(crate) const HOSTILE: &str = "<script>alert('&\"x')</script>";
 
 const fn operation(subcommand: Option<&'static str>, unit: UnitKind) -> Operation {
     Operation {
@@ -32,13 +32,13 @@ const fn operation(subcommand: Option<&'static str>, unit: UnitKind) -> Operatio
         unit,
         resources: Resources::Light,
         after: &[],
-        version: 1,
+        revision: 1,
     }
 }
 
-static PARTITIONS: Operation = operation(None, UnitKind::Part);
+static PARTITIONS: Operation = operation(None, UnitKind::Partition);
 static EXACT: Operation = operation(Some("exact"), UnitKind::Exact);
-static DECIDE: Operation = operation(Some("decide"), UnitKind::Part);
+static DECIDE: Operation = operation(Some("decide"), UnitKind::Partition);
 
 /// The settings of the scorer.
 #[derive(Serialize)]
@@ -67,7 +67,7 @@ struct Min {
 #[derive(Serialize)]
 struct Nothing {}
 
-pub struct Run {
+pub(crate) struct Run {
     pub uri: String,
 }
 
@@ -82,7 +82,7 @@ fn png(seed: u8) -> Vec<u8> {
 
 impl Run {
     /// Creates a partitioned run with one valid shard and one truncated shard.
-    pub fn new(name: &str) -> Self {
+    pub(crate) fn new(name: &str) -> Self {
         let input = format!("memory://{name}/in");
         let store = shared()
             .storage
@@ -105,30 +105,30 @@ impl Run {
         run
     }
 
-    pub fn step<P: sluice_harness::Program>(&self, words: &[&str]) -> StepDone {
+    pub(crate) fn step<P: sluice_harness::Program>(&self, words: &[&str]) -> StepDone {
         let mut words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
         words.extend(["--run".to_owned(), self.uri.clone()]);
         run_step::<P>(&words, shared()).unwrap()
     }
 
-    pub fn read(&self) {
+    pub(crate) fn read(&self) {
         self.step::<sluice_read::Args>(&["sluice-read"]);
     }
 
     /// Creates the page and returns it.
-    pub fn report(&self) -> String {
+    pub(crate) fn report(&self) -> String {
         self.step::<sluice_report::Args>(&["sluice-report"]);
         self.page()
     }
 
     /// Returns the page.
-    pub fn page(&self) -> String {
+    pub(crate) fn page(&self) -> String {
         let page = self.store().get(layout::REPORT).unwrap();
         String::from_utf8(page.to_vec()).unwrap()
     }
 
     /// Returns the input.
-    pub fn input(&self) -> Store {
+    pub(crate) fn input(&self) -> Store {
         let input = self.uri.replace("/run", "/in");
         shared()
             .storage
@@ -136,14 +136,14 @@ impl Run {
             .unwrap()
     }
 
-    pub fn store(&self) -> Store {
+    pub(crate) fn store(&self) -> Store {
         shared()
             .storage
             .open(&Location::parse(&self.uri).unwrap())
             .unwrap()
     }
 
-    pub fn forget(&self, step: &str, unit: Unit) {
+    pub(crate) fn forget(&self, step: &str, unit: Unit) {
         let path = layout::receipt(&StepName::new(step).unwrap(), unit);
         self.store().delete(&path).unwrap();
     }
@@ -174,12 +174,12 @@ impl Run {
 
     /// Scores every usable image in two outputs: the n-th of its partition gets n / 8 and 1 - n /
     /// 8.
-    pub fn score(&self, step: &str) {
+    pub(crate) fn score(&self, step: &str) {
         self.score_as(step, "score");
     }
 
     /// Like [`score`](Self::score), for another stage.
-    pub fn score_as(&self, step: &str, stage: &'static str) {
+    pub(crate) fn score_as(&self, step: &str, stage: &'static str) {
         let context = self.context(step, stage, &PARTITIONS, None);
         let names = ["beauty", "ugliness"];
         for (unit, partition) in units(&context.plan().unwrap()) {
@@ -190,13 +190,13 @@ impl Run {
                 },
             };
             let inputs = context.survivors(None).unwrap().inputs(partition).unwrap();
-            let mut task = begin(&context, unit, settings, inputs);
-            task.about("licence", "Made-Up-1.0");
+            let mut open_unit = begin(&context, unit, settings, inputs);
+            open_unit.about("licence", "Made-Up-1.0");
             let ids = survivors(&context, None, partition);
             let values: Vec<f32> = (0..ids.len()).map(|n| n as f32 / 8.0).collect();
             let columns = [values.clone(), values.iter().map(|v| 1.0 - v).collect()];
-            let path = task.path(&SCORES);
-            write_scores(&context, &mut task, &path, &ids, names, &columns);
+            let path = open_unit.path(&SCORES);
+            write_scores(&context, &mut open_unit, &path, &ids, names, &columns);
             let summaries = names.iter().zip(&columns).map(|(name, values)| {
                 let mut histogram = Histogram::default();
                 values.iter().for_each(|value| histogram.add(*value));
@@ -213,13 +213,15 @@ impl Run {
                     histogram,
                 }
             });
-            task.scores(summaries.collect());
-            task.commit(Counts::all_kept(ids.len() as u64)).unwrap();
+            open_unit.scores(summaries.collect());
+            open_unit
+                .commit(Counts::all_kept(ids.len() as u64))
+                .unwrap();
         }
     }
 
     /// Keeps images with a beauty of at least 0.5, as assigned by [`score`](Self::score).
-    pub fn filter(&self, step: &str) {
+    pub(crate) fn filter(&self, step: &str) {
         let context = self.context(step, "filter", &PARTITIONS, None);
         let below = Reason::about(ReasonKind::BelowMin, "made.beauty");
         for (unit, partition) in units(&context.plan().unwrap()) {
@@ -230,8 +232,11 @@ impl Run {
                 },
             };
             let inputs = context.survivors(None).unwrap().inputs(partition).unwrap();
-            let mut task = begin(&context, unit, settings, inputs);
-            let mut writer = context.run.write_rows(&task.path(&FILTERED), &[]).unwrap();
+            let mut open_unit = begin(&context, unit, settings, inputs);
+            let mut writer = context
+                .run
+                .write_rows(&open_unit.path(&FILTERED), &[])
+                .unwrap();
             let mut counts = Counts::default();
             for (number, image_id) in survivors(&context, None, partition).into_iter().enumerate() {
                 let reason = (number < 4).then(|| below.clone());
@@ -244,24 +249,24 @@ impl Run {
                 };
                 writer.push(row).unwrap();
             }
-            task.publish(|| writer.finish()).unwrap();
-            task.decides(&[UnitKind::Part]);
-            task.commit(counts).unwrap();
+            open_unit.publish(|| writer.finish()).unwrap();
+            open_unit.decides(&[UnitKind::Partition]);
+            open_unit.commit(counts).unwrap();
         }
     }
 
     /// Marks the 2nd and 3rd survivor of the valid shard as duplicates of the 1st.
-    pub fn deduplicate(&self, step: &str, survivors_of: &str) {
+    pub(crate) fn deduplicate(&self, step: &str, survivors_of: &str) {
         let context = self.context(step, "dedup", &EXACT, Some(survivors_of));
         let of = StepName::new(survivors_of).unwrap();
         let partition = Partition(1);
         let ids = survivors(&context, Some(&of), partition);
         let inputs = context.survivors(Some(&of)).unwrap().all_inputs().unwrap();
         let unit = Unit::new(UnitKind::Exact, 0);
-        let mut task = begin(&context, unit, Nothing {}, inputs);
+        let mut open_unit = begin(&context, unit, Nothing {}, inputs);
         let mut writer = context
             .run
-            .write_rows(&task.path(&DUPLICATES), &[])
+            .write_rows(&open_unit.path(&DUPLICATES), &[])
             .unwrap();
         let mut counts = Counts::default();
         for id in &ids[1..3] {
@@ -277,19 +282,22 @@ impl Run {
             };
             writer.push(row).unwrap();
         }
-        task.publish(|| writer.finish()).unwrap();
-        task.decides(&[UnitKind::Exact]);
-        task.commit(counts).unwrap();
+        open_unit.publish(|| writer.finish()).unwrap();
+        open_unit.decides(&[UnitKind::Exact]);
+        open_unit.commit(counts).unwrap();
     }
 
-    pub fn decide(&self, survivors_of: Option<&str>) {
+    pub(crate) fn decide(&self, survivors_of: Option<&str>) {
         let context = self.context("export", "export", &DECIDE, survivors_of);
         let of = survivors_of.map(|step| StepName::new(step).unwrap());
         let survivors = context.survivors(of.as_ref()).unwrap();
         for (unit, partition) in units(&context.plan().unwrap()) {
             let inputs = survivors.inputs(partition).unwrap();
-            let mut task = begin(&context, unit, Nothing {}, inputs);
-            let mut writer = context.run.write_rows(&task.path(&DECISIONS), &[]).unwrap();
+            let mut open_unit = begin(&context, unit, Nothing {}, inputs);
+            let mut writer = context
+                .run
+                .write_rows(&open_unit.path(&DECISIONS), &[])
+                .unwrap();
             let mut counts = Counts::default();
             for verdict in survivors.verdicts::<SampleBrief>(partition).unwrap() {
                 let verdict = verdict.unwrap();
@@ -309,8 +317,8 @@ impl Run {
                 };
                 writer.push(row).unwrap();
             }
-            task.publish(|| writer.finish()).unwrap();
-            task.commit(counts).unwrap();
+            open_unit.publish(|| writer.finish()).unwrap();
+            open_unit.commit(counts).unwrap();
         }
     }
 }
@@ -320,9 +328,14 @@ fn units(plan: &Plan) -> Vec<(Unit, Partition)> {
     planned.map(|p| (p.partition.into(), p.partition)).collect()
 }
 
-fn begin<S: Serialize>(context: &Context, unit: Unit, settings: S, inputs: Vec<Input>) -> Task<'_> {
+fn begin<S: Serialize>(
+    context: &Context,
+    unit: Unit,
+    settings: S,
+    inputs: Vec<Input>,
+) -> OpenUnit<'_> {
     let units = match unit.kind {
-        UnitKind::Part => context.plan().unwrap().partitions.len(),
+        UnitKind::Partition => context.plan().unwrap().partitions.len(),
         _ => 1,
     };
     let work = Work {
@@ -342,7 +355,7 @@ fn survivors(context: &Context, of: Option<&StepName>, partition: Partition) -> 
 
 fn write_scores(
     context: &Context,
-    task: &mut Task<'_>,
+    open_unit: &mut OpenUnit<'_>,
     path: &str,
     ids: &[ImageId],
     names: [&str; 2],
@@ -363,5 +376,5 @@ fn write_scores(
     }
     let batch = RecordBatch::try_new(writer.schema().clone(), arrays).unwrap();
     writer.write(&batch).unwrap();
-    task.publish(|| writer.finish()).unwrap();
+    open_unit.publish(|| writer.finish()).unwrap();
 }

@@ -28,12 +28,15 @@ pub(super) struct ScoreStream<'a> {
 }
 
 impl<'a> ScoreStream<'a> {
-    pub fn new(stdout: Pipe<'a, ChildStdout>, outputs: &'a [String]) -> Self {
+    pub(super) fn new(stdout: Pipe<'a, ChildStdout>, outputs: &'a [String]) -> Self {
         Self { stdout, outputs }
     }
 
     /// Hands out the scores until the end of the stream, or until `each` returns false.
-    pub fn each(&mut self, mut each: impl FnMut(RecordBatch) -> bool) -> Result<(), Failure> {
+    pub(super) fn each(
+        &mut self,
+        mut each: impl FnMut(RecordBatch) -> bool,
+    ) -> Result<(), Failure> {
         let start = self.read_start()?;
         let reader = StreamReader::try_new(start.chain(&mut self.stdout), None);
         let mut reader = match reader {
@@ -92,7 +95,7 @@ impl<'a> ScoreStream<'a> {
     /// # Errors
     ///
     /// Fails when there was more than one stream.
-    pub fn finish(&mut self) -> Result<(), Failure> {
+    pub(super) fn finish(&mut self) -> Result<(), Failure> {
         match self.drain() {
             0 => Ok(()),
             bytes => Err(Failure::data(format!(
@@ -103,7 +106,7 @@ impl<'a> ScoreStream<'a> {
     }
 
     /// Reads to the end of the pipe. Returns the number of bytes.
-    pub fn drain(&mut self) -> u64 {
+    pub(super) fn drain(&mut self) -> u64 {
         let mut buffer = [0; 8192];
         let mut bytes = 0;
         while let Ok(count @ 1..) = self.stdout.read(&mut buffer) {
@@ -180,7 +183,7 @@ pub(super) struct Ledger(Mutex<HashMap<KeyDigest, bool>>);
 
 impl Ledger {
     /// Notes the images of a batch, before the program can answer them.
-    pub fn sent(&self, batch: &RecordBatch) -> Result<()> {
+    pub(super) fn sent(&self, batch: &RecordBatch) -> Result<()> {
         let ids = batch.column_by_name("image_id");
         let Some(ids) = ids.and_then(|ids| ids.as_string_opt::<i32>()) else {
             return Err(Error::bug("samples are sent without image_id"));
@@ -195,7 +198,7 @@ impl Ledger {
     }
 
     /// Notes the images of an answer.
-    pub fn answered(&self, scores: &RecordBatch) -> Result<(), Failure> {
+    pub(super) fn answered(&self, scores: &RecordBatch) -> Result<(), Failure> {
         let mut images = self.lock();
         for id in scores.column(0).as_string::<i32>().iter().flatten() {
             let wrong = match images.entry(KeyDigest::of(id.as_bytes())) {
@@ -216,7 +219,7 @@ impl Ledger {
     }
 
     /// Returns whether nothing was sent.
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.lock().is_empty()
     }
 

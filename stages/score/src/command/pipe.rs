@@ -26,7 +26,7 @@ pub(super) struct Activity {
 }
 
 impl Activity {
-    pub fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self {
             start: Instant::now(),
             last: AtomicU64::new(0),
@@ -35,13 +35,13 @@ impl Activity {
         }
     }
 
-    pub fn touch(&self) {
+    pub(super) fn touch(&self) {
         let now = self.start.elapsed().as_millis() as u64;
         self.last.store(now, Ordering::Relaxed);
     }
 
     /// Returns the time since the last byte. A program that waits for samples is not silent.
-    pub fn silence(&self) -> Duration {
+    pub(super) fn silence(&self) -> Duration {
         if self.waiting.load(Ordering::Relaxed) {
             return Duration::ZERO;
         }
@@ -50,7 +50,7 @@ impl Activity {
     }
 
     /// Does the work that the program waits for.
-    pub fn while_waiting<T>(&self, work: impl FnOnce() -> T) -> T {
+    pub(super) fn while_waiting<T>(&self, work: impl FnOnce() -> T) -> T {
         self.waiting.store(true, Ordering::Relaxed);
         let done = work();
         self.touch();
@@ -59,7 +59,7 @@ impl Activity {
     }
 
     /// Ends all waiting for the program.
-    pub fn give_up(&self) {
+    pub(super) fn give_up(&self) {
         self.given_up.store(true, Ordering::Relaxed);
     }
 }
@@ -72,7 +72,7 @@ pub(super) struct Pipe<'a, P> {
 }
 
 impl<'a, P: AsFd> Pipe<'a, P> {
-    pub fn new(end: P, activity: &'a Activity) -> io::Result<Self> {
+    pub(super) fn new(end: P, activity: &'a Activity) -> io::Result<Self> {
         ioctl_fionbio(&end, true)?;
         Ok(Self {
             end,
@@ -82,7 +82,7 @@ impl<'a, P: AsFd> Pipe<'a, P> {
     }
 
     /// Returns whether the other end is closed, or was given up.
-    pub fn is_closed(&self) -> bool {
+    pub(super) fn is_closed(&self) -> bool {
         self.closed
     }
 

@@ -29,7 +29,7 @@ type Pipes<'a> = (
 );
 
 impl<'a> Process<'a> {
-    pub fn start(
+    pub(super) fn start(
         command: &str,
         environment: &[(&str, &str)],
         activity: &'a Activity,
@@ -53,7 +53,7 @@ impl<'a> Process<'a> {
     }
 
     /// Returns the program's pipes, once.
-    pub fn pipes(&mut self) -> Result<Pipes<'a>> {
+    pub(super) fn pipes(&mut self) -> Result<Pipes<'a>> {
         let child = &mut self.child;
         let ends = (child.stdin.take(), child.stdout.take(), child.stderr.take());
         let (Some(stdin), Some(stdout), Some(stderr)) = ends else {
@@ -71,19 +71,19 @@ impl<'a> Process<'a> {
 
     /// Returns whether the program has exited. It stays a zombie, so that its group keeps its number,
     /// until [`end`](Self::end).
-    pub fn has_exited(&self) -> bool {
+    pub(super) fn has_exited(&self) -> bool {
         let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         !matches!(waitid(WaitId::Pid(self.group), options), Ok(None))
     }
 
     /// Kills what is left of the group.
-    pub fn kill(&self) {
+    pub(super) fn kill(&self) {
         // It fails where nothing is left.
         let _ = kill_process_group(self.group, Signal::KILL);
     }
 
     /// Kills what is left of the group. Returns how the program ended.
-    pub fn end(&mut self) -> Result<ExitStatus> {
+    pub(super) fn end(&mut self) -> Result<ExitStatus> {
         if !self.ended {
             self.kill();
         }

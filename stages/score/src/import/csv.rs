@@ -20,7 +20,7 @@ pub(super) struct CsvTable {
 }
 
 impl CsvTable {
-    pub fn open(object: UserObject) -> Result<Self> {
+    pub(super) fn open(object: UserObject) -> Result<Self> {
         let mut records = Records::open(&object)?;
         let names = records.header()?;
         let mut samples = vec![Sample::default(); names.len()];
@@ -49,7 +49,7 @@ impl CsvTable {
         })
     }
 
-    pub fn read(self, selection: &Selection, take: TakeRow<'_>) -> Result<()> {
+    pub(super) fn read(self, selection: &Selection, take: TakeRow<'_>) -> Result<()> {
         let mut records = Records::open(&self.object)?;
         let mut record = ByteRecord::new();
         let mut row = vec![0.0; selection.values.len()];

@@ -15,7 +15,7 @@ pub(super) struct ParquetTable {
 }
 
 impl ParquetTable {
-    pub fn open(object: UserObject) -> Result<Self> {
+    pub(super) fn open(object: UserObject) -> Result<Self> {
         let table = sluice_table::ParquetTable::open(object)?;
         if table.rows() == 0 {
             return Err(Error::data(format!("{}: has no rows", table.object.uri)));
@@ -40,11 +40,11 @@ impl ParquetTable {
         })
     }
 
-    pub fn uri(&self) -> &str {
+    pub(super) fn uri(&self) -> &str {
         &self.table.object.uri
     }
 
-    pub fn read(self, selection: &Selection, take: TakeRow<'_>) -> Result<()> {
+    pub(super) fn read(self, selection: &Selection, take: TakeRow<'_>) -> Result<()> {
         let mut roots = selection.values.clone();
         roots.push(selection.key);
         roots.sort_unstable();

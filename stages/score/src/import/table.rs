@@ -41,7 +41,7 @@ pub(super) enum ScoreTable {
 }
 
 impl ScoreTable {
-    pub fn open(store: &Store, path: &str) -> Result<Self> {
+    pub(super) fn open(store: &Store, path: &str) -> Result<Self> {
         let name = path.to_ascii_lowercase();
         if name.ends_with(".parquet") {
             let object = open(store, path)?;
@@ -70,7 +70,7 @@ impl ScoreTable {
         }
     }
 
-    pub fn read(self, selection: &Selection, take: TakeRow<'_>) -> Result<()> {
+    pub(super) fn read(self, selection: &Selection, take: TakeRow<'_>) -> Result<()> {
         match self {
             Self::Parquet(table) => table.read(selection, take),
             Self::Csv(table) => table.read(selection, take),
@@ -115,7 +115,7 @@ pub(super) struct Selection {
 }
 
 impl Selection {
-    pub fn new(table: &ScoreTable, options: &ImportOptions) -> Result<Self> {
+    pub(super) fn new(table: &ScoreTable, options: &ImportOptions) -> Result<Self> {
         let key_name = options.by_column.as_deref();
         let key_name = key_name.unwrap_or_else(|| options.by.column());
         let key = table.find(key_name).map_err(|e| {

@@ -426,8 +426,8 @@ fn objects_that_are_not_what_their_name_says_are_refused() {
     let many: String = (0..100_000)
         .map(|row| format!("{row},{}\n", row * 7 % 1000))
         .collect();
-    let torn = gzipped(&format!("key,a\n{many}"));
-    let (class, _) = fail("t.csv.gz", &torn[..torn.len() - 20], &by("key"));
+    let truncated = gzipped(&format!("key,a\n{many}"));
+    let (class, _) = fail("t.csv.gz", &truncated[..truncated.len() - 20], &by("key"));
     assert_eq!(class, Class::Data);
 }
 

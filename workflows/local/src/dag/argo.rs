@@ -88,7 +88,7 @@ struct ArgoTask<'a> {
 /// # Errors
 /// Fails if a name is not valid in Kubernetes or is reserved, or if a number of units cannot be
 /// determined.
-pub fn argo(dag: &Dag) -> Result<String> {
+pub(super) fn argo(dag: &Dag) -> Result<String> {
     check_names(dag)?;
     let groups = groups(dag);
     let tasks = groups.iter().map(|group| task(dag, group));

@@ -6,16 +6,16 @@ use sluice_manifest::{Error, Result};
 use sluice_store::Location;
 
 /// The image that contains all programs.
-pub const IMAGE: &str = concat!("sluice:", env!("CARGO_PKG_VERSION"));
+pub(super) const IMAGE: &str = concat!("sluice:", env!("CARGO_PKG_VERSION"));
 
 /// The time limit of a task. A task that takes longer hangs, or should have been divided.
-pub const DEADLINE_SECONDS: u32 = 3 * 24 * 3600;
+pub(super) const DEADLINE_SECONDS: u32 = 3 * 24 * 3600;
 
 /// The default number of pods that share the work of a node.
-pub const TASKS: u32 = 64;
+pub(super) const TASKS: u32 = 64;
 
 /// The help of the parameter `run`.
-pub const RUN_HELP: &str =
+pub(super) const RUN_HELP: &str =
     "Where the run's manifests go: a URI prefix. Use the same one again to resume a run";
 
 /// Parameters that the engines add.
@@ -23,7 +23,7 @@ const ADDED: [&str; 5] = ["run", "tasks", "max-tasks", "gpus", "known"];
 
 /// A piece of a command line word.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Piece<'a> {
+pub(super) enum Piece<'a> {
     /// Literal text. The program must receive it unchanged.
     Text(&'a str),
     /// The value of a parameter.
@@ -32,7 +32,7 @@ pub enum Piece<'a> {
 
 /// The arguments that the pipeline defines.
 #[derive(Debug, Default)]
-pub struct Arguments<'a> {
+pub(super) struct Arguments<'a> {
     /// The words after the program's name.
     pub words: Vec<String>,
     /// The parameters with any number of values. The program reads them from `/etc/sluice/<name>`,
@@ -45,7 +45,7 @@ pub struct Arguments<'a> {
 ///
 /// # Errors
 /// Fails if a word is not an option, or if a parameter with several values is only part of a word.
-pub fn arguments<'a>(
+pub(super) fn arguments<'a>(
     dag: &'a Dag,
     node: &'a DagNode,
     own: impl IntoIterator<Item = String>,
@@ -92,7 +92,7 @@ fn many<'a>(dag: &Dag, pieces: &[Piece<'a>]) -> Option<&'a str> {
 }
 
 /// Splits a text at its placeholders. `${name}` is text where the pipeline has no parameter `name`.
-pub fn pieces<'a>(dag: &Dag, text: &'a str) -> Vec<Piece<'a>> {
+pub(super) fn pieces<'a>(dag: &Dag, text: &'a str) -> Vec<Piece<'a>> {
     let mut pieces = Vec::new();
     let (mut start, mut from) = (0, 0);
     while let Some(open) = text[from..].find("${").map(|at| from + at) {
@@ -112,7 +112,7 @@ pub fn pieces<'a>(dag: &Dag, text: &'a str) -> Vec<Piece<'a>> {
 
 /// Returns the value of a parameter that was not given; `None` if it is required. The programs
 /// ignore an option with an empty value.
-pub fn default(parameter: &DagParameter) -> Option<&str> {
+pub(super) fn default(parameter: &DagParameter) -> Option<&str> {
     match &parameter.default {
         _ if parameter.required => None,
         Some(default) => Some(default),
@@ -123,7 +123,7 @@ pub fn default(parameter: &DagParameter) -> Option<&str> {
 
 /// Returns the requirements of a pipeline's pods beyond the image, one per line: the user's own
 /// programs, and files on a local disk.
-pub fn needs_of_image(pipeline: &Pipeline) -> Vec<String> {
+pub(super) fn needs_of_image(pipeline: &Pipeline) -> Vec<String> {
     let mut needs = Vec::new();
     for node in &pipeline.nodes {
         let command = node.argument("command");
@@ -150,14 +150,14 @@ pub fn needs_of_image(pipeline: &Pipeline) -> Vec<String> {
 }
 
 /// Returns the parameters, the required ones first.
-pub fn parameters(dag: &Dag) -> Vec<&DagParameter> {
+pub(super) fn parameters(dag: &Dag) -> Vec<&DagParameter> {
     let mut parameters: Vec<&DagParameter> = dag.parameters.iter().collect();
     parameters.sort_by_key(|parameter| !parameter.required);
     parameters
 }
 
 /// Returns the help of a parameter.
-pub fn help(parameter: &DagParameter) -> String {
+pub(super) fn help(parameter: &DagParameter) -> String {
     if parameter.many {
         format!("{}; one per line", parameter.help)
     } else {
@@ -169,7 +169,7 @@ pub fn help(parameter: &DagParameter) -> String {
 ///
 /// # Errors
 /// Fails if the DAG has no such class.
-pub fn resources(dag: &Dag, node: &DagNode) -> Result<PodResources> {
+pub(super) fn resources(dag: &Dag, node: &DagNode) -> Result<PodResources> {
     let found = dag.resources.get(&node.resources).copied();
     let class = &node.resources;
     found.ok_or_else(|| Error::bug(format!("{}: no class of resources {class}", node.name)))
@@ -180,7 +180,7 @@ pub fn resources(dag: &Dag, node: &DagNode) -> Result<PodResources> {
 ///
 /// # Errors
 /// Fails if one is not valid.
-pub fn check_names(dag: &Dag) -> Result<()> {
+pub(super) fn check_names(dag: &Dag) -> Result<()> {
     check_object("pipeline", &dag.name)?;
     for node in &dag.steps {
         check_object("step", &node.name)?;
@@ -224,7 +224,7 @@ fn check_object(what: &str, name: &str) -> Result<()> {
 ///
 /// The form is JSON's, except for characters that YAML allows only as escapes or reads as line
 /// ends.
-pub fn quote(text: &str) -> String {
+pub(super) fn quote(text: &str) -> String {
     let json = serde_json::Value::from(text).to_string();
     let escape = |c: char| {
         if is_printable(c) {
@@ -241,7 +241,7 @@ fn is_printable(c: char) -> bool {
 }
 
 /// Returns a text as a comment on one line, without its `#`.
-pub fn comment(text: &str) -> String {
+pub(super) fn comment(text: &str) -> String {
     let words = text.split(|c: char| c.is_whitespace() || !is_printable(c));
     let words: Vec<&str> = words.filter(|word| !word.is_empty()).collect();
     words.join(" ")
@@ -300,16 +300,16 @@ mod tests {
 /// Models of the readers of these files, for tests: they apply the substitutions that happen before
 /// a program runs.
 #[cfg(test)]
-pub mod readers {
+pub(super) mod readers {
     use std::collections::BTreeMap;
 
     use crate::dag::Dag;
 
     /// Values of parameters or variables, by name.
-    pub type TextValues = BTreeMap<String, String>;
+    pub(crate) type TextValues = BTreeMap<String, String>;
 
     /// Texts with a special meaning in YAML, Argo, Kubernetes, shells or the programs.
-    pub const TEXTS: [&str; 20] = [
+    pub(crate) const TEXTS: [&str; 20] = [
         "plain",
         "",
         "it's \"quoted\" \\ \\\\ \\n",
@@ -334,7 +334,7 @@ pub mod readers {
 
     /// Returns the default pipeline with a parameter `mine` of the given default. One option of the
     /// first node has the text between two of its values.
-    pub fn pipeline(text: &str) -> Dag {
+    pub(crate) fn pipeline(text: &str) -> Dag {
         let mut dag = Dag::of(&crate::pipeline::default().unwrap());
         let mut mine = dag.parameters[2].clone();
         mine.name = "mine".to_owned();
@@ -346,12 +346,12 @@ pub mod readers {
     }
 
     /// Returns the word that the program must receive.
-    pub fn expected(text: &str) -> String {
+    pub(crate) fn expected(text: &str) -> String {
         format!("--text={text}{text}{text}")
     }
 
     /// Returns the string that begins with `begin` and follows `before` on a line of YAML.
-    pub fn string(yaml: &str, before: &str, begin: &str) -> String {
+    pub(crate) fn string(yaml: &str, before: &str, begin: &str) -> String {
         let full = format!("{before}\"{begin}");
         let line = yaml
             .lines()
@@ -364,7 +364,7 @@ pub mod readers {
 
     /// Replaces tags as Argo does: twice in the text of a template, including text that the first
     /// pass inserted.
-    pub fn argo(text: &str, values: &TextValues) -> String {
+    pub(crate) fn argo(text: &str, values: &TextValues) -> String {
         let once = |text: &str| {
             let mut parts = text.split("{{");
             let mut out = parts.next().unwrap().to_owned();
@@ -383,7 +383,7 @@ pub mod readers {
     }
 
     /// Replaces variables as Kubernetes does in arguments (`third_party/forked/golang/expansion`).
-    pub fn kubernetes(text: &str, values: &TextValues) -> String {
+    pub(crate) fn kubernetes(text: &str, values: &TextValues) -> String {
         let (mut out, mut rest) = (String::new(), text);
         while let Some((before, after)) = rest.split_once('$') {
             out.push_str(before);

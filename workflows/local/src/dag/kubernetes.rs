@@ -55,7 +55,7 @@ struct Job<'a> {
 ///
 /// # Errors
 /// Fails if a name is not valid in Kubernetes or is reserved.
-pub fn kubernetes(dag: &Dag) -> Result<String> {
+pub(super) fn kubernetes(dag: &Dag) -> Result<String> {
     check_names(dag)?;
     let codes: Vec<String> = dag.retry.exit_codes.iter().map(u8::to_string).collect();
     let jobs = Jobs {

@@ -32,7 +32,7 @@ pub struct Decision {
 
 /// The final decision about an image.
 #[derive(Debug, Clone, Serialize)]
-pub struct Fate {
+pub struct FinalDecision {
     /// Whether it is in the curated dataset.
     pub keep: bool,
     /// The step that dropped it.
@@ -60,7 +60,7 @@ pub struct Link {
     /// The similarity of the two images.
     pub similarity: f32,
     /// The final decision about the other image, if it is known.
-    pub other: Option<Fate>,
+    pub other: Option<FinalDecision>,
 }
 
 /// Another duplicate of the same image, or a duplicate of this one.
@@ -77,24 +77,24 @@ pub struct Neighbour {
 }
 
 /// The decision of each deciding step of a run about one image.
-pub type StepDecisions<'a> = BTreeMap<&'a StepName, Decision>;
+pub(super) type StepDecisions<'a> = BTreeMap<&'a StepName, Decision>;
 
 impl<'a> Lookup<'a> {
     /// Returns the decision of each deciding step of the run, also of steps that lead to no export.
     ///
     /// # Errors
     /// Data, when a manifest is missing or broken.
-    pub fn said(&self, id: &ImageId, partition: Partition) -> Result<StepDecisions<'a>> {
+    pub fn decisions_about(&self, id: &ImageId, partition: Partition) -> Result<StepDecisions<'a>> {
         let steps = self.receipts.steps().into_iter();
         let deciding = steps.filter(|step| !steps::decides(self.receipts, step).is_empty());
-        let said = deciding.map(|step| Ok((step, self.decision(step, id, partition)?)));
-        said.collect()
+        let decided = deciding.map(|step| Ok((step, self.decision(step, id, partition)?)));
+        decided.collect()
     }
 
     /// Returns the decisions of the chain's steps, up to the step that dropped the image.
-    pub fn chain_of(&self, said: &StepDecisions<'a>) -> Vec<Decision> {
+    pub fn chain_of(&self, decided: &StepDecisions<'a>) -> Vec<Decision> {
         let mut decisions = Vec::new();
-        for decision in self.chain.iter().filter_map(|step| said.get(step)) {
+        for decision in self.chain.iter().filter_map(|step| decided.get(step)) {
             decisions.push(decision.clone());
             if decision.keep == Some(false) {
                 break;
@@ -104,9 +104,9 @@ impl<'a> Lookup<'a> {
     }
 
     /// Whether an image reached a unit: no earlier deciding step dropped it.
-    pub fn came_to(&self, receipt: &Receipt, said: &StepDecisions<'a>) -> bool {
+    pub fn has_reached(&self, receipt: &Receipt, decided: &StepDecisions<'a>) -> bool {
         let before = self.receipts.deciders(receipt.survivors_of.as_ref());
-        let mut before = before.iter().filter_map(|step| said.get(step));
+        let mut before = before.iter().filter_map(|step| decided.get(step));
         before.all(|decision| decision.keep != Some(false))
     }
 
@@ -118,7 +118,7 @@ impl<'a> Lookup<'a> {
             detail: None,
         };
         for &kind in steps::decides(self.receipts, step) {
-            if kind == UnitKind::Part {
+            if kind == UnitKind::Partition {
                 let row = self.filter_row(step, id, partition)?;
                 decision.keep = row.as_ref().map(|row| row.keep);
                 (decision.reason, decision.detail) =
@@ -177,7 +177,7 @@ impl<'a> Lookup<'a> {
     ///
     /// # Errors
     /// Data, when a manifest is missing or broken.
-    pub fn exported(&self, id: &ImageId, partition: Partition) -> Result<Option<Fate>> {
+    pub fn exported(&self, id: &ImageId, partition: Partition) -> Result<Option<FinalDecision>> {
         let Some(export) = self.export else {
             return Ok(None);
         };
@@ -186,7 +186,7 @@ impl<'a> Lookup<'a> {
         for row in rows.into_iter().flatten() {
             let row = row?;
             if row.image_id == *id {
-                return Ok(Some(Fate {
+                return Ok(Some(FinalDecision {
                     keep: row.keep,
                     step: row.step,
                     reason: row.reason,
@@ -214,7 +214,7 @@ impl<'a> Lookup<'a> {
                 None => self.partition_of(&row.duplicate_of)?,
             };
             let other = match next {
-                Some(partition) => self.fate(&row.duplicate_of, partition)?,
+                Some(partition) => self.final_decision(&row.duplicate_of, partition)?,
                 None => None,
             };
             let is_known = links.iter().any(|link| link.image_id == row.duplicate_of);
@@ -282,22 +282,22 @@ impl<'a> Lookup<'a> {
     }
 
     /// Returns the final decision about an image that a deciding step saw.
-    fn fate(&self, id: &ImageId, partition: Partition) -> Result<Option<Fate>> {
+    fn final_decision(&self, id: &ImageId, partition: Partition) -> Result<Option<FinalDecision>> {
         let exported = self.exported(id, partition)?;
         if exported.is_some() {
             return Ok(exported);
         }
-        let said = self.said(id, partition)?;
-        Ok(drop_of(&self.chain_of(&said)))
+        let decided = self.decisions_about(id, partition)?;
+        Ok(first_drop(&self.chain_of(&decided)))
     }
 }
 
-/// Returns the fate of an image that one of the decisions drops.
-pub fn drop_of(decisions: &[Decision]) -> Option<Fate> {
+/// Returns the final decision about an image that one of the decisions drops.
+pub(super) fn first_drop(decisions: &[Decision]) -> Option<FinalDecision> {
     let dropped = decisions
         .iter()
         .find(|decision| decision.keep == Some(false))?;
-    Some(Fate {
+    Some(FinalDecision {
         keep: false,
         step: Some(dropped.step.clone()),
         reason: dropped.reason.clone(),

@@ -155,7 +155,7 @@ impl<'a> Lookup<'a> {
 ///
 /// # Errors
 /// Data, when the manifest is broken.
-pub fn row_of(table: Table, id: &ImageId) -> Result<Option<(RecordBatch, usize)>> {
+pub(super) fn row_of(table: Table, id: &ImageId) -> Result<Option<(RecordBatch, usize)>> {
     for batch in table {
         let batch = batch?;
         let ids = batch.column_by_name("image_id");

@@ -76,7 +76,7 @@ impl Lookup<'_> {
             Ok((shard, sample)) => {
                 return Ok(match sample {
                     Some(sample) => sample.image_id,
-                    None => super::story::id_of(shard, text),
+                    None => super::facts::id_of(shard, text),
                 });
             }
             Err(e) => e,

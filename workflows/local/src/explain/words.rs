@@ -5,33 +5,33 @@ use sluice_manifest::numbers::{bytes, decimal};
 use sluice_manifest::rows::{SampleRow, Status};
 use sluice_manifest::text::one_line;
 
-use super::decisions::{Decision, Fate, Link};
+use super::decisions::{Decision, FinalDecision, Link};
+use super::facts::{EmbeddedBy, ImageFacts, ImageScore};
 use super::output::OutputPlace;
-use super::story::{EmbeddedBy, ImageScore, Story};
 use crate::text::{columns, shorten};
 
 /// The length to which captions and metadata are shortened.
 const TEXT: usize = 100;
 
 /// Returns the facts about an image as text.
-pub fn words(story: &Story) -> String {
-    let id = one_line(story.image_id.as_str());
-    let mut text = format!("{id}\n{}\n\n", one_line(&headline(story)));
+pub(super) fn words(facts: &ImageFacts) -> String {
+    let id = one_line(facts.image_id.as_str());
+    let mut text = format!("{id}\n{}\n\n", one_line(&headline(facts)));
     let mut rows: Vec<[String; 2]> = vec![[
         "shard".into(),
-        format!("{} ({})", story.shard, story.partition),
+        format!("{} ({})", facts.shard, facts.partition),
     ]];
-    match &story.sample {
+    match &facts.sample {
         Some(sample) => sample_rows(sample, &mut rows),
         None => rows.push(["read".into(), "not run yet".into()]),
     }
-    let embeddings = story.embeddings.iter();
+    let embeddings = facts.embeddings.iter();
     rows.extend(embeddings.map(|found| [found.step.to_string(), embedding_words(found)]));
-    let scores = story.scores.iter();
+    let scores = facts.scores.iter();
     rows.extend(scores.map(|score| [score.name.to_string(), score_words(score)]));
-    for decision in &story.decisions {
-        let links: Vec<&Link> = match story.duplicates.first() {
-            Some(first) if first.step == decision.step => story.duplicates.iter().collect(),
+    for decision in &facts.decisions {
+        let links: Vec<&Link> = match facts.duplicates.first() {
+            Some(first) if first.step == decision.step => facts.duplicates.iter().collect(),
             _ => Vec::new(),
         };
         if links.is_empty() {
@@ -42,22 +42,22 @@ pub fn words(story: &Story) -> String {
             rows.push([name.into(), link_words(link, number == 0)]);
         }
     }
-    if !story.neighbours.is_empty() {
-        let neighbours = story.neighbours.iter();
+    if !facts.neighbours.is_empty() {
+        let neighbours = facts.neighbours.iter();
         let names = neighbours
             .map(|neighbour| format!("{} ({})", neighbour.image_id, decimal(neighbour.similarity)));
-        let of = match story.duplicates.first() {
+        let of = match facts.duplicates.first() {
             Some(link) => format!("of {}: ", link.duplicate_of),
             None => String::new(),
         };
         let names = names.collect::<Vec<_>>().join(", ");
         rows.push(["duplicates".into(), format!("{of}{names}")]);
     }
-    if let Some(place) = &story.output {
+    if let Some(place) = &facts.output {
         rows.push(["output".into(), place_words(place)]);
     }
-    if !story.not_run.is_empty() {
-        let steps = story.not_run.join(", ");
+    if !facts.not_run.is_empty() {
+        let steps = facts.not_run.join(", ");
         rows.push(["not run".into(), format!("{steps} (for this image)")]);
     }
     let rows: Vec<Vec<String>> = rows.into_iter().map(Vec::from).collect();
@@ -65,20 +65,20 @@ pub fn words(story: &Story) -> String {
     text
 }
 
-fn headline(story: &Story) -> String {
-    match &story.decision {
-        Some(fate) if fate.keep => "kept".to_owned(),
-        Some(fate) => dropped(fate),
+fn headline(facts: &ImageFacts) -> String {
+    match &facts.decision {
+        Some(decision) if decision.keep => "kept".to_owned(),
+        Some(decision) => dropped(decision),
         None => "not decided yet".to_owned(),
     }
 }
 
-fn dropped(fate: &Fate) -> String {
-    let step = fate
+fn dropped(decision: &FinalDecision) -> String {
+    let step = decision
         .step
         .as_ref()
         .map_or("an unknown step", |step| step.as_str());
-    match &fate.reason {
+    match &decision.reason {
         Some(reason) => format!("dropped by {step}: {reason}, {}", reason.text()),
         None => format!("dropped by {step} without a reason"),
     }
@@ -154,15 +154,15 @@ fn score_words(score: &ImageScore) -> String {
 }
 
 fn decision_words(decision: &Decision) -> String {
-    let said = match (decision.keep, &decision.reason) {
+    let decided = match (decision.keep, &decision.reason) {
         (None, _) => return "not run yet".to_owned(),
         (Some(true), _) => return "kept".to_owned(),
         (Some(false), None) => "dropped without a reason".to_owned(),
         (Some(false), Some(reason)) => format!("dropped: {reason}, {}", reason.text()),
     };
     match &decision.detail {
-        Some(detail) => format!("{said} ({})", shorten(detail, 2 * TEXT)),
-        None => said,
+        Some(detail) => format!("{decided} ({})", shorten(detail, 2 * TEXT)),
+        None => decided,
     }
 }
 
@@ -181,22 +181,22 @@ fn link_words(link: &Link, first: bool) -> String {
         let (other, similarity) = (&link.duplicate_of, decimal(link.similarity));
         return format!("{how} of {other} in the reference set {set} (similarity {similarity})");
     }
-    let fate = match &link.other {
+    let decision = match &link.other {
         None => "not decided yet".to_owned(),
-        Some(fate) if fate.keep => "kept".to_owned(),
-        Some(fate) => match fate.reason.as_ref().map(|reason| reason.kind) {
+        Some(decision) if decision.keep => "kept".to_owned(),
+        Some(decision) => match decision.reason.as_ref().map(|reason| reason.kind) {
             Some(
                 ReasonKind::ExactDuplicate
                 | ReasonKind::PerceptualDuplicate
                 | ReasonKind::SemanticDuplicate
                 | ReasonKind::InReference,
             ) => "dropped as a duplicate too".to_owned(),
-            _ => dropped(fate),
+            _ => dropped(decision),
         },
     };
     let similarity = decimal(link.similarity);
     format!(
-        "{who}{how} of {} (similarity {similarity}), which is {fate}",
+        "{who}{how} of {} (similarity {similarity}), which is {decision}",
         link.duplicate_of
     )
 }

@@ -26,7 +26,7 @@ struct Copy<'c> {
 ///
 /// # Errors
 /// Usage, for such a folder; or a storage error.
-pub fn refuse_other_folder(run: &Pictured<'_>, folder: &str) -> Result<()> {
+pub(super) fn refuse_other_folder(run: &Pictured<'_>, folder: &str) -> Result<()> {
     let place = Location::parse(folder)?;
     run.refuse_taken("--to", &place)?;
     let Some(store) = run.recorded.storage.open_if_there(&place)? else {
@@ -49,7 +49,7 @@ pub fn refuse_other_folder(run: &Pictured<'_>, folder: &str) -> Result<()> {
 ///
 /// # Errors
 /// A storage error; usage, when the folder is not a valid destination.
-pub fn export(
+pub(super) fn export(
     run: &Pictured<'_>,
     cards: &[ImageCard],
     pairs: &[PairOfCards],

@@ -46,7 +46,7 @@ impl FromStr for ScoreRange {
 }
 
 /// The selected samples.
-pub struct SampleSelection {
+pub(super) struct SampleSelection {
     /// A description for the page's title.
     pub title: String,
     /// Indices of scores, with the ranges that they must be in.
@@ -62,7 +62,7 @@ impl SampleSelection {
     ///
     /// # Errors
     /// Usage, when the run has no such step, reason or score.
-    pub fn new(args: &GalleryArgs, run: &Pictured<'_>, storage: &Storage) -> Result<Self> {
+    pub(super) fn new(args: &GalleryArgs, run: &Pictured<'_>, storage: &Storage) -> Result<Self> {
         if let Some(step) = &args.dropped_by {
             check_step(step, run)?;
         }
@@ -88,7 +88,7 @@ impl SampleSelection {
     }
 
     /// Whether a sample is selected.
-    pub fn selects(&self, walked: &Walked) -> bool {
+    pub(super) fn selects(&self, walked: &Walked) -> bool {
         let verdict = &walked.verdict;
         let dropped = verdict.dropped.as_ref();
         let is_in_ranges = self.scores.iter().all(|(place, range)| {
@@ -108,7 +108,7 @@ impl SampleSelection {
     }
 
     /// Whether samples that this step dropped are selected.
-    pub fn selects_step(&self, step: &StepName) -> bool {
+    pub(super) fn selects_step(&self, step: &StepName) -> bool {
         self.step.as_ref().is_none_or(|wanted| wanted == step)
     }
 }

@@ -9,14 +9,14 @@ use sluice_run::{Run, counted, steps};
 use sluice_store::{Location, Store, Table};
 
 /// A Parquet file in a store, not opened yet.
-pub struct ManifestFile {
+pub(super) struct ManifestFile {
     store: Store,
     name: String,
 }
 
 impl ManifestFile {
     /// Returns its URI, for messages and DuckDB.
-    pub fn uri(&self) -> String {
+    pub(super) fn uri(&self) -> String {
         self.store.uri(&self.name)
     }
 
@@ -24,13 +24,13 @@ impl ManifestFile {
     ///
     /// # Errors
     /// Data, when the file cannot be read as Parquet.
-    pub fn open(&self) -> Result<Table, Error> {
+    pub(super) fn open(&self) -> Result<Table, Error> {
         self.store.any_table(&self.name)
     }
 }
 
 /// The contents of a location.
-pub enum InspectTarget {
+pub(super) enum InspectTarget {
     /// A run.
     Run(Box<Run>),
     /// Files, at least one.
@@ -41,7 +41,7 @@ pub enum InspectTarget {
 ///
 /// # Errors
 /// Data, when a file cannot be read as Parquet.
-pub fn total(files: &[ManifestFile]) -> Result<u64, Error> {
+pub(super) fn total(files: &[ManifestFile]) -> Result<u64, Error> {
     files.iter().map(|file| Ok(file.open()?.len())).sum()
 }
 
@@ -49,7 +49,7 @@ pub fn total(files: &[ManifestFile]) -> Result<u64, Error> {
 ///
 /// # Errors
 /// Data, when there is no such file; or a storage error.
-pub fn find(location: &Location, tool: &ToolContext<'_>) -> Result<InspectTarget> {
+pub(super) fn find(location: &Location, tool: &ToolContext<'_>) -> Result<InspectTarget> {
     let storage = &tool.shared.storage;
     let text = location.to_string();
     if let Some(at) = text.find(['*', '?', '[']) {
@@ -103,7 +103,7 @@ fn files(store: &Store, text: &str, matches: impl Fn(&str) -> bool) -> Result<In
 ///
 /// # Errors
 /// Data, when the run's pipeline file cannot be parsed; or a storage error.
-pub fn overview(recorded: &Run) -> Result<Vec<Vec<String>>> {
+pub(super) fn overview(recorded: &Run) -> Result<Vec<Vec<String>>> {
     let receipts = counted::receipts(recorded)?;
     let head = ["step", "stage", "units", "samples", "bytes", "wrote"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];

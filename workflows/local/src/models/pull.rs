@@ -8,31 +8,35 @@ use sluice_manifest::{Class, Error};
 use sluice_model::{Installed, Kind, Model, Precision, install, named};
 use sluice_store::{Location, Storage};
 
-use super::fetch::{Fetched, ModelLocation, Wanted, downloads, fetch};
+use super::fetch::{Fetched, ModelLocation, ModelRequest, downloads, fetch};
 
 /// Installs the model `name` in the folder of models, and prints its properties.
 ///
 /// # Errors
 /// Usage, when the name is unknown and no source is given, or the model does not match its name;
 /// the errors of [`fetch`]; or a storage error.
-pub fn pull(
+pub(super) fn pull(
     name: &str,
     from: Option<&str>,
     cache: &Location,
     tool: &mut ToolContext<'_>,
 ) -> Result<()> {
     let storage = &tool.shared.storage;
-    let wanted = wanted(name, from)?;
-    if wanted.is_catalogued && is_up_to_date(storage, &wanted, cache)? {
+    let request = request(name, from)?;
+    if request.is_catalogued && is_up_to_date(storage, &request, cache)? {
         writeln!(tool.out, "{name}: {cache}/{name} is up to date")?;
         return Ok(());
     }
-    let url = match &wanted.place {
+    let url = match &request.place {
         ModelLocation::Url(url) => Some(downloads(url)),
         _ => None,
     };
     let temporary = tempfile::tempdir().map_err(|e| Error::of_io(e, "a temporary folder"))?;
-    let fetched = fetch(storage, &wanted, url.as_deref().unwrap_or(temporary.path()))?;
+    let fetched = fetch(
+        storage,
+        &request,
+        url.as_deref().unwrap_or(temporary.path()),
+    )?;
     let staging = temporary.path().join("staging");
     let staging = Location::parse(&staging.to_string_lossy())?;
     let installed = install(storage, cache, &fetched.candidate, &staging)?;
@@ -104,7 +108,7 @@ fn refuse_unfit(name: &str, models: &[(String, Location)]) -> Result<(), Error> 
     .hint("choose a model for the embedder, or remove its step; nothing was pulled"))
 }
 
-fn wanted<'a>(name: &'a str, from: Option<&str>) -> Result<Wanted<'a>, Error> {
+fn request<'a>(name: &'a str, from: Option<&str>) -> Result<ModelRequest<'a>, Error> {
     if sluice_model::folder_of(name)?.is_none() {
         return Err(
             Error::usage("expected a name without slashes, or hf://ORG/NAME")
@@ -131,7 +135,7 @@ fn wanted<'a>(name: &'a str, from: Option<&str>) -> Result<Wanted<'a>, Error> {
             }
         },
     };
-    Ok(Wanted {
+    Ok(ModelRequest {
         name,
         place,
         known,
@@ -140,13 +144,17 @@ fn wanted<'a>(name: &'a str, from: Option<&str>) -> Result<Wanted<'a>, Error> {
 }
 
 /// Whether the folder of models has an undamaged copy of the catalogue's model.
-fn is_up_to_date(storage: &Storage, wanted: &Wanted<'_>, cache: &Location) -> Result<bool, Error> {
-    let checked = Model::find(storage, wanted.name, cache, Precision::Float32)
+fn is_up_to_date(
+    storage: &Storage,
+    request: &ModelRequest<'_>,
+    cache: &Location,
+) -> Result<bool, Error> {
+    let checked = Model::find(storage, request.name, cache, Precision::Float32)
         .and_then(|model| model.verify().map(|()| model));
     match checked {
         Ok(model) => {
             let source = model.spec.source.as_ref();
-            Ok(model.spec.sha256.is_some() && source == wanted.known)
+            Ok(model.spec.sha256.is_some() && source == request.known)
         }
         Err(e) if matches!(e.class(), Class::Transient | Class::Stopped) => Err(e),
         Err(_) => Ok(false),

@@ -9,7 +9,7 @@ use sluice_model::{Kind, Model, Precision, Spec, named};
 use sluice_pixels::{Preprocess, Resampler, Resize};
 use sluice_store::{Location, Storage};
 
-use super::{ModelState, all_names, is_cached};
+use super::{ModelState, all_names, is_cached, precisions_of};
 use crate::text::{columns, shorten};
 
 /// A model, and whether it is installed.
@@ -35,7 +35,7 @@ impl KnownModel {
         let is_here = is_elsewhere || is_cached(storage, name, cache)?;
         let (spec, state) = match (is_here, known) {
             (false, Some(spec)) => (spec.clone(), ModelState::Missing),
-            _ => match (Model::find(storage, name, cache, Precision::Float32), known) {
+            _ => match (find_first(storage, name, cache), known) {
                 (Ok(model), _) => (model.spec, ModelState::Cached),
                 (Err(e), Some(spec)) => {
                     (spec.clone(), ModelState::Broken(e.class(), e.to_string()))
@@ -76,6 +76,19 @@ impl KnownModel {
     }
 }
 
+/// Finds a model in the first precision that it has a file for. Logs a warning for each file of another
+/// precision that cannot be used.
+fn find_first(storage: &Storage, name: &str, cache: &Location) -> Result<Model, Error> {
+    let precisions = precisions_of(storage, name, cache)?;
+    let find = |precision: &Precision| Model::find(storage, name, cache, *precision);
+    let mut found = precisions.iter().map(find);
+    let first = found.next().unwrap_or_else(|| find(&Precision::Float32));
+    for other in found.filter_map(Result::err) {
+        tracing::warn!("{name}: {other}");
+    }
+    first
+}
+
 /// Reads the facts about all models: the catalogue's, and others in the folder of models.
 fn look_at_all(cache: &Location, tool: &ToolContext<'_>) -> Result<Vec<KnownModel>, Error> {
     let storage = &tool.shared.storage;
@@ -106,7 +119,7 @@ fn heads_of(embedder: &Spec, all: &[KnownModel]) -> Vec<String> {
 ///
 /// # Errors
 /// Returns a storage error when the folder of models cannot be listed.
-pub fn list(cache: &Location, as_json: bool, tool: &mut ToolContext<'_>) -> Result<()> {
+pub(super) fn list(cache: &Location, as_json: bool, tool: &mut ToolContext<'_>) -> Result<()> {
     let all = look_at_all(cache, tool)?;
     let head = ["name", "kind", "here", "dimension", "licence", "from"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
@@ -146,7 +159,12 @@ pub fn list(cache: &Location, as_json: bool, tool: &mut ToolContext<'_>) -> Resu
 ///
 /// # Errors
 /// Usage, when there is no such model; or a storage error.
-pub fn show(name: &str, cache: &Location, as_json: bool, tool: &mut ToolContext<'_>) -> Result<()> {
+pub(super) fn show(
+    name: &str,
+    cache: &Location,
+    as_json: bool,
+    tool: &mut ToolContext<'_>,
+) -> Result<()> {
     let known = KnownModel::look(&tool.shared.storage, name, cache)?;
     let heads = match known.spec.kind {
         Kind::Embedder => heads_of(&known.spec, &look_at_all(cache, tool)?),

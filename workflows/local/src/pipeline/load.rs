@@ -226,7 +226,7 @@ fn unknown_stage(stage: &str) -> Error {
 fn nearest(wanted: &str, names: &[&str]) -> Option<String> {
     let mut nearest = NearestNames::new(wanted, 1);
     names.iter().for_each(|name| nearest.offer(name));
-    nearest.slip()
+    nearest.correction()
 }
 
 /// Returns the nodes of a step, one for each operation of its stage.

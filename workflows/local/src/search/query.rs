@@ -19,7 +19,7 @@ use crate::explain::Lookup;
 const STEP: &str = "embed";
 
 /// An embedding to search for.
-pub struct Query {
+pub(super) struct Query {
     /// The image or file of the embedding.
     pub name: String,
     /// The query's id if it is an image of the run. It is excluded from the results.
@@ -34,7 +34,7 @@ impl Query {
     /// # Errors
     /// Usage, when neither exists; data, when the image has no embedding or the file is not a
     /// picture.
-    pub fn new(
+    pub(super) fn new(
         args: &SearchArgs,
         recorded: &Run,
         plan: &Plan,
@@ -97,7 +97,7 @@ impl Query {
         ];
         run_step::<sluice_embed::Args>(&line(sluice_embed::Args::NAME, &run, &flags), shared)?;
         let own = Run::open_read_only(&shared.storage, &run)?;
-        let unit = Unit::once(UnitKind::Part);
+        let unit = Unit::once(UnitKind::Partition);
         let embedded = vector_of(&own, &StepName::fixed(STEP), unit, None)?;
         let (vector, encoder) =
             embedded.ok_or_else(|| Error::data(format!("{}: cannot be embedded", args.query)))?;

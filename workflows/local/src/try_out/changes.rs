@@ -11,7 +11,7 @@ use sluice_run::scoring::Scoring;
 use super::TryArgs;
 
 /// The changed conditions of the filters, and the changed settings of dedup steps.
-pub struct TrialChanges {
+pub(super) struct TrialChanges {
     /// The conditions of each filter.
     pub filters: BTreeMap<StepName, Vec<Condition>>,
     /// Flags of the steps of the stage dedup.
@@ -30,7 +30,7 @@ impl TrialChanges {
     ///
     /// # Errors
     /// Usage, when the run does not have a score, or no change was requested.
-    pub fn new(args: &TryArgs, receipts: &Receipts, chain: &[&StepName]) -> Result<Self> {
+    pub(super) fn new(args: &TryArgs, receipts: &Receipts, chain: &[&StepName]) -> Result<Self> {
         let scoring = Scoring::new(receipts, chain);
         let mut changes = Self {
             filters: filters(receipts, chain)?,

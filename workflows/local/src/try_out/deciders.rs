@@ -17,7 +17,7 @@ const OF_SURVIVORS: [&str; 4] = ["exact", "perceptual", "assign", "match"];
 ///
 /// # Errors
 /// The errors of the step's own program.
-pub fn decide(
+pub(super) fn decide(
     step: &StepName,
     receipts: &Receipts,
     changes: &TrialChanges,

@@ -22,7 +22,7 @@ const LISTS: [(&str, Holds); 3] = [
 ///
 /// # Errors
 /// Data, when a manifest is broken; or a storage error.
-pub fn write(folder: &str, run: &Run, trial: &Run, last: Option<&StepName>) -> Result<()> {
+pub(super) fn write(folder: &str, run: &Run, trial: &Run, last: Option<&StepName>) -> Result<()> {
     let place = Location::parse(folder)?;
     let store = run.storage.create(&place)?;
     let (now, then) = (run.survivors(last)?, trial.survivors(last)?);

@@ -13,7 +13,7 @@ use sluice_store::Location;
 use tempfile::TempDir;
 
 /// A folder that is removed on drop.
-pub struct Scratch {
+pub(super) struct Scratch {
     uri: String,
     _folder: TempDir,
 }
@@ -24,7 +24,7 @@ impl Scratch {
     /// # Errors
     /// Returns a storage error when the run cannot be read, or a usage error without a usable
     /// folder of temporary files.
-    pub fn new(recorded: &Run, receipts: &Receipts) -> Result<Self> {
+    pub(super) fn new(recorded: &Run, receipts: &Receipts) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("sluice-try-").tempdir();
         let folder = folder.context("cannot make a folder for a copy of the run")?;
         let path = folder.path();
@@ -51,7 +51,7 @@ impl Scratch {
     }
 
     /// Returns its URI, a local path.
-    pub fn uri(&self) -> &str {
+    pub(super) fn uri(&self) -> &str {
         &self.uri
     }
 }

@@ -6,27 +6,27 @@ use serde_json::{Value, json};
 use sluice_manifest::{Class, Error, Result};
 
 /// The maximum number of failures that a check lists. Further ones are counted.
-pub const NAMED: usize = 20;
+pub(super) const NAMED: usize = 20;
 
 macro_rules! checks {
     ($($variant:ident, $name:literal, $about:literal;)*) => {
         /// A check of `sluice verify`.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum Check {
+        pub(super) enum Check {
             $(#[doc = $about] $variant,)*
         }
 
         impl Check {
             /// Every check, in the order in which they are printed.
-            pub const ALL: &'static [Check] = &[$(Check::$variant,)*];
+            pub(super) const ALL: &'static [Check] = &[$(Check::$variant,)*];
 
             /// Returns its name in the output.
-            pub fn name(self) -> &'static str {
+            pub(super) fn name(self) -> &'static str {
                 match self { $(Check::$variant => $name,)* }
             }
 
             /// Returns its description, as in the README.
-            pub fn about(self) -> &'static str {
+            pub(super) fn about(self) -> &'static str {
                 match self { $(Check::$variant => $about,)* }
             }
         }
@@ -54,7 +54,7 @@ checks! {
 
 /// The result of a check.
 #[derive(Debug, Default, Clone)]
-pub struct Finding {
+pub(super) struct Finding {
     /// The number of items that passed.
     pub passed: u64,
     /// The number of items that failed.
@@ -65,16 +65,16 @@ pub struct Finding {
 
 /// The results of all checks.
 #[derive(Debug, Default)]
-pub struct CheckResults(BTreeMap<Check, Finding>);
+pub(super) struct CheckResults(BTreeMap<Check, Finding>);
 
 impl CheckResults {
     /// Counts one passed item.
-    pub fn pass(&mut self, check: Check) {
+    pub(super) fn pass(&mut self, check: Check) {
         self.0.entry(check).or_default().passed += 1;
     }
 
     /// Counts a failure, and records its message.
-    pub fn fail(&mut self, check: Check, failure: impl Into<String>) {
+    pub(super) fn fail(&mut self, check: Check, failure: impl Into<String>) {
         let found = self.0.entry(check).or_default();
         found.failed += 1;
         if found.failures.len() < NAMED {
@@ -83,7 +83,12 @@ impl CheckResults {
     }
 
     /// Counts a passed item, or records a failure. Returns `passed`.
-    pub fn expect(&mut self, check: Check, passed: bool, failure: impl FnOnce() -> String) -> bool {
+    pub(super) fn expect(
+        &mut self,
+        check: Check,
+        passed: bool,
+        failure: impl FnOnce() -> String,
+    ) -> bool {
         if passed {
             self.pass(check);
         } else {
@@ -96,7 +101,7 @@ impl CheckResults {
     ///
     /// # Errors
     /// A storage error or a signal, which end the verification.
-    pub fn take<T>(&mut self, check: Check, result: Result<T>) -> Result<Option<T>> {
+    pub(super) fn take<T>(&mut self, check: Check, result: Result<T>) -> Result<Option<T>> {
         match result {
             Ok(value) => {
                 self.pass(check);
@@ -110,7 +115,7 @@ impl CheckResults {
     ///
     /// # Errors
     /// The errors of [`take`](Self::take).
-    pub fn note(&mut self, check: Check, e: Error) -> Result<()> {
+    pub(super) fn note(&mut self, check: Check, e: Error) -> Result<()> {
         match e.class() {
             Class::Transient | Class::Stopped => Err(e),
             Class::Data | Class::Usage | Class::Bug => {
@@ -121,7 +126,7 @@ impl CheckResults {
     }
 
     /// Adds the results of another thread.
-    pub fn merge(&mut self, other: CheckResults) {
+    pub(super) fn merge(&mut self, other: CheckResults) {
         for (check, found) in other.0 {
             let mine = self.0.entry(check).or_default();
             mine.passed += found.passed;
@@ -132,7 +137,7 @@ impl CheckResults {
     }
 
     /// Returns the results of all checks, including those that had nothing to check.
-    pub fn iter(&self) -> impl Iterator<Item = (Check, Finding)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (Check, Finding)> {
         Check::ALL.iter().map(|&check| {
             let found = self.0.get(&check).cloned().unwrap_or_default();
             (check, found)
@@ -140,13 +145,13 @@ impl CheckResults {
     }
 
     /// Returns the checks that failed.
-    pub fn failed(&self) -> Vec<Check> {
+    pub(super) fn failed(&self) -> Vec<Check> {
         let failed = self.iter().filter(|(_, found)| found.failed > 0);
         failed.map(|(check, _)| check).collect()
     }
 
     /// Returns the findings for `--json`.
-    pub fn as_json(&self) -> Value {
+    pub(super) fn as_json(&self) -> Value {
         let checks = self.iter().map(|(check, found)| {
             json!({
                 "check": check.name(),

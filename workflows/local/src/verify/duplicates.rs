@@ -23,7 +23,7 @@ const BATCH: usize = 100_000;
 ///
 /// # Errors
 /// Storage errors only.
-pub fn check(run: &CheckedRun<'_>, findings: &mut CheckResults) -> Result<()> {
+pub(super) fn check(run: &CheckedRun<'_>, findings: &mut CheckResults) -> Result<()> {
     let places = Places::new(run.plan);
     for &step in &run.steps {
         let first = steps::duplicates(run.receipts, step).next();

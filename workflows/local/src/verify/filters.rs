@@ -24,7 +24,7 @@ struct CheckedThreshold {
 ///
 /// # Errors
 /// Data, when a manifest is missing or broken.
-pub fn check(
+pub(super) fn check(
     run: &CheckedRun<'_>,
     receipt: &Receipt,
     partition: Partition,

@@ -9,7 +9,7 @@ use sluice_manifest::{Error, Result};
 use sluice_store::{Store, Table};
 
 /// A reader of the images in a Parquet file, one row group at a time.
-pub struct TableImages {
+pub(super) struct TableImages {
     table: Table,
     uri: String,
     read: VecDeque<Vec<u8>>,
@@ -20,7 +20,7 @@ impl TableImages {
     ///
     /// # Errors
     /// Data, when the file has no images.
-    pub fn open(store: &Store, path: &str) -> Result<Self> {
+    pub(super) fn open(store: &Store, path: &str) -> Result<Self> {
         Ok(Self {
             table: store.table(path, CuratedRow::SCHEMA, &[IMAGE_COLUMN.0])?,
             uri: store.uri(path),
@@ -32,7 +32,7 @@ impl TableImages {
     ///
     /// # Errors
     /// Data, when the row has no image.
-    pub fn take(&mut self) -> Result<Vec<u8>> {
+    pub(super) fn take(&mut self) -> Result<Vec<u8>> {
         while self.read.is_empty() {
             let missing = || Error::data(format!("{}: a row has no image", self.uri));
             let batch = self.table.next().transpose()?.ok_or_else(missing)?;

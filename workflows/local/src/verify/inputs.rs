@@ -9,7 +9,7 @@ use super::CheckedRun;
 use super::checks::{Check, CheckResults};
 
 /// Compares every input of every unit with its present state.
-pub fn check(run: &CheckedRun<'_>, findings: &mut CheckResults) {
+pub(super) fn check(run: &CheckedRun<'_>, findings: &mut CheckResults) {
     let planned = run.plan.partitions.iter().flat_map(|p| &p.shards);
     let shards: HashMap<&ShardPath, Input> =
         planned.map(|row| (&row.shard, Input::shard(row))).collect();

@@ -17,7 +17,7 @@ use super::checks::{Check, CheckResults};
 ///
 /// # Errors
 /// Storage errors only.
-pub fn check(run: &CheckedRun<'_>) -> Result<CheckResults> {
+pub(super) fn check(run: &CheckedRun<'_>) -> Result<CheckResults> {
     let receipts: Vec<&Receipt> = run.all_receipts().collect();
     let found: Vec<CheckResults> = receipts
         .par_iter()

@@ -23,7 +23,11 @@ use super::shard::{CheckedOutput, PlanWeight};
 ///
 /// # Errors
 /// Storage errors only.
-pub fn check(run: &CheckedRun<'_>, input: &Store, findings: &mut CheckResults) -> Result<()> {
+pub(super) fn check(
+    run: &CheckedRun<'_>,
+    input: &Store,
+    findings: &mut CheckResults,
+) -> Result<()> {
     for export in steps::exports(run.receipts) {
         if run
             .receipts
@@ -89,7 +93,7 @@ fn dataset(
         splits.insert(None, BTreeMap::new());
     }
     let total: u64 = samples.values().sum();
-    let kept = run.receipts.counts(export, UnitKind::Part).kept;
+    let kept = run.receipts.counts(export, UnitKind::Partition).kept;
     findings.expect(Check::Conservation, total == kept, || {
         format!("{export}: {kept} samples are kept, the output has {total}")
     });
@@ -105,7 +109,7 @@ fn dataset(
 
 /// Returns the groups of duplicates by what the dedup steps removed.
 fn groups(run: &CheckedRun<'_>, export: &StepName) -> Result<Groups> {
-    let decided = run.receipts.of_kind(export, UnitKind::Part).first();
+    let decided = run.receipts.of_kind(export, UnitKind::Partition).first();
     match decided.and_then(|receipt| run.survivors.before(receipt)) {
         Some(survivors) => Groups::of(survivors),
         None => Ok(Groups::default()),

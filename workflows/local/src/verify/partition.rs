@@ -27,7 +27,7 @@ struct ShardCounts {
 ///
 /// # Errors
 /// Storage errors only.
-pub fn check(run: &CheckedRun<'_>, planned: &PartitionPlan) -> Result<CheckResults> {
+pub(super) fn check(run: &CheckedRun<'_>, planned: &PartitionPlan) -> Result<CheckResults> {
     let mut findings = CheckResults::default();
     let (partition, unit) = (planned.partition, Unit::from(planned.partition));
     for &step in &run.steps {
@@ -42,11 +42,11 @@ pub fn check(run: &CheckedRun<'_>, planned: &PartitionPlan) -> Result<CheckResul
             let checked = scores::check(run, receipt, partition, &mut findings);
             note(&mut findings, Check::Scores, checked)?;
         }
-        if steps::wrote(receipt, |step, unit| EMBEDDINGS.path(step, unit)) {
+        if steps::has_written(receipt, |step, unit| EMBEDDINGS.path(step, unit)) {
             let checked = scores::check_embeddings(run, receipt, partition, &mut findings);
             note(&mut findings, Check::Scores, checked)?;
         }
-        if receipt.decides.contains(&UnitKind::Part) {
+        if receipt.decides.contains(&UnitKind::Partition) {
             let checked = filters::check(run, receipt, partition, &mut findings);
             note(&mut findings, Check::Decisions, checked)?;
         }

@@ -10,7 +10,7 @@ use super::CheckedRun;
 use super::checks::{Check, CheckResults, NAMED};
 
 /// Checks the receipts of all steps. Steps of the pipeline file must have receipts.
-pub fn check(run: &CheckedRun<'_>, planned: &[PlannedStep], findings: &mut CheckResults) {
+pub(super) fn check(run: &CheckedRun<'_>, planned: &[PlannedStep], findings: &mut CheckResults) {
     for broken in &run.receipts.broken {
         findings.fail(Check::Receipts, broken.to_string());
     }
@@ -46,7 +46,7 @@ fn kinds(run: &CheckedRun<'_>, step: &StepName, is_planned: bool) -> BTreeSet<Un
             .iter()
             .any(|receipt| receipt.stage == steps::EXPORT)
     {
-        kinds.extend([UnitKind::Part, UnitKind::Plan, UnitKind::Index]);
+        kinds.extend([UnitKind::Partition, UnitKind::Plan, UnitKind::Index]);
     }
     kinds
 }
@@ -60,7 +60,7 @@ fn planned_shards(run: &CheckedRun<'_>, step: &StepName) -> Option<u64> {
 fn complete(run: &CheckedRun<'_>, step: &StepName, kind: UnitKind, findings: &mut CheckResults) {
     let receipts = run.receipts.of_kind(step, kind);
     let wanted: BTreeSet<Unit> = match (kind, planned_shards(run, step)) {
-        (UnitKind::Part, _) => run.plan.units().into_iter().collect(),
+        (UnitKind::Partition, _) => run.plan.units().into_iter().collect(),
         (UnitKind::Shard, Some(shards)) => units(kind, shards, receipts),
         _ => {
             let stated = receipts.first().map_or(1, |receipt| receipt.units);

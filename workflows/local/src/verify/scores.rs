@@ -13,7 +13,7 @@ use super::checks::{Check, CheckResults};
 ///
 /// # Errors
 /// Data, when a manifest is missing or broken.
-pub fn check(
+pub(super) fn check(
     run: &CheckedRun<'_>,
     receipt: &Receipt,
     partition: Partition,
@@ -51,7 +51,7 @@ pub fn check(
 ///
 /// # Errors
 /// Data, when a manifest is missing or broken.
-pub fn check_embeddings(
+pub(super) fn check_embeddings(
     run: &CheckedRun<'_>,
     receipt: &Receipt,
     partition: Partition,

@@ -29,7 +29,7 @@ const CHUNK: usize = 256 << 10;
 
 /// The unit in which the plan counts: samples, or their bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PlanWeight {
+pub(super) enum PlanWeight {
     /// 1.
     Images,
     /// The bytes of its members.
@@ -37,7 +37,7 @@ pub enum PlanWeight {
 }
 
 /// The curated dataset and its origin.
-pub struct CheckedOutput<'a> {
+pub(super) struct CheckedOutput<'a> {
     /// The run.
     pub run: &'a CheckedRun<'a>,
     /// The export that wrote it.
@@ -87,7 +87,7 @@ impl CheckedOutput<'_> {
     ///
     /// # Errors
     /// Storage errors only.
-    pub fn check(&self, rows: &[OutputPlanRow]) -> Result<(CheckResults, u64)> {
+    pub(super) fn check(&self, rows: &[OutputPlanRow]) -> Result<(CheckResults, u64)> {
         let mut findings = CheckResults::default();
         let mut samples = 0;
         match self.compare(rows, &mut findings, &mut samples) {

@@ -11,7 +11,7 @@ use sluice_source::{InputReader, Samples, open_shard};
 use sluice_store::Store;
 
 /// The samples of a partition's shards, which must be requested in order.
-pub struct Sources<'a> {
+pub(super) struct Sources<'a> {
     reader: &'a InputReader,
     input: &'a Store,
     partition: &'a PartitionPlan,
@@ -25,7 +25,11 @@ struct OpenShard<'a> {
 
 impl<'a> Sources<'a> {
     /// Returns the samples of a partition.
-    pub fn new(reader: &'a InputReader, input: &'a Store, partition: &'a PartitionPlan) -> Self {
+    pub(super) fn new(
+        reader: &'a InputReader,
+        input: &'a Store,
+        partition: &'a PartitionPlan,
+    ) -> Self {
         Self {
             reader,
             input,
@@ -44,7 +48,7 @@ impl<'a> Sources<'a> {
     ///
     /// # Errors
     /// Data, when the shard does not belong to the partition or has changed; or a storage error.
-    pub fn sample(&mut self, shard: &ShardPath, id: &ImageId) -> Result<Option<Sample>> {
+    pub(super) fn sample(&mut self, shard: &ShardPath, id: &ImageId) -> Result<Option<Sample>> {
         let uri = self.input.uri(shard.as_str());
         let failed = |e: io::Error| Error::of_io(e, &uri);
         if self
@@ -75,7 +79,7 @@ impl<'a> Sources<'a> {
     ///
     /// # Errors
     /// The errors of [`sample`](Self::sample).
-    pub fn large(&self, shard: &ShardPath, member: &MemberRow) -> Result<Box<dyn Read>> {
+    pub(super) fn large(&self, shard: &ShardPath, member: &MemberRow) -> Result<Box<dyn Read>> {
         let planned = self.planned(shard)?;
         if planned.kind != ShardKind::Tar {
             let packing = [(shard.clone(), String::new())].into();

@@ -9,7 +9,7 @@ use super::checks::{Check, CheckResults};
 
 /// The survivors, by the deciding step.
 #[derive(Default)]
-pub struct Chains<'a>(BTreeMap<Option<StepName>, Survivors<'a>>);
+pub(super) struct Chains<'a>(BTreeMap<Option<StepName>, Survivors<'a>>);
 
 impl<'a> Chains<'a> {
     /// Looks up the survivors that were inputs of a run's units. A chain that cannot be followed
@@ -17,7 +17,7 @@ impl<'a> Chains<'a> {
     ///
     /// # Errors
     /// Storage errors only.
-    pub fn of<'r>(
+    pub(super) fn of<'r>(
         recorded: &'a Run,
         receipts: impl Iterator<Item = &'r Receipt>,
         findings: &mut CheckResults,
@@ -40,7 +40,7 @@ impl<'a> Chains<'a> {
     }
 
     /// Returns the samples that were inputs of a unit; `None` if the chain cannot be followed.
-    pub fn before(&self, receipt: &Receipt) -> Option<&Survivors<'a>> {
+    pub(super) fn before(&self, receipt: &Receipt) -> Option<&Survivors<'a>> {
         self.0.get(&receipt.survivors_of)
     }
 }

@@ -33,6 +33,10 @@ int cuDeviceTotalMem_v2(size_t *bytes, int device) { *bytes = (size_t)(device ? 
 const REFUSING: &str = "int cuInit(unsigned flags) { return 100; } int cuDriverGetVersion; \
     int cuDeviceGetCount; int cuDeviceGet; int cuDeviceGetName; int cuDeviceTotalMem_v2;";
 const NOTHING: &str = "int nothing;";
+/// A library that refers to a symbol that nothing has.
+const INCOMPLETE: &str = "extern int gone; int *pointer = &gone;";
+
+const PROVIDER: &str = "site/onnxruntime/capi/libonnxruntime_providers_cuda.so";
 
 /// A simulated machine.
 struct StubMachine {
@@ -114,8 +118,7 @@ impl StubMachine {
         cuda.iter()
             .for_each(|path| self.library(path, NOTHING, &[]));
         self.library("site/nvidia/cu13/lib/libcudnn.so.9", NOTHING, &[]);
-        let provider = "site/onnxruntime/capi/libonnxruntime_providers_cuda.so";
-        self.library(provider, NOTHING, &cuda);
+        self.library(PROVIDER, NOTHING, &cuda);
     }
 
     fn command(&self, program: &Path, words: &[&str]) -> Command {
@@ -163,6 +166,12 @@ stage = "export"
 impl StubMachine {
     /// Runs a pipeline on one picture. Returns the exit code and the result.
     fn embed(&self, device: &str) -> (Option<i32>, Value) {
+        let (code, result, _) = self.embed_with_log(device);
+        (code, result)
+    }
+
+    /// The same, with the log.
+    fn embed_with_log(&self, device: &str) -> (Option<i32>, Value, String) {
         std::fs::create_dir_all(self.path("in")).unwrap();
         let picture = Shard::new().with("0.png", png(&waves(7, 24, 16)));
         std::fs::write(self.path("in/0.tar"), picture.finish()).unwrap();
@@ -185,15 +194,20 @@ impl StubMachine {
         (
             output.status.code(),
             result.unwrap_or_else(|e| panic!("{e}: {output:?}")),
+            String::from_utf8_lossy(&output.stderr).into_owned(),
         )
     }
 }
 
-/// Returns the missing requirements of a device.
-fn missing(found: &Value, device: &str) -> Vec<String> {
+/// Returns what `doctor` found out about a device.
+fn device<'f>(found: &'f Value, device: &str) -> &'f Value {
     let mut devices = found["devices"].as_array().unwrap().iter();
-    let device = devices.find(|it| it["device"] == device).unwrap();
-    serde_json::from_value(device["missing"].clone()).unwrap()
+    devices.find(|it| it["device"] == device).unwrap()
+}
+
+/// Returns the missing requirements of a device.
+fn missing(found: &Value, name: &str) -> Vec<String> {
+    serde_json::from_value(device(found, name)["missing"].clone()).unwrap()
 }
 
 #[test]
@@ -228,8 +242,109 @@ fn what_is_missing_for_a_gpu_is_named_piece_by_piece() {
         ),
         (&"cuda:0".into(), &256.into())
     );
-    std::fs::remove_file(machine.path("site/nvidia/cu13/lib/libcublas.so.13")).unwrap();
+
+    machine.driver(&DRIVER.replace("13000", "12040"));
+    let old = "an NVIDIA driver for CUDA 13 (this one runs CUDA up to 12.4)";
+    assert_eq!(missing(&machine.doctor(), "cuda:0"), [old]);
+    machine.driver(DRIVER);
+
+    std::fs::write(machine.path(PROVIDER), "not a library").unwrap();
+    let parts = missing(&machine.doctor(), "cuda:0");
+    assert!(parts[0].contains("is not a library"), "{parts:?}");
+    machine.provider();
+
+    let cublas = "site/nvidia/cu13/lib/libcublas.so.13";
+    machine.library(cublas, INCOMPLETE, &[]);
+    let parts = missing(&machine.doctor(), "cuda:0");
+    assert!(
+        parts[0].starts_with("libcublas.so.13") && parts[0].contains("gone"),
+        "{parts:?}"
+    );
+    std::fs::remove_file(machine.path(cublas)).unwrap();
     assert_eq!(missing(&machine.doctor(), "cuda:0"), ["libcublas.so.13"]);
+}
+
+#[test]
+fn a_library_that_is_named_without_its_folder_is_found_with_it() {
+    let Some(mut machine) = StubMachine::new() else {
+        return;
+    };
+    machine.driver(DRIVER);
+    machine.provider();
+    let (library, folder) = (machine.library.clone(), machine.path("system"));
+    std::fs::hard_link(&library, folder.join("libonnxruntime.so.1")).unwrap();
+    machine.library = "libonnxruntime.so.1".into();
+    let found = machine.doctor();
+    let expected = folder.canonicalize().unwrap().join("libonnxruntime.so.1");
+    assert_eq!(found["onnxruntime"]["library"], expected.to_str().unwrap());
+    // No provider is in that folder.
+    assert_eq!(
+        missing(&found, "cuda:0")[0],
+        "libonnxruntime_providers_cuda.so"
+    );
+    machine.library = "libonnxruntime.so.gone".into();
+    let parts = missing(&machine.doctor(), "openvino");
+    assert_eq!(parts, ["libonnxruntime.so.gone"]);
+}
+
+#[test]
+fn what_keeps_auto_from_a_gpu_is_logged_once_in_a_run() {
+    let Some(machine) = StubMachine::new() else {
+        return;
+    };
+    for (driver, words) in [
+        (REFUSING, "cuInit fails with code 100"),
+        (DRIVER, "libonnxruntime_providers_cuda.so"),
+    ] {
+        machine.driver(driver);
+        let (code, result, log) = machine.embed_with_log("auto");
+        assert_eq!(code, Some(0), "{result}");
+        let said = log.lines().filter(|line| line.contains(words)).count();
+        assert_eq!(said, 1, "{words}: {log}");
+        std::fs::remove_dir_all(machine.path("out-auto")).unwrap();
+        std::fs::remove_dir_all(machine.path("out-auto.run")).unwrap();
+    }
+}
+
+#[test]
+fn a_folder_of_models_that_cannot_be_read_is_named() {
+    let Some(machine) = StubMachine::new() else {
+        return;
+    };
+    std::fs::remove_dir_all(machine.path("models")).unwrap();
+    // Like a folder without permission, and also for root: a link that ends nowhere.
+    std::os::unix::fs::symlink("models", machine.path("models")).unwrap();
+    let found = machine.doctor();
+    let error = found["models_error"].as_str().unwrap();
+    assert!(
+        error.contains(machine.path("models").to_str().unwrap()),
+        "{error}"
+    );
+    assert!(missing(&found, "cpu").is_empty());
+}
+
+#[test]
+fn a_file_of_a_precision_that_is_cut_is_named() {
+    let Some(machine) = StubMachine::new() else {
+        return;
+    };
+    std::fs::write(machine.path("models/tiny/model.float16.onnx"), "cut").unwrap();
+    let found = machine.doctor();
+    let models = found["models"].as_array().unwrap();
+    assert_eq!((models.len(), &models[0]["device"]), (2, &"cpu".into()));
+    let error = models[1]["error"].as_str().unwrap();
+    assert!(
+        error.contains("tiny/model.float16.onnx") && error.contains("makes it again"),
+        "{error}"
+    );
+    let sluice = Path::new(env!("CARGO_BIN_EXE_sluice"));
+    let listed = machine.run(sluice, &["models", "list"]);
+    assert!(
+        String::from_utf8_lossy(&listed.stderr).contains("model.float16.onnx"),
+        "{listed:?}"
+    );
+    let checked = machine.run(sluice, &["models", "check"]);
+    assert_eq!(checked.status.code(), Some(3), "{checked:?}");
 }
 
 #[test]
@@ -329,7 +444,13 @@ fn the_real_package_for_gpus_names_what_it_lacks_and_runs_on_the_cpu() {
         machine.library(&format!("system/{name}"), NOTHING, &[]);
     }
     machine.library("system/libcudnn.so.9", NOTHING, &[]);
-    assert_eq!(missing(&machine.doctor(), "cuda:0"), [""; 0]);
+    let found = machine.doctor();
+    assert_eq!(missing(&found, "cuda:0"), [""; 0]);
+    let refused = device(&found, "cuda:0")["refused"].as_str().unwrap();
+    assert!(
+        refused.contains("libonnxruntime_providers_cuda.so"),
+        "{refused}"
+    );
     let (code, result) = machine.embed("cuda");
     let said = result["error"]["message"].as_str().unwrap();
     assert!(said.contains("ONNX Runtime does not take it"), "{said}");
@@ -344,7 +465,9 @@ fn openvino_embeds_as_the_cpu_does() {
         return;
     };
     machine.library = library;
-    assert_eq!(missing(&machine.doctor(), "openvino"), [""; 0]);
+    let found = machine.doctor();
+    assert_eq!(missing(&found, "openvino"), [""; 0]);
+    assert!(device(&found, "openvino")["refused"].is_null(), "{found}");
     let device = |asked: &str| {
         let (code, result) = machine.embed(asked);
         assert_eq!(code, Some(0), "{result}");

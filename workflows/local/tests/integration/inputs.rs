@@ -242,7 +242,7 @@ fn kept(run: &str) -> BTreeMap<String, Option<String>> {
 }
 
 /// Returns the names and contents of the members of all output shards.
-pub fn members(run: &str) -> BTreeMap<String, Vec<u8>> {
+pub(crate) fn members(run: &str) -> BTreeMap<String, Vec<u8>> {
     use std::io::Read;
     let output = store(&run.replace("/run", "/out"));
     let mut members = BTreeMap::new();
@@ -264,7 +264,7 @@ pub fn members(run: &str) -> BTreeMap<String, Vec<u8>> {
 }
 
 /// Returns the rows of `read/images`.
-pub fn samples(run: &str) -> Vec<SampleRow> {
+pub(crate) fn samples(run: &str) -> Vec<SampleRow> {
     let run = store(run);
     let parts = run.list("read/images").unwrap().into_iter();
     let rows = parts.flat_map(|part| run.rows::<SampleRow>(&part.path).unwrap());

@@ -4,13 +4,16 @@
 use std::path::PathBuf;
 
 use serde_json::Value;
-use sluice_manifest::{Receipt, StepName, Unit, UnitKind, layout};
-use sluice_testkit::onnx::{TinyModel, distance_from, embedder, likeness_to};
+use sluice_manifest::{Class, Receipt, StepName, Unit, UnitKind, layout};
+use sluice_testkit::onnx::{
+    FLOAT32, Tensor, TinyModel, distance_from, embedder, graph_with, int, integers, ints,
+    likeness_to, node, node_of,
+};
 use sluice_testkit::pictures::{flat, png, waves};
 use sluice_testkit::{Need, Shard};
 use tempfile::TempDir;
 
-use crate::support::{again, failure, sluice, store};
+use crate::support::{ProgramOutput, again, failure, sluice, store};
 
 /// The steps that share a pass, with their batch sizes.
 const STEPS: [(&str, u32); 3] = [("embed", 2), ("far", 3), ("near", 5)];
@@ -87,15 +90,19 @@ impl Place {
 
     /// Runs the pipeline, and returns the results of the steps that run models.
     fn run(&self, run: &str) -> Vec<Value> {
-        let uris = ["p.toml", "in", &format!("{run}.out"), run].map(|name| self.uri(name));
-        let [pipeline, input, output, run] = uris.each_ref().map(String::as_str);
-        let flags = ["run", "--pipeline", pipeline, "--input", input];
-        let places = ["--output", output, "--run", run];
-        let said = sluice(&[&flags[..], &places].concat());
+        let said = self.said(run);
         assert!(said.outcome.is_ok(), "{}", failure(&said).1);
         let steps = said.result.unwrap()["steps"].as_array().unwrap().clone();
         let is_ours = |line: &Value| STEPS.iter().any(|(step, _)| line["step"] == *step);
         steps.into_iter().filter(is_ours).collect()
+    }
+
+    fn said(&self, run: &str) -> ProgramOutput {
+        let uris = ["p.toml", "in", &format!("{run}.out"), run].map(|name| self.uri(name));
+        let [pipeline, input, output, run] = uris.each_ref().map(String::as_str);
+        let flags = ["run", "--pipeline", pipeline, "--input", input];
+        let places = ["--output", output, "--run", run];
+        sluice(&[&flags[..], &places].concat())
     }
 
     /// Runs the first programs of the pipeline one after the other, up to the filter.
@@ -123,7 +130,7 @@ impl Place {
     }
 
     fn receipt(&self, run: &str, step: &str, unit: u32) -> Receipt {
-        let unit = Unit::new(UnitKind::Part, unit);
+        let unit = Unit::new(UnitKind::Partition, unit);
         let path = layout::receipt(&StepName::new(step).unwrap(), unit);
         serde_json::from_slice(&store(&self.uri(run)).get(&path).unwrap()).unwrap()
     }
@@ -312,4 +319,38 @@ fn tasks_of_engines_share_a_pass() {
         written
     };
     assert!(shares(place.written("tasks")) == place.written("apart"));
+}
+
+/// A model that runs on one image, as it is checked, and not on a batch.
+fn for_one_image() -> Vec<u8> {
+    let nodes = [
+        node("Flatten", "pixel_values", "flat", &[]),
+        node_of("Reshape", &["flat", "one_row"], "row", &[]),
+        node(
+            "ReduceMean",
+            "row",
+            "score",
+            &[ints("axes", &[1]), int("keepdims", 1)],
+        ),
+    ];
+    let input = Tensor("pixel_values", FLOAT32, &["N", "3", "8", "8"]);
+    let output = Tensor("score", FLOAT32, &["N", "1"]);
+    graph_with(
+        &nodes,
+        &[integers("one_row", &[1, 192])],
+        &[input],
+        &[output],
+    )
+}
+
+#[test]
+fn an_error_in_a_shared_pass_names_its_step() {
+    let Some(place) = Place::new() else { return };
+    let mut broken = distance_from("far", [200, 40, 40], 0.0);
+    broken.onnx = for_one_image();
+    broken.spec = broken.spec.replace("name = \"far\"", "name = \"distance\"");
+    place.put_model("far", &broken);
+    let (class, words) = failure(&place.said("run"));
+    assert_eq!(class, Class::Usage, "{words}");
+    assert!(words.contains("far: model distance: "), "{words}");
 }

@@ -20,15 +20,15 @@ use sluice_shard::ShardWriter;
 use sluice_store::{Location, Store};
 
 /// Returns the context that all tests of this program share. Their stores in memory differ by name.
-pub fn shared() -> &'static ProcessResources {
+pub(crate) fn shared() -> &'static ProcessResources {
     static SHARED: LazyLock<ProcessResources> = LazyLock::new(ProcessResources::default);
     &SHARED
 }
 
 /// The dimension of an artificial embedding.
-pub const DIMENSION: usize = 16;
+pub(crate) const DIMENSION: usize = 16;
 
-pub fn store(uri: &str) -> Store {
+pub(crate) fn store(uri: &str) -> Store {
     shared()
         .storage
         .create(&Location::parse(uri).unwrap())
@@ -36,7 +36,7 @@ pub fn store(uri: &str) -> Store {
 }
 
 /// Returns a picture of random blocks, different for each seed, and optionally a little brighter.
-pub fn picture(seed: u32, brighter: u8) -> Vec<u8> {
+pub(crate) fn picture(seed: u32, brighter: u8) -> Vec<u8> {
     let mut state = seed.wrapping_mul(2_654_435_761) | 1;
     let blocks: Vec<u8> = (0..64)
         .map(|_| {
@@ -60,7 +60,7 @@ fn png(image: image::GrayImage) -> Vec<u8> {
 }
 
 /// Returns an uncompressed shard.
-pub fn shard(members: &[(&str, &[u8])]) -> Vec<u8> {
+pub(crate) fn shard(members: &[(&str, &[u8])]) -> Vec<u8> {
     let mut writer = ShardWriter::new(Vec::new());
     for (name, bytes) in members {
         writer.append(name, bytes).unwrap();
@@ -69,7 +69,7 @@ pub fn shard(members: &[(&str, &[u8])]) -> Vec<u8> {
 }
 
 /// Writes three shards. The names of the images state the expected outcome.
-pub fn dataset(input: &Store) {
+pub(crate) fn dataset(input: &Store) {
     let flat = png(image::GrayImage::from_pixel(256, 256, image::Luma([3])));
     let cut = &picture(9, 0)[..600];
     let first = picture(1, 0);
@@ -91,15 +91,15 @@ pub fn dataset(input: &Store) {
         ("semantic.png", &picture(4, 0)),
         ("<b>&keep-4.png", &picture(5, 0)),
     ];
-    let torn = shard(&[("keep-5.png", &picture(6, 0)), ("torn.png", &picture(7, 0))]);
+    let truncated = shard(&[("keep-5.png", &picture(6, 0)), ("torn.png", &picture(7, 0))]);
     input.put("a.tar", shard(&a)).unwrap();
     input.put("sub/b.tar", shard(&b)).unwrap();
-    let torn = torn[..torn.len() - 1500].to_vec();
-    input.put("torn.tar", torn).unwrap();
+    let truncated = truncated[..truncated.len() - 1500].to_vec();
+    input.put("torn.tar", truncated).unwrap();
 }
 
 /// Returns the words of a command line.
-pub fn words(line: &str) -> Vec<String> {
+pub(crate) fn words(line: &str) -> Vec<String> {
     line.split(' ').map(str::to_owned).collect()
 }
 
@@ -119,7 +119,7 @@ struct EncoderSettings {
 
 /// Embeds the survivors of `usable` without a model. Each image has its own vector, except that
 /// `semantic` has the vector of `keep-3`.
-pub fn embed(run: &str) -> Result<()> {
+pub(crate) fn embed(run: &str) -> Result<()> {
     embed_as(run, |id, number| {
         let axis = if id.ends_with("/keep-3") || id.ends_with("/semantic") {
             DIMENSION - 1
@@ -132,7 +132,7 @@ pub fn embed(run: &str) -> Result<()> {
 
 /// Embeds the survivors of `usable` without a model. `vector` returns an embedding of length 1 for
 /// an image's name and number.
-pub fn embed_as(run: &str, vector: impl Fn(&str, usize) -> [f32; DIMENSION]) -> Result<()> {
+pub(crate) fn embed_as(run: &str, vector: impl Fn(&str, usize) -> [f32; DIMENSION]) -> Result<()> {
     let usable = StepName::fixed("usable");
     let node = ProgramNode {
         step: StepName::fixed("embed"),
@@ -189,20 +189,20 @@ pub fn embed_as(run: &str, vector: impl Fn(&str, usize) -> [f32; DIMENSION]) -> 
 }
 
 /// Partitions and reads [`dataset`] in `memory://NAME/in`, and returns the run.
-pub fn read(name: &str) -> String {
+pub(crate) fn read(name: &str) -> String {
     dataset(&store(&format!("memory://{name}/in")));
     read_input(name)
 }
 
 /// Partitions and reads `memory://NAME/in`, and returns the run.
-pub fn read_input(name: &str) -> String {
+pub(crate) fn read_input(name: &str) -> String {
     let run = partition(name);
     again::<sluice_read::Args>(&run, "sluice-read");
     run
 }
 
 /// Partitions `memory://NAME/in`, and returns the run.
-pub fn partition(name: &str) -> String {
+pub(crate) fn partition(name: &str) -> String {
     let (input, run) = (
         format!("memory://{name}/in"),
         format!("memory://{name}/run"),
@@ -213,19 +213,19 @@ pub fn partition(name: &str) -> String {
 }
 
 /// Runs the early filter.
-pub fn usable(run: &str) {
+pub(crate) fn usable(run: &str) {
     let line = "sluice-filter --step usable --rule detailed=low_information>0.2";
     again::<sluice_filter::Args>(run, line);
 }
 
 /// Runs the filter of scores with these thresholds.
-pub fn filter(run: &str, thresholds: &str) {
+pub(crate) fn filter(run: &str, thresholds: &str) {
     let line = format!("sluice-filter --survivors-of usable {thresholds}");
     again::<sluice_filter::Args>(run, &line);
 }
 
 /// Finds all duplicates among the survivors of `filter`.
-pub fn deduplicate(run: &str) {
+pub(crate) fn deduplicate(run: &str) {
     for part in ["exact", "perceptual", "fit", "assign", "match"] {
         let line = format!("sluice-dedup {part} --survivors-of filter");
         again::<sluice_dedup::Args>(run, &line);
@@ -233,7 +233,7 @@ pub fn deduplicate(run: &str) {
 }
 
 /// Exports the survivors of a step, or all sound images, to `memory://NAME/out`.
-pub fn export(run: &str, survivors_of: Option<&str>) {
+pub(crate) fn export(run: &str, survivors_of: Option<&str>) {
     let output = run.replace("/run", "/out");
     let decide = survivors_of.map(|step| format!("decide --survivors-of {step}"));
     for part in [
@@ -247,14 +247,14 @@ pub fn export(run: &str, survivors_of: Option<&str>) {
 }
 
 /// Curates `memory://NAME/in` into `memory://NAME/out`, with all steps.
-pub fn curate(name: &str) -> String {
+pub(crate) fn curate(name: &str) -> String {
     let run = read(name);
     curate_read(&run);
     run
 }
 
 /// Runs the steps after `read`. The output of a run is its `out`.
-pub fn curate_read(run: &str) {
+pub(crate) fn curate_read(run: &str) {
     usable(run);
     embed(run).unwrap();
     let model = "--survivors-of usable --model technical-quality";
@@ -268,7 +268,7 @@ pub fn curate_read(run: &str) {
 
 /// Like [`curate`], but the filter uses two scores that differ between images: `made.beauty` must
 /// be at least 0.3, `made.danger` below 0.7.
-pub fn judged(name: &str) -> String {
+pub(crate) fn judged(name: &str) -> String {
     let run = curate(name);
     let ids = [
         "a/keep-1",
@@ -293,7 +293,7 @@ pub fn judged(name: &str) -> String {
 }
 
 /// Imports scores of the survivors of `usable` from a table, as `made.<column>`.
-pub fn score(run: &str, table: String) {
+pub(crate) fn score(run: &str, table: String) {
     let folder = run.replace("/run", "/tables");
     store(&folder).put("made.csv", table).unwrap();
     let line = "sluice-score --survivors-of usable --step made --import";
@@ -301,18 +301,18 @@ pub fn score(run: &str, table: String) {
 }
 
 /// Runs one more step.
-pub fn again<P: Program>(run: &str, line: &str) {
+pub(crate) fn again<P: Program>(run: &str, line: &str) {
     step::<P>(run, line).unwrap();
 }
 
 /// Runs one more step, which may fail.
-pub fn step<P: Program>(run: &str, line: &str) -> Result<()> {
+pub(crate) fn step<P: Program>(run: &str, line: &str) -> Result<()> {
     let line = words(&format!("{line} --run {run} --jobs 2"));
     run_step::<P>(&line, shared()).map(drop)
 }
 
 /// The output of the program.
-pub struct ProgramOutput {
+pub(crate) struct ProgramOutput {
     pub out: String,
     pub err: String,
     pub result: Option<serde_json::Value>,
@@ -320,7 +320,7 @@ pub struct ProgramOutput {
 }
 
 /// Runs `sluice` in this process.
-pub fn sluice(arguments: &[&str]) -> ProgramOutput {
+pub(crate) fn sluice(arguments: &[&str]) -> ProgramOutput {
     let line = std::iter::once(&"sluice").chain(arguments);
     let args = Args::try_parse_from(line).unwrap();
     let (mut out, mut err) = (Vec::new(), Vec::new());
@@ -342,12 +342,12 @@ pub fn sluice(arguments: &[&str]) -> ProgramOutput {
 }
 
 /// Returns the class and the message of a failure.
-pub fn failure(said: &ProgramOutput) -> (sluice_manifest::Class, String) {
+pub(crate) fn failure(said: &ProgramOutput) -> (sluice_manifest::Class, String) {
     sluice_harness::describe(said.outcome.as_ref().unwrap_err())
 }
 
 /// Deletes a unit's receipt.
-pub fn forget(run: &str, step: &'static str, unit: Unit) {
+pub(crate) fn forget(run: &str, step: &'static str, unit: Unit) {
     let path = layout::receipt(&StepName::fixed(step), unit);
     store(run).delete(&path).unwrap();
 }

@@ -95,7 +95,7 @@ fn kept(run: &str) -> u64 {
     let recorded = Run::open_read_only(&shared().storage, run).unwrap();
     let receipts = recorded.receipts().unwrap();
     receipts
-        .counts(&StepName::fixed("filter"), UnitKind::Part)
+        .counts(&StepName::fixed("filter"), UnitKind::Partition)
         .kept
 }
 

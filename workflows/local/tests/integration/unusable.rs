@@ -87,7 +87,7 @@ fn a_part_of_an_input_may_be_unreadable_but_not_all_of_it() {
 #[test]
 fn the_bad_fraction_counts_samples_and_shards() {
     let half = shard(&[("a.png", &picture(1, 0)), ("b.png", b"no image")]);
-    let (sound, torn) = (
+    let (sound, truncated) = (
         sound(),
         sound()[..200_000.min(sound().len() - 2000)].to_vec(),
     );
@@ -114,7 +114,7 @@ fn the_bad_fraction_counts_samples_and_shards() {
         ),
         ("samples", &[&half], "0.4", Some("1 of 2 samples")),
         ("half", &[&half], "0.5", None),
-        ("torn", &[&sound, &torn], "0", Some("samples")),
+        ("torn", &[&sound, &truncated], "0", Some("samples")),
     ];
     for (name, shards, limit, words) in cases {
         let run = planned(&format!("bad-{name}"), shards);
@@ -151,7 +151,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
-/// `read`, `export` and `verify` agree on the readable samples of a torn compressed shard.
+/// `read`, `export` and `verify` agree on the readable samples of a truncated compressed shard.
 #[test]
 fn torn_compressed_shards_are_exported() {
     let images: Vec<Vec<u8>> = (0..12).map(|seed| picture(seed, 0)).collect();

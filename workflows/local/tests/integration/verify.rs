@@ -198,7 +198,7 @@ fn a_changed_source_is_found() {
 #[test]
 fn a_missing_receipt_is_named() {
     let run = curate("verify-receipts");
-    forget(&run, "nsfw", Unit::new(UnitKind::Part, 1));
+    forget(&run, "nsfw", Unit::new(UnitKind::Partition, 1));
     let said = verify(&run);
     assert!(
         said.out.contains("nsfw part-00001: no receipt"),

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::convert::graph::field;
+use crate::convert::floats;
+use crate::convert::graph::{FLOAT, field};
 use crate::convert::quantize::{text, texts};
-use crate::onnx::{bytes_of, fields, whole_fields};
+use crate::onnx::{bytes_of, fields, number_of, whole_fields};
 
 /// Operators that may be between the final projection and the output.
 const AFTER_PROJECTION: [&str; 13] = [
@@ -32,7 +33,7 @@ pub(super) struct Node<'a> {
 }
 
 impl<'a> Node<'a> {
-    pub fn of(bytes: &'a [u8]) -> Self {
+    pub(super) fn of(bytes: &'a [u8]) -> Self {
         let domain = text(bytes_of(bytes, 7).unwrap_or_default());
         let operator = text(bytes_of(bytes, 4).unwrap_or_default());
         Self {
@@ -54,20 +55,42 @@ impl<'a> Node<'a> {
             .map(|(_, attribute)| attribute)
     }
 
-    pub fn attribute(&self, name: &str) -> Option<&'a [u8]> {
+    pub(super) fn attribute(&self, name: &str) -> Option<&'a [u8]> {
         let mut attributes = self.attributes();
         attributes.find(|attribute| bytes_of(attribute, 1) == Some(name.as_bytes()))
     }
 
+    /// Returns the float32 numbers that a Constant or a ConstantOfShape gives, without their number; `None`
+    /// if they are of another type.
+    pub(super) fn floats(&self) -> Option<Vec<f32>> {
+        let one = self
+            .attribute("value_float")
+            .map(|value| bytes_of(value, 2));
+        let several = self
+            .attribute("value_floats")
+            .map(|value| bytes_of(value, 7));
+        if let Some(bytes) = one.or(several) {
+            return Some(floats(bytes.unwrap_or_default()));
+        }
+        let value = self.attribute("value").and_then(|value| bytes_of(value, 5));
+        let Some(tensor) = value else {
+            // A ConstantOfShape without a value gives zeros.
+            return (self.operator == "ConstantOfShape").then(Vec::new);
+        };
+        let is_float = number_of(tensor, 2) == Some(FLOAT);
+        let content = bytes_of(tensor, 9).or(bytes_of(tensor, 4));
+        is_float.then(|| floats(content.unwrap_or_default()))
+    }
+
     /// Whether it has graphs of its own, as branches and loops have.
-    pub fn has_graph(&self) -> bool {
+    pub(super) fn has_graph(&self) -> bool {
         let mut attributes = self.attributes();
         attributes.any(|attribute| bytes_of(attribute, 6).or(bytes_of(attribute, 11)).is_some())
     }
 
     /// Returns the node with other names of inputs and outputs and without a name of its own, which an
     /// added node may have.
-    pub fn renamed(&self, inputs: &[String], outputs: &[String]) -> Vec<u8> {
+    pub(super) fn renamed(&self, inputs: &[String], outputs: &[String]) -> Vec<u8> {
         let mut renamed = Vec::with_capacity(self.bytes.len());
         for (number, names) in [(1, inputs), (2, outputs)] {
             names

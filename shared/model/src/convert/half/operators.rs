@@ -70,6 +70,59 @@ pub(super) const OTHERS: [&str; 15] = [
     "Shape",
     "Size",
 ];
+/// Operators that only choose, move, add or bound numbers. A number of the size of a [`MASK`] means the
+/// same to them as the largest number of float16.
+pub(super) const KEEP_MASKS: [&str; 19] = [
+    "Add",
+    "Clip",
+    "Concat",
+    "Expand",
+    "Flatten",
+    "Gather",
+    "Identity",
+    "Max",
+    "Min",
+    "Pad",
+    "Reshape",
+    "Slice",
+    "Split",
+    "Squeeze",
+    "Sub",
+    "Tile",
+    "Transpose",
+    "Unsqueeze",
+    "Where",
+];
+/// The smallest magnitude of a number that means infinity: -1e9 and the least float32 are usual in
+/// masks of attention.
+const MASK: f32 = 1e9;
+
+/// Numbers outside the range of float16.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TooLarge {
+    /// All of them mean infinity.
+    Mask,
+    /// They are numbers to compute with.
+    Number,
+}
+
+impl TooLarge {
+    /// Returns what float16 cannot hold of these numbers, or `None` if it holds all.
+    pub(super) fn of(values: &[f32]) -> Option<Self> {
+        let outside = values.iter().map(|value| value.abs());
+        let outside = outside.filter(|&magnitude| magnitude > f16::MAX.to_f32());
+        outside
+            .map(|magnitude| {
+                if magnitude >= MASK {
+                    Self::Mask
+                } else {
+                    Self::Number
+                }
+            })
+            .reduce(|first, second| if first == second { first } else { Self::Number })
+    }
+}
+
 /// A type of 16 bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Half {
@@ -88,9 +141,13 @@ impl Half {
 
     /// Returns numbers in this type. Numbers outside its range become its largest or smallest.
     pub(super) fn bytes(self, values: &[f32]) -> Vec<u8> {
-        let (least, most) = (f16::MIN.to_f32(), f16::MAX.to_f32());
-        let bits = values.iter().map(|&value| match self {
-            Self::Float16 => f16::from_f32(value.clamp(least, most)).to_bits(),
+        let (least, most) = match self {
+            Self::Float16 => (f16::MIN.to_f32(), f16::MAX.to_f32()),
+            Self::Bfloat16 => (bf16::MIN.to_f32(), bf16::MAX.to_f32()),
+        };
+        let values = values.iter().map(|value| value.clamp(least, most));
+        let bits = values.map(|value| match self {
+            Self::Float16 => f16::from_f32(value).to_bits(),
             Self::Bfloat16 => bf16::from_f32(value).to_bits(),
         });
         bits.flat_map(u16::to_le_bytes).collect()

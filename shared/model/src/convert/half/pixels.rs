@@ -13,7 +13,7 @@ pub(crate) struct Pixels {
 
 impl Pixels {
     /// Returns how pixels become the model's input of this name.
-    pub fn of(preprocess: &Preprocess, input: &str) -> Self {
+    pub(crate) fn of(preprocess: &Preprocess, input: &str) -> Self {
         let channels = preprocess.mean.iter().zip(&preprocess.std);
         let of_each = channels.map(|(mean, std)| (preprocess.rescale / std, -mean / std));
         let (scale, shift) = of_each

@@ -30,8 +30,8 @@ pub struct Work<S> {
 
 /// A unit that is not up to date. [`commit`](Self::commit) completes it; work that succeeds without
 /// a commit fails as a bug.
-#[must_use = "a unit is done when its task is committed"]
-pub struct Task<'a> {
+#[must_use = "a unit is done when its open_unit is committed"]
+pub struct OpenUnit<'a> {
     context: &'a Context,
     node: &'a ProgramNode,
     receipt: Receipt,
@@ -53,27 +53,27 @@ impl Context {
     /// # Errors
     ///
     /// Returns a storage error. A receipt that is damaged or modified counts as missing.
-    pub fn begin<S: Serialize>(&self, work: Work<S>) -> Result<Option<Task<'_>>> {
-        self.begin_stating(work, |_| ())
+    pub fn begin<S: Serialize>(&self, work: Work<S>) -> Result<Option<OpenUnit<'_>>> {
+        self.begin_described(work, |_| ())
     }
 
-    /// Begins a unit like [`begin`](Self::begin). `state` adds values to the receipt that cannot
+    /// Begins a unit like [`begin`](Self::begin). `describe` adds values to the receipt that cannot
     /// change the outputs, such as a licence or a model's own threshold. They are also updated in
     /// the receipt of a unit that is up to date.
     ///
     /// # Errors
     ///
     /// Fails like [`begin`](Self::begin).
-    pub fn begin_stating<S: Serialize>(
+    pub fn begin_described<S: Serialize>(
         &self,
         work: Work<S>,
-        state: impl FnOnce(&mut Receipt),
-    ) -> Result<Option<Task<'_>>> {
+        describe: impl FnOnce(&mut Receipt),
+    ) -> Result<Option<OpenUnit<'_>>> {
         let node = self.node();
         let mut receipt = new_receipt(node, self.program, work)?;
         receipt.share = self.common.task_share()?;
         let unit = receipt.unit;
-        self.end_look(false)?;
+        self.end_work_check(false)?;
         let previous = if self.force {
             None
         } else {
@@ -85,14 +85,14 @@ impl Context {
             && self.outputs_are_there(previous)?
         {
             tracing::debug!(step = node.name(), unit = unit.to_string(), "up to date");
-            self.amend(previous, &receipt, state)?;
+            self.update_receipt(previous, &receipt, describe)?;
             self.record(previous, false);
             return Ok(None);
         }
-        self.end_look(true)?;
-        state(&mut receipt);
+        self.end_work_check(true)?;
+        describe(&mut receipt);
         self.begun(unit);
-        Ok(Some(Task {
+        Ok(Some(OpenUnit {
             context: self,
             node,
             receipt,
@@ -116,18 +116,18 @@ impl Context {
     }
 
     /// Updates the values in the receipt of an up-to-date unit that do not change its outputs: the
-    /// number of units, which changes when a dataset grows or shrinks, and the values that `state`
+    /// number of units, which changes when a dataset grows or shrinks, and the values that `describe`
     /// adds.
-    fn amend(
+    fn update_receipt(
         &self,
         previous: &Receipt,
         now: &Receipt,
-        state: impl FnOnce(&mut Receipt),
+        describe: impl FnOnce(&mut Receipt),
     ) -> Result<()> {
-        let mut amended = previous.clone();
-        amended.units = now.units;
-        state(&mut amended);
-        if amended == *previous {
+        let mut updated = previous.clone();
+        updated.units = now.units;
+        describe(&mut updated);
+        if updated == *previous {
             return Ok(());
         }
         // If another process removed the receipt in the meantime, it must not be written again.
@@ -136,8 +136,8 @@ impl Context {
             return Ok(());
         }
         // The settings are equal except for the last digits of parsed numbers.
-        amended.settings.clone_from(&now.settings);
-        self.put_receipt(&amended)
+        updated.settings.clone_from(&now.settings);
+        self.put_receipt(&updated)
     }
 
     fn put_receipt(&self, receipt: &Receipt) -> Result<()> {
@@ -164,7 +164,7 @@ fn new_receipt<S: Serialize>(
         units,
         survivors_of: node.survivors_of.clone(),
         decides: Vec::new(),
-        revision: node.operation.version,
+        revision: node.operation.revision,
         fingerprint: Fingerprint::of([]),
         settings,
         inputs: work.inputs,
@@ -183,8 +183,8 @@ fn new_receipt<S: Serialize>(
     Ok(receipt)
 }
 
-impl Task<'_> {
-    /// Returns the unit of the task.
+impl OpenUnit<'_> {
+    /// Returns the unit.
     pub fn unit(&self) -> Unit {
         self.receipt.unit
     }
@@ -324,7 +324,7 @@ impl Task<'_> {
         }
     }
 
-    /// Returns whether a receipt describes the same work and was written since this task began.
+    /// Returns whether a receipt describes the same work and was written since this one was begun.
     fn is_done_by(&self, now: &Receipt) -> Result<bool> {
         let is_same = now.fingerprint == self.receipt.fingerprint
             && now.survivors_of == self.receipt.survivors_of

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, Float32Array, RecordBatch, StringArray};
-use sluice_harness::{Context, Task};
+use sluice_harness::{Context, OpenUnit};
 use sluice_manifest::layout::SCORES;
 use sluice_manifest::{Counts, Error, Histogram, ImageId, Result, ScoreColumn, ScoreSummary, rows};
 use sluice_store::TableWriter;
@@ -27,12 +27,12 @@ impl ScoreWriter {
     /// Storage errors only.
     pub fn open(
         context: &Context,
-        task: &Task<'_>,
+        open_unit: &OpenUnit<'_>,
         columns: &[ScoreColumn],
         metadata: &[(&str, String)],
     ) -> Result<Self> {
         let schema = rows::scores(columns.iter().map(|column| column.name.as_str()));
-        let path = task.path(&SCORES);
+        let path = open_unit.path(&SCORES);
         Ok(Self {
             table: context
                 .run
@@ -88,7 +88,7 @@ impl ScoreWriter {
     ///
     /// # Errors
     /// A bug, when there are more rows than samples; of storage.
-    pub fn commit(mut self, mut task: Task<'_>, samples: u64, reused: u64) -> Result<()> {
+    pub fn commit(mut self, mut open_unit: OpenUnit<'_>, samples: u64, reused: u64) -> Result<()> {
         let Some(unscored) = samples.checked_sub(self.rows) else {
             let rows = self.rows;
             return Err(Error::bug(format!("{rows} scores for {samples} samples")));
@@ -99,10 +99,10 @@ impl ScoreWriter {
         let Self {
             table, summaries, ..
         } = self;
-        task.publish(|| table.finish())?;
-        task.scores(summaries);
-        task.sums.unscored = unscored;
-        task.sums.reused = reused;
-        task.commit(Counts::all_kept(samples))
+        open_unit.publish(|| table.finish())?;
+        open_unit.scores(summaries);
+        open_unit.sums.unscored = unscored;
+        open_unit.sums.reused = reused;
+        open_unit.commit(Counts::all_kept(samples))
     }
 }

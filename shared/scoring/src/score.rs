@@ -3,10 +3,11 @@
 
 use arrow::array::{AsArray, RecordBatch};
 use clap::Args;
-use sluice_harness::{Context, StepArgs, Task, Work};
+use sluice_harness::{Context, OpenUnit, StepArgs, Work};
+use sluice_inference::Runner;
 use sluice_manifest::layout::{self, EMBEDDINGS};
 use sluice_manifest::rows::{self, DIMENSION_KEY, MODEL_KEY, MODEL_SHA256_KEY, MeasuredRow};
-use sluice_manifest::{Error, ImageId, Receipt, Result, ScoreColumn, StepName, Unit};
+use sluice_manifest::{ABOUT_DEVICE, Error, ImageId, Receipt, Result, ScoreColumn, StepName, Unit};
 use sluice_model::{Kind, Model, Spec, catalogue};
 use sluice_pixels::{Fidelity, Quality, technical_quality};
 use sluice_run::{Plan, StepOutputs, Survivors, Upstream};
@@ -15,7 +16,6 @@ use sluice_store::{Storage, vectors};
 use crate::arguments::ModelArgs;
 use crate::pass::{ImageStep, StepWriter, run_images};
 use crate::reuse::{Join, Previous};
-use crate::runner::Runner;
 use crate::settings::Settings;
 use crate::writer::ScoreWriter;
 
@@ -88,7 +88,7 @@ impl ModelScorer {
         self.model.check()?;
         Ok(StepOutputs {
             scores: self.columns.clone(),
-            embedder: None,
+            ..StepOutputs::default()
         })
     }
 
@@ -145,22 +145,22 @@ impl ModelScorer {
             scorer: self,
             plan: &plan,
             survivors: &context.survivors(context.node().survivors_of.as_ref())?,
-            runner: Runner::new(&self.model, context),
+            runner: Runner::new(&self.model, context.jobs),
         };
         context.each_unit(plan.units(), 1, |unit| run.partition(unit))?;
-        if self.model.spec.kind == Kind::Head {
-            run.runner.report();
+        if let Some(device) = run.runner.device_use() {
+            context.report_device(device);
         }
         Ok(())
     }
 
-    fn open_writer(&self, context: &Context, task: &Task<'_>) -> Result<ScoreWriter> {
+    fn open_writer(&self, context: &Context, open_unit: &OpenUnit<'_>) -> Result<ScoreWriter> {
         let spec = &self.model.spec;
         let metadata = [
             (MODEL_KEY, spec.name.clone()),
             (MODEL_SHA256_KEY, self.model.sha256.clone()),
         ];
-        ScoreWriter::open(context, task, &self.columns, &metadata)
+        ScoreWriter::open(context, open_unit, &self.columns, &metadata)
     }
 }
 
@@ -177,20 +177,20 @@ impl ImageStep for ModelScorer {
         self.state_model(receipt);
     }
 
-    fn previous(&self, task: &Task<'_>) -> Result<Option<Previous>> {
+    fn previous(&self, open_unit: &OpenUnit<'_>) -> Result<Option<Previous>> {
         let names: Vec<&str> = self.columns.iter().map(|it| it.name.as_str()).collect();
-        Previous::of(task, &layout::SCORES, rows::SCORES, &names)
+        Previous::of(open_unit, &layout::SCORES, rows::SCORES, &names)
     }
 
     fn open(
         &self,
         context: &Context,
-        task: &Task<'_>,
+        open_unit: &OpenUnit<'_>,
         _runner: &Runner<'_>,
     ) -> Result<Box<dyn StepWriter + '_>> {
         Ok(Box::new(Scores {
             spec: &self.model.spec,
-            writer: self.open_writer(context, task)?,
+            writer: self.open_writer(context, open_unit)?,
         }))
     }
 }
@@ -210,8 +210,8 @@ impl StepWriter for Scores<'_> {
         self.writer.push(id, row)
     }
 
-    fn commit(self: Box<Self>, task: Task<'_>, join: &Join) -> Result<()> {
-        self.writer.commit(task, join.survivors, join.reused)
+    fn commit(self: Box<Self>, open_unit: OpenUnit<'_>, join: &Join) -> Result<()> {
+        self.writer.commit(open_unit, join.survivors, join.reused)
     }
 }
 
@@ -243,25 +243,25 @@ impl Run<'_> {
             inputs,
         };
         let state = |receipt: &mut Receipt| scorer.state_model(receipt);
-        let Some(mut task) = self.context.begin_stating(work, state)? else {
+        let Some(mut open_unit) = self.context.begin_described(work, state)? else {
             return Ok(());
         };
-        let mut writer = scorer.open_writer(self.context, &task)?;
+        let mut writer = scorer.open_writer(self.context, &open_unit)?;
         let samples = if is_head {
-            self.score_embeddings(&task, unit, &mut writer)?
+            self.score_embeddings(&open_unit, unit, &mut writer)?
         } else {
-            self.score_measures(&task, unit, &mut writer)?
+            self.score_measures(&open_unit, unit, &mut writer)?
         };
         if is_head {
-            self.runner.describe(&mut task);
+            open_unit.about(ABOUT_DEVICE, &self.runner.describe(None, samples));
         }
-        writer.commit(task, samples, 0)
+        writer.commit(open_unit, samples, 0)
     }
 
     /// Scores the embeddings of a unit. Returns the number of samples.
     fn score_embeddings(
         &self,
-        task: &Task<'_>,
+        open_unit: &OpenUnit<'_>,
         unit: Unit,
         writer: &mut ScoreWriter,
     ) -> Result<u64> {
@@ -280,7 +280,7 @@ impl Run<'_> {
             let vectors = vectors(&batch, "embedding")?;
             let scores = self.runner.run(&[ids.len(), dimension], vectors)?;
             let scores = self.scorer.model.spec.scores(scores, ids.len())?;
-            task.advance(ids.len())?;
+            open_unit.advance(ids.len())?;
             let width = self.scorer.columns.len();
             for (id, scores) in ids.into_iter().zip(scores.chunks_exact(width)) {
                 if join.advance(Some(&id), |_, _| Ok(()))? {
@@ -293,7 +293,12 @@ impl Run<'_> {
     }
 
     /// Scores the measures of `read`. Returns the number of samples.
-    fn score_measures(&self, task: &Task<'_>, unit: Unit, writer: &mut ScoreWriter) -> Result<u64> {
+    fn score_measures(
+        &self,
+        open_unit: &OpenUnit<'_>,
+        unit: Unit,
+        writer: &mut ScoreWriter,
+    ) -> Result<u64> {
         let partition = self.plan.partition(unit)?.partition;
         let mut samples = 0;
         for row in self.survivors.samples::<MeasuredRow>(partition)? {
@@ -309,7 +314,7 @@ impl Run<'_> {
             };
             samples += 1;
             writer.push(row.image_id, &[technical_quality(&quality)])?;
-            task.advance(1)?;
+            open_unit.advance(1)?;
         }
         Ok(samples)
     }

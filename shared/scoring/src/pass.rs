@@ -5,19 +5,16 @@
 //! Everything else is separate: batches, sessions, manifests, receipts. So a step writes the same bytes
 //! whether it has a pass of its own or shares one, and each way continues what the other has begun.
 
-use sluice_harness::{Context, Program, Task, Work, each_unit};
-use sluice_manifest::{ImageId, Input, Receipt, Result, Unit};
+use sluice_harness::{Context, OpenUnit, Program, Work, each_unit};
+use sluice_inference::{BatchOptions, Images, PixelTensor, Runner, TensorBatch, each_batch};
+use sluice_manifest::{ABOUT_DEVICE, Error, ImageId, Input, Receipt, Result, Unit};
 use sluice_model::Model;
 use sluice_pixels::Fidelity;
 use sluice_run::{PartitionPlan, Plan, Survivors};
 use sluice_store::{Storage, Store};
 
-use crate::files::Images;
-use crate::images::{BatchOptions, TensorBatch, each_batch};
 use crate::reuse::{Join, Previous};
-use crate::runner::Runner;
 use crate::settings::Settings;
-use crate::tensor::PixelTensor;
 
 /// Partitions at once on a CPU: one reads and decodes its first batch while another is in inference.
 const IN_FLIGHT: usize = 2;
@@ -37,7 +34,7 @@ pub trait ImageStep: Send + Sync {
     ///
     /// # Errors
     /// Storage errors only.
-    fn previous(&self, task: &Task<'_>) -> Result<Option<Previous>>;
+    fn previous(&self, open_unit: &OpenUnit<'_>) -> Result<Option<Previous>>;
 
     /// Begins the unit's manifest.
     ///
@@ -46,7 +43,7 @@ pub trait ImageStep: Send + Sync {
     fn open(
         &self,
         context: &Context,
-        task: &Task<'_>,
+        open_unit: &OpenUnit<'_>,
         runner: &Runner<'_>,
     ) -> Result<Box<dyn StepWriter + '_>>;
 }
@@ -69,7 +66,7 @@ pub trait StepWriter {
     ///
     /// # Errors
     /// Storage errors only.
-    fn commit(self: Box<Self>, task: Task<'_>, join: &Join) -> Result<()>;
+    fn commit(self: Box<Self>, open_unit: OpenUnit<'_>, join: &Join) -> Result<()>;
 }
 
 /// Runs the models of one or more steps on the images of the partitions that are this process's share.
@@ -103,7 +100,11 @@ pub fn run_images(steps: &[(&Context, &dyn ImageStep)]) -> Result<()> {
     each_unit(&contexts, plan.units(), in_flight, |unit| {
         pass.partition(unit)
     })?;
-    pass.steps.iter().for_each(|step| step.runner.report());
+    for step in &pass.steps {
+        if let Some(device) = step.runner.device_use() {
+            step.context.report_device(device);
+        }
+    }
     Ok(())
 }
 
@@ -125,7 +126,7 @@ struct Step<'a> {
 impl<'a> Step<'a> {
     fn new(context: &'a Context, step: &'a dyn ImageStep) -> Self {
         Self {
-            runner: Runner::new(step.model(), context),
+            runner: Runner::new(step.model(), context.jobs),
             context,
             step,
         }
@@ -143,13 +144,13 @@ impl<'a> Step<'a> {
             inputs,
         };
         let state = |receipt: &mut Receipt| self.step.state(receipt);
-        let Some(task) = self.context.begin_stating(work, state)? else {
+        let Some(open_unit) = self.context.begin_described(work, state)? else {
             return Ok(None);
         };
-        let previous = self.step.previous(&task)?;
+        let previous = self.step.previous(&open_unit)?;
         Ok(Some(Begun {
             step: self,
-            task,
+            open_unit,
             previous,
         }))
     }
@@ -158,7 +159,7 @@ impl<'a> Step<'a> {
 /// A step's unit that has work to do.
 struct Begun<'a> {
     step: &'a Step<'a>,
-    task: Task<'a>,
+    open_unit: OpenUnit<'a>,
     previous: Option<Previous>,
 }
 
@@ -169,33 +170,48 @@ impl Pass<'_> {
         let units = self.plan.partitions.len();
         let mut begun = Vec::new();
         for step in &self.steps {
-            begun.extend(step.begin(unit, units, inputs.clone())?);
+            let of_step = step.begin(unit, units, inputs.clone());
+            begun.extend(of_step.map_err(|e| self.named(step, e))?);
         }
         if begun.is_empty() {
             return Ok(());
         }
         let written = self.write(planned, &begun)?;
-        for (mut begun, (writer, join)) in begun.into_iter().zip(written) {
-            begun.step.runner.describe(&mut begun.task);
-            writer.commit(begun.task, &join)?;
+        for (mut begun, written) in begun.into_iter().zip(written) {
+            let Written {
+                writer,
+                join,
+                computed,
+            } = written;
+            let devices = begun.devices(computed, join.reused);
+            begun.open_unit.about(ABOUT_DEVICE, &devices);
+            let committed = writer.commit(begun.open_unit, &join);
+            committed.map_err(|e| self.named(begun.step, e))?;
         }
         Ok(())
     }
 
+    /// Returns an error with the name of the step that it is of, where several steps share the pass.
+    fn named(&self, step: &Step<'_>, e: Error) -> Error {
+        match self.steps.len() {
+            1 => e,
+            _ => e.within(&step.context.node().name()),
+        }
+    }
+
     /// Runs the models, and returns the manifests with all rows.
-    fn write<'s>(
-        &self,
-        planned: &PartitionPlan,
-        begun: &[Begun<'s>],
-    ) -> Result<Vec<(Box<dyn StepWriter + 's>, Join)>> {
+    fn write<'s>(&self, planned: &PartitionPlan, begun: &[Begun<'s>]) -> Result<Vec<Written<'s>>> {
         let images = Images {
-            context: self.context,
+            run: &self.context.run,
             input: self.input,
             partition: planned,
             survivors: self.survivors,
         };
-        let open = |begun| Output::open(begun, images);
-        let mut outputs = begun.iter().map(open).collect::<Result<Vec<_>>>()?;
+        let mut outputs = Vec::new();
+        for begun in begun {
+            let output = Output::open(begun, images);
+            outputs.push(output.map_err(|e| self.named(begun.step, e))?);
+        }
         let feeds = begun.iter().map(Begun::feed).collect::<Result<Vec<_>>>()?;
         let have_row = begun.iter().map(Begun::has_row);
         let mut have_row = have_row.collect::<Result<Vec<_>>>()?;
@@ -208,10 +224,17 @@ impl Pass<'_> {
             }
             Ok(models)
         };
-        each_batch(images, &feeds, takes, |model, batch| {
-            outputs[model].take(batch)
+        let memory = &self.context.memory;
+        each_batch(images, memory, &feeds, takes, |model, batch| {
+            let output = &mut outputs[model];
+            let taken = output.take(batch);
+            taken.map_err(|e| self.named(output.begun.step, e))
         })?;
-        outputs.into_iter().map(Output::finish).collect()
+        let finish = |output: Output<'_, 's>| {
+            let step = output.begun.step;
+            output.finish().map_err(|e| self.named(step, e))
+        };
+        outputs.into_iter().map(finish).collect()
     }
 }
 
@@ -225,6 +248,15 @@ impl Begun<'_> {
     fn has_row(&self) -> Result<impl FnMut(&ImageId) -> Result<bool> + use<'_>> {
         Previous::has_row(self.previous.as_ref(), self.step.context)
     }
+
+    /// Returns the devices of the unit's rows, of which some were computed and some taken over.
+    fn devices(&self, computed: u64, reused: u64) -> String {
+        let previous = self.open_unit.previous().filter(|_| reused > 0);
+        let before = previous.and_then(|receipt| receipt.about.get(ABOUT_DEVICE));
+        self.step
+            .runner
+            .describe(before.map(String::as_str), computed)
+    }
 }
 
 /// A step's manifest of a unit, and the rows that it takes over.
@@ -232,6 +264,16 @@ struct Output<'b, 's> {
     begun: &'b Begun<'s>,
     writer: Box<dyn StepWriter + 's>,
     join: Join,
+    /// Images that the model ran on.
+    computed: u64,
+}
+
+/// A step's manifest of a unit with all rows.
+struct Written<'s> {
+    writer: Box<dyn StepWriter + 's>,
+    join: Join,
+    /// Images that the model ran on.
+    computed: u64,
 }
 
 impl<'b, 's> Output<'b, 's> {
@@ -244,8 +286,9 @@ impl<'b, 's> Output<'b, 's> {
         let partition = images.partition.partition;
         let previous = begun.previous.as_ref();
         Ok(Self {
-            writer: step.open(context, &begun.task, runner)?,
+            writer: step.open(context, &begun.open_unit, runner)?,
             join: Join::open(context, images.survivors, partition, previous)?,
+            computed: 0,
             begun,
         })
     }
@@ -258,7 +301,8 @@ impl<'b, 's> Output<'b, 's> {
             PixelTensor::Uint8(numbers) => runner.run(&batch.shape, numbers)?,
         };
         let rows = self.writer.rows(output, batch.ids.len())?;
-        self.begun.task.advance(batch.ids.len())?;
+        self.begun.open_unit.advance(batch.ids.len())?;
+        self.computed += batch.ids.len() as u64;
         let width = (rows.len() / batch.ids.len().max(1)).max(1);
         for (id, row) in batch.ids.drain(..).zip(rows.chunks(width)) {
             self.advance(Some(&id))?;
@@ -275,10 +319,14 @@ impl<'b, 's> Output<'b, 's> {
             .map(drop)
     }
 
-    fn finish(mut self) -> Result<(Box<dyn StepWriter + 's>, Join)> {
+    fn finish(mut self) -> Result<Written<'s>> {
         self.advance(None)?;
         self.join.check_same(self.begun.previous.as_ref())?;
-        Ok((self.writer, self.join))
+        Ok(Written {
+            writer: self.writer,
+            join: self.join,
+            computed: self.computed,
+        })
     }
 }
 

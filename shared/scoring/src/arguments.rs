@@ -6,13 +6,9 @@ use sluice_model::{BatchSize, Device, Model, Precision, default_cache};
 use sluice_pixels::Fidelity;
 use sluice_store::{Location, Storage};
 
-/// The folder of models, and how they run.
-#[derive(Debug, Clone, Args)]
-pub struct ModelArgs {
-    /// The folder of models (default: sluice/models in the user's cache folder)
-    #[arg(long, env = "SLUICE_MODELS", value_name = "URI")]
-    pub models: Option<String>,
-
+/// What models run on.
+#[derive(Debug, Clone, Copy, Args)]
+pub struct DeviceArgs {
     /// What the model runs on: auto, cpu, cuda[:N], tensorrt[:N] or openvino
     #[arg(
         long,
@@ -21,6 +17,18 @@ pub struct ModelArgs {
         default_value = "auto"
     )]
     pub device: Device,
+}
+
+/// The folder of models, and how they run.
+#[derive(Debug, Clone, Args)]
+pub struct ModelArgs {
+    /// The folder of models (default: sluice/models in the user's cache folder)
+    #[arg(long, env = "SLUICE_MODELS", value_name = "URI")]
+    pub models: Option<String>,
+
+    /// What they run on.
+    #[command(flatten)]
+    pub device: DeviceArgs,
 
     /// Images that go through the model at once; auto is 16 on a CPU, and follows a GPU's memory
     #[arg(
@@ -62,6 +70,6 @@ impl ModelArgs {
     pub fn find_at(&self, storage: &Storage, model: &str, precision: Precision) -> Result<Model> {
         let cache = self.models.clone().unwrap_or_else(default_cache);
         let model = Model::find(storage, model, &Location::parse(&cache)?, precision)?;
-        model.place(self.device, self.batch_size)
+        model.place(self.device.device, self.batch_size)
     }
 }

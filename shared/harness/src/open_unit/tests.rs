@@ -17,13 +17,13 @@ struct Settings {
     threshold: u32,
 }
 
-const fn operation(version: u32) -> Operation {
+const fn operation(revision: u32) -> Operation {
     Operation {
         subcommand: None,
-        unit: UnitKind::Part,
+        unit: UnitKind::Partition,
         resources: Resources::Light,
         after: &[],
-        version,
+        revision,
     }
 }
 
@@ -65,7 +65,7 @@ fn context(run: &str) -> Context {
 
 fn work(index: u32, threshold: u32, input: &str) -> Work<Settings> {
     Work {
-        unit: Unit::new(UnitKind::Part, index),
+        unit: Unit::new(UnitKind::Partition, index),
         units: 3,
         settings: Settings { threshold },
         inputs: vec![Input {
@@ -85,12 +85,12 @@ fn output(context: &Context, path: &str) -> Result<Output> {
 
 /// Completes a unit. Returns whether it had work to do.
 fn done(context: &Context, work: Work<Settings>) -> bool {
-    let Some(mut task) = context.begin(work).unwrap() else {
+    let Some(mut open_unit) = context.begin(work).unwrap() else {
         return false;
     };
-    let path = task.path(&DECISIONS);
-    task.publish(|| output(context, &path)).unwrap();
-    task.commit(Counts::all_kept(5)).unwrap();
+    let path = open_unit.path(&DECISIONS);
+    open_unit.publish(|| output(context, &path)).unwrap();
+    open_unit.commit(Counts::all_kept(5)).unwrap();
     true
 }
 
@@ -141,7 +141,7 @@ fn a_unit_is_done_again_when_its_outputs_or_its_receipt_are_damaged() {
 #[test]
 fn more_units_are_no_reason_to_do_one_again() {
     let context = context("task-units");
-    let unit = Unit::new(UnitKind::Part, 0);
+    let unit = Unit::new(UnitKind::Partition, 0);
     assert!(done(&context, work(0, 1, "a")));
     let grown = Work {
         units: 9,
@@ -155,31 +155,31 @@ fn more_units_are_no_reason_to_do_one_again() {
 #[test]
 fn no_receipt_vouches_for_outputs_that_are_being_replaced() {
     let context = context("task-replaced");
-    let unit = Unit::new(UnitKind::Part, 0);
+    let unit = Unit::new(UnitKind::Partition, 0);
     assert!(done(&context, work(0, 1, "a")));
-    let mut task = context.begin(work(0, 2, "a")).unwrap().unwrap();
-    assert!(task.previous().is_some());
-    let failed = task.publish(|| Err(Error::transient("no room")));
+    let mut open_unit = context.begin(work(0, 2, "a")).unwrap().unwrap();
+    assert!(open_unit.previous().is_some());
+    let failed = open_unit.publish(|| Err(Error::transient("no room")));
     assert_eq!(failed.unwrap_err().class(), Class::Transient);
-    drop(task);
+    drop(open_unit);
     assert_eq!(context.receipt(context.step(), unit).unwrap(), None);
 }
 
 #[test]
 fn a_lost_sample_is_a_bug_and_leaves_no_receipt() {
     let context = context("task-lost");
-    let task = context.begin(work(0, 1, "a")).unwrap().unwrap();
+    let open_unit = context.begin(work(0, 1, "a")).unwrap().unwrap();
     let counts = Counts {
         input: 6,
         ..Counts::all_kept(5)
     };
-    assert_eq!(task.commit(counts).unwrap_err().class(), Class::Bug);
-    let unit = Unit::new(UnitKind::Part, 0);
+    assert_eq!(open_unit.commit(counts).unwrap_err().class(), Class::Bug);
+    let unit = Unit::new(UnitKind::Partition, 0);
     assert_eq!(context.receipt(context.step(), unit).unwrap(), None);
 }
 
 fn units() -> Vec<Unit> {
-    Unit::all(UnitKind::Part, 3)
+    Unit::all(UnitKind::Partition, 3)
 }
 
 #[test]
@@ -189,7 +189,7 @@ fn a_task_that_is_not_committed_does_not_count_as_done() {
         match context.begin(work(unit.index, 1, "a"))? {
             // Dropped without a commit.
             Some(_task) if unit.index == 1 => Ok(()),
-            Some(task) => task.commit(Counts::all_kept(1)),
+            Some(open_unit) => open_unit.commit(Counts::all_kept(1)),
             None => Ok(()),
         }
     });
@@ -274,7 +274,7 @@ fn a_step_of_another_stage_is_refused_and_left_alone() {
     let out = shared.storage.create(&location).unwrap();
     let export = of_stage("export", "export", &shared).unwrap();
     let export_one = || {
-        let Some(mut task) = export.begin(work(0, 1, "a")).unwrap() else {
+        let Some(mut open_unit) = export.begin(work(0, 1, "a")).unwrap() else {
             return; // up to date
         };
         let curated = || {
@@ -282,8 +282,8 @@ fn a_step_of_another_stage_is_refused_and_left_alone() {
             writer.write_all(b"curated").unwrap();
             writer.finish()
         };
-        task.publish_outside(&out, curated).unwrap();
-        task.commit(Counts::all_kept(1)).unwrap();
+        open_unit.publish_outside(&out, curated).unwrap();
+        open_unit.commit(Counts::all_kept(1)).unwrap();
     };
     export_one();
     for (step, stage, part) in [

@@ -8,13 +8,13 @@ use sluice_manifest::rows::{self, PlanRow, SampleRow, ShardKind, Status};
 use sluice_manifest::{ImageId, Partition, Receipt, Result, ScoreName, StepName, Unit, UnitKind};
 use sluice_run::{planned, settings, steps};
 
-use super::decisions::{Decision, Fate, Link, Neighbour, drop_of};
+use super::decisions::{Decision, FinalDecision, Link, Neighbour, first_drop};
 use super::lookup::{Lookup, row_of};
 use super::output::OutputPlace;
 
 /// All known facts about an image.
 #[derive(Debug, Serialize)]
-pub struct Story {
+pub struct ImageFacts {
     /// The image.
     pub image_id: ImageId,
     /// Its partition.
@@ -35,7 +35,7 @@ pub struct Story {
     pub neighbours: Vec<Neighbour>,
     /// The final decision: the export's, or, before the export ran, that of the step that dropped
     /// it.
-    pub decision: Option<Fate>,
+    pub decision: Option<FinalDecision>,
     /// Its location in the curated dataset.
     pub output: Option<OutputPlace>,
     /// Steps that have not processed this image.
@@ -69,14 +69,14 @@ impl Lookup<'_> {
     ///
     /// # Errors
     /// Usage, when there is no such image; data, when a manifest is missing or broken.
-    pub fn story(&self, image_id: &str) -> Result<Story> {
+    pub fn facts(&self, image_id: &str) -> Result<ImageFacts> {
         let (shard, sample) = self.locate(image_id)?;
         let (partition, unit) = (shard.partition, Unit::from(shard.partition));
         let id: ImageId = match &sample {
             Some(sample) => sample.image_id.clone(),
             None => id_of(shard, image_id),
         };
-        let mut story = Story {
+        let mut facts = ImageFacts {
             partition,
             shard: shard.shard.to_string(),
             embeddings: Vec::new(),
@@ -90,37 +90,41 @@ impl Lookup<'_> {
             image_id: id,
             sample,
         };
-        let Some(sample) = &story.sample else {
-            return Ok(story);
+        let Some(sample) = &facts.sample else {
+            return Ok(facts);
         };
         if sample.status == Status::Rejected {
-            let rejected = Fate {
+            let rejected = FinalDecision {
                 keep: false,
                 step: Some(StepName::read()),
                 reason: sample.reason.clone(),
                 detail: sample.detail.clone(),
             };
-            story.decision = story.decision.or(Some(rejected));
-            return Ok(story);
+            facts.decision = facts.decision.or(Some(rejected));
+            return Ok(facts);
         }
-        let said = self.said(&story.image_id, partition)?;
+        let decided = self.decisions_about(&facts.image_id, partition)?;
         for step in self.receipts.steps() {
             let receipt = self.receipts.unit(step, unit);
-            if let Some(receipt) = receipt.filter(|receipt| self.came_to(receipt, &said)) {
-                story
+            if let Some(receipt) = receipt.filter(|receipt| self.has_reached(receipt, &decided)) {
+                facts
                     .embeddings
-                    .extend(self.embedded(receipt, &story.image_id)?);
-                story.scores.extend(self.scores(receipt, &story.image_id)?);
+                    .extend(self.embedded(receipt, &facts.image_id)?);
+                facts.scores.extend(self.scores(receipt, &facts.image_id)?);
             }
         }
-        story.decisions = self.chain_of(&said);
-        story.duplicates = self.links(&story.image_id, partition)?;
-        story.neighbours = self.neighbours(&story.image_id, &story.duplicates)?;
-        story.decision = story.decision.or_else(|| drop_of(&story.decisions));
-        if story.decision.as_ref().is_some_and(|fate| fate.keep) {
-            story.output = self.output(sample, partition)?;
+        facts.decisions = self.chain_of(&decided);
+        facts.duplicates = self.links(&facts.image_id, partition)?;
+        facts.neighbours = self.neighbours(&facts.image_id, &facts.duplicates)?;
+        facts.decision = facts.decision.or_else(|| first_drop(&facts.decisions));
+        if facts
+            .decision
+            .as_ref()
+            .is_some_and(|decision| decision.keep)
+        {
+            facts.output = self.output(sample, partition)?;
         }
-        Ok(story)
+        Ok(facts)
     }
 
     /// Returns the steps that have not processed the image's partition. Steps with other units
@@ -129,7 +133,7 @@ impl Lookup<'_> {
         let nodes = steps::nodes(self.receipts).into_iter();
         let nodes = nodes.filter(|node| match node.kind() {
             UnitKind::Report => false,
-            UnitKind::Part => self.receipts.unit(node.step, unit).is_none(),
+            UnitKind::Partition => self.receipts.unit(node.step, unit).is_none(),
             _ => !node.is_complete(),
         });
         let mut names: Vec<String> = nodes.map(|node| node.name()).collect();
@@ -147,7 +151,7 @@ impl Lookup<'_> {
     }
 
     fn embedded(&self, receipt: &Receipt, id: &ImageId) -> Result<Option<EmbeddedBy>> {
-        if !steps::wrote(receipt, |step, unit| EMBEDDINGS.path(step, unit)) {
+        if !steps::has_written(receipt, |step, unit| EMBEDDINGS.path(step, unit)) {
             return Ok(None);
         }
         let path = EMBEDDINGS.path(&receipt.step, receipt.unit);
@@ -194,7 +198,7 @@ impl Lookup<'_> {
 }
 
 /// Returns the id of an image that is not in a manifest yet.
-pub fn id_of(shard: &PlanRow, image_id: &str) -> ImageId {
+pub(super) fn id_of(shard: &PlanRow, image_id: &str) -> ImageId {
     let stem = match shard.kind {
         ShardKind::Files => "",
         ShardKind::Tar | ShardKind::Parquet => shard.shard.stem(),

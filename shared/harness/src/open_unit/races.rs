@@ -11,7 +11,7 @@ const OPERATION: Operation = Operation {
     unit: UnitKind::Plan,
     resources: Resources::Light,
     after: &[],
-    version: 1,
+    revision: 1,
 };
 
 #[derive(Parser)]
@@ -33,7 +33,7 @@ fn context(memory: &str, flags: &[&str]) -> Context {
     Context::new(&common, "sluice-mine", node, &ProcessResources::default()).unwrap()
 }
 
-fn begin<'c>(context: &'c Context, settings: &str, units: usize) -> Option<Task<'c>> {
+fn begin<'c>(context: &'c Context, settings: &str, units: usize) -> Option<OpenUnit<'c>> {
     let work = Work {
         unit: Unit::once(UnitKind::Plan),
         units,
@@ -43,10 +43,10 @@ fn begin<'c>(context: &'c Context, settings: &str, units: usize) -> Option<Task<
     context.begin(work).unwrap()
 }
 
-fn publish(context: &Context, task: &mut Task<'_>, content: &str) {
+fn publish(context: &Context, open_unit: &mut OpenUnit<'_>, content: &str) {
     let mut object = context.run.writer("mine/x").unwrap();
     std::io::Write::write_all(&mut object, content.as_bytes()).unwrap();
-    task.publish(|| object.finish()).unwrap();
+    open_unit.publish(|| object.finish()).unwrap();
 }
 
 fn receipt(context: &Context) -> Option<Receipt> {
@@ -90,23 +90,23 @@ fn other_work_and_force_replace_what_is_there() {
 #[test]
 fn a_receipt_whose_outputs_are_gone_is_replaced() {
     let context = context("races-gone", &[]);
-    let mut task = begin(&context, "a", 1).unwrap();
-    publish(&context, &mut task, "made");
-    task.commit(Counts::all_kept(1)).unwrap();
+    let mut open_unit = begin(&context, "a", 1).unwrap();
+    publish(&context, &mut open_unit, "made");
+    open_unit.commit(Counts::all_kept(1)).unwrap();
     assert!(begin(&context, "a", 1).is_none());
     context.run.delete("mine/x").unwrap();
-    let mut task = begin(&context, "a", 1).unwrap();
-    publish(&context, &mut task, "made anew");
-    task.commit(Counts::all_kept(1)).unwrap();
+    let mut open_unit = begin(&context, "a", 1).unwrap();
+    publish(&context, &mut open_unit, "made anew");
+    open_unit.commit(Counts::all_kept(1)).unwrap();
     assert_eq!(context.run.get("mine/x").unwrap(), "made anew");
 }
 
 #[test]
 fn a_receipt_that_was_removed_is_not_written_again() {
     let context = context("races-units", &[]);
-    let mut task = begin(&context, "a", 1).unwrap();
-    publish(&context, &mut task, "made");
-    task.commit(Counts::all_kept(1)).unwrap();
+    let mut open_unit = begin(&context, "a", 1).unwrap();
+    publish(&context, &mut open_unit, "made");
+    open_unit.commit(Counts::all_kept(1)).unwrap();
     let seen = receipt(&context).unwrap();
     assert!(begin(&context, "a", 2).is_none());
     assert_eq!(receipt(&context).unwrap().units, 2);
@@ -116,7 +116,7 @@ fn a_receipt_that_was_removed_is_not_written_again() {
         units: 3,
         ..seen.clone()
     };
-    context.amend(&seen, &more, |_| ()).unwrap();
+    context.update_receipt(&seen, &more, |_| ()).unwrap();
     assert_eq!(receipt(&context), None);
 }
 
@@ -124,9 +124,9 @@ fn a_receipt_that_was_removed_is_not_written_again() {
 fn an_input_that_is_done_again_is_not_read() {
     let context = context("races-input", &[]);
     let make = |settings: &str| {
-        let mut task = begin(&context, settings, 1).unwrap();
-        publish(&context, &mut task, settings);
-        task.commit(Counts::all_kept(1)).unwrap();
+        let mut open_unit = begin(&context, settings, 1).unwrap();
+        publish(&context, &mut open_unit, settings);
+        open_unit.commit(Counts::all_kept(1)).unwrap();
     };
     let input = || context.input(context.step(), Unit::once(UnitKind::Plan));
     make("a");

@@ -10,7 +10,7 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Mutex, PoisonError};
 
-use sluice_harness::{Context, Task};
+use sluice_harness::{Context, OpenUnit};
 use sluice_manifest::layout::Manifest;
 use sluice_manifest::rows::NameRow;
 use sluice_manifest::{Error, ImageId, Partition, Result};
@@ -31,13 +31,13 @@ impl Previous {
     /// # Errors
     /// Storage errors only.
     pub fn of<R>(
-        task: &Task<'_>,
+        open_unit: &OpenUnit<'_>,
         manifest: &Manifest<R>,
         schema: &'static str,
         columns: &[&str],
     ) -> Result<Option<Self>> {
-        Ok(task.is_reusable(manifest)?.then(|| Self {
-            path: task.path(manifest),
+        Ok(open_unit.is_reusable(manifest)?.then(|| Self {
+            path: open_unit.path(manifest),
             schema,
             columns: columns.iter().map(|&name| name.to_owned()).collect(),
             seen: Mutex::default(),
