@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -168,15 +169,19 @@ def node() -> None:
 
 
 def disk() -> None:
-    """The disk of a node full: the kubelet evicts the pods. Argo's executor copies itself, 114 MB, into each pod."""
+    """The disk of a node full: the kubelet evicts the pods. Argo's executor copies itself, 114 MB, into each pod.
+
+    Some megabytes stay free, because a kubelet that cannot write evicts nothing.
+    """
     folder = CLUSTER / "data/node2/kubelet"
     folder.mkdir(parents=True, exist_ok=True)
     run("mount", "-t", "tmpfs", "-o", "size=1g", "cluster-disk", folder)
 
     def fill(_: str) -> None:
         with contextlib.suppress(OSError), (folder / "full").open("wb") as file:
-            while True:
+            while shutil.disk_usage(folder).free > 32 << 20:
                 file.write(bytes(1 << 20))
+                file.flush()
         wait_until("a pod is evicted", lambda: '"Evicted"' in kubectl("get", "pods", "-o", "json"), 120)
         (folder / "full").unlink()
         kubectl("uncordon", "node1")

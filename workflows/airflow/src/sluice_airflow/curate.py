@@ -36,6 +36,7 @@ TYPES: Mapping[str, tuple[str, dict[str, Any]]] = {
     "MODEL": ("string", {}),
     "INDEX": ("string", {}),
     "LICENSE": ("string", {}),
+    "HASH": ("string", {}),
     "CAPTIONS": ("string", {"examples": ["kept", "all"]}),
     "NAME=SHARE": ("string", {}),
     "SIDE[:SHAPE]": ("string", {}),
