@@ -169,7 +169,7 @@ def node() -> None:
 
 
 def disk() -> None:
-    """The disk of a node full: the kubelet evicts the pods. Argo's executor copies itself, 114 MB, into each pod.
+    """The disk of a node full: the kubelet evicts the pods at work, and no pod starts there until it has space again.
 
     Some megabytes stay free, because a kubelet that cannot write evicts nothing.
     """
@@ -177,12 +177,18 @@ def disk() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     run("mount", "-t", "tmpfs", "-o", "size=1g", "cluster-disk", folder)
 
-    def fill(_: str) -> None:
-        with contextlib.suppress(OSError), (folder / "full").open("wb") as file:
+    def is_noticed() -> bool:
+        # Pods that end make space again.
+        with contextlib.suppress(OSError), (folder / "full").open("ab") as file:
             while shutil.disk_usage(folder).free > 32 << 20:
                 file.write(bytes(1 << 20))
                 file.flush()
-        wait_until("a pod is evicted", lambda: '"Evicted"' in kubectl("get", "pods", "-o", "json"), 120)
+        pressure = "jsonpath={.status.conditions[?(@.type=='DiskPressure')].status}"
+        return kubectl("get", "node", "node2", "-o", pressure) == "True"
+
+    def fill(_: str) -> None:
+        wait_until("the kubelet notices", is_noticed, 180)
+        time.sleep(20)
         (folder / "full").unlink()
         kubectl("uncordon", "node1")
 
