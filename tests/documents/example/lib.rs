@@ -73,7 +73,8 @@ impl Program for Args {
     }
 }
 
-/// A score from 0 to 1 has `range: Some([0.0, 1.0])`. A filter refuses thresholds outside it.
+/// A score from 0 to 1 is `ScoreColumn { range: Some([0.0, 1.0]), ..ScoreColumn::named(…) }`. A
+/// filter refuses thresholds outside it.
 fn columns() -> Vec<ScoreColumn> {
     vec![ScoreColumn::named(ScoreColumn::ONLY)]
 }
